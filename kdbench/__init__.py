@@ -1,0 +1,64 @@
+"""kdbench compares knowledge-transfer methods, teacher to student, on PyTorch.
+
+The names below are the public interface; each is imported when it is first used, so that `import kdbench` alone is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kdbench.errors import KdbenchError as KdbenchError
+    from kdbench.losses import deepest_pairs as deepest_pairs
+    from kdbench.losses import hint_regressor as hint_regressor
+    from kdbench.losses import kd_divergence as kd_divergence
+    from kdbench.losses import pool_to as pool_to
+    from kdbench.losses import pool_to_smaller as pool_to_smaller
+    from kdbench.method import Batch as Batch
+    from kdbench.method import Losses as Losses
+    from kdbench.method import Method as Method
+    from kdbench.method import MethodParams as MethodParams
+    from kdbench.method import Pair as Pair
+    from kdbench.method import PairError as PairError
+    from kdbench.method import Stage as Stage
+    from kdbench.method import TeacherParts as TeacherParts
+    from kdbench.method import UnitInterval as UnitInterval
+    from kdbench.method import register as register
+    from kdbench.outputs import Outputs as Outputs
+    from kdbench.outputs import Shapes as Shapes
+    from kdbench.recipe import SGD as SGD
+
+_HOMES = {
+    "KdbenchError": "errors",
+    "deepest_pairs": "losses",
+    "hint_regressor": "losses",
+    "kd_divergence": "losses",
+    "pool_to": "losses",
+    "pool_to_smaller": "losses",
+    "Batch": "method",
+    "Losses": "method",
+    "Method": "method",
+    "MethodParams": "method",
+    "Pair": "method",
+    "PairError": "method",
+    "Stage": "method",
+    "TeacherParts": "method",
+    "UnitInterval": "method",
+    "register": "method",
+    "Outputs": "outputs",
+    "Shapes": "outputs",
+    "SGD": "recipe",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kdbench' has no attribute '{name}'")
+    return getattr(import_module(f"kdbench.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

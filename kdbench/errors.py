@@ -1,0 +1,14 @@
+"""The one error that users see, and the sentence that finishes it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KdbenchError(ValueError):
+    """A mistake that the user can mend. The command line prints its message alone and exits with 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string."""
+    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{match[0]}'?" if match else ""

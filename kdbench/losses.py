@@ -1,0 +1,76 @@
+"""Loss terms and adapters that several papers share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(z_t / T) || softmax(z_s / T))`, mean over the batch.
+
+    Args:
+        student_logits: (B, K).
+        teacher_logits: (B, K).
+        temperature: T, positive.
+
+    Source: Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, with the factor T^2 of section 2.
+    """
+    log_student = F.log_softmax(student_logits / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def _averaging(size: int, out: int, like: Tensor) -> Tensor:
+    """(out, size) matrix whose row i averages the window that adaptive average pooling gives cell i."""
+    weights = torch.zeros(out, size, dtype=like.dtype, device=like.device)
+    for i in range(out):
+        start, end = i * size // out, -((i + 1) * size // -out)
+        weights[i, start:end] = 1 / (end - start)
+    return weights
+
+
+def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling of (B, C, H, W) to (B, C, h, w), with h <= H and w <= W.
+
+    Written as two matrix products, because the backward pass of the built-in one is not deterministic on CUDA.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    rows, columns = (_averaging(n, out, maps) for n, out in zip(maps.shape[-2:], size, strict=True))
+    return rows @ maps @ columns.T
+
+
+def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool two batches of maps (B, C, H, W) to the smaller height and width of the two."""
+    size = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
+    return pool_to(a, size), pool_to(b, size)
+
+
+def deepest_pairs(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Pair the groups of two networks, the last with the last; the shallow groups of the deeper network stay unpaired."""
+    n = min(len(student), len(teacher))
+    return list(zip(student[len(student) - n :], teacher[len(teacher) - n :], strict=True))
+
+
+def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
+    """Convolution, batch norm and ReLU from a student's map (C, H, W) to the shape of the teacher's.
+
+    Kernel 1 where the sizes agree, stride 2 or a transposed convolution where one is twice the other, and an unpadded kernel
+    where the student's map is larger otherwise: RepDistiller's rule, which follows Romero et al.
+
+    Raises:
+        ValueError: the student's map is smaller and not half the teacher's.
+    """
+    (c_s, h_s, w_s), (c_t, h_t, w_t) = student, teacher
+    conv: nn.Module
+    if (h_s, w_s) == (h_t, w_t):
+        conv = nn.Conv2d(c_s, c_t, 1)
+    elif (h_s, w_s) == (2 * h_t, 2 * w_t):
+        conv = nn.Conv2d(c_s, c_t, 3, stride=2, padding=1)
+    elif (2 * h_s, 2 * w_s) == (h_t, w_t):
+        conv = nn.ConvTranspose2d(c_s, c_t, 4, stride=2, padding=1)
+    elif h_s >= h_t and w_s >= w_t:
+        conv = nn.Conv2d(c_s, c_t, (1 + h_s - h_t, 1 + w_s - w_t))
+    else:
+        raise ValueError(f"no regressor from a {h_s}x{w_s} map of the student to a {h_t}x{w_t} map of the teacher")
+    return nn.Sequential(conv, nn.BatchNorm2d(c_t), nn.ReLU())

@@ -1,0 +1,205 @@
+"""The interface of a knowledge-transfer method: adapter modules and named loss terms, no loop, no optimiser, no device."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError
+from kdbench.outputs import Outputs, Shapes
+from kdbench.recipe import SGD, Spec
+from kdbench.registry import Registry
+
+Losses = Mapping[str, Tensor]
+"""Named scalar terms, already weighted; the engine adds `ce_weight * cross-entropy` and logs each."""
+
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+
+METHODS: Registry[type[Method]] = Registry("method", "methods")
+register = METHODS.register
+
+
+class PairError(KdbenchError):
+    """A method cannot do this pair of networks; the message gives the reason."""
+
+
+class MethodParams(Spec):
+    """A method's parameters: subclass it inside the method, one field with a default for each."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images. Every lane of a cohort sees the same ones.
+
+    Attributes:
+        images: (B, C, H, W), augmented and normalised.
+        labels: (B,), int64.
+        indices: (B,), int64, the samples' positions in the training set.
+        epoch: of the current stage, counted from 0.
+        epochs: how many the current stage has.
+        generator: this lane's own stream on the CPU, newly derived for each epoch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    epoch: int
+    epochs: int
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class TeacherParts:
+    """Copies of the teacher's parameters that some methods read.
+
+    Attributes:
+        classifier_weight: (K, D).
+        classifier_bias: (K,).
+        norms: for each group the (weight, bias) of the last batch norm before its pre-activation, (C_i,) each; empty where a
+            network has none.
+    """
+
+    classifier_weight: Tensor
+    classifier_bias: Tensor
+    norms: tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """All that a method may know of a pair before training.
+
+    Attributes:
+        student: shapes of the student's hook points.
+        teacher: shapes of the teacher's hook points.
+        labels: (N,), int64, of the training set; N sizes a memory bank.
+        teacher_parts: the teacher's classifier and last batch norms.
+    """
+
+    student: Shapes
+    teacher: Shapes
+    labels: Tensor
+    teacher_parts: TeacherParts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training before the main one.
+
+    What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` reads the teacher alone: it
+    is trained once per teacher and kept beside it, under the values of `depends_on`.
+
+    Attributes:
+        name: stands in logs and in the key of what is kept.
+        epochs: how long.
+        losses: `(student, teacher, batch) -> Losses`; a stage of the teacher alone gets its `teacher` for both.
+        modules: the adapters it trains.
+        trains_student: whether the student is trained too.
+        depends_on: names of the parameters that determine what a stage of the teacher alone learns.
+        optimiser: constant through the stage; None means the recipe's at its first learning rate.
+    """
+
+    name: str
+    epochs: int
+    losses: Callable[[Outputs, Outputs, Batch], Losses]
+    modules: tuple[nn.Module, ...]
+    trains_student: bool
+    depends_on: tuple[str, ...] = ()
+    optimiser: SGD | None = None
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods: one instance serves one lane.
+
+    The docstring of a method opens with its formula, then a blank line, then paragraphs that begin with `Paper:`, `Code:` (the
+    authors') and, where there are any, `Deviations:`; `kdbench show method NAME` prints them.
+
+    Class attributes:
+        Params: the parameters, each with a default.
+        reads: the hook points it reads, names of `Outputs`; empty when it needs no teacher.
+
+    Attributes:
+        params: the parameters of this instance.
+        ce_weight: the weight of the cross-entropy, 1 unless `build` sets another.
+        notes: sentences for the log and the record on how this pair is handled; `build` may append.
+    """
+
+    Params: ClassVar[type[MethodParams]] = MethodParams
+    reads: ClassVar[tuple[str, ...]] = ()
+    params: Any
+
+    def __init__(self, params: MethodParams, pair: Pair) -> None:
+        super().__init__()
+        self.params = params
+        self.ce_weight = 1.0
+        self.notes: list[str] = []
+        self.build(pair)
+
+    def build(self, pair: Pair) -> None:
+        """Create adapters as submodules and memory banks as buffers. The default has none.
+
+        Raises:
+            PairError: the method cannot do this pair.
+        """
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The trainings before the main one, in order. The default has none."""
+        return ()
+
+    @abstractmethod
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """The transfer terms of the main stage, weighted, without the cross-entropy; `teacher` carries no gradient."""
+
+    def predict(self, student: Outputs) -> Tensor:
+        """Logits (B, K) of the network that would be deployed; the student's own unless a method replaces its classifier."""
+        return student.logits
+
+
+class Composition(nn.Module):
+    """What a lane trains with: one or more methods (`at+kd`), their terms summed, with one cross-entropy.
+
+    Attributes:
+        parts: name -> method.
+        ce_weight: the product of the parts' weights of the cross-entropy.
+    """
+
+    def __init__(self, parts: Mapping[str, Method]) -> None:
+        super().__init__()
+        self.parts: Mapping[str, Method] = nn.ModuleDict(parts)  # type: ignore[assignment]  # a mapping at run time
+        self.ce_weight = math.prod(part.ce_weight for part in parts.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What the parts say of how they handle this pair."""
+        return [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes]
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether any part needs the teacher's forward pass."""
+        return any(part.reads for part in self.parts.values())
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """The parts' stages before the main one, each with the name of its part."""
+        return [(name, stage) for name, part in self.parts.items() for stage in part.stages()]
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """The weighted transfer terms of all parts, named `part.term`."""
+        return {
+            f"{name}.{term}": value
+            for name, part in self.parts.items()
+            for term, value in part.losses(student, teacher, batch).items()
+        }
+
+    def predict(self, student: Outputs) -> Tensor:
+        """Logits (B, K) of the network that would be deployed."""
+        for part in self.parts.values():
+            logits = part.predict(student)
+            if logits is not student.logits:
+                return logits
+        return student.logits

@@ -1,0 +1,76 @@
+"""How a network is trained: a frozen value, read from YAML and written out in full in every trial."""
+
+from itertools import pairwise
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+
+class Spec(BaseModel):
+    """Base of everything that enters a trial's identity: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SGD(Spec):
+    """Settings of stochastic gradient descent; `weight_decay` is the L2 form that `torch.optim.SGD` has."""
+
+    lr: PositiveFloat
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 5e-4
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class Schedule(Spec):
+    """The learning rate is multiplied by `gamma` at the start of each epoch in `milestones` (counted from 0)."""
+
+    milestones: tuple[PositiveInt, ...] = ()
+    gamma: PositiveFloat = 0.1
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(a >= b for a, b in pairwise(self.milestones)):
+            raise ValueError("milestones must ascend")
+        return self
+
+    def factor(self, epoch: int) -> float:
+        """What the base learning rate is multiplied by in `epoch`."""
+        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+class Augmentation(Spec):
+    """Pad by `pad` pixels, crop back at a random place, flip left-right with probability 1/2."""
+
+    pad: NonNegativeInt = 4
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    flip: bool = True
+
+
+class Recipe(Spec):
+    """One training protocol.
+
+    `precision`: `fp32`; `tf32` lets CUDA round the operands of convolutions and matrix products; `bf16` runs forward passes and
+    losses under autocast. Weights and optimiser states are fp32 in all three.
+    """
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimiser: SGD
+    schedule: Schedule = Schedule()
+    augmentation: Augmentation = Augmentation()
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _milestones_are_reached(self) -> Self:
+        if self.schedule.milestones and self.schedule.milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"schedule.milestones: {self.schedule.milestones[-1]} is never reached in {self.epochs} epochs; "
+                "give milestones below `epochs`"
+            )
+        return self

@@ -1,0 +1,90 @@
+"""One registry for methods, models and data sets."""
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from kdbench.errors import KdbenchError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered thing and where its definition stands."""
+
+    name: str
+    value: T
+    file: str
+    line: int
+
+
+class Registry(Generic[T]):
+    """Named things of one kind: `kind` is the word in messages, `listing` the argument of `kdbench list`."""
+
+    def __init__(self, kind: str, listing: str) -> None:
+        self.kind = kind
+        self.listing = listing
+        self._entries: dict[str, Entry[T]] = {}
+        self._families: dict[str, Callable[[re.Match[str]], T]] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that adds the class or function under `name`.
+
+        Raises:
+            KdbenchError: the name is taken; the message names both files.
+        """
+
+        def add(value: T) -> T:
+            caller = sys._getframe(1)
+            file, line = caller.f_code.co_filename, caller.f_lineno
+            taken = self._entries.get(name)
+            if taken:
+                raise KdbenchError(
+                    f"{file}:{line}: the {self.kind} name '{name}' is taken by {taken.file}:{taken.line}. Choose another name."
+                )
+            self._entries[name] = Entry(name, value, file, line)
+            return value
+
+        return add
+
+    def register_family(self, pattern: str, make: Callable[[re.Match[str]], T]) -> None:
+        """Add every name that `pattern` matches in full, such as `wrn_(\\d+)_(\\d+)`; `make` gets the match."""
+        self._families[pattern] = make
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries or any(re.fullmatch(pattern, name) for pattern in self._families)
+
+    def names(self) -> list[str]:
+        """The registered names in alphabetical order; families are not listed."""
+        return sorted(self._entries)
+
+    def entry(self, name: str) -> Entry[T]:
+        """The entry of an exactly registered name.
+
+        Raises:
+            KdbenchError: nothing of that name; the message gives the nearest one.
+        """
+        if name not in self._entries:
+            raise KdbenchError(
+                f"unknown {self.kind} '{name}'.{nearest(name, self._entries)} See `kdbench list {self.listing}`."
+            )
+        return self._entries[name]
+
+    def get(self, name: str) -> T:
+        """What is registered under `name`, or made by the family that matches it.
+
+        Raises:
+            KdbenchError: nothing of that name; the message gives the nearest one.
+        """
+        if name not in self._entries:
+            for pattern, make in self._families.items():
+                if match := re.fullmatch(pattern, name):
+                    return make(match)
+        return self.entry(name).value
+
+    def discard(self, file: str) -> None:
+        """Forget what `file` registered, as when its import failed half-way."""
+        self._entries = {name: entry for name, entry in self._entries.items() if entry.file != file}

@@ -1,0 +1,41 @@
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, deepest_pairs, pool_to_smaller, register
+
+
+@register("at")
+class AT(Method):
+    r"""CE(z_s, y) + beta sum_i mean((Q_s^i - Q_t^i)^2),  Q = vec(mean_c |f|^p) / ||vec(mean_c |f|^p)||_2
+
+    Paper: Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, arXiv:1612.03928.
+    Code: https://github.com/szagoruyko/attention-transfer
+    Deviations: the paper writes an L2 norm of the difference; the authors' code, followed here, takes the mean of squares. Maps of
+    unequal size are average-pooled to the smaller one, as in RepDistiller. Where the networks differ in their number of groups,
+    groups are paired from the deepest backwards.
+    """
+
+    reads = ("features",)
+
+    class Params(MethodParams):
+        beta: NonNegativeFloat = 1000.0
+        p: PositiveFloat = 2.0
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        n_student, n_teacher = len(pair.student.features), len(pair.teacher.features)
+        if n_student != n_teacher:
+            self.notes.append(f"{n_student} groups against the teacher's {n_teacher}: the last {min(n_student, n_teacher)} are paired")
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        total = student.logits.new_zeros(())
+        for f_s, f_t in deepest_pairs(student.features, teacher.features):
+            f_s, f_t = pool_to_smaller(f_s, f_t)
+            total = total + (self.attention(f_s) - self.attention(f_t)).square().mean()
+        return {"attention": self.params.beta * total}
+
+    def attention(self, maps: Tensor) -> Tensor:
+        """Normalised attention maps (B, H * W) of activations (B, C, H, W)."""
+        return F.normalize(maps.abs().pow(self.params.p).mean(dim=1).flatten(1))

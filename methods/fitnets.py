@@ -1,0 +1,58 @@
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    Stage,
+    UnitInterval,
+    hint_regressor,
+    kd_divergence,
+    register,
+)
+
+
+@register("fitnets")
+class FitNets(Method):
+    r"""Stage 1: mean((relu(bn(conv(f_s))) - f_t)^2), f the middle group; stage 2: knowledge distillation
+
+    Paper: Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, arXiv:1412.6550.
+    Code: https://github.com/adri-romsor/FitNets
+    Deviations: the networks are not maxout; the regressor is RepDistiller's (batch norm and ReLU after the convolution); the weight
+    of the distillation is constant where the paper anneals it. Stage 1 trains the student up to the middle group, because no
+    gradient reaches further.
+    """
+
+    reads = ("features", "logits")
+
+    class Params(MethodParams):
+        hint_epochs: PositiveInt = 30
+        temperature: PositiveFloat = 4.0
+        alpha: UnitInterval = 0.9
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        self.ce_weight = 1 - self.params.alpha
+        try:
+            self.regressor = hint_regressor(*(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher)))
+        except ValueError as reason:
+            raise PairError(str(reason)) from None
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("hint", self.params.hint_epochs, self.hint, (self.regressor,), trains_student=True),)
+
+    def hint(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """The loss of stage 1."""
+        hint = teacher.features[len(teacher.features) // 2]
+        guided = student.features[len(student.features) // 2]
+        return {"hint": F.mse_loss(self.regressor(guided), hint)}
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        divergence = kd_divergence(student.logits, teacher.logits, self.params.temperature)
+        return {"divergence": self.params.alpha * divergence}

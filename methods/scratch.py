@@ -1,0 +1,12 @@
+from kdbench import Batch, Losses, Method, Outputs, register
+
+
+@register("scratch")
+class Scratch(Method):
+    r"""CE(z_s, y)
+
+    Paper: none; the student without a teacher. Teachers are trained by it too.
+    """
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {}
