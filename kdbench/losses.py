@@ -1,10 +1,35 @@
 """Loss terms and adapters that several papers share."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+def full_precision(term: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: `term` computes in float32 or better, whatever autocast it is called under.
+
+    Its half-precision tensors are raised to float32 and autocast is off inside; float64 stays. Differences of nearly equal
+    numbers, as in distances, Gram matrices and divergences, lose their digits otherwise.
+    """
+
+    @wraps(term)
+    def raised(*args: P.args, **kwargs: P.kwargs) -> T:
+        device = next(arg.device for arg in args if isinstance(arg, Tensor))
+        full = (arg.float() if isinstance(arg, Tensor) and arg.dtype in (torch.bfloat16, torch.float16) else arg for arg in args)
+        with torch.autocast(device.type, enabled=False):
+            return term(*full, **kwargs)  # type: ignore[arg-type]  # the same arguments, raised
+
+    return raised
+
+
+@full_precision
 def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """`T^2 KL(softmax(z_t / T) || softmax(z_s / T))`, mean over the batch.
 
@@ -46,13 +71,31 @@ def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return pool_to(a, size), pool_to(b, size)
 
 
-def deepest_pairs(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Pair the groups of two networks, the last with the last; the shallow groups of the deeper network stay unpaired."""
+def deepest_pairs(student: tuple[T, ...], teacher: tuple[T, ...]) -> list[tuple[T, T]]:
+    """Pair the groups of two networks, the last with the last; the shallow groups of the deeper network stay unpaired.
+
+    Takes the groups' maps or their shapes.
+    """
     n = min(len(student), len(teacher))
     return list(zip(student[len(student) - n :], teacher[len(teacher) - n :], strict=True))
 
 
-def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
+def pairing_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
+    """For `Method.notes`: what `deepest_pairs` does to maps of these shapes (C, H, W); empty where the numbers of groups agree."""
+    if len(student) == len(teacher):
+        return []
+    return [f"{len(student)} groups against the teacher's {len(teacher)}: the last {min(len(student), len(teacher))} are paired"]
+
+
+def pooling_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
+    """For `Method.notes`: what `pool_to_smaller` does to pairs of these shapes (C, H, W); empty where all sizes agree."""
+    unequal = [f"{s[1]}x{s[2]} and {t[1]}x{t[2]}" for s, t in deepest_pairs(student, teacher) if s[1:] != t[1:]]
+    return (
+        [f"maps of unequal size are average-pooled to the smaller (student and teacher: {', '.join(unequal)})"] if unequal else []
+    )
+
+
+def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:
     """Convolution, batch norm and ReLU from a student's map (C, H, W) to the shape of the teacher's.
 
     Kernel 1 where the sizes agree, stride 2 or a transposed convolution where one is twice the other, and an unpadded kernel

@@ -1,5 +1,6 @@
 """How a network is trained: a frozen value, read from YAML and written out in full in every trial."""
 
+import hashlib
 from itertools import pairwise
 from typing import Literal, Self
 
@@ -74,3 +75,9 @@ class Recipe(Spec):
                 "give milestones below `epochs`"
             )
         return self
+
+    @property
+    def summary(self) -> str:
+        """What a reader of a table needs of it; the hash tells recipes apart that read alike."""
+        told = f"{self.epochs} epochs, batch {self.batch_size}, lr {self.optimiser.lr:g}"
+        return f"{told} [{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:4]}]"

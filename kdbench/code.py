@@ -1,0 +1,40 @@
+"""Which code made a number: hashes of source files that ignore comments, docstrings and layout."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from kdbench.method import METHODS
+from kdbench.trial import MethodSpec
+
+_CORE = ("losses.py", "method.py", "outputs.py", "recipe.py", "streams.py", "data", "models", "training")
+
+
+@cache
+def core_code() -> str:
+    """Hash of everything in the package that can change a number: 16 hexadecimal characters."""
+    package = Path(__file__).parent
+    return _hash(file for name in _CORE for file in sorted((package / name).rglob("*.py") if "." not in name else [package / name]))
+
+
+def method_code(methods: Iterable[MethodSpec]) -> str:
+    """Hash of the files of some methods."""
+    return _files_hash(tuple(METHODS.entry(part.name).file for part in methods))
+
+
+@cache
+def _files_hash(files: tuple[str, ...]) -> str:
+    return _hash(Path(file) for file in files)
+
+
+def _hash(files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+        total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:16]

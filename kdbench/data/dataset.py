@@ -1,0 +1,184 @@
+"""A data set as a value, where it comes from, and how its training images are divided."""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kdbench.errors import KdbenchError
+from kdbench.recipe import Spec
+from kdbench.registry import Registry
+from kdbench.streams import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images in memory; a sample's index is its position here.
+
+    Attributes:
+        images: (N, H, W, C), uint8, contiguous.
+        labels: (N,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == torch.uint8 and self.images.ndim == 4 and self.images.is_contiguous()
+        assert self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a source loads.
+
+    Attributes:
+        train: the training images, before any are held out for validation.
+        test: the test images.
+        classes: the names of the labels 0, 1, ...
+        mean: per channel, of pixels scaled to 0..1; what normalisation subtracts.
+        std: per channel, on the same scale; what normalisation then divides by.
+    """
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, height, width, channels = self.train.images.shape
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal characters that change with any pixel, label or class name."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for tensor in (self.train.images, self.train.labels, self.test.images, self.test.labels):
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(tensor.numpy().data)
+        return digest.hexdigest()[:16]
+
+
+class SourceParams(Spec):
+    """Base of every data set's parameters.
+
+    A path is no part of a trial's identity: declare it with `Field(exclude=True)`, which leaves it out of `model_dump()`.
+
+    Attributes:
+        label: the name that tables show; empty means the name under which the data set is registered.
+        validation: fraction of the training images held out for selection, at most a half; 0 holds out none.
+    """
+
+    label: str = ""
+    validation: float = Field(0.0, ge=0, le=0.5)
+
+
+class Source(ABC):
+    """Where a data set comes from. The first line of a source's docstring describes it in `kdbench list datasets`.
+
+    Attributes:
+        params: the parameters of this instance.
+        cache: the directory that may keep what is slow to compute; it need not exist yet.
+    """
+
+    Params: ClassVar[type[SourceParams]] = SourceParams
+    params: SourceParams
+
+    def __init__(self, params: SourceParams, *, cache: Path) -> None:
+        self.params = params
+        self.cache = cache
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look cheaply, before any training starts, for what would make `load` fail; download nothing.
+
+        Raises:
+            KdbenchError: the data set cannot be loaded as it stands; the message gives the path and the fix.
+        """
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The data set, the same for the same files whatever the trial.
+
+        Raises:
+            KdbenchError: files are missing or damaged; the message names them.
+        """
+
+
+DATASETS: Registry[type[Source]] = Registry("data set", "datasets")
+register_dataset = DATASETS.register
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (N, H, W, C), on the scale 0..1.
+
+    Raises:
+        KdbenchError: a channel is constant, so that nothing can be divided by its standard deviation.
+    """
+    mean, std = [], []
+    for channel in images.unbind(-1):
+        # Sums over the histogram are sums of integers: exact, and the same on every machine.
+        counts = torch.bincount(channel.flatten(), minlength=256).tolist()
+        total = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(first / total / 255)
+        std.append(math.sqrt(second * total - first * first) / total / 255)
+    if 0.0 in std:
+        raise KdbenchError(
+            f"channel {std.index(0.0)} has the same value in every pixel of the training images; "
+            "give `mean` and `std`, or other images."
+        )
+    return tuple(mean), tuple(std)
+
+
+def stratified(labels: Tensor, *, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Positions (N - count,) that stay and positions (count,) that are drawn, each ascending.
+
+    Each class gives its share of the drawn ones, rounded up or down: in a random order that is sorted by class, every
+    (N / count)-th position is taken.
+    """
+    n = len(labels)
+    order = torch.randperm(n, generator=generator)
+    order = order[labels[order].argsort(stable=True)]
+    drawn = torch.zeros(n, dtype=torch.bool)
+    drawn[order[(torch.arange(count) * n + n // 2) // count]] = True
+    return (~drawn).nonzero().flatten(), drawn.nonzero().flatten()
+
+
+def hold_out(split: Split, *, fraction: float) -> tuple[Split, Split | None]:
+    """Divide training images into those to train on and those to select with; None where `fraction` is 0.
+
+    The division is stratified and depends on the labels and `fraction` alone, never on a trial's seed, so that all trials select
+    on the same images. Sample indices are positions in the returned splits.
+
+    Raises:
+        KdbenchError: `fraction` of the images is less than one image.
+    """
+    if not fraction:
+        return split, None
+    count = round(fraction * len(split))
+    if not count:
+        raise KdbenchError(
+            f"validation: {fraction} of {len(split)} training images is not one image; give a larger fraction, or 0 for none."
+        )
+    stay, held = stratified(split.labels, count=count, generator=generator(0, "validation"))
+    return Split(split.images[stay], split.labels[stay]), Split(split.images[held], split.labels[held])

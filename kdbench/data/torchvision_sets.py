@@ -1,0 +1,86 @@
+"""Data sets that torchvision downloads and reads."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from kdbench.data.dataset import Dataset, Source, SourceParams, Split, register_dataset
+from kdbench.errors import KdbenchError
+
+
+class TorchvisionSource(Source):
+    """Any data set of `torchvision.datasets` that keeps its images in `data` and its labels in `targets`.
+
+    Class attributes:
+        name: of the class in `torchvision.datasets`.
+        folder: where under `root` torchvision looks for the files.
+        mean, std: the customary normalisation, on the scale 0..1.
+    """
+
+    class Params(SourceParams):
+        root: Path = Field(Path("data"), exclude=True)
+
+    params: Params
+    name: ClassVar[str]
+    folder: ClassVar[str]
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+
+    def check(self) -> None:
+        """See that `root` can hold the files; whether they are there or can be downloaded shows in `load`."""
+        if self.params.root.exists() and not self.params.root.is_dir():
+            raise KdbenchError(f"root: {self.params.root} is not a directory; give the directory that holds {self.folder}.")
+
+    def load(self) -> Dataset:
+        train, classes = self._split(train=True)
+        test, _ = self._split(train=False)
+        return Dataset(train=train, test=test, classes=classes, mean=self.mean, std=self.std)
+
+    def _split(self, *, train: bool) -> tuple[Split, tuple[str, ...]]:
+        from torchvision import datasets  # slow to import, and listing data sets must be instant
+
+        read = getattr(datasets, self.name)
+        try:
+            files = read(self.params.root, train=train, download=True)
+        except Exception as error:  # from an unreachable network to an assertion about a file that was cut short
+            reason = " ".join(str(error).split()) or "a file is damaged"
+            raise KdbenchError(
+                f"cannot read or download {self.name}: {reason}. "
+                f"Put its files into {(self.params.root / self.folder).absolute()}, or run once where there is a network."
+            ) from error
+        images = torch.as_tensor(files.data)
+        if images.ndim == 3:  # grey images come without a channel
+            images = images[..., None]
+        return Split(images.contiguous(), torch.as_tensor(files.targets, dtype=torch.int64)), tuple(files.classes)
+
+
+@register_dataset("fashion_mnist")
+class FashionMNIST(TorchvisionSource):
+    """Fashion-MNIST: 60,000 training and 10,000 test images of 28x28x1, 10 classes; through torchvision."""
+
+    name = "FashionMNIST"
+    folder = "FashionMNIST/raw"
+    mean = (0.2860,)
+    std = (0.3530,)
+
+
+@register_dataset("cifar10")
+class CIFAR10(TorchvisionSource):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32x3, 10 classes; through torchvision."""
+
+    name = "CIFAR10"
+    folder = "cifar-10-batches-py"
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2023, 0.1994, 0.2010)
+
+
+@register_dataset("cifar100")
+class CIFAR100(TorchvisionSource):
+    """CIFAR-100: 50,000 training and 10,000 test images of 32x32x3, 100 classes; through torchvision."""
+
+    name = "CIFAR100"
+    folder = "cifar-100-python"
+    mean = (0.5071, 0.4867, 0.4408)
+    std = (0.2675, 0.2565, 0.2761)

@@ -1,0 +1,91 @@
+"""What every network of the harness is, and the registry of models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.method import TeacherParts
+from kdbench.outputs import Outputs
+from kdbench.registry import Registry
+
+
+class Factory(Protocol):
+    """Makes a freshly initialised model."""
+
+    def __call__(self, *, num_classes: int, in_channels: int) -> nn.Module: ...
+
+
+MODELS: Registry[Factory] = Registry("model", "models")
+register_model = MODELS.register
+
+
+class Network(nn.Module, ABC):
+    """A classifier that hands out its hook points.
+
+    Attributes:
+        classifier: the last layer, from `Outputs.pooled` to `Outputs.logits`.
+    """
+
+    classifier: nn.Linear
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Outputs:
+        """The hook points for normalised images (B, C, H, W)."""
+
+    @abstractmethod
+    def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """For each group the last batch norm before its pre-activation, over all its channels; empty where there is none."""
+
+    def teacher_parts(self) -> TeacherParts:
+        """Copies, without gradient, of what methods may read of a teacher's parameters."""
+        return TeacherParts(
+            classifier_weight=self.classifier.weight.detach().clone(),
+            classifier_bias=self.classifier.bias.detach().clone(),
+            norms=tuple((norm.weight.detach().clone(), norm.bias.detach().clone()) for norm in self.group_norms()),
+        )
+
+
+class PostActivation(Network):
+    """A network in which a ReLU follows the stem and every block; neither has that ReLU inside.
+
+    Args:
+        stem: (B, C, H, W) images to maps.
+        groups: the blocks of each group, maps to maps.
+        norms: what `group_norms` gives.
+        head: between the last group and global average pooling.
+        classifier: the last layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        groups: Iterable[Iterable[nn.Module]],
+        norms: Iterable[nn.BatchNorm2d],
+        classifier: nn.Linear,
+        head: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.groups = nn.ModuleList(nn.ModuleList(group) for group in groups)
+        self.head = head or nn.Identity()
+        self.classifier = classifier
+        self._norms = tuple(norms)
+
+    def forward(self, images: Tensor) -> Outputs:
+        stem = x = F.relu(self.stem(images))
+        features, preactivations = [], []
+        for group in self.groups:
+            for block in group:  # type: ignore[attr-defined]  # a list of modules
+                preactivation = block(x)
+                x = F.relu(preactivation)
+            features.append(x)
+            preactivations.append(preactivation)
+        pooled = self.head(x).mean((2, 3))  # not adaptive pooling: its backward pass is not deterministic on CUDA
+        return Outputs(self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled)
+
+    def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        return self._norms

@@ -1,0 +1,83 @@
+"""What a suite would run and what is done. Builds no model and trains nothing."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kdbench.code import method_code
+from kdbench.record import Record
+from kdbench.store import Store
+from kdbench.suite import Suite
+from kdbench.trial import TrialSpec
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    DONE = "done"
+    """It has a record, made by the present code of its method."""
+    FAILED = "failed"
+    """It has a record that says why it failed."""
+    STALE = "stale"
+    """It has a record, but its method's code, or its teacher's, has changed since."""
+    STARTED = "started"
+    """It has a checkpoint and goes on from there."""
+    MISSING = "missing"
+    """It was never begun."""
+
+
+class Rerun(StrEnum):
+    """Which trials a run takes up."""
+
+    MISSING = "missing"
+    """Those without a valid record: missing, started and stale ones."""
+    FAILED = "failed"
+    """These, and those that failed, from their start."""
+    ALL = "all"
+    """Every student of the suite from its start; teachers that are done are kept."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial, where it stands, and its record where that is valid."""
+
+    spec: TrialSpec
+    status: Status
+    record: Record | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every teacher and every student of a suite stands."""
+
+    suite: Suite
+    teachers: tuple[Planned, ...]
+    students: tuple[Planned, ...]
+
+    def counts(self, trials: Iterable[Planned]) -> dict[str, int]:
+        """How many trials have each status, statuses without trials left out."""
+        found = Counter(trial.status for trial in trials)
+        return {status.value: found[status] for status in Status if found[status]}
+
+
+def make_plan(suite: Suite, store: Store) -> Plan:
+    """Look every trial of the suite up in the store.
+
+    Raises:
+        KdbenchError: the directory holds records of another protocol.
+    """
+    store.refuse_foreign_protocols()
+    teachers = {spec.id: _look_up(spec, store, teacher=None) for spec in suite.teachers}
+    students = tuple(_look_up(spec, store, teacher=teachers[spec.teacher.id] if spec.teacher else None) for spec in suite.trials)
+    return Plan(suite, tuple(teachers.values()), students)
+
+
+def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Planned:
+    record = store.record(spec.id)
+    if record is None:
+        return Planned(spec, Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING, None)
+    retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
+    if record.method_code != method_code(spec.methods) or (record.status == "done" and retrained):
+        return Planned(spec, Status.STALE, None)
+    return Planned(spec, Status(record.status), record)

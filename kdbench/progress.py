@@ -1,0 +1,132 @@
+"""What a run tells while it goes: bars with the time left on a terminal, plain lines when piped, nothing for a library."""
+
+from __future__ import annotations
+
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdbench.record import Record
+    from kdbench.training.lane import Lane, Position
+
+
+class Progress(ABC):
+    """Counts epochs of main trainings over all trials; stages before them are named and not counted."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+        self._began = time.monotonic()
+        self._skipped = 0
+
+    def begin(self, total: int) -> None:
+        """The run has `total` epochs of main trainings before it."""
+        self.total, self._began = total, time.monotonic()
+
+    def resumed(self, lane: Lane) -> None:
+        """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
+        behind = sum(row["stage"] == "main" for row in lane.rows)
+        self._skipped += behind
+        self.done += behind
+
+    def epoch(self, now: Position, active: Sequence[Lane]) -> None:
+        """The lanes have trained one epoch; those that failed in it have none left."""
+        if active[0].student is not None and now.phase:
+            self.done += sum(lane.epochs_left if lane.failure else 1 for lane in active)
+        what = "epoch" if now.phase else "epoch of a stage before,"
+        self.show(f"{what} {now.epoch + 1}: {', '.join(lane.name for lane in active)}")
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left at the pace so far; None before there is one."""
+        done = self.done - self._skipped
+        return (time.monotonic() - self._began) / done * (self.total - self.done) if done > 0 else None
+
+    def recorded(self, record: Record) -> None:
+        """A trial has ended."""
+        who = f"{record.teacher} -> {record.student}" if record.teacher else record.student
+        if record.status == "failed":
+            self.say(f"FAILED {record.method}, {who}, seed {record.seed}: {record.reason}")
+        else:
+            self.say(f"done {record.method}, {who}, seed {record.seed}: test error {record.test_error_pct:.2f} %")
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    @abstractmethod
+    def show(self, text: str) -> None:
+        """What is going on now; `done`, `total` and `left_s` are up to date."""
+
+    def end(self) -> None:
+        """The run is over, however it ended."""
+        return
+
+
+class Silent(Progress):
+    """Tells nothing."""
+
+    def say(self, text: str) -> None:
+        return
+
+    def show(self, text: str) -> None:
+        return
+
+
+class Lines(Progress):
+    """Plain lines, one for the current epoch every `every_s` seconds at the most."""
+
+    def __init__(self, *, every_s: float = 10.0) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._last = -every_s
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def show(self, text: str) -> None:
+        if time.monotonic() - self._last >= self._every_s:
+            self._last = time.monotonic()
+            left = f", {clock(self.left_s)} left" if self.left_s is not None else ""
+            print(f"[{self.done}/{self.total} epochs{left}] {text}", flush=True)
+
+
+class Bars(Progress):
+    """One bar with the time left, and the current epoch under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs, {task.fields[left]} left")
+        )
+        self._task = self._bars.add_task("starting", total=None, left="?")
+        self._bars.start()
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False)
+
+    def show(self, text: str) -> None:
+        left = clock(self.left_s) if self.left_s is not None else "?"
+        short = text if len(text) < 60 else text[:57] + "..."
+        self._bars.update(self._task, completed=self.done, total=self.total, description=short, left=left)
+
+    def end(self) -> None:
+        self._bars.stop()
+
+
+def clock(seconds: float | None) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def for_stream() -> Progress:
+    """Bars where standard output is a terminal, lines where it is not."""
+    return Bars() if sys.stdout.isatty() else Lines()

@@ -1,0 +1,100 @@
+"""The result of a trial as it lies on disk: about 2 kB of JSON with units in its keys."""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Environment(BaseModel):
+    """What a trial ran on: versions, `device` (processor or GPU), `threads` of torch on the CPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kdbench: str
+    torch: str
+    torchvision: str
+    python: str
+    device: str
+    threads: int
+
+
+class Record(BaseModel):
+    """One trial's result. Everything but the keys in `MEASURED` is a function of the spec, the data and the code.
+
+    Errors are in percent of the test images. `test_error_pct` is the last epoch's and the headline. `best_test_error_pct` is the
+    best epoch's on the test set, `best_epoch` counted from 1: stored for comparison with papers that report it, never a
+    headline. `selected_*` is the test error at the epoch with the lowest validation error, where the data set declares a
+    validation split. `extra_params` is the number of trainable parameters beside the student's. `train_images_per_s` and
+    `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    MEASURED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "suite",
+            "train_s",
+            "data_s",
+            "teacher_s",
+            "train_images_per_s",
+            "inference_images_per_s",
+            "teacher_inference_images_per_s",
+            "peak_mem_mib",
+            "environment",
+            "finished",
+        }
+    )
+
+    protocol: int
+    trial: str
+    suite: str
+    status: Literal["done", "failed"]
+    reason: str | None = None
+    spec: dict[str, Any]
+    dataset: str
+    recipe: str
+    precision: str
+    epochs: int
+    teacher: str | None
+    student: str
+    method: str
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    test_error_pct: float | None = None
+    best_test_error_pct: float | None = None
+    best_epoch: int | None = None
+    selected_test_error_pct: float | None = None
+    selected_epoch: int | None = None
+    train_error_pct: float | None = None
+    train_loss: float | None = None
+    teacher_error_pct: float | None = None
+    student_params: int | None = None
+    student_macs: int | None = None
+    teacher_params: int | None = None
+    teacher_macs: int | None = None
+    extra_params: int | None = None
+    weights_sha256: str | None = None
+    teacher_weights_sha256: str | None = None
+
+    method_code: str
+    core_code: str
+    data_fingerprint: str
+
+    train_s: float | None = None
+    data_s: float | None = None
+    teacher_s: float | None = None
+    train_images_per_s: float | None = None
+    inference_images_per_s: float | None = None
+    teacher_inference_images_per_s: float | None = None
+    peak_mem_mib: float | None = None
+    environment: Environment
+    finished: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.status == "done" and (self.test_error_pct is None or self.weights_sha256 is None):
+            raise ValueError("a record that is done has a test error and the hash of its weights")
+        if self.status == "failed" and not self.reason:
+            raise ValueError("a failed record has a reason")
+        return self

@@ -1,0 +1,251 @@
+"""What may stand in one table: which trials belong together, what each method is called, what a reader must be told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+
+_NAMES = {
+    "scratch": "scratch",
+    "fitnets": "FitNets",
+    "fitnets_hint": "FitNets hint",
+    "kd_standardized": "KD standardised",
+    "reviewkd": "ReviewKD",
+    "semckd": "SemCKD",
+    "simkd": "SimKD",
+}
+"""Methods whose name in the literature is not simply their registered name in capitals."""
+
+_MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
+    ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
+    ("precision", [], "precisions", "Report each precision alone."),
+    ("recipe", ["dataset"], "recipes", "Report each recipe alone."),
+    ("epochs", ["dataset"], "numbers of epochs", "Report each length of training alone."),
+    ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
+    ("method_code", ["method"], "versions of the method's code", "Run the older trials again."),
+)
+"""Column; the columns within whose groups it must be one; what several of it are called; the fix."""
+
+_IDENTITY = ["dataset", "recipe", "teacher", "student", "method", "method_params", "seed"]
+
+
+@dataclass(frozen=True)
+class PairTrials:
+    """The trials of one teacher and one student on one data set: a row of a table, a panel of a plot.
+
+    Attributes:
+        name: what tables and panels call it; it includes the data set where there are several.
+        trials: rows of `results` with the column `label`, those of methods without a teacher included.
+    """
+
+    dataset: str
+    teacher: str
+    student: str
+    name: str
+    trials: pd.DataFrame
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The trials that have numbers."""
+        return self.trials[self.trials["status"] == "done"]
+
+    def by_seed(self, label: str, column: str = "test_error_pct") -> pd.Series[float]:
+        """`column` of the finished trials of one method, indexed by seed."""
+        rows = self.done[self.done["label"] == label]
+        return rows.set_index("seed")[column].astype(float).sort_index()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Trials that were found comparable.
+
+    Attributes:
+        results: every trial that takes part, once, with the column `label`.
+        pairs: the same by pair; a trial without a teacher stands in every pair with its student.
+        labels: the methods, in the order of columns.
+        datasets: the labels of the data sets.
+    """
+
+    results: pd.DataFrame
+    pairs: tuple[PairTrials, ...]
+    labels: tuple[str, ...]
+    datasets: tuple[str, ...]
+
+
+def compare(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Comparison:
+    """Arrange the trials of `pairs`, (teacher, student), for tables and plots.
+
+    `methods` gives the order of the columns; methods that it does not name follow in the order of the frame.
+
+    Raises:
+        KdbenchError: the trials are not comparable, or a pair has none.
+    """
+    teacherless = results["teacher"].isna() & results["student"].isin([student for _, student in pairs])
+    paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
+    chosen = results[teacherless | paired]
+    check_comparable(chosen)
+    chosen = chosen.assign(label=method_labels(chosen))
+    rank = {method: position for position, method in enumerate(methods)}
+    labelled = chosen.drop_duplicates("label")
+    labels = labelled.iloc[labelled["method"].map(lambda method: rank.get(method, len(rank))).argsort(kind="stable")]["label"]
+    datasets = tuple(chosen["dataset"].unique())
+    arranged = [block for dataset in datasets for pair in pairs for block in _pair_trials(chosen, dataset, pair, len(datasets) > 1)]
+    for pair in pairs:
+        if not any((block.teacher, block.student) == pair for block in arranged):
+            raise KdbenchError(f"the results hold no trial of the pair {' → '.join(pair)}. Run the suite first, or drop the pair.")
+    return Comparison(chosen, tuple(arranged), tuple(labels), datasets)
+
+
+def _pair_trials(results: pd.DataFrame, dataset: str, pair: tuple[str, str], several_datasets: bool) -> Iterator[PairTrials]:
+    """The pair on the data set; nothing where it has no trial there but trials on another data set."""
+    teacher, student = pair
+    with_pair = (results["teacher"] == teacher) & (results["student"] == student)
+    teacherless = results["teacher"].isna() & (results["student"] == student)
+    here = results["dataset"] == dataset
+    trials = results[here & (with_pair | teacherless)]
+    if (with_pair & here).any() or (not with_pair.any() and len(trials)):
+        arrow = f"{teacher} → {student}"
+        yield PairTrials(dataset, teacher, student, f"{dataset}: {arrow}" if several_datasets else arrow, trials)
+
+
+def check_comparable(results: pd.DataFrame) -> None:
+    """Refuse finished trials that may not stand in one table.
+
+    Raises:
+        KdbenchError: they mix protocols, precisions, recipes or data, or the code of one method, or one trial stands there twice.
+    """
+    done = results[results["status"] == "done"]
+    for column, within, noun, fix in _MUST_AGREE:
+        for where, rows in _groups(done, within):
+            if rows[column].nunique() > 1:
+                examples = "; ".join(
+                    f"{value} ({len(group)} trials, such as {group['trial'].iloc[0]})" for value, group in rows.groupby(column)
+                )
+                of = f" of {where}" if where else ""
+                raise KdbenchError(f"one table cannot mix {noun}{of}: {examples}. {fix}")
+    for _, rows in done.groupby(_IDENTITY, dropna=False):
+        if len(rows) > 1:
+            first, second = rows["trial"].iloc[:2]
+            raise KdbenchError(
+                f"trials {first} and {second} have the same pair, method, parameters and seed, and a table has one place for them. "
+                "Leave one of them out."
+            )
+
+
+def _groups(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Hashable, pd.DataFrame]]:
+    """The groups by `columns` with the value of the first one; the whole frame under the empty name where there are none."""
+    if not columns:
+        yield "", frame
+        return
+    for values, rows in frame.groupby(columns, sort=False):
+        yield values[0] if isinstance(values, tuple) else values, rows
+
+
+def method_labels(results: pd.DataFrame) -> pd.Series[str]:
+    """What readers call the method of each row: `KD`, `AT+KD`, `FitNets`.
+
+    Where one pair has a method in several settings, every label of that method ends with the parameters that differ: `FT (k=2)`.
+    A method that has one setting for each pair keeps its plain name, and `footnotes` says which.
+    """
+    labels = results["method"].map(_plain_label)
+    for _, rows in results.groupby("method", sort=False):
+        if _settings_in_a_pair(rows) > 1:
+            labels.loc[rows.index] += " (" + _differing_params(rows) + ")"
+    return labels
+
+
+def _plain_label(method: str) -> str:
+    return "+".join(_NAMES.get(part, part.replace("_", " ").upper()) for part in method.split("+"))
+
+
+def _settings_in_a_pair(rows: pd.DataFrame) -> int:
+    return int(rows.groupby(["dataset", "teacher", "student"], dropna=False)["method_params"].nunique().max())
+
+
+def _differing_params(rows: pd.DataFrame) -> pd.Series[str]:
+    """For each row of one method the parameters in which the rows differ: `k=2, beta=500`."""
+    settings = pd.DataFrame([_flat(text) for text in rows["method_params"]], rows.index)
+    differing = settings.loc[:, settings.nunique(dropna=False) > 1]
+    return differing.apply(lambda setting: ", ".join(f"{name}={value}" for name, value in setting.items()), axis=1)
+
+
+def _flat(method_params: str) -> dict[str, str]:
+    """`{"ft": {"k": 2.0}}` as `{"k": "2"}`; the parameters of a composition are named `ft.k`."""
+    parts = json.loads(method_params)
+    return {
+        name if len(parts) == 1 else f"{part}.{name}": str(value).removesuffix(".0")
+        for part, params in parts.items()
+        for name, value in params.items()
+    }
+
+
+def footnotes(results: pd.DataFrame) -> list[str]:
+    """Sentences that must stand under a table of these trials.
+
+    How many seeds; several environments or versions; parameters that change from pair to pair; and every failed or missing trial
+    with its reason.
+    """
+    results = results.assign(label=method_labels(results), at=_where(results))
+    done = results[results["status"] == "done"]
+    return [
+        seeds_sentence(done),
+        *_several(done, "environment", "environments"),
+        *_several(done, "kdbench_version", "versions of kdbench"),
+        *_settings(results),
+        *_not_done(results),
+    ]
+
+
+def _where(results: pd.DataFrame) -> pd.Series[str]:
+    """`cifar10, resnet56 → resnet20` for each row: no data set where there is only one, and no teacher where there is none."""
+    pair = results["student"].where(results["teacher"].isna(), results["teacher"].astype(str) + " → " + results["student"])
+    return pair if results["dataset"].nunique() == 1 else results["dataset"] + ", " + pair
+
+
+def seeds_sentence(done: pd.DataFrame) -> str:
+    """How many seeds the cells of these finished trials have; `done` has the column `label`."""
+    counts = done.groupby(["dataset", "teacher", "student", "label"], dropna=False)["seed"].nunique()
+    if counts.empty:
+        return "n = 0: no trial is done."
+    low, high = int(counts.min()), int(counts.max())
+    if high == 1:
+        return "n = 1 seed, which gives no standard deviation."
+    return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
+
+
+def _several(done: pd.DataFrame, column: str, noun: str) -> list[str]:
+    counts = done[column].value_counts()
+    if len(counts) < 2:
+        return []
+    return [f"From {len(counts)} {noun}: " + "; ".join(f"{value} ({count} trials)" for value, count in counts.items()) + "."]
+
+
+def _settings(results: pd.DataFrame) -> list[str]:
+    notes = []
+    for _, rows in results.groupby("method", sort=False):
+        if rows["method_params"].nunique() > 1 and _settings_in_a_pair(rows) == 1:
+            settings = rows.assign(setting=_differing_params(rows)).drop_duplicates("at")
+            values = "; ".join(f"{setting} ({at})" for setting, at in zip(settings["setting"], settings["at"], strict=True))
+            notes.append(f"{rows['label'].iloc[0]} has parameters for each pair: {values}.")
+    return notes
+
+
+def _not_done(results: pd.DataFrame) -> list[str]:
+    """One sentence for all seeds of a method and pair that share status and reason; failed trials with their ids."""
+    rows = results[results["status"] != "done"].assign(reason=lambda frame: frame["reason"].fillna("").astype(str))
+    notes = []
+    for (status, label, at, reason), group in rows.groupby(["status", "label", "at", "reason"], sort=False):
+        seeds = _listed("seed", group["seed"])
+        trials = f" ({_listed('trial', group['trial'])})" if status == "failed" else ""
+        because = f": {' '.join(str(reason).split()).rstrip('.')}" if reason else ""
+        notes.append(f"{str(status).capitalize()}: {label}, {at}, {seeds}{trials}{because}.")
+    return notes
+
+
+def _listed(noun: str, values: pd.Series[int] | pd.Series[str]) -> str:
+    return f"{noun}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"

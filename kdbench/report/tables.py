@@ -1,0 +1,298 @@
+"""The tables of a comparison, as values that know nothing of Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from kdbench.report.compare import Comparison, PairTrials, compare, footnotes
+
+MIN_PAIRS = 3
+"""With fewer values a confidence interval is not worth its name."""
+
+NONE = "—"
+
+_INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` is for readers; `values` are the numbers behind it, unrounded, for machines."""
+
+    text: str
+    bold: bool = False
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell for each column; `keys` name the row for machines; `opens_group` asks for a line above it."""
+
+    cells: tuple[Cell, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    opens_group: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """`name` serves as a file name and a label; `notes` belong under the table; the first `naming` columns name their row."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    naming: int = 1
+
+    def turned(self) -> Table:
+        """Rows as columns, for a table that is too wide to print."""
+        head, *body = zip(self.columns, *([cell for cell in row.cells] for row in self.rows), strict=True)
+        columns = tuple(cell.text if isinstance(cell, Cell) else cell for cell in head)
+        rows = tuple(Row(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)) for cells in body)
+        return Table(self.name, self.title, columns, rows, self.notes)
+
+
+class Interval(NamedTuple):
+    """A mean of n values and its 95 % confidence interval, None where n is too small for one."""
+
+    mean: float
+    bounds: tuple[float, float] | None
+    n: int
+
+
+def confidence_interval(values: pd.Series[float]) -> Interval:
+    """Mean and 95 % interval by Student's t, of at least one value."""
+    n, mean = len(values), float(values.mean())
+    if n < MIN_PAIRS:
+        return Interval(mean, None, n)
+    half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / n**0.5
+    return Interval(mean, (mean - half, mean + half), n)
+
+
+def paired_gain(pair: PairTrials, label: str, *, over: str) -> Interval | None:
+    """Test error of `over` minus that of `label`, percentage points, over the seeds that both have; None where they share none."""
+    gains = (pair.by_seed(over) - pair.by_seed(label)).dropna()
+    return confidence_interval(gains) if len(gains) else None
+
+
+def error_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
+    """Test error of the last epoch in percent, mean ± sample standard deviation over seeds; the lowest mean of a row in bold.
+
+    Raises:
+        KdbenchError: the trials are not comparable, or a pair has none.
+    """
+    comparison = compare(results, pairs=pairs, methods=methods)
+    return _errors(comparison, "test_error_pct", "test_error", "Test error (%) of the last epoch")
+
+
+def best_epoch_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
+    """As `error_table`, of the epoch that is best *on the test set*: for comparison with papers that report it, never a result.
+
+    Raises:
+        KdbenchError: the trials are not comparable, or a pair has none.
+    """
+    comparison = compare(results, pairs=pairs, methods=methods)
+    title = "Test error (%) of the best test epoch (not a valid selection)"
+    return _errors(comparison, "best_test_error_pct", "best_test_epoch_not_a_valid_selection", title)
+
+
+def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table:
+    several = len(comparison.datasets) > 1
+    rows, partial = [], False
+    for pair in comparison.pairs:
+        planned = pair.trials["seed"].nunique()
+        errors = _bold_lowest([_mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels])
+        partial |= any(0 < cell.values["n"] < planned for cell in errors)
+        about = [pair.dataset] if several else []
+        about += [pair.teacher, pair.student, _both(pair, "params"), _both(pair, "macs")]
+        teacher = pair.done["teacher_error_pct"].dropna().astype(float).drop_duplicates()
+        cells = (*map(Cell, about), _mean_and_std(teacher, len(teacher)), *errors)
+        rows.append(Row(cells, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
+    notes = footnotes(comparison.results)
+    if partial:
+        notes.insert(1, "(k/n): only k of n seeds are done.")
+    if any(cell.bold for row in rows for cell in row.cells):
+        notes.insert(0, "Bold: lowest mean of its pair, which need not be a difference beyond chance.")
+    columns = ("Teacher", "Student", "Parameters (T / S)", "MACs (T / S)", "Teacher error", *comparison.labels)
+    if several:
+        columns = ("Dataset", *columns)
+    title = f"{title}{_on(comparison)}, mean ± standard deviation over seeds"
+    return Table(name, title, columns, tuple(rows), tuple(notes), naming=columns.index("Student") + 1)
+
+
+def _on(comparison: Comparison, *, with_pair: bool = False) -> str:
+    """What a title adds where there is one data set, and one pair."""
+    dataset = f" on {comparison.datasets[0]}" if len(comparison.datasets) == 1 else ""
+    return dataset + (f", {comparison.pairs[0].name}" if with_pair and len(comparison.pairs) == 1 else "")
+
+
+def _mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
+    n = len(errors)
+    if not n:
+        return Cell(NONE, values={"n": 0})
+    values = {"mean": float(errors.mean()), "std": float(errors.std(ddof=1)), "n": n}
+    spread = f" ± {values['std']:.2f}" if n > 1 else ""
+    return Cell(f"{values['mean']:.2f}{spread}" + (f" ({n}/{planned})" if n < planned else ""), values=values)
+
+
+def _bold_lowest(cells: list[Cell]) -> list[Cell]:
+    """The lowest mean in bold, and whatever equals it at the printed precision; nothing where there is no choice."""
+    printed = [round(cell.values["mean"], 2) for cell in cells if cell.values["n"]]
+    if len(printed) < 2:
+        return cells
+    return [
+        Cell(cell.text, bold=bool(cell.values["n"]) and round(cell.values["mean"], 2) == min(printed), values=cell.values)
+        for cell in cells
+    ]
+
+
+def _both(pair: PairTrials, quantity: str) -> str:
+    return " / ".join(_usual_count(pair.trials[f"{role}_{quantity}"]) for role in ("teacher", "student"))
+
+
+def _usual_count(counts: pd.Series[float]) -> str:
+    """The commonest count, since a method may deploy a student of another size."""
+    usual = counts.dropna().mode()
+    return short_count(float(usual.iloc[0])) if len(usual) else NONE
+
+
+def short_count(count: float) -> str:
+    """`0.27M`, `40.8M`, `1.08G`: three digits, or two decimals; counts below 10,000 in full."""
+    if count < 10_000:
+        return f"{count:,.0f}"
+    scaled, unit = (count / 1e9, "G") if count >= 1e9 else (count / 1e6, "M")
+    return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{unit}"
+
+
+def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
+    """Each method's gain over scratch in percentage points of test error, paired by seed; positive is better.
+
+    Raises:
+        KdbenchError: the trials are not comparable, or a pair has none.
+    """
+    comparison = compare(results, pairs=pairs, methods=methods)
+    rows: list[Row] = []
+    for pair in comparison.pairs:
+        labels = [label for label in comparison.labels if label != "scratch" and (pair.trials["label"] == label).any()]
+        for label in labels:
+            cells = (Cell(label), *_gain_cells(paired_gain(pair, label, over="scratch")))
+            rows.append(_method_row(comparison, pair, cells, first=label == labels[0]))
+    notes = (
+        "Gain: test error of scratch minus that of the method, last epoch, over the n seeds that both have; positive is better.",
+        "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
+        f"n too small: fewer than {MIN_PAIRS} seeds in common.",
+    )
+    columns = (*_pair_heading(comparison), "Method", "Gain (points)", "95 % interval", "n")
+    title = f"Gain over scratch{_on(comparison, with_pair=True)}, paired by seed"
+    return Table("gain", title, columns, tuple(rows), notes, naming=columns.index("Method") + 1)
+
+
+def _pair_heading(comparison: Comparison) -> tuple[str, ...]:
+    return ("Pair",) if len(comparison.pairs) > 1 else ()
+
+
+def _method_row(comparison: Comparison, pair: PairTrials, cells: tuple[Cell, ...], *, first: bool, **keys: str) -> Row:
+    """A row that opens with the name of its pair where it is the `first` of several pairs' rows; the method is its first cell."""
+    name = (Cell(pair.name if first else ""),) if len(comparison.pairs) > 1 else ()
+    keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student, "method": cells[0].text, **keys}
+    return Row((*name, *cells), keys, opens_group=first and pair is not comparison.pairs[0])
+
+
+def _gain_cells(gain: Interval | None) -> tuple[Cell, Cell, Cell]:
+    if gain is None:
+        return Cell(NONE, values={"n": 0}), Cell("n too small"), Cell("0")
+    values = {"mean": gain.mean}
+    interval = "n too small"
+    if gain.bounds is not None:
+        values |= {"low": gain.bounds[0], "high": gain.bounds[1]}
+        interval = "{:+.2f} to {:+.2f}".format(*gain.bounds)
+    return Cell(f"{gain.mean:+.2f}", values=values | {"n": gain.n}), Cell(interval), Cell(str(gain.n))
+
+
+def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
+    """What each method costs: training speed alone and against scratch, extra parameters; and what inference gains.
+
+    Speeds are medians over seeds and stand apart by environment.
+
+    Raises:
+        KdbenchError: the trials are not comparable, or a pair has none.
+    """
+    comparison = compare(results, pairs=pairs, methods=methods)
+    environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
+    several = len(environments) > 1
+    rows: list[Row] = []
+    for pair in comparison.pairs:
+        first = True
+        for environment, done in pair.done.groupby("environment", sort=False):
+            scratch = done[done["label"] == "scratch"]
+            for label in comparison.labels:
+                trials = done[done["label"] == label]
+                if len(trials):
+                    where = (Cell(str(environment)),) if several else ()
+                    cells = (Cell(label), *where, *_cost_cells(trials, scratch))
+                    rows.append(_method_row(comparison, pair, cells, first=first, environment=str(environment)))
+                    first = False
+    naming = (*_pair_heading(comparison), "Method", *(["Measured on"] if several else []))
+    columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
+    notes = [
+        "Speeds: median over seeds. Training: as the method would cost alone, its teacher's forward passes included.",
+        "Extra parameters: trained beside the student and dropped after training.",
+    ]
+    if len(environments) == 1:
+        notes.append(f"Measured on {environments[0]}.")
+    title = f"Cost of training and inference{_on(comparison, with_pair=True)}"
+    return Table("cost", title, (*naming, *columns), tuple(rows), tuple(notes), naming=len(naming))
+
+
+def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:
+    def median(column: str, of: pd.DataFrame = trials) -> float:
+        return float(of[column].astype(float).median())
+
+    speed, extra = median("train_images_per_s"), median("extra_params")
+    relative = median("train_images_per_s", scratch) / speed
+    yield _number(speed, f"{speed:,.0f}")
+    yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
+    yield _number(extra, NONE if pd.isna(extra) else short_count(extra))
+    for inference in (median("inference_images_per_s"), median("teacher_inference_images_per_s")):
+        yield _number(inference, f"{inference:,.0f}")
+
+
+def _number(value: float, text: str) -> Cell:
+    return Cell(NONE) if pd.isna(value) else Cell(text, values={"value": float(value)})
+
+
+def claims(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> list[str]:
+    """For each pair the method with the lowest mean error, its gain over scratch and over the next, and how sure these are.
+
+    Raises:
+        KdbenchError: the trials are not comparable, or a pair has none.
+    """
+    comparison = compare(results, pairs=pairs, methods=methods)
+    return [f"{pair.name}{_on(comparison)}: {_claim(comparison, pair)}" for pair in comparison.pairs]
+
+
+def _claim(comparison: Comparison, pair: PairTrials) -> str:
+    means = {label: errors.mean() for label in comparison.labels if len(errors := pair.by_seed(label))}
+    if not means:
+        return "no trial is done."
+    best, *others = sorted(means, key=lambda label: means[label])
+    sentences = [f"{best} has the lowest mean test error of {len(means)} methods, {means[best]:.2f} %."]
+    for rival in others:
+        if rival == "scratch" or rival == others[0]:
+            name = rival if rival == "scratch" else f"{rival}, the next"
+            sentences.append(f"Gain over {name} ({means[rival]:.2f} %): {_how_sure(paired_gain(pair, best, over=rival))}.")
+    return " ".join(sentences)
+
+
+def _how_sure(gain: Interval | None) -> str:
+    if gain is None:
+        return "no seed in common"
+    if gain.bounds is None:
+        return f"{gain.mean:+.2f} points, n = {gain.n}, too small to tell it from chance"
+    low, high = gain.bounds
+    doubt = "" if low > 0 else ", which may be chance"
+    return f"{gain.mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, n = {gain.n}{doubt}"

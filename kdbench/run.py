@@ -1,0 +1,333 @@
+"""Runs a suite: teachers first, then cohorts in lockstep, every finished trial recorded at once."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.code import core_code, method_code
+from kdbench.errors import KdbenchError
+from kdbench.method import Composition
+from kdbench.models import Network
+from kdbench.models.measure import macs, parameters
+from kdbench.plan import Plan, Planned, Rerun, Status, make_plan
+from kdbench.progress import Progress
+from kdbench.record import Record
+from kdbench.store import Store, set_aside
+from kdbench.suite import Suite
+from kdbench.training.bench import Bench
+from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, train_in_lockstep
+from kdbench.training.device import choose_device, environment, exact, peak_mem_mib
+from kdbench.training.lane import Lane, Position, Row, segments
+from kdbench.training.stages import lessons, recall, teach
+from kdbench.trial import TrialSpec
+from kdbench.weights import read_checkpoint, read_weights, state_hash, write_checkpoint, write_weights
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a suite is run; none of it changes a result.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
+        lanes: how many students train at once, 0 for all of a cohort.
+        stop_after_s: seconds after which the run stops at the end of the epoch; None for never.
+        rerun: which trials are taken up.
+    """
+
+    device: str = "auto"
+    lanes: int = 0
+    stop_after_s: float | None = None
+    rerun: Rerun = Rerun.MISSING
+
+
+def execute(suite: Suite, store: Store, *, options: Options, progress: Progress) -> bool:
+    """Run what the suite still needs.
+
+    Returns:
+        Whether it came to the end; False when it was stopped before.
+
+    Raises:
+        KdbenchError: the suite cannot run as it stands; nothing was started.
+    """
+    device = choose_device(options.device)
+    for trial in (*suite.trials, *suite.teachers):
+        if trial.recipe.precision == "tf32" and device.type == "cpu":
+            raise KdbenchError("precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device.")
+    kind, params = suite.source
+    source = kind(params, cache=store.cache)
+    plan = make_plan(suite, store)
+    todo = [planned for planned in plan.students if _taken_up(planned, options.rerun)]
+    if not todo:
+        return True
+    source.check()
+    with store.writing():
+        dataset = source.load()
+        bench = Bench(dataset, params.validation, device)
+        _refuse_other_data(plan, dataset.fingerprint, store)
+        bench.refuse_impossible(planned.spec for planned in todo)
+        deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
+        run = _Run(suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline)
+        return run.run(plan, todo)
+
+
+def _taken_up(planned: Planned, rerun: Rerun) -> bool:
+    valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[rerun]
+    return planned.status not in valid
+
+
+def _refuse_other_data(plan: Plan, fingerprint: str, store: Store) -> None:
+    for planned in (*plan.teachers, *plan.students):
+        if planned.record and planned.record.data_fingerprint != fingerprint:
+            raise KdbenchError(
+                f"{store.root} holds records of '{planned.record.dataset}' from other images (fingerprint "
+                f"{planned.record.data_fingerprint}, now {fingerprint}), and the two are never mixed. Give the data set another "
+                "`label`, or choose another directory with --results."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Teacher:
+    """A trained teacher on the device, and its record."""
+
+    frozen: FrozenTeacher
+    network: Network
+    record: Record
+    error_pct: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    suite: Suite
+    store: Store
+    bench: Bench
+    lanes: int
+    progress: Progress
+    stop: Callable[[], bool]
+
+    def run(self, plan: Plan, todo: Sequence[Planned]) -> bool:
+        needed = {planned.spec.teacher.id for planned in todo if planned.spec.teacher}
+        teachers = [planned for planned in plan.teachers if planned.spec.id in needed and not self._usable(planned)]
+        for planned in (*teachers, *todo):
+            if planned.status is not Status.STARTED:
+                self.store.discard(planned.spec.id)
+        alone = {planned.spec.id: planned.spec for planned in (*teachers, *todo) if planned.spec.teacher is None}
+        taught = [planned.spec for planned in todo if planned.spec.teacher]
+        self.progress.begin(sum(spec.recipe.epochs for spec in (*alone.values(), *taught)))
+        for cohort in _cohorts([*alone.values(), *taught]):
+            if not self._cohort(cohort):
+                return False
+        return True
+
+    def _usable(self, planned: Planned) -> bool:
+        return planned.record is not None and planned.record.status == "done" and self._weights(planned.spec.id, planned.record) is not None
+
+    def _weights(self, trial: str, record: Record) -> dict[str, torch.Tensor] | None:
+        return read_weights(self.store.folder(trial) / "weights.safetensors", sha256=record.weights_sha256 or "")
+
+    def _cohort(self, trials: Sequence[TrialSpec]) -> bool:
+        """Train trials that share data set, recipe, teacher and seed."""
+        teacher_spec, recipe = trials[0].teacher, trials[0].recipe
+        with exact(self.bench.device, precision=recipe.precision):
+            teacher = self._teacher(teacher_spec, precision=recipe.precision) if teacher_spec else None
+            if teacher_spec and teacher is None:
+                self.progress.say(f"teacher {teacher_spec.student} has failed: {len(trials)} trials wait for it.")
+                return True
+            for first in range(0, len(trials), self.lanes):
+                if not self._group(trials[first : first + self.lanes], teacher):
+                    return False
+        return True
+
+    def _teacher(self, spec: TrialSpec, *, precision: str) -> _Teacher | None:
+        record = self.store.record(spec.id)
+        weights = self._weights(spec.id, record) if record and record.status == "done" else None
+        if record is None or weights is None:
+            return None
+        network = self.bench.restored(spec, weights)
+        frozen = FrozenTeacher(network, precision=precision, device=self.bench.device)
+        test = self.bench.test_data
+        error = error_pct(lambda images: frozen(images).logits, test, precision=precision)
+        self.progress.say(f"teacher {spec.student}: test error {error:.2f} %")
+        rate = inference_images_per_s(
+            lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=precision
+        )
+        return _Teacher(frozen, network, record, error, rate)
+
+    def _group(self, trials: Sequence[TrialSpec], teacher: _Teacher | None) -> bool:
+        """Train some trials of one cohort side by side, and record each when it ends."""
+        methods: dict[str, Composition] = {}
+        for trial in trials:
+            with self._isolated(trial, teacher):
+                methods[trial.id] = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
+        known: Mapping[str, Mapping[str, Any]] | None = {}
+        if teacher and trials[0].teacher:
+            known = teach(
+                [lesson for trial in trials if trial.id in methods for lesson in lessons(trial, methods[trial.id])],
+                spec=trials[0].teacher,
+                teacher=teacher.frozen,
+                bench=self.bench,
+                folder=self.store.folder(trials[0].teacher.id) / "stages",
+                lanes=self.lanes,
+                stop=self.stop,
+                epoch_done=self.progress.epoch,
+            )
+        if known is None:
+            return False
+        lanes: list[tuple[TrialSpec, Lane]] = []
+        for trial in trials:
+            if trial.id in methods:
+                with self._isolated(trial, teacher):
+                    lanes.append((trial, self._lane(trial, methods[trial.id], known, teacher)))
+
+        def epoch_done(now: Position, active: Sequence[Lane]) -> None:
+            self.progress.epoch(now, active)
+            for trial, lane in lanes:
+                if lane in active and lane.position is None:
+                    self._record(trial, lane, teacher)
+
+        recipe = trials[0].recipe
+        finished = train_in_lockstep(
+            [lane for _, lane in lanes],
+            Stream(self.bench.training_data(recipe.augmentation), recipe, trials[0].seed),
+            teacher=teacher.frozen if teacher else None,
+            evaluate=self._evaluate,
+            stop=self.stop,
+            epoch_done=epoch_done,
+        )
+        if teacher:
+            teacher.frozen.assert_unchanged()
+        return finished
+
+    def _lane(self, trial: TrialSpec, method: Composition, known: Mapping[str, Mapping[str, Any]], teacher: _Teacher | None) -> Lane:
+        """The trial's lane, at its start or where its checkpoint stands."""
+        file = self.store.folder(trial.id) / "checkpoint.pt"
+        origin = [core_code(), method_code(trial.methods), self.bench.dataset.fingerprint, teacher.record.weights_sha256 if teacher else None]
+        lessons_rows = recall(method, trial, known)
+        student = self.bench.student(trial)
+        lane = Lane(
+            trial.method,
+            seed=trial.seed,
+            student=student,
+            method=method,
+            segments=segments(method, student, trial.recipe),
+            precision=trial.recipe.precision,
+            device=self.bench.device,
+            checkpoint=lambda state: write_checkpoint(file, {**state, "origin": origin}),
+        )
+        lane.rows += lessons_rows
+        if state := read_checkpoint(file):
+            if state["origin"] == origin:
+                lane.restore(state)
+                self.progress.resumed(lane)
+            else:
+                set_aside(file, "it was written by other code, on other images or beside another teacher; the trial starts anew")
+        else:
+            self.store.write_spec(trial.id, trial.model_dump(mode="json"))
+        return lane
+
+    def _evaluate(self, lane: Lane) -> Row:
+        predict = self._predictor(lane)
+        row = {"test_error_pct": error_pct(predict, self.bench.test_data, precision=lane.precision)}
+        if validation := self.bench.validation_data:
+            row["validation_error_pct"] = error_pct(predict, validation, precision=lane.precision)
+        return row
+
+    def _predictor(self, lane: Lane) -> Callable[[Tensor], Tensor]:
+        """Images to logits, in evaluation mode."""
+        assert lane.student is not None
+        student, method = lane.student.eval(), lane.method.eval()
+        return lambda images: method.predict(student(images))
+
+    @contextmanager
+    def _isolated(self, trial: TrialSpec, teacher: _Teacher | None) -> Iterator[None]:
+        """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
+        try:
+            yield
+        except Exception as problem:  # isolation
+            self._write(trial, teacher, rows=[], status="failed", reason=f"{type(problem).__name__}: {problem}")
+
+    def _record(self, trial: TrialSpec, lane: Lane, teacher: _Teacher | None) -> None:
+        if lane.failure:
+            self._write(trial, teacher, rows=lane.rows, status="failed", reason=lane.failure)
+            return
+        assert lane.student is not None
+        main = [row for row in lane.rows if row["stage"] == "main"]
+        best = min(main, key=lambda row: row["test_error_pct"])
+        weights = lane.student.state_dict()
+        if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
+            write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
+        results: dict[str, Any] = {
+            "test_error_pct": main[-1]["test_error_pct"],
+            "best_test_error_pct": best["test_error_pct"],
+            "best_epoch": best["epoch"],
+            "train_error_pct": main[-1]["train_error_pct"],
+            "train_loss": main[-1]["train_loss"],
+            "student_params": parameters(lane.student),
+            "student_macs": macs(lane.student, self.bench.dataset.image_shape),
+            "extra_params": parameters(lane.method),
+            "weights_sha256": state_hash(weights),
+            "notes": tuple(lane.method.notes),
+            "train_s": sum(row["train_s"] for row in lane.rows),
+            "data_s": sum(row["data_s"] for row in lane.rows),
+            "teacher_s": sum(row["teacher_s"] for row in lane.rows),
+            "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
+            "inference_images_per_s": inference_images_per_s(
+                self._predictor(lane), self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
+            ),
+            "peak_mem_mib": peak_mem_mib(self.bench.device),
+        }
+        if self.bench.validation_data:
+            selected = min(main, key=lambda row: row["validation_error_pct"])
+            results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
+        self._write(trial, teacher, rows=lane.rows, status="done", **results)
+
+    def _write(self, trial: TrialSpec, teacher: _Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
+        if teacher:
+            results |= {
+                "teacher_error_pct": teacher.error_pct,
+                "teacher_params": teacher.record.student_params,
+                "teacher_macs": teacher.record.student_macs,
+                "teacher_weights_sha256": teacher.record.weights_sha256,
+                "teacher_inference_images_per_s": teacher.images_per_s,
+            }
+        record = Record(
+            protocol=trial.protocol,
+            trial=trial.id,
+            suite=self.suite.name,
+            spec=trial.model_dump(mode="json"),
+            dataset=trial.dataset.label,
+            recipe=trial.recipe.summary,
+            precision=trial.recipe.precision,
+            epochs=trial.recipe.epochs,
+            teacher=trial.teacher.student if trial.teacher else None,
+            student=trial.student,
+            method=trial.method,
+            seed=trial.seed,
+            method_code=method_code(trial.methods),
+            core_code=core_code(),
+            data_fingerprint=self.bench.dataset.fingerprint,
+            environment=environment(self.bench.device),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            **results,
+        )
+        self.store.write_record(record, rows)
+        self.progress.recorded(record)
+
+
+def _cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """Trials that share recipe, teacher and seed; a suite has one data set."""
+    groups: dict[tuple[str, str, int], list[TrialSpec]] = {}
+    for trial in trials:
+        key = (trial.teacher.id if trial.teacher else "", trial.recipe.model_dump_json(), trial.seed)
+        groups.setdefault(key, []).append(trial)
+    return list(groups.values())

@@ -1,0 +1,140 @@
+"""The results directory: one folder per trial, every file written atomically, whatever is broken set aside by name."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdbench.errors import KdbenchError
+from kdbench.record import Record
+
+log = logging.getLogger("kdbench")
+
+
+class Store:
+    """Reads and writes one results directory.
+
+    A trial's folder holds `spec.json`, `record.json`, `curves.jsonl`, `checkpoint.pt` while it runs, `weights.safetensors` where
+    they are kept, and, for a teacher, `stages/`: what methods learnt from it alone.
+    """
+
+    def __init__(self, root: Path, *, protocol: int) -> None:
+        self.root = root
+        self.protocol = protocol
+
+    def folder(self, trial: str) -> Path:
+        """Where the trial's files lie."""
+        return self.root / "trials" / trial
+
+    @property
+    def cache(self) -> Path:
+        """Decoded data sets."""
+        return self.root / "cache"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the directory for one process; it is released when the process ends, however it ends.
+
+        Raises:
+            KdbenchError: the directory cannot be written, or another process holds it.
+        """
+        import fcntl
+
+        try:
+            (self.root / "trials").mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("a")
+        except OSError as problem:
+            raise KdbenchError(f"the results directory {self.root} cannot be written ({problem.strerror}). Choose another with --results.") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise KdbenchError(
+                    f"another kdbench is writing to {self.root}. Wait for it, or choose another directory with --results."
+                ) from None
+            yield
+
+    def record(self, trial: str) -> Record | None:
+        """The trial's record, None where there is none; a broken one is set aside and named.
+
+        Raises:
+            KdbenchError: the record is of another protocol.
+        """
+        file = self.folder(trial) / "record.json"
+        try:
+            record = Record.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as problem:
+            self._refuse_foreign(file)
+            set_aside(file, f"it is not a whole record ({problem.error_count()} mistakes)")
+            return None
+        self._refuse_foreign(file)
+        if record.trial != trial:
+            set_aside(file, f"it is the record of {record.trial}")
+            return None
+        return record
+
+    def _refuse_foreign(self, file: Path) -> None:
+        try:
+            protocol = json.loads(file.read_bytes())["protocol"]
+        except (ValueError, TypeError, KeyError):
+            return  # not a record at all: the caller sets it aside
+        if protocol != self.protocol:
+            raise KdbenchError(
+                f"{file} is of protocol {protocol}, this kdbench writes protocol {self.protocol}, and the two are never mixed. "
+                "Choose another directory with --results."
+            )
+
+    def refuse_foreign_protocols(self) -> None:
+        """Look at one record of the directory, since one protocol wrote them all.
+
+        Raises:
+            KdbenchError: it is of another protocol.
+        """
+        for file in self.root.glob("trials/*/record.json"):
+            self._refuse_foreign(file)
+            return
+
+    def has_checkpoint(self, trial: str) -> bool:
+        """Whether the trial was begun and not finished."""
+        return (self.folder(trial) / "checkpoint.pt").exists()
+
+    def write_spec(self, trial: str, spec: Mapping[str, Any]) -> None:
+        """Write `spec.json`: the trial, readable by people."""
+        write_bytes(self.folder(trial) / "spec.json", json.dumps(spec, indent=1).encode())
+
+    def write_record(self, record: Record, curves: Sequence[Mapping[str, Any]]) -> None:
+        """Finish a trial: its curves, then its record; the checkpoint goes."""
+        folder = self.folder(record.trial)
+        write_bytes(folder / "curves.jsonl", "".join(json.dumps(row) + "\n" for row in curves).encode())
+        write_bytes(folder / "record.json", record.model_dump_json(indent=1).encode())
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def discard(self, trial: str) -> None:
+        """Forget a trial's record and checkpoint, so that it starts anew."""
+        for name in ("record.json", "checkpoint.pt", "curves.jsonl"):
+            (self.folder(trial) / name).unlink(missing_ok=True)
+
+
+def set_aside(file: Path, reason: str) -> None:
+    """Rename a broken file and say so, so that it is never used and never lost."""
+    aside = file.with_name(file.name + ".broken")
+    os.replace(file, aside)
+    log.warning("%s is broken: %s. It was set aside as %s.", file, reason, aside.name)
+
+
+def write_bytes(file: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, file)

@@ -1,0 +1,1 @@
+"""The lockstep engine: lanes that share batches and one teacher."""

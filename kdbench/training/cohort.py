@@ -1,0 +1,137 @@
+"""Lanes in lockstep: one stream of batches, one forward pass of the teacher per batch, each lane its own step."""
+
+from __future__ import annotations
+
+import statistics
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.data import Resident, batch_bounds, epoch_plan
+from kdbench.outputs import Outputs
+from kdbench.recipe import Recipe
+from kdbench.streams import generator
+from kdbench.training.device import Stopwatch, autocast
+from kdbench.training.lane import Lane, Position, Row
+from kdbench.weights import state_hash
+
+EVALUATION_BATCH = 500
+
+
+class FrozenTeacher:
+    """A trained network that never changes: evaluation mode, no gradients, and a check that both held."""
+
+    def __init__(self, network: nn.Module, *, precision: str, device: torch.device) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self._autocast = autocast(device, precision=precision)
+        self._hash = state_hash(network.state_dict())
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """The outputs (B, ...) for images (B, C, H, W), without a graph."""
+        with torch.no_grad(), self._autocast:
+            outputs: Outputs = self.network(images)
+        return outputs
+
+    def assert_unchanged(self) -> None:
+        """Fail if any parameter or buffer has changed by a bit since construction."""
+        assert state_hash(self.network.state_dict()) == self._hash, "the teacher was changed during training"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The batches that a cohort sees: a function of the seed, the phase and the epoch."""
+
+    data: Resident
+    recipe: Recipe
+    seed: int | str
+
+
+def train_in_lockstep(
+    lanes: Sequence[Lane],
+    stream: Stream,
+    *,
+    teacher: FrozenTeacher | None,
+    evaluate: Callable[[Lane], Row],
+    stop: Callable[[], bool],
+    epoch_done: Callable[[Position, Sequence[Lane]], None],
+) -> bool:
+    """Train every lane to its end, or until `stop` says so at the start of an epoch.
+
+    Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
+    diverges is marked as failed and the others go on.
+
+    Returns:
+        Whether all lanes came to their end.
+    """
+    while positions := [lane.position for lane in lanes if lane.position]:
+        if stop():
+            return False
+        now = min(positions)
+        active = [lane for lane in lanes if lane.position == now]
+        _epoch(now, active, stream, teacher=teacher, evaluate=evaluate)
+        epoch_done(now, active)
+    return True
+
+
+def _epoch(
+    now: Position, lanes: Sequence[Lane], stream: Stream, *, teacher: FrozenTeacher | None, evaluate: Callable[[Lane], Row]
+) -> None:
+    data, recipe = stream.data, stream.recipe
+    data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
+    plan = epoch_plan(len(data), recipe.augmentation, generator(stream.seed, "batches", *now)).to(data.device)
+    for lane in lanes:
+        lane.begin_epoch()
+    for start, end in batch_bounds(len(data), recipe.batch_size):
+        data_watch.start()
+        images, labels, indices = data.batch(plan, start, end)
+        data_watch.stop()
+        outputs = None
+        if teacher and any(lane.reads_teacher and not lane.failure for lane in lanes):
+            teacher_watch.start()
+            outputs = teacher(images)
+            teacher_watch.stop()
+        for lane in lanes:
+            _guarded(lane, partial(lane.step, images, labels, indices, outputs))
+    data_s, teacher_s = data_watch.take(), teacher_watch.take()
+    for lane in lanes:
+        _guarded(lane, partial(lane.end_epoch, data_s=data_s, teacher_s=teacher_s, evaluate=evaluate))
+
+
+def _guarded(lane: Lane, act: Callable[[], object]) -> None:
+    """Do something with a lane that has not failed; an exception in it fails this lane alone."""
+    if lane.failure:
+        return
+    try:
+        act()
+    except Exception as problem:  # isolation: whatever a method raises is its lane's result
+        frame = traceback.extract_tb(problem.__traceback__)[-1]
+        lane.fail(f"{type(problem).__name__}: {problem} ({Path(frame.filename).name}:{frame.lineno})")
+
+
+def error_pct(predict: Callable[[Tensor], Tensor], data: Resident, *, precision: str) -> float:
+    """Percent of `data`, not augmented, that `predict` (images -> logits) gets wrong."""
+    wrong = torch.zeros((), dtype=torch.int64, device=data.device)
+    with torch.no_grad(), autocast(data.device, precision=precision):
+        for start in range(0, len(data), EVALUATION_BATCH):
+            images, labels = data.plain(start, min(start + EVALUATION_BATCH, len(data)))
+            wrong += (predict(images).argmax(1) != labels).sum()
+    return 100 * int(wrong) / len(data)
+
+
+def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Resident, *, batch_size: int, precision: str) -> float:
+    """Median rate of five forward passes over one batch, after one to warm up."""
+    images, _ = data.plain(0, min(batch_size, len(data)))
+    watch = Stopwatch(data.device)
+    rates = []
+    with torch.no_grad(), autocast(data.device, precision=precision):
+        for _ in range(6):
+            watch.start()
+            predict(images)
+            watch.stop()
+            rates.append(len(images) / watch.take())
+    return statistics.median(rates[1:])

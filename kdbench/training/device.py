@@ -1,0 +1,133 @@
+"""The device: which one, exactly repeatable, and how long things take on it."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import kdbench
+from kdbench.errors import KdbenchError
+from kdbench.record import Environment
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `auto`, `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        KdbenchError: another name, or CUDA asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise KdbenchError(f"unknown device '{name}'. Choose auto, cpu, cuda or cuda:INDEX.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise KdbenchError(f"device '{name}' was asked for and this machine has no usable CUDA device. Choose --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise KdbenchError(f"device '{name}' was asked for and this machine has {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+@contextmanager
+def exact(device: torch.device, *, precision: str) -> Iterator[None]:
+    """Deterministic kernels and the arithmetic of `precision` inside the block; the process's own settings after it."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+    )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    _set(True, False, False, precision == "tf32", precision == "tf32")
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def _set(deterministic: bool, fill: bool, benchmark: bool, cudnn_tf32: bool, matmul_tf32: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # filling costs time and changes no result of ours
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.allow_tf32 = cudnn_tf32
+    torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+
+
+def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[None]:
+    """Autocast to bfloat16 where the precision says so."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+class Stopwatch:
+    """Adds up what happens on a device between `start` and `stop`, by events on CUDA, without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._began = 0.0
+        self._seconds = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def start(self) -> None:
+        """Begin a span."""
+        if self._cuda:
+            self._events.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._events[-1][0].record()
+        else:
+            self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """End the span."""
+        if self._cuda:
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._began
+
+    def take(self) -> float:
+        """Seconds since the last `take`; on CUDA this waits for the spans to end."""
+        if self._events:
+            self._events[-1][1].synchronize()
+            self._seconds = sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._events.clear()
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+def environment(device: torch.device) -> Environment:
+    """What this process runs on."""
+    return Environment(
+        kdbench=kdbench.__version__,
+        torch=torch.__version__,
+        torchvision=version("torchvision"),
+        python=platform.python_version(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({os.cpu_count()} cores)",
+        threads=torch.get_num_threads(),
+    )
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if sys.platform == "linux" and cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_mem_mib(device: torch.device) -> float:
+    """The most memory used so far: of the device's allocator on CUDA, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,308 @@
+"""A lane: one trial inside a cohort, with its own networks, optimiser, random streams and status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.method import Batch, Composition, Losses
+from kdbench.outputs import Outputs
+from kdbench.recipe import SGD, Recipe, Schedule
+from kdbench.streams import derive, generator
+from kdbench.training.device import Stopwatch, autocast
+
+Row = dict[str, Any]
+
+
+class Position(NamedTuple):
+    """A place on the time line that all lanes of a cohort share: stages come first, then the main training."""
+
+    phase: int
+    epoch: int
+
+
+STAGES, MAIN = 0, 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of a lane's training: a stage of a method, or the main one.
+
+    `first` is its first epoch within the phase, `ce_weight` that of the cross-entropy, `trained` what the optimiser gets.
+    """
+
+    name: str
+    phase: int
+    first: int
+    epochs: int
+    losses: Callable[[Outputs, Outputs, Batch], Losses]
+    ce_weight: float
+    trained: tuple[nn.Module, ...]
+    optimiser: SGD
+    schedule: Schedule
+
+
+def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Segment]:
+    """The stages that train the student, then the main training; what only the teacher's stages train is left out."""
+    found = []
+    first = 0
+    for part, stage in method.stages():
+        if stage.trains_student:
+            found.append(
+                Segment(
+                    f"{part}.{stage.name}",
+                    STAGES,
+                    first,
+                    stage.epochs,
+                    stage.losses,
+                    0.0,
+                    (student, *stage.modules),
+                    stage.optimiser or recipe.optimiser,
+                    Schedule(),
+                )
+            )
+            first += stage.epochs
+    staged = {id(p) for _, stage in method.stages() for module in stage.modules for p in module.parameters()}
+    rest = nn.ParameterList(p for p in method.parameters() if id(p) not in staged)
+    main = Segment(
+        "main", MAIN, 0, recipe.epochs, method.losses, method.ce_weight, (student, rest), recipe.optimiser, recipe.schedule
+    )
+    return [*found, main]
+
+
+class Lane:
+    """Trains one student, or, with `student` None, what a stage learns from the teacher alone.
+
+    Args:
+        name: for logs.
+        seed: derives the method's own streams.
+        student: the network, on the device; None for a stage of the teacher alone.
+        method: the composition, on the device.
+        segments: what to train, in order.
+        precision: as in the recipe.
+        checkpoint: `(state) -> None`, called after every epoch but the last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seed: int | str,
+        student: nn.Module | None,
+        method: Composition,
+        segments: list[Segment],
+        precision: str,
+        device: torch.device,
+        checkpoint: Callable[[Mapping[str, Any]], None] = lambda state: None,
+    ) -> None:
+        self.name = name
+        self.seed = seed
+        self.student = student
+        self.method = method
+        self.segments = segments
+        self.precision = precision
+        self.device = device
+        self.checkpoint = checkpoint
+        self.rows: list[Row] = []
+        self.failure: str | None = None
+        self._staged = [module for _, stage in method.stages() for module in stage.modules]
+        self._step_watch = Stopwatch(device)
+        self._index = 0
+        self._epoch = 0
+        self._enter()
+
+    @property
+    def position(self) -> Position | None:
+        """Where the lane trains next; None when it is finished or has failed."""
+        if self.failure or self._index == len(self.segments):
+            return None
+        return Position(self._segment.phase, self._segment.first + self._epoch)
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether the next epoch needs the teacher's forward pass."""
+        return self.method.reads_teacher
+
+    @property
+    def epochs_left(self) -> int:
+        """How many epochs of the main training are to come, or were lost by a failure."""
+        main = self.segments[-1]
+        return main.epochs if self._index < len(self.segments) - 1 else main.epochs - self._epoch
+
+    @property
+    def _segment(self) -> Segment:
+        return self.segments[self._index]
+
+    def _enter(self) -> None:
+        """Begin the current segment: thaw and optimise what it trains, freeze the rest."""
+        for network in filter(None, (self.student, self.method)):
+            network.requires_grad_(False)
+        groups = []
+        for module in self._segment.trained:
+            module.requires_grad_(True)
+            if parameters := list(module.parameters()):
+                groups.append({"params": parameters})
+        settings = self._segment.optimiser
+        self._optimiser = torch.optim.SGD(
+            groups,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+            fused=True,
+        )
+
+    def begin_epoch(self) -> None:
+        """Set the learning rate, the modes and the streams of the coming epoch."""
+        lr = self._segment.optimiser.lr * self._segment.schedule.factor(self._epoch)
+        for group in self._optimiser.param_groups:
+            group["lr"] = lr
+        self._lr = lr
+        self._stream = derive(self.seed, "method", self._segment.name, self._epoch)
+        self._generator = generator(self._stream)
+        self._sums: dict[str, Tensor] = {}
+        self._balance: dict[str, Tensor] = {}
+        self._images = 0
+        if self.student:
+            self.student.train()
+        self.method.train()
+        for module in self._staged:
+            module.train(module in self._segment.trained)
+
+    def step(self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> None:
+        """One step of the optimiser on a batch; `teacher` is the teacher's outputs, None where no lane reads them."""
+        self._step_watch.start()
+        segment = self._segment
+        batch = Batch(images, labels, indices, self._epoch, segment.epochs, self._generator)
+        torch.manual_seed(derive(self._stream, self._images))  # dropout in a student, or a method's own draws, stay in their lane
+        with autocast(self.device, precision=self.precision):
+            outputs = self.student(images) if self.student else teacher
+            assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
+            terms = dict(segment.losses(outputs, teacher or outputs, batch))
+            total = sum(terms.values(), torch.zeros((), device=self.device))
+            ce = None
+            if segment.phase == MAIN:
+                logits = self.method.predict(outputs)
+                self._add("wrong", (logits.detach().argmax(1) != labels).sum())
+                if segment.ce_weight:
+                    ce = segment.ce_weight * F.cross_entropy(logits, labels)
+                    total = total + ce
+        self._optimiser.zero_grad(set_to_none=True)
+        balanced = self._images == 0 and ce is not None and bool(terms)
+        g_ce = self._gradients(ce) if balanced and ce is not None else []
+        total.backward()  # type: ignore[no-untyped-call]
+        if balanced:
+            self._measure_balance(g_ce)
+        self._optimiser.step()
+        weight = len(labels)
+        self._add("loss", total.detach() * weight)
+        for name, term in (terms if ce is None else {"cross_entropy": ce, **terms}).items():
+            self._add(name, term.detach() * weight)
+        self._images += weight
+        self._step_watch.stop()
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.double()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def _gradients(self, loss: Tensor) -> list[Tensor | None]:
+        """Of a loss, at the student's parameters."""
+        self._step_watch.stop()  # the balance is ours to know, not a cost of the method
+        assert self.student is not None
+        gradients = torch.autograd.grad(loss, list(self.student.parameters()), retain_graph=True, allow_unused=True)
+        self._step_watch.start()
+        return list(gradients)
+
+    def _measure_balance(self, g_ce: list[Tensor | None]) -> None:
+        """Gradient norms of the cross-entropy and of the transfer terms, which are the rest of the gradient."""
+        assert self.student is not None
+        squares = {"cross_entropy": torch.zeros((), device=self.device, dtype=torch.float64)}
+        squares["transfer"] = squares["cross_entropy"].clone()
+        for parameter, g in zip(self.student.parameters(), g_ce, strict=True):
+            if g is not None:
+                squares["cross_entropy"] += g.double().square().sum()
+            if parameter.grad is not None:
+                squares["transfer"] += (parameter.grad if g is None else parameter.grad - g).double().square().sum()
+        self._balance = {name: value.sqrt() for name, value in squares.items()}
+
+    def end_epoch(self, *, data_s: float, teacher_s: float, evaluate: Callable[[Lane], Row]) -> Row | None:
+        """Write the epoch's row, evaluate a student that is in its main training, move on and checkpoint.
+
+        Returns:
+            The row; None when the loss is no longer finite, which fails the lane.
+        """
+        values = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
+        lane_s = self._step_watch.take()
+        wrong = values.pop("wrong", None)
+        means = {name: value / self._images for name, value in values.items()}
+        loss = means.pop("loss")
+        if not torch.isfinite(torch.tensor(loss)):
+            bad = [name for name, mean in means.items() if not torch.isfinite(torch.tensor(mean))]
+            self.fail(f"the loss is {loss} in epoch {self._epoch + 1} of stage {self._segment.name} (terms: {', '.join(bad)})")
+            return None
+        own_s = lane_s + data_s + (teacher_s if self.reads_teacher else 0.0)
+        row: Row = {
+            "stage": self._segment.name,
+            "epoch": self._epoch + 1,
+            "lr": self._lr,
+            "train_loss": loss,
+            "terms": means,
+            "train_s": own_s,
+            "data_s": data_s,
+            "teacher_s": teacher_s if self.reads_teacher else 0.0,
+            "images": self._images,
+        }
+        if wrong is not None:
+            row["train_error_pct"] = 100 * wrong / self._images
+        transfer = sum(mean for name, mean in means.items() if name != "cross_entropy")
+        if means.get("cross_entropy"):
+            row["loss_ratio"] = transfer / means["cross_entropy"]
+        if self._balance:
+            norms = {name: float(value) for name, value in self._balance.items()}
+            row["gradient_ratio"] = norms["transfer"] / norms["cross_entropy"] if norms["cross_entropy"] else None
+        if self.student and self._segment.phase == MAIN:
+            started = time.perf_counter()
+            row |= evaluate(self)
+            row["evaluation_s"] = time.perf_counter() - started
+        self.rows.append(row)
+        self._advance()
+        if self.position:
+            self.checkpoint(self.state())
+        return row
+
+    def _advance(self) -> None:
+        self._epoch += 1
+        if self._epoch == self._segment.epochs:
+            self._index, self._epoch = self._index + 1, 0
+            if self._index < len(self.segments):
+                self._enter()
+
+    def fail(self, reason: str) -> None:
+        """Take the lane out of the cohort; the others go on."""
+        self.failure = reason
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the coming epochs depend on."""
+        return {
+            "index": self._index,
+            "epoch": self._epoch,
+            "student": self.student.state_dict() if self.student else {},
+            "method": self.method.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "rows": self.rows,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self._index, self._epoch, self.rows = state["index"], state["epoch"], list(state["rows"])
+        if self.student:
+            self.student.load_state_dict(state["student"])
+        self.method.load_state_dict(state["method"])
+        self._enter()
+        self._optimiser.load_state_dict(state["optimiser"])

@@ -1,0 +1,129 @@
+"""What methods learn from the teacher alone: trained once per teacher and kept beside it, whatever student asks first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdbench.code import method_code
+from kdbench.method import Composition, Method, Stage
+from kdbench.recipe import Schedule
+from kdbench.streams import seeded
+from kdbench.training.bench import Bench
+from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
+from kdbench.training.lane import STAGES, Lane, Position, Row, Segment
+from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
+from kdbench.weights import read_checkpoint, write_checkpoint
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One stage of one method on one teacher; `key` is the hash of all that it depends on."""
+
+    part: MethodSpec
+    stage: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """For logs and curves, such as `ft.paraphraser`."""
+        return f"{self.part.name}.{self.stage}"
+
+
+def lessons(trial: TrialSpec, method: Composition) -> list[Lesson]:
+    """The stages of a trial's methods that read the teacher alone."""
+    specs = {spec.name: spec for spec in trial.methods}
+    found = []
+    for part, stage in method.stages():
+        if not stage.trains_student:
+            learnt_from = {name: specs[part].params[name] for name in stage.depends_on}
+            key = digest([trial.teacher and trial.teacher.id, part, stage.name, learnt_from, method_code([specs[part]])])
+            found.append(Lesson(specs[part], stage.name, key))
+    return found
+
+
+def teach(
+    wanted: Iterable[Lesson],
+    *,
+    spec: TrialSpec,
+    teacher: FrozenTeacher,
+    bench: Bench,
+    folder: Path,
+    lanes: int,
+    stop: Callable[[], bool],
+    epoch_done: Callable[[Position, Sequence[Lane]], None],
+) -> dict[str, Mapping[str, Any]] | None:
+    """Train the lessons that `folder` lacks, in lockstep, and return all of them.
+
+    The recipe, apart from the optimiser's settings that the stage gives, is the teacher's own, and so are the streams: what is
+    learnt depends on the teacher `spec` and on no student. Each stage is built as if the teacher were its own student.
+
+    Returns:
+        By key: `modules`, a list of state dicts, `rows`, the curves, and `failure`; None when stopped before the end.
+    """
+    unique = {lesson.key: lesson for lesson in wanted}
+    known = {key: state for key in unique if (state := read_checkpoint(folder / f"{key}.pt"))}
+    missing = [lesson for key, lesson in unique.items() if key not in known]
+    stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id) if missing else None
+    for first in range(0, len(missing), lanes):
+        group = missing[first : first + lanes]
+        learners = {lesson.key: _learner(lesson, spec, teacher.network, bench) for lesson in group}
+        assert stream is not None
+        if not train_in_lockstep(
+            list(learners.values()), stream, teacher=teacher, evaluate=lambda lane: {}, stop=stop, epoch_done=epoch_done
+        ):
+            return None
+        for key, lane in learners.items():
+            state = {"modules": [m.state_dict() for m in _modules(lane.method, unique[key])], "rows": lane.rows, "failure": lane.failure}
+            if not lane.failure:
+                write_checkpoint(folder / f"{key}.pt", state)
+            known[key] = state
+    return known
+
+
+def recall(lane_method: Composition, trial: TrialSpec, known: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Load what was learnt into a lane's method; returns the curves of its lessons.
+
+    Raises:
+        RuntimeError: a lesson failed, or what it learnt does not fit the lane.
+    """
+    rows: list[Row] = []
+    for lesson in lessons(trial, lane_method):
+        state = known[lesson.key]
+        if state["failure"]:
+            raise RuntimeError(f"stage {lesson.name} failed: {state['failure']}")
+        for module, weights in zip(_modules(lane_method, lesson), state["modules"], strict=True):
+            module.load_state_dict(weights)
+        rows += state["rows"]
+    return rows
+
+
+def _modules(method: Composition, lesson: Lesson) -> tuple[nn.Module, ...]:
+    return _stage(method.parts[lesson.part.name], lesson.stage).modules
+
+
+def _stage(part: Method, name: str) -> Stage:
+    return next(stage for stage in part.stages() if stage.name == name)
+
+
+def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench) -> Lane:
+    pair = bench.pair(spec.student, spec.student, network.teacher_parts())  # type: ignore[operator]  # every teacher is a Network
+    with seeded(spec.id, "adapters", lesson.part.name):
+        part = build_part(lesson.part, pair)
+    method = Composition({lesson.part.name: part}).to(bench.device)
+    stage = _stage(part, lesson.stage)
+    optimiser = stage.optimiser or spec.recipe.optimiser
+    segment = Segment(lesson.name, STAGES, 0, stage.epochs, stage.losses, 0.0, stage.modules, optimiser, Schedule())
+    return Lane(
+        lesson.name,
+        seed=spec.id,
+        student=None,
+        method=method,
+        segments=[segment],
+        precision=spec.recipe.precision,
+        device=bench.device,
+    )

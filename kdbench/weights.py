@@ -1,0 +1,73 @@
+"""Tensors on disk: weights as safetensors, checkpoints as torch archives read with `weights_only`."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from kdbench.store import set_aside, write_bytes
+
+State = Mapping[str, Tensor]
+
+
+def write_weights(file: Path, state: State) -> None:
+    """Write a state dict as safetensors."""
+    write_bytes(file, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+
+
+def read_weights(file: Path, *, sha256: str) -> dict[str, Tensor] | None:
+    """A state dict whose hash is `sha256`; None where there is no file or a broken one, which is set aside."""
+    try:
+        state = load(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except SafetensorError as problem:
+        set_aside(file, str(problem))
+        return None
+    if (found := state_hash(state)) != sha256:
+        set_aside(file, f"its tensors hash to {found}, the record says {sha256}")
+        return None
+    return state
+
+
+def state_hash(state: State) -> str:
+    """Hash over names, shapes, types and bytes of a state dict: 16 hexadecimal characters."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        total.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return total.hexdigest()[:16]
+
+
+def write_checkpoint(file: Path, state: Mapping[str, Any]) -> None:
+    """Write nested containers of tensors and plain values, whole or not at all, with a hash that detects damage."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    data = buffer.getvalue()
+    write_bytes(file, hashlib.sha256(data).digest() + data)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any] | None:
+    """What `write_checkpoint` wrote, on the CPU; None where there is no file or a broken one, which is set aside."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, body = data[:32], data[32:]
+    if hashlib.sha256(body).digest() != digest:
+        set_aside(file, "its bytes do not match their hash")
+        return None
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as problem:
+        set_aside(file, str(problem).splitlines()[0])
+        return None
+    return state

@@ -1,0 +1,99 @@
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, register
+from kdbench.losses import full_precision
+
+
+class Bank(nn.Module):
+    """A moving unit vector per sample of the training set, `vectors` (N, D), and the contrast of other vectors with them."""
+
+    vectors: Tensor
+    normaliser: Tensor
+
+    def __init__(self, samples: int, dimensions: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(dimensions / 3)
+        self.register_buffer("vectors", torch.empty(samples, dimensions).uniform_(-bound, bound))
+        self.register_buffer("normaliser", torch.tensor(-1.0))  # the first batch sets it
+
+    def contrast(self, anchors: Tensor, own: Tensor, index: Tensor, draws: Tensor, temperature: float, momentum: float) -> Tensor:
+        """L of `anchors` (B, D) of samples `index` (B,), `draws` (B, N) counting their negatives; then `own` enter the bank."""
+        # Scores of all N, weighted by counts: cheaper than gathering K vectors per anchor, and deterministic backwards.
+        scores = anchors @ self.vectors.T / temperature
+        positives = (anchors * self.vectors[index]).sum(1) / temperature
+        k, n = draws[0].sum(), len(self.vectors)
+        with torch.no_grad():
+            mean = (positives.exp().sum() + (draws * scores.exp()).sum()) / (len(anchors) * (k + 1))
+            self.normaliser = torch.where(self.normaliser < 0, mean * n, self.normaliser)
+            moved = F.normalize(momentum * self.vectors[index] + (1 - momentum) * own)
+            self.vectors = self.vectors.index_copy(0, index, moved)  # a new tensor, because backward needs the old
+        shift = torch.log(self.normaliser * (k / n + 1e-7))
+        negatives = draws * (F.logsigmoid(shift - scores) - torch.log1p(1e-7 * n / k))
+        return -(F.logsigmoid(positives - shift).sum() + negatives.sum()) / len(anchors)
+
+
+@register("crd")
+class CRD(Method):
+    r"""CE(z_s, y) + beta (L(v_s, M_t) + L(v_t, M_s)),  L(v, M) = -mean_b [log h(v_b, M_b) + sum_{n in N_b} log(1 - h(v_b, M_n))]
+
+    h(v, m) = e / (e + K / N), e = exp(v . m / tau) / Z. v embeds the pooled vector by a linear layer that learns, to unit L2 norm;
+    M holds a moving average of each of N samples' v; N_b are K samples of other classes than b's; the first batch sets Z.
+
+    Paper: Tian, Krishnan and Isola, "Contrastive representation distillation", ICLR 2020, arXiv:1910.10699.
+    Code: https://github.com/HobbitLong/RepDistiller
+    Deviations: negatives are drawn with replacement; the authors' loader draws without where K samples of other classes exist.
+    """
+
+    reads = ("pooled",)
+    by_class: Tensor
+    spans: Tensor
+
+    class Params(MethodParams):
+        beta: NonNegativeFloat = 0.8
+        dimensions: PositiveInt = 128
+        negatives: PositiveInt = 16384
+        temperature: PositiveFloat = 0.07
+        momentum: UnitInterval = 0.5
+        memory_limit_gib: PositiveFloat = 16.0
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        samples, dimensions = len(pair.labels), self.params.dimensions
+        gib = 4 * samples * (4 * dimensions + 8 * 256) / 2**30  # two banks, each twice in a step, and eight matrices of 256 x N
+        if gib > self.params.memory_limit_gib:
+            raise PairError(
+                f"crd needs about {gib:.3g} GiB for its banks of {samples} samples and the scores of a batch of 256, above "
+                f"memory_limit_gib = {self.params.memory_limit_gib:g}; raise that if the device has more"
+            )
+        self.embed_student = nn.Linear(pair.student.pooled[0], dimensions)
+        self.embed_teacher = nn.Linear(pair.teacher.pooled[0], dimensions)
+        self.bank_student, self.bank_teacher = Bank(samples, dimensions), Bank(samples, dimensions)
+        sizes = torch.bincount(pair.labels)
+        self.register_buffer("by_class", pair.labels.argsort(stable=True), persistent=False)
+        self.register_buffer("spans", torch.stack((sizes.cumsum(0) - sizes, sizes), dim=1), persistent=False)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"contrast": self.params.beta * self.contrast(student.pooled, teacher.pooled, batch.indices, self.draw(batch))}
+
+    def draw(self, batch: Batch) -> Tensor:
+        """(B, K) samples of other classes than the batch's; the same ones on every device."""
+        start, size = self.spans[batch.labels].T[..., None]
+        shape = len(start), self.params.negatives
+        uniform = torch.randint(2**31, shape, generator=batch.generator, dtype=torch.int32).to(start.device)
+        position = uniform * (len(self.by_class) - size) >> 31  # among the other classes' samples, which surround the own class's
+        return self.by_class[position + size * (position >= start)]
+
+    @full_precision
+    def contrast(self, student: Tensor, teacher: Tensor, index: Tensor, negatives: Tensor) -> Tensor:
+        """The unweighted loss of pooled vectors (B, D) of the samples `index` (B,), which then enter the banks."""
+        v_s, v_t = F.normalize(self.embed_student(student)), F.normalize(self.embed_teacher(teacher))
+        draws = v_s.new_zeros(len(index), len(self.bank_student.vectors))
+        draws.scatter_add_(1, negatives, torch.ones_like(negatives, dtype=draws.dtype))
+        settings = index, draws, self.params.temperature, self.params.momentum
+        return self.bank_teacher.contrast(v_s, v_t, *settings) + self.bank_student.contrast(v_t, v_s, *settings)

@@ -1,0 +1,48 @@
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, register
+from kdbench.losses import full_precision
+
+
+@register("dist")
+class DIST(Method):
+    r"""CE(z_s, y) + tau^2 (beta (1 - mean_i rho(P_s[i, :], P_t[i, :])) + gamma (1 - mean_k rho(P_s[:, k], P_t[:, k])))
+
+    P = softmax(z / tau) of a batch, one row per sample and one column per class; rho is Pearson's correlation.
+
+    Paper: Huang et al., "Knowledge distillation from a stronger teacher", NeurIPS 2022, arXiv:2205.10536.
+    Code: https://github.com/hunto/DIST_KD
+    Deviations: none. The defaults are those of CIFAR-100; on ImageNet tau is 1.
+    """
+
+    reads = ("logits",)
+
+    class Params(MethodParams):
+        beta: NonNegativeFloat = 2.0
+        gamma: NonNegativeFloat = 2.0
+        tau: PositiveFloat = 4.0
+
+    params: Params
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        p_s, p_t = (probabilities(outputs.logits, self.params.tau) for outputs in (student, teacher))
+        scale = self.params.tau**2
+        return {
+            "inter_class": scale * self.params.beta * (1 - correlation(p_s, p_t).mean()),
+            "intra_class": scale * self.params.gamma * (1 - correlation(p_s.T, p_t.T).mean()),
+        }
+
+
+@full_precision
+def probabilities(logits: Tensor, tau: float) -> Tensor:
+    """(B, K), rows that sum to 1."""
+    return torch.softmax(logits / tau, dim=1)
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of the rows of `a` and `b` (M, N), (M,), with the authors' 1e-8 against constant rows."""
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return (a * b).sum(1) / (norms + 1e-8)

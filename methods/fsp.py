@@ -1,0 +1,63 @@
+from collections.abc import Sequence
+from itertools import pairwise
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage, pool_to_smaller, register
+from kdbench.losses import full_precision
+
+
+@register("fsp")
+class FSP(Method):
+    r"""Stage 1: beta sum_i mean((G_s^i - G_t^i)^2),  G^i = sum_x f_i(x) f_{i+1}(x)^T / (H W);  stage 2: CE(z_s, y)
+
+    f_0 is the stem, f_1.. the groups, x runs over the H x W places.
+
+    Paper: Yim et al., "A gift from knowledge distillation: fast optimization, network minimization and transfer learning",
+    CVPR 2017.
+    Code: none by the authors in PyTorch; the form is that of https://github.com/HobbitLong/RepDistiller.
+    Deviations: the larger of two successive maps is average-pooled to the smaller, as there; the paper max-pools. Stage 1 trains at
+    a constant learning rate. The weight of the terms is 1, as there.
+    """
+
+    reads = ("stem", "features")
+
+    class Params(MethodParams):
+        stage_epochs: PositiveInt = 30
+        beta: PositiveFloat = 1.0
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        student, teacher = ([maps[0] for maps in (shapes.stem, *shapes.features)] for shapes in (pair.student, pair.teacher))
+        if student != teacher:
+            raise PairError(
+                f"fsp compares flow matrices and needs equal channels after the stem and after each group; the student has "
+                f"{student}, the teacher {teacher}. Choose a pair of one width, such as resnet20 and resnet56."
+            )
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("flow", self.params.stage_epochs, self.flow, (), trains_student=True),)
+
+    def flow(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """The loss of stage 1."""
+        return {"flow": self.params.beta * flow_loss((student.stem, *student.features), (teacher.stem, *teacher.features))}
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {}
+
+
+def flow_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Sum over successive maps of the mean squared difference of flow matrices; lists of maps (B, C_i, H_i, W_i)."""
+    total = student[0].new_zeros(())
+    for maps_s, maps_t in zip(pairwise(student), pairwise(teacher), strict=True):
+        total = total + (flow_matrix(*maps_s) - flow_matrix(*maps_t)).square().mean()
+    return total
+
+
+@full_precision
+def flow_matrix(lower: Tensor, upper: Tensor) -> Tensor:
+    """(B, C, D) mean over space of the outer products of maps (B, C, H, W) and (B, D, H', W')."""
+    a, b = (maps.flatten(2) for maps in pool_to_smaller(lower, upper))
+    return a @ b.mT / a.shape[2]

@@ -1,0 +1,78 @@
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from kdbench import SGD, Batch, Losses, Method, MethodParams, Outputs, Pair, Stage, pool_to_smaller, register
+from kdbench.losses import pooling_notes
+
+
+def convolutions(*widths: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
+    """3x3 convolutions between successive `widths` of channels, each with LeakyReLU(0.1), after batch norm if `norm`."""
+    conv = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layers: list[nn.Module] = []
+    for c_in, c_out in pairwise(widths):
+        layers += [conv(c_in, c_out, 3, padding=1), *([nn.BatchNorm2d(c_out)] if norm else []), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers)
+
+
+@register("ft_repdistiller")
+class FTRepDistiller(Method):
+    r"""CE(z_s, y) + beta mean |q(translator(f_s)) - q(factor(f_t))|,  q(F) = vec(mean_c F^2) / ||vec(mean_c F^2)||_2
+
+    Stage 1, once per teacher and without labels: the paraphraser's encoder `factor` and its decoder learn under
+    mean (decoder(factor(f_t)) - f_t)^2. f is the last group; the factor has k times the teacher's channels.
+
+    Paper: none in this form; it is what RepDistiller and the tables made with it call FT. It compares attention maps of the
+    factors, so that its results are not those of the method of Kim, Park and Kwak, which is `ft`.
+    Code: https://github.com/HobbitLong/RepDistiller
+    Deviations: none. Of `ft` it differs in both losses, the translator's batch norm, the paraphraser's 30 epochs at 0.01, and beta.
+    """
+
+    reads = ("features",)
+
+    class Params(MethodParams):
+        k: PositiveFloat = 0.5
+        beta: NonNegativeFloat = 200.0
+        paraphraser_epochs: PositiveInt = 30
+        paraphraser_lr: PositiveFloat = 0.01
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        c_s, c_t = pair.student.features[-1][0], pair.teacher.features[-1][0]
+        c_factor = max(1, int(self.params.k * c_t))
+        self.encoder = convolutions(c_t, c_t, c_factor, c_factor)
+        self.decoder = convolutions(c_factor, c_factor, c_t, c_t, transposed=True)
+        self.translator = convolutions(c_s, c_s, c_factor, c_factor, norm=True)
+        self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (
+            Stage(
+                "paraphraser",
+                self.params.paraphraser_epochs,
+                self.reconstruction,
+                (self.encoder, self.decoder),
+                trains_student=False,
+                depends_on=("k", "paraphraser_epochs", "paraphraser_lr"),
+                optimiser=SGD(lr=self.params.paraphraser_lr),
+            ),
+        )
+
+    def reconstruction(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """The loss of stage 1."""
+        f_t = teacher.features[-1]
+        return {"reconstruction": F.mse_loss(self.decoder(self.encoder(f_t)), f_t)}
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        with torch.no_grad():
+            factor_t = self.encoder(teacher.features[-1])
+        factor_s, factor_t = pool_to_smaller(self.translator(student.features[-1]), factor_t)
+        return {"factor": self.params.beta * F.l1_loss(self.attention(factor_s), self.attention(factor_t))}
+
+    def attention(self, factor: Tensor) -> Tensor:
+        """(B, H * W), each row of unit L2 norm."""
+        return F.normalize(factor.square().mean(1).flatten(1))

@@ -1,0 +1,37 @@
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, kd_divergence, register
+from kdbench.losses import full_precision
+
+
+@register("kd_standardized")
+class KDStandardized(Method):
+    r"""ce_weight CE(z_s, y) + kd_weight T^2 KL(softmax(n(z_t) / T) || softmax(n(z_s) / T)),  n(z) = (z - mean(z)) / std(z)
+
+    Paper: Sun et al., "Logit standardization in knowledge distillation", CVPR 2024, arXiv:2403.01427.
+    Code: https://github.com/sunshangquan/logit-standardization-KD
+    Deviations: none.
+    """
+
+    reads = ("logits",)
+
+    class Params(MethodParams):
+        temperature: PositiveFloat = 2.0
+        ce_weight: NonNegativeFloat = 0.1
+        kd_weight: NonNegativeFloat = 9.0
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        self.ce_weight = self.params.ce_weight
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        divergence = kd_divergence(standardized(student.logits), standardized(teacher.logits), self.params.temperature)
+        return {"divergence": self.params.kd_weight * divergence}
+
+
+@full_precision
+def standardized(logits: Tensor) -> Tensor:
+    """(B, K), each row of mean 0 and unbiased standard deviation 1."""
+    return (logits - logits.mean(1, keepdim=True)) / (1e-7 + logits.std(1, keepdim=True))

@@ -1,0 +1,69 @@
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, pool_to, register
+from kdbench.losses import full_precision, pooling_notes
+
+
+@register("simkd")
+class SimKD(Method):
+    r"""beta mean((r(f_s) - f_t)^2),  prediction z = W_t mean_x r(f_s)(x) + b_t
+
+    f is the last group, r a bottleneck of three convolutions with batch norm, W_t and b_t are the teacher's classifier, which the
+    student reuses: no label is read, the student's own classifier gets no gradient, and r belongs to the network deployed.
+
+    Paper: Chen et al., "Knowledge distillation with the reused teacher classifier", CVPR 2022, arXiv:2203.14001.
+    Code: https://github.com/DefangChen/SimKD
+    Deviations: none; as there, the larger of two last maps is average-pooled to the size of the smaller, the student's before r.
+    """
+
+    reads = ("features",)
+    classifier_weight: Tensor
+    classifier_bias: Tensor
+
+    class Params(MethodParams):
+        beta: NonNegativeFloat = 1.0
+        factor: PositiveInt = 2
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        (c_s, *size_s), (c_t, *size_t) = pair.student.features[-1], pair.teacher.features[-1]
+        parts = pair.teacher_parts
+        if parts.classifier_weight.shape[1] != c_t:
+            raise PairError(
+                f"simkd feeds the average of the last group to the teacher's classifier, but the group has {c_t} channels and the "
+                f"classifier reads {parts.classifier_weight.shape[1]} values; choose a teacher where nothing stands between them"
+            )
+        self.ce_weight = 0.0
+        self.size = (min(size_s[0], size_t[0]), min(size_s[1], size_t[1]))
+        c_mid = max(1, c_t // self.params.factor)
+        layers: list[nn.Module] = []
+        for c_in, c_out, kernel in ((c_s, c_mid, 1), (c_mid, c_mid, 3), (c_mid, c_t, 1)):
+            layers += [nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+        self.projector = nn.Sequential(*layers)
+        self.last: tuple[Tensor, Tensor] | None = None
+        self.register_buffer("classifier_weight", parts.classifier_weight.detach().clone())
+        self.register_buffer("classifier_bias", parts.classifier_bias.detach().clone())
+        self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
+
+    def projected(self, student: Outputs) -> Tensor:
+        """r(f_s), (B, C, H, W) with the teacher's channels."""
+        maps = student.features[-1]
+        if self.last is None or self.last[0] is not maps:  # a training step asks twice, but r's batch norms must see a batch once
+            self.last = maps, self.projector(pool_to(maps, self.size))
+        return self.last[1]
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"feature": self.params.beta * squared_distance(self.projected(student), pool_to(teacher.features[-1], self.size))}
+
+    def predict(self, student: Outputs) -> Tensor:
+        pooled = self.projected(student).mean(dim=(2, 3))
+        return F.linear(pooled, self.classifier_weight, self.classifier_bias)
+
+
+@full_precision
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of the squared difference of maps (B, C, H, W)."""
+    return (student - teacher).square().mean()

@@ -1,0 +1,485 @@
+"""Where images come from, what identifies them, and what a user is told when they are not there."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import struct
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
+
+from kdbench.data import (
+    CIFAR10,
+    CIFAR100,
+    DATASETS,
+    Dataset,
+    Digits,
+    FashionMNIST,
+    ImageFolder,
+    Split,
+    channel_statistics,
+    hold_out,
+)
+from kdbench.errors import KdbenchError
+
+
+def random_images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def small_dataset() -> Dataset:
+    train = Split(random_images(6, 4, 5, 3), torch.tensor([0, 1, 2, 0, 1, 2]))
+    test = Split(random_images(3, 4, 5, 3, seed=1), torch.tensor([0, 1, 2]))
+    return Dataset(train, test, classes=("cat", "dog", "eel"), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+
+
+# Every registered data set
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_every_data_set_says_in_one_line_what_it_is(name):
+    first = (DATASETS.get(name).__doc__ or "").splitlines()[0]
+    assert 20 < len(first) < 130
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_where_the_files_are_is_no_part_of_a_data_sets_identity(name):
+    params = DATASETS.get(name).Params
+    required = {"label": "mine", "size": 8} if name == "imagefolder" else {}
+    if "root" not in params.model_fields:
+        assert name == "digits"
+        return
+    here, there = (params.model_validate({"root": root, **required}).model_dump() for root in ("/here", "/there"))
+    assert here == there
+    assert "root" not in here
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.51])
+def test_at_most_half_of_the_training_images_can_be_held_out(fraction):
+    with pytest.raises(ValidationError, match="validation"):
+        Digits.Params(validation=fraction)
+
+
+# A data set as a value
+
+
+def test_shape_and_number_of_classes():
+    dataset = small_dataset()
+    assert dataset.image_shape == (3, 4, 5)
+    assert dataset.num_classes == 3
+    assert (len(dataset.train), len(dataset.test)) == (6, 3)
+
+
+def test_the_fingerprint_is_that_of_the_content():
+    assert small_dataset().fingerprint == small_dataset().fingerprint
+    assert len(bytes.fromhex(small_dataset().fingerprint)) == 8
+
+
+@pytest.mark.parametrize("part", ["train pixel", "test pixel", "train label", "test label", "class name", "shape"])
+def test_the_fingerprint_changes_with(part):
+    changed = small_dataset()
+    split = changed.test if part.startswith("test") else changed.train
+    if part.endswith("pixel"):
+        split.images[-1, -1, -1, -1] ^= 1
+    elif part.endswith("label"):
+        split.labels[-1] = 0
+    elif part == "class name":
+        changed = Dataset(changed.train, changed.test, ("cat", "dog", "elk"), changed.mean, changed.std)
+    else:
+        reshaped = Split(split.images.view(6, 5, 4, 3), split.labels)
+        changed = Dataset(reshaped, changed.test, changed.classes, changed.mean, changed.std)
+    assert changed.fingerprint != small_dataset().fingerprint
+
+
+def test_channel_statistics_are_those_of_the_pixels_scaled_to_one():
+    images = random_images(20, 6, 7, 3)
+    mean, std = channel_statistics(images)
+    scaled = images.double().div(255).flatten(0, 2)
+    assert mean == pytest.approx(scaled.mean(0).tolist(), rel=1e-12)
+    assert std == pytest.approx(scaled.std(0, correction=0).tolist(), rel=1e-12)
+
+
+def test_a_constant_channel_cannot_be_normalised():
+    images = random_images(5, 4, 4, 3)
+    images[..., 1] = 7
+    with pytest.raises(
+        KdbenchError, match="channel 1 has the same value in every pixel .*; give `mean` and `std`, or other images"
+    ):
+        channel_statistics(images)
+
+
+# Validation
+
+
+def numbered_split(per_class: list[int]) -> Split:
+    """Image i holds the number i, so that it can be followed."""
+    n = sum(per_class)
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(per_class)])
+    return Split(torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1), labels)
+
+
+def test_no_validation_by_default():
+    split = numbered_split([5, 5])
+    train, validation = hold_out(split, fraction=Digits.Params().validation)
+    assert train is split
+    assert validation is None
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_held_out_images_are_divided_from_the_others_and_keep_their_labels(fraction):
+    split = numbered_split([60, 100, 40])
+    train, validation = hold_out(split, fraction=fraction)
+    assert validation is not None
+    assert len(validation) == round(200 * fraction)
+    ids = torch.cat([train.images, validation.images]).flatten().long()
+    assert torch.equal(ids.sort().values, torch.arange(200))
+    assert torch.equal(split.labels[ids], torch.cat([train.labels, validation.labels]))
+
+
+def test_each_class_gives_its_share():
+    _, validation = hold_out(numbered_split([61, 99, 40]), fraction=0.1)
+    assert validation is not None
+    for given, count in zip(validation.labels.bincount().tolist(), [61, 99, 40], strict=True):
+        assert abs(given - 0.1 * count) < 1
+
+
+def test_held_out_images_are_drawn_at_random_but_always_the_same():
+    first, second = (hold_out(numbered_split([100, 100]), fraction=0.2)[1] for _ in range(2))
+    assert first is not None and second is not None
+    assert torch.equal(first.images, second.images)
+    assert first.images.flatten()[1:].int().sub(first.images.flatten()[:-1].int()).unique().numel() > 3  # no regular spacing
+
+
+def test_a_fraction_below_one_image_is_refused():
+    with pytest.raises(KdbenchError, match=r"validation: 0.01 of 20 training images is not one image; give a larger fraction"):
+        hold_out(numbered_split([10, 10]), fraction=0.01)
+
+
+# Digits
+
+
+def test_digits_are_divided_once_and_for_all(tmp_path):
+    source = Digits(Digits.Params(), cache=tmp_path)
+    source.check()
+    dataset = source.load()
+    assert (len(dataset.train), len(dataset.test)) == (1437, 360)
+    assert dataset.image_shape == (1, 8, 8)
+    assert dataset.classes == tuple("0123456789")
+    assert dataset.train.images.max() == 255
+    assert dataset.fingerprint == "40e25bb279c561b4"
+    assert (dataset.mean, dataset.std) == channel_statistics(dataset.train.images)
+    assert set(dataset.test.labels.bincount().tolist()) <= {35, 36, 37}
+
+
+# Through torchvision
+
+
+def write_fashion_mnist(root: Path, *, train: Tensor, test: Tensor) -> None:
+    """The four IDX files, as they lie below `root` after a download."""
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, images in (("train", train), ("t10k", test)):
+        labels = np.arange(len(images), dtype=np.uint8) % 10
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, *images.shape) + images.numpy().tobytes())
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, len(images)) + labels.tobytes())
+
+
+def write_cifar(monkeypatch, root: Path, source: type[CIFAR10 | CIFAR100]) -> Tensor:
+    """Two images per file, channels first as in the archive; torchvision gets their checksums. Returns the training images."""
+    reader = getattr(torchvision.datasets, source.name)
+    folder = root / reader.base_folder
+    folder.mkdir(parents=True)
+    label_key = "labels" if source is CIFAR10 else "fine_labels"
+
+    def write(name: str, content: object) -> str:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    images = random_images(2 * len(reader.train_list), 3, 32, 32)
+    batches = dict(zip([name for name, _ in reader.train_list], images.split(2), strict=True))
+    batches |= {name: random_images(2, 3, 32, 32, seed=1) for name, _ in reader.test_list}
+    sums = {name: write(name, {"data": batch.view(2, -1).numpy(), label_key: [1, 0]}) for name, batch in batches.items()}
+    meta_sum = write(reader.meta["filename"], {reader.meta["key"]: ["a", "b"]})
+    monkeypatch.setattr(reader, "train_list", [[name, sums[name]] for name, _ in reader.train_list])
+    monkeypatch.setattr(reader, "test_list", [[name, sums[name]] for name, _ in reader.test_list])
+    monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": meta_sum})
+    return images
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every download fails at once."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+
+
+def test_fashion_mnist_is_read_from_the_files_below_root(tmp_path, no_network):
+    train, test = random_images(30, 28, 28), random_images(20, 28, 28, seed=1)
+    write_fashion_mnist(tmp_path, train=train, test=test)
+    source = FashionMNIST(FashionMNIST.Params(root=tmp_path), cache=tmp_path)
+    source.check()
+    dataset = source.load()
+    assert torch.equal(dataset.train.images, train[..., None])
+    assert torch.equal(dataset.test.images, test[..., None])
+    assert dataset.train.labels.tolist() == [i % 10 for i in range(30)]
+    assert dataset.image_shape == (1, 28, 28)
+    assert dataset.num_classes == 10 and dataset.classes[-1] == "Ankle boot"
+    assert (dataset.mean, dataset.std) == ((0.2860,), (0.3530,))
+
+
+@pytest.mark.parametrize("source", [CIFAR10, CIFAR100])
+def test_cifar_is_read_from_the_files_below_root(source, tmp_path, monkeypatch, no_network):
+    train = write_cifar(monkeypatch, tmp_path, source)
+    dataset = source(source.Params(root=tmp_path), cache=tmp_path).load()
+    assert torch.equal(dataset.train.images, train.permute(0, 2, 3, 1))
+    assert dataset.test.labels.tolist() == [1, 0]
+    assert dataset.classes == ("a", "b")
+    assert dataset.image_shape == (3, 32, 32)
+    assert (dataset.mean, dataset.std) == (source.mean, source.std)
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [(FashionMNIST, "FashionMNIST/raw"), (CIFAR10, "cifar-10-batches-py"), (CIFAR100, "cifar-100-python")],
+)
+def test_without_files_and_network_the_message_says_where_to_put_them(source, folder, tmp_path, no_network):
+    made = source(source.Params(root=tmp_path / "data"), cache=tmp_path)
+    made.check()
+    assert not (tmp_path / "data").exists()  # a check downloads nothing
+    with pytest.raises(KdbenchError) as caught:
+        made.load()
+    message = str(caught.value)
+    assert message.startswith(f"cannot read or download {source.name}: ") and "no network" in message
+    assert message.endswith(f"Put its files into {tmp_path / 'data' / folder}, or run once where there is a network.")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("left", [3, 500])
+def test_a_file_that_was_cut_short_is_one_message(left, tmp_path, no_network):
+    write_fashion_mnist(tmp_path, train=random_images(3, 28, 28), test=random_images(3, 28, 28))
+    file = tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(KdbenchError, match=r"cannot read or download FashionMNIST: .+\. Put its files into .*FashionMNIST/raw"):
+        FashionMNIST(FashionMNIST.Params(root=tmp_path), cache=tmp_path).load()
+
+
+def test_a_root_that_is_a_file(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(KdbenchError, match=r"root: .*data is not a directory; give the directory that holds cifar-10-batches-py"):
+        CIFAR10(CIFAR10.Params(root=tmp_path / "data"), cache=tmp_path).check()
+
+
+# Image folders
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of 6x6 images, three to train on and two to test on."""
+    seed = 0
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("dog", "cat"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for i in range(count):
+                seed += 1
+                picture = Image.fromarray(random_images(6, 6, 3, seed=seed).numpy())
+                picture.save(tmp_path / "images" / split / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+def image_folder(folder: Path, **params: object) -> ImageFolder:
+    return ImageFolder(ImageFolder.Params(root=folder, **{"label": "pets", "size": 6, **params}), cache=folder.parent / "cache")
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder.parent / "cache").iterdir())
+
+
+def test_classes_and_files_come_in_the_order_of_their_names(folder):
+    source = image_folder(folder)
+    source.check()
+    dataset = source.load()
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    expected = [
+        np.asarray(Image.open(folder / "train" / name / file)) for name in ("cat", "dog") for file in ("0.png", "1.png", "2.png")
+    ]
+    assert np.array_equal(dataset.train.images.numpy(), np.stack(expected))
+    assert (dataset.mean, dataset.std) == channel_statistics(dataset.train.images)
+
+
+def test_val_serves_where_there_is_no_test(folder):
+    expected = image_folder(folder).load()
+    (folder / "test").rename(folder / "val")
+    assert image_folder(folder).load().fingerprint == expected.fingerprint
+
+
+def test_given_mean_and_std_are_used(folder):
+    dataset = image_folder(folder, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)).load()
+    assert (dataset.mean, dataset.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_other_sizes_are_resized_bilinearly(folder):
+    dataset = image_folder(folder, size=4).load()
+    expected = Image.open(folder / "train" / "cat" / "0.png").resize((4, 4), Image.Resampling.BILINEAR)
+    assert np.array_equal(dataset.train.images[0].numpy(), np.asarray(expected))
+
+
+def test_one_channel_is_grey(folder):
+    dataset = image_folder(folder, channels=1).load()
+    expected = Image.open(folder / "train" / "cat" / "0.png").convert("L")
+    assert dataset.image_shape == (1, 6, 6)
+    assert np.array_equal(dataset.train.images[0, ..., 0].numpy(), np.asarray(expected))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "webp", "JPG", "Png"])
+def test_accepted_file_types(folder, suffix):
+    Image.open(folder / "train" / "cat" / "0.png").save(folder / "train" / "cat" / f"more.{suffix}")
+    assert len(image_folder(folder).load().train) == 7
+
+
+def test_other_files_and_hidden_ones_are_passed_over(folder):
+    (folder / "train" / "cat" / "notes.txt").write_text("")
+    (folder / "train" / "cat" / "._0.png").write_text("")
+    (folder / "train" / ".thumbnails").mkdir()
+    assert len(image_folder(folder).load().train) == 6
+
+
+# What is kept in the cache
+
+
+def test_images_are_decoded_once(folder, monkeypatch):
+    first = image_folder(folder).load()
+    monkeypatch.setattr("kdbench.data.imagefolder.decode_file", None)
+    second = image_folder(folder).load()
+    assert second.fingerprint == first.fingerprint
+    assert (second.mean, second.std) == (first.mean, first.std)
+    assert len(kept(folder)) == 1  # and no temporary file
+
+
+def test_what_is_kept_depends_on_the_content_and_not_on_the_place(folder, monkeypatch):
+    first = image_folder(folder).load()
+    shutil.copytree(folder, folder.parent / "moved")
+    monkeypatch.setattr("kdbench.data.imagefolder.decode_file", None)
+    assert image_folder(folder.parent / "moved", label="the same pets").load().fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("change", ["content", "name", "size", "channels"])
+def test_images_are_decoded_again_after_a_change_of(change, folder):
+    before = image_folder(folder).load()
+    image = folder / "train" / "cat" / "2.png"
+    params: dict[str, object] = {}
+    if change == "content":
+        at = os.stat(image)
+        Image.fromarray(random_images(6, 6, 3, seed=99).numpy()).save(image)
+        os.utime(image, ns=(at.st_atime_ns, at.st_mtime_ns))  # the time of a file proves nothing
+    elif change == "name":
+        image.rename(folder / "train" / "cat" / "00.png")
+    else:
+        params = {"size": 5} if change == "size" else {"channels": 1}
+    assert image_folder(folder, **params).load().fingerprint != before.fingerprint
+    assert len(kept(folder)) == 2
+
+
+@pytest.mark.parametrize("damage", ["one bit of a pixel", "one bit of the checksum", "cut short", "empty"])
+def test_a_damaged_file_is_set_aside_and_the_images_are_decoded_again(folder, damage):
+    expected = image_folder(folder).load().fingerprint
+    [path] = kept(folder)
+    content = bytearray(path.read_bytes())
+    if damage.startswith("one bit"):
+        content[-1 if "pixel" in damage else content.index(b'"sha256":"') + 12] ^= 1
+    path.write_bytes({"cut short": content[:-9], "empty": b""}.get(damage, content))
+    with pytest.warns(UserWarning, match=r"is damaged: set aside as .*\.broken; the images are decoded again"):
+        assert image_folder(folder).load().fingerprint == expected
+    assert [file.suffix for file in kept(folder)] == [".broken", ".safetensors"]
+    assert image_folder(folder).load().fingerprint == expected  # without a warning
+
+
+# Mistakes in image folders
+
+
+def test_missing_root(folder):
+    with pytest.raises(
+        KdbenchError, match=r"root: there is no folder .*nowhere; give one that holds train/<class>/ and test/<class>/"
+    ):
+        image_folder(folder / "nowhere").check()
+
+
+@pytest.mark.parametrize(("removed", "named"), [("train", "train/"), ("test", "test/ or val/")])
+def test_missing_split(folder, removed, named):
+    shutil.rmtree(folder / removed)
+    with pytest.raises(
+        KdbenchError, match=f"{folder} has no folder {named}; arrange the images as train/<class>/ and test/<class>/"
+    ):
+        image_folder(folder).check()
+
+
+def test_split_without_classes(folder):
+    shutil.rmtree(folder / "train")
+    (folder / "train").mkdir()
+    with pytest.raises(KdbenchError, match=r"train has no class folders; arrange the images as train/<class>/"):
+        image_folder(folder).check()
+
+
+def test_empty_class(folder):
+    (folder / "train" / "eel").mkdir()
+    (folder / "train" / "eel" / "moving.gif").write_text("")
+    with pytest.raises(
+        KdbenchError, match=r"train/eel has no image \(.jpg, .jpeg, .png, .bmp, .webp\); add some or remove the folder"
+    ):
+        image_folder(folder).check()
+
+
+def test_classes_that_differ(folder):
+    (folder / "test" / "dog").rename(folder / "test" / "Dog")
+    with pytest.raises(
+        KdbenchError, match=r"train and .*test differ in their class folders: only one of them has Dog, dog; give both"
+    ):
+        image_folder(folder).check()
+
+
+@pytest.mark.parametrize("left", [0, 20, 60])
+def test_broken_image(folder, left):
+    image = folder / "test" / "cat" / "1.png"
+    image.write_bytes(image.read_bytes()[:left])
+    with pytest.raises(KdbenchError, match=r"cannot decode .*test/cat/1.png: .*\. Replace the file or remove it"):
+        image_folder(folder).load()
+    assert not (folder.parent / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"label": ""}, "label"),
+        ({"size": 0}, "size"),
+        ({"channels": 2}, "channels"),
+        ({"mean": (0.5, 0.5, 0.5)}, "give `mean` and `std` together, or neither"),
+        ({"mean": (0.5,), "std": (0.2,)}, "`mean` and `std` must have one number for each channel, 3 in all"),
+        ({"mean": (), "std": ()}, "`mean` and `std` must have one number for each channel, 3 in all"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.0, 0.2)}, "std"),
+        ({"sise": 8}, "sise"),
+    ],
+)
+def test_wrong_parameters(folder, params, message):
+    with pytest.raises(ValidationError, match=message):
+        image_folder(folder, **params)
+
+
+@pytest.mark.parametrize("name", ["root", "label", "size"])
+def test_required_parameters(name):
+    params = {"root": "/images", "label": "pets", "size": 8}
+    del params[name]
+    with pytest.raises(ValidationError, match=name):
+        ImageFolder.Params.model_validate(params)
