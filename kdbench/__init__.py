@@ -11,10 +11,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdbench.errors import KdbenchError as KdbenchError
     from kdbench.losses import deepest_pairs as deepest_pairs
+    from kdbench.losses import full_precision as full_precision
     from kdbench.losses import hint_regressor as hint_regressor
     from kdbench.losses import kd_divergence as kd_divergence
+    from kdbench.losses import pairing_notes as pairing_notes
     from kdbench.losses import pool_to as pool_to
     from kdbench.losses import pool_to_smaller as pool_to_smaller
+    from kdbench.losses import pooling_notes as pooling_notes
     from kdbench.method import Batch as Batch
     from kdbench.method import Losses as Losses
     from kdbench.method import Method as Method
@@ -32,10 +35,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "KdbenchError": "errors",
     "deepest_pairs": "losses",
+    "full_precision": "losses",
     "hint_regressor": "losses",
     "kd_divergence": "losses",
+    "pairing_notes": "losses",
     "pool_to": "losses",
     "pool_to_smaller": "losses",
+    "pooling_notes": "losses",
     "Batch": "method",
     "Losses": "method",
     "Method": "method",

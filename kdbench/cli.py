@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,7 +16,8 @@ from kdbench import __version__
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
-    from kdbench.plan import Plan, Planned
+    from kdbench.store import Store
+    from kdbench.suite import Suite
 
 app = typer.Typer(
     add_completion=False,
@@ -73,6 +74,7 @@ def run(
 ) -> None:
     """Train what a suite still needs, then print its tables and write its report."""
     limit = seconds(stop_after) if stop_after else None
+    from kdbench import present
     from kdbench.plan import Rerun, Status, make_plan
     from kdbench.progress import for_stream
     from kdbench.run import Options, execute
@@ -84,10 +86,10 @@ def run(
         finished = execute(loaded, store, options=options, progress=progress)
     finally:
         progress.end()
-    plan = make_plan(loaded, store)
-    if any(planned.record for planned in plan.students):
-        _report(plan, results, formats=ALL_FORMATS)
-    failed = [planned for planned in (*plan.teachers, *plan.students) if planned.status is Status.FAILED]
+    planned = make_plan(loaded, store)
+    if any(trial.status is Status.DONE for trial in planned.students):
+        present.show(present.of_plan(planned, store))
+    failed = [trial for trial in (*planned.teachers, *planned.students) if trial.status is Status.FAILED]
     if not finished:
         print("stopped before the end; the same command goes on.")
         raise typer.Exit(STOPPED)
@@ -105,14 +107,16 @@ def plan(
     plugin: PluginOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a suite would run and what is done; trains nothing."""
+    """Say what a suite would run and what is done; train nothing."""
+    from kdbench import catalogue
     from kdbench.plan import make_plan
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
-    _print_plan(make_plan(loaded, store), as_json)
-
-
-ALL_FORMATS = ("md", "tex", "csv", "png", "pdf")
+    planned = make_plan(loaded, store)
+    if as_json:
+        _print_json(catalogue.plan_as_json(planned))
+    else:
+        print(catalogue.plan_as_text(planned))
 
 
 @app.command()
@@ -121,21 +125,86 @@ def report(
     results: ResultsOption = Path("results"),
     methods: MethodsOption = "",
     seeds: SeedsOption = "",
-    formats: Annotated[str, typer.Option("--format", metavar="NAMES", help="Of md,tex,csv,png,pdf.")] = ",".join(ALL_FORMATS),
+    formats: Annotated[str, typer.Option("--format", metavar="NAMES", help="Of md,tex,csv,png,pdf; all unless given.")] = "",
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; RESULTS/reports/SUITE unless given.")] = None,
+    plugin: PluginOption = [],  # noqa: B006
+) -> None:
+    """Print the tables of what is recorded, and write them and the plots."""
+    from kdbench import present
+
+    chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
+    if (Path(suite) / "trials").is_dir():
+        comparison = present.of_directory(Path(suite))
+    else:
+        from kdbench.plan import make_plan
+
+        loaded, store = _open(suite, results, methods, seeds, plugin)
+        comparison = present.of_plan(make_plan(loaded, store), store)
+    present.show(comparison, directory=output, formats=chosen)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["methods", "models", "datasets", "suites"], typer.Argument()],
     plugin: PluginOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Print the tables of what is recorded, and write them and the plots."""
-    chosen = tuple(name for name in formats.split(",") if name)
-    if Path(suite).is_dir():
-        from kdbench.report import report_directory
+    """List what there is, one line each."""
+    from kdbench import catalogue
 
-        report_directory(Path(suite), formats=chosen, as_json=as_json)
-        return
-    from kdbench.plan import make_plan
+    _load_plugins(plugin)
+    entries = catalogue.listing(what)
+    if as_json:
+        _print_json(entries)
+    else:
+        width = max(len(entry["name"]) for entry in entries)
+        for entry in entries:
+            print(f"{entry['name']:<{width}}  {entry['about']}")
 
-    loaded, store = _open(suite, results, methods, seeds, plugin)
-    _report(make_plan(loaded, store), results, formats=chosen)
+
+@app.command()
+def show(
+    what: Annotated[Literal["method"], typer.Argument()],
+    name: Annotated[str, typer.Argument()],
+    plugin: PluginOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Show a method's formula, paper and parameters with their defaults."""
+    from kdbench import catalogue
+
+    _load_plugins(plugin)
+    described = catalogue.describe_method(name)
+    if as_json:
+        _print_json(described)
+    else:
+        print(catalogue.method_as_text(described))
+
+
+def _load_plugins(paths: Sequence[Path]) -> None:
+    from kdbench.plugins import load_path, load_shipped
+
+    for problem in load_shipped():
+        logging.getLogger("kdbench").warning("%s The other methods are usable.", problem)
+    for path in paths:
+        load_path(path)
+
+
+def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence[Path]) -> tuple[Suite, Store]:
+    from kdbench.store import Store
+    from kdbench.suite import load_suite
+    from kdbench.trial import PROTOCOL
+
+    _load_plugins(plugins)
+    names = [name.strip() for name in methods.split(",")] if methods else []
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
+    except ValueError:
+        raise KdbenchError(f"--seeds: '{seeds}' is not a list of whole numbers. Write them as 0,1,2.") from None
+    return load_suite(suite, methods=names, seeds=numbers), Store(results, protocol=PROTOCOL)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=1))
 
 
 def seconds(text: str) -> float:

@@ -20,13 +20,17 @@ def full_precision(term: Callable[P, T]) -> Callable[P, T]:
     """
 
     @wraps(term)
-    def raised(*args: P.args, **kwargs: P.kwargs) -> T:
-        device = next(arg.device for arg in args if isinstance(arg, Tensor))
-        full = (arg.float() if isinstance(arg, Tensor) and arg.dtype in (torch.bfloat16, torch.float16) else arg for arg in args)
+    def full(*args: P.args, **kwargs: P.kwargs) -> T:
+        device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
-            return term(*full, **kwargs)  # type: ignore[arg-type]  # the same arguments, raised
+            return term(*map(_raised, args), **{name: _raised(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
 
-    return raised
+    return full
+
+
+def _raised(value: object) -> object:
+    """Half-precision tensors in float32, all else as it is."""
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 @full_precision

@@ -54,7 +54,9 @@ def load_path(path: Path) -> None:
 
 def _load_file(file: Path) -> None:
     name = f"kdbench_plugin_{file.stem}_{abs(hash(file)):x}"
-    if any(getattr(module, "__file__", None) == str(file) for key, module in sys.modules.items() if key.startswith("kdbench_plugin_")):
+    if any(
+        getattr(module, "__file__", None) == str(file) for key, module in sys.modules.items() if key.startswith("kdbench_plugin_")
+    ):
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

@@ -68,9 +68,7 @@ class Registry(Generic[T]):
             KdbenchError: nothing of that name; the message gives the nearest one.
         """
         if name not in self._entries:
-            raise KdbenchError(
-                f"unknown {self.kind} '{name}'.{nearest(name, self._entries)} See `kdbench list {self.listing}`."
-            )
+            raise KdbenchError(f"unknown {self.kind} '{name}'.{nearest(name, self._entries)} See `kdbench list {self.listing}`.")
         return self._entries[name]
 
     def get(self, name: str) -> T:

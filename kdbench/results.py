@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -14,14 +14,17 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.record import Record
 
+if TYPE_CHECKING:
+    from kdbench.trial import TrialSpec
+
 log = logging.getLogger("kdbench")
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
     """Every record of a results directory, one row per trial, unique on `trial`.
 
-    The columns are the keys of `kdbench.record.Record` with their units in their names (errors in percent, times in seconds, rates in
-    images per second), `method_params` (JSON, by part), `environment` (one line) and `device`. Students of `scratch` have
+    The columns are the keys of `kdbench.record.Record` with their units in their names (errors in percent, times in seconds,
+    rates in images per second), `method_params` (JSON, by part), `environment` (one line) and `device`. Students of `scratch` have
     no teacher.
 
     Args:
@@ -61,6 +64,29 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record; the columns of `load_results`."""
     return pd.DataFrame([_row(record) for record in records], columns=[*_COLUMNS])
+
+
+def row_without_record(trial: TrialSpec, suite: str) -> dict[str, Any]:
+    """What is known of a trial that is yet to be run; its status is `missing`."""
+    return {
+        "trial": trial.id,
+        "suite": suite,
+        "status": "missing",
+        "protocol": trial.protocol,
+        "dataset": trial.dataset.label,
+        "recipe": trial.recipe.summary,
+        "precision": trial.recipe.precision,
+        "epochs": trial.recipe.epochs,
+        "teacher": trial.teacher.student if trial.teacher else None,
+        "student": trial.student,
+        "method": trial.method,
+        "seed": trial.seed,
+        "method_params": _params_as_json([part.model_dump(mode="json") for part in trial.methods]),
+    }
+
+
+def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
+    return json.dumps({part["name"]: part["params"] for part in methods}, sort_keys=True)
 
 
 def _row(record: Record) -> dict[str, Any]:

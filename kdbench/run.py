@@ -76,7 +76,9 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         _refuse_other_data(plan, dataset.fingerprint, store)
         bench.refuse_impossible(planned.spec for planned in todo)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
-        run = _Run(suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline)
+        run = _Run(
+            suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
+        )
         return run.run(plan, todo)
 
 
@@ -99,6 +101,7 @@ def _refuse_other_data(plan: Plan, fingerprint: str, store: Store) -> None:
 class _Teacher:
     """A trained teacher on the device, and its record."""
 
+    spec: TrialSpec
     frozen: FrozenTeacher
     network: Network
     record: Record
@@ -121,28 +124,30 @@ class _Run:
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED:
                 self.store.discard(planned.spec.id)
-        alone = {planned.spec.id: planned.spec for planned in (*teachers, *todo) if planned.spec.teacher is None}
-        taught = [planned.spec for planned in todo if planned.spec.teacher]
-        self.progress.begin(sum(spec.recipe.epochs for spec in (*alone.values(), *taught)))
-        for cohort in _cohorts([*alone.values(), *taught]):
-            if not self._cohort(cohort):
-                return False
-        return True
+        first = {planned.spec.id: planned.spec for planned in teachers}
+        then = [planned.spec for planned in todo if planned.spec.id not in first]
+        self.progress.begin(sum(spec.recipe.epochs for spec in (*first.values(), *then)))
+        return all(self._cohort(cohort) for cohort in (*_cohorts(first.values()), *_cohorts(then)))
 
     def _usable(self, planned: Planned) -> bool:
-        return planned.record is not None and planned.record.status == "done" and self._weights(planned.spec.id, planned.record) is not None
+        return (
+            planned.record is not None
+            and planned.record.status == "done"
+            and self._weights(planned.spec.id, planned.record) is not None
+        )
 
     def _weights(self, trial: str, record: Record) -> dict[str, torch.Tensor] | None:
         return read_weights(self.store.folder(trial) / "weights.safetensors", sha256=record.weights_sha256 or "")
 
     def _cohort(self, trials: Sequence[TrialSpec]) -> bool:
-        """Train trials that share data set, recipe, teacher and seed."""
-        teacher_spec, recipe = trials[0].teacher, trials[0].recipe
-        with exact(self.bench.device, precision=recipe.precision):
+        """Train trials that share data set, recipe and seed, and the teacher where they have one; False when stopped."""
+        recipe = trials[0].recipe
+        teacher_spec = next((trial.teacher for trial in trials if trial.teacher), None)
+        with exact(self.bench.device, precision=recipe.precision, image_shape=self.bench.dataset.image_shape):
             teacher = self._teacher(teacher_spec, precision=recipe.precision) if teacher_spec else None
             if teacher_spec and teacher is None:
-                self.progress.say(f"teacher {teacher_spec.student} has failed: {len(trials)} trials wait for it.")
-                return True
+                trials = [trial for trial in trials if trial.teacher is None]
+                self.progress.say(f"the teacher {teacher_spec.student} has failed: its students are left for another run.")
             for first in range(0, len(trials), self.lanes):
                 if not self._group(trials[first : first + self.lanes], teacher):
                     return False
@@ -161,7 +166,7 @@ class _Run:
         rate = inference_images_per_s(
             lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=precision
         )
-        return _Teacher(frozen, network, record, error, rate)
+        return _Teacher(spec, frozen, network, record, error, rate)
 
     def _group(self, trials: Sequence[TrialSpec], teacher: _Teacher | None) -> bool:
         """Train some trials of one cohort side by side, and record each when it ends."""
@@ -170,13 +175,13 @@ class _Run:
             with self._isolated(trial, teacher):
                 methods[trial.id] = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
         known: Mapping[str, Mapping[str, Any]] | None = {}
-        if teacher and trials[0].teacher:
+        if teacher:
             known = teach(
                 [lesson for trial in trials if trial.id in methods for lesson in lessons(trial, methods[trial.id])],
-                spec=trials[0].teacher,
+                spec=teacher.spec,
                 teacher=teacher.frozen,
                 bench=self.bench,
-                folder=self.store.folder(trials[0].teacher.id) / "stages",
+                folder=self.store.folder(teacher.spec.id) / "stages",
                 lanes=self.lanes,
                 stop=self.stop,
                 epoch_done=self.progress.epoch,
@@ -208,10 +213,17 @@ class _Run:
             teacher.frozen.assert_unchanged()
         return finished
 
-    def _lane(self, trial: TrialSpec, method: Composition, known: Mapping[str, Mapping[str, Any]], teacher: _Teacher | None) -> Lane:
+    def _lane(
+        self, trial: TrialSpec, method: Composition, known: Mapping[str, Mapping[str, Any]], teacher: _Teacher | None
+    ) -> Lane:
         """The trial's lane, at its start or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
-        origin = [core_code(), method_code(trial.methods), self.bench.dataset.fingerprint, teacher.record.weights_sha256 if teacher else None]
+        origin = [
+            core_code(),
+            method_code(trial.methods),
+            self.bench.dataset.fingerprint,
+            teacher.record.weights_sha256 if teacher and trial.teacher else None,
+        ]
         lessons_rows = recall(method, trial, known)
         student = self.bench.student(trial)
         lane = Lane(
@@ -292,7 +304,7 @@ class _Run:
         self._write(trial, teacher, rows=lane.rows, status="done", **results)
 
     def _write(self, trial: TrialSpec, teacher: _Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
-        if teacher:
+        if teacher and trial.teacher:
             results |= {
                 "teacher_error_pct": teacher.error_pct,
                 "teacher_params": teacher.record.student_params,
@@ -325,9 +337,17 @@ class _Run:
 
 
 def _cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
-    """Trials that share recipe, teacher and seed; a suite has one data set."""
-    groups: dict[tuple[str, str, int], list[TrialSpec]] = {}
+    """Trials that share recipe, teacher and seed; a suite has one data set.
+
+    Students that need no teacher go with the first cohort that sees the same batches.
+    """
+    groups: dict[tuple[str, int], dict[str, list[TrialSpec]]] = {}
     for trial in trials:
-        key = (trial.teacher.id if trial.teacher else "", trial.recipe.model_dump_json(), trial.seed)
-        groups.setdefault(key, []).append(trial)
-    return list(groups.values())
+        batches = (trial.recipe.model_dump_json(), trial.seed)
+        groups.setdefault(batches, {}).setdefault(trial.teacher.id if trial.teacher else "", []).append(trial)
+    cohorts = []
+    for by_teacher in groups.values():
+        alone = by_teacher.pop("", [])
+        first, *rest = by_teacher.values() or [[]]
+        cohorts += [[*alone, *first], *rest]
+    return cohorts

@@ -49,7 +49,9 @@ class Store:
             (self.root / "trials").mkdir(parents=True, exist_ok=True)
             lock = (self.root / ".lock").open("a")
         except OSError as problem:
-            raise KdbenchError(f"the results directory {self.root} cannot be written ({problem.strerror}). Choose another with --results.") from None
+            raise KdbenchError(
+                f"the results directory {self.root} cannot be written ({problem.strerror}). Choose another with --results."
+            ) from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

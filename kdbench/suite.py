@@ -65,6 +65,7 @@ class Suite:
         name: the file's stem.
         title: heads the report.
         pairs: (teacher, student) names in the file's order.
+        methods: their names in the file's order.
         trials: the students' trials, in the order pair, method, seed, without repetition.
         source: the data set, not yet loaded.
         keep_students: whether the students' weights are kept.
@@ -73,6 +74,7 @@ class Suite:
     name: str
     title: str
     pairs: tuple[tuple[str, str], ...]
+    methods: tuple[str, ...]
     trials: tuple[TrialSpec, ...]
     source: tuple[type[Source], Any]
     keep_students: bool
@@ -134,6 +136,7 @@ class _Resolver:
             name=self.name,
             title=self.spec.title,
             pairs=tuple(dict.fromkeys((pair.teacher, pair.student) for pair in self.spec.pairs)),
+            methods=tuple(dict.fromkeys(name for name, _, _ in self.entries)),
             trials=tuple(trials.values()),
             source=(source, params),
             keep_students=self.spec.keep_students,
@@ -176,7 +179,8 @@ class _Resolver:
 
     def _select(self, wanted: tuple[str, ...]) -> list[tuple[str, dict[str, Tree], str]]:
         """(name, parameters by part, place in the file) of each method."""
-        entries = []
+        entries: list[tuple[str, dict[str, Tree], str]] = []
+        given: dict[str, Tree]
         for i, entry in enumerate(self.spec.methods):
             where = f"methods[{i}]"
             if isinstance(entry, str):
@@ -191,12 +195,16 @@ class _Resolver:
             params = given if len(parts) > 1 else {name: given}
             for key, value in params.items():
                 if key not in parts or not isinstance(value, dict):
-                    raise self._error(f"{where}.{key}", f"parameters of '{name}' stand under the name of their part: `{parts[0]}: {{...}}`.")
+                    raise self._error(
+                        f"{where}.{key}", f"parameters of '{name}' stand under the name of their part: `{parts[0]}: {{...}}`."
+                    )
             entries.append((name, params, where))
         for name in wanted:
             for part in name.split("+"):
                 self._known(METHODS, part, "--methods")
-        added = [(name, {}, "--methods") for name in wanted if name not in {name for name, _, _ in entries}]
+        added: list[tuple[str, dict[str, Tree], str]] = [
+            (name, {}, "--methods") for name in wanted if name not in {name for name, _, _ in entries}
+        ]
         return [entry for entry in entries if not wanted or entry[0] in wanted] + added
 
     def _parts(self, name: str, params: dict[str, Tree], where: str) -> Any:
@@ -233,7 +241,8 @@ class _Resolver:
         registry.get(name)
 
     def _error(self, where: str, message: str) -> KdbenchError:
-        return KdbenchError(f"{self.file}, {where}: {message}")
+        place = where if where.startswith("--") else f"{self.file}, {where}"
+        return KdbenchError(f"{place}: {message}")
 
 
 def _name(dataset: str | Tree) -> str:
@@ -257,14 +266,16 @@ def _find(name: str) -> Path:
         raise KdbenchError(f"no suite file at {path}. See `kdbench list suites` for those that ship with kdbench.")
     if name in suite_names():
         return shipped("suites") / f"{name}.yaml"
-    raise KdbenchError(f"unknown suite '{name}'.{nearest(name, suite_names())} Give a path to a YAML file, or see `kdbench list suites`.")
+    raise KdbenchError(
+        f"unknown suite '{name}'.{nearest(name, suite_names())} Give a path to a YAML file, or see `kdbench list suites`."
+    )
 
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, where YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=node.start_mark)

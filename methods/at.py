@@ -2,7 +2,19 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, deepest_pairs, pool_to_smaller, register
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    deepest_pairs,
+    pairing_notes,
+    pool_to_smaller,
+    pooling_notes,
+    register,
+)
 
 
 @register("at")
@@ -25,9 +37,8 @@ class AT(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        n_student, n_teacher = len(pair.student.features), len(pair.teacher.features)
-        if n_student != n_teacher:
-            self.notes.append(f"{n_student} groups against the teacher's {n_teacher}: the last {min(n_student, n_teacher)} are paired")
+        self.notes += pairing_notes(pair.student.features, pair.teacher.features)
+        self.notes += pooling_notes(pair.student.features, pair.teacher.features)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         total = student.logits.new_zeros(())

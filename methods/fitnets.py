@@ -40,7 +40,9 @@ class FitNets(Method):
     def build(self, pair: Pair) -> None:
         self.ce_weight = 1 - self.params.alpha
         try:
-            self.regressor = hint_regressor(*(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher)))
+            self.regressor = hint_regressor(
+                *(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher))
+            )
         except ValueError as reason:
             raise PairError(str(reason)) from None
 

@@ -21,7 +21,9 @@ class FitNetsHint(Method):
 
     def build(self, pair: Pair) -> None:
         try:
-            self.regressor = hint_regressor(*(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher)))
+            self.regressor = hint_regressor(
+                *(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher))
+            )
         except ValueError as reason:
             raise PairError(str(reason)) from None
 

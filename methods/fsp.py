@@ -17,8 +17,8 @@ class FSP(Method):
     Paper: Yim et al., "A gift from knowledge distillation: fast optimization, network minimization and transfer learning",
     CVPR 2017.
     Code: none by the authors in PyTorch; the form is that of https://github.com/HobbitLong/RepDistiller.
-    Deviations: the larger of two successive maps is average-pooled to the smaller, as there; the paper max-pools. Stage 1 trains at
-    a constant learning rate. The weight of the terms is 1, as there.
+    Deviations: as there, the larger of two successive maps is average-pooled to the smaller, where the paper max-pools, and stage 1
+    keeps its learning rate, where the paper's falls.
     """
 
     reads = ("stem", "features")

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -10,7 +12,7 @@ def convolutions(*widths: int, transposed: bool = False) -> nn.Sequential:
     """3x3 convolutions between successive `widths` of channels, each with its LeakyReLU(0.1) and no batch norm."""
     conv = nn.ConvTranspose2d if transposed else nn.Conv2d
     layers: list[nn.Module] = []
-    for c_in, c_out in zip(widths, widths[1:], strict=False):
+    for c_in, c_out in pairwise(widths):
         layers += [conv(c_in, c_out, 3, padding=1), nn.LeakyReLU(0.1)]
     return nn.Sequential(*layers)
 

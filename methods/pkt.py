@@ -5,6 +5,8 @@ from torch import Tensor
 from kdbench import Batch, Losses, Method, MethodParams, Outputs, register
 from kdbench.losses import full_precision
 
+EPS = 1e-7
+
 
 @register("pkt")
 class PKT(Method):
@@ -28,9 +30,6 @@ class PKT(Method):
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         p_s, p_t = affinities(student.pooled), affinities(teacher.pooled)
         return {"affinity": self.params.beta * (p_t * torch.log((p_t + EPS) / (p_s + EPS))).mean()}
-
-
-EPS = 1e-7
 
 
 @full_precision

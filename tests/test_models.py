@@ -1,6 +1,7 @@
 """The networks: those of the literature to the last parameter, with hook points that mean the same in all of them."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.models import MODELS, Network, build_model, register_model
 from kdbench.models.measure import macs, parameters, shapes
-from kdbench.outputs import Outputs
+from kdbench.models.shufflenet import shuffle
+from kdbench.models.wrn import WideResNet
+from kdbench.outputs import Outputs, Shapes
 
 EXPECTED = {
     # parameters with 10 and with 100 classes; MMACs of a 32x32 image, 100 classes; stem, groups and pooled
@@ -48,13 +51,21 @@ WITHOUT_NORMS = {"shufflenetv2"}
 """Networks in which no single batch norm covers a group's pre-activation."""
 
 every_model = pytest.mark.parametrize("name", MODELS.names())
-every_light_model = pytest.mark.parametrize("name", [name for name in MODELS.names() if EXPECTED[name][0] < 4e6])
+every_light_model = pytest.mark.parametrize(
+    "name", [name for name in MODELS.names() if name not in EXPECTED or EXPECTED[name][2] < 102 or name == "resnet50_cifar"]
+)  # the others differ from these in depth and width alone
 
 
-def on_meta(name: str, *, num_classes: int = 10, in_channels: int = 3) -> Network:
-    """The model without storage: its arithmetic is checked, nothing is computed."""
+@cache
+def on_meta(name: str, *, num_classes: int = 10) -> Network:
+    """The model without storage, to be read and not changed: its arithmetic is checked, nothing is computed."""
     with torch.device("meta"):
-        return build_model(name, num_classes=num_classes, in_channels=in_channels)
+        return build_model(name, num_classes=num_classes)
+
+
+@cache
+def shapes_at_32(name: str) -> Shapes:
+    return shapes(name, image_shape=(3, 32, 32), num_classes=100)
 
 
 def maps(outputs: Outputs) -> tuple[Tensor, ...]:
@@ -78,14 +89,14 @@ def test_macs_are_the_fields(name: str) -> None:
 
 @every_model
 def test_hook_points_have_the_fields_shapes(name: str) -> None:
-    found = shapes(name, image_shape=(3, 32, 32), num_classes=100)
+    found = shapes_at_32(name)
     assert " ".join("x".join(map(str, shape)) for shape in (found.stem, *found.features, found.pooled)) == EXPECTED[name][3]
     assert found.preactivations == found.features
     assert found.logits == (100,)
 
 
-@every_model
-@pytest.mark.parametrize("image_shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (5, 32, 32)])
+@every_light_model
+@pytest.mark.parametrize("image_shape", [(1, 28, 28), (5, 8, 8)])
 def test_any_size_and_number_of_channels_will_do(name: str, image_shape: tuple[int, int, int]) -> None:
     found = shapes(name, image_shape=image_shape, num_classes=7)
     assert found.logits == (7,)
@@ -95,13 +106,14 @@ def test_any_size_and_number_of_channels_will_do(name: str, image_shape: tuple[i
 @every_light_model
 def test_each_batch_norm_runs_once_per_forward(name: str) -> None:
     model = build_model(name).train()
-    model(torch.randn(2, 3, 32, 32))
-    assert {int(norm.num_batches_tracked) for norm in norms(model)} == {1}
+    model(torch.randn(2, 3, 16, 16))
+    counts = [norm.num_batches_tracked for norm in norms(model)]
+    assert all(count is not None and count.item() == 1 for count in counts)
 
 
 @every_light_model
 def test_features_are_the_activated_preactivations(name: str) -> None:
-    outputs = build_model(name)(torch.randn(2, 3, 32, 32))
+    outputs = build_model(name)(torch.randn(2, 3, 16, 16))
     assert (outputs.stem >= 0).all()
     for feature, preactivation in zip(outputs.features, outputs.preactivations, strict=True):
         assert torch.equal(feature, preactivation if name in LINEAR_GROUPS else F.relu(preactivation))
@@ -110,7 +122,7 @@ def test_features_are_the_activated_preactivations(name: str) -> None:
 
 @every_light_model
 def test_preactivations_depend_on_their_group_norm(name: str) -> None:
-    model, images = build_model(name).train(), torch.randn(2, 3, 32, 32)
+    model, images = build_model(name).train(), torch.randn(2, 3, 16, 16)
     before = model(images).preactivations
     for i, norm in enumerate(model.group_norms()):
         with torch.no_grad():
@@ -125,15 +137,41 @@ def test_preactivations_depend_on_their_group_norm(name: str) -> None:
 @every_model
 def test_group_norms_cover_the_channels_of_their_groups(name: str) -> None:
     model = on_meta(name)
-    channels = [shape[0] for shape in shapes(name, image_shape=(3, 32, 32), num_classes=10).preactivations]
+    channels = [shape[0] for shape in shapes_at_32(name).preactivations]
     assert [norm.num_features for norm in model.group_norms()] == ([] if name in WITHOUT_NORMS else channels)
     assert {id(norm) for norm in model.group_norms()} <= {id(norm) for norm in norms(model)}
+
+
+def test_a_residual_block_adds_its_input_unchanged() -> None:
+    model = build_model("resnet8").eval()
+    nn.init.zeros_(model.group_norms()[0].weight)
+    outputs = model(torch.randn(2, 3, 16, 16))
+    assert torch.equal(outputs.features[0], outputs.stem)
+
+
+def test_a_wide_block_adds_the_trunk_before_its_norm_or_projects_the_activation() -> None:
+    model = WideResNet(depth=10, widening=1, num_classes=10, in_channels=3).eval()
+    for group in model.groups:
+        nn.init.zeros_(group[0].second.weight)
+    for norm in norms(model):
+        nn.init.normal_(norm.bias)
+    images = torch.randn(2, 3, 16, 16)
+    outputs = model(images)
+    first, second, _ = model.group_norms()
+    assert torch.equal(outputs.preactivations[0], first(model.stem(images)))
+    assert torch.equal(outputs.preactivations[1], second(model.groups[1][0].shortcut(outputs.features[0])))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_the_shuffle_is_a_channel_shuffle(groups: int) -> None:
+    x = torch.randn(2, 12, 5, 4)
+    assert torch.equal(shuffle(x, groups), F.channel_shuffle(x, groups))
 
 
 @every_light_model
 def test_the_classifier_reads_what_is_pooled(name: str) -> None:
     model = build_model(name)
-    outputs = model(torch.randn(2, 3, 32, 32))
+    outputs = model(torch.randn(2, 3, 16, 16))
     assert torch.equal(outputs.logits, model.classifier(outputs.pooled))
     if outputs.pooled.shape[1] == outputs.features[-1].shape[1]:
         assert torch.equal(outputs.pooled, outputs.features[-1].mean((2, 3)))
@@ -142,20 +180,20 @@ def test_the_classifier_reads_what_is_pooled(name: str) -> None:
 @every_light_model
 def test_every_parameter_learns(name: str) -> None:
     model = build_model(name)
-    model(torch.randn(4, 3, 32, 32)).logits.square().sum().backward()
+    model(torch.randn(4, 3, 16, 16)).logits.square().sum().backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 @every_light_model
 def test_hook_points_keep_channels_last(name: str) -> None:
     model = build_model(name).to(memory_format=torch.channels_last)
-    outputs = model(torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
+    outputs = model(torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last))
     assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps(outputs))
 
 
 @every_light_model
 def test_the_memory_format_changes_no_more_than_rounding(name: str) -> None:
-    model, images = build_model(name).double().train(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    model, images = build_model(name).double().train(), torch.randn(2, 3, 16, 16, dtype=torch.float64)
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     plain, last = model(images), other(images.contiguous(memory_format=torch.channels_last))
     for a, b in zip((plain.logits, *maps(plain)), (last.logits, *maps(last)), strict=True):

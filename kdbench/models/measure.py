@@ -35,6 +35,8 @@ def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int) ->
     Raises:
         KdbenchError: nothing of that name.
     """
-    with torch.device("meta"), torch.no_grad():
-        outputs: Outputs = build_model(name, num_classes=num_classes, in_channels=image_shape[0])(_images(image_shape))
+    with torch.device("meta"):
+        model = build_model(name, num_classes=num_classes, in_channels=image_shape[0])
+    with torch.no_grad():
+        outputs: Outputs = model(_images(image_shape))
     return outputs.shapes()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Group
+from rich.text import Text
 
 from kdbench.errors import KdbenchError
 from kdbench.report.compare import compare, seeds_sentence
@@ -35,7 +36,7 @@ def write_report(
 
     Args:
         results: one row for each trial, done or not; errors in percent, speeds in images per second.
-        curves: one row for each trial and epoch.
+        curves: one row for each trial and epoch; without any there is no figure of them.
         pairs: (teacher, student), in the order of rows.
         title: the heading.
         directory: made where it does not exist.
@@ -82,11 +83,10 @@ def _write_figures(
         return []
     from kdbench.report import plots  # its libraries are slow to import, and most reports need none
 
-    figures = {
-        "test_error": plots.error_plot(results, pairs=pairs, methods=methods),
-        "curves": plots.curves_plot(curves, results, pairs=pairs, methods=methods),
-        "cost": plots.cost_plot(results, pairs=pairs, methods=methods),
-    }
+    figures = {"test_error": plots.error_plot(results, pairs=pairs, methods=methods)}
+    if len(curves):
+        figures["curves"] = plots.curves_plot(curves, results, pairs=pairs, methods=methods)
+    figures["cost"] = plots.cost_plot(results, pairs=pairs, methods=methods)
     return [file for name, figure in figures.items() for file in plots.save(figure, directory / name, formats=kinds)]
 
 
@@ -105,12 +105,13 @@ def _facts(results: pd.DataFrame) -> str:
         return "; ".join(map(str, done[column].unique()))
 
     facts = [
-        f"Measured on {all_of('environment')}, with kdbench {all_of('kdbench_version')}.",
-        f"Recipe {all_of('recipe')}, {all_of('epochs')} epochs, {all_of('precision')}, protocol {all_of('protocol')}.",
+        f"Measured on {all_of('environment')}.",
+        f"Recipe: {all_of('recipe')}; {all_of('precision')}; protocol {all_of('protocol')}.",
         seeds_sentence(done),
     ]
     if "finished" in done:
-        facts.append(f"Finished from {done['finished'].min()[:10]} to {done['finished'].max()[:10]}.")
+        days = dict.fromkeys(day[:10] for day in (done["finished"].min(), done["finished"].max()))
+        facts.append(f"Finished {' to '.join(days)}.")
     return " ".join(facts)
 
 
@@ -124,4 +125,5 @@ def terminal_tables(
     """
     width = width or shutil.get_terminal_size().columns
     tables: list[Table] = [table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, cost_table)]
-    return Group(title, *claims(results, pairs=pairs, methods=methods), "", *(to_terminal(table, width=width) for table in tables))
+    stated = [Text(claim) for claim in claims(results, pairs=pairs, methods=methods)]
+    return Group(Text(title, style="bold"), *stated, "", *(to_terminal(table, width=width) for table in tables))

@@ -31,6 +31,13 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
 )
 """Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 
+_NUMBERS = [
+    *("test_error_pct", "best_test_error_pct", "teacher_error_pct"),
+    *("student_params", "student_macs", "teacher_params", "teacher_macs", "extra_params"),
+    *("train_images_per_s", "inference_images_per_s", "teacher_inference_images_per_s"),
+]
+"""A column in which some trial has no number may hold Python objects."""
+
 _IDENTITY = ["dataset", "recipe", "teacher", "student", "method", "method_params", "seed"]
 
 
@@ -57,7 +64,7 @@ class PairTrials:
     def by_seed(self, label: str, column: str = "test_error_pct") -> pd.Series[float]:
         """`column` of the finished trials of one method, indexed by seed."""
         rows = self.done[self.done["label"] == label]
-        return rows.set_index("seed")[column].astype(float).sort_index()
+        return rows.set_index("seed")[column].sort_index()
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def compare(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods:
     paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
     chosen = results[teacherless | paired]
     check_comparable(chosen)
-    chosen = chosen.assign(label=method_labels(chosen))
+    chosen = chosen.astype(dict.fromkeys(_NUMBERS, float)).assign(label=method_labels(chosen))
     rank = {method: position for position, method in enumerate(methods)}
     labelled = chosen.drop_duplicates("label")
     labels = labelled.iloc[labelled["method"].map(lambda method: rank.get(method, len(rank))).argsort(kind="stable")]["label"]
@@ -187,15 +194,14 @@ def _flat(method_params: str) -> dict[str, str]:
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds; several environments or versions; parameters that change from pair to pair; and every failed or missing trial
+    How many seeds; several environments; parameters that change from pair to pair; and every failed or missing trial
     with its reason.
     """
     results = results.assign(label=method_labels(results), at=_where(results))
     done = results[results["status"] == "done"]
     return [
         seeds_sentence(done),
-        *_several(done, "environment", "environments"),
-        *_several(done, "kdbench_version", "versions of kdbench"),
+        *_environments(done),
         *_settings(results),
         *_not_done(results),
     ]
@@ -218,11 +224,11 @@ def seeds_sentence(done: pd.DataFrame) -> str:
     return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
 
 
-def _several(done: pd.DataFrame, column: str, noun: str) -> list[str]:
-    counts = done[column].value_counts()
+def _environments(done: pd.DataFrame) -> list[str]:
+    counts = done["environment"].value_counts()
     if len(counts) < 2:
         return []
-    return [f"From {len(counts)} {noun}: " + "; ".join(f"{value} ({count} trials)" for value, count in counts.items()) + "."]
+    return [f"From {len(counts)} environments: " + "; ".join(f"{name} ({count} trials)" for name, count in counts.items()) + "."]
 
 
 def _settings(results: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison, compare, seeds_sentence
@@ -48,8 +48,12 @@ _THEME = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper"),
     **{f"axes.spines.{side}": False for side in ("top", "right")},
-    **{"axes.edgecolor": _GREY, "grid.color": "#e6e6e6", "grid.linewidth": 0.6},
-    **{"axes.titleweight": "bold", "figure.titlesize": 10, "legend.frameon": False},
+    "axes.edgecolor": _GREY,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.titleweight": "bold",
+    "figure.titlesize": 10,
+    "legend.frameon": False,
 }
 
 
@@ -104,7 +108,7 @@ def error_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
                 errors = pair.by_seed(label)
                 if len(errors):
                     _error_row(axes, position, errors, looks[label].colour)
-            _teacher_line(axes, pair.done["teacher_error_pct"].dropna().astype(float))
+            _teacher_line(axes, pair.done["teacher_error_pct"].dropna())
             axes.set_yticks(range(len(looks)), list(looks))
             axes.set_ylim(len(looks) - 0.4, -0.5)
             axes.grid(axis="y", visible=False)
@@ -131,8 +135,8 @@ def _teacher_line(axes: Axes, errors: pd.Series[float]) -> None:
     if len(errors):
         error = float(errors.drop_duplicates().mean())
         axes.axvline(error, color=_GREY, linestyle=(0, (4, 2)), linewidth=1, zorder=1)
-        top = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(f"teacher {error:.2f}", (error, 1), (0, 2), **top, ha="center", va="bottom", fontsize=7, color=_GREY)
+        above = axes.get_xaxis_transform() + ScaledTranslation(0, 2 / 72, axes.figure.dpi_scale_trans)
+        axes.text(error, 1, f"teacher {error:.2f}", transform=above, ha="center", va="bottom", fontsize=7, color=_GREY)
 
 
 def curves_plot(
@@ -249,8 +253,8 @@ def _name_points(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look]) ->
 def _spots(x: float, y: float, width: float, height: float) -> Iterator[Bbox]:
     """Boxes around a point, the near ones first."""
     for distance in (6, 14, 24, 36, 50, 66):
-        for eighth in range(16):
-            angle = eighth * math.pi / 8
+        for direction in range(16):
+            angle = direction * math.pi / 8
             dx, dy = (distance + width / 2) * math.cos(angle), (distance + height / 2) * math.sin(angle)
             yield Bbox.from_bounds(x + dx - width / 2, y + dy - height / 2, width, height)
 
@@ -292,7 +296,7 @@ def _figure(
 
 def save(figure: Figure, stem: Path, *, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `stem.png` (200 dots per inch) and `stem.pdf` (fonts embedded as TrueType); the bytes do not depend on the time."""
-    files = [stem.with_suffix(f".{kind}") for kind in formats]
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
     for file in files:
         metadata = {"CreationDate": None} if file.suffix == ".pdf" else {}
         with mpl.rc_context({"pdf.fonttype": 42}):

@@ -21,8 +21,16 @@ _LATEX_COLUMNS = 9
 _LATEX: Mapping[str, str] = MappingProxyType(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$"},
-        **{"±": r"$\pm$", "\N{MULTIPLICATION SIGN}": r"$\times$", "→": r"$\to$", "—": "---"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "|": "$|$",
+        "±": r"$\pm$",
+        "\N{MULTIPLICATION SIGN}": r"$\times$",
+        "→": r"$\to$",
+        "—": "---",
     }
 )
 

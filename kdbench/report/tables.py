@@ -109,7 +109,7 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
         partial |= any(0 < cell.values["n"] < planned for cell in errors)
         about = [pair.dataset] if several else []
         about += [pair.teacher, pair.student, _both(pair, "params"), _both(pair, "macs")]
-        teacher = pair.done["teacher_error_pct"].dropna().astype(float).drop_duplicates()
+        teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
         cells = (*map(Cell, about), _mean_and_std(teacher, len(teacher)), *errors)
         rows.append(Row(cells, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
     notes = footnotes(comparison.results)
@@ -250,7 +250,7 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
 
 def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:
     def median(column: str, of: pd.DataFrame = trials) -> float:
-        return float(of[column].astype(float).median())
+        return float(of[column].median())
 
     speed, extra = median("train_images_per_s"), median("extra_params")
     relative = median("train_images_per_s", scratch) / speed

@@ -58,7 +58,7 @@ class Bench:
     def network(self, name: str) -> Network:
         """A network of the registry for this data set, on the device, in channels-last layout."""
         network = build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0])
-        return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     def student(self, trial: TrialSpec) -> Network:
         """The trial's student before training: a function of its name and the seed, the same for every method."""
@@ -70,7 +70,7 @@ class Bench:
         with torch.device("meta"):
             network = build_model(trial.student, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0])
         network.load_state_dict(weights, assign=True)
-        return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     def shapes(self, name: str) -> Shapes:
         """Shapes of a network's hook points on this data set."""
@@ -115,7 +115,9 @@ class Bench:
                 self.composition(trial, None)
             except PairError as reason:
                 teacher = trial.teacher.student if trial.teacher else "no teacher"
-                raise PairError(f"{teacher} -> {trial.student}: {reason} Leave the method out with `without: [{trial.method}]`.") from None
+                raise PairError(
+                    f"{teacher} -> {trial.student}: {reason} Leave the method out with `without: [{trial.method}]`."
+                ) from None
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:

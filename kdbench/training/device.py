@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.utils.deterministic
 
 import kdbench
 from kdbench.errors import KdbenchError
 from kdbench.record import Environment
+
+_determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,12 +41,23 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+SMALL_IMAGE = 16 * 16
+"""Pixels up to which the layers of the CIFAR networks are too small for a second CPU thread to help."""
+
+
 @contextmanager
-def exact(device: torch.device, *, precision: str) -> Iterator[None]:
-    """Deterministic kernels and the arithmetic of `precision` inside the block; the process's own settings after it."""
+def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Deterministic kernels and the arithmetic of `precision` inside the block; the process's own settings after it.
+
+    The last bits of a result depend on the number of CPU threads, so that it is a function of the images (C, H, W) and of the
+    process, never of the lanes: one for small images, else as many as torch has.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and image_shape[1] * image_shape[2] <= SMALL_IMAGE:
+        torch.set_num_threads(1)
     before = (
         torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        _determinism.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.allow_tf32,
         torch.backends.cuda.matmul.allow_tf32,
@@ -53,11 +68,12 @@ def exact(device: torch.device, *, precision: str) -> Iterator[None]:
         yield
     finally:
         _set(*before)
+        torch.set_num_threads(threads)
 
 
 def _set(deterministic: bool, fill: bool, benchmark: bool, cudnn_tf32: bool, matmul_tf32: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = fill  # filling costs time and changes no result of ours
+    _determinism.fill_uninitialized_memory = fill  # filling costs time and changes no result of ours
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.allow_tf32 = cudnn_tf32
     torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
@@ -80,7 +96,7 @@ class Stopwatch:
     def start(self) -> None:
         """Begin a span."""
         if self._cuda:
-            self._events.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._events.append((_event(), _event()))
             self._events[-1][0].record()
         else:
             self._began = time.perf_counter()
@@ -100,6 +116,10 @@ class Stopwatch:
             self._events.clear()
         seconds, self._seconds = self._seconds, 0.0
         return seconds
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def environment(device: torch.device) -> Environment:

@@ -180,7 +180,7 @@ class Lane:
         self._step_watch.start()
         segment = self._segment
         batch = Batch(images, labels, indices, self._epoch, segment.epochs, self._generator)
-        torch.manual_seed(derive(self._stream, self._images))  # dropout in a student, or a method's own draws, stay in their lane
+        self._reseed(derive(self._stream, self._images))
         with autocast(self.device, precision=self.precision):
             outputs = self.student(images) if self.student else teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
@@ -206,6 +206,12 @@ class Lane:
             self._add(name, term.detach() * weight)
         self._images += weight
         self._step_watch.stop()
+
+    def _reseed(self, seed: int) -> None:
+        """Give dropout in a student, or a method's careless draw, a stream that is the lane's own."""
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it takes a stack trace where CUDA is not in use
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _add(self, name: str, value: Tensor) -> None:
         value = value.double()

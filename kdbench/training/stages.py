@@ -66,7 +66,7 @@ def teach(
         By key: `modules`, a list of state dicts, `rows`, the curves, and `failure`; None when stopped before the end.
     """
     unique = {lesson.key: lesson for lesson in wanted}
-    known = {key: state for key in unique if (state := read_checkpoint(folder / f"{key}.pt"))}
+    known: dict[str, Mapping[str, Any]] = {key: state for key in unique if (state := read_checkpoint(folder / f"{key}.pt"))}
     missing = [lesson for key, lesson in unique.items() if key not in known]
     stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id) if missing else None
     for first in range(0, len(missing), lanes):
@@ -78,7 +78,11 @@ def teach(
         ):
             return None
         for key, lane in learners.items():
-            state = {"modules": [m.state_dict() for m in _modules(lane.method, unique[key])], "rows": lane.rows, "failure": lane.failure}
+            state = {
+                "modules": [m.state_dict() for m in _modules(lane.method, unique[key])],
+                "rows": lane.rows,
+                "failure": lane.failure,
+            }
             if not lane.failure:
                 write_checkpoint(folder / f"{key}.pt", state)
             known[key] = state

@@ -1,0 +1,138 @@
+"""What there is to choose from, and what a plan holds: as values for `--json`, as text for people."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from kdbench.data import DATASETS
+from kdbench.method import METHODS
+from kdbench.models import MODELS
+from kdbench.models.measure import macs, parameters
+from kdbench.plan import Plan, Planned
+from kdbench.suite import load_suite, suite_names
+
+Value = dict[str, Any]
+
+
+def listing(what: str) -> list[Value]:
+    """Entries of `methods`, `models`, `datasets` or `suites`, each with `name` and `about`."""
+    return {"methods": _methods, "models": _models, "datasets": _datasets, "suites": _suites}[what]()
+
+
+def _methods() -> list[Value]:
+    return [{"name": name, "about": describe_method(name)["paper"]} for name in METHODS.names()]
+
+
+def _models() -> list[Value]:
+    import torch
+
+    entries = []
+    for name in MODELS.names():
+        with torch.device("meta"):
+            network = MODELS.get(name)(num_classes=10, in_channels=3)
+        count, work = parameters(network), macs(network, (3, 32, 32))
+        about = f"{count:>10,} parameters, {work / 1e6:8.2f} M multiply-accumulates (3x32x32, 10 classes)"
+        entries.append({"name": name, "about": about, "params": count, "macs": work})
+    return entries
+
+
+def _datasets() -> list[Value]:
+    return [{"name": name, "about": (inspect.getdoc(DATASETS.get(name)) or "").split("\n")[0]} for name in DATASETS.names()]
+
+
+def _suites() -> list[Value]:
+    entries = []
+    for name in suite_names():
+        suite = load_suite(name)
+        entries.append({"name": name, "about": suite.title, "trials": len(suite.trials), "teachers": len(suite.teachers)})
+    return entries
+
+
+def describe_method(name: str) -> Value:
+    """A method's `name`, `formula`, `paper`, `code`, `deviations`, `text`, `reads`, `file` and `params` with defaults.
+
+    Raises:
+        KdbenchError: nothing of that name.
+    """
+    entry = METHODS.entry(name)
+    paragraphs = (inspect.getdoc(entry.value) or "").split("\n\n")
+    labelled = {}
+    for line in "\n".join(paragraphs[1:]).split("\n"):
+        for label in ("Paper", "Code", "Deviations"):
+            if line.startswith(f"{label}:"):
+                labelled[label.lower()] = ""
+                current = label.lower()
+                line = line.removeprefix(f"{label}:").strip()
+        if labelled:
+            labelled[current] = f"{labelled[current]} {line}".strip()
+    return {
+        "name": name,
+        "formula": paragraphs[0],
+        "text": [part for part in paragraphs[1:] if not part.startswith(("Paper:", "Code:", "Deviations:"))],
+        "paper": labelled.get("paper", ""),
+        "code": labelled.get("code", ""),
+        "deviations": labelled.get("deviations", ""),
+        "reads": list(entry.value.reads),
+        "file": entry.file,
+        "params": {key: field.default for key, field in entry.value.Params.model_fields.items()},
+    }
+
+
+def method_as_text(described: Value) -> str:
+    """The description for a terminal."""
+    lines = [described["name"], "", described["formula"], ""]
+    for part in described["text"]:
+        lines += [part, ""]
+    for label in ("paper", "code", "deviations"):
+        if described[label]:
+            lines.append(f"{label + ':':<12}{described[label]}")
+    lines.append(f"{'reads:':<12}{', '.join(described['reads']) or 'no teacher'}")
+    lines.append(f"{'file:':<12}{described['file']}")
+    lines.append("parameters:" if described["params"] else "no parameters")
+    lines += [f"  {key} = {value}" for key, value in described["params"].items()]
+    return "\n".join(lines)
+
+
+def plan_as_json(plan: Plan) -> Value:
+    """Every trial with its status."""
+    return {
+        "suite": plan.suite.name,
+        "teachers": [_planned_as_json(planned) for planned in plan.teachers],
+        "students": [_planned_as_json(planned) for planned in plan.students],
+    }
+
+
+def _planned_as_json(planned: Planned) -> Value:
+    spec = planned.spec
+    teacher = spec.teacher.student if spec.teacher else None
+    return {
+        "trial": spec.id,
+        "status": planned.status.value,
+        "teacher": teacher,
+        "student": spec.student,
+        "method": spec.method,
+        "seed": spec.seed,
+        "epochs": spec.recipe.epochs,
+    }
+
+
+def plan_as_text(plan: Plan) -> str:
+    """A line for each teacher, then for each pair and method its seeds by status."""
+    first = plan.suite.trials[0]
+    lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
+    for planned in plan.teachers:
+        lines.append(f"  teacher {planned.spec.student} (seed {planned.spec.seed}): {planned.status.value}")
+    rows: dict[tuple[str, str], list[Planned]] = {}
+    for planned in plan.students:
+        pair = f"{planned.spec.teacher.student} -> {planned.spec.student}" if planned.spec.teacher else planned.spec.student
+        rows.setdefault((pair, planned.spec.method), []).append(planned)
+    for (pair, method), trials in rows.items():
+        lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
+    lines.append(f"{len(plan.students)} trials: {_counts(plan, plan.students)}")
+    return "\n".join(lines)
+
+
+def _counts(plan: Plan, trials: Sequence[Planned]) -> str:
+    return ", ".join(f"{n} {status}" for status, n in plan.counts(trials).items())

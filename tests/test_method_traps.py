@@ -1,0 +1,371 @@
+"""What every method must survive and declare beyond its golden vectors, over the registry, and the traps of single methods."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdbench import Batch, Losses, Method, Outputs, Pair, PairError, Stage, TeacherParts
+from kdbench.method import METHODS
+from kdbench.plugins import load_shipped
+
+load_shipped()
+SIZES = ((6, 8, 8), (8, 4, 4), (10, 2, 2))
+CLASSES = 5
+
+
+def outputs(
+    batch: int, *, sizes: tuple[tuple[int, int, int], ...] = SIZES, seed: int = 0, of: Callable[..., Tensor] | None = None
+) -> Outputs:
+    """Random hook points in which features follow from pre-activations and pooled vectors from features, as in a network."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return of(*shape) if of else torch.randn(*shape, generator=generator)
+
+    preactivations = tuple(random(batch, *size) for size in sizes)
+    features = tuple(maps.relu() for maps in preactivations)
+    return Outputs(random(batch, CLASSES), random(batch, *sizes[0]).relu(), features, preactivations, features[-1].mean((2, 3)))
+
+
+def leaves(point: Outputs) -> list[Tensor]:
+    return [point.logits, point.stem, *point.features, *point.preactivations, point.pooled]
+
+
+def halved(point: Outputs) -> Outputs:
+    """As a network under autocast gives them."""
+    values = (getattr(point, field.name) for field in fields(point))
+    return Outputs(*(tuple(map(Tensor.bfloat16, v)) if isinstance(v, tuple) else v.bfloat16() for v in values))  # type: ignore[arg-type]
+
+
+def require_grad(point: Outputs) -> Outputs:
+    for leaf in leaves(point):
+        leaf.requires_grad_()
+    return point
+
+
+def pair(student: Outputs, teacher: Outputs, samples: int = 40) -> Pair:
+    norms = tuple((torch.rand(maps.shape[1]) + 0.1, torch.randn(maps.shape[1])) for maps in teacher.preactivations)
+    parts = TeacherParts(torch.randn(CLASSES, teacher.features[-1].shape[1]), torch.randn(CLASSES), norms)
+    return Pair(student.shapes(), teacher.shapes(), torch.arange(samples) % CLASSES, parts)
+
+
+def batch(size: int, **changes: object) -> Batch:
+    start = Batch(
+        images=torch.zeros(size, 3, 8, 8),
+        labels=torch.arange(size) % CLASSES,
+        indices=torch.arange(size),
+        epoch=5,
+        epochs=10,
+        generator=torch.Generator().manual_seed(1),
+    )
+    return replace(start, **changes)  # type: ignore[arg-type]
+
+
+def losses_of(method: Method) -> Iterator[tuple[str, Callable[..., Losses]]]:
+    yield from ((stage.name, stage.losses) for stage in method.stages())
+    yield "main", method.losses
+
+
+def build(name: str, student: Outputs, teacher: Outputs, **params: object) -> Any:
+    cls = METHODS.get(name)
+    if name == "crd":
+        params = {"negatives": 16, **params}
+    torch.manual_seed(0)
+    return cls(cls.Params(**params), pair(student, teacher))
+
+
+def gradients(total: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    return [g for g in torch.autograd.grad(total, inputs, allow_unused=True) if g is not None]
+
+
+NAMES = METHODS.names()
+SAME_WIDTH = outputs  # fsp refuses unequal channels, and nobody else minds equal ones
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "kind",
+    ["random", "equal samples", "dead student", "huge", "saturated"],
+)
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_and_gradients_are_finite(name: str, size: int, kind: str, autocast: bool) -> None:
+    teacher = outputs(size, seed=1)
+    student = {
+        "random": lambda: outputs(size),
+        "equal samples": lambda: outputs(size, of=lambda *shape: torch.full(shape, 0.5)),
+        "dead student": lambda: outputs(size, of=torch.zeros),
+        "huge": lambda: outputs(size, of=lambda *shape: 300 * torch.randn(*shape)),
+        "saturated": lambda: replace(outputs(size), logits=1e3 * torch.eye(CLASSES)[torch.arange(size) % CLASSES]),
+    }[kind]()
+    method = build(name, student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        if autocast:
+            student, teacher = halved(student), halved(teacher)
+        require_grad(student)
+        for stage, losses in losses_of(method):
+            terms = losses(student if stage != "paraphraser" else teacher, teacher, batch(size))
+            if not terms:
+                continue
+            total = torch.stack(list(terms.values())).sum()
+            assert torch.isfinite(total), (stage, terms)
+            assert all(torch.isfinite(g).all() for g in gradients(total, [*leaves(student), *method.parameters()])), stage
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_autocast_changes_little(name: str) -> None:
+    student, teacher = require_grad(outputs(8)), outputs(8, seed=1)
+    adapters = [*build(name, student, teacher).parameters()]
+    for (stage, exact), (_, rough) in zip(
+        losses_of(build(name, student, teacher)), losses_of(build(name, student, teacher)), strict=True
+    ):
+        first = teacher if stage == "paraphraser" else student
+        expected = exact(first, teacher, batch(8))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = rough(first, teacher, batch(8))
+        for term in expected:
+            assert found[term].dtype == torch.float32, (term, found[term].dtype)
+            tolerance = 0.02 if adapters else 0.0  # which run in bfloat16, where the loss itself never does
+            torch.testing.assert_close(found[term], expected[term], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reads_are_exactly_the_hook_points_read(name: str) -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    cls = METHODS.get(name)
+    names = [f.name for f in fields(Outputs)]
+
+    def values(spoil: str | None) -> list[float]:
+        def spoilt(point: Outputs) -> Outputs:
+            if spoil is None:
+                return point
+            value = getattr(point, spoil)
+            nothing = tuple(v * math.nan for v in value) if isinstance(value, tuple) else value * math.nan
+            return replace(point, **{spoil: nothing})  # type: ignore[arg-type]
+
+        method = build(name, student, teacher)
+        return [
+            term.item() for _, losses in losses_of(method) for term in losses(spoilt(student), spoilt(teacher), batch(4)).values()
+        ]
+
+    assert all(map(math.isfinite, values(None)))
+    found = {hook for hook in names if not all(map(math.isfinite, values(hook)))}
+    assert found == set(cls.reads)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_has_an_effect(name: str) -> None:
+    """On the loss of a stage or of the main training, on the stages, the weights, the adapters or on the refusal of a pair."""
+    student, teacher = require_grad(outputs(4)), outputs(4, seed=1)
+    cls = METHODS.get(name)
+
+    def behaviour(**params: object) -> object:
+        torch.manual_seed(0)
+        try:
+            method = build(name, student, teacher, **params)
+        except PairError:
+            return "refused"
+        seen: list[object] = [method.ce_weight, [(k, v.shape) for k, v in method.state_dict().items()]]
+        for stage in method.stages():
+            seen += [stage.name, stage.epochs, stage.optimiser]
+        for step in range(2):
+            for _, losses in losses_of(method):
+                seen.append(
+                    [
+                        v.item()
+                        for v in losses(
+                            student, teacher, batch(4, epoch=5 + step, generator=torch.Generator().manual_seed(1))
+                        ).values()
+                    ]
+                )
+        return seen
+
+    default = behaviour()
+    for key, field in cls.Params.model_fields.items():
+        value = field.default
+        changed = {"memory_limit_gib": 1e-9, "negatives": 8}.get(
+            key, value * 2 if isinstance(value, int) else 0.37 if value == 0 else value * 0.7
+        )
+        if key == "ce_weight" or value:
+            assert behaviour(**{key: changed}) != default, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_opens_with_the_formula_and_names_its_sources(name: str) -> None:
+    text = METHODS.get(name).__doc__ or ""
+    first, _, rest = text.partition("\n")
+    assert first and "(" in first
+    if name != "scratch":
+        assert "    Paper:" in rest
+        assert "    Code: " in rest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unequal_sizes_and_depths_train_or_are_refused_with_a_reason(name: str) -> None:
+    small = ((6, 8, 8), (8, 4, 4))
+    for sizes_s, sizes_t in ((small, SIZES), (SIZES, small)):
+        student, teacher = require_grad(outputs(4, sizes=sizes_s)), outputs(4, sizes=sizes_t, seed=1)
+        try:
+            method = build(name, student, teacher)
+        except PairError as reason:
+            assert len(str(reason)) > 30
+            continue
+        for _, losses in losses_of(method):
+            first = teacher if _ == "paraphraser" else student
+            assert all(torch.isfinite(v) for v in losses(first, teacher, batch(4)).values())
+        if {"features", "preactivations"} & set(method.reads) and name not in ("sp", "fitnets", "fitnets_hint"):
+            assert method.notes or name == "ab", "says how it handles the pair"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_on_deterministic_kernels_and_twice(name: str) -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = []
+        for _ in range(2):
+            student, teacher = require_grad(outputs(4)), outputs(4, seed=1)
+            method = build(name, student, teacher)
+            total = sum(
+                (sum(losses(student, teacher, batch(4)).values(), torch.zeros(())) for _, losses in losses_of(method)),
+                torch.zeros(()),
+            )
+            if name != "scratch":
+                found.append([total, *gradients(total, leaves(student))])
+        if found:
+            assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def crd(labels: Tensor, **params: object) -> Any:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    cls = METHODS.get("crd")
+    return cls(cls.Params(**params), replace(pair(student, teacher), labels=labels))
+
+
+def test_crd_draws_uniformly_from_all_samples_of_other_classes_and_from_no_other() -> None:
+    labels = torch.tensor([2, 0, 1, 1, 2, 0, 2, 2, 1, 3])
+    method = crd(labels, negatives=20000)
+    drawn = method.draw(batch(4, labels=torch.tensor([0, 1, 2, 3]), generator=torch.Generator().manual_seed(0)))
+    for row, label in zip(drawn, range(4), strict=True):
+        counts = torch.bincount(row, minlength=len(labels))
+        others = labels != label
+        assert (counts[~others] == 0).all()
+        expected = 20000 / others.sum().item()
+        assert (counts[others] - expected).abs().max() < 5 * math.sqrt(expected)
+
+
+def test_crd_of_a_batch_of_one_class_is_finite() -> None:
+    method = crd(torch.arange(40) % 5, negatives=16)
+    loss = method.losses(outputs(4), outputs(4, seed=1), batch(4, labels=torch.zeros(4, dtype=torch.int64)))
+    assert torch.isfinite(loss["contrast"])
+
+
+def test_crd_refuses_what_does_not_fit_and_says_what_it_needs() -> None:
+    with pytest.raises(PairError, match=r"needs about 0\.000381 GiB.*memory_limit_gib = 0\.0001"):
+        crd(torch.arange(40) % 5, memory_limit_gib=0.0001)
+
+
+def test_crd_moves_the_banks_once_per_step_and_keeps_its_normalisers() -> None:
+    method = crd(torch.arange(40) % 5, negatives=16)
+    before = method.bank_student.vectors.clone()
+    method.losses(outputs(4), outputs(4, seed=1), batch(4))
+    normaliser = method.bank_student.normaliser.clone()
+    assert normaliser > 0
+    after = method.bank_student.vectors
+    assert (after != before).any(1).nonzero().flatten().tolist() == [0, 1, 2, 3]
+    method.losses(outputs(4, seed=7), outputs(4, seed=1), batch(4))
+    assert torch.equal(method.bank_student.normaliser, normaliser)
+    again = crd(torch.arange(40) % 5, negatives=16)
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(again.bank_student.vectors, method.bank_student.vectors)
+
+
+def test_simkd_predicts_with_the_teachers_classifier() -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    both = pair(student, teacher)
+    cls = METHODS.get("simkd")
+    method = cls(cls.Params(), both).eval()
+    method.projector = torch.nn.Identity()
+    mimic = replace(student, features=teacher.features)
+    expected = teacher.features[-1].mean((2, 3)) @ both.teacher_parts.classifier_weight.T + both.teacher_parts.classifier_bias
+    torch.testing.assert_close(method.predict(mimic), expected)
+    assert method.ce_weight == 0
+    assert not any("classifier" in key for key, _ in method.named_parameters())
+
+
+def test_simkd_normalises_a_batch_once_per_step() -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    method = build("simkd", student, teacher)
+    method.losses(student, teacher, batch(4))
+    method.predict(student)
+    assert method.projector[1].num_batches_tracked == 1
+    method.predict(outputs(4, seed=3))
+    assert method.projector[1].num_batches_tracked == 2
+
+
+def test_simkd_refuses_a_teacher_whose_classifier_reads_something_else() -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    parts = replace(pair(student, teacher).teacher_parts, classifier_weight=torch.zeros(CLASSES, 99))
+    cls = METHODS.get("simkd")
+    with pytest.raises(PairError, match="10 channels and the classifier reads 99"):
+        cls(cls.Params(), replace(pair(student, teacher), teacher_parts=parts))
+
+
+def test_fsp_refuses_unequal_channels() -> None:
+    wide = ((6, 8, 8), (9, 4, 4), (10, 2, 2))
+    with pytest.raises(PairError, match=r"\[6, 6, 8, 10\], the teacher \[6, 6, 9, 10\]"):
+        build("fsp", outputs(4), outputs(4, sizes=wide))
+
+
+@pytest.mark.parametrize("name", ["ab", "ofd", "reviewkd"])
+def test_networks_without_preactivations_are_refused(name: str) -> None:
+    with pytest.raises(PairError, match="pre-activations"):
+        build(name, outputs(4), replace(outputs(4), preactivations=()))
+
+
+def test_ofd_refuses_a_teacher_without_batch_norms() -> None:
+    both = pair(outputs(4), outputs(4))
+    cls = METHODS.get("ofd")
+    with pytest.raises(PairError, match="batch norm"):
+        cls(cls.Params(), replace(both, teacher_parts=replace(both.teacher_parts, norms=())))
+
+
+@pytest.mark.parametrize(("name", "weights"), [("dkd", (1 / 20, 2 / 20, 1, 1)), ("reviewkd", (0, 1 / 20, 19 / 20, 1))])
+def test_the_warm_up_is_linear_over_20_epochs(name: str, weights: tuple[float, ...]) -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+
+    def total(epoch: int) -> Tensor:
+        return torch.stack(list(build(name, student, teacher).losses(student, teacher, batch(4, epoch=epoch)).values()))
+
+    full = total(1000)
+    for epoch, weight in zip((0, 1, 19, 20), weights, strict=True):
+        torch.testing.assert_close(total(epoch), weight * full)
+    without = build(name, student, teacher, warm_up_epochs=0).losses(student, teacher, batch(4, epoch=0))
+    torch.testing.assert_close(torch.stack(list(without.values())), full)
+
+
+def test_vid_trains_its_variance() -> None:
+    assert sum("log_scale" in key for key, _ in build("vid", outputs(4), outputs(4)).named_parameters()) == 3
+
+
+@pytest.mark.parametrize("name", ["ab", "fsp"])
+def test_the_initialisation_trains_the_student_for_30_epochs(name: str) -> None:
+    (stage,) = build(name, outputs(4), outputs(4)).stages()
+    assert isinstance(stage, Stage)
+    assert (stage.epochs, stage.trains_student) == (30, True)
+
+
+def test_rkd_is_not_torn_apart_by_coinciding_samples() -> None:
+    pooled = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    pooled[1] = pooled[0]
+    student = require_grad(replace(outputs(6), pooled=pooled))
+    method = build("rkd", student, outputs(6, seed=1))
+    total = sum(method.losses(student, outputs(6, seed=1), batch(6)).values())
+    (gradient,) = torch.autograd.grad(total, [student.pooled])
+    assert gradient.abs().max() < 100

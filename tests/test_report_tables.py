@@ -1,0 +1,494 @@
+"""What may stand in one table, what a table says, and how it is written."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from kdbench.errors import KdbenchError
+from kdbench.report import terminal_tables, write_report
+from kdbench.report.compare import check_comparable, compare, footnotes, method_labels
+from kdbench.report.render import to_csv, to_latex, to_markdown
+from kdbench.report.tables import best_epoch_table, claims, confidence_interval, cost_table, error_table, gain_table, short_count
+
+PAIR = ("resnet56", "resnet20")
+
+
+def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] = PAIR, params: dict | None = None, **changes):
+    """One row of a results frame; `error` None is a trial that failed. Scratch has no teacher."""
+    teacher = None if method == "scratch" else pair[0]
+    return {
+        "trial": f"{method}-{pair[0] if teacher else pair[1]}-{seed}-{len(str(params))}",
+        "suite": "s",
+        "dataset": "cifar10",
+        "recipe": "short",
+        "teacher": teacher,
+        "student": pair[1],
+        "method": method,
+        "method_params": json.dumps({part: params or {} for part in method.split("+")}),
+        "seed": seed,
+        "status": "failed" if error is None else "done",
+        "reason": "the loss is nan" if error is None else None,
+        "test_error_pct": error,
+        "best_test_error_pct": error and error - 0.5,
+        "best_epoch": 3,
+        "epochs": 4,
+        "teacher_error_pct": teacher and 6.28,
+        "teacher_params": teacher and 855_770,
+        "teacher_macs": teacher and 125_750_000,
+        "student_params": 272_474,
+        "student_macs": 40_820_000,
+        "extra_params": 0,
+        "train_images_per_s": 1000.0 if teacher else 2000.0,
+        "inference_images_per_s": 9000.0,
+        "train_s": 10.0,
+        "teacher_inference_images_per_s": teacher and 3000.0,
+        "precision": "fp32",
+        "protocol": 1,
+        "method_code": f"code of {method}",
+        "data_fingerprint": "d",
+        "environment": "torch 2.15, H100",
+        "device": "cuda",
+        "kdbench_version": "0.1.0",
+        **changes,
+    }
+
+
+def frame(*rows) -> pd.DataFrame:
+    return pd.DataFrame(list(rows))
+
+
+def three_seeds(**errors: tuple[float | None, ...]) -> pd.DataFrame:
+    """`scratch=(8.0, 8.1, 8.2), kd=...`: one trial for each error, seeds from 1."""
+    return frame(*(trial(method, seed, error) for method, values in errors.items() for seed, error in enumerate(values, 1)))
+
+
+RESULTS = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, 7.9))
+
+
+def cells(table, row: int = 0) -> dict[str, str]:
+    return {column: cell.text for column, cell in zip(table.columns, table.rows[row].cells, strict=True)}
+
+
+def bold(table, row: int = 0) -> list[str]:
+    return [column for column, cell in zip(table.columns, table.rows[row].cells, strict=True) if cell.bold]
+
+
+# What may stand in one table
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("protocol", 2, "protocol versions"),
+        ("precision", "bf16", "precisions"),
+        ("recipe", "long", "recipes of cifar10"),
+        ("epochs", 164, "numbers of epochs of cifar10"),
+        ("data_fingerprint", "other", "versions of the data of cifar10"),
+        ("method_code", "newer", "versions of the method's code of kd"),
+    ],
+)
+def test_trials_that_differ_where_they_must_agree_are_refused(column, value, words):
+    mixed = RESULTS.copy()
+    mixed.loc[mixed["trial"] == "kd-resnet56-2-4", column] = value
+    with pytest.raises(KdbenchError, match=f"one table cannot mix {words}: .*{value}") as refusal:
+        error_table(mixed, pairs=[PAIR])
+    assert re.search(r"(Report|Run) .*\.$", str(refusal.value))
+
+
+def test_a_failed_trial_mixes_nothing():
+    check_comparable(frame(*RESULTS.to_dict("records"), trial("ft", 1, None, precision="bf16")))
+
+
+def test_each_data_set_has_its_own_recipe_epochs_and_fingerprint():
+    other = {"dataset": "digits", "recipe": "long", "epochs": 9, "data_fingerprint": "e"}
+    check_comparable(frame(trial("kd", 1, 7.0), trial("kd", 1, 2.0, **other)))
+
+
+def test_two_trials_for_one_place_are_refused_by_name():
+    with pytest.raises(KdbenchError, match=r"trials a and b have the same pair.*Leave one of them out\."):
+        check_comparable(frame(trial("kd", 1, 7.0, trial="a"), trial("kd", 1, 7.1, trial="b")))
+    with pytest.raises(KdbenchError, match="trials a and b"):
+        check_comparable(frame(trial("scratch", 1, 7.0, trial="a"), trial("scratch", 1, 7.1, trial="b")))
+
+
+def test_a_pair_without_trials_is_an_error():
+    with pytest.raises(KdbenchError, match="no trial of the pair wrn_40_2 → wrn_16_1"):
+        error_table(RESULTS, pairs=[PAIR, ("wrn_40_2", "wrn_16_1")])
+
+
+# Names of methods
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        ("kd", "KD"),
+        ("at+kd", "AT+KD"),
+        ("fitnets", "FitNets"),
+        ("fitnets_hint", "FitNets hint"),
+        ("reviewkd", "ReviewKD"),
+        ("scratch", "scratch"),
+        ("my_own", "MY OWN"),
+    ],
+)
+def test_methods_are_called_as_in_the_literature(method, label):
+    assert list(method_labels(frame(trial(method, 1, 7.0)))) == [label]
+
+
+def test_several_settings_of_a_method_are_told_apart_by_what_differs():
+    settings = [{"k": 0.5, "beta": 500.0}, {"k": 2.0, "beta": 500.0}]
+    results = frame(trial("kd", 1, 7.0, params={"k": 1}), *(trial("ft", 1, 7.0, params=params) for params in settings))
+    assert list(method_labels(results)) == ["KD", "FT (k=0.5)", "FT (k=2)"]
+
+
+def test_parameters_of_a_composition_carry_the_part():
+    results = frame(trial("at+kd", 1, 7.0), trial("at+kd", 1, 7.0))
+    results["method_params"] = [json.dumps({"at": {"beta": 1}, "kd": {"alpha": alpha}}) for alpha in (0.5, 0.9)]
+    assert list(method_labels(results)) == ["AT+KD (kd.alpha=0.5)", "AT+KD (kd.alpha=0.9)"]
+
+
+def test_one_setting_for_each_pair_is_one_column_and_a_note():
+    other = ("vgg13", "vgg8")
+    results = frame(trial("dkd", 1, 7.0, params={"beta": 2.0}), trial("dkd", 1, 9.0, pair=other, params={"beta": 8.0}))
+    table = error_table(results, pairs=[PAIR, other])
+    assert table.columns[-1] == "DKD"
+    assert "DKD has parameters for each pair: beta=2 (resnet56 → resnet20); beta=8 (vgg13 → vgg8)." in table.notes
+
+
+# The error table
+
+
+def test_a_row_describes_the_pair_and_gives_mean_and_sample_standard_deviation():
+    assert cells(error_table(RESULTS, pairs=[PAIR])) == {
+        "Teacher": "resnet56",
+        "Student": "resnet20",
+        "Parameters (T / S)": "0.86M / 0.27M",
+        "MACs (T / S)": "126M / 40.8M",
+        "Teacher error": "6.28",
+        "scratch": "8.20 ± 0.20",
+        "KD": "7.70 ± 0.17",
+        "AT": "7.73 ± 0.15",
+    }
+
+
+def test_the_headline_is_the_last_epoch_and_the_best_epoch_says_that_it_is_none():
+    last, best = (table(RESULTS, pairs=[PAIR]) for table in (error_table, best_epoch_table))
+    assert "last epoch" in last.title
+    assert "not a valid selection" in best.title
+    assert (cells(last)["KD"], cells(best)["KD"]) == ("7.70 ± 0.17", "7.20 ± 0.17")
+
+
+def test_the_lowest_mean_is_bold_with_all_that_equal_it_as_printed():
+    assert bold(error_table(RESULTS, pairs=[PAIR])) == ["KD"]
+    assert bold(error_table(three_seeds(scratch=(8.0,), kd=(7.104,), at=(7.096,)), pairs=[PAIR])) == ["KD", "AT"]
+
+
+def test_scratch_is_bold_where_it_is_best():
+    assert bold(error_table(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR])) == ["scratch"]
+
+
+def test_a_method_alone_is_not_bold():
+    assert bold(error_table(three_seeds(kd=(7.5,)), pairs=[PAIR])) == []
+
+
+def test_one_seed_has_no_spread_and_the_table_says_so():
+    table = error_table(three_seeds(scratch=(8.0,), kd=(7.5,)), pairs=[PAIR])
+    assert cells(table)["KD"] == "7.50"
+    assert "n = 1 seed, which gives no standard deviation." in table.notes
+
+
+def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
+    results = frame(
+        *RESULTS[RESULTS["method"] == "scratch"].to_dict("records"),
+        *(trial("kd", 1, 7.5), trial("kd", 2, None), trial("kd", 3, 7.7)),
+        *(trial("at", seed, 7.0, status="missing", test_error_pct=None) for seed in (1, 2, 3)),
+    )
+    table = error_table(results, pairs=[PAIR])
+    assert cells(table)["KD"] == "7.60 ± 0.14 (2/3)"
+    assert cells(table)["AT"] == "—"
+    assert table.notes[1:] == (
+        "n = 2 to 3 seeds.",
+        "(k/n): only k of n seeds are done.",
+        "Failed: KD, resnet56 → resnet20, seed 2 (trial kd-resnet56-2-4): the loss is nan.",
+        "Missing: AT, resnet56 → resnet20, seeds 1, 2, 3.",
+    )
+
+
+def test_a_failed_scratch_trial_of_two_pairs_is_named_once():
+    other = ("resnet110", "resnet20")
+    results = frame(trial("scratch", 1, None), trial("kd", 1, 7.0), trial("kd", 1, 7.0, pair=other))
+    failures = [note for note in error_table(results, pairs=[PAIR, other]).notes if "Failed" in note]
+    assert failures == ["Failed: scratch, resnet20, seed 1 (trial scratch-resnet20-1-4): the loss is nan."]
+
+
+def test_scratch_serves_every_pair_with_its_student():
+    other = ("resnet110", "resnet20")
+    results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 1, 6.0, pair=other))
+    table = error_table(results, pairs=[other, PAIR])
+    assert [cells(table, row)["scratch"] for row in (0, 1)] == ["8.00", "8.00"]
+    assert [cells(table, row)["KD"] for row in (0, 1)] == ["6.00", "7.00"]
+
+
+def test_two_data_sets_are_two_rows_with_their_own_scratch():
+    digits = {"dataset": "digits", "trial": "other"}
+    results = frame(
+        *(trial("scratch", 1, 8.0), trial("kd", 1, 7.0)),
+        *(trial("scratch", 1, 2.0, **digits), trial("kd", 1, 1.5, **digits)),
+    )
+    table = error_table(results, pairs=[PAIR])
+    assert [(cells(table, row)["Dataset"], cells(table, row)["scratch"]) for row in (0, 1)] == [
+        ("cifar10", "8.00"),
+        ("digits", "2.00"),
+    ]
+
+
+def test_a_pair_of_another_data_set_makes_no_row_out_of_scratch_alone():
+    other = ("resnet110", "resnet20")
+    results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 1, 1.5, pair=other, dataset="digits"))
+    rows = [(pair.dataset, pair.teacher) for pair in compare(results, pairs=[PAIR, other]).pairs]
+    assert rows == [("cifar10", "resnet56"), ("digits", "resnet110")]
+
+
+def test_columns_follow_the_order_of_methods_and_then_of_the_frame():
+    assert compare(RESULTS, pairs=[PAIR], methods=["at", "scratch"]).labels == ("AT", "scratch", "KD")
+    assert compare(RESULTS, pairs=[PAIR]).labels == ("scratch", "KD", "AT")
+
+
+def test_trials_of_other_pairs_leave_no_trace():
+    stranger = trial("crd", 1, None, pair=("vgg13", "vgg8"))
+    crowded = error_table(frame(*RESULTS.to_dict("records"), stranger), pairs=[PAIR])
+    assert to_markdown(crowded) == to_markdown(error_table(RESULTS, pairs=[PAIR]))
+
+
+def test_several_environments_are_stated():
+    results = RESULTS.copy()
+    results.loc[0, "environment"] = "torch 2.11, CPU"
+    assert "From 2 environments: torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trials)." in footnotes(results)
+    assert not [note for note in footnotes(RESULTS) if "environments" in note]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (650, "650"),
+        (9_999, "9,999"),
+        (78_042, "0.08M"),
+        (272_474, "0.27M"),
+        (40_820_000, "40.8M"),
+        (1_083_040_000, "1.08G"),
+    ],
+)
+def test_counts_are_short(count, text):
+    assert short_count(count) == text
+
+
+# The gain table
+
+
+def test_the_gain_is_paired_by_seed_and_its_interval_is_students():
+    scratch, kd = np.array([8.0, 8.2, 8.4]), np.array([7.5, 7.8, 7.8])
+    expected = stats.ttest_rel(scratch, kd).confidence_interval(0.95)
+    (values,) = (row.cells[1].values for row in gain_table(RESULTS, pairs=[PAIR]).rows if row.keys["method"] == "KD")
+    assert values == pytest.approx({"mean": 0.5, "low": expected.low, "high": expected.high, "n": 3})
+
+
+def test_only_seeds_that_both_have_are_paired():
+    results = three_seeds(scratch=(8.0, 9.0, None, 8.0), kd=(7.0, None, 7.0, 7.5))
+    assert cells(gain_table(results, pairs=[PAIR])) == {
+        "Method": "KD",
+        "Gain (points)": "+0.75",
+        "95 % interval": "n too small",
+        "n": "2",
+    }
+
+
+def test_without_scratch_no_gain_is_claimed():
+    assert cells(gain_table(three_seeds(kd=(7.0, 7.1, 7.2)), pairs=[PAIR])) == {
+        "Method": "KD",
+        "Gain (points)": "—",
+        "95 % interval": "n too small",
+        "n": "0",
+    }
+
+
+def test_a_method_that_is_worse_has_a_negative_gain():
+    assert cells(gain_table(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR]))["Gain (points)"] == "-0.50"
+
+
+def test_an_interval_needs_three_values():
+    assert confidence_interval(pd.Series([1.0, 2.0])).bounds is None
+    assert confidence_interval(pd.Series([1.0, 2.0, 3.0])).bounds == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+
+
+def test_a_claim_says_by_how_much_and_how_sure():
+    (claim,) = claims(RESULTS, pairs=[PAIR])
+    assert claim == (
+        "resnet56 → resnet20 on cifar10: KD has the lowest mean test error of 3 methods, 7.70 %. "
+        "Gain over AT, the next (7.73 %): +0.03 points, 95 % interval -0.25 to +0.32, n = 3, which may be chance. "
+        "Gain over scratch (8.20 %): +0.50 points, 95 % interval +0.25 to +0.75, n = 3."
+    )
+    (claim,) = claims(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR])
+    assert claim.endswith("+1.00 points, n = 1, too small to tell it from chance.")
+
+
+# The cost table
+
+
+def test_costs_are_medians_and_stand_against_scratch():
+    results = RESULTS.copy()
+    results.loc[results["method"] == "kd", "train_images_per_s"] = [900.0, 1000.0, 5.0]
+    results.loc[results["method"] == "kd", "extra_params"] = 1_234_567
+    assert [cell.text for cell in cost_table(results, pairs=[PAIR]).rows[1].cells] == [
+        "KD",
+        "900",
+        "2.22×",
+        "1.23M",
+        "9,000",
+        "3,000",
+    ]
+
+
+def test_costs_of_two_environments_are_not_averaged():
+    slow = {"environment": "CPU", "train_images_per_s": 10.0}
+    results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 2, 7.0, **slow))
+    rows = [[cell.text for cell in row.cells[:4]] for row in cost_table(results, pairs=[PAIR]).rows]
+    assert rows == [
+        ["scratch", "torch 2.15, H100", "2,000", "1.00×"],
+        ["KD", "torch 2.15, H100", "1,000", "2.00×"],
+        ["KD", "CPU", "10", "—"],
+    ]
+
+
+# Rendering
+
+
+AWKWARD = three_seeds(scratch=(8.0, 8.1), kd=(7.0, None)).replace(
+    {"cifar10": "a_b & 50%", "the loss is nan": "x_1 | {y} <z> ~^\\ #1 $"}
+)
+
+
+def test_markdown_is_a_whole_table_with_the_best_in_bold():
+    lines = to_markdown(error_table(AWKWARD, pairs=[PAIR])).splitlines()
+    pipes = [line for line in lines if line.startswith("|")]
+    assert len(pipes) == 3
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in pipes}) == 1
+    assert "**7.00 (1/2)**" in pipes[-1]
+    assert any(line.startswith("* Failed: KD") and r"x_1 \|" in line for line in lines)
+
+
+def test_latex_escapes_and_needs_only_booktabs():
+    text = to_latex(error_table(AWKWARD, pairs=[PAIR]))
+    for part in (
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\textbf{7.00 (1/2)}",
+        r"8.05 $\pm$ 0.07",
+        r"\caption{Test error (\%)",
+        r"\label{tab:test-error}",
+    ):
+        assert part in text
+    assert r"x\_1 $|$ \{y\} $<$z$>$ \textasciitilde{}\textasciicircum{}\textbackslash{} \#1 \$" in text
+    assert text.isascii()
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    commands = set(re.findall(r"\\([a-z]+)", text))
+    assert commands <= set(
+        [
+            "begin",
+            "end",
+            "centering",
+            "caption",
+            "label",
+            "smallskip",
+            "footnotesize",
+            "setlength",
+            "tabcolsep",
+            "toprule",
+            "midrule",
+            "bottomrule",
+            "textbf",
+            "pm",
+            "to",
+            "textasciitilde",
+            "textasciicircum",
+            "textbackslash",
+            "shortstack",
+            "times",
+        ]
+    )
+
+
+def test_latex_rows_are_as_wide_as_the_heading():
+    for table in (error_table(RESULTS, pairs=[PAIR]), gain_table(RESULTS, pairs=[PAIR]), cost_table(RESULTS, pairs=[PAIR])):
+        body = to_latex(table).split(r"\toprule")[1].split(r"\bottomrule")[0]
+        assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {len(table.columns) - 1}
+
+
+def test_a_table_too_wide_for_a_page_is_turned():
+    table = error_table(three_seeds(**{f"m{number}": (7.0,) for number in range(20)}), pairs=[PAIR])
+    lines = to_markdown(table).splitlines()
+    assert "| Teacher | resnet56 |" in lines
+    assert "| M19 | **7.00** |" in lines
+
+
+def test_csv_is_tidy_with_mean_std_and_n_apart_and_unrounded():
+    rows = list(csv.DictReader(io.StringIO(to_csv(error_table(RESULTS, pairs=[PAIR])))))
+    kd = next(row for row in rows if row["column"] == "KD")
+    assert (kd["dataset"], kd["teacher"], kd["student"], kd["n"]) == ("cifar10", "resnet56", "resnet20", "3")
+    assert float(kd["mean"]) == np.mean([7.5, 7.8, 7.8])
+    assert float(kd["std"]) == pytest.approx(np.std([7.5, 7.8, 7.8], ddof=1))
+    lonely = list(csv.DictReader(io.StringIO(to_csv(error_table(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR])))))
+    assert {row["std"] for row in lonely} == {""}
+
+
+def test_the_terminal_shows_every_table_whole_however_narrow():
+    for width in (60, 200):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(terminal_tables(RESULTS, pairs=[PAIR], title="A [bold] title", width=width))
+        text = console.export_text()
+        for part in ("A [bold] title", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "2.00×"):
+            assert part in text
+
+
+# The report
+
+
+def report(tmp_path, results=RESULTS, **options):
+    return write_report(results, pd.DataFrame(), pairs=[PAIR], title="Short run", directory=tmp_path / "out", **options)
+
+
+def test_a_report_opens_with_claim_hardware_versions_and_n(tmp_path):
+    dated = RESULTS.assign(finished=[f"2026-11-0{day}T10:00:00" for day in range(1, 10)])
+    (file,) = report(tmp_path, dated, formats=["md"])
+    title, _, claim, _, facts, *_ = file.read_text().splitlines()
+    assert title == "# Short run"
+    assert claim.startswith("* resnet56 → resnet20 on cifar10: KD has the lowest")
+    assert facts == "Measured on torch 2.15, H100. Recipe: short; fp32; protocol 1. n = 3 seeds. Finished 2026-11-01 to 2026-11-09."
+
+
+def test_formats_choose_the_files(tmp_path):
+    assert [file.name for file in report(tmp_path, formats=["tex", "csv"])] == [
+        *("tables.tex", "results.csv", "test_error.csv", "gain.csv", "cost.csv", "best_test_epoch_not_a_valid_selection.csv"),
+    ]
+    assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == len(RESULTS)
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(KdbenchError, match=r"unknown report format 'html'\. Choose from md, tex, csv, png, pdf\."):
+        report(tmp_path, formats=["md", "html"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_suite_of_failures_is_reported_too(tmp_path):
+    (file, *_) = report(tmp_path, three_seeds(scratch=(None,), kd=(None,)))
+    text = file.read_text()
+    assert "no trial is done." in text
+    assert "Failed: KD, resnet56 → resnet20, seed 1" in text
