@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdbench.errors import KdbenchError as KdbenchError
     from kdbench.losses import deepest_pairs as deepest_pairs
+    from kdbench.losses import factor_convolutions as factor_convolutions
     from kdbench.losses import full_precision as full_precision
     from kdbench.losses import hint_regressor as hint_regressor
     from kdbench.losses import kd_divergence as kd_divergence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "KdbenchError": "errors",
     "deepest_pairs": "losses",
+    "factor_convolutions": "losses",
     "full_precision": "losses",
     "hint_regressor": "losses",
     "kd_divergence": "losses",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import pairwise
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -97,6 +98,18 @@ def pooling_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
     return (
         [f"maps of unequal size are average-pooled to the smaller (student and teacher: {', '.join(unequal)})"] if unequal else []
     )
+
+
+def factor_convolutions(*widths: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
+    """Half a paraphraser, or a translator: 3x3 convolutions between successive `widths` of channels, each with LeakyReLU(0.1).
+
+    `transposed` for the half that decodes; `norm` puts a batch norm after each convolution, which FT's authors do not.
+    """
+    conv = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layers: list[nn.Module] = []
+    for c_in, c_out in pairwise(widths):
+        layers += [conv(c_in, c_out, 3, padding=1), *([nn.BatchNorm2d(c_out)] if norm else []), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers)
 
 
 def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:

@@ -12,11 +12,12 @@ from kdbench import (
     PairError,
     Stage,
     deepest_pairs,
+    full_precision,
     hint_regressor,
     kd_divergence,
+    pairing_notes,
     register,
 )
-from kdbench.losses import full_precision, pairing_notes
 
 
 @register("ab")

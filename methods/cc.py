@@ -1,8 +1,7 @@
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, full_precision, register
 
 
 @register("cc")

@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, full_precision, register
 
 
 class Bank(nn.Module):

@@ -2,8 +2,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, kd_divergence, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, full_precision, kd_divergence, register
 
 
 @register("dkd")

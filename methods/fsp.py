@@ -4,8 +4,7 @@ from itertools import pairwise
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage, pool_to_smaller, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage, full_precision, pool_to_smaller, register
 
 
 @register("fsp")

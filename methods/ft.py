@@ -1,20 +1,24 @@
-from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdbench import SGD, Batch, Losses, Method, MethodParams, Outputs, Pair, Stage, pool_to_smaller, register
-
-
-def convolutions(*widths: int, transposed: bool = False) -> nn.Sequential:
-    """3x3 convolutions between successive `widths` of channels, each with its LeakyReLU(0.1) and no batch norm."""
-    conv = nn.ConvTranspose2d if transposed else nn.Conv2d
-    layers: list[nn.Module] = []
-    for c_in, c_out in pairwise(widths):
-        layers += [conv(c_in, c_out, 3, padding=1), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers)
+from kdbench import (
+    SGD,
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    Stage,
+    factor_convolutions,
+    pool_to_smaller,
+    pooling_notes,
+    register,
+)
 
 
 @register("ft")
@@ -23,6 +27,9 @@ class FT(Method):
 
     Stage 1, once per teacher and without labels: the paraphraser's encoder `factor` and its decoder learn under
     mean |decoder(factor(f_t)) - f_t|. f is the last group; the factor has k times the teacher's channels.
+
+    The defaults are the authors'. `reconstruction` (mse), `batch_norm` (in the translator, or in both modules), `paraphraser_epochs`,
+    `paraphraser_lr` and `beta` give the forms that other codebases call FT.
 
     Paper: Kim, Park and Kwak, "Paraphrasing complex network", NeurIPS 2018, arXiv:1802.04977.
     Code: https://github.com/Jangho-Kim/Factor-Transfer-pytorch
@@ -36,17 +43,19 @@ class FT(Method):
         beta: NonNegativeFloat = 500.0
         paraphraser_epochs: PositiveInt = 6
         paraphraser_lr: PositiveFloat = 0.1
+        reconstruction: Literal["l1", "mse"] = "l1"
+        batch_norm: Literal["none", "translator", "both"] = "none"
 
     params: Params
 
     def build(self, pair: Pair) -> None:
-        (c_s, *size_s), (c_t, *size_t) = pair.student.features[-1], pair.teacher.features[-1]
-        c_factor = max(1, round(self.params.k * c_t))
-        self.encoder = convolutions(c_t, c_t, c_factor, c_factor)
-        self.decoder = convolutions(c_factor, c_factor, c_t, c_t, transposed=True)
-        self.translator = convolutions(c_s, c_s, c_factor, c_factor)
-        if size_s != size_t:
-            self.notes.append(f"factors of {size_s} and {size_t} (student, teacher) are average-pooled to the smaller size")
+        c_s, c_t = pair.student.features[-1][0], pair.teacher.features[-1][0]
+        c_factor = max(1, int(self.params.k * c_t))
+        norms = self.params.batch_norm
+        self.encoder = factor_convolutions(c_t, c_t, c_factor, c_factor, norm=norms == "both")
+        self.decoder = factor_convolutions(c_factor, c_factor, c_t, c_t, transposed=True, norm=norms == "both")
+        self.translator = factor_convolutions(c_s, c_s, c_factor, c_factor, norm=norms != "none")
+        self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
 
     def stages(self) -> tuple[Stage, ...]:
         return (
@@ -56,7 +65,7 @@ class FT(Method):
                 self.reconstruction,
                 (self.encoder, self.decoder),
                 trains_student=False,
-                depends_on=("k", "paraphraser_epochs", "paraphraser_lr"),
+                depends_on=("k", "paraphraser_epochs", "paraphraser_lr", "reconstruction", "batch_norm"),
                 optimiser=SGD(lr=self.params.paraphraser_lr),
             ),
         )
@@ -64,7 +73,8 @@ class FT(Method):
     def reconstruction(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         """The loss of stage 1."""
         f_t = teacher.features[-1]
-        return {"reconstruction": F.l1_loss(self.decoder(self.encoder(f_t)), f_t)}
+        distance = {"l1": F.l1_loss, "mse": F.mse_loss}[self.params.reconstruction]
+        return {"reconstruction": distance(self.decoder(self.encoder(f_t)), f_t)}
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         with torch.no_grad():

@@ -1,21 +1,22 @@
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdbench import SGD, Batch, Losses, Method, MethodParams, Outputs, Pair, Stage, pool_to_smaller, register
-from kdbench.losses import pooling_notes
-
-
-def convolutions(*widths: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
-    """3x3 convolutions between successive `widths` of channels, each with LeakyReLU(0.1), after batch norm if `norm`."""
-    conv = nn.ConvTranspose2d if transposed else nn.Conv2d
-    layers: list[nn.Module] = []
-    for c_in, c_out in pairwise(widths):
-        layers += [conv(c_in, c_out, 3, padding=1), *([nn.BatchNorm2d(c_out)] if norm else []), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers)
+from kdbench import (
+    SGD,
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    Stage,
+    factor_convolutions,
+    pool_to_smaller,
+    pooling_notes,
+    register,
+)
 
 
 @register("ft_repdistiller")
@@ -44,9 +45,9 @@ class FTRepDistiller(Method):
     def build(self, pair: Pair) -> None:
         c_s, c_t = pair.student.features[-1][0], pair.teacher.features[-1][0]
         c_factor = max(1, int(self.params.k * c_t))
-        self.encoder = convolutions(c_t, c_t, c_factor, c_factor)
-        self.decoder = convolutions(c_factor, c_factor, c_t, c_t, transposed=True)
-        self.translator = convolutions(c_s, c_s, c_factor, c_factor, norm=True)
+        self.encoder = factor_convolutions(c_t, c_t, c_factor, c_factor)
+        self.decoder = factor_convolutions(c_factor, c_factor, c_t, c_t, transposed=True)
+        self.translator = factor_convolutions(c_s, c_s, c_factor, c_factor, norm=True)
         self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
 
     def stages(self) -> tuple[Stage, ...]:

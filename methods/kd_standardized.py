@@ -1,8 +1,7 @@
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, kd_divergence, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, full_precision, kd_divergence, register
 
 
 @register("kd_standardized")

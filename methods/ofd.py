@@ -4,8 +4,21 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, deepest_pairs, pool_to_smaller, register
-from kdbench.losses import full_precision, pairing_notes, pooling_notes
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    deepest_pairs,
+    full_precision,
+    pairing_notes,
+    pool_to_smaller,
+    pooling_notes,
+    register,
+)
 
 
 @register("ofd")

@@ -2,8 +2,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, full_precision, register
 
 EPS = 1e-7
 

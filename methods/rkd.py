@@ -3,8 +3,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, register
-from kdbench.losses import full_precision
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, full_precision, register
 
 
 @register("rkd")

@@ -2,8 +2,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, pool_to, register
-from kdbench.losses import full_precision, pooling_notes
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, full_precision, pool_to, pooling_notes, register
 
 
 @register("simkd")

@@ -5,8 +5,20 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, deepest_pairs, pool_to_smaller, register
-from kdbench.losses import full_precision, pairing_notes, pooling_notes
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    deepest_pairs,
+    full_precision,
+    pairing_notes,
+    pool_to_smaller,
+    pooling_notes,
+    register,
+)
 
 EPS = 1e-5
 

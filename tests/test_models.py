@@ -152,14 +152,15 @@ def test_a_residual_block_adds_its_input_unchanged() -> None:
 def test_a_wide_block_adds_the_trunk_before_its_norm_or_projects_the_activation() -> None:
     model = WideResNet(depth=10, widening=1, num_classes=10, in_channels=3).eval()
     for group in model.groups:
-        nn.init.zeros_(group[0].second.weight)
+        nn.init.zeros_(group[0].second.weight)  # type: ignore[index]  # a list of modules
     for norm in norms(model):
         nn.init.normal_(norm.bias)
     images = torch.randn(2, 3, 16, 16)
     outputs = model(images)
     first, second, _ = model.group_norms()
     assert torch.equal(outputs.preactivations[0], first(model.stem(images)))
-    assert torch.equal(outputs.preactivations[1], second(model.groups[1][0].shortcut(outputs.features[0])))
+    projection = model.groups[1][0].shortcut  # type: ignore[index]
+    assert torch.equal(outputs.preactivations[1], second(projection(outputs.features[0])))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])

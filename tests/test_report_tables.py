@@ -349,7 +349,7 @@ def test_costs_are_medians_and_stand_against_scratch():
     assert [cell.text for cell in cost_table(results, pairs=[PAIR]).rows[1].cells] == [
         "KD",
         "900",
-        "2.22×",
+        "2.22\N{MULTIPLICATION SIGN}",
         "1.23M",
         "9,000",
         "3,000",
@@ -361,8 +361,8 @@ def test_costs_of_two_environments_are_not_averaged():
     results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 2, 7.0, **slow))
     rows = [[cell.text for cell in row.cells[:4]] for row in cost_table(results, pairs=[PAIR]).rows]
     assert rows == [
-        ["scratch", "torch 2.15, H100", "2,000", "1.00×"],
-        ["KD", "torch 2.15, H100", "1,000", "2.00×"],
+        ["scratch", "torch 2.15, H100", "2,000", "1.00\N{MULTIPLICATION SIGN}"],
+        ["KD", "torch 2.15, H100", "1,000", "2.00\N{MULTIPLICATION SIGN}"],
         ["KD", "CPU", "10", "—"],
     ]
 
@@ -454,7 +454,7 @@ def test_the_terminal_shows_every_table_whole_however_narrow():
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(terminal_tables(RESULTS, pairs=[PAIR], title="A [bold] title", width=width))
         text = console.export_text()
-        for part in ("A [bold] title", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "2.00×"):
+        for part in ("A [bold] title", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "2.00\N{MULTIPLICATION SIGN}"):
             assert part in text
 
 

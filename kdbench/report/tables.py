@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -250,19 +251,20 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
 
 def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:
     def median(column: str, of: pd.DataFrame = trials) -> float:
-        return float(of[column].median())
+        known = of[column].dropna()
+        return float(known.median()) if len(known) else math.nan
 
     speed, extra = median("train_images_per_s"), median("extra_params")
     relative = median("train_images_per_s", scratch) / speed
     yield _number(speed, f"{speed:,.0f}")
     yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
-    yield _number(extra, NONE if pd.isna(extra) else short_count(extra))
+    yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
     for inference in (median("inference_images_per_s"), median("teacher_inference_images_per_s")):
         yield _number(inference, f"{inference:,.0f}")
 
 
 def _number(value: float, text: str) -> Cell:
-    return Cell(NONE) if pd.isna(value) else Cell(text, values={"value": float(value)})
+    return Cell(NONE) if math.isnan(value) else Cell(text, values={"value": float(value)})
 
 
 def claims(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> list[str]:
