@@ -123,6 +123,7 @@ class Method(nn.Module, ABC):
     Class attributes:
         Params: the parameters, each with a default.
         reads: the hook points it reads, names of `Outputs`; empty when it needs no teacher.
+        weights: the parameters that weigh its terms against the cross-entropy.
 
     Attributes:
         params: the parameters of this instance.
@@ -132,6 +133,7 @@ class Method(nn.Module, ABC):
 
     Params: ClassVar[type[MethodParams]] = MethodParams
     reads: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ("beta",)
     params: Any
 
     def __init__(self, params: MethodParams, pair: Pair) -> None:

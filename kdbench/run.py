@@ -24,6 +24,7 @@ from kdbench.progress import Progress
 from kdbench.record import Record
 from kdbench.store import Store, set_aside
 from kdbench.suite import Suite
+from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact, peak_mem_mib
@@ -197,8 +198,13 @@ class _Run:
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
             self.progress.epoch(now, active)
             for trial, lane in lanes:
+                if lane in active and trial.id not in warned and (warning := imbalance(trial, lane.rows[-1] if lane.rows else {})):
+                    warned.add(trial.id)
+                    self.progress.say(warning)
                 if lane in active and lane.position is None:
                     self._record(trial, lane, teacher)
+
+        warned: set[str] = set()
 
         recipe = trials[0].recipe
         finished = train_in_lockstep(

@@ -37,6 +37,7 @@ class AB(Method):
     """
 
     reads = ("preactivations", "logits")
+    weights = ("kd_weight",)
 
     class Params(MethodParams):
         stage_epochs: PositiveInt = 30

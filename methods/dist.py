@@ -17,6 +17,7 @@ class DIST(Method):
     """
 
     reads = ("logits",)
+    weights = ("beta", "gamma")
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 2.0

@@ -19,6 +19,7 @@ class DKD(Method):
     """
 
     reads = ("logits",)
+    weights = ("alpha", "beta")
 
     class Params(MethodParams):
         alpha: NonNegativeFloat = 1.0

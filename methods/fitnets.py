@@ -29,6 +29,7 @@ class FitNets(Method):
     """
 
     reads = ("features", "logits")
+    weights = ("alpha",)
 
     class Params(MethodParams):
         hint_epochs: PositiveInt = 30

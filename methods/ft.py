@@ -28,7 +28,7 @@ class FT(Method):
     Stage 1, once per teacher and without labels: the paraphraser's encoder `factor` and its decoder learn under
     mean |decoder(factor(f_t)) - f_t|. f is the last group; the factor has k times the teacher's channels.
 
-    The defaults are the authors'. `reconstruction` (mse), `batch_norm` (in the translator, or in both modules), `paraphraser_epochs`,
+    The defaults are the authors'. `reconstruction` (mse), `batch_norm` (in the translator or in both), `paraphraser_epochs`,
     `paraphraser_lr` and `beta` give the forms that other codebases call FT.
 
     Paper: Kim, Park and Kwak, "Paraphrasing complex network", NeurIPS 2018, arXiv:1802.04977.

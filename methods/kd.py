@@ -12,6 +12,7 @@ class KD(Method):
     """
 
     reads = ("logits",)
+    weights = ("alpha",)
 
     class Params(MethodParams):
         temperature: PositiveFloat = 4.0

@@ -14,6 +14,7 @@ class KDStandardized(Method):
     """
 
     reads = ("logits",)
+    weights = ("kd_weight",)
 
     class Params(MethodParams):
         temperature: PositiveFloat = 2.0

@@ -19,6 +19,7 @@ class RKD(Method):
     """
 
     reads = ("pooled",)
+    weights = ("distance_weight", "angle_weight")
 
     class Params(MethodParams):
         distance_weight: NonNegativeFloat = 25.0

@@ -8,5 +8,7 @@ class Scratch(Method):
     Paper: none; the student without a teacher. Teachers are trained by it too.
     """
 
+    weights = ()
+
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         return {}

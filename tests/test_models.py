@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.models import MODELS, Network, build_model, register_model
 from kdbench.models.measure import macs, parameters, shapes
-from kdbench.models.shufflenet import shuffle
+from kdbench.models.mobilenet import InvertedResidual
+from kdbench.models.resnet import BasicBlock, Bottleneck
+from kdbench.models.shufflenet import GroupedBlock, SplitBlock, shuffle
 from kdbench.models.wrn import WideResNet
 from kdbench.outputs import Outputs, Shapes
 
@@ -142,11 +144,27 @@ def test_group_norms_cover_the_channels_of_their_groups(name: str) -> None:
     assert {id(norm) for norm in model.group_norms()} <= {id(norm) for norm in norms(model)}
 
 
-def test_a_residual_block_adds_its_input_unchanged() -> None:
-    model = build_model("resnet8").eval()
-    nn.init.zeros_(model.group_norms()[0].weight)
-    outputs = model(torch.randn(2, 3, 16, 16))
-    assert torch.equal(outputs.features[0], outputs.stem)
+@pytest.mark.parametrize(
+    "block",
+    [
+        BasicBlock(24, 24, 1),
+        Bottleneck(24, 6, 1),
+        InvertedResidual(24, 24, stride=1, expansion=6),
+        GroupedBlock(24, 24, groups=3, entry_groups=3, stride=1),
+    ],
+    ids=lambda block: type(block).__name__,
+)
+def test_a_residual_block_adds_its_input_unchanged(block: nn.Module) -> None:
+    nn.init.zeros_(block.last.norm.weight)  # type: ignore[union-attr, arg-type]
+    x = torch.randn(2, 24, 4, 4)
+    assert torch.equal(block(x), x)
+
+
+def test_the_units_of_shufflenets_pass_channels_on() -> None:
+    x = torch.randn(2, 24, 4, 4)
+    down = GroupedBlock(24, 60, groups=3, entry_groups=1, stride=2)
+    assert torch.equal(down(x)[:, -24:], F.avg_pool2d(x, 3, stride=2, padding=1))
+    assert torch.equal(SplitBlock(24)(x)[:, ::2], x[:, :12])
 
 
 def test_a_wide_block_adds_the_trunk_before_its_norm_or_projects_the_activation() -> None:

@@ -97,7 +97,9 @@ def test_a_new_method_keeps_its_look_unless_it_is_taken():
 
 
 def test_the_seven_methods_of_the_first_suite_have_seven_colours():
-    assert len(set(method_colours(["scratch", "KD", "AT", "FitNets", "FT", "AT+KD", "FT+KD"]).values())) == 7
+    colours = method_colours(["scratch", "KD", "AT", "FitNets", "FT", "AT+KD", "FT+KD"])
+    assert len(set(colours.values())) == 7
+    assert (colours["scratch"], colours["KD"], colours["FT"]) == ("#000000", "#0072B2", "#CC79A7"), "as in figures already printed"
 
 
 # Linear-light transforms of Machado, Oliveira and Fernandes, 2009, severity 1.
@@ -197,7 +199,10 @@ def test_many_curves_go_without_bands_and_the_title_does_not_promise_them():
 
 def test_points_of_the_cost_plot_are_named_inside_the_panel_and_apart():
     names = ["scratch", *(f"method_{number}" for number in range(9))]
-    figure = cost_plot(make_results(methods=names), pairs=PAIRS[:1])
+    crowd = make_results(methods=names, test_error_pct=8.0)
+    crowd["train_images_per_s"] = crowd["method"].map({name: 2000.0 - 50 * position for position, name in enumerate(names[1:])})
+    crowd.loc[crowd["method"] == "scratch", "train_images_per_s"] = 3000.0
+    figure = cost_plot(crowd, pairs=PAIRS[:1])
     (axes,) = figure.axes
     figure.draw_without_rendering()
     boxes = {text.get_text(): text.get_tightbbox() for text in axes.texts if isinstance(text, Annotation) and text.get_text()}
@@ -255,9 +260,11 @@ def test_a_report_embeds_its_figures(tmp_path):
 
 
 def test_drawing_leaves_no_global_state():
-    before = dict(mpl.rcParams)
-    error_plot(make_results(seeds=1), pairs=PAIRS[:1])
-    assert dict(mpl.rcParams) == before
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        before = dict(mpl.rcParams)
+        error_plot(make_results(seeds=1), pairs=PAIRS[:1])
+        assert dict(mpl.rcParams) == before
 
 
 def test_tables_need_no_drawing_library():

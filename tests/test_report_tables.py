@@ -452,9 +452,10 @@ def test_csv_is_tidy_with_mean_std_and_n_apart_and_unrounded():
 def test_the_terminal_shows_every_table_whole_however_narrow():
     for width in (60, 200):
         console = Console(width=width, record=True, file=io.StringIO())
-        console.print(terminal_tables(RESULTS, pairs=[PAIR], title="A [bold] title", width=width))
+        results = RESULTS.assign(dataset="[red]")
+        console.print(terminal_tables(results, pairs=[PAIR], title="A [bold] title", width=width))
         text = console.export_text()
-        for part in ("A [bold] title", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "2.00\N{MULTIPLICATION SIGN}"):
+        for part in ("A [bold] title", "resnet20 on [red]: KD", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "1,000"):
             assert part in text
 
 

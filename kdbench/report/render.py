@@ -15,7 +15,7 @@ from rich.text import Text
 from kdbench.report.tables import Table
 
 _MARKDOWN_COLUMNS = 14
-_LATEX_COLUMNS = 9
+_LATEX_COLUMNS = 7
 """Wider tables are turned: more columns do not fit a page."""
 
 _LATEX: Mapping[str, str] = MappingProxyType(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from kdbench.outputs import Shapes
 from kdbench.recipe import Augmentation
 from kdbench.streams import seeded
 from kdbench.trial import TrialSpec, build_part
+
+_shapes = cache(shapes)  # a tenth of a second and more, and every trial of a suite asks for the same ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ class Bench:
 
     def shapes(self, name: str) -> Shapes:
         """Shapes of a network's hook points on this data set."""
-        return shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes)
+        return _shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes)
 
     def blank_parts(self, name: str) -> TeacherParts:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""

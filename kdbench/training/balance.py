@@ -1,0 +1,34 @@
+"""Whether a method's terms and the cross-entropy are of one scale, so that a weight that is a thousand times off is seen."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdbench.method import METHODS
+from kdbench.trial import TrialSpec
+
+LOWEST, HIGHEST = 0.01, 100.0
+"""Ratios of the transfer terms to the cross-entropy between which nothing is said."""
+
+
+def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
+    """A warning for an epoch's row whose terms are out of balance, in loss or in gradient norm at the student's parameters.
+
+    It names the method, the pair and the parameters to change; None where there is nothing to say.
+    """
+    ratios = {name: abs(row[key]) for key, name in (("loss_ratio", "loss"), ("gradient_ratio", "gradient")) if row.get(key)}
+    off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= HIGHEST}
+    if not off:
+        return None
+    said = " and ".join(f"{ratio:.3g} times the cross-entropy in {name}" for name, ratio in off.items())
+    change = "raise" if min(off.values()) < LOWEST else "lower"
+    teacher = trial.teacher.student if trial.teacher else "no teacher"
+    return (
+        f"warning: {trial.method}, {teacher} -> {trial.student}, epoch {row['epoch']}: the transfer terms are {said}; "
+        f"consider to {change} {', '.join(_weights(trial))}."
+    )
+
+
+def _weights(trial: TrialSpec) -> Iterable[str]:
+    for part in trial.methods:
+        for name in METHODS.get(part.name).weights:
+            yield f"{part.name}.{name} (now {part.params[name]:g})"
