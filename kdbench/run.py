@@ -73,7 +73,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     source.check()
     with store.writing():
         dataset = source.load()
-        bench = Bench(dataset, params.validation, device)
+        bench = Bench(dataset, params, device)
         _refuse_other_data(plan, dataset.fingerprint, store)
         bench.refuse_impossible(planned.spec for planned in todo)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s

@@ -24,8 +24,9 @@ class DatasetSpec(Spec):
 
     @property
     def label(self) -> str:
-        """The name that tables show."""
-        return str(self.params["label"] or self.name)
+        """The name that tables show; it says when only some of the training images are used."""
+        label, count = self.params["label"] or self.name, self.params["train_images"]
+        return f"{label} ({count:,} training images)" if count else str(label)
 
 
 class MethodSpec(Spec):

@@ -53,6 +53,8 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "protocol": 1,
         "method_code": f"code of {method}",
         "data_fingerprint": "d",
+        "core_code": "c",
+        "teacher_weights_sha256": teacher and "w",
         "environment": "torch 2.15, H100",
         "device": "cuda",
         "kdbench_version": "0.1.0",
@@ -267,6 +269,21 @@ def test_trials_of_other_pairs_leave_no_trace():
     assert to_markdown(crowded) == to_markdown(error_table(RESULTS, pairs=[PAIR]))
 
 
+@pytest.mark.parametrize(
+    ("column", "words"), [("core_code", "2 versions of kdbench's code"), ("teacher_weights_sha256", "several trainings of the teacher")]
+)
+def test_a_difference_that_one_protocol_allows_is_stated(column, words):
+    mixed = RESULTS.copy()
+    assert words not in " ".join(footnotes(mixed))
+    mixed.loc[mixed["trial"] == "kd-resnet56-2-4", column] = "other"
+    assert words in " ".join(footnotes(mixed))
+
+
+def test_students_of_one_table_may_have_recipes_of_their_own():
+    other = [trial(method, 1, 9.0, pair=("resnet56", "resnet8"), recipe="lr 0.01") for method in ("scratch", "kd")]
+    check_comparable(frame(*RESULTS.to_dict("records"), *other))
+
+
 def test_several_environments_are_stated():
     results = RESULTS.copy()
     results.loc[0, "environment"] = "torch 2.11, CPU"
@@ -429,7 +446,8 @@ def test_latex_escapes_and_needs_only_booktabs():
 def test_latex_rows_are_as_wide_as_the_heading():
     for table in (error_table(RESULTS, pairs=[PAIR]), gain_table(RESULTS, pairs=[PAIR]), cost_table(RESULTS, pairs=[PAIR])):
         body = to_latex(table).split(r"\toprule")[1].split(r"\bottomrule")[0]
-        assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {len(table.columns) - 1}
+        heading = re.search(r"\\begin\{tabular\}\{([lr]+)\}", to_latex(table)).group(1)
+        assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {len(heading) - 1}
 
 
 def test_a_table_too_wide_for_a_page_is_turned():

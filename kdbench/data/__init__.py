@@ -13,6 +13,7 @@ from kdbench.data.dataset import Split as Split
 from kdbench.data.dataset import channel_statistics as channel_statistics
 from kdbench.data.dataset import hold_out as hold_out
 from kdbench.data.dataset import register_dataset as register_dataset
+from kdbench.data.dataset import use_some as use_some
 from kdbench.data.digits import Digits as Digits
 from kdbench.data.imagefolder import ImageFolder as ImageFolder
 from kdbench.data.torchvision_sets import CIFAR10 as CIFAR10

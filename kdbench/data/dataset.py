@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from kdbench.errors import KdbenchError
@@ -85,10 +85,12 @@ class SourceParams(Spec):
     Attributes:
         label: the name that tables show; empty means the name under which the data set is registered.
         validation: fraction of the training images held out for selection, at most a half; 0 holds out none.
+        train_images: how many of the training images are used, the same share of each class; 0 uses all.
     """
 
     label: str = ""
     validation: float = Field(0.0, ge=0, le=0.5)
+    train_images: NonNegativeInt = 0
 
 
 class Source(ABC):
@@ -162,6 +164,20 @@ def stratified(labels: Tensor, *, count: int, generator: torch.Generator) -> tup
     drawn = torch.zeros(n, dtype=torch.bool)
     drawn[order[(torch.arange(count) * n + n // 2) // count]] = True
     return (~drawn).nonzero().flatten(), drawn.nonzero().flatten()
+
+
+def use_some(split: Split, *, count: int) -> Split:
+    """`count` of the training images, the same share of each class and the same for all trials; all of them where it is 0.
+
+    Raises:
+        KdbenchError: there are fewer.
+    """
+    if not count:
+        return split
+    if count > len(split):
+        raise KdbenchError(f"train_images: {count:,} are asked for and there are {len(split):,}; give fewer, or 0 for all.")
+    _, drawn = stratified(split.labels, count=count, generator=generator(0, "train_images"))
+    return Split(split.images[drawn], split.labels[drawn])
 
 
 def hold_out(split: Split, *, fraction: float) -> tuple[Split, Split | None]:

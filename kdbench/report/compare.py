@@ -14,6 +14,7 @@ _NAMES = {
     "scratch": "scratch",
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
+    "ft_repdistiller": "FT (RepDistiller)",
     "kd_standardized": "KD standardised",
     "reviewkd": "ReviewKD",
     "semckd": "SemCKD",
@@ -24,8 +25,8 @@ _NAMES = {
 _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
     ("precision", [], "precisions", "Report each precision alone."),
-    ("recipe", ["dataset"], "recipes", "Report each recipe alone."),
-    ("epochs", ["dataset"], "numbers of epochs", "Report each length of training alone."),
+    ("recipe", ["dataset", "student"], "recipes", "Report each recipe alone."),
+    ("epochs", ["dataset", "student"], "numbers of epochs", "Report each length of training alone."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
     ("method_code", ["method"], "versions of the method's code", "Run the older trials again."),
 )
@@ -202,6 +203,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
     return [
         seeds_sentence(done),
         *_environments(done),
+        *_versions(done),
         *_settings(results),
         *_not_done(results),
     ]
@@ -229,6 +231,16 @@ def _environments(done: pd.DataFrame) -> list[str]:
     if len(counts) < 2:
         return []
     return [f"From {len(counts)} environments: " + "; ".join(f"{name} ({count} trials)" for name, count in counts.items()) + "."]
+
+
+def _versions(done: pd.DataFrame) -> list[str]:
+    """Differences that one protocol allows and a reader should know: the core's code, and the training of a pair's teacher."""
+    notes = []
+    if (count := done["core_code"].nunique()) > 1:
+        notes.append(f"From {count} versions of kdbench's code, which share one protocol.")
+    if (done.groupby(["dataset", "teacher"])["teacher_weights_sha256"].nunique() > 1).any():
+        notes.append("Some pairs have seeds from several trainings of the teacher.")
+    return notes
 
 
 def _settings(results: pd.DataFrame) -> list[str]:

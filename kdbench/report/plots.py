@@ -241,7 +241,7 @@ def _name_points(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look]) ->
         name.set(in_layout=False, path_effects=[withStroke(linewidth=2, foreground="white")])
         size = name.get_window_extent()
         spot = min(_spots(x, y, size.width, size.height), key=lambda spot: _crowding(spot, taken, axes.bbox))
-        taken.append(spot)
+        taken.append(spot.padded(3))
         name.xyann = ((spot.x0 + spot.x1) / 2 - x) * points_per_pixel, ((spot.y0 + spot.y1) / 2 - y) * points_per_pixel
         dx, dy = min(max(x, spot.x0), spot.x1) - x, min(max(y, spot.y0), spot.y1) - y
         if math.hypot(dx, dy) > 15:
@@ -286,7 +286,7 @@ def _figure(
         figure = Figure(figsize=(max(width * columns, 5.5), height * rows + 0.5 + foot), layout="constrained")
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, name in zip(grid, names, strict=False):
-            axes.set_title(name, pad=12)
+            axes.set_title(name, pad=15)
         for spare in grid[len(names) :]:
             spare.remove()
         on = f"{comparison.datasets[0]}, " if len(comparison.datasets) == 1 else ""

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from kdbench.data import Dataset, Resident, Split, hold_out
+from kdbench.data import Dataset, Resident, SourceParams, Split, hold_out, use_some
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, build_model
 from kdbench.models.measure import shapes
@@ -27,18 +27,19 @@ class Bench:
 
     Attributes:
         dataset: as its source loaded it.
-        validation: the fraction of the training images that is held out.
+        params: of its source; which training images are used, and which of them held out.
         device: where networks and images live.
     """
 
     dataset: Dataset
-    validation: float
+    params: SourceParams
     device: torch.device
 
     @cached_property
     def splits(self) -> tuple[Split, Split | None]:
         """Images to train on and, where the suite declares them, images to select on."""
-        return hold_out(self.dataset.train, fraction=self.validation)
+        used = use_some(self.dataset.train, count=self.params.train_images)
+        return hold_out(used, fraction=self.params.validation)
 
     def training_data(self, augmentation: Augmentation) -> Resident:
         """The training images, ready to be augmented."""

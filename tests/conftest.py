@@ -1,0 +1,161 @@
+"""A tiny suite that trains in a fraction of a second, for the tests of the engine."""
+
+import itertools
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from kdbench.plan import Plan, make_plan
+from kdbench.plugins import load_shipped
+from kdbench.progress import Silent
+from kdbench.record import Record
+from kdbench.run import Options, execute
+from kdbench.store import Store
+from kdbench.suite import Suite, load_suite
+from kdbench.trial import PROTOCOL, TrialSpec
+
+load_shipped()
+
+CLASSES, TRAIN_IMAGES, TEST_IMAGES = 3, 72, 30
+TINY: dict[str, Any] = {
+    "title": "Tiny",
+    "dataset": {"name": "imagefolder", "label": "stripes", "size": 8, "channels": 1},
+    "recipe": {
+        "epochs": 2,
+        "batch_size": 32,  # batches of 32, 32 and 8
+        "optimiser": {"lr": 0.05},
+        "schedule": {"milestones": [1]},
+        "augmentation": {"pad": 1},
+    },
+    "seeds": [0],
+    "methods": ["scratch", "kd"],
+    "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
+}
+
+Outcomes = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A results directory, and tiny suites that are written and run beside it."""
+
+    root: Path
+    images: Path
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root / "results", protocol=PROTOCOL)
+
+    def write(self, **changes: Any) -> Path:
+        """The YAML of the tiny suite with other values; mappings are merged."""
+        tree = {key: {**value, **changes.pop(key, {})} if isinstance(value, dict) else value for key, value in TINY.items()}
+        tree["dataset"].setdefault("root", str(self.images))
+        file = self.root / "tiny.yaml"
+        file.write_text(yaml.safe_dump({**tree, **changes}))
+        return file
+
+    def suite(self, **changes: Any) -> Suite:
+        return load_suite(self.write(**changes))
+
+    def run(self, suite: Suite, **options: Any) -> bool:
+        return execute(suite, self.store, options=Options(**{"device": "cpu", **options}), progress=Silent())
+
+    def plan(self, suite: Suite) -> Plan:
+        return make_plan(suite, self.store)
+
+    def file(self, trial: TrialSpec, name: str = "record.json") -> Path:
+        return self.store.folder(trial.id) / name
+
+    def record(self, trial: TrialSpec) -> Record:
+        return Record.model_validate_json(self.file(trial).read_bytes())
+
+    def curves(self, trial: TrialSpec) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.file(trial, "curves.jsonl").read_text().splitlines()]
+
+    def outcomes(self, suite: Suite | None = None) -> Outcomes:
+        """By trial, its record and its curves without what was measured: all that must be the same, bit for bit."""
+        wanted = {trial.id for trial in (*suite.teachers, *suite.trials)} if suite else None
+        return {
+            file.parent.name: outcome(file)
+            for file in sorted(self.store.root.glob("trials/*/record.json"))
+            if wanted is None or file.parent.name in wanted
+        }
+
+
+def outcome(file: Path) -> list[str]:
+    """Of one `record.json` and its curves, as text, in which NaN equals itself."""
+    record = Record.model_validate_json(file.read_bytes()).model_dump(exclude=set(Record.MEASURED))
+    rows = [json.loads(line) for line in file.with_name("curves.jsonl").read_text().splitlines()]
+    return [json.dumps(record), *(json.dumps({k: v for k, v in row.items() if not k.endswith("_s")}) for row in rows)]
+
+
+def write_images(root: Path, *, seed: int = 0) -> Path:
+    """Grey 8x8 images of stripes at one of three places, in noise that makes them hard."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", TRAIN_IMAGES), ("test", TEST_IMAGES)):
+        for label in range(CLASSES):
+            folder = root / split / f"at{label}"
+            folder.mkdir(parents=True)
+            for i in range(count // CLASSES):
+                pixels = random.integers(0, 150, (8, 8))
+                pixels[:, 2 * label + 1] += 60
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images, train/ and test/."""
+    return write_images(tmp_path_factory.mktemp("images") / "stripes")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, images: Path) -> Lab:
+    """A lab with nothing in it."""
+    return Lab(tmp_path, images)
+
+
+@pytest.fixture
+def another(tmp_path: Path, images: Path) -> Lab:
+    """A second lab, to run in another way what must come out the same."""
+    (tmp_path / "another").mkdir()
+    return Lab(tmp_path / "another", images)
+
+
+MIXED: dict[str, Any] = {
+    "methods": ["scratch", "kd", {"fitnets": {"hint_epochs": 2}}, {"ft": {"paraphraser_epochs": 2}}, "at+kd"],
+    "recipe": {**TINY["recipe"], "epochs": 3, "schedule": {"milestones": [2]}},
+    "teacher": {"recipe": {"epochs": 2, "schedule": {"milestones": [1]}}},
+}
+"""Lanes with every kind of stage: none, one of the student's, one of the teacher's; and a composition."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A lab in which the suite `MIXED` ran from start to end. Read it, copy it, leave it as it is."""
+    lab = Lab(tmp_path_factory.mktemp("undisturbed"), images)
+    assert lab.run(lab.suite(**MIXED))
+    return lab
+
+
+@pytest.fixture
+def finished(lab: Lab, undisturbed: Lab) -> Lab:
+    """A lab of one's own in which `MIXED` is done."""
+    shutil.copytree(undisturbed.store.root, lab.store.root)
+    return lab
+
+
+@pytest.fixture
+def one_epoch_a_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Options with which a run stops after one epoch: a clock that ticks whenever it is read."""
+    ticks = itertools.count()
+    monkeypatch.setattr("kdbench.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    return {"stop_after_s": 1.5}
