@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kdbench.data import Dataset as Dataset
+    from kdbench.data import Source as Source
+    from kdbench.data import SourceParams as SourceParams
+    from kdbench.data import Split as Split
+    from kdbench.data import register_dataset as register_dataset
     from kdbench.errors import KdbenchError as KdbenchError
+    from kdbench.library import build_method as build_method
+    from kdbench.library import build_model as build_model
+    from kdbench.library import run_suite as run_suite
     from kdbench.losses import deepest_pairs as deepest_pairs
     from kdbench.losses import factor_convolutions as factor_convolutions
     from kdbench.losses import full_precision as full_precision
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from kdbench.losses import pool_to_smaller as pool_to_smaller
     from kdbench.losses import pooling_notes as pooling_notes
     from kdbench.method import Batch as Batch
+    from kdbench.method import Composition as Composition
     from kdbench.method import Losses as Losses
     from kdbench.method import Method as Method
     from kdbench.method import MethodParams as MethodParams
@@ -29,12 +38,23 @@ if TYPE_CHECKING:
     from kdbench.method import TeacherParts as TeacherParts
     from kdbench.method import UnitInterval as UnitInterval
     from kdbench.method import register as register
+    from kdbench.models import Network as Network
+    from kdbench.models import register_model as register_model
     from kdbench.outputs import Outputs as Outputs
     from kdbench.outputs import Shapes as Shapes
     from kdbench.recipe import SGD as SGD
+    from kdbench.results import load_results as load_results
 
 _HOMES = {
+    "Dataset": "data",
+    "Source": "data",
+    "SourceParams": "data",
+    "Split": "data",
+    "register_dataset": "data",
     "KdbenchError": "errors",
+    "build_method": "library",
+    "build_model": "library",
+    "run_suite": "library",
     "deepest_pairs": "losses",
     "factor_convolutions": "losses",
     "full_precision": "losses",
@@ -45,6 +65,7 @@ _HOMES = {
     "pool_to_smaller": "losses",
     "pooling_notes": "losses",
     "Batch": "method",
+    "Composition": "method",
     "Losses": "method",
     "Method": "method",
     "MethodParams": "method",
@@ -54,9 +75,12 @@ _HOMES = {
     "TeacherParts": "method",
     "UnitInterval": "method",
     "register": "method",
+    "Network": "models",
+    "register_model": "models",
     "Outputs": "outputs",
     "Shapes": "outputs",
     "SGD": "recipe",
+    "load_results": "results",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kdbench.data import DATASETS
 from kdbench.method import METHODS
-from kdbench.models import MODELS
+from kdbench.models import MODELS, build_model
 from kdbench.models.measure import macs, parameters
 from kdbench.plan import Plan, Planned
 from kdbench.suite import load_suite, suite_names
@@ -17,7 +17,10 @@ Value = dict[str, Any]
 
 
 def listing(what: str) -> list[Value]:
-    """Entries of `methods`, `models`, `datasets` or `suites`, each with `name` and `about`."""
+    """Entries of `methods`, `models`, `datasets` or `suites`, each with `name` and `about`.
+
+    A model has `params` and `macs` too, for 3x32x32 images and 10 classes; a suite has `trials` and `teachers`, their numbers.
+    """
     return {"methods": _methods, "models": _models, "datasets": _datasets, "suites": _suites}[what]()
 
 
@@ -31,7 +34,7 @@ def _models() -> list[Value]:
     entries = []
     for name in MODELS.names():
         with torch.device("meta"):
-            network = MODELS.get(name)(num_classes=10, in_channels=3)
+            network = build_model(name)
         count, work = parameters(network), macs(network, (3, 32, 32))
         about = f"{count:>10,} parameters, {work / 1e6:8.2f} M multiply-accumulates (3x32x32, 10 classes)"
         entries.append({"name": name, "about": about, "params": count, "macs": work})
@@ -39,7 +42,7 @@ def _models() -> list[Value]:
 
 
 def _datasets() -> list[Value]:
-    return [{"name": name, "about": (inspect.getdoc(DATASETS.get(name)) or "").split("\n")[0]} for name in DATASETS.names()]
+    return [{"name": name, "about": _docstring(DATASETS.get(name)).split("\n")[0]} for name in DATASETS.names()]
 
 
 def _suites() -> list[Value]:
@@ -50,6 +53,11 @@ def _suites() -> list[Value]:
     return entries
 
 
+def _docstring(value: object) -> str:
+    """Its own; `inspect.getdoc` would take that of the base class where there is none."""
+    return inspect.cleandoc(value.__doc__ or "")
+
+
 def describe_method(name: str) -> Value:
     """A method's `name`, `formula`, `paper`, `code`, `deviations`, `text`, `reads`, `file` and `params` with defaults.
 
@@ -57,7 +65,7 @@ def describe_method(name: str) -> Value:
         KdbenchError: nothing of that name.
     """
     entry = METHODS.entry(name)
-    paragraphs = (inspect.getdoc(entry.value) or "").split("\n\n")
+    paragraphs = _docstring(entry.value).split("\n\n")
     labelled = {}
     for line in "\n".join(paragraphs[1:]).split("\n"):
         for label in ("Paper", "Code", "Deviations"):
@@ -96,7 +104,10 @@ def method_as_text(described: Value) -> str:
 
 
 def plan_as_json(plan: Plan) -> Value:
-    """Every trial with its status."""
+    """`suite`, `teachers` and `students`.
+
+    A trial has `trial`, `status`, `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`.
+    """
     return {
         "suite": plan.suite.name,
         "teachers": [_planned_as_json(planned) for planned in plan.teachers],
@@ -106,13 +117,13 @@ def plan_as_json(plan: Plan) -> Value:
 
 def _planned_as_json(planned: Planned) -> Value:
     spec = planned.spec
-    teacher = spec.teacher.student if spec.teacher else None
     return {
         "trial": spec.id,
         "status": planned.status.value,
-        "teacher": teacher,
+        "teacher": spec.teacher.student if spec.teacher else None,
         "student": spec.student,
         "method": spec.method,
+        "params": {part.name: part.params for part in spec.methods},
         "seed": spec.seed,
         "epochs": spec.recipe.epochs,
     }
@@ -124,14 +135,30 @@ def plan_as_text(plan: Plan) -> str:
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     for planned in plan.teachers:
         lines.append(f"  teacher {planned.spec.student} (seed {planned.spec.seed}): {planned.status.value}")
-    rows: dict[tuple[str, str], list[Planned]] = {}
-    for planned in plan.students:
-        pair = f"{planned.spec.teacher.student} -> {planned.spec.student}" if planned.spec.teacher else planned.spec.student
-        rows.setdefault((pair, planned.spec.method), []).append(planned)
-    for (pair, method), trials in rows.items():
-        lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
+    for pair, methods in _rows(plan.students).items():
+        for method, trials in methods.items():
+            lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
     lines.append(f"{len(plan.students)} trials: {_counts(plan, plan.students)}")
     return "\n".join(lines)
+
+
+def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
+    """By pair and by method; a method that a pair has in several settings is named with what differs, as `ft (k=2.0)`."""
+    settings: dict[str, dict[str, dict[tuple[str, ...], list[Planned]]]] = {}
+    for planned in students:
+        spec = planned.spec
+        pair = f"{spec.teacher.student} -> {spec.student}" if spec.teacher else spec.student
+        setting = tuple(f"{key}={value}" for part in spec.methods for key, value in part.params.items())
+        settings.setdefault(pair, {}).setdefault(spec.method, {}).setdefault(setting, []).append(planned)
+    rows: dict[str, dict[str, list[Planned]]] = {}
+    for pair, methods in settings.items():
+        rows[pair] = {}
+        for method, found in methods.items():
+            shared = set.intersection(*map(set, found))
+            for setting, trials in found.items():
+                differing = ", ".join(value for value in setting if value not in shared)
+                rows[pair][f"{method} ({differing})" if differing else method] = trials
+    return rows
 
 
 def _counts(plan: Plan, trials: Sequence[Planned]) -> str:

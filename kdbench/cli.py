@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -34,21 +36,34 @@ SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped s
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where trials are kept.")]
 MethodsOption = Annotated[str, typer.Option("--methods", metavar="NAMES", help="Only these, such as ft,kd.")]
 SeedsOption = Annotated[str, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2.")]
-PluginOption = Annotated[list[Path], typer.Option("--plugin", metavar="PATH", help="A method's file, or a folder of them.")]
+PluginOption = Annotated[
+    list[Path], typer.Option("--plugin", metavar="PATH", help="A file with methods, models or data sets of your own, or a folder.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class _Interrupted(BaseException):
+    """A signal asked this process to stop; no handler of exceptions in between takes it for something else."""
+
+
 def main() -> None:
-    """The entry point: a user's mistake is one line on standard error and exit status 2."""
+    """The entry point: a user's mistake is one line on standard error and exit status 2, and Ctrl-C or SIGTERM 3."""
     logging.basicConfig(format="kdbench: %(message)s")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
     except KdbenchError as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(BAD_USAGE)
-    except KeyboardInterrupt:
+    except _Interrupted:
         print("stopped; the same command goes on from the last whole epoch.", file=sys.stderr)
         sys.exit(STOPPED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise _Interrupted
 
 
 @app.callback(invoke_without_command=True)
@@ -76,7 +91,7 @@ def run(
     limit = seconds(stop_after) if stop_after else None
     from kdbench import present
     from kdbench.plan import Rerun, Status, make_plan
-    from kdbench.progress import for_stream
+    from kdbench.progress import for_stream, told
     from kdbench.run import Options, execute
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
@@ -89,12 +104,12 @@ def run(
     planned = make_plan(loaded, store)
     if any(trial.status is Status.DONE for trial in planned.students):
         present.show(present.of_plan(planned, store))
-    failed = [trial for trial in (*planned.teachers, *planned.students) if trial.status is Status.FAILED]
     if not finished:
-        print("stopped before the end; the same command goes on.")
+        print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)
-    if failed:
-        print(f"{len(failed)} failed: see the reasons above; `--rerun failed` tries them again.")
+    if failed := [trial.record for trial in (*planned.teachers, *planned.students) if trial.record and trial.record.reason]:
+        print("\n".join(map(told, failed)))
+        print(f"{len(failed)} failed; `--rerun failed` tries again.")
         raise typer.Exit(TRIAL_FAILED)
 
 
@@ -129,15 +144,15 @@ def report(
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; RESULTS/reports/SUITE unless given.")] = None,
     plugin: PluginOption = [],  # noqa: B006
 ) -> None:
-    """Print the tables of what is recorded, and write them and the plots."""
+    """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
+    from kdbench.plan import make_plan
+    from kdbench.suite import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
-    if (Path(suite) / "trials").is_dir():
+    if Path(suite).is_dir() and suite not in suite_names():
         comparison = present.of_directory(Path(suite))
     else:
-        from kdbench.plan import make_plan
-
         loaded, store = _open(suite, results, methods, seeds, plugin)
         comparison = present.of_plan(make_plan(loaded, store), store)
     present.show(comparison, directory=output, formats=chosen)
@@ -151,8 +166,9 @@ def list_(
 ) -> None:
     """List what there is, one line each."""
     from kdbench import catalogue
+    from kdbench.plugins import load_plugins
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     entries = catalogue.listing(what)
     if as_json:
         _print_json(entries)
@@ -171,8 +187,9 @@ def show(
 ) -> None:
     """Show a method's formula, paper and parameters with their defaults."""
     from kdbench import catalogue
+    from kdbench.plugins import load_plugins
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     described = catalogue.describe_method(name)
     if as_json:
         _print_json(described)
@@ -180,21 +197,13 @@ def show(
         print(catalogue.method_as_text(described))
 
 
-def _load_plugins(paths: Sequence[Path]) -> None:
-    from kdbench.plugins import load_path, load_shipped
-
-    for problem in load_shipped():
-        logging.getLogger("kdbench").warning("%s The other methods are usable.", problem)
-    for path in paths:
-        load_path(path)
-
-
 def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence[Path]) -> tuple[Suite, Store]:
+    from kdbench.plugins import load_plugins
     from kdbench.store import Store
     from kdbench.suite import load_suite
     from kdbench.trial import PROTOCOL
 
-    _load_plugins(plugins)
+    load_plugins(plugins)
     names = [name.strip() for name in methods.split(",")] if methods else []
     try:
         numbers = [int(seed) for seed in seeds.split(",")] if seeds else []

@@ -1,14 +1,29 @@
-"""Where methods come from: the folder that ships with kdbench, installed packages, and a user's own files."""
+"""Where methods, models and data sets come from: the folder that ships with kdbench, installed packages, a user's own files."""
 
 import importlib.util
+import logging
 import sys
 import traceback
+from abc import ABCMeta
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
+from kdbench.data import DATASETS, Source
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method import METHODS, Method
+from kdbench.models import MODELS
+from kdbench.registry import Registry
+
+GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
+"""Entry points of other packages: each names a module, or a class or function in one, whose import registers something."""
+
+_REGISTRIES = (METHODS, MODELS, DATASETS)
+
+log = logging.getLogger("kdbench")
 
 
 def shipped(folder: str) -> Path:
@@ -18,66 +33,128 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else package.parent / folder
 
 
+def load_plugins(paths: Iterable[str | Path] = ()) -> None:
+    """Import all that ships and is installed, warn of what of it cannot be used, and import a user's own files.
+
+    Raises:
+        KdbenchError: one of `paths` does not exist or fails to import; the message names the file and the line.
+    """
+    for problem in load_shipped():
+        log.warning("%s The others are usable.", problem)
+    for path in paths:
+        load_path(Path(path))
+
+
 @cache
 def load_shipped() -> tuple[str, ...]:
     """Import every shipped method and every installed plugin once.
 
     Returns:
-        One message for each file that could not be imported; the other methods are usable all the same.
+        One message for each that could not be imported; the others are usable all the same.
     """
     problems = []
-    for file in sorted(shipped("methods").glob("*.py")):
+    for file in _files(shipped("methods")):
         try:
             _load_file(file)
         except KdbenchError as problem:
             problems.append(str(problem))
-    for point in entry_points(group="kdbench.methods"):
+    for point in (point for group in GROUPS for point in entry_points(group=group)):
         try:
-            point.load()
-        except Exception as problem:  # whatever another package raises must not take ours down
-            problems.append(f"plugin '{point.name}' ({point.value}): {type(problem).__name__}: {problem}")
+            with _whole_or_not_at_all():
+                point.load()
+        except KdbenchError as problem:
+            problems.append(f"plugin '{point.name}' of {point.dist.name if point.dist else point.module}: {problem}")
     return tuple(problems)
 
 
 def load_path(path: Path) -> None:
-    """Import a user's method file, or every file of a folder.
+    """Import a user's Python file, or every file of a folder whose name does not begin with an underscore.
 
     Raises:
-        KdbenchError: nothing there, or a file that fails to import; the message names the file and the line.
+        KdbenchError: nothing there, or a file that fails to import or registers nothing; the message names the file and the line.
     """
     if not path.exists():
         raise KdbenchError(f"no plugin at {path}. Give a Python file or a folder of them.")
     load_shipped()
-    for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-        _load_file(file.resolve())
+    files = _files(path) if path.is_dir() else [path]
+    if not files:
+        raise KdbenchError(f"{path} holds no Python file. Give a Python file or a folder of them.")
+    for file in files:
+        _load_file(file)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.py") if not file.name.startswith("_"))
 
 
 def _load_file(file: Path) -> None:
-    name = f"kdbench_plugin_{file.stem}_{abs(hash(file)):x}"
-    if any(
-        getattr(module, "__file__", None) == str(file) for key, module in sys.modules.items() if key.startswith("kdbench_plugin_")
-    ):
+    name = f"kdbench_plugin_{file.stem}_{abs(hash(file.resolve())):x}"
+    if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise KdbenchError(f"{file} is not a Python file.")
+        raise KdbenchError(f"{file} is not a Python file. Give a file whose name ends with .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic resolves annotations through it
     try:
-        spec.loader.exec_module(module)
+        with _whole_or_not_at_all(file):
+            spec.loader.exec_module(module)
     except KdbenchError:
-        _forget(name, file)
+        del sys.modules[name]
         raise
-    except SyntaxError as problem:
-        _forget(name, file)
-        raise KdbenchError(f"{problem.filename}:{problem.lineno}: {problem.msg}. Mend the file or take it out.") from problem
-    except Exception as problem:
-        _forget(name, file)
-        frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(file)]
-        line = frames[-1].lineno if frames else 1
-        raise KdbenchError(f"{file}:{line}: {type(problem).__name__}: {problem}. Mend the file or take it out.") from problem
 
 
-def _forget(name: str, file: Path) -> None:
-    del sys.modules[name]
-    METHODS.discard(str(file))
+@contextmanager
+def _whole_or_not_at_all(file: Path | None = None) -> Iterator[None]:
+    """What the block registers counts only if the block comes to its end and all of it can be used.
+
+    Args:
+        file: the one that is imported, which must register something; None for a package, which may be imported already.
+
+    Raises:
+        KdbenchError: otherwise; the message names the file and the line.
+    """
+    restore = [registry.snapshot() for registry in _REGISTRIES]
+    known = [len(registry) for registry in _REGISTRIES]
+    try:
+        yield
+        if file and known == [len(registry) for registry in _REGISTRIES]:
+            raise KdbenchError(f"{file} registers nothing. Put `@kdbench.register(NAME)` above its method, or take it out.")
+        for registry, base in ((METHODS, Method), (DATASETS, Source)):
+            _refuse_unfinished(registry, base)
+    except (Exception, SystemExit) as problem:  # whatever a plugin raises must not take the others down
+        for undo in restore:
+            undo()
+        if isinstance(problem, KdbenchError):
+            raise
+        told = problem.msg if isinstance(problem, SyntaxError) else problem
+        raise KdbenchError(f"{_place(problem, file)}{type(problem).__name__}: {told}. Mend it or take it out.") from problem
+
+
+def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:
+    for entry in registry.entries():
+        place = f"{entry.file}:{entry.line}: {registry.kind} '{entry.name}'"
+        if not (isinstance(entry.value, ABCMeta) and issubclass(entry.value, base)):
+            raise KdbenchError(f"{place} is no class that derives from kdbench.{base.__name__}. Derive it from that.")
+        if missing := sorted(entry.value.__abstractmethods__):
+            raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define what kdbench.{base.__name__} leaves open.")
+
+
+def _place(problem: BaseException, file: Path | None) -> str:
+    """Where in a plugin a problem arose, such as `mine.py:3: `; empty where no line of it was reached."""
+    own = str(file.absolute()) if file else None
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(problem.__traceback__)]
+    if isinstance(problem, SyntaxError):
+        places = [(problem.filename or "", problem.lineno)]
+    elif own:
+        places = [place for place in places if place[0] == own]
+    else:
+        places = [place for place in places if not (place[0] == __file__ or _is_machinery(place[0]))]
+    if not places:
+        return ""
+    name, line = places[-1]
+    return f"{file if name == own else name}:{line}: "
+
+
+def _is_machinery(file: str) -> bool:
+    return file.startswith("<frozen importlib") or Path(importlib.util.__file__).parent in Path(file).parents

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import rich
 
+from kdbench.errors import KdbenchError
 from kdbench.plan import Plan
 from kdbench.report import FORMATS, terminal_tables, write_report
-from kdbench.results import frame, load_curves, load_results, row_without_record
+from kdbench.results import frame, load_curves, load_results, row, row_without_record
 from kdbench.store import Store
+from kdbench.trial import PROTOCOL
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class Comparison:
 
 def of_plan(plan: Plan, store: Store) -> Comparison:
     """The trials of a suite, those that are not done among them."""
-    results = frame([planned.record for planned in plan.students if planned.record])
-    missing = [row_without_record(planned.spec, plan.suite.name) for planned in plan.students if not planned.record]
-    results = pd.concat([results, pd.DataFrame(missing, columns=results.columns)]) if missing else results
+    results = frame(
+        row(planned.record) if planned.record else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
+        for planned in plan.students
+    )
     return Comparison(
         title=plan.suite.title,
-        results=results.reset_index(drop=True),
+        results=results,
         curves=load_curves(store.root, results["trial"]),
         pairs=plan.suite.pairs,
         methods=plan.suite.methods,
@@ -46,12 +49,13 @@ def of_directory(root: Path) -> Comparison:
     """All records of a results directory; teachers without students of their own are left out.
 
     Raises:
-        KdbenchError: there are none.
+        KdbenchError: there are none, or they are of another protocol.
     """
+    Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
     results = load_results(root)
     taught = results[results["teacher"].notna()]
     return Comparison(
-        title=f"All trials under {root.name}",
+        title=f"All trials under {root}",
         results=results[results["teacher"].notna() | results["student"].isin(taught["student"])].reset_index(drop=True),
         curves=load_curves(root, results["trial"]),
         pairs=list(dict.fromkeys(zip(taught["teacher"], taught["student"], strict=True))),
@@ -64,17 +68,24 @@ def show(comparison: Comparison, *, directory: Path | None = None, formats: Sequ
     """Print the tables, write the report, and say where its files are.
 
     Raises:
-        KdbenchError: trials that are not comparable, or an unknown format.
+        KdbenchError: no trial is done, they are not comparable, an unknown format, or a directory that cannot be written.
     """
-    files = write_report(
-        comparison.results,
-        comparison.curves,
-        title=comparison.title,
-        directory=directory or comparison.directory,
-        formats=formats or FORMATS,
-        pairs=comparison.pairs,
-        methods=comparison.methods,
-    )
+    if not (comparison.results["status"] == "done").any():
+        counts = ", ".join(f"{n} {status}" for status, n in comparison.results["status"].value_counts().items())
+        raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
+    directory = directory or comparison.directory
+    try:
+        files = write_report(
+            comparison.results,
+            comparison.curves,
+            title=comparison.title,
+            directory=directory,
+            formats=formats or FORMATS,
+            pairs=comparison.pairs,
+            methods=comparison.methods,
+        )
+    except OSError as problem:
+        raise KdbenchError(f"the report cannot be written to {directory} ({problem.strerror}). Choose --output.") from None
     rich.print(terminal_tables(comparison.results, pairs=comparison.pairs, title=comparison.title, methods=comparison.methods))
     for file in files:
         print(file)

@@ -47,11 +47,7 @@ class Progress(ABC):
 
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
-        who = f"{record.teacher} -> {record.student}" if record.teacher else record.student
-        if record.status == "failed":
-            self.say(f"FAILED {record.method}, {who}, seed {record.seed}: {record.reason}")
-        else:
-            self.say(f"done {record.method}, {who}, seed {record.seed}: test error {record.test_error_pct:.2f} %")
+        self.say(told(record))
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -106,6 +102,9 @@ class Bars(Progress):
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs, {task.fields[left]} left")
         )
         self._task = self._bars.add_task("starting", total=None, left="?")
+
+    def begin(self, total: int) -> None:
+        super().begin(total)
         self._bars.start()
 
     def say(self, text: str) -> None:
@@ -118,6 +117,14 @@ class Bars(Progress):
 
     def end(self) -> None:
         self._bars.stop()
+
+
+def told(record: Record) -> str:
+    """One line on how a trial ended."""
+    pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
+    if record.status == "failed":
+        return f"FAILED {record.method}, {pair}, seed {record.seed}: {record.reason}"
+    return f"done {record.method}, {pair}, seed {record.seed}: test error {record.test_error_pct:.2f} %"
 
 
 def clock(seconds: float | None) -> str:

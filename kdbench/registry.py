@@ -10,6 +10,9 @@ from kdbench.errors import KdbenchError, nearest
 
 T = TypeVar("T")
 
+INTERFACE = 1
+"""Of methods, models and data sets alike: raised when what was written for the one before would no longer work."""
+
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
@@ -30,16 +33,30 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry[T]] = {}
         self._families: dict[str, Callable[[re.Match[str]], T]] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str, *, interface: int = 1) -> Callable[[T], T]:
         """Decorator that adds the class or function under `name`.
 
+        Args:
+            name: what suites call it.
+            interface: the `INTERFACE` of the kdbench it is written for. The default stays 1 when `INTERFACE` is raised, so that
+                what was written before is found out.
+
         Raises:
-            KdbenchError: the name is taken; the message names both files.
+            KdbenchError: the name is taken or no name, or it is written for another interface; the message names file and line.
         """
 
         def add(value: T) -> T:
             caller = sys._getframe(1)
             file, line = caller.f_code.co_filename, caller.f_lineno
+            if not re.fullmatch(r"\w[\w-]*", name):
+                raise KdbenchError(
+                    f"{file}:{line}: '{name}' cannot be a {self.kind}'s name. Make it of letters, digits, underscores and hyphens."
+                )
+            if interface != INTERFACE:
+                raise KdbenchError(
+                    f"{file}:{line}: the {self.kind} '{name}' is written for interface {interface} of kdbench, and this one has "
+                    f"interface {INTERFACE}. Install a version of either that fits the other."
+                )
             taken = self._entries.get(name)
             if taken:
                 raise KdbenchError(
@@ -53,6 +70,9 @@ class Registry(Generic[T]):
     def register_family(self, pattern: str, make: Callable[[re.Match[str]], T]) -> None:
         """Add every name that `pattern` matches in full, such as `wrn_(\\d+)_(\\d+)`; `make` gets the match."""
         self._families[pattern] = make
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._families)
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries or any(re.fullmatch(pattern, name) for pattern in self._families)
@@ -83,6 +103,15 @@ class Registry(Generic[T]):
                     return make(match)
         return self.entry(name).value
 
-    def discard(self, file: str) -> None:
-        """Forget what `file` registered, as when its import failed half-way."""
-        self._entries = {name: entry for name, entry in self._entries.items() if entry.file != file}
+    def entries(self) -> list[Entry[T]]:
+        """What is registered, in the order in which it was; families are not listed."""
+        return list(self._entries.values())
+
+    def snapshot(self) -> Callable[[], None]:
+        """A function that forgets whatever is registered from now on."""
+        entries, families = dict(self._entries), dict(self._families)
+
+        def restore() -> None:
+            self._entries, self._families = entries, families
+
+        return restore

@@ -34,16 +34,19 @@ def load_results(path: str | Path) -> pd.DataFrame:
         KdbenchError: no such directory, or no trials in it.
     """
     root = Path(path)
-    files = sorted(root.glob("trials/*/record.json"))
-    if not files:
-        raise KdbenchError(f"no records under {root.resolve()}. Give the directory that `kdbench run --results` wrote to.")
-    records = []
-    for file in files:
+    records: dict[str, Record] = {}
+    for file in sorted(root.glob("trials/*/record.json")):
         try:
-            records.append(Record.model_validate_json(file.read_bytes()))
+            record = Record.model_validate_json(file.read_bytes())
         except ValidationError as problem:
             log.warning("%s is left out: it is not a whole record (%d mistakes).", file, problem.error_count())
-    return frame(records)
+            continue
+        if record.trial in records:
+            log.warning("%s is left out: it is a second record of %s.", file, record.trial)
+        records.setdefault(record.trial, record)
+    if not records:
+        raise KdbenchError(f"no records under {root}. Give the directory that `kdbench run --results` wrote to.")
+    return frame(map(row, records.values()))
 
 
 def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
@@ -61,17 +64,29 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record; the columns of `load_results`."""
-    return pd.DataFrame([_row(record) for record in records], columns=[*_COLUMNS])
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows with the columns of `load_results`; numbers that a trial lacks are missing values, not objects."""
+    return pd.DataFrame(list(rows), columns=[*_COLUMNS]).astype(_NUMBERS)
 
 
-def row_without_record(trial: TrialSpec, suite: str) -> dict[str, Any]:
-    """What is known of a trial that is yet to be run; its status is `missing`."""
+def row(record: Record) -> dict[str, Any]:
+    """A record as a row of `load_results`."""
+    ran_on = record.environment
+    return {
+        **record.model_dump(exclude={"spec", "environment"}),
+        "method_params": _params_as_json(record.spec["methods"]),
+        "environment": f"{ran_on.device}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
+        "device": ran_on.device,
+        "kdbench_version": ran_on.kdbench,
+    }
+
+
+def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str, Any]:
+    """What is known of a trial that has no record yet."""
     return {
         "trial": trial.id,
         "suite": suite,
-        "status": "missing",
+        "status": str(status),
         "protocol": trial.protocol,
         "dataset": trial.dataset.label,
         "recipe": trial.recipe.summary,
@@ -89,16 +104,6 @@ def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps({part["name"]: part["params"] for part in methods}, sort_keys=True)
 
 
-def _row(record: Record) -> dict[str, Any]:
-    row = record.model_dump(exclude={"spec", "environment"})
-    ran_on = record.environment
-    row["method_params"] = json.dumps({part["name"]: part["params"] for part in record.spec["methods"]}, sort_keys=True)
-    row["environment"] = f"{ran_on.device}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}"
-    row["device"] = ran_on.device
-    row["kdbench_version"] = ran_on.kdbench
-    return row
-
-
 _COLUMNS = (
     *(name for name in Record.model_fields if name not in ("spec", "environment")),
     "method_params",
@@ -106,3 +111,10 @@ _COLUMNS = (
     "device",
     "kdbench_version",
 )
+
+_NUMBERS = {
+    name: "Int64" if field.annotation == int | None else "float64"
+    for name, field in Record.model_fields.items()
+    if field.annotation in (int | None, float | None)
+}
+"""Columns of numbers that a trial may lack, and their types."""

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,6 +118,8 @@ class _Run:
     lanes: int
     progress: Progress
     stop: Callable[[], bool]
+    loaded: dict[tuple[str, str], _Teacher] = field(default_factory=dict)
+    """The teacher of the last cohort, by its trial and the precision: the next seed has the same one."""
 
     def run(self, plan: Plan, todo: Sequence[Planned]) -> bool:
         needed = {planned.spec.teacher.id for planned in todo if planned.spec.teacher}
@@ -155,6 +157,13 @@ class _Run:
         return True
 
     def _teacher(self, spec: TrialSpec, *, precision: str) -> _Teacher | None:
+        if (spec.id, precision) not in self.loaded:
+            self.loaded.clear()
+            if teacher := self._load_teacher(spec, precision=precision):
+                self.loaded[spec.id, precision] = teacher
+        return self.loaded.get((spec.id, precision))
+
+    def _load_teacher(self, spec: TrialSpec, *, precision: str) -> _Teacher | None:
         record = self.store.record(spec.id)
         weights = self._weights(spec.id, record) if record and record.status == "done" else None
         if record is None or weights is None:

@@ -70,7 +70,7 @@ class Store:
         file = self.folder(trial) / "record.json"
         try:
             record = Record.model_validate_json(file.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValidationError as problem:
             self._refuse_foreign(file)

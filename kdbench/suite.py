@@ -5,22 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import BeforeValidator, Field
 
-from kdbench.data import DATASETS, Source
+from kdbench.data import DATASETS, Source, SourceParams
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import shipped
 from kdbench.recipe import Recipe, Spec
-from kdbench.trial import DatasetSpec, TrialSpec, resolve_methods
+from kdbench.registry import Registry
+from kdbench.trial import DatasetSpec, MethodSpec, TrialSpec, resolve_methods
+from kdbench.validation import validated
 
-S = TypeVar("S", bound=BaseModel)
 Tree = dict[str, Any]
-Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+
+
+def _short_for(key: str) -> BeforeValidator:
+    """`kd` is short for `{key: kd}`."""
+
+    def write_out(given: object) -> object:
+        if not isinstance(given, str | dict):
+            raise ValueError("give a name, or a mapping of keys to values")
+        return {key: given} if isinstance(given, str) else given
+
+    return BeforeValidator(write_out)
+
+
+def _method_entry(given: object) -> object:
+    """`ft` and `ft:` with nothing after it are short for `{ft: {}}`."""
+    if isinstance(given, str):
+        return {given: {}}
+    if not isinstance(given, dict) or len(given) != 1:
+        raise ValueError("give a name, or one name with its parameters: `- ft: {k: 2}`")
+    return given
+
+
+Parameters = Annotated[Tree, BeforeValidator(lambda given: {} if given is None else given)]
+MethodEntry = Annotated[dict[str, Parameters], BeforeValidator(_method_entry)]
 
 
 class PairSpec(Spec):
@@ -33,14 +58,14 @@ class PairSpec(Spec):
     teacher: str
     student: str
     recipe: Tree = {}
-    methods: dict[str, Tree] = {}
+    methods: dict[str, Parameters] = {}
     without: tuple[str, ...] = ()
 
 
 class TeacherSpec(Spec):
     """How the suite's teachers are trained: their seed, and fields of the recipe that differ from the students'."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     recipe: Tree = {}
 
 
@@ -48,11 +73,11 @@ class SuiteFile(Spec):
     """What a suite's YAML may hold."""
 
     title: str
-    dataset: str | Tree
-    recipe: str | Tree
+    dataset: Annotated[Tree, _short_for("name")]
+    recipe: Annotated[Tree, _short_for("base")]
     teacher: TeacherSpec = TeacherSpec()
-    seeds: Seeds
-    methods: tuple[str | dict[str, Tree], ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
     pairs: tuple[PairSpec, ...] = Field(min_length=1)
     keep_students: bool = False
 
@@ -76,7 +101,7 @@ class Suite:
     pairs: tuple[tuple[str, str], ...]
     methods: tuple[str, ...]
     trials: tuple[TrialSpec, ...]
-    source: tuple[type[Source], Any]
+    source: tuple[type[Source], SourceParams]
     keep_students: bool
 
     @property
@@ -109,49 +134,76 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
         KdbenchError: no such suite, or a mistake in it; the message names the file and the place in it.
     """
     file = _find(str(name))
-    spec = _validate(SuiteFile, _read(file), file, "")
-    return _Resolver(file.stem, file, spec, methods=tuple(methods), seeds=tuple(seeds)).suite()
+    spec = validated(SuiteFile, _read(file), source=file)
+    return _Resolver(file, spec, wanted=tuple(dict.fromkeys(methods)), seeds=tuple(seeds)).suite()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One of a suite's methods: its parameters by part, and where it stands."""
+
+    name: str
+    params: dict[str, Tree]
+    place: str
+
+    @property
+    def parts(self) -> list[str]:
+        return self.name.split("+")
 
 
 class _Resolver:
-    """Turns one parsed file into trials; every error it raises names the place in the file."""
+    """Turns one parsed file into trials; every error it raises begins with the place of the mistake."""
 
-    def __init__(self, name: str, file: Path, spec: SuiteFile, *, methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        self.name = name
+    def __init__(self, file: Path, spec: SuiteFile, *, wanted: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.file = file
         self.spec = spec
-        self.entries = self._select(methods)
-        self.seeds = seeds or spec.seeds
-        if len(set(self.seeds)) < len(self.seeds):
-            raise KdbenchError(f"{file}, seeds: a seed is named twice. Name each once.")
+        self.wanted = wanted
+        self.listed = self._listed()
+        self.seeds = self._seeds(seeds)
+        self.recipe_tree = self._recipe_tree()
 
     def suite(self) -> Suite:
         source, params = self._dataset()
-        dataset = DatasetSpec(name=_name(self.spec.dataset), params=params.model_dump(mode="json"))
+        dataset = DatasetSpec(name=self.spec.dataset["name"], params=params.model_dump(mode="json"))
+        self._recipe({}, "recipe")
+        pairs: dict[tuple[str, str], None] = {}
         trials: dict[str, TrialSpec] = {}
         for i, pair in enumerate(self.spec.pairs):
+            if pair in self.spec.pairs[:i]:
+                raise self._error(f"pairs[{i}]", "this pair stands there already. Take it out.")
             for trial in self._pair(pair, f"pairs[{i}]", dataset):
                 trials[trial.id] = trial
+                pairs[pair.teacher, pair.student] = None
+        if not trials:
+            raise self._error("pairs", f"`without` leaves no pair for {' and '.join(self.wanted)}. Ask for other methods.")
         return Suite(
-            name=self.name,
+            name=self.file.stem,
             title=self.spec.title,
-            pairs=tuple(dict.fromkeys((pair.teacher, pair.student) for pair in self.spec.pairs)),
-            methods=tuple(dict.fromkeys(name for name, _, _ in self.entries)),
+            pairs=tuple(pairs),
+            methods=tuple(dict.fromkeys(entry.name for entry in self.chosen)),
             trials=tuple(trials.values()),
             source=(source, params),
             keep_students=self.spec.keep_students,
         )
 
+    @property
+    def chosen(self) -> list[_Entry]:
+        """The methods that were asked for, all of the file's unless any were."""
+        return [entry for entry in self.listed if not self.wanted or entry.name in self.wanted]
+
     def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> Iterator[TrialSpec]:
         for role in ("teacher", "student"):
             self._known(MODELS, getattr(pair, role), f"{where}.{role}")
-        names = {part for name, _, _ in self.entries for part in name.split("+")}
+        names = {entry.name for entry in self.listed}
+        parts = {part for entry in self.listed for part in entry.parts}
         for key in pair.methods:
-            if key not in names:
-                raise self._error(f"{where}.methods.{key}", f"'{key}' is not among the suite's methods.{nearest(key, names)}")
+            if key not in parts:
+                raise self._error(f"{where}.methods.{key}", f"'{key}' is not among the suite's methods.{nearest(key, parts)}")
         for j, key in enumerate(pair.without):
-            if key not in (listed := [name for name, _, _ in self.entries]):
-                raise self._error(f"{where}.without[{j}]", f"'{key}' is not among the suite's methods.{nearest(key, listed)}")
+            if key not in names:
+                raise self._error(f"{where}.without[{j}]", f"'{key}' is not among the suite's methods.{nearest(key, names)}")
+        if names <= set(pair.without):
+            raise self._error(f"{where}.without", "no method is left for this pair. Take the pair out.")
         recipe = self._recipe(pair.recipe, f"{where}.recipe")
         teacher = TrialSpec(
             dataset=dataset,
@@ -160,13 +212,15 @@ class _Resolver:
             methods=resolve_methods("scratch", {}),
             seed=self.spec.teacher.seed,
         )
-        for name, params, place in self.entries:
-            if name in pair.without:
+        places: dict[str, str] = {}
+        for entry in self.chosen:
+            if entry.name in pair.without:
                 continue
-            parts = name.split("+")
-            merged = {part: {**params.get(part, {}), **pair.methods.get(part, {})} for part in parts}
-            methods = self._parts(name, merged, place)
-            reads = any(METHODS.get(part).reads for part in parts)
+            methods = self._methods(entry, pair, where)
+            if place := places.get(str(methods)):
+                raise self._error(entry.place, f"for {where} this is the same as {place}. Take one of them out.")
+            places[str(methods)] = entry.place
+            reads = any(METHODS.get(part).reads for part in entry.parts)
             for seed in self.seeds:
                 yield TrialSpec(
                     dataset=dataset,
@@ -177,76 +231,77 @@ class _Resolver:
                     teacher=teacher if reads else None,
                 )
 
-    def _select(self, wanted: tuple[str, ...]) -> list[tuple[str, dict[str, Tree], str]]:
-        """(name, parameters by part, place in the file) of each method."""
-        entries: list[tuple[str, dict[str, Tree], str]] = []
-        given: dict[str, Tree]
-        for i, entry in enumerate(self.spec.methods):
-            where = f"methods[{i}]"
-            if isinstance(entry, str):
-                name, given = entry, {}
-            elif len(entry) == 1:
-                name, given = next(iter(entry.items()))
-            else:
-                raise self._error(where, "give a name, or one name with its parameters: `- ft: {k: 2}`.")
-            parts = name.split("+")
-            for part in parts:
-                self._known(METHODS, part, where)
-            params = given if len(parts) > 1 else {name: given}
-            for key, value in params.items():
-                if key not in parts or not isinstance(value, dict):
-                    raise self._error(
-                        f"{where}.{key}", f"parameters of '{name}' stand under the name of their part: `{parts[0]}: {{...}}`."
-                    )
-            entries.append((name, params, where))
-        for name in wanted:
-            for part in name.split("+"):
-                self._known(METHODS, part, "--methods")
-        added: list[tuple[str, dict[str, Tree], str]] = [
-            (name, {}, "--methods") for name in wanted if name not in {name for name, _, _ in entries}
-        ]
-        return [entry for entry in entries if not wanted or entry[0] in wanted] + added
+    def _listed(self) -> list[_Entry]:
+        """The file's methods, then those that were asked for beside them."""
+        entries = []
+        for i, given in enumerate(self.spec.methods):
+            ((name, params),) = given.items()
+            entries.append(self._entry(name, params, f"methods[{i}]"))
+        names = {entry.name for entry in entries}
+        return entries + [self._entry(name, {}, "--methods") for name in self.wanted if name not in names]
 
-    def _parts(self, name: str, params: dict[str, Tree], where: str) -> Any:
-        for part, given in params.items():
-            _validate(METHODS.get(part).Params, given, self.file, f"{where}.{part}")
-        return resolve_methods(name, params)
+    def _entry(self, name: str, given: Tree, place: str) -> _Entry:
+        parts = name.split("+")
+        for part in parts:
+            self._known(METHODS, part, place)
+        if len(set(parts)) < len(parts):
+            raise self._error(place, f"'{name}' names a method twice. Name each once.")
+        place = f"{place}.{name}" if given else place
+        by_part = given if len(parts) > 1 else {name: given}
+        for key in by_part:
+            if key not in parts or not isinstance(by_part[key] or {}, dict):
+                raise self._error(
+                    f"{place}.{key}", f"parameters of '{name}' stand under the name of their part: `{parts[0]}: {{...}}`."
+                )
+        params = {part: by_part.get(part) or {} for part in parts}
+        for part in parts:
+            validated(METHODS.get(part).Params, params[part], source=self.file, path=f"{place}.{part}" if len(parts) > 1 else place)
+        return _Entry(name, params, place)
 
-    def _dataset(self) -> tuple[type[Source], Any]:
-        given = self.spec.dataset
-        self._known(DATASETS, _name(given), "dataset" if isinstance(given, str) else "dataset.name")
-        source = DATASETS.get(_name(given))
-        tree = {key: value for key, value in given.items() if key != "name"} if isinstance(given, dict) else {}
-        return source, _validate(source.Params, tree, self.file, "dataset")
+    def _methods(self, entry: _Entry, pair: PairSpec, where: str) -> tuple[MethodSpec, ...]:
+        merged = {part: {**entry.params[part], **pair.methods.get(part, {})} for part in entry.parts}
+        for part in entry.parts:
+            validated(METHODS.get(part).Params, merged[part], source=self.file, path=f"{where}.methods.{part}")
+        return resolve_methods(entry.name, merged)
+
+    def _seeds(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        seeds, place = (wanted, "--seeds") if wanted else (self.spec.seeds, "seeds")
+        if min(seeds) < 0:
+            raise self._error(place, f"{min(seeds)} cannot be a seed. Give whole numbers from 0 up.")
+        if len(set(seeds)) < len(seeds):
+            raise self._error(place, "a seed is named twice. Name each once.")
+        return seeds
+
+    def _dataset(self) -> tuple[type[Source], SourceParams]:
+        given = dict(self.spec.dataset)
+        if "name" not in given:
+            raise self._error("dataset.name", "this key is missing.")
+        name = given.pop("name")
+        self._known(DATASETS, name, "dataset")
+        source = DATASETS.get(name)
+        return source, validated(source.Params, given, source=self.file, path="dataset")
+
+    def _recipe_tree(self) -> Tree:
+        given = dict(self.spec.recipe)
+        if "base" not in given:
+            return given
+        base, names = given.pop("base"), recipe_names()
+        if base not in names:
+            raise self._error("recipe", f"unknown recipe '{base}'.{nearest(str(base), names)} Known: {', '.join(names)}.")
+        return _merge(_read(shipped("suites") / "recipes" / f"{base}.yaml"), given)
 
     def _recipe(self, changes: Tree, where: str) -> Recipe:
-        given = self.spec.recipe
-        base = given if isinstance(given, str) else given.get("base")
-        tree: Tree = {}
-        if base is not None:
-            names = recipe_names()
-            if base not in names:
-                raise self._error("recipe", f"unknown recipe '{base}'.{nearest(str(base), names)} Known: {', '.join(names)}.")
-            tree = _read(shipped("suites") / "recipes" / f"{base}.yaml")
-        if isinstance(given, dict):
-            tree = _merge(tree, {key: value for key, value in given.items() if key != "base"})
-        return _validate(Recipe, _merge(tree, changes), self.file, where if changes else "recipe")
+        return validated(Recipe, _merge(self.recipe_tree, changes), source=self.file, path=where)
 
-    def _known(self, registry: Any, name: str, where: str) -> None:
-        if name not in registry:
-            try:
-                registry.get(name)
-            except KdbenchError as problem:
-                raise self._error(where, str(problem)) from None
-        registry.get(name)
+    def _known(self, registry: Registry[Any], name: str, where: str) -> None:
+        try:
+            registry.get(name)
+        except KdbenchError as problem:
+            raise self._error(where, str(problem)) from None
 
     def _error(self, where: str, message: str) -> KdbenchError:
         place = where if where.startswith("--") else f"{self.file}, {where}"
         return KdbenchError(f"{place}: {message}")
-
-
-def _name(dataset: str | Tree) -> str:
-    return dataset if isinstance(dataset, str) else str(dataset.get("name", ""))
 
 
 def _merge(base: Tree, changes: Mapping[str, Any]) -> Tree:
@@ -274,48 +329,26 @@ def _find(name: str) -> Path:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, where YAML would silently take the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, key in enumerate(keys):
+            if key.value in (earlier.value for earlier in keys[:i]):
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+        return node
 
 
 def _read(file: Path) -> Tree:
     try:
-        tree = yaml.load(file.read_text(), _Loader)
+        tree = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
-        raise KdbenchError(f"{file}, line {line}: {problem.problem}. Mend the YAML.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise KdbenchError(f"{file} cannot be read as YAML: {problem}") from None
+        told = ", ".join(filter(None, (problem.context, problem.problem)))
+        raise KdbenchError(f"{file}, line {line}: {told}. Mend the YAML.") from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as problem:
+        raise KdbenchError(f"{file} is no text of YAML ({problem.reason}). Save it as plain text in UTF-8.") from None
+    except OSError as problem:
+        raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a file that can.") from None
     if not isinstance(tree, dict):
         raise KdbenchError(f"{file} holds no mapping of keys to values. See the shipped suites for examples.")
     return tree
-
-
-def _validate(spec: type[S], tree: object, file: Path, where: str) -> S:
-    try:
-        return spec.model_validate(tree)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = where + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
-        if first["type"] == "extra_forbidden":
-            message = f"unknown key.{nearest(str(first['loc'][-1]), _keys(spec, first['loc'][:-1]))}"
-        else:
-            message = f"{first['msg']} (got {first['input']!r})." if first["type"] != "missing" else "this key is missing."
-        raise KdbenchError(f"{file}, {place.lstrip('.')}: {message}") from None
-
-
-def _keys(spec: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand at `path` below `spec`."""
-    for key in path:
-        if not isinstance(key, str):
-            continue
-        inner = spec.model_fields[key].annotation
-        inner = next((arg for arg in getattr(inner, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)), inner)
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        spec = inner
-    return list(spec.model_fields)

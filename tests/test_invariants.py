@@ -1,194 +1,142 @@
-"""The invariants of the design, each a promise that the engine keeps bit for bit.
+"""The nine invariants of the design: each a promise of the engine, most of them kept bit for bit.
 
-Outcomes are records and curves without what was measured; a record holds the hash of the trained weights.
+An outcome is a record and its curves without what was measured; the record holds the hash of the trained weights.
 """
 
-import hashlib
-import itertools
 import json
-import logging
 import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, Outcomes, write_images
+from conftest import MIXED, TRAIN_IMAGES, Lab, write_images
 from torch import Tensor, nn
 
-from kdbench import SGD, Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage
-from kdbench import code as code_module
+from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage
+from kdbench import code as code_of
 from kdbench.cli import main
-from kdbench.method import METHODS, TeacherParts
-from kdbench.models import MODELS, Network
-from kdbench.models.resnet import resnet8
-from kdbench.plan import Rerun, Status
+from kdbench.data import hold_out
+from kdbench.method import METHODS
+from kdbench.models import MODELS, Network, build_model
+from kdbench.plan import Rerun
 from kdbench.plugins import load_path
 from kdbench.report import error_table
-from kdbench.results import load_curves, load_results
+from kdbench.results import load_results
 from kdbench.streams import derive, generator, seeded
+from kdbench.suite import Suite
 from kdbench.training import stages
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.trial import TrialSpec
-from kdbench.weights import read_checkpoint, read_weights, state_hash, write_weights
+from kdbench.weights import read_checkpoint, state_hash, write_weights
 
-STEPS = 3  # of an epoch: 72 images in batches of 32
+STEPS = 3
+"""Of an epoch: 72 images in batches of 32."""
+
 SHORT = {
-    name: {key: 1 for key in METHODS.get(name).Params.model_fields if key.endswith("epochs")} | ({"negatives": 64} if name == "crd" else {})
+    name: {"negatives": 64} if name == "crd" else {key: 1 for key in METHODS.get(name).Params.model_fields if key.endswith("epochs")}
     for name in METHODS.names()
 }
-"""For every method the parameters that make its stages last one epoch."""
+"""Every method, its stages one epoch long."""
 
 
-def trials(suite: Any, method: str) -> list[TrialSpec]:
-    return [trial for trial in suite.trials if trial.method == method]
+def short(*names: str) -> list[dict[str, Any]]:
+    """Entries of a suite's `methods`."""
+    return [{name: SHORT[name]} for name in names]
 
 
-def only(suite: Any, method: str) -> TrialSpec:
-    (trial,) = trials(suite, method)
+def only(suite: Suite, method: str) -> TrialSpec:
+    (trial,) = (trial for trial in suite.trials if trial.method == method)
     return trial
 
 
-def statuses(lab: Lab, suite: Any) -> dict[str, str]:
+def statuses(lab: Lab, suite: Suite) -> dict[str, str]:
     """Of the students, by method."""
     return {planned.spec.method: planned.status.value for planned in lab.plan(suite).students}
 
 
-def snapshot(root: Path) -> dict[str, bytes]:
-    """Every file of the trials."""
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.glob("trials/**/*")) if file.is_file()}
+def snapshot(lab: Lab) -> dict[Path, bytes]:
+    """Every file of every trial."""
+    return {file: file.read_bytes() for file in lab.store.root.glob("trials/**/*") if file.is_file()}
 
 
-def give_teacher(lab: Lab, source: Lab, suite: Any) -> None:
-    """Copy the trained teachers of `suite` and the decoded images, but nothing that methods learnt from the teachers."""
+def give_teacher(lab: Lab, source: Lab, suite: Suite) -> None:
+    """Copy the teachers and the decoded images, but nothing that methods learnt from the teachers."""
     shutil.copytree(source.store.cache, lab.store.cache)
     for teacher in suite.teachers:
         shutil.copytree(source.store.folder(teacher.id), lab.store.folder(teacher.id), ignore=shutil.ignore_patterns("stages"))
 
 
-# What lanes are given and how they stand, seen from outside
-
-
 def digest(*tensors: Tensor) -> str:
-    return state_hash({str(i): tensor for i, tensor in enumerate(tensors)})
+    return state_hash({str(place): tensor for place, tensor in enumerate(tensors)})
 
 
 def norms(module: nn.Module | None) -> list[int]:
     """How many batches each batch norm has seen."""
-    found = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)] if module else []
-    return [int(norm.num_batches_tracked or 0) for norm in found]
+    found = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)] if module else []
+    return [int(norm.num_batches_tracked) for norm in found if norm.num_batches_tracked is not None]
 
 
-@dataclass
-class Seen:
-    """One step of one lane, as it was before it except where stated.
-
-    `batch` is a hash of images, labels and indices, `student` of the student's state; `optimised` are the names of the parameters
-    that the optimiser has, `trainable` of those that this segment trains; `norms` how often each batch norm ran in the step.
-    """
-
-    lane: str
-    seed: int | str
-    segment: str
-    epoch: int
-    images: Tensor
-    batch: str
-    student: str
-    staged: str
-    student_trains: bool
-    optimised: set[str]
-    trainable: set[str]
-    settings: dict[str, Any]
-    student_norms: set[int] = field(default_factory=set)
-    method_norms: set[int] = field(default_factory=set)
-
-
-def watch(patch: pytest.MonkeyPatch) -> list[Seen]:
-    """The list to which every step of every lane will be added."""
-    seen: list[Seen] = []
+def around_steps(patch: pytest.MonkeyPatch, look: Callable[..., Iterator[None]]) -> None:
+    """Run `look(lane, images, indices)` to its `yield` before every step of every lane, and to its end after it."""
     original = Lane.step
 
     def step(lane: Any, images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> None:
-        segment = lane.segments[lane._index]
-        whole = nn.ModuleDict({"method": lane.method, **({"student": lane.student} if lane.student else {})})
-        names = {id(parameter): name for name, parameter in whole.named_parameters()}
-        staged = {id(p): p for _, stage in lane.method.stages() for module in stage.modules for p in module.parameters()}
-        if segment.name == "main":
-            trainable = set(names) - set(staged)
-        else:
-            part, name = segment.name.split(".")
-            stage = next(s for p, s in lane.method.stages() if (p, s.name) == (part, name))
-            trained = [*stage.modules, *([lane.student] if stage.trains_student else [])]
-            trainable = {id(p) for module in trained for p in module.parameters()}
-        group = lane._optimiser.param_groups[0]
-        entry = Seen(
-            lane=lane.name,
-            seed=lane.seed,
-            segment=segment.name,
-            epoch=lane._epoch,
-            images=images.clone(),
-            batch=digest(images, labels, indices),
-            student=state_hash(lane.student.state_dict()) if lane.student else "",
-            staged=digest(*staged.values()),
-            student_trains=bool(lane.student) and all(module.training for module in lane.student.modules()),
-            optimised={names[id(p)] for group in lane._optimiser.param_groups for p in group["params"]},
-            trainable={names[key] for key in trainable},
-            settings={key: group[key] for key in ("lr", "momentum", "weight_decay", "nesterov")},
-        )
-        before = norms(lane.student), norms(lane.method)
-        original(lane, images, labels, indices, teacher)
-        after = norms(lane.student), norms(lane.method)
-        entry.student_norms, entry.method_norms = ({b - a for a, b in zip(*counts, strict=True)} for counts in zip(before, after, strict=True))
-        seen.append(entry)
+        with contextmanager(look)(lane, images, indices):
+            original(lane, images, labels, indices, teacher)
 
     patch.setattr(Lane, "step", step)
-    return seen
-
-
-# Methods and a network that only tests have
 
 
 @pytest.fixture
 def register() -> Iterator[Callable[[str, type[Method]], None]]:
-    """Adds a method until the test ends."""
-    yield lambda name, method: METHODS.register(name)(method) and None
+    """Adds methods that last as long as the test."""
+
+    def add(name: str, method: type[Method]) -> None:
+        METHODS.register(name)(method)
+
+    yield add
     METHODS.discard(__file__)
 
 
-class Dropout(Network):
+class WithDropout(Network):
     """resnet8 with dropout before its classifier."""
 
     def __init__(self, *, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        self.body = resnet8(num_classes=num_classes, in_channels=in_channels)
+        self.body = build_model("resnet8", num_classes=num_classes, in_channels=in_channels)
         self.classifier = self.body.classifier
-        self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Outputs:
         out = self.body(images)
-        return Outputs(self.classifier(self.dropout(out.pooled)), out.stem, out.features, out.preactivations, out.pooled)
+        logits = self.classifier(nn.functional.dropout(out.pooled, 0.5, self.training))
+        return Outputs(logits, out.stem, out.features, out.preactivations, out.pooled)
 
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         return self.body.group_norms()
 
 
 @pytest.fixture
-def dropout_network() -> Iterator[str]:
-    MODELS.register("resnet8_dropout")(Dropout)
+def with_dropout() -> Iterator[str]:
+    """The name of a network that draws random numbers."""
+    MODELS.register("resnet8_dropout")(WithDropout)
     yield "resnet8_dropout"
     MODELS.discard(__file__)
 
 
 class Careless(Method):
-    """Draws from torch's global stream, in its stage and after it, and in building its adapter."""
+    """Draws from torch's global stream: when it is built, in its stage and in the main training."""
 
     reads = ("pooled",)
+    noise: Tensor
 
     def build(self, pair: Pair) -> None:
         self.adapter = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0])
@@ -202,50 +150,884 @@ class Careless(Method):
         return {"gap": (gap * torch.rand_like(gap) * self.noise).square().mean()}
 
 
-# 1. Paired by design
+# Every method of the registry, beside all the others
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was seen of one step of a lane.
+
+    `student` and `staged` are hashes before it: of the student, and of what a stage before the main training trained.
+    `optimised` names the parameters that the optimiser has, `trainable` those that it should have. `student_norms` and
+    `method_norms` say how often batch norms ran in it.
+    """
+
+    lane: Lane
+    segment: str
+    batch: str
+    student: str
+    staged: str
+    student_in_training: bool
+    optimised: frozenset[str]
+    trainable: frozenset[str]
+    student_norms: frozenset[int]
+    method_norms: frozenset[int]
+
+
+def parameters_to_train(lane: Lane, segment: str) -> set[int]:
+    """Their `id`: in a stage what it says it trains, in the main training the student and what no stage has trained."""
+    stage = next((stage for part, stage in lane.method.stages() if f"{part}.{stage.name}" == segment), None)
+    student = list(lane.student.parameters()) if lane.student else []
+    if stage:
+        adapters = [p for module in stage.modules for p in module.parameters()]
+        return {id(p) for p in [*adapters, *(student if stage.trains_student else [])]}
+    staged = {id(p) for _, stage in lane.method.stages() for module in stage.modules for p in module.parameters()}
+    return {id(p) for p in [*student, *lane.method.parameters()]} - staged
+
+
+@dataclass(frozen=True)
+class Everything:
+    """One run of all methods at once."""
+
+    lab: Lab
+    suite: Suite
+    steps: list[Step]
+
+    def of(self, method: str) -> list[Step]:
+        """The steps of the student's lane."""
+        return [step for step in self.steps if step.lane.name == method and step.lane.student and step.lane.seed == 1]
 
 
 @pytest.fixture(scope="module")
-def everything(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Any, list[Seen]]]:
-    """Every method beside all others, the suite, and every step that was seen."""
+def everything(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Everything:
     lab = Lab(tmp_path_factory.mktemp("everything"), images)
-    suite = lab.suite(methods=[{name: params} for name, params in SHORT.items()])
+    suite = lab.suite(methods=short(*SHORT), seeds=[1])
+    steps = []
+
+    def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:
+        segment = lane._segment.name
+        names = {id(p): name for name, p in [*(lane.student or nn.Module()).named_parameters(), *lane.method.named_parameters()]}
+        optimised = {id(p) for group in lane._optimiser.param_groups for p in group["params"]}
+        staged = [value for _, stage in lane.method.stages() for module in stage.modules for value in module.state_dict().values()]
+        before = {
+            "student": state_hash(lane.student.state_dict()) if lane.student else "",
+            "staged": digest(*staged),
+            "student_in_training": bool(lane.student) and all(module.training for module in lane.student.modules()),
+        }
+        counts = norms(lane.student), norms(lane.method)
+        yield
+        ran = [
+            frozenset(after - before for before, after in zip(count, norms(module), strict=True))
+            for count, module in zip(counts, (lane.student, lane.method), strict=True)
+        ]
+        steps.append(
+            Step(
+                lane,
+                segment,
+                digest(images, indices),
+                **before,
+                optimised=frozenset(names[key] for key in optimised),
+                trainable=frozenset(names[key] for key in parameters_to_train(lane, segment)),
+                student_norms=ran[0],
+                method_norms=ran[1],
+            )
+        )
+
     with pytest.MonkeyPatch.context() as patch:
-        seen = watch(patch)
-        lab.run(suite)
-    yield lab, suite, seen
+        around_steps(patch, look)
+        assert lab.run(suite)
+    return Everything(lab, suite, steps)
 
 
-def test_all_methods_ran(everything: tuple[Lab, Any, list[Seen]]) -> None:
-    lab, suite, _ = everything
-    failed = {t.spec.method: t.record.reason for t in lab.plan(suite).students if t.record and t.record.status == "failed"}
-    assert not failed
-    assert set(statuses(lab, suite).values()) == {"done"}
+@pytest.fixture(params=list(SHORT))
+def method(request: pytest.FixtureRequest, everything: Everything) -> str:
+    """A method's name; one that refuses the pair is skipped."""
+    return str(request.param)
 
 
-def test_every_method_starts_from_the_same_student(everything: tuple[Lab, Any, list[Seen]]) -> None:
-    _, _, seen = everything
-    first = {step.lane: step.student for step in reversed(seen) if step.student and step.seed == 0 and step.lane in SHORT}
-    teacher_runs_first = next(step for step in seen if step.lane == "scratch").student
-    students = {lane: student for lane, student in first.items() if lane != "scratch"}
-    assert len(students) == len(SHORT) - 1
-    assert len(set(students.values())) == 1
-    assert teacher_runs_first not in students.values()
+def test_every_method_trains(method: str, everything: Everything) -> None:
+    record = everything.lab.record(only(everything.suite, method))
+    assert record.reason is None
+    assert len([step for step in everything.of(method) if step.segment == "main"]) == 2 * STEPS
 
 
-def test_every_method_sees_the_same_batches(images: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = watch(monkeypatch)
+def test_every_method_starts_from_the_same_student(method: str, everything: Everything) -> None:
+    assert everything.of(method)[0].student == everything.of("scratch")[0].student
+
+
+def test_every_method_sees_the_same_batches(method: str, everything: Everything) -> None:
+    mine, scratch = ([step.batch for step in everything.of(name) if step.segment == "main"] for name in (method, "scratch"))
+    assert mine == scratch
+    assert len(set(mine)) == len(mine)
+
+
+def test_the_optimiser_has_all_that_a_method_trains_and_nothing_else(method: str, everything: Everything) -> None:
+    for step in everything.of(method):
+        assert step.optimised == step.trainable, step.segment
+
+
+def test_what_a_stage_has_trained_is_frozen_in_the_main_training(method: str, everything: Everything) -> None:
+    assert len({step.staged for step in everything.of(method) if step.segment == "main"}) == 1
+
+
+def test_the_student_is_in_training_mode_in_every_step_though_it_is_evaluated_between(method: str, everything: Everything) -> None:
+    assert all(step.student_in_training for step in everything.of(method))
+
+
+def test_batch_norm_runs_once_in_a_step(method: str, everything: Everything) -> None:
+    for step in everything.of(method):
+        assert step.student_norms == {1}, step.segment
+        assert step.method_norms <= {0, 1}, step.segment
+
+
+def test_a_method_alone_gives_what_it_gives_beside_all_others(method: str, everything: Everything, lab: Lab) -> None:
+    suite = lab.suite(methods=short(method), seeds=[1])
+    give_teacher(lab, everything.lab, suite)
+    lab.run(suite)
+    mine = only(suite, method).id
+    assert lab.outcomes()[mine] == everything.lab.outcomes()[mine]
+
+
+# 1. Paired by design
+
+
+def test_students_of_one_seed_see_the_same_batches_beside_any_teacher(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: dict[Lane, list[str]] = defaultdict(list)
+
+    def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:
+        if lane._segment.name == "main" and lane.seed:
+            batches[lane].append(digest(images, indices))
+        yield
+
+    around_steps(monkeypatch, look)
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet8", "student": "wrn_10_1"}]
-    suite = lab.suite(methods=["scratch", "kd", {"ft": SHORT["ft"]}, {"fitnets": SHORT["fitnets"]}], pairs=pairs, seeds=[1, 2])
-    for lanes in (1, 0):
-        lab.run(suite, lanes=lanes, rerun=Rerun.ALL)
-        for seed in (1, 2):
-            steps = [step for step in seen if step.seed == seed and step.segment == "main"]
-            by_place: dict[tuple[int, int], set[str]] = {}
-            places = itertools.cycle(range(STEPS))
-            for _, lane_steps in itertools.groupby(sorted(steps, key=lambda s: (s.lane, s.epoch)), key=lambda s: (s.lane, s.epoch)):
-                pass
-            del by_place, places
-        seen.clear()
+    suite = lab.suite(methods=["scratch", "kd", *short("ft", "fitnets")], pairs=pairs, seeds=[1, 2])
+    lab.run(suite)
+    lab.run(suite, lanes=1, rerun=Rerun.ALL)
+    assert len(batches) == 2 * len(suite.trials)
+    for_seed = {seed: {tuple(seen) for lane, seen in batches.items() if lane.seed == seed} for seed in (1, 2)}
+    assert [len(seen) for seen in for_seed.values()] == [1, 1]
+    assert for_seed[1].isdisjoint(for_seed[2])
 
 
+# 2. Cohort invariance
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(lanes: int, undisturbed: Lab, lab: Lab) -> None:
+    suite = lab.suite(**MIXED)
+    lab.run(suite, lanes=lanes)
+    assert lab.outcomes() == undisturbed.outcomes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_random_draws_and_other_students_in_the_cohort_change_nobody(
+    precision: str, lab: Lab, another: Lab, with_dropout: str, register: Callable[..., None]
+) -> None:
+    register("careless", Careless)
+    pairs = [{"teacher": "resnet14", "student": student} for student in ("resnet8", with_dropout, "wrn_10_1")]
+    settings = {"methods": ["scratch", "careless", *short("crd", "ft")], "recipe": {"precision": precision}}
+    together = lab.suite(pairs=pairs, **settings)
+    lab.run(together)
+    for pair in reversed(pairs):
+        another.run(another.suite(pairs=[pair], **settings), lanes=1)
+    assert another.outcomes() == lab.outcomes()
+    assert len(lab.outcomes()) == 3 * 4 + 1
+    assert {record["status"] for record in map(json.loads, (lines[0] for lines in lab.outcomes().values()))} == {"done"}
+
+
+class Vandal(Method):
+    """Changes in place what all lanes are given: the tensor that `what` names."""
+
+    reads = ("features",)
+
+    class Params(MethodParams):
+        what: str = ""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        if batch.epoch == 1:
+            getattr(teacher if self.params.what in ("logits", "pooled") else batch, self.params.what).mul_(2)
+        return {"gap": (student.pooled - teacher.pooled).square().mean()}
+
+
+@pytest.mark.parametrize("what", ["logits", "pooled", "images", "labels", "indices"])
+def test_a_method_that_writes_into_what_all_lanes_are_given_fails_and_harms_nobody(
+    what: str, finished: Lab, undisturbed: Lab, register: Callable[..., None]
+) -> None:
+    register("vandal", Vandal)
+    suite = finished.suite(**{**MIXED, "methods": [{"vandal": {"what": what}}, *MIXED["methods"]]})
+    finished.run(suite, rerun=Rerun.ALL)
+    vandal = finished.record(only(suite, "vandal"))
+    assert vandal.status == "failed"
+    assert "in place" in (vandal.reason or "")
+    outcomes = finished.outcomes()
+    assert {trial: outcomes[trial] for trial in undisturbed.outcomes()} == undisturbed.outcomes()
+
+
+# 3. Resume invariance; see also test_killed.py
+
+
+def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(
+    lab: Lab, undisturbed: Lab, one_epoch_a_run: dict[str, Any]
+) -> None:
+    suite = lab.suite(**MIXED)
+    runs = 1
+    while not lab.run(suite, **one_epoch_a_run):
+        runs += 1
+        assert runs < 40, "the runs do not come to an end"
+    assert runs > 2 + 2 + 2 + 3  # epochs of the teacher, the paraphraser, the hints and the students
+    assert lab.outcomes() == undisturbed.outcomes()
+    assert not list(lab.store.root.glob("trials/**/*checkpoint*"))
+
+
+class Killed(BaseException):
+    """What no engine catches."""
+
+
+def test_killed_at_any_write_and_run_again_comes_to_the_same_end(lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two writes nothing outside the process changes, so that these are all the moments that differ."""
+    choice = random.Random(0)
+    replace = os.replace
+    left = 0
+
+    def dying_replace(source: Path, target: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 and choice.random() < 0.5:
+            os.truncate(source, source.stat().st_size // 2)  # killed while it wrote
+            raise Killed
+        replace(source, target)
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr("os.replace", dying_replace)
+    suite = lab.suite(**MIXED)
+    kills = 0
+    while True:
+        left = choice.randint(1, 12)
+        try:
+            assert lab.run(suite)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 100, "the runs do not come to an end"
+    assert kills > 10
+    monkeypatch.undo()
+    assert lab.outcomes() == undisturbed.outcomes()
+
+
+# 4. Streams, not a state
+
+
+def test_a_stream_is_a_function_of_its_names_and_of_nothing_else() -> None:
+    assert derive(0, "batches", 1, 2) == 4266087106093943427
+    names: list[tuple[int | str, ...]] = [
+        *((seed, purpose, epoch) for seed in range(5) for purpose in ("batches", "student") for epoch in range(5)),
+        *[(0,), ("0",), (0, "a", "b"), (0, "ab"), (0, "a,b"), (0, "1"), (0, 1), (1, 0), (0, "b", "a"), (0, "a", "")],
+    ]
+    seeds = [derive(*parts) for parts in names]
+    assert len(set(seeds)) == len(names)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_seeded_block_leaves_no_trace() -> None:
+    before = torch.get_rng_state()
+    with seeded(0, "student"):
+        first = torch.rand(3)
+    torch.rand(1)
+    with seeded(0, "student"):
+        assert torch.equal(torch.rand(3), first)
+    torch.set_rng_state(before)
+    with seeded(0, "other"):
+        assert not torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.rand(2, generator=generator(0, "x")), torch.rand(2, generator=generator(0, "x")))
+
+
+def test_more_epochs_leave_the_earlier_ones_as_they_were(lab: Lab) -> None:
+    methods = ["scratch", "kd", *short("crd", "ft", "fitnets")]
+    curves = []
+    for epochs in (2, 4):
+        suite = lab.suite(methods=methods, recipe={"epochs": epochs}, teacher={"recipe": {"epochs": 2}})
+        lab.run(suite)
+        curves.append({trial.method: lab.outcomes()[trial.id][1:] for trial in suite.trials})
+    fewer, more = curves
+    assert all(more[name][: len(rows)] == rows and len(more[name]) == len(rows) + 2 for name, rows in fewer.items())
+
+
+def test_more_methods_and_seeds_in_another_order_leave_the_others_as_they_were(lab: Lab, another: Lab) -> None:
+    few = lab.suite(methods=["kd", *short("crd")])
+    many = another.suite(
+        methods=[*short("ft", "crd"), "at", "kd", "scratch"],
+        seeds=[2, 0],
+        pairs=[{"teacher": "resnet8", "student": "resnet8"}, {"teacher": "resnet14", "student": "resnet8"}],
+    )
+    lab.run(few)
+    another.run(many)
+    assert another.outcomes(few) == lab.outcomes()
+
+
+# 5. The teacher is frozen
+
+
+def test_the_teacher_is_in_evaluation_mode_and_passed_once_for_all_lanes(
+    lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    original = FrozenTeacher.__call__
+
+    def call(teacher: FrozenTeacher, images: Tensor) -> Outputs:
+        assert not any(module.training for module in teacher.network.modules())
+        assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+        outputs = original(teacher, images)
+        assert not any(tensor.requires_grad for tensor in (outputs.logits, outputs.pooled, *outputs.features))
+        passes.append(len(images))
+        return outputs
+
+    monkeypatch.setattr(FrozenTeacher, "__call__", call)
+    suite = lab.suite(methods=["scratch", "kd", "at", "rkd", "at+kd"], **{key: MIXED[key] for key in ("recipe", "teacher")})
+    give_teacher(lab, undisturbed, suite)
+    lab.run(suite)
+    assert passes[0] == 30  # its test error
+    assert passes[1:] == [32, 32, 8] * 3
+    passes.clear()
+    lab.run(lab.suite(methods=["scratch"], seeds=[1]))
+    assert not passes
+
+
+def test_the_teacher_is_bitwise_the_same_after_all_methods(everything: Everything) -> None:
+    (teacher,) = everything.suite.teachers
+    fresh = Lab(everything.lab.root / "fresh", everything.lab.images)
+    fresh.root.mkdir()
+    fresh.run(fresh.suite(methods=["kd"]))
+    assert fresh.outcomes()[teacher.id] == everything.lab.outcomes()[teacher.id]
+    weights = [lab.file(teacher, "weights.safetensors").read_bytes() for lab in (fresh, everything.lab)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("part", ["classifier.bias", "stem.norm.running_mean"])
+def test_a_teacher_that_was_changed_is_noticed_before_anything_is_recorded(
+    part: str, lab: Lab, undisturbed: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks: list[nn.Module] = []
+    original = FrozenTeacher.__init__
+
+    def init(teacher: FrozenTeacher, network: nn.Module, **options: Any) -> None:
+        original(teacher, network, **options)
+        networks.append(network)
+
+    class Poisoner(Careless):
+        def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+            networks[-1].state_dict()[part].add_(1e-6)
+            return {}
+
+    monkeypatch.setattr(FrozenTeacher, "__init__", init)
+    register("poisoner", Poisoner)
+    suite = lab.suite(methods=["poisoner", "kd"], **{key: MIXED[key] for key in ("recipe", "teacher")})
+    give_teacher(lab, undisturbed, suite)
+    with pytest.raises(AssertionError, match="teacher was changed"):
+        lab.run(suite)
+    assert set(statuses(lab, suite).values()) <= {"missing", "started"}
+
+
+# 6. Isolation
+
+
+class Faulty(Method):
+    """Raises on purpose, or diverges, at the place that `at` names."""
+
+    reads = ("logits",)
+
+    class Params(MethodParams):
+        at: str = ""
+
+    def break_at(self, place: str) -> None:
+        if self.params.at == place:
+            raise RuntimeError(f"on purpose in {place}")
+
+    def build(self, pair: Pair) -> None:
+        self.break_at("build")
+        if pair.student == pair.teacher:
+            self.break_at("build for a lesson")
+        self.lesson_adapter, self.hint_adapter = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def stages(self) -> tuple[Stage, ...]:
+        self.break_at("stages")
+        return (
+            Stage("lesson", 1, self.lesson, (self.lesson_adapter,), trains_student=False, depends_on=("at",)),
+            Stage("hint", 1, self.hint, (self.hint_adapter,), trains_student=True),
+        )
+
+    def lesson(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.break_at("lesson")
+        return {"lesson": self.lesson_adapter(teacher.logits).square().mean() / (self.params.at != "nan in lesson")}
+
+    def hint(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.break_at("hint")
+        return {"hint": self.hint_adapter(student.logits).square().mean() * (float("nan") if self.params.at == "nan in hint" else 1)}
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        if batch.epoch == 1:
+            self.break_at("losses")
+        bad = batch.epoch == 1 and self.params.at == "nan in main"
+        return {"main": (student.logits - teacher.logits).square().mean() * (float("nan") if bad else 1)}
+
+    def predict(self, student: Outputs) -> Tensor:
+        self.break_at("predict")
+        if not self.training:
+            self.break_at("predict in evaluation")
+        return student.logits
+
+
+FAULTS = {
+    "build": 0,
+    "build for a lesson": 0,
+    "stages": 0,
+    "lesson": 0,
+    "nan in lesson": 0,
+    "hint": 0,
+    "nan in hint": 0,
+    "losses": 1,
+    "nan in main": 1,
+    "predict": 0,
+    "predict in evaluation": 0,
+}
+"""Places, and how many epochs of the main training are behind the lane by then."""
+
+
+@pytest.mark.parametrize("lanes", [0, 1])
+def test_a_lane_that_raises_or_diverges_fails_with_its_reason_and_the_others_are_as_without_it(
+    lanes: int, finished: Lab, undisturbed: Lab, register: Callable[..., None]
+) -> None:
+    register("faulty", Faulty)
+    suite = finished.suite(**{**MIXED, "methods": [*({"faulty": {"at": place}} for place in FAULTS), *MIXED["methods"]]})
+    (teacher,) = suite.teachers
+    shutil.rmtree(finished.file(teacher, "stages"))
+    finished.run(suite, rerun=Rerun.ALL, lanes=lanes)
+    outcomes = finished.outcomes()
+    assert {trial: outcomes[trial] for trial in undisturbed.outcomes()} == undisturbed.outcomes()
+    for trial in suite.trials:
+        if trial.method == "faulty":
+            place = trial.methods[0].params["at"]
+            record = finished.record(trial)
+            assert record.status == "failed", place
+            expected = {"nan": "loss is nan", "nan in lesson": "loss is"}.get(place, "loss is nan" if "nan" in place else f"on purpose in {place}")
+            assert expected in (record.reason or ""), place
+            assert record.test_error_pct is None
+            assert sum(row["stage"] == "main" for row in finished.curves(trial)) == FAULTS[place], place
+
+
+def test_the_exit_status_says_that_a_trial_failed(
+    finished: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register("faulty", Faulty)
+    file = finished.write(**{**MIXED, "methods": [{"faulty": {"at": "losses"}}]})
+    monkeypatch.setattr(sys, "argv", ["kdbench", "run", str(file), "--results", str(finished.store.root), "--device", "cpu"])
+    for _ in range(2):  # when it fails, and when it has failed
+        with pytest.raises(SystemExit) as exit_status:
+            main()
+        assert exit_status.value.code == 1
+        assert "1 failed" in capsys.readouterr().out
+
+
+def test_a_teacher_that_diverges_takes_its_students_along_and_nobody_else(lab: Lab, another: Lab) -> None:
+    suite = lab.suite(teacher={"recipe": {"optimiser": {"lr": 1e30}}})
+    lab.run(suite)
+    (teacher,) = lab.plan(suite).teachers
+    assert teacher.status == "failed"
+    assert statuses(lab, suite) == {"scratch": "done", "kd": "missing"}
+    alone = another.suite(methods=["scratch"])
+    another.run(alone)
+    assert lab.outcomes(alone) == another.outcomes()
+
+
+def test_a_failed_teacher_is_tried_again_only_when_asked(lab: Lab) -> None:
+    suite = lab.suite(teacher={"recipe": {"optimiser": {"lr": 1e30}}})
+    lab.run(suite)
+    (teacher,) = suite.teachers
+    before = lab.file(teacher).stat().st_mtime_ns
+    lab.run(suite)
+    assert lab.file(teacher).stat().st_mtime_ns == before
+    lab.run(suite, rerun=Rerun.FAILED)
+    assert lab.file(teacher).stat().st_mtime_ns > before
+
+
+# 7. Only `done` counts
+
+
+def half(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def emptied(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def of_another_trial(file: Path) -> None:
+    other = next(record for record in file.parents[1].glob("*/record.json") if record != file)
+    shutil.copy(other, file)
+
+
+def without_its_error(file: Path) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), "test_error_pct": None}))
+
+
+def with_a_flipped_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [half, emptied, of_another_trial, without_its_error])
+def test_a_damaged_record_is_set_aside_and_its_trial_done_again(
+    damage: Callable[[Path], None], finished: Lab, undisturbed: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    suite = finished.suite(**MIXED)
+    file = finished.file(only(suite, "ft"))
+    damage(file)
+    damaged = file.read_bytes()
+    assert statuses(finished, suite)["ft"] == "missing"
+    assert file.with_name("record.json.broken").read_bytes() == damaged
+    assert "record.json.broken" in caplog.text
+    finished.run(suite)
+    assert finished.outcomes() == undisturbed.outcomes()
+
+
+@pytest.mark.parametrize("damage", [half, emptied, with_a_flipped_bit])
+def test_a_damaged_teacher_is_set_aside_and_trained_again_to_the_same_weights(
+    damage: Callable[[Path], None], finished: Lab, undisturbed: Lab
+) -> None:
+    suite = finished.suite(**MIXED)
+    (teacher,) = suite.teachers
+    weights = finished.file(teacher, "weights.safetensors")
+    damage(weights)
+    finished.file(only(suite, "ft")).unlink()
+    finished.run(suite)
+    assert weights.read_bytes() == undisturbed.file(teacher, "weights.safetensors").read_bytes()
+    assert weights.with_name("weights.safetensors.broken").exists()
+    assert finished.outcomes() == undisturbed.outcomes()
+
+
+@pytest.mark.parametrize("damage", [half, emptied, with_a_flipped_bit])
+def test_a_damaged_lesson_is_set_aside_and_learnt_again(damage: Callable[[Path], None], finished: Lab, undisturbed: Lab) -> None:
+    suite = finished.suite(**MIXED)
+    (file,) = finished.file(suite.teachers[0], "stages").iterdir()
+    damage(file)
+    finished.file(only(suite, "ft")).unlink()
+    finished.run(suite)
+    assert file.with_name(f"{file.name}.broken").exists()
+    assert finished.outcomes() == undisturbed.outcomes()
+
+
+@pytest.mark.parametrize("damage", [half, emptied, with_a_flipped_bit])
+def test_a_damaged_checkpoint_is_set_aside_and_its_trial_starts_anew(
+    damage: Callable[[Path], None], lab: Lab, undisturbed: Lab, one_epoch_a_run: dict[str, Any]
+) -> None:
+    suite = lab.suite(**{**MIXED, "methods": ["kd", "at+kd"]})
+    give_teacher(lab, undisturbed, suite)
+    assert not lab.run(suite, **one_epoch_a_run)
+    assert statuses(lab, suite) == {"kd": "started", "at+kd": "started"}
+    checkpoint = lab.file(only(suite, "kd"), "checkpoint.pt")
+    damage(checkpoint)
+    lab.run(suite)
+    assert checkpoint.with_name("checkpoint.pt.broken").exists()
+    assert lab.outcomes() == undisturbed.outcomes(suite)
+
+
+def test_each_rerun_takes_up_what_it_says(finished: Lab, register: Callable[..., None]) -> None:
+    register("faulty", Faulty)
+    suite = finished.suite(**{**MIXED, "methods": [{"faulty": {"at": "losses"}}, "kd", "scratch"]})
+    finished.run(suite)
+    assert statuses(finished, suite) == {"faulty": "failed", "kd": "done", "scratch": "done"}
+
+    def taken_up(rerun: Rerun) -> set[str]:
+        before = {trial: finished.file(trial).stat().st_mtime_ns for trial in (*suite.trials, *suite.teachers)}
+        finished.run(suite, rerun=rerun)
+        changed = [trial for trial, written in before.items() if finished.file(trial).stat().st_mtime_ns != written]
+        return {trial.method if trial in suite.trials else "teacher" for trial in changed}
+
+    assert taken_up(Rerun.MISSING) == set()
+    assert taken_up(Rerun.FAILED) == {"faulty"}
+    assert taken_up(Rerun.ALL) == {"faulty", "kd", "scratch"}
+    finished.file(only(suite, "kd")).unlink()
+    assert taken_up(Rerun.MISSING) == {"kd"}
+
+
+def test_all_can_be_rerun_where_a_student_is_another_ones_teacher(lab: Lab) -> None:
+    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet8", "student": "resnet8"}]
+    suite = lab.suite(pairs=pairs)
+    lab.run(suite)
+    before = lab.outcomes()
+    assert len(before) == 4
+    lab.run(suite, rerun=Rerun.ALL)
+    assert lab.outcomes() == before
+
+
+PLUGIN = '''"""A method."""
+from kdbench import Method, register
+
+
+@register("mine")
+class Mine(Method):
+    """Pulls the pooled vectors together."""
+
+    reads = ("pooled",)
+
+    def losses(self, student, teacher, batch):
+        """The gap."""
+        return {"gap": 2.0 * (student.pooled - teacher.pooled).square().mean()}  # twice
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Iterator[Path]:
+    """The file of the method `mine`; edit it, and `code_of._files_hash.cache_clear()` stands for a new process."""
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN)
+    load_path(file)
+    yield file
+    METHODS.discard(str(file))
+    code_of._files_hash.cache_clear()
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    code_of._files_hash.cache_clear()
+
+
+def test_a_trial_is_stale_when_its_methods_code_has_changed_and_only_then(lab: Lab, plugin: Path) -> None:
+    suite = lab.suite(methods=["mine", "kd"])
+    lab.run(suite)
+    edit(plugin, "# twice", "# 2")
+    edit(plugin, '"""The gap."""', '"""What is pulled together."""')
+    edit(plugin, "student, teacher, batch", "student,    teacher,\n        batch")
+    assert statuses(lab, suite) == {"mine": "done", "kd": "done"}
+    edit(plugin, "2.0 *", "3.0 *")
+    assert statuses(lab, suite) == {"mine": "stale", "kd": "done"}
+    lab.run(suite)
+    assert statuses(lab, suite) == {"mine": "done", "kd": "done"}
+
+
+def test_the_hash_of_code_is_the_same_on_every_python(tmp_path: Path) -> None:
+    file = tmp_path / "sample.py"
+    file.write_text('class A[T]:\n    pass\n' if sys.version_info >= (3, 99) else PLUGIN + "def f(a=None, *b): return f'{a!r:>{3}}' or [] or None\n")
+    assert code_of._files_hash((str(file),)) == "pinned"
+
+
+def test_a_checkpoint_of_other_code_is_not_gone_on_from(lab: Lab, plugin: Path, one_epoch_a_run: dict[str, Any]) -> None:
+    suite = lab.suite(methods=["mine"])
+    while not lab.store.has_checkpoint(only(suite, "mine").id):
+        lab.run(suite, **one_epoch_a_run)
+    edit(plugin, "2.0 *", "3.0 *")
+    lab.run(suite)
+    assert lab.file(only(suite, "mine"), "checkpoint.pt.broken").exists()
+    assert [row["epoch"] for row in lab.curves(only(suite, "mine"))] == [1, 2]
+
+
+def test_students_of_a_stale_teacher_are_stale(finished: Lab, undisturbed: Lab) -> None:
+    suite = finished.suite(**MIXED)
+    file = finished.file(suite.teachers[0])
+    file.write_text(json.dumps({**json.loads(file.read_text()), "method_code": "0" * 16}))
+    assert statuses(finished, suite) == {"scratch": "done"} | dict.fromkeys(("kd", "fitnets", "ft", "at+kd"), "stale")
+    finished.run(suite)
+    assert finished.outcomes() == undisturbed.outcomes()
+
+
+def retrain_otherwise(lab: Lab, teacher: TrialSpec) -> None:
+    """Leave the teacher as another version of the code might have trained it."""
+    from safetensors.torch import load_file
+
+    file = lab.file(teacher, "weights.safetensors")
+    weights = {name: value * 1.01 if value.is_floating_point() else value for name, value in load_file(file).items()}
+    write_weights(file, weights)
+    record = json.loads(lab.file(teacher).read_text())
+    lab.file(teacher).write_text(json.dumps({**record, "weights_sha256": state_hash(weights)}))
+
+
+def test_students_and_lessons_of_a_teacher_that_has_changed_are_done_again(finished: Lab) -> None:
+    suite = finished.suite(**MIXED)
+    (teacher,) = suite.teachers
+    retrain_otherwise(finished, teacher)
+    assert statuses(finished, suite) == {"scratch": "done"} | dict.fromkeys(("kd", "fitnets", "ft", "at+kd"), "stale")
+    finished.run(suite)
+    continued = finished.outcomes()
+    shutil.rmtree(finished.file(teacher, "stages"))
+    finished.run(suite, rerun=Rerun.ALL)
+    assert finished.outcomes() == continued
+
+
+# 8. An honest headline
+
+
+def test_the_headline_is_the_last_epoch_and_the_best_is_told_apart(everything: Everything) -> None:
+    differ = 0
+    for trial in everything.suite.trials:
+        record = everything.lab.record(trial)
+        errors = [row["test_error_pct"] for row in everything.lab.curves(trial) if row["stage"] == "main"]
+        assert record.test_error_pct == errors[-1]
+        assert (record.best_test_error_pct, record.best_epoch) == (min(errors), errors.index(min(errors)) + 1)
+        assert (record.selected_test_error_pct, record.selected_epoch) == (None, None)
+        differ += record.test_error_pct != record.best_test_error_pct
+    assert differ, "no trial tells the two apart"
+
+
+def test_selection_looks_at_validation_images_alone_and_they_are_not_trained_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on: set[bytes] = set()
+
+    def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:
+        trained_on.update(image.contiguous().numpy().tobytes() for image in images)
+        yield
+
+    around_steps(monkeypatch, look)
+    settings = {"recipe": {"epochs": 6, "augmentation": {"pad": 0, "flip": False}}, "methods": ["scratch", *short("ft")]}
+    suite = lab.suite(dataset={"name": "imagefolder", "label": "stripes", "size": 8, "channels": 1, "validation": 0.25}, **settings)
+    lab.run(suite)
+    differ = 0
+    for trial in suite.trials:
+        record, rows = lab.record(trial), [row for row in lab.curves(trial) if row["stage"] == "main"]
+        validation = [row["validation_error_pct"] for row in rows]
+        selected = validation.index(min(validation))
+        assert record.selected_epoch == selected + 1
+        assert record.selected_test_error_pct == rows[selected]["test_error_pct"]
+        assert record.test_error_pct == rows[-1]["test_error_pct"]
+        differ += record.selected_epoch != record.best_epoch
+    assert differ, "no trial tells selection on validation from selection on test images"
+    source, params = suite.source
+    dataset = source(params, cache=lab.store.cache).load()
+    _, held = hold_out(dataset.train, fraction=0.25)
+    assert held is not None
+    levels = (held.images.permute(0, 3, 1, 2) / 255 - dataset.mean[0]) / dataset.std[0]
+    assert len(trained_on) == TRAIN_IMAGES - len(held)
+    seen = torch.frombuffer(bytearray(b"".join(trained_on)), dtype=torch.float32).view(-1, 64)
+    assert torch.cdist(levels.flatten(1), seen).min() > 0.1
+
+
+# 9. No mixing
+
+
+def test_a_directory_of_another_protocol_is_refused(finished: Lab) -> None:
+    suite = finished.suite(**MIXED)
+    file = finished.file(only(suite, "kd"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "protocol": 0}))
+    other = finished.suite(methods=["sp"])
+    before = snapshot(finished)
+    for refused in (suite, other):
+        with pytest.raises(KdbenchError, match="protocol 0.*--results"):
+            finished.run(refused)
+    assert snapshot(finished) == before
+
+
+@pytest.mark.parametrize("changes", [MIXED, {"methods": ["sp"], "seeds": [9]}], ids=["the same trials", "other trials"])
+def test_other_images_under_the_same_label_are_refused(changes: dict[str, Any], finished: Lab, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "others", seed=1)
+    suite = Lab(finished.root, images).suite(**changes)
+    before = snapshot(finished)
+    with pytest.raises(KdbenchError, match=r"stripes.*other images.*`label`"):
+        finished.run(suite, rerun=Rerun.ALL)
+    assert snapshot(finished) == before
+    renamed = Lab(finished.root, images).suite(methods=["scratch"], dataset={**suite_dataset(suite), "root": str(images)})
+    assert finished.run(renamed)
+
+
+def suite_dataset(suite: Suite) -> dict[str, Any]:
+    return {"name": "imagefolder", "label": "other stripes", "size": 8, "channels": 1}
+
+
+def test_a_record_says_what_it_was_made_by(undisturbed: Lab) -> None:
+    for trial in undisturbed.suite(**MIXED).trials:
+        record = undisturbed.record(trial)
+        assert record.core_code == code_of.core_code()
+        assert record.method_code == code_of.method_code(trial.methods)
+        assert (record.protocol, record.precision) == (trial.protocol, "fp32")
+        assert len(record.data_fingerprint) == 16
+        assert record.environment.torch == torch.__version__
+
+
+def test_tables_refuse_to_mix_precisions(lab: Lab) -> None:
+    for precision in ("fp32", "bf16"):
+        lab.run(lab.suite(recipe={"precision": precision}, teacher={"recipe": {"precision": "fp32"}}))
+    results = load_results(lab.store.root)
+    pairs = [("resnet14", "resnet8")]
+    assert error_table(results[results["precision"] == "fp32"], pairs=pairs).rows
+    with pytest.raises(KdbenchError, match="precisions"):
+        error_table(results, pairs=pairs)
+
+
+# What is learnt from the teacher alone
+
+
+@pytest.fixture
+def learners(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the lessons that were trained."""
+    names: list[str] = []
+    original = stages._learner
+
+    def learner(lesson: stages.Lesson, *rest: Any) -> Lane:
+        names.append(lesson.name)
+        return original(lesson, *rest)
+
+    monkeypatch.setattr(stages, "_learner", learner)
+    return names
+
+
+def lessons_of(lab: Lab, teacher: TrialSpec) -> dict[str, list[str]]:
+    """By key, the hashes of what was learnt."""
+    kept = {file.stem: read_checkpoint(file) for file in lab.file(teacher, "stages").iterdir()}
+    return {key: [state_hash(module) for module in state["modules"]] for key, state in kept.items() if state}
+
+
+def test_a_lesson_is_learnt_once_per_teacher_whoever_asks(lab: Lab, another: Lab, learners: list[str]) -> None:
+    paraphraser = {"paraphraser_epochs": 2}
+    methods = [{"ft": paraphraser}, {"ft+kd": {"ft": paraphraser}}, {"ft": {**paraphraser, "beta": 100}}]
+    pairs = [{"teacher": "resnet14", "student": student} for student in ("resnet8", "wrn_10_1")]
+    pairs[1]["recipe"] = {"precision": "bf16"}
+    suite = lab.suite(methods=methods, pairs=pairs, seeds=[0, 1])
+    (teacher,) = suite.teachers
+    lab.run(suite, lanes=2)
+    assert learners == ["ft.paraphraser"]
+    assert len(lessons_of(lab, teacher)) == 1
+    another.run(another.suite(methods=methods[1:2], pairs=pairs[1:], seeds=[1]))
+    assert lessons_of(another, teacher) == lessons_of(lab, teacher)
+    lab.run(lab.suite(methods=[{"ft": {**paraphraser, "k": 1.0}}]))
+    assert learners == ["ft.paraphraser"] * 3
+    assert len(lessons_of(lab, teacher)) == 2
+
+
+# The recipe is what is trained
+
+
+def test_the_optimiser_does_what_the_recipe_says(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replays a student's steps by the formula of SGD with momentum and weight decay."""
+    recipe = {
+        "epochs": 4,
+        "optimiser": {"lr": 0.04, "momentum": 0.8, "weight_decay": 0.01, "nesterov": False},
+        "schedule": {"milestones": [1, 3], "gamma": 0.5},
+    }
+    rates: list[float] = []
+    buffers: dict[nn.Parameter, Tensor] = {}
+
+    def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:
+        lr = 0.04 * 0.5 ** ((lane._epoch >= 1) + (lane._epoch >= 3))
+        before = [parameter.detach().clone() for parameter in lane.student.parameters()]
+        yield
+        rates.append(lr)
+        for parameter, was in zip(lane.student.parameters(), before, strict=True):
+            step = parameter.grad + 0.01 * was
+            buffers[parameter] = 0.8 * buffers[parameter] + step if parameter in buffers else step
+            torch.testing.assert_close(parameter.detach(), was - lr * buffers[parameter])
+
+    around_steps(monkeypatch, look)
+    suite = lab.suite(methods=["scratch"], recipe=recipe)
+    lab.run(suite)
+    assert len(rates) == 4 * STEPS
+    rows = lab.curves(suite.trials[0])
+    assert [row["lr"] for row in rows] == pytest.approx([0.04, 0.02, 0.02, 0.01])
+
+
+def test_a_stage_has_its_own_rate_or_the_recipes_first_and_keeps_it(undisturbed: Lab) -> None:
+    suite = undisturbed.suite(**MIXED)
+    for method, stage, lr in (("ft", "ft.paraphraser", 0.1), ("fitnets", "fitnets.hint", 0.05)):
+        rows = undisturbed.curves(only(suite, method))
+        assert [(row["stage"], row["epoch"]) for row in rows] == [(stage, 1), (stage, 2), ("main", 1), ("main", 2), ("main", 3)]
+        assert [row["lr"] for row in rows] == pytest.approx([lr, lr, 0.05, 0.05, 0.005])

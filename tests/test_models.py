@@ -306,6 +306,8 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_model_without_hook_points_is_refused() -> None:
+    restore = MODELS.snapshot()
+
     @register_model("linear_for_test")
     def linear(*, num_classes: int, in_channels: int) -> nn.Module:
         return nn.Linear(in_channels, num_classes)
@@ -314,4 +316,4 @@ def test_a_model_without_hook_points_is_refused() -> None:
         with pytest.raises(KdbenchError, match=r"'linear_for_test' gives a Linear, without hook points\. Derive it from"):
             build_model("linear_for_test")
     finally:
-        MODELS.discard(__file__)
+        restore()

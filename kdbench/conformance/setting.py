@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.data import Dataset, EpochPlan, Split, epoch_plan
-from kdbench.method import Batch, Composition, Pair
+from kdbench.conformance.points import mapped
+from kdbench.data import Dataset, SourceParams, Split, epoch_plan
+from kdbench.method import Batch, Composition, Losses, Pair
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Augmentation, Recipe, Schedule
 from kdbench.streams import generator, seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, train_in_lockstep
 from kdbench.training.lane import STAGES, Lane, Row, Segment, segments
-from kdbench.trial import DatasetSpec, TrialSpec, build_part, resolve_methods
+from kdbench.trial import build_part, resolve_methods
 from kdbench.weights import state_hash
 
 IMAGES, CLASSES = 24, 5
@@ -29,8 +30,12 @@ RECIPE = Recipe(epochs=EPOCHS, batch_size=8, optimiser=SGD(lr=1e-3), augmentatio
 CPU = torch.device("cpu")
 
 
+Example = tuple[Outputs, Outputs, Batch]
+"""What losses get: the student's outputs, the teacher's, and the batch."""
+
+
 class Broken(Exception):
-    """A method breaks a promise; the message says which and what to do."""
+    """A method breaks a promise; the message says how, and what to do."""
 
 
 def expect(holds: bool, otherwise: str) -> None:
@@ -59,7 +64,7 @@ class Setting:
         images = torch.randint(256, (IMAGES, *size, channels), dtype=torch.uint8, generator=generator(0, "images"))
         split = Split(images, torch.arange(IMAGES) % CLASSES)
         classes = tuple(str(label) for label in range(CLASSES))
-        return Bench(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), 0.0, CPU)
+        return Bench(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), SourceParams(), CPU)
 
     @cached_property
     def frozen(self) -> FrozenTeacher:
@@ -74,21 +79,13 @@ class Setting:
         """What the method may know of the two networks."""
         return self.bench.pair(self.student, self.teacher, self.frozen.network.teacher_parts())  # type: ignore[operator]
 
-    def trial(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> TrialSpec:
-        """One training of the method; `params` holds those that differ from the defaults."""
-        methods = resolve_methods(self.name, {self.name: params or {}})
-        dataset = DatasetSpec(name="synthetic", params={"label": "synthetic"})
-        return TrialSpec(dataset=dataset, recipe=RECIPE, student=self.student, methods=methods, seed=seed)
-
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair.
 
         Raises:
             PairError: it cannot do this pair.
         """
-        (spec,) = self.trial(params, seed=seed).methods
-        with seeded(seed, "adapters", self.name):
-            return Composition({self.name: build_part(spec, self.pair)})
+        return built(self.name, self.pair, params, seed=seed)
 
     def lane(
         self, *, seed: int = 0, epochs: int = EPOCHS, checkpoint: Callable[[Mapping[str, Any]], None] = lambda state: None
@@ -100,11 +97,13 @@ class Setting:
             Broken: a stage of the teacher alone fails.
         """
         method = self.method(seed=seed)
-        lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU, checkpoint=checkpoint)
+        lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU)
         for lesson in lessons(method):
             self.train(lane(lesson.name, student=None, segments=[lesson]))
-        student = self.bench.student(self.trial(seed=seed))
-        return lane(self.name, student=student, segments=shortened(segments(method, student, RECIPE), epochs))
+        student = self._student(seed)
+        return lane(
+            self.name, student=student, segments=shortened(segments(method, student, RECIPE), epochs), checkpoint=checkpoint
+        )
 
     def train(self, *lanes: Lane) -> None:
         """Train lanes side by side to their end.
@@ -148,19 +147,42 @@ class Setting:
         data = self.bench.test_data
         return {"test_error_pct": error_pct(lambda images: method.predict(student(images)), data, precision=self.precision)}
 
+    def _student(self, seed: int) -> nn.Module:
+        with seeded(seed, "student"):
+            return self.bench.network(self.student)
+
     def _images(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented images (B, C, H, W), labels (B,) and indices (B,)."""
-        plan: EpochPlan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0, "plan"))
+        plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0, "plan"))
         return self.bench.training_data(RECIPE.augmentation).batch(plan, 0, size)
 
-    def example(self, size: int = 8) -> tuple[Outputs, Outputs, Batch]:
-        """What the losses get for `size` images: the student's outputs, as leaves that require gradients, the teacher's, and the
-        batch, halfway through the training."""
-        images, labels, indices = self._images(size)
+    @cached_property
+    def _example(self) -> Example:
+        images, labels, indices = self._images(8)
         with torch.no_grad():
-            student = self.bench.student(self.trial()).train()(images)
-        batch = Batch(images, labels, indices, epoch=60, epochs=120, generator=generator(0, "draws"))
-        return mapped(student, lambda value: value.requires_grad_()), self.frozen(images), batch
+            student = self._student(0)(images)
+        return student, self.frozen(images), Batch(images, labels, indices, epoch=60, epochs=120, generator=generator(0))
+
+    def example(self) -> Example:
+        """What the losses get for 8 images, halfway through the training; the student's outputs are leaves with gradients."""
+        student, teacher, batch = self._example
+        images, labels, indices = batch.images.clone(), batch.labels.clone(), batch.indices.clone()
+        return (
+            mapped(student, lambda value: value.clone().requires_grad_()),
+            mapped(teacher, Tensor.clone),
+            replace(batch, images=images, labels=labels, indices=indices),
+        )
+
+
+def built(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
+    """The method `name` for a pair; `params` holds those that differ from the defaults.
+
+    Raises:
+        PairError: it cannot do this pair.
+    """
+    (spec,) = resolve_methods(name, {name: params or {}})
+    with seeded(seed, "adapters"):
+        return Composition({name: build_part(spec, pair)})
 
 
 def lessons(method: Composition) -> list[Segment]:
@@ -187,15 +209,25 @@ def shortened(found: list[Segment], epochs: int) -> list[Segment]:
     return [replace(s, first=epochs * i if s.phase == STAGES else 0, epochs=epochs) for i, s in enumerate(found)]
 
 
-Term = tuple[Segment, dict[str, Tensor]]
+def evaluated(
+    method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0
+) -> list[tuple[Segment, Losses]]:
+    """Every segment of a training with its terms: stages of the teacher alone, then of the student too, then the main one.
+
+    `draw` numbers what a method draws at random.
+    """
+    with seeded(draw, "default"):
+        return [
+            (segment, segment.losses(first, teacher, replace(batch, generator=generator(draw, segment.name))))
+            for found, first in ((lessons(method), teacher), (segments(method, nn.Module(), RECIPE), student))
+            for segment in found
+        ]
 
 
-def evaluated(method: Composition, student: Outputs, teacher: Outputs, batch: Batch) -> Iterator[Term]:
-    """Every segment of a training with its terms: stages of the teacher alone, of the student too, then the main one."""
-    for lesson in lessons(method):
-        yield lesson, dict(lesson.losses(teacher, teacher, batch))
-    for segment in segments(method, nn.Module(), RECIPE):
-        yield segment, dict(segment.losses(student, teacher, batch))
+def terms(method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:
+    """The terms of all segments, named `segment.term`."""
+    found = evaluated(method, student, teacher, batch, draw=draw)
+    return {f"{segment.name}.{name}": value for segment, losses in found for name, value in losses.items()}
 
 
 def weights(lane: Lane) -> dict[str, Tensor]:
@@ -216,17 +248,3 @@ def copied(state: Mapping[str, Any]) -> dict[str, Any]:
     buffer.seek(0)
     read: dict[str, Any] = torch.load(buffer, weights_only=True)
     return read
-
-
-def mapped(point: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
-    """Outputs with each tensor replaced by its image under `function`."""
-
-    def image(value: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        return function(value) if isinstance(value, Tensor) else tuple(map(function, value))
-
-    return Outputs(*(image(getattr(point, field.name)) for field in fields(point)))  # type: ignore[arg-type]
-
-
-def leaves(point: Outputs) -> list[Tensor]:
-    """All tensors of some outputs."""
-    return [point.logits, point.stem, *point.features, *point.preactivations, point.pooled]

@@ -1,0 +1,120 @@
+"""`kdbench check`: what the harness promises its users of a method, tried on two small networks in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdbench.conformance import declared, gradients, invariant, pairs, values
+from kdbench.conformance.setting import CPU, Broken
+from kdbench.conformance.subject import Refused, Subject
+from kdbench.errors import KdbenchError
+from kdbench.method import METHODS
+from kdbench.plugins import load_path, load_shipped
+from kdbench.training.device import exact
+
+CHECKS: tuple[Callable[[Subject], str | None], ...] = (
+    declared.docstring,
+    declared.file,
+    declared.parameters,
+    declared.effects,
+    declared.weights,
+    declared.reads,
+    declared.depends_on,
+    gradients.gradients,
+    gradients.reaches_student,
+    pairs.equal,
+    pairs.deeper_teacher,
+    pairs.deeper_student,
+    pairs.odd_sizes,
+    values.batch_sizes,
+    values.bf16,
+    gradients.extremes,
+    pairs.refusals,
+    values.permutation,
+    invariant.untouched,
+    invariant.repeatable,
+    invariant.resumable,
+    invariant.alone_or_beside,
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came of one check.
+
+    Attributes:
+        name: of the check.
+        promise: one sentence, what holds where the check passes.
+        status: `refused` where the method says in advance that it does not do such a pair, which is its right.
+        reason: why it failed and what to do, or was refused; a remark, if any, where it passed.
+    """
+
+    name: str
+    promise: str
+    status: Literal["pass", "fail", "refused"]
+    reason: str = ""
+
+
+def check(name: str) -> list[Check]:
+    """Put a method through every check.
+
+    Args:
+        name: of a registered method, or the path of a file that registers one.
+
+    Raises:
+        KdbenchError: nothing of that name, or a file that does not register exactly one method.
+    """
+    subject = Subject(_registered(name))
+    return [judge(test, subject) for test in CHECKS]
+
+
+def judge(test: Callable[[Subject], str | None], subject: Subject) -> Check:
+    """Put a method through one check; whatever the method raises is its failure."""
+    name, promise = test.__name__.replace("_", " "), (test.__doc__ or "").split("\n")[0]
+    try:
+        with exact(CPU, precision="fp32", image_shape=(3, 8, 8)):
+            remark = test(subject)
+    except Refused as reason:
+        return Check(name, promise, "refused", str(reason))
+    except Broken as reason:
+        return Check(name, promise, "fail", str(reason))
+    except Exception as problem:  # whatever a method raises
+        return Check(name, promise, "fail", f"{subject.told(problem)}.")
+    return Check(name, promise, "pass", remark or "")
+
+
+def _registered(name: str) -> str:
+    load_shipped()
+    file = Path(name)
+    if file.suffix != ".py":
+        return METHODS.entry(name).name
+    found = _of_file(file)
+    if not found:
+        load_path(file)
+        found = _of_file(file)
+    if len(found) != 1:
+        names = ", ".join(found) or "none"
+        raise KdbenchError(f"{file} registers {names}, not one method. Check by name, with --plugin {file}.")
+    return found[0]
+
+
+def _of_file(file: Path) -> list[str]:
+    return [name for name in METHODS.names() if Path(METHODS.entry(name).file).resolve() == file.resolve()]
+
+
+def as_text(checks: Sequence[Check]) -> str:
+    """A line for each check, and how many came out how."""
+    width = max(len(check.name) for check in checks)
+    lines = [f"{check.status:<7}  {check.name:<{width}}  {_told(check)}" for check in checks]
+    counts = {status: sum(check.status == status for check in checks) for status in ("fail", "refused", "pass")}
+    told = {"fail": "failed", "refused": "refused", "pass": "passed"}
+    return "\n".join([*lines, ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)])
+
+
+def _told(check: Check) -> str:
+    if check.status == "pass":
+        return f"{check.promise[:-1]}: {check.reason}." if check.reason else check.promise
+    return check.reason[0].upper() + check.reason[1:]

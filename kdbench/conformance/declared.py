@@ -1,0 +1,180 @@
+"""Checks of what a method says about itself."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from kdbench.catalogue import describe_method
+from kdbench.conformance.points import mapped
+from kdbench.conformance.setting import Setting, expect, terms
+from kdbench.conformance.subject import Subject
+from kdbench.method import METHODS, MethodParams, PairError, Stage
+from kdbench.outputs import Outputs
+from kdbench.weights import state_hash
+
+LINES = 100
+
+
+def docstring(subject: Subject) -> None:
+    """The docstring opens with the formula and names the paper."""
+    described = describe_method(subject.name)
+    expect("(" in described["formula"], "the docstring does not open with a formula. Begin it with one, such as CE(z_s, y) + D.")
+    expect(bool(described["paper"]), "the docstring has no paragraph `Paper:`. Name authors, title, venue and year.")
+
+
+def file(subject: Subject) -> None:
+    """The file has fewer than 100 lines."""
+    lines = len(Path(METHODS.entry(subject.name).file).read_text().splitlines())
+    expect(lines < LINES, f"the file has {lines} lines. Leave out what the formula does not say, and use what kdbench.losses has.")
+
+
+def parameters(subject: Subject) -> None:
+    """Parameters have defaults, can be written out, and a misspelt one is refused."""
+    params = subject.cls.Params
+    required = [key for key, field in params.model_fields.items() if field.is_required()]
+    expect(not required, f"{', '.join(required)} must be given. Give each parameter a default, the authors' own.")
+    default = params()
+    expect(
+        params.model_validate(default.model_dump(mode="json")) == default,
+        "the defaults change when they are written as JSON and read again. Use numbers, strings, tuples and Literal.",
+    )
+    try:
+        params.model_validate({"no_such_parameter": 1})
+    except ValidationError:
+        return
+    expect(False, "an unknown parameter is taken without a word. Derive Params from MethodParams and leave its `extra` alone.")
+
+
+def effects(subject: Subject) -> str | None:
+    """Every parameter has an effect: on losses, stages, the cross-entropy's weight, shapes, or on what is refused."""
+    params = subject.cls.Params
+    usual = behaviour(subject.usual, {})
+    untried = []
+    for key in params.model_fields:
+        values = list(alternatives(params, key))
+        if not values:
+            untried.append(key)
+        elif all(behaviour(subject.usual, {key: value}) == usual for value in values):
+            expect(False, f"`{key}` has no effect: {values} change nothing. Use it where the formula has it, or delete it.")
+    return f"no other value is known of {', '.join(untried)}" if untried else None
+
+
+def weights(subject: Subject) -> None:
+    """`weights` names the parameters that scale the transfer terms, and they do."""
+    cls, setting = subject.cls, subject.usual
+    unknown = sorted(set(cls.weights) - set(cls.Params.model_fields))
+    expect(not unknown, f"`weights` names {unknown}, which are no parameters. Write weights = () where there is none.")
+
+    def scaled(params: Mapping[str, Any]) -> dict[str, float]:
+        return {name: value.item() for name, value in terms(setting.method(params), *setting.example()).items()}
+
+    usual = scaled({})
+    for key in cls.weights:
+        values = list(alternatives(cls.Params, key))
+        expect(
+            any(scaled({key: value}) != usual for value in values),
+            f"`{key}` is declared as a weight and changes no term. Multiply a term by it.",
+        )
+
+
+def alternatives(params: type[MethodParams], key: str) -> Iterator[Any]:
+    """Valid values of a parameter other than its default."""
+    field = params.model_fields[key]
+    tried: list[Any] = list(get_args(field.annotation))
+    if isinstance(field.default, bool):
+        tried.append(not field.default)
+    elif isinstance(field.default, int | float):
+        tried += [0.7 * field.default, field.default + 1, 1e-9 * field.default]
+    for value in (*tried, 0.37, 1):
+        try:
+            valid = getattr(params.model_validate({key: value}), key)
+        except ValidationError:
+            continue
+        if valid != field.default:
+            yield valid
+
+
+def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
+    """All that a parameter can change, as values that compare equal where nothing changes."""
+    try:
+        method = setting.method(params)
+    except PairError:
+        return ["refused"]
+    student, teacher, batch = setting.example()
+    seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
+    seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
+    for epoch in (0, 5, 60):  # warm-ups, and banks that move
+        found = terms(method, student, teacher, replace(batch, epoch=epoch))
+        seen += [(name, value.item()) for name, value in found.items()]
+    return [*seen, method.predict(student).sum().item()]
+
+
+def reads(subject: Subject) -> None:
+    """`reads` names the hook points that are read, and no other."""
+    fresh = subject.usual.method()
+    student, teacher, batch = subject.usual.example()
+
+    def values(of_student: Outputs, of_teacher: Outputs) -> dict[str, float]:
+        method = copy.deepcopy(fresh)
+        found = terms(method, of_student, of_teacher, batch)
+        prediction = method.predict(of_student)
+        if prediction is not of_student.logits:
+            found["prediction"] = prediction.sum()
+        return {name: value.item() for name, value in found.items()}
+
+    usual = values(student, teacher)
+    nothing = [mapped(point, lambda value: value * math.nan) for point in (student, teacher)]
+    read = []
+    for hook in (field.name for field in fields(Outputs)):
+        spoilt = [replace(point, **{hook: getattr(nan, hook)}) for point, nan in zip((student, teacher), nothing, strict=True)]
+        if values(*spoilt) != usual:
+            read.append(hook)
+    declared = subject.cls.reads
+    expect(set(read) == set(declared), f"it reads {read} and declares {list(declared)}. Write reads = {tuple(read)!r}.")
+
+
+def depends_on(subject: Subject) -> str | None:
+    """What is learnt from the teacher alone depends on no student, and on no parameter that `depends_on` leaves out."""
+    setting, params = subject.usual, subject.cls.Params
+    learner = replace(setting, student=setting.teacher)  # as the engine builds it
+    stages = [stage for _, stage in setting.method().stages() if not stage.trains_student]
+    for stage in stages:
+        unknown = sorted(set(stage.depends_on) - set(params.model_fields))
+        expect(not unknown, f"`depends_on` of stage {stage.name} names {unknown}, which are no parameters. Mend the names.")
+        expect(
+            shapes(stage) == shapes(lesson(learner, stage.name, {})),
+            f"the modules of stage {stage.name} have shapes of the student's. Build them from the teacher's.",
+        )
+        usual = learnt(learner, stage.name, {})
+        for key in params.model_fields.keys() - set(stage.depends_on):
+            expect(
+                all(learnt(learner, stage.name, {key: value}) == usual for value in alternatives(params, key)),
+                f"`{key}` changes what stage {stage.name} learns or starts from. Name it in `depends_on`, or build what it changes "
+                "after the modules of the stage.",
+            )
+    return None if stages else "it has no stage of the teacher alone"
+
+
+def lesson(setting: Setting, name: str, params: Mapping[str, Any]) -> Stage:
+    """The stage `name` of the method with some parameters."""
+    return next(stage for _, stage in setting.method(params).stages() if stage.name == name)
+
+
+def shapes(stage: Stage) -> list[dict[str, tuple[int, ...]]]:
+    """Of all that a stage trains."""
+    return [{key: tuple(value.shape) for key, value in module.state_dict().items()} for module in stage.modules]
+
+
+def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[object]:
+    """All that determines what a stage of the teacher alone learns."""
+    stage = lesson(setting, name, params)
+    _, teacher, batch = setting.example()
+    losses = {term: value.item() for term, value in stage.losses(teacher, teacher, batch).items()}
+    return [stage.epochs, stage.optimiser, [state_hash(module.state_dict()) for module in stage.modules], losses]

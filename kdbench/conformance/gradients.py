@@ -1,0 +1,102 @@
+"""Checks of where gradients reach, and that they are finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.conformance.points import leaves, mapped, synthetic
+from kdbench.conformance.setting import Broken, evaluated, expect, terms
+from kdbench.conformance.subject import Subject
+from kdbench.streams import generator
+
+EPOCHS = (0, 5, 60, 119)
+"""Where gradients are looked for, of 120: some methods warm up."""
+
+
+def gradients(subject: Subject) -> None:
+    """Every tensor that learns is the method's own parameter, and gets gradient in a stage that trains it."""
+    method = subject.usual.method()
+    student, teacher, batch = subject.usual.example()
+    known = {id(tensor) for tensor in (*leaves(student), *method.parameters())}
+    reached: set[int] = set()
+    for epoch in EPOCHS:
+        for segment, losses in evaluated(method, student, teacher, replace(batch, epoch=epoch)):
+            total = torch.stack([torch.zeros(()), *losses.values()]).sum()
+            for tensor in learners(total):
+                expect(
+                    id(tensor) in known,
+                    f"a tensor of shape {tuple(tensor.shape)} learns in {segment.name}, and no optimiser has it. Make it an "
+                    "nn.Parameter, an attribute of the method or of a submodule; in lists, nn.ParameterList or nn.ModuleList.",
+                )
+            trained = [parameter for module in segment.trained for parameter in module.parameters()]
+            found = zip(trained, gradients_at(total, trained), strict=True)
+            reached |= {id(parameter) for parameter, gradient in found if gradient is not None and gradient.any()}
+    idle = [name.removeprefix(f"parts.{subject.name}.") for name, value in method.named_parameters() if id(value) not in reached]
+    expect(not idle, f"where it is trained, no gradient reaches {', '.join(idle)}. Use it in that loss, or make it a buffer.")
+
+
+def reaches_student(subject: Subject) -> str | None:
+    """The transfer terms give the student a gradient."""
+    if not subject.cls.reads:
+        return "it transfers nothing"
+    method = subject.usual.method()
+    student, teacher, batch = subject.usual.example()
+    for epoch in EPOCHS:
+        for value in terms(method, student, teacher, replace(batch, epoch=epoch)).values():
+            if any(gradient is not None and gradient.any() for gradient in gradients_at(value, leaves(student))):
+                return None
+    raise Broken("no term has a gradient at the student's outputs. Leave the student's side of the loss attached.")
+
+
+def extremes(subject: Subject) -> None:
+    """Losses and gradients are finite where all samples are alike, where the student is dead, and where it is huge."""
+    random = partial(torch.randn, generator=generator(0, "extremes"))
+    students: dict[str, Callable[..., Tensor]] = {
+        "all samples are alike": lambda *shape: torch.full(shape, 0.5),
+        "the student's activations are 0": torch.zeros,
+        "the student's activations are 300 times larger": lambda *shape: 300 * random(*shape),
+    }
+    pair = subject.usual.pair
+    _, _, batch = subject.usual.example()
+    for case, make in students.items():
+        student, teacher = synthetic(pair.student, make), synthetic(pair.teacher, random)
+        for dtype in (torch.float32, torch.bfloat16):
+            method = subject.usual.method()
+            to = partial(Tensor.to, dtype=dtype)
+            of_student, of_teacher = mapped(mapped(student, to), Tensor.requires_grad_), mapped(teacher, to)
+            inputs = [*leaves(of_student), *method.parameters()]
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+                found = terms(method, of_student, of_teacher, batch)
+            for name, value in found.items():
+                expect(
+                    all(tensor is None or bool(tensor.isfinite().all()) for tensor in (value, *gradients_at(value, inputs))),
+                    f"{name} or its gradient is not finite where {case} ({dtype}). Keep roots, quotients and logs away from 0.",
+                )
+
+
+def learners(total: Tensor) -> Iterator[Tensor]:
+    """The tensors at which the gradient of `total` ends."""
+    nodes: set[Any] = {total.grad_fn}  # `variable` is on one kind of node, unknown to the types
+    seen: set[Any] = {None}
+    while nodes := nodes - seen:
+        seen |= nodes
+        for node in nodes:
+            if "AccumulateGrad" in node.name():
+                yield node.variable
+        nodes = {following for node in nodes for following, _ in node.next_functions}
+
+
+def gradients_at(total: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """Of `total` at each input; None where it does not reach."""
+    wanted = [value for value in inputs if value.requires_grad]
+    if not total.requires_grad or not wanted:
+        return [None] * len(inputs)
+    found = torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True)
+    by_id = dict(zip(map(id, wanted), found, strict=True))
+    return [by_id.get(id(value)) for value in inputs]

@@ -1,0 +1,103 @@
+"""Checks of which pairs of networks a method does, and how it refuses the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from kdbench.conformance.points import synthetic
+from kdbench.conformance.setting import Broken, Setting, built, expect, terms
+from kdbench.conformance.subject import Refused, Subject
+from kdbench.method import Pair, PairError
+from kdbench.outputs import Shapes
+from kdbench.streams import generator
+
+REASON = 30
+"""Characters; what is shorter explains nothing."""
+
+
+def equal(subject: Subject) -> None:
+    """Two networks of one architecture train, or are refused."""
+    trains(subject, Setting(subject.name, "resnet8", "resnet8"))
+
+
+def deeper_teacher(subject: Subject) -> None:
+    """A student of three groups and a teacher of four train, or are refused."""
+    trains(subject, Setting(subject.name, "resnet8", "vgg8"))
+
+
+def deeper_student(subject: Subject) -> None:
+    """A student of four groups and a teacher of three train, or are refused."""
+    trains(subject, Setting(subject.name, "vgg8", "resnet8"))
+
+
+def odd_sizes(subject: Subject) -> None:
+    """Images of 9x7 pixels train, or are refused."""
+    trains(subject, replace(subject.usual, image_shape=(3, 9, 7)))
+
+
+def trains(subject: Subject, setting: Setting) -> None:
+    """Take a step in a setting.
+
+    Raises:
+        Refused: the method does not do this pair, and says so when it is built.
+        Broken: it fails later.
+    """
+    try:
+        if reason := subject.refusal(setting.pair):
+            raise Refused(reason)
+        setting.step(8)
+    except (Refused, Broken):
+        raise
+    except Exception as problem:
+        raise Broken(f"{subject.told(problem)}. Refuse the pair in `build` with PairError, or do it.") from problem
+
+
+def refusals(subject: Subject) -> None:
+    """A pair that it cannot do is refused with a reason when it is built, never by an exception in training."""
+    random = partial(torch.randn, generator=generator(0, "refusals"))
+    _, _, batch = subject.usual.example()
+    for case, pair in poor(subject.usual.pair):
+        try:
+            found = terms(built(subject.name, pair), synthetic(pair.student, random), synthetic(pair.teacher, random), batch)
+        except PairError:
+            reason = subject.refusal(pair)
+            expect(reason is not None, f"{case} is refused in a loss, when training has begun. Raise PairError in `build`.")
+            expect(len(reason or "") >= REASON, f"{case} is refused with '{reason}'. Say what is missing and what to choose.")
+            continue
+        except Exception as problem:
+            raise Broken(f"{case}: {subject.told(problem)}. Refuse it in `build` with PairError, or do it.") from problem
+        bad = [name for name, value in found.items() if not value.isfinite().all()]
+        expect(not bad, f"{case}: {', '.join(bad)} is not finite. Refuse it in `build` with PairError, or do it.")
+
+
+def poor(pair: Pair) -> Iterator[tuple[str, Pair]]:
+    """Pairs that lack something, each after its name."""
+    student, teacher, parts = pair.student, pair.teacher, pair.teacher_parts
+    yield "a teacher without pre-activations", replace(pair, teacher=replace(teacher, preactivations=()))
+    yield "a student without pre-activations", replace(pair, student=replace(student, preactivations=()))
+    yield "a teacher without batch norms", replace(pair, teacher_parts=replace(parts, norms=()))
+    other = replace(parts, classifier_weight=torch.zeros(len(parts.classifier_bias), 99))
+    yield (
+        "a teacher whose classifier does not read its last group",
+        replace(pair, teacher=replace(teacher, pooled=(99,)), teacher_parts=other),
+    )
+    shallow = replace(parts, norms=parts.norms[-1:])
+    yield "a teacher of one group", replace(pair, teacher=last_group(teacher), teacher_parts=shallow)
+    yield "a student of one group", replace(pair, student=last_group(student))
+    yield "a student whose maps are single pixels", replace(pair, student=pixels(student))
+    yield "maps that are single pixels", replace(pair, student=pixels(student), teacher=pixels(teacher))
+
+
+def last_group(shapes: Shapes) -> Shapes:
+    """Of a network whose only group is the last."""
+    return replace(shapes, features=shapes.features[-1:], preactivations=shapes.preactivations[-1:])
+
+
+def pixels(shapes: Shapes) -> Shapes:
+    """Of a network whose groups give maps of 1x1."""
+    maps = tuple((channels, 1, 1) for channels, *_ in shapes.features)
+    return replace(shapes, features=maps, preactivations=maps)

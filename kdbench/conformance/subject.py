@@ -1,0 +1,64 @@
+"""A method on its way through the checks, and what may come of one."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kdbench.conformance.setting import Broken, Setting, built, fingerprint
+from kdbench.method import METHODS, Method, Pair, PairError
+
+
+class Refused(Exception):
+    """The method refuses a pair, as it may; the message is its reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A registered method."""
+
+    name: str
+
+    @property
+    def cls(self) -> type[Method]:
+        """The method's class."""
+        return METHODS.get(self.name)
+
+    @cached_property
+    def usual(self) -> Setting:
+        """A teacher of twice the student's width, or, for methods that refuse it, of the same.
+
+        Raises:
+            Broken: the method refuses both.
+        """
+        reasons = []
+        for teacher in ("wrn_10_2", "resnet14"):
+            setting = Setting(self.name, "resnet8", teacher)
+            if (reason := self.refusal(setting.pair)) is None:
+                return setting
+            reasons.append(f"{teacher} -> resnet8: {reason}")
+        raise Broken(f"refuses all that it could be tried on ({'; '.join(reasons)}). Accept pairs of ordinary ResNets.")
+
+    def refusal(self, pair: Pair) -> str | None:
+        """Why the method, when it is built, refuses a pair; None where it does not."""
+        try:
+            built(self.name, pair)
+        except PairError as reason:
+            return str(reason).removeprefix(f"{self.name}: ")
+        return None
+
+    @cached_property
+    def alone(self) -> str:
+        """The fingerprint of a training that nothing disturbs."""
+        lane = self.usual.lane()
+        self.usual.train(lane)
+        return fingerprint(lane)
+
+    def told(self, problem: Exception) -> str:
+        """An exception as one line, with the place in the method's file where there is one."""
+        frames = traceback.extract_tb(problem.__traceback__)
+        own = [frame for frame in frames if frame.filename == METHODS.entry(self.name).file]
+        place = (own or frames)[-1]
+        return f"{type(problem).__name__}: {' '.join(str(problem).split())} ({Path(place.filename).name}:{place.lineno})"

@@ -1,0 +1,131 @@
+"""The harness for those who call it from Python: a suite in one call, a model or a method without a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pandas as pd
+from torch import Tensor
+
+from kdbench import models, present
+from kdbench.errors import KdbenchError
+from kdbench.method import METHODS, Composition, Pair, PairError, TeacherParts
+from kdbench.models import Network
+from kdbench.outputs import Outputs, Shapes
+from kdbench.plan import Rerun, make_plan
+from kdbench.plugins import load_plugins
+from kdbench.progress import Silent
+from kdbench.run import Options, execute
+from kdbench.store import Store
+from kdbench.suite import load_suite
+from kdbench.trial import PROTOCOL, build_part, resolve_methods
+from kdbench.validation import validated
+
+
+def run_suite(
+    suite: str | Path,
+    *,
+    results: str | Path = "results",
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    device: str = "auto",
+    lanes: int = 0,
+    stop_after_s: float | None = None,
+    rerun: Literal["missing", "failed", "all"] = "missing",
+    plugins: Sequence[str | Path] = (),
+) -> pd.DataFrame:
+    """Train what a suite still needs and return its trials, quietly.
+
+    Args:
+        suite: a shipped suite's name, or a path to a YAML file.
+        results: the directory where trials are kept.
+        methods: only these of the suite's methods, and those that it lacks with their defaults; all of the suite's unless given.
+        seeds: these instead of the suite's.
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
+        lanes: how many students train at once; 0 for all of a cohort. It changes no result.
+        stop_after_s: seconds after which it stops at the end of the epoch; the same call goes on from there.
+        rerun: `missing` takes up what is not done; `failed` that and what failed; `all` everything from its start.
+        plugins: files, or folders of them, with methods, models or data sets of your own.
+
+    Returns:
+        One row per student with the columns of `load_results`; `status` is `done`, `failed` (see `reason`), or how far it came.
+
+    Raises:
+        KdbenchError: a mistake in the suite or in the arguments; nothing was started.
+    """
+    load_plugins(plugins)
+    loaded, store = load_suite(suite, methods=methods, seeds=seeds), Store(Path(results), protocol=PROTOCOL)
+    options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun))
+    execute(loaded, store, options=options, progress=Silent())
+    return present.of_plan(make_plan(loaded, store), store).results
+
+
+def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3) -> Network:
+    """A freshly initialised network, which takes images (B, in_channels, H, W) to `Outputs`.
+
+    Raises:
+        KdbenchError: nothing of that name.
+    """
+    load_plugins()
+    return models.build_model(name, num_classes=num_classes, in_channels=in_channels)
+
+
+def build_method(
+    name: str,
+    *,
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor | None = None,
+    teacher_parts: TeacherParts | None = None,
+    **parameters: Any,
+) -> Composition:
+    """A method for a training loop of your own, on the student's device; its adapters are drawn from torch's global stream.
+
+    Args:
+        name: such as `ft`, or `ft+kd` for both.
+        student: what the student gives for any batch; its shapes are read.
+        teacher: the same of the teacher.
+        labels: (N,), int64, of all training images, for methods with a memory bank.
+        teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
+        parameters: those that differ from their defaults, such as `k=2`; of a composition by part, such as `ft={"k": 2}`.
+
+    Raises:
+        PairError: the method cannot do this pair, or needs what was not given.
+        KdbenchError: an unknown method or parameter.
+    """
+    load_plugins()
+    parts = name.split("+")
+    given = parameters if len(parts) > 1 else {name: parameters}
+    for key in given:
+        if key not in parts:
+            raise KdbenchError(f"build_method: '{name}' has no part '{key}'. Give parameters by part: {parts[0]}={{...}}.")
+    for part in parts:
+        validated(METHODS.get(part).Params, given.get(part, {}), source="build_method", path=part)
+    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts)
+    methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
+    return Composition(methods).to(student.logits.device)
+
+
+@dataclass(frozen=True)
+class _PartlyKnown:
+    """Stands for a `Pair`; what was not given is refused when a method asks for it."""
+
+    student: Shapes
+    teacher: Shapes
+    known_labels: Tensor | None
+    known_parts: TeacherParts | None
+
+    @property
+    def labels(self) -> Tensor:
+        if self.known_labels is None:
+            raise PairError("it needs the labels of the training images. Give them to build_method as labels=...")
+        return self.known_labels.cpu()
+
+    @property
+    def teacher_parts(self) -> TeacherParts:
+        if self.known_parts is None:
+            raise PairError("it needs parts of the teacher. Give them to build_method as teacher_parts=teacher.teacher_parts()")
+        return self.known_parts

@@ -1,0 +1,69 @@
+"""What pydantic finds wrong with a user's values, told with the place of the mistake in the words of YAML."""
+
+import re
+import reprlib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from kdbench.errors import KdbenchError, nearest
+
+S = TypeVar("S", bound=BaseModel)
+
+_MUST_BE = {
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "string_type": "text",
+}
+
+
+def validated(spec: type[S], tree: object, *, source: str | Path, path: str = "") -> S:
+    """`tree` as a `spec`.
+
+    Args:
+        spec: what it must be.
+        tree: what a user gave.
+        source: where that was read, such as the name of a file.
+        path: where in the source `tree` stands, such as `pairs[0].recipe`.
+
+    Raises:
+        KdbenchError: one mistake, a key that is not known before all others; `x.yaml, recipe.epoch: unknown key. Did you mean ...`.
+    """
+    try:
+        return spec.model_validate(tree)
+    except ValidationError as problem:
+        first = min(problem.errors(), key=lambda error: error["type"] != "extra_forbidden")
+        below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
+        place = f"{path}{below}".removeprefix(".")
+        raise KdbenchError(f"{source}, {place}: {_told(first, spec)}") from None
+
+
+def _told(error: ErrorDetails, spec: type[BaseModel]) -> str:
+    kind, loc = error["type"], error["loc"]
+    if kind == "extra_forbidden":
+        return f"unknown key.{nearest(str(loc[-1]), _keys(spec, loc[:-1]))}"
+    if kind == "missing":
+        return "this key is missing."
+    if kind == "too_short":
+        return "must not be empty."
+    if kind == "value_error":
+        return f"{error['ctx']['error']}."
+    must = f"must be {_MUST_BE[kind]}" if kind in _MUST_BE else error["msg"].replace("Input should", "must")
+    told = re.sub(r", (unable to|got a) .*", "", must)
+    return f"{told} (got {'nothing' if error['input'] is None else reprlib.repr(error['input'])})."
+
+
+def _keys(spec: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand at `path` below `spec`."""
+    for key in path:
+        if not isinstance(key, str):
+            continue
+        inner = spec.model_fields[key].annotation
+        inner = next((arg for arg in getattr(inner, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)), inner)
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        spec = inner
+    return list(spec.model_fields)

@@ -1,0 +1,76 @@
+"""Speed of the parts, by `tox -e bench`: steps of every method, the data, evaluation, and planning of 10,000 trials."""
+
+import pytest
+import torch
+import yaml
+from row import MEAN, STD, noise, trials
+
+from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
+from kdbench.method import METHODS, PairError
+from kdbench.plan import make_plan
+from kdbench.plugins import load_shipped
+from kdbench.recipe import SGD, Augmentation, Recipe
+from kdbench.store import Store
+from kdbench.suite import load_suite
+from kdbench.training.bench import Bench
+from kdbench.training.cohort import FrozenTeacher, error_pct
+from kdbench.training.lane import MAIN, Lane, segments
+from kdbench.trial import PROTOCOL
+
+load_shipped()
+CPU = torch.device("cpu")
+SPLIT = noise(512)
+BENCH = Bench(Dataset(SPLIT, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), CPU)
+RECIPE = Recipe(epochs=1, batch_size=64, optimiser=SGD(lr=0.1))
+
+
+@pytest.mark.parametrize("name", [*METHODS.names(), "at+kd", "ft+kd"])
+def test_step(benchmark, name):
+    """One step of a lane, teacher and data left out: resnet20 -> resnet8, batch 64, 32x32."""
+    spec = trials([name], teacher="resnet20", student="resnet8", recipe=RECIPE)[0]
+    teacher = FrozenTeacher(BENCH.network("resnet20"), precision="fp32", device=CPU)
+    try:
+        method = BENCH.composition(spec, teacher.network.teacher_parts())
+    except PairError as reason:
+        pytest.skip(str(reason))
+    student = BENCH.student(spec)
+    main = [segment for segment in segments(method, student, RECIPE) if segment.phase == MAIN]
+    lane = Lane(name, seed=0, student=student, method=method, segments=main, precision="fp32", device=CPU)
+    data = BENCH.training_data(RECIPE.augmentation)
+    images, labels, indices = data.batch(epoch_plan(512, RECIPE.augmentation, torch.Generator()), 0, 64)
+    outputs = teacher(images)
+    lane.begin_epoch()
+    lane.step(images, labels, indices, outputs)
+    benchmark.pedantic(lane.step, args=(images, labels, indices, outputs), rounds=8, warmup_rounds=1)
+
+
+def test_batch(benchmark):
+    """One augmented batch of 128 images of 32x32."""
+    data = Resident(SPLIT, mean=MEAN, std=STD, device=CPU, augmentation=Augmentation())
+    plan = epoch_plan(512, Augmentation(), torch.Generator())
+    benchmark(data.batch, plan, 0, 128)
+
+
+def test_evaluation(benchmark):
+    """1,000 images through resnet20."""
+    network = BENCH.network("resnet20").eval()
+    benchmark.pedantic(
+        error_pct, args=(lambda images: network(images).logits, BENCH.test_data), kwargs={"precision": "fp32"}, rounds=5
+    )
+
+
+def test_planning_10_000_trials(benchmark, tmp_path):
+    """From the suite's file to the status of every trial."""
+    suite = {
+        "title": "many",
+        "dataset": "digits",
+        "recipe": "digits-quick",
+        "seeds": list(range(2500)),
+        "methods": ["kd", "at", "ft", "ft+kd"],
+        "pairs": [{"teacher": "resnet20", "student": "resnet8"}],
+    }
+    file = tmp_path / "many.yaml"
+    file.write_text(yaml.safe_dump(suite))
+    store = Store(tmp_path / "results", protocol=PROTOCOL)
+    plan = benchmark.pedantic(lambda: make_plan(load_suite(file), store), rounds=3)
+    assert len(plan.students) == 10_000

@@ -1,0 +1,28 @@
+"""The examples run as they stand."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from kdbench.results import load_results
+from kdbench.suite import load_suite
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_the_notebook_runs_the_suite_with_the_method(tmp_path):
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    done = subprocess.run([sys.executable, "examples/notebook.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "at.attention" in done.stdout
+    assert "kd.divergence" in done.stdout
+    results = load_results(tmp_path / "results" / "example")
+    assert set(results["status"]) == {"done"}
+    assert {"scratch", "kd", "cosine", "cosine+kd"} == set(results["method"])
+
+
+def test_the_suite_for_own_images_is_valid():
+    suite = load_suite(EXAMPLES / "own_images.yaml")
+    assert suite.trials[0].dataset.label == "my photographs"
+    assert len(suite.trials) == 15
