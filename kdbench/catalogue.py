@@ -84,7 +84,7 @@ def describe_method(name: str) -> Value:
         "deviations": labelled.get("deviations", ""),
         "reads": list(entry.value.reads),
         "file": entry.file,
-        "params": {key: field.default for key, field in entry.value.Params.model_fields.items()},
+        "params": {key: None if field.is_required() else field.default for key, field in entry.value.Params.model_fields.items()},
     }
 
 

@@ -151,6 +151,10 @@ def report(
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
     if Path(suite).is_dir() and suite not in suite_names():
+        if methods or seeds or plugin:
+            raise KdbenchError(
+                "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
+            )
         comparison = present.of_directory(Path(suite))
     else:
         loaded, store = _open(suite, results, methods, seeds, plugin)

@@ -36,5 +36,15 @@ def _hash(files: Iterable[Path]) -> str:
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
-        total.update(ast.dump(tree).encode())
+        total.update(repr(_outline(tree)).encode())
     return total.hexdigest()[:16]
+
+
+def _outline(node: object) -> object:
+    """The syntax tree as nested lists, without empty fields: Python versions differ in which of these they have."""
+    if isinstance(node, list):
+        return [_outline(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+    return [type(node).__name__, *((name, _outline(value)) for name, value in fields)]

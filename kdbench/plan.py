@@ -78,6 +78,7 @@ def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Plann
     if record is None:
         return Planned(spec, Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING, None)
     retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
-    if record.method_code != method_code(spec.methods) or (record.status == "done" and retrained):
+    outdated = retrained or (teacher and teacher.status is Status.STALE)
+    if record.method_code != method_code(spec.methods) or (record.status == "done" and outdated):
         return Planned(spec, Status.STALE, None)
     return Planned(spec, Status(record.status), record)

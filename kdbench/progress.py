@@ -99,7 +99,10 @@ class Bars(Progress):
         from rich.progress import Progress as RichProgress
 
         self._bars = RichProgress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs, {task.fields[left]} left")
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs, {task.fields[left]} left"),
         )
         self._task = self._bars.add_task("starting", total=None, left="?")
 
@@ -108,7 +111,7 @@ class Bars(Progress):
         self._bars.start()
 
     def say(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, markup=False)
 
     def show(self, text: str) -> None:
         left = clock(self.left_s) if self.left_s is not None else "?"

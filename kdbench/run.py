@@ -29,7 +29,7 @@ from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact, peak_mem_mib
 from kdbench.training.lane import Lane, Position, Row, segments
-from kdbench.training.stages import lessons, recall, teach
+from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, read_weights, state_hash, write_checkpoint, write_weights
 
@@ -74,28 +74,18 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     with store.writing():
         dataset = source.load()
         bench = Bench(dataset, params, device)
-        _refuse_other_data(plan, dataset.fingerprint, store)
+        store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
         bench.refuse_impossible(planned.spec for planned in todo)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
         )
-        return run.run(plan, todo)
+        return run.run(plan, todo, rerun=options.rerun)
 
 
 def _taken_up(planned: Planned, rerun: Rerun) -> bool:
     valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[rerun]
     return planned.status not in valid
-
-
-def _refuse_other_data(plan: Plan, fingerprint: str, store: Store) -> None:
-    for planned in (*plan.teachers, *plan.students):
-        if planned.record and planned.record.data_fingerprint != fingerprint:
-            raise KdbenchError(
-                f"{store.root} holds records of '{planned.record.dataset}' from other images (fingerprint "
-                f"{planned.record.data_fingerprint}, now {fingerprint}), and the two are never mixed. Give the data set another "
-                "`label`, or choose another directory with --results."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +111,16 @@ class _Run:
     loaded: dict[tuple[str, str], _Teacher] = field(default_factory=dict)
     """The teacher of the last cohort, by its trial and the precision: the next seed has the same one."""
 
-    def run(self, plan: Plan, todo: Sequence[Planned]) -> bool:
+    def run(self, plan: Plan, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
         needed = {planned.spec.teacher.id for planned in todo if planned.spec.teacher}
-        teachers = [planned for planned in plan.teachers if planned.spec.id in needed and not self._usable(planned)]
+        students = {planned.spec.id for planned in todo}  # one may be another one's teacher
+        teachers = [
+            planned
+            for planned in plan.teachers
+            if planned.spec.id in needed
+            and (planned.spec.id in students or not self._usable(planned))
+            and (planned.status is not Status.FAILED or _taken_up(planned, rerun))
+        ]
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED:
                 self.store.discard(planned.spec.id)
@@ -181,13 +178,16 @@ class _Run:
     def _group(self, trials: Sequence[TrialSpec], teacher: _Teacher | None) -> bool:
         """Train some trials of one cohort side by side, and record each when it ends."""
         methods: dict[str, Composition] = {}
+        wanted: dict[str, list[Lesson]] = {}
         for trial in trials:
             with self._isolated(trial, teacher):
-                methods[trial.id] = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
+                method = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
+                wanted[trial.id] = lessons(trial, method, teacher=teacher.frozen) if teacher else []
+                methods[trial.id] = method
         known: Mapping[str, Mapping[str, Any]] | None = {}
         if teacher:
             known = teach(
-                [lesson for trial in trials if trial.id in methods for lesson in lessons(trial, methods[trial.id])],
+                [lesson for found in wanted.values() for lesson in found],
                 spec=teacher.spec,
                 teacher=teacher.frozen,
                 bench=self.bench,
@@ -202,7 +202,8 @@ class _Run:
         for trial in trials:
             if trial.id in methods:
                 with self._isolated(trial, teacher):
-                    lanes.append((trial, self._lane(trial, methods[trial.id], known, teacher)))
+                    rows = recall(methods[trial.id], wanted[trial.id], known)
+                    lanes.append((trial, self._lane(trial, methods[trial.id], rows, teacher)))
 
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
             self.progress.epoch(now, active)
@@ -210,7 +211,11 @@ class _Run:
                 if lane in active and trial.id not in warned and (warning := imbalance(trial, lane.rows[-1] if lane.rows else {})):
                     warned.add(trial.id)
                     self.progress.say(warning)
-                if lane in active and lane.position is None:
+            ended = [(trial, lane) for trial, lane in lanes if lane in active and lane.position is None]
+            if ended and teacher:
+                teacher.frozen.assert_unchanged()
+            for trial, lane in ended:
+                with self._isolated(trial, teacher, rows=lane.rows):
                     self._record(trial, lane, teacher)
 
         warned: set[str] = set()
@@ -228,10 +233,8 @@ class _Run:
             teacher.frozen.assert_unchanged()
         return finished
 
-    def _lane(
-        self, trial: TrialSpec, method: Composition, known: Mapping[str, Mapping[str, Any]], teacher: _Teacher | None
-    ) -> Lane:
-        """The trial's lane, at its start or where its checkpoint stands."""
+    def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: _Teacher | None) -> Lane:
+        """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
         origin = [
             core_code(),
@@ -239,7 +242,6 @@ class _Run:
             self.bench.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
         ]
-        lessons_rows = recall(method, trial, known)
         student = self.bench.student(trial)
         lane = Lane(
             trial.method,
@@ -251,7 +253,7 @@ class _Run:
             device=self.bench.device,
             checkpoint=lambda state: write_checkpoint(file, {**state, "origin": origin}),
         )
-        lane.rows += lessons_rows
+        lane.rows += rows
         if state := read_checkpoint(file):
             if state["origin"] == origin:
                 lane.restore(state)
@@ -276,12 +278,12 @@ class _Run:
         return lambda images: method.predict(student(images))
 
     @contextmanager
-    def _isolated(self, trial: TrialSpec, teacher: _Teacher | None) -> Iterator[None]:
+    def _isolated(self, trial: TrialSpec, teacher: _Teacher | None, *, rows: Sequence[Row] = ()) -> Iterator[None]:
         """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
         try:
             yield
         except Exception as problem:  # isolation
-            self._write(trial, teacher, rows=[], status="failed", reason=f"{type(problem).__name__}: {problem}")
+            self._write(trial, teacher, rows=rows, status="failed", reason=f"{type(problem).__name__}: {problem}")
 
     def _record(self, trial: TrialSpec, lane: Lane, teacher: _Teacher | None) -> None:
         if lane.failure:

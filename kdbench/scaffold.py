@@ -112,7 +112,9 @@ def new_method(name: str, directory: Path) -> list[Path]:
     """
     load_shipped()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise KdbenchError(f"'{name}' cannot name a method and its file. Use small letters, digits and underscores, as in my_method.")
+        raise KdbenchError(
+            f"'{name}' cannot name a method and its file. Use small letters, digits and underscores, as in my_method."
+        )
     if name in METHODS:
         raise KdbenchError(f"the method '{name}' exists already, in {METHODS.entry(name).file}. Choose another name.")
     files = {directory / f"{name}.py": METHOD, directory / f"test_{name}.py": TEST}

@@ -94,14 +94,31 @@ class Store:
             )
 
     def refuse_foreign_protocols(self) -> None:
-        """Look at one record of the directory, since one protocol wrote them all.
+        """Look at every record of the directory, whatever suite it belongs to.
 
         Raises:
-            KdbenchError: it is of another protocol.
+            KdbenchError: one is of another protocol.
         """
         for file in self.root.glob("trials/*/record.json"):
             self._refuse_foreign(file)
-            return
+
+    def refuse_other_data(self, label: str, *, fingerprint: str) -> None:
+        """Look at every record of the data set `label`, whatever suite it belongs to.
+
+        Raises:
+            KdbenchError: one is from other images.
+        """
+        for file in self.root.glob("trials/*/record.json"):
+            try:
+                record = Record.model_validate_json(file.read_bytes())
+            except ValidationError:
+                continue  # it is set aside when its trial is looked up
+            if record.dataset == label and record.data_fingerprint != fingerprint:
+                raise KdbenchError(
+                    f"{file} is the record of a trial on '{label}' from other images (fingerprint {record.data_fingerprint}, now "
+                    f"{fingerprint}), and the two are never mixed. Give the data set another `label`, or choose another directory "
+                    "with --results."
+                )
 
     def has_checkpoint(self, trial: str) -> bool:
         """Whether the trial was begun and not finished."""

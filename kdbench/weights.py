@@ -19,7 +19,8 @@ State = Mapping[str, Tensor]
 
 def write_weights(file: Path, state: State) -> None:
     """Write a state dict as safetensors."""
-    write_bytes(file, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+    # Cloned, because safetensors refuses tensors that share memory, as those of a layer with two names do.
+    write_bytes(file, save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}))
 
 
 def read_weights(file: Path, *, sha256: str) -> dict[str, Tensor] | None:

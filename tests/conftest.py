@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     },
     "seeds": [0],
     "methods": ["scratch", "kd"],
-    "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
+    "pairs": [{"teacher": "wrn_10_1", "student": "resnet8"}],
 }
 
 Outcomes = dict[str, list[str]]

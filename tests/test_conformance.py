@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
+from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance import CHECKS, Check, as_text, judge
 from kdbench.conformance.subject import Subject
 from kdbench.method import METHODS
-from kdbench.plugins import load_shipped, shipped
 from kdbench.scaffold import new_method
 
-load_shipped()
-SHIPPED = [name for name in METHODS.names() if Path(METHODS.entry(name).file).parent == shipped("methods")]
+SHIPPED = shipped_methods()
 
 subject = cache(Subject)
 result = cache(judge)
@@ -38,6 +37,7 @@ def test_pairs_are_refused_where_and_only_where_a_method_cannot_do_them() -> Non
         ("fitnets_hint", "deeper_student"),
         ("fsp", "deeper_student"),  # unequal channels
         ("fsp", "deeper_teacher"),
+        ("simkd", "deeper_teacher"),  # a convolution between the last group and the classifier
     }
 
 
@@ -49,189 +49,267 @@ def test_what_a_promise_does_not_say_of_a_method_stands_beside_it() -> None:
     assert remarks["scratch", "reaches_student"] == "it transfers nothing"
 
 
+LOSS = """\
+        embedded = self.embed(student.pooled)
+        extra = EXTRA
+        return {"regression": self.params.beta * (F.mse_loss(embedded, teacher.pooled) + extra)}
+MEMBERS"""
+
+
 @dataclass(frozen=True)
 class Fault:
-    """An edit of the method that `kdbench new method` writes, after which the check `check` fails with `reason`.
+    """What is wrong with a method, and what is found.
 
-    `also` names the checks that cannot but fail with it.
+    Attributes:
+        check: that fails.
+        reason: a pattern in what it says.
+        also: the checks that cannot but fail with it.
+        params: a line that stands before the others in `Params`.
+        build: a line that stands before the others in `build`.
+        extra: a term that is added to the loss.
+        members: lines that stand at the end of the class.
+        reads: what is declared.
+        edits: text that is replaced in the end.
     """
 
     check: str
     reason: str
-    edits: dict[str, str] = field(default_factory=dict)
-    build: str = ""
-    loss: str = ""
-    body: str = ""
-    reads: tuple[str, ...] = ("pooled",)
     also: tuple[str, ...] = ()
+    params: str = ""
+    build: str = "pass"
+    extra: str = "0"
+    members: str = ""
+    reads: tuple[str, ...] = ("pooled",)
+    edits: Mapping[str, str] = field(default_factory=dict)
 
-    def applied(self, text: str) -> str:
-        """The broken method's source."""
-        replaced = {
-            **self.edits,
-            '    reads = ("pooled",)': f"    reads = {self.reads!r}",
+    def put_into(self, text: str) -> str:
+        """The method that `kdbench new method` writes, with this fault."""
+        head, _ = text.split("        return {")
+        text = f"import random\nimport torch\nfrom kdbench import PairError, Stage\n{head}{LOSS}"
+        for old, new in {
+            "        beta:": f"        {self.params}\n        beta:",
             "        self.embed =": f"        {self.build}\n        self.embed =",
-            '        return {"regression": self.params.beta * F.mse_loss(self.embed(student.pooled), teacher.pooled)}': (
-                f"        extra = {self.loss or '0'}\n"
-                "        embedded = self.embed(student.pooled)\n"
-                '        return {"regression": self.params.beta * (F.mse_loss(embedded, teacher.pooled) + extra)}\n'
-                f"{self.body}"
-            ),
-        }
-        for old, new in replaced.items():
+            "EXTRA": self.extra,
+            "MEMBERS": self.members,
+            '("pooled",)': repr(self.reads),
+            **self.edits,
+        }.items():
             assert text.count(old) == 1, old
             text = text.replace(old, new)
-        return "import random\nimport torch\nfrom kdbench import PairError, Stage\n" + text
+        return text
 
 
-LOSS = "F.mse_loss(embedded, teacher.pooled) + extra"
-STAGE = """
+LESSON = """
     def stages(self):
-        return (Stage("mirror", 2, self.mirror, (self.mirrored,), trains_student=False, depends_on={depends_on}),)
+        return (Stage("lesson", 2, self.lesson, (self.mirror,), trains_student=False, depends_on=DEPENDS_ON),)
 
-    def mirror(self, student, teacher, batch):
-        return {{"mirror": self.params.beta * F.mse_loss(self.mirrored({of}.pooled), {of}.pooled)}}
+    def lesson(self, student, teacher, batch):
+        return {"lesson": self.params.beta * self.mirror(teacher.pooled).square().mean()}
 """
+MEMORY = """
+    def moved(self, teacher):
+        self.mean = 0.9 * self.mean + 0.1 * teacher.pooled.mean(0)
+        return self.mean
+"""
+
+TRAINED = ("repeatable", "resumable", "alone_or_beside")
+"""What cannot be seen of a method that the engine stops."""
 
 FAULTS = {
     "no paper": Fault("docstring", "no paragraph `Paper:`", edits={"    Paper:": "    By:"}),
     "no formula": Fault("docstring", "open with a formula", edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "Regression."}),
-    "a long file": Fault("file", "the file has 1[45]. lines", edits={'@register("mine")': "#\n" * 100 + '@register("mine")'}),
-    "unknown parameters taken": Fault(
-        "parameters",
-        "an unknown parameter is taken",
-        edits={"        beta: Non": '        model_config = {"extra": "ignore"}\n        beta: Non'},
+    "a long file": Fault("file", r"the file has 1\d\d lines", members="\n" * 100),
+    "unknown parameters are taken": Fault(
+        "parameters", "an unknown parameter is taken", params='model_config = {"extra": "ignore"}'
     ),
-    "a parameter without effect": Fault(
-        "effects", "`gamma` has no effect", edits={"        beta: Non": "        gamma: float = 2.0\n        beta: Non"}
-    ),
-    "a choice without effect": Fault(
-        "effects", r"`norm` has no effect: \[False\]", edits={"        beta: Non": "        norm: bool = True\n        beta: Non"}
-    ),
-    "a weight that is read and never used": Fault(
+    "a parameter without effect": Fault("effects", "`gamma` has no effect", params="gamma: float = 2.0"),
+    "a choice without effect": Fault("effects", r"`norm` has no effect: \[False\]", params="norm: bool = True"),
+    "a weight that is never used": Fault(
         "weights",
         "`beta` is declared as a weight and changes no term",
-        build="self.used = self.params.beta",
-        edits={},
         also=("effects",),
+        edits={"self.params.beta * (": "1.0 * ("},
     ),
     "a weight that is no parameter": Fault("weights", r"\['gamma'\]", edits={'weights = ("beta",)': 'weights = ("gamma",)'}),
     "more is declared than read": Fault("reads", r"it reads \['pooled'\]", reads=("pooled", "logits")),
-    "more is read than declared": Fault("reads", r"it reads \['logits', 'pooled'\]", loss="student.logits.square().mean()"),
-    "a stage of the teacher alone that hides what it depends on": Fault(
+    "more is read than declared": Fault("reads", r"it reads \['logits', 'pooled'\]", extra="student.logits.square().mean()"),
+    "a stage of the teacher alone hides what it depends on": Fault(
         "depends_on",
-        "`beta` changes what stage mirror learns",
-        build="self.mirrored = nn.Linear(*2 * pair.teacher.pooled)",
-        body=STAGE.format(depends_on=(), of="teacher"),
+        "`beta` changes what stage lesson learns",
+        build="self.mirror = nn.Linear(pair.teacher.pooled[0], 3)",
+        members=LESSON.replace("DEPENDS_ON", "()"),
     ),
-    "a stage of the teacher alone with shapes of the student": Fault(
+    "a stage of the teacher alone has shapes of the student's": Fault(
         "depends_on",
         "have shapes of the student's",
-        build="self.mirrored = nn.Linear(pair.teacher.pooled[0], pair.student.pooled[0])",
-        body=STAGE.format(depends_on=("beta",), of="teacher").replace("(teacher.pooled), teacher.pooled", "(teacher.pooled), 0 * t"),
+        build="self.mirror = nn.Linear(pair.teacher.pooled[0], pair.student.pooled[0])",
+        members=LESSON.replace("DEPENDS_ON", "('beta',)"),
     ),
-    "a tensor that no optimiser has": Fault(
+    "a stage of the teacher alone depends on an unknown parameter": Fault(
+        "depends_on",
+        r"names \['beat'\]",
+        build="self.mirror = nn.Linear(pair.teacher.pooled[0], 3)",
+        members=LESSON.replace("DEPENDS_ON", "('beat',)"),
+    ),
+    "no optimiser has a tensor that learns": Fault(
         "gradients",
         r"a tensor of shape \(64, 2\) learns in main, and no optimiser has it",
         build="self.scales = [torch.ones(64, 2, requires_grad=True)]",
-        loss="(student.pooled @ self.scales[0]).square().mean()",
+        extra="student.pooled.square().mean() * self.scales[0].square().mean()",
     ),
-    "an adapter that is never used": Fault(
+    "an adapter is never used": Fault(
         "gradients", "no gradient reaches spare.weight, spare.bias", build="self.spare = nn.Linear(2, 2)"
     ),
-    "a student that is detached": Fault(
-        "reaches_student", "no term has a gradient", edits={"self.embed(student.pooled), t": "self.embed(student.pooled.detach()), t"}
+    "the student is detached": Fault(
+        "reaches_student", "no term has a gradient", edits={"self.embed(student.pooled)": "self.embed(student.pooled.detach())"}
     ),
-    "a quotient that fails for equal widths": Fault(
-        "equal", "ZeroDivisionError.*mine.py:", build="self.scale = 1 / (pair.teacher.pooled[0] - pair.student.pooled[0])"
+    "a quotient by the difference of widths": Fault(
+        "equal", r"ZeroDivisionError.*mine\.py:", build="self.scale = 1 / (pair.teacher.pooled[0] - pair.student.pooled[0])"
     ),
-    "as many of the student's groups as the teacher has": Fault(
+    "a student's group for each of the teacher's": Fault(
         "deeper_teacher",
-        r"IndexError.*PairError",
-        reads=("features", "pooled"),
-        loss="student.features[len(teacher.features) - 1].square().mean()",
+        "IndexError.*PairError",
         also=("refusals",),
+        reads=("features", "pooled"),
+        extra="student.features[len(teacher.features) - 1].square().mean()",
     ),
-    "as many of the teacher's groups as the student has": Fault(
+    "a teacher's group for each of the student's": Fault(
         "deeper_student",
-        r"IndexError.*PairError",
-        reads=("features", "pooled"),
-        loss="teacher.features[len(student.features) - 1].square().mean()",
+        "IndexError.*PairError",
         also=("refusals",),
+        reads=("features", "pooled"),
+        extra="teacher.features[len(student.features) - 1].square().mean()",
     ),
     "halves of maps": Fault(
         "odd_sizes",
-        r"RuntimeError.*mine.py:",
-        reads=("features", "pooled"),
-        loss="student.features[0].unflatten(3, (-1, 2)).square().mean()",
+        r"RuntimeError.*mine\.py:",
         also=("refusals",),
+        reads=("features", "pooled"),
+        extra="student.features[0].unflatten(3, (-1, 2)).square().mean()",
     ),
-    "halves of batches": Fault("batch_sizes", "RuntimeError", loss="student.pooled.unflatten(0, (2, -1)).square().mean()"),
-    "differences of large numbers": Fault(
+    "halves of batches": Fault("batch_sizes", "RuntimeError", extra="student.pooled.unflatten(0, (2, -1)).square().mean()"),
+    "a difference of large numbers": Fault(
         "bf16",
-        "mine.regression is .* in bfloat16 and .*full_precision",
-        loss="((self.embed(student.pooled) + 300) - (teacher.pooled + 300)).square().mean()",
+        "regression is .* in bfloat16 and .*full_precision",
+        extra="((embedded + 300) - (teacher.pooled + 300)).square().mean()",
     ),
-    "a root without a floor": Fault(
-        "extremes", "not finite where all samples are alike", loss="self.embed(student.pooled).var(0).sqrt().mean()"
-    ),
-    "an exception for want of pre-activations": Fault(
+    "a root of nothing": Fault("extremes", "not finite where all samples are alike", extra="embedded.var(0).sqrt().mean()"),
+    "an exception where pre-activations are missing": Fault(
         "refusals",
         "a teacher without pre-activations: IndexError.*PairError",
         reads=("preactivations", "pooled"),
-        loss="student.preactivations[-1].mean().square() + teacher.preactivations[-1].mean()",
+        extra="teacher.preactivations[-1].mean()",
     ),
-    "a refusal in the middle of training": Fault(
+    "a refusal when training has begun": Fault(
         "refusals",
         "a teacher without pre-activations is refused in a loss",
-        body="        if not teacher.preactivations:\n            raise PairError('this needs a teacher that has pre-activations')\n",
+        edits={
+            "        embedded =": "        if not teacher.preactivations: raise PairError('choose another one')\n        embedded ="
+        },
     ),
     "a refusal without a reason": Fault(
-        "refusals", "is refused with 'no'", build="if not pair.teacher.preactivations:\n            raise PairError('no')"
+        "refusals", "is refused with 'no'", build="if not pair.teacher.preactivations: raise PairError('no')"
     ),
     "half of the batch": Fault(
-        "permutation", "changes with the order of the batch", loss="student.pooled[: len(student.pooled) // 2].square().mean()"
+        "permutation", "changes with the order of the batch", extra="student.pooled[: len(student.pooled) // 2].square().mean()"
+    ),
+    "half of the batch, at random": Fault(
+        "permutation",
+        "changes with the order of the batch",
+        extra="student.pooled[: len(student.pooled) // 2].square().mean() * (1 + 0.01 * torch.rand((), generator=batch.generator))",
     ),
     "the teacher's outputs in place": Fault(
-        "untouched", "it changes the teacher's outputs", loss="0 * teacher.pooled.clamp_(max=0.5).sum()"
+        "untouched", "it changes the teacher's outputs", also=TRAINED, extra="0 * teacher.pooled.clamp_(max=0.5).sum()"
     ),
-    "the images in place": Fault(
-        "untouched", "it changes the batch", loss="0 * batch.images.clamp_(max=0.5).sum()", also=("alone_or_beside",)
-    ),
-    "a seed of its own": Fault(
+    "the labels in place": Fault("untouched", "it changes the batch", also=TRAINED, extra="0 * batch.labels.clamp_(max=3).sum()"),
+    "another seed each time": Fault(
         "repeatable",
         "two trainings of one seed differ",
-        build="self.scale = random.random()",
-        loss="self.scale * student.pooled.square().mean()",
         also=("resumable", "alone_or_beside"),
+        build="self.scale = random.random()",
+        extra="self.scale * student.pooled.square().mean()",
     ),
     "a running mean that is no buffer": Fault(
         "resumable",
         "ends elsewhere. Keep in buffers",
         build="self.mean = torch.zeros(pair.teacher.pooled)",
-        loss="(embedded - self.moved(teacher)).square().mean()",
-        body="""
-    def moved(self, teacher):
-        self.mean = 0.9 * self.mean + 0.1 * teacher.pooled.mean(0)
-        return self.mean
-""",
+        extra="(embedded - self.moved(teacher)).square().mean()",
+        members=MEMORY,
     ),
     "an adapter in the class": Fault(
         "alone_or_beside",
         "beside another instance of itself",
-        edits={"self.embed = nn": "type(self).shared = self.embed = nn", "self.embed(student.pooled), t": "self.shared(student.pooled), t"},
+        edits={
+            "self.embed = nn": "type(self).shared = self.embed = nn",
+            "self.embed(student.pooled)": "self.shared(student.pooled)",
+        },
     ),
 }
 
 
 @pytest.fixture
-def registry() -> Iterator[None]:
-    """Forgets what a test registers."""
+def mine(tmp_path: Path) -> Iterator[Path]:
+    """A method that `kdbench new method` wrote; what is registered during the test is forgotten after it."""
     forget = METHODS.snapshot()
-    yield
+    yield new_method("mine", tmp_path)[0]
     forget()
 
 
-def healthy(folder: Path) -> tuple[Path, str]:
-    file, _ = new_method("mine", folder)
-    return file, file.read_text()
+def failures(checks: Sequence[Check]) -> dict[str, str]:
+    return {check.name.replace(" ", "_"): check.reason for check in checks if check.status == "fail"}
+
+
+def test_the_method_that_faults_are_put_into_is_sound(mine: Path) -> None:
+    mine.write_text(Fault("", "").put_into(mine.read_text()))
+    assert failures(conformance.check(str(mine))) == {}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_check_finds_the_method_that_breaks_its_promise_and_no_other_does(fault: Fault, mine: Path) -> None:
+    mine.write_text(fault.put_into(mine.read_text()))
+    found = failures(conformance.check(str(mine)))
+    assert set(found) == {fault.check, *fault.also}, found
+    assert re.search(fault.reason, found[fault.check]), found[fault.check]
+
+
+def test_every_check_is_shown_to_find_something() -> None:
+    assert {fault.check for fault in FAULTS.values()} == {test.__name__ for test in CHECKS}
+
+
+def test_a_method_that_does_no_pair_fails_with_its_reason(mine: Path) -> None:
+    mine.write_text(Fault("", "", build="raise PairError('it needs a network that nobody has')").put_into(mine.read_text()))
+    by_name = {check.name: check for check in conformance.check(str(mine))}
+    assert by_name["effects"].status == "fail"
+    assert "it needs a network that nobody has" in by_name["effects"].reason
+    assert by_name["equal"].status == "refused"
+
+
+def test_a_file_is_checked_whether_or_not_it_is_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "CHECKS", CHECKS[:4])
+    assert conformance.check(str(mine)) == conformance.check(str(mine)) == conformance.check("mine")
+
+
+def test_the_table_says_what_passed_what_failed_and_what_to_do() -> None:
+    checks = [
+        Check("equal", "Two networks train.", "refused", "the student is too small. Choose another."),
+        Check("permutation", "The losses do not depend on the order.", "pass", "it draws at random"),
+        Check("reads", "`reads` is right.", "fail", "it reads ['pooled']. Write reads = ('pooled',)."),
+    ]
+    assert as_text(checks).splitlines() == [
+        "refused  equal        The student is too small. Choose another.",
+        "pass     permutation  The losses do not depend on the order: it draws at random.",
+        "fail     reads        It reads ['pooled']. Write reads = ('pooled',).",
+        "1 failed, 1 refused, 1 passed",
+    ]
+    assert json.loads(json.dumps([asdict(check) for check in checks]))[0]["status"] == "refused"
+
+
+def test_what_cannot_be_checked_is_a_mistake_of_the_user(mine: Path) -> None:
+    with pytest.raises(KdbenchError, match=r"unknown method 'kdd'\. Did you mean 'kd'"):
+        conformance.check("kdd")
+    with pytest.raises(KdbenchError, match=r"no plugin at nowhere\.py"):
+        conformance.check("nowhere.py")
+    source = mine.read_text()
+    mine.write_text(source + source[source.index("@register") :].replace('"mine"', '"yours"'))
+    with pytest.raises(KdbenchError, match=r"registers mine, yours, not one method\. Check by name"):
+        conformance.check(str(mine))

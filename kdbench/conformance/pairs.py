@@ -26,12 +26,12 @@ def equal(subject: Subject) -> None:
 
 def deeper_teacher(subject: Subject) -> None:
     """A student of three groups and a teacher of four train, or are refused."""
-    trains(subject, Setting(subject.name, "resnet8", "vgg8"))
+    trains(subject, Setting(subject.name, "resnet8", "mobilenetv2_half"))
 
 
 def deeper_student(subject: Subject) -> None:
     """A student of four groups and a teacher of three train, or are refused."""
-    trains(subject, Setting(subject.name, "vgg8", "resnet8"))
+    trains(subject, Setting(subject.name, "mobilenetv2_half", "resnet8"))
 
 
 def odd_sizes(subject: Subject) -> None:

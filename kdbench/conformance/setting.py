@@ -26,7 +26,7 @@ from kdbench.weights import state_hash
 IMAGES, CLASSES = 24, 5
 EPOCHS = 2
 """Of every stage and of the main training: a check looks at what is computed, never at what comes of it."""
-RECIPE = Recipe(epochs=EPOCHS, batch_size=8, optimiser=SGD(lr=1e-3), augmentation=Augmentation(pad=1))
+RECIPE = Recipe(epochs=EPOCHS, batch_size=12, optimiser=SGD(lr=1e-3), augmentation=Augmentation(pad=1))
 CPU = torch.device("cpu")
 
 

@@ -1,8 +1,9 @@
 """The size and the work of a network, and the shapes of its hook points, without computing anything."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.models import build_model
@@ -23,9 +24,10 @@ def parameters(module: nn.Module) -> int:
 
 def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulate operations of the convolutions and linear layers for one image (C, H, W); `model` stays as it is."""
-    state = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, state, (_images(image_shape),))
+    with torch.no_grad():
+        empty = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
+        with FlopCounterMode(display=False) as counter:
+            deepcopy(model, empty)(_images(image_shape))  # a copy that has these for its tensors
     return int(counter.get_total_flops()) // (2 * BATCH)
 
 

@@ -121,6 +121,8 @@ class Bench:
                 raise PairError(
                     f"{teacher} -> {trial.student}: {reason} Leave the method out with `without: [{trial.method}]`."
                 ) from None
+            except Exception:  # a mistake in a method fails its trial, and no other, when it is built to train
+                continue
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:

@@ -24,12 +24,17 @@ EVALUATION_BATCH = 500
 
 
 class FrozenTeacher:
-    """A trained network that never changes: evaluation mode, no gradients, and a check that both held."""
+    """A trained network that never changes: evaluation mode, no gradients, and a check that both held.
+
+    Attributes:
+        network: what was trained.
+        sha256: the hash of its state.
+    """
 
     def __init__(self, network: nn.Module, *, precision: str, device: torch.device) -> None:
         self.network = network.eval().requires_grad_(False)
         self._autocast = autocast(device, precision=precision)
-        self._hash = state_hash(network.state_dict())
+        self.sha256 = state_hash(network.state_dict())
 
     def __call__(self, images: Tensor) -> Outputs:
         """The outputs (B, ...) for images (B, C, H, W), without a graph."""
@@ -39,7 +44,7 @@ class FrozenTeacher:
 
     def assert_unchanged(self) -> None:
         """Fail if any parameter or buffer has changed by a bit since construction."""
-        assert state_hash(self.network.state_dict()) == self._hash, "the teacher was changed during training"
+        assert state_hash(self.network.state_dict()) == self.sha256, "the teacher was changed during training"
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ def _epoch(
     plan = epoch_plan(len(data), recipe.augmentation, generator(stream.seed, "batches", *now)).to(data.device)
     for lane in lanes:
         lane.begin_epoch()
-    for start, end in batch_bounds(len(data), recipe.batch_size):
+
+    def given(start: int, end: int) -> tuple[Tensor, Tensor, Tensor, Outputs | None]:
         data_watch.start()
         images, labels, indices = data.batch(plan, start, end)
         data_watch.stop()
@@ -95,11 +101,26 @@ def _epoch(
             teacher_watch.start()
             outputs = teacher(images)
             teacher_watch.stop()
+        return images, labels, indices.clone(), outputs  # the indices are a view of the plan
+
+    for start, end in batch_bounds(len(data), recipe.batch_size):
+        shared = given(start, end)
+        versions = _versions(*shared)
         for lane in lanes:
-            _guarded(lane, partial(lane.step, images, labels, indices, outputs))
+            _guarded(lane, partial(lane.step, *shared))
+            if _versions(*shared) != versions:
+                lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
+                shared = given(start, end)
+                versions = _versions(*shared)
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
         _guarded(lane, partial(lane.end_epoch, data_s=data_s, teacher_s=teacher_s, evaluate=evaluate))
+
+
+def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[int]:
+    """Of every tensor that lanes share, the count that torch raises when the tensor is changed in place."""
+    points = (teacher.logits, teacher.stem, *teacher.features, *teacher.preactivations, teacher.pooled) if teacher else ()
+    return [tensor._version for tensor in (images, labels, indices, *points)]
 
 
 def _guarded(lane: Lane, act: Callable[[], object]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from kdbench.code import method_code
+from kdbench.code import core_code, method_code
 from kdbench.method import Composition, Method, Stage
 from kdbench.recipe import Schedule
 from kdbench.streams import seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
+from kdbench.training.device import exact
 from kdbench.training.lane import STAGES, Lane, Position, Row, Segment
 from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
 from kdbench.weights import read_checkpoint, write_checkpoint
@@ -34,14 +36,14 @@ class Lesson:
         return f"{self.part.name}.{self.stage}"
 
 
-def lessons(trial: TrialSpec, method: Composition) -> list[Lesson]:
+def lessons(trial: TrialSpec, method: Composition, *, teacher: FrozenTeacher) -> list[Lesson]:
     """The stages of a trial's methods that read the teacher alone."""
     specs = {spec.name: spec for spec in trial.methods}
     found = []
     for part, stage in method.stages():
         if not stage.trains_student:
             learnt_from = {name: specs[part].params[name] for name in stage.depends_on}
-            key = digest([trial.teacher and trial.teacher.id, part, stage.name, learnt_from, method_code([specs[part]])])
+            key = digest([teacher.sha256, core_code(), method_code([specs[part]]), part, stage.name, learnt_from])
             found.append(Lesson(specs[part], stage.name, key))
     return found
 
@@ -59,44 +61,54 @@ def teach(
 ) -> dict[str, Mapping[str, Any]] | None:
     """Train the lessons that `folder` lacks, in lockstep, and return all of them.
 
-    The recipe, apart from the optimiser's settings that the stage gives, is the teacher's own, and so are the streams: what is
-    learnt depends on the teacher `spec` and on no student. Each stage is built as if the teacher were its own student.
+    The recipe, apart from the optimiser's settings that the stage gives, is the teacher's own, and so are the streams and the
+    precision: what is learnt depends on the teacher `spec` and on no student. Each stage is built as if the teacher were its own
+    student.
 
     Returns:
         By key: `modules`, a list of state dicts, `rows`, the curves, and `failure`; None when stopped before the end.
     """
     unique = {lesson.key: lesson for lesson in wanted}
     known: dict[str, Mapping[str, Any]] = {key: state for key in unique if (state := read_checkpoint(folder / f"{key}.pt"))}
-    missing = [lesson for key, lesson in unique.items() if key not in known]
-    stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id) if missing else None
-    for first in range(0, len(missing), lanes):
-        group = missing[first : first + lanes]
-        learners = {lesson.key: _learner(lesson, spec, teacher.network, bench) for lesson in group}
-        assert stream is not None
-        if not train_in_lockstep(
-            list(learners.values()), stream, teacher=teacher, evaluate=lambda lane: {}, stop=stop, epoch_done=epoch_done
-        ):
-            return None
-        for key, lane in learners.items():
-            state = {
-                "modules": [m.state_dict() for m in _modules(lane.method, unique[key])],
-                "rows": lane.rows,
-                "failure": lane.failure,
-            }
-            if not lane.failure:
-                write_checkpoint(folder / f"{key}.pt", state)
-            known[key] = state
+    missing = [key for key in unique if key not in known]
+    if not missing:
+        return known
+    stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
+    precision = spec.recipe.precision
+    with exact(bench.device, precision=precision, image_shape=bench.dataset.image_shape):
+        teacher = FrozenTeacher(teacher.network, precision=precision, device=bench.device)
+        for first in range(0, len(missing), lanes):
+            learners: dict[str, Lane] = {}
+            for key in missing[first : first + lanes]:
+                try:
+                    learners[key] = _learner(unique[key], spec, teacher.network, bench, folder / f"{key}.checkpoint.pt")
+                except Exception as problem:  # isolation: the trials that want this lesson fail
+                    known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
+            if not train_in_lockstep(
+                list(learners.values()), stream, teacher=teacher, evaluate=lambda lane: {}, stop=stop, epoch_done=epoch_done
+            ):
+                return None
+            for key, lane in learners.items():
+                state = {
+                    "modules": [m.state_dict() for m in _modules(lane.method, unique[key])],
+                    "rows": lane.rows,
+                    "failure": lane.failure,
+                }
+                if not lane.failure:
+                    write_checkpoint(folder / f"{key}.pt", state)
+                (folder / f"{key}.checkpoint.pt").unlink(missing_ok=True)
+                known[key] = state
     return known
 
 
-def recall(lane_method: Composition, trial: TrialSpec, known: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+def recall(lane_method: Composition, learnt: Iterable[Lesson], known: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """Load what was learnt into a lane's method; returns the curves of its lessons.
 
     Raises:
         RuntimeError: a lesson failed, or what it learnt does not fit the lane.
     """
     rows: list[Row] = []
-    for lesson in lessons(trial, lane_method):
+    for lesson in learnt:
         state = known[lesson.key]
         if state["failure"]:
             raise RuntimeError(f"stage {lesson.name} failed: {state['failure']}")
@@ -114,7 +126,8 @@ def _stage(part: Method, name: str) -> Stage:
     return next(stage for stage in part.stages() if stage.name == name)
 
 
-def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench) -> Lane:
+def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench, checkpoint: Path) -> Lane:
+    """The lesson's lane, at its start or where its checkpoint stands."""
     pair = bench.pair(spec.student, spec.student, network.teacher_parts())  # type: ignore[operator]  # every teacher is a Network
     with seeded(spec.id, "adapters", lesson.part.name):
         part = build_part(lesson.part, pair)
@@ -122,7 +135,7 @@ def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench) 
     stage = _stage(part, lesson.stage)
     optimiser = stage.optimiser or spec.recipe.optimiser
     segment = Segment(lesson.name, STAGES, 0, stage.epochs, stage.losses, 0.0, stage.modules, optimiser, Schedule())
-    return Lane(
+    lane = Lane(
         lesson.name,
         seed=spec.id,
         student=None,
@@ -130,4 +143,8 @@ def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench) 
         segments=[segment],
         precision=spec.recipe.precision,
         device=bench.device,
+        checkpoint=partial(write_checkpoint, checkpoint),
     )
+    if state := read_checkpoint(checkpoint):
+        lane.restore(state)
+    return lane

@@ -1,0 +1,103 @@
+"""The page of all shipped methods: `python -m kdbench.catalogue_docs > docs/methods.md` writes it anew."""
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdbench.catalogue import describe_method
+from kdbench.conformance.subject import Subject
+from kdbench.method import METHODS, Stage
+from kdbench.plugins import load_shipped, shipped
+
+INTRODUCTION = """\
+# Methods
+
+Generated from the methods themselves: `python -m kdbench.catalogue_docs > docs/methods.md`. `kdbench show method NAME` prints one.
+
+CE is the cross-entropy, y are labels, z logits, f the maps after a group of layers, B is the size of a batch; s and t mark the
+student and the teacher. Golden numbers are what the reference code computes on fixed inputs, in float64: ours agrees with its loss
+and all its gradients to 1e-9.
+"""
+
+GOLDEN = {
+    "ab": "Heo et al., as in RepDistiller",
+    "at": "the code of Zagoruyko and Komodakis",
+    "at_resize": "RepDistiller, for maps of unequal size",
+    "cc": "Peng et al., as in RepDistiller",
+    "crd": "the code of Tian et al., two steps",
+    "dist": "the code of Huang et al., tau 4 and 1",
+    "dkd": "the code of Zhao et al., after the warm-up",
+    "fitnets_hint": "RepDistiller",
+    "fsp": "Yim et al., as in RepDistiller",
+    "ft": "the code of Kim et al.",
+    "kd": "Hinton et al., as in RepDistiller",
+    "kd_standardized": "the code of Sun et al.",
+    "nst": "Huang and Wang, as in RepDistiller",
+    "ofd": "Heo et al., as in mdistiller",
+    "pkt": "Passalis and Tefas, as in RepDistiller",
+    "reviewkd": "Chen et al., as in mdistiller",
+    "rkd": "Park et al., as in RepDistiller",
+    "sp": "Tung and Mori, as in RepDistiller, which the authors verified",
+    "vid": "Ahn et al., as in RepDistiller",
+}
+"""By name of the file in `tests/golden/`: the code that computed it. A suffix, as in `at_resize`, marks a case of a method."""
+
+
+def shipped_methods() -> list[str]:
+    """The names of the methods that ship with kdbench, in alphabetical order."""
+    load_shipped()
+    return [name for name in METHODS.names() if Path(METHODS.entry(name).file).parent == shipped("methods")]
+
+
+def methods_page() -> str:
+    """The page as Markdown."""
+    return "\n".join([INTRODUCTION, *(section(name) for name in shipped_methods())])
+
+
+def section(name: str) -> str:
+    """What there is to know of one method."""
+    described = describe_method(name)
+    params = ", ".join(f"`{key}` {_told(value)}" for key, value in described["params"].items())
+    points = {
+        "Paper": described["paper"],
+        "Code": described["code"],
+        "Deviations": described["deviations"],
+        "Reads": ", ".join(described["reads"]) or "no teacher",
+        "Stages before the main training": "; ".join(stages(name)) or "none",
+        "Parameters and defaults": params or "none",
+        "Golden numbers": "; ".join(golden(name)) or "none",
+    }
+    lines = [f"## {name}", "```", described["formula"], "```"]
+    lines += [line for paragraph in described["text"] for line in (*paragraph.splitlines(), "")]
+    for label, text in points.items():
+        if text:
+            lines += textwrap.wrap(
+                f"* {label}: {text}", 130, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+    return "\n".join([*lines, ""])
+
+
+def stages(name: str) -> Iterator[str]:
+    """The stages at the default parameters."""
+    for _, stage in Subject(name).usual.method().stages():
+        yield f"{stage.name}, {stage.epochs} epochs, {_learner(stage)}"
+
+
+def _told(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _learner(stage: Stage) -> str:
+    learner = "of the student" if stage.trains_student else "once per teacher"
+    return f"{learner}, learning rate {stage.optimiser.lr:g}" if stage.optimiser else learner
+
+
+def golden(name: str) -> Iterator[str]:
+    """The golden files of a method, each with its source."""
+    for file, source in GOLDEN.items():
+        if file == name or (file.startswith(f"{name}_") and file not in METHODS):
+            yield f"`{file}` ({source})"
+
+
+if __name__ == "__main__":
+    print(methods_page(), end="")

@@ -1,0 +1,380 @@
+"""The public surface: names, signatures, command line, record keys, exit statuses. A change here is a change for users."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import typer
+from torch.nn.functional import cross_entropy
+
+import kdbench
+from kdbench import cli
+from kdbench.method import METHODS
+from kdbench.plugins import load_shipped
+from kdbench.record import Record
+
+load_shipped()
+
+TINY = """
+title: Tiny
+dataset: {name: digits, train_images: 200}
+recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}}
+seeds: [0]
+methods: [scratch, kd]
+pairs:
+  - {teacher: resnet14, student: resnet8}
+"""
+
+
+# What is frozen
+
+FUNCTIONS = {
+    "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, **parameters)",
+    "build_model": "(name, *, num_classes=10, in_channels=3)",
+    "load_results": "(path)",
+    "register": "(name, *, interface=1)",
+    "register_dataset": "(name, *, interface=1)",
+    "register_model": "(name, *, interface=1)",
+    "run_suite": (
+        "(suite, *, results='results', methods=(), seeds=(), device='auto', lanes=0, stop_after_s=None, rerun='missing', "
+        "plugins=())"
+    ),
+    "deepest_pairs": "(student, teacher)",
+    "factor_convolutions": "(*widths, transposed=False, norm=False)",
+    "full_precision": "(term)",
+    "hint_regressor": "(student, teacher)",
+    "kd_divergence": "(student_logits, teacher_logits, temperature)",
+    "pairing_notes": "(student, teacher)",
+    "pool_to": "(maps, size)",
+    "pool_to_smaller": "(a, b)",
+    "pooling_notes": "(student, teacher)",
+}
+VALUES = {
+    "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
+    "Dataset": ["train", "test", "classes", "mean", "std"],
+    "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
+    "Pair": ["student", "teacher", "labels", "teacher_parts"],
+    "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
+    "Split": ["images", "labels"],
+    "Stage": ["name", "epochs", "losses", "modules", "trains_student", "depends_on", "optimiser"],
+    "TeacherParts": ["classifier_weight", "classifier_bias", "norms"],
+}
+CLASSES = {"Composition", "KdbenchError", "Method", "MethodParams", "Network", "PairError", "SGD", "Source", "SourceParams"}
+TYPES = {"Losses", "UnitInterval"}
+
+COMMANDS = {
+    "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
+    "plan": "SUITE --results --methods --seeds --plugin --json",
+    "report": "SUITE --results --methods --seeds --format --output --plugin",
+    "list": "WHAT --plugin --json",
+    "show": "WHAT NAME --plugin --json",
+}
+
+RECORD = """
+    protocol trial suite status reason spec dataset recipe precision epochs teacher student method seed notes
+    test_error_pct best_test_error_pct best_epoch selected_test_error_pct selected_epoch train_error_pct train_loss
+    teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params weights_sha256 teacher_weights_sha256
+    method_code core_code data_fingerprint
+    train_s data_s teacher_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
+    environment finished
+"""
+
+PROMISED_COLUMNS = """
+    trial suite dataset teacher student method seed status test_error_pct best_test_error_pct teacher_error_pct student_params
+    student_macs train_images_per_s train_s epochs
+"""
+
+
+def test_the_public_names():
+    assert set(kdbench.__all__) == {"__version__", *FUNCTIONS, *VALUES, *CLASSES, *TYPES}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_signature_of_a_public_function(name):
+    signature = inspect.signature(getattr(kdbench, name))
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    assert str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)) == FUNCTIONS[name]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_fields_of_a_public_value(name):
+    assert [field.name for field in dataclasses.fields(getattr(kdbench, name))] == VALUES[name]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_a_public_class(name):
+    assert inspect.isclass(getattr(kdbench, name))
+
+
+def test_every_public_name_is_told_to_type_checkers():
+    tree = ast.parse(Path(kdbench.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {alias.asname: (node.module, alias.name) for node in block.body for alias in node.names}
+    assert typed == {name: (f"kdbench.{home}", name) for name, home in kdbench._HOMES.items()}
+
+
+def test_other_names_are_refused():
+    with pytest.raises(AttributeError, match="module 'kdbench' has no attribute 'run_suit'"):
+        _ = kdbench.run_suit
+    assert "run_suite" in dir(kdbench)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_of_a_command(command):
+    found = typer.main.get_command(cli.app).commands[command].params
+    assert " ".join(p.opts[0].upper() if p.param_type_name == "argument" else p.opts[0] for p in found) == COMMANDS[command]
+
+
+def test_the_commands_and_exit_statuses():
+    assert set(COMMANDS) <= set(typer.main.get_command(cli.app).commands)
+    assert (cli.ALL_DONE, cli.TRIAL_FAILED, cli.BAD_USAGE, cli.STOPPED) == (0, 1, 2, 3)
+
+
+def test_the_keys_of_a_record():
+    assert list(Record.model_fields) == RECORD.split()
+
+
+# What an import costs
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_kdbench_imports_nothing_heavy():
+    assert not {"torch", "pandas", "matplotlib", "numpy", "pydantic"} & modules_after("import kdbench")
+
+
+def test_help_imports_nothing_heavy():
+    code = "from kdbench.cli import app\napp(['run', '--help'], standalone_mode=False)"
+    loaded = modules_after(code)
+    assert "kdbench.cli" in loaded
+    assert not {"torch", "pandas", "matplotlib", "numpy", "yaml"} & loaded
+
+
+def test_reading_results_imports_no_torch():
+    assert "torch" not in modules_after("import kdbench\nkdbench.load_results")
+
+
+# A suite from Python
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the tiny suite was run by `run_suite`; read it only."""
+    root = tmp_path_factory.mktemp("public")
+    (root / "tiny.yaml").write_text(TINY)
+    frame = kdbench.run_suite(root / "tiny.yaml", results=root / "results", device="cpu")
+    frame.to_pickle(root / "returned.pkl")
+    return root
+
+
+def test_run_suite_returns_its_students(home):
+    frame = pd.read_pickle(home / "returned.pkl")
+    assert list(frame["method"]) == ["scratch", "kd"]
+    assert set(frame["status"]) == {"done"}
+    assert frame["test_error_pct"].between(0, 100).all()
+
+
+def test_run_suite_is_quiet_and_does_nothing_twice(home, capfd, monkeypatch):
+    monkeypatch.setattr("kdbench.training.bench.Bench.student", None)
+    again = kdbench.run_suite(str(home / "tiny.yaml"), results=str(home / "results"), device="cpu")
+    pd.testing.assert_frame_equal(again, pd.read_pickle(home / "returned.pkl"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_run_suite_stops_and_says_what_is_missing(home, tmp_path):
+    frame = kdbench.run_suite(home / "tiny.yaml", results=tmp_path, device="cpu", stop_after_s=0, methods=["kd"], seeds=[3, 4])
+    assert list(zip(frame["method"], frame["seed"], frame["status"], strict=True)) == [("kd", 3, "missing"), ("kd", 4, "missing")]
+    assert frame["test_error_pct"].isna().all()
+
+
+def test_run_suite_returns_failures_as_rows(home, tmp_path):
+    plugin = tmp_path / "breaks.py"
+    plugin.write_text(
+        "from kdbench import Method, register\n\n\n"
+        "@register('breaks_for_test')\n"
+        "class Breaks(Method):\n"
+        "    reads = ('logits',)\n\n"
+        "    def losses(self, student, teacher, batch):\n"
+        "        raise RuntimeError('a [/mistake] of mine')\n"
+    )
+    restore = METHODS.snapshot()
+    try:
+        frame = kdbench.run_suite(
+            home / "tiny.yaml", results=tmp_path / "r", device="cpu", methods=["scratch", "breaks_for_test"], plugins=[plugin]
+        )
+    finally:
+        restore()
+    assert dict(zip(frame["method"], frame["status"], strict=True)) == {"scratch": "done", "breaks_for_test": "failed"}
+    assert frame["reason"].iloc[1] == "RuntimeError: a [/mistake] of mine (breaks.py:9)"
+
+
+def test_run_suite_refuses_a_mistake_before_anything_starts(home, tmp_path):
+    with pytest.raises(kdbench.KdbenchError, match="unknown method 'kdd'"):
+        kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", methods=["kdd"])
+    with pytest.raises(kdbench.KdbenchError, match="unknown device 'gpu'"):
+        kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", device="gpu")
+    assert not (tmp_path / "r").exists()
+
+
+# Results as a frame
+
+
+def test_load_results_has_a_row_for_every_trial(home):
+    frame = kdbench.load_results(home / "results")
+    assert frame["trial"].is_unique
+    assert set(zip(frame["student"], frame["method"], strict=True)) == {
+        ("resnet14", "scratch"),
+        ("resnet8", "scratch"),
+        ("resnet8", "kd"),
+    }
+
+
+def test_load_results_has_these_columns(home):
+    frame = kdbench.load_results(str(home / "results"))
+    assert {*PROMISED_COLUMNS.split(), *RECORD.split()} - {"spec"} <= set(frame.columns)
+    assert json.loads(frame.set_index("method")["method_params"]["kd"]) == {"kd": METHODS.get("kd").Params().model_dump()}
+
+
+def test_columns_of_numbers_are_numbers_where_some_are_missing(home):
+    frame = kdbench.load_results(home / "results")
+    assert frame["teacher_error_pct"].dtype == "float64"
+    assert frame["selected_test_error_pct"].dtype == "float64"
+    assert frame["teacher_params"].dtype == "Int64"
+    assert frame.groupby("method")["teacher_params"].mean()["kd"] == frame.set_index("student")["student_params"]["resnet14"]
+
+
+@pytest.fixture
+def copy(home: Path, tmp_path: Path) -> Path:
+    """Records of one's own to break."""
+    for file in (home / "results").glob("trials/*/record.json"):
+        target = tmp_path / "trials" / file.parent.name / file.name
+        target.parent.mkdir(parents=True)
+        target.write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_a_broken_record_is_left_out_with_a_warning(copy, caplog):
+    first, *rest = sorted(copy.glob("trials/*/record.json"))
+    first.write_bytes(first.read_bytes()[:100])
+    frame = kdbench.load_results(copy)
+    assert set(frame["trial"]) == {file.parent.name for file in rest}
+    assert [r.getMessage() for r in caplog.records] == [f"{first} is left out: it is not a whole record (1 mistakes)."]
+
+
+def test_a_second_record_of_a_trial_is_left_out_with_a_warning(copy, caplog):
+    first = min(copy.glob("trials/*/record.json"))
+    second = copy / "trials" / "zz_copy" / "record.json"
+    second.parent.mkdir()
+    second.write_bytes(first.read_bytes())
+    assert kdbench.load_results(copy)["trial"].is_unique
+    assert [r.getMessage() for r in caplog.records] == [f"{second} is left out: it is a second record of {first.parent.name}."]
+
+
+def test_a_directory_without_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "nowhere"):
+        with pytest.raises(kdbench.KdbenchError) as error:
+            kdbench.load_results(name)
+        assert str(error.value) == f"no records under {name}. Give the directory that `kdbench run --results` wrote to."
+
+
+# A method in a loop of one's own
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[kdbench.Network, kdbench.Network]:
+    """A student and a teacher."""
+    torch.manual_seed(0)
+    return kdbench.build_model("resnet8", num_classes=7, in_channels=1), kdbench.build_model(
+        "resnet14", num_classes=7, in_channels=1
+    )
+
+
+@pytest.fixture(scope="module")
+def batch() -> kdbench.Batch:
+    random = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(8, 1, 16, 16, generator=random), torch.randint(7, (8,), generator=random)
+    return kdbench.Batch(images, labels, torch.arange(8), epoch=0, epochs=2, generator=random)
+
+
+@pytest.fixture(scope="module")
+def outputs(networks, batch) -> tuple[kdbench.Outputs, kdbench.Outputs]:
+    student, teacher = networks
+    with torch.no_grad():
+        target = teacher.eval()(batch.images)
+    return student(batch.images), target
+
+
+def test_a_model_by_its_name(networks):
+    assert isinstance(networks[0], kdbench.Network)
+    assert networks[0].classifier.out_features == 7
+    with pytest.raises(kdbench.KdbenchError, match=r"unknown model 'resnt8'\. Did you mean 'resnet8'\?"):
+        kdbench.build_model("resnt8")
+
+
+def test_a_method_by_its_name(outputs, batch):
+    student, teacher = outputs
+    method = kdbench.build_method("kd", student=student, teacher=teacher, temperature=2.0, alpha=0.5)
+    assert isinstance(method, kdbench.Composition)
+    (term,) = method.losses(student, teacher, batch).values()
+    assert torch.equal(term, 0.5 * kdbench.kd_divergence(student.logits, teacher.logits, 2.0))
+    assert method.ce_weight == 0.5
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_can_be_built(name, networks, outputs, batch):
+    student, teacher = outputs
+    method = kdbench.build_method(
+        name, student=student, teacher=teacher, labels=batch.labels, teacher_parts=networks[1].teacher_parts()
+    )
+    terms = method.losses(student, teacher, batch)
+    total = sum(terms.values()) + method.ce_weight * cross_entropy(method.predict(student), batch.labels)
+    assert torch.isfinite(total)
+
+
+def test_parameters_of_a_composition_are_given_by_part(outputs):
+    student, teacher = outputs
+    method = kdbench.build_method("ft+kd", student=student, teacher=teacher, ft={"k": 2})
+    assert (method.parts["ft"].params.k, method.parts["kd"].params) == (2.0, METHODS.get("kd").Params())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("ftt", {}, "unknown method 'ftt'. Did you mean 'ft'? See `kdbench list methods`."),
+        ("ft", {"kk": 2}, "build_method, ft.kk: unknown key. Did you mean 'k'?"),
+        ("ft", {"k": 0}, "build_method, ft.k: must be greater than 0 (got 0)."),
+        ("ft+kd", {"ft": {"kk": 2}}, "build_method, ft.kk: unknown key. Did you mean 'k'?"),
+        ("ft+kd", {"k": 2}, "build_method: 'ft+kd' has no part 'k'. Give parameters by part: ft={...}."),
+        ("ft+ft", {}, "'ft+ft' names a method twice. Name each once."),
+    ],
+)
+def test_a_mistake_in_building_a_method(name, parameters, message, outputs):
+    student, teacher = outputs
+    with pytest.raises(kdbench.KdbenchError) as error:
+        kdbench.build_method(name, student=student, teacher=teacher, **parameters)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("crd", "it needs the labels of the training images. Give them to build_method as labels=..."),
+        ("simkd", "it needs parts of the teacher. Give them to build_method as teacher_parts=teacher.teacher_parts()"),
+        ("ofd", "it needs parts of the teacher. Give them to build_method as teacher_parts=teacher.teacher_parts()"),
+    ],
+)
+def test_what_a_method_needs_is_asked_for(name, asked, outputs):
+    with pytest.raises(kdbench.PairError) as error:
+        kdbench.build_method(name, student=outputs[0], teacher=outputs[1])
+    assert str(error.value).endswith(asked)

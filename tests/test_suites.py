@@ -1,0 +1,466 @@
+"""What a suite may say, what trials follow from it, and the one sentence that answers every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from kdbench.errors import KdbenchError
+from kdbench.plugins import load_shipped
+from kdbench.suite import Suite, load_suite, recipe_names, suite_names
+
+load_shipped()
+
+LINES = {
+    "title": "title: Mine",
+    "dataset": "dataset: digits",
+    "recipe": "recipe: {base: digits-quick, epochs: 2, schedule: {milestones: [1]}}",
+    "seeds": "seeds: [0, 1]",
+    "methods": "methods: [scratch, kd]",
+    "pairs": "pairs:\n  - {teacher: resnet20, student: resnet8}",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text: str | bytes | None = None, *, only: tuple[str, ...] = (), reseeded: tuple[int, ...] = (), **lines: str) -> Suite:
+    """The suite of `LINES` with other lines, or of a text of its own, read from mine.yaml."""
+    if text is None:
+        text = "\n".join({**LINES, **lines}.values()) + "\n"
+    Path("mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_suite("mine.yaml", methods=only, seeds=reseeded)
+
+
+def refusal(*args: str | bytes, **options: object) -> str:
+    with pytest.raises(KdbenchError) as error:
+        load(*args, **options)  # type: ignore[arg-type]
+    assert error.value.__suppress_context__ or error.value.__cause__ is None
+    return str(error.value)
+
+
+# What a suite says
+
+
+def test_the_trials_are_every_pair_with_every_method_and_every_seed():
+    suite = load(pairs="pairs:\n  - {teacher: resnet20, student: resnet8}\n  - {teacher: resnet20, student: resnet14}")
+    assert [(t.teacher and t.teacher.student, t.student, t.method, t.seed) for t in suite.trials] == [
+        (None, "resnet8", "scratch", 0),
+        (None, "resnet8", "scratch", 1),
+        ("resnet20", "resnet8", "kd", 0),
+        ("resnet20", "resnet8", "kd", 1),
+        (None, "resnet14", "scratch", 0),
+        (None, "resnet14", "scratch", 1),
+        ("resnet20", "resnet14", "kd", 0),
+        ("resnet20", "resnet14", "kd", 1),
+    ]
+    assert [teacher.student for teacher in suite.teachers] == ["resnet20"]
+    assert suite.pairs == (("resnet20", "resnet8"), ("resnet20", "resnet14"))
+    assert (suite.name, suite.title) == ("mine", "Mine")
+
+
+def test_a_student_without_a_teacher_is_one_trial_whatever_pairs_it_is_in():
+    suite = load(pairs="pairs:\n  - {teacher: resnet20, student: resnet8}\n  - {teacher: resnet14, student: resnet8}")
+    assert [trial.method for trial in suite.trials] == ["scratch", "scratch", "kd", "kd", "kd", "kd"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "method", "k"),
+    [
+        ("- ft", "ft", 0.5),
+        ("- ft:", "ft", 0.5),
+        ("- ft: {}", "ft", 0.5),
+        ("- ft: {k: 2}", "ft", 2.0),
+        ("- ft+kd", "ft+kd", 0.5),
+        ("- ft+kd:", "ft+kd", 0.5),
+        ("- ft+kd: {ft: {k: 2}}", "ft+kd", 2.0),
+        ("- ft+kd: {ft: , kd: {alpha: 0.5}}", "ft+kd", 0.5),
+    ],
+)
+def test_a_method_is_a_name_or_a_name_with_parameters(entry, method, k):
+    suite = load(methods=f"methods:\n  {entry}")
+    assert {trial.method for trial in suite.trials} == {method}
+    assert {trial.methods[0].params["k"] for trial in suite.trials} == {k}
+
+
+def test_a_method_may_stand_in_several_settings():
+    suite = load(methods="methods: [{ft: {k: 1}}, {ft: {k: 2}}]", reseeded=(0,))
+    assert [trial.methods[0].params["k"] for trial in suite.trials] == [1.0, 2.0]
+    assert suite.methods == ("ft",)
+
+
+def test_a_pair_has_its_own_recipe_parameters_and_exceptions():
+    suite = load(
+        methods="methods: [scratch, ft, ft+kd, at]",
+        pairs="""pairs:
+  - {teacher: resnet20, student: resnet8, recipe: {optimiser: {lr: 0.01}}, methods: {ft: {beta: 200}}, without: [at]}
+  - {teacher: resnet20, student: resnet14}""",
+        reseeded=(0,),
+    )
+    first, second = suite.trials[:3], suite.trials[3:]
+    assert [trial.method for trial in first] == ["scratch", "ft", "ft+kd"]
+    assert [trial.method for trial in second] == ["scratch", "ft", "ft+kd", "at"]
+    assert {trial.recipe.optimiser.lr for trial in first} == {0.01}
+    assert {trial.recipe.optimiser.lr for trial in second} == {0.05}
+    assert first[0].recipe.optimiser.weight_decay == 0.0005
+    assert [trial.methods[0].params["beta"] for trial in (*first[1:], second[1])] == [200, 200, 500]
+    assert [teacher.recipe.optimiser.lr for teacher in suite.teachers] == [0.05]
+
+
+def test_teachers_have_their_own_seed_and_recipe():
+    suite = load(title="title: Mine\nteacher: {seed: 7, recipe: {epochs: 5}}")
+    assert [(teacher.seed, teacher.recipe.epochs) for teacher in suite.teachers] == [(7, 5)]
+    assert {trial.recipe.epochs for trial in suite.trials} == {2}
+
+
+def test_methods_that_are_asked_for_are_picked_or_added():
+    assert load(only=("kd",)).methods == ("kd",)
+    assert load(only=("at", "kd", "at")).methods == ("kd", "at")
+
+
+def test_picking_methods_keeps_the_file_valid():
+    pairs = "pairs:\n  - {teacher: resnet20, student: resnet8, methods: {kd: {alpha: 0.5}}, without: [scratch]}"
+    assert [trial.method for trial in load(pairs=pairs, only=("at",), reseeded=(0,)).trials] == ["at"]
+
+
+def test_a_pair_that_the_picked_methods_leave_empty_is_left_out():
+    pairs = "pairs:\n  - {teacher: resnet20, student: resnet8, without: [kd]}\n  - {teacher: resnet20, student: resnet14}"
+    assert load(pairs=pairs, only=("kd",)).pairs == (("resnet20", "resnet14"),)
+
+
+def test_seeds_that_are_asked_for_replace_the_files():
+    assert {trial.seed for trial in load(reseeded=(5, 6)).trials} == {5, 6}
+
+
+def test_yaml_may_merge_mappings():
+    suite = load(recipe="recipe: {<<: {base: digits-quick, epochs: 9}, epochs: 8}")
+    assert {trial.recipe.epochs for trial in suite.trials} == {8}
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_a_shipped_suite_is_valid(name):
+    assert load_suite(name).trials
+
+
+def test_there_are_suites_and_recipes():
+    assert {"quick", "ablations/ft-k"} <= set(suite_names())
+    assert "ft-authors" in recipe_names()
+
+
+# Mistakes: names
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            {"methods": "methods: [scratch, kdd]"},
+            "methods[1]: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.",
+        ),
+        (
+            {"methods": "methods: [scratch, ft+kdd]"},
+            "methods[1]: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.",
+        ),
+        ({"methods": "methods: [ft+ft]"}, "methods[0]: 'ft+ft' names a method twice. Name each once."),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnt20, student: resnet8}"},
+            "pairs[0].teacher: unknown model 'resnt20'. Did you mean 'resnet20'? See `kdbench list models`.",
+        ),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: mobilnetv2_half}"},
+            "pairs[0].student: unknown model 'mobilnetv2_half'. Did you mean 'mobilenetv2_half'? See `kdbench list models`.",
+        ),
+        ({"dataset": "dataset: digit"}, "dataset: unknown data set 'digit'. Did you mean 'digits'? See `kdbench list datasets`."),
+        (
+            {"dataset": "dataset: {name: digit}"},
+            "dataset: unknown data set 'digit'. Did you mean 'digits'? See `kdbench list datasets`.",
+        ),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: [kt]}"},
+            "pairs[0].without[0]: 'kt' is not among the suite's methods. Did you mean 'kd'?",
+        ),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, methods: {kt: {alpha: 1}}}"},
+            "pairs[0].methods.kt: 'kt' is not among the suite's methods. Did you mean 'kd'?",
+        ),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(lines, message):
+    assert refusal(**lines) == f"mine.yaml, {message}"
+
+
+@pytest.mark.parametrize("recipe", ["recipe: digit-quick", "recipe: {base: digit-quick, epochs: 3}"])
+def test_an_unknown_recipe_is_answered_with_the_nearest_and_all(recipe):
+    known = ", ".join(recipe_names())
+    assert (
+        refusal(recipe=recipe) == f"mine.yaml, recipe: unknown recipe 'digit-quick'. Did you mean 'digits-quick'? Known: {known}."
+    )
+
+
+def test_an_unknown_suite_is_answered_with_the_nearest():
+    with pytest.raises(KdbenchError) as error:
+        load_suite("quik")
+    assert str(error.value) == (
+        "unknown suite 'quik'. Did you mean 'quick'? Give a path to a YAML file, or see `kdbench list suites`."
+    )
+
+
+def test_a_suite_file_that_is_not_there():
+    with pytest.raises(KdbenchError) as error:
+        load_suite("suites/none.yaml")
+    assert str(error.value) == "no suite file at suites/none.yaml. See `kdbench list suites` for those that ship with kdbench."
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (("kdd",), "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (("kd", "at+kdd"), "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (("at+at",), "--methods: 'at+at' names a method twice. Name each once."),
+    ],
+)
+def test_an_unknown_method_that_is_asked_for(methods, message):
+    assert refusal(only=methods) == message
+
+
+# Mistakes: keys
+
+MISSPELT = [
+    ({"seeds": "seeds: [0]\nseedss: [1]"}, "seedss", "seeds"),
+    ({"seeds": "seeds: [0]\nteacher: {sed: 1}"}, "teacher.sed", "seed"),
+    ({"seeds": "seeds: [0]\nteacher: {recipe: {epoch: 1}}"}, "teacher.recipe.epoch", "epochs"),
+    ({"pairs": "pairs:\n  - {teacherr: resnet20, student: resnet8}"}, "pairs[0].teacherr", "teacher"),
+    ({"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recip: {}}"}, "pairs[0].recip", "recipe"),
+    ({"recipe": "recipe: {base: digits-quick, epoch: 8}"}, "recipe.epoch", "epochs"),
+    ({"recipe": "recipe: {base: digits-quick, optimiser: {lrr: 1}}"}, "recipe.optimiser.lrr", "lr"),
+    ({"recipe": "recipe: {base: digits-quick, augmentation: {flipp: 1}}"}, "recipe.augmentation.flipp", "flip"),
+    (
+        {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recipe: {optimiser: {lrr: 1}}}"},
+        "pairs[0].recipe.optimiser.lrr",
+        "lr",
+    ),
+    (
+        {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, methods: {kd: {alpa: 1}}}"},
+        "pairs[0].methods.kd.alpa",
+        "alpha",
+    ),
+    ({"methods": "methods: [scratch, kd, {ft: {kk: 2}}]"}, "methods[2].ft.kk", "k"),
+    ({"methods": "methods: [{ft+kd: {ft: {kk: 2}}}]"}, "methods[0].ft+kd.ft.kk", "k"),
+    ({"dataset": "dataset: {name: digits, lable: x}"}, "dataset.lable", "label"),
+]
+
+
+@pytest.mark.parametrize(("lines", "place", "meant"), MISSPELT, ids=[place for _, place, _ in MISSPELT])
+def test_a_misspelt_key_is_told_with_its_place_and_the_nearest(lines, place, meant):
+    assert refusal(**lines) == f"mine.yaml, {place}: unknown key. Did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize("key", ["title", "dataset", "recipe", "seeds", "methods", "pairs"])
+def test_a_missing_key(key):
+    assert refusal(**{key: ""}) == f"mine.yaml, {key}: this key is missing."
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ({"pairs": "pairs:\n  - {teacher: resnet20}"}, "pairs[0].student"),
+        ({"dataset": "dataset: {label: x}"}, "dataset.name"),
+        ({"dataset": "dataset: {name: imagefolder, label: x, size: 8}"}, "dataset.root"),
+        ({"recipe": "recipe: {epochs: 1}"}, "recipe.batch_size"),
+    ],
+)
+def test_a_missing_key_below(lines, place):
+    assert refusal(**lines) == f"mine.yaml, {place}: this key is missing."
+
+
+@pytest.mark.parametrize("key", ["at", "k"])
+def test_parameters_of_a_composition_stand_under_its_parts(key):
+    assert refusal(methods=f"methods: [{{ft+kd: {{{key}: 2}}}}]") == (
+        f"mine.yaml, methods[0].ft+kd.{key}: parameters of 'ft+kd' stand under the name of their part: `ft: {{...}}`."
+    )
+
+
+# Mistakes: values
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"recipe": "recipe: {base: digits-quick, epochs: 0}"}, "recipe.epochs: must be greater than 0 (got 0)."),
+        ({"recipe": "recipe: {base: digits-quick, epochs: many}"}, "recipe.epochs: must be a valid integer (got 'many')."),
+        (
+            {"recipe": "recipe: {base: digits-quick, optimiser: {lr: .nan}}"},
+            "recipe.optimiser.lr: must be a finite number (got nan).",
+        ),
+        (
+            {"recipe": "recipe: {base: digits-quick, precision: fp16}"},
+            "recipe.precision: must be 'fp32', 'tf32' or 'bf16' (got 'fp16').",
+        ),
+        (
+            {"recipe": "recipe: {base: digits-quick, optimiser: {nesterov: true, momentum: 0}}"},
+            "recipe.optimiser: nesterov needs a momentum above 0.",
+        ),
+        ({"methods": "methods: [{kd: {alpha: 1.5}}]"}, "methods[0].kd.alpha: must be less than or equal to 1 (got 1.5)."),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, methods: {kd: {alpha: -1}}}"},
+            "pairs[0].methods.kd.alpha: must be greater than or equal to 0 (got -1).",
+        ),
+        (
+            {"dataset": "dataset: {name: digits, validation: 0.9}"},
+            "dataset.validation: must be less than or equal to 0.5 (got 0.9).",
+        ),
+        ({"seeds": "seeds: [-1]"}, "seeds[0]: must be greater than or equal to 0 (got -1)."),
+        ({"seeds": "seeds: [0.5]"}, "seeds[0]: must be a valid integer (got 0.5)."),
+        ({"seeds": "seeds: [yes]"}, "seeds[0]: must be a valid integer (got True)."),
+        ({"seeds": "seeds: []"}, "seeds: must not be empty."),
+        ({"seeds": "seeds: [1, 2, 1]"}, "seeds: a seed is named twice. Name each once."),
+    ],
+)
+def test_a_value_out_of_range(lines, message):
+    assert refusal(**lines) == f"mine.yaml, {message}"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ((-1,), "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
+        ((1, 1), "--seeds: a seed is named twice. Name each once."),
+    ],
+)
+def test_seeds_that_cannot_be_asked_for(seeds, message):
+    assert refusal(reseeded=seeds) == message
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"methods": "methods: kd"}, "methods: must be a list (got 'kd')."),
+        ({"methods": "methods: {kd: {alpha: 0.5}}"}, "methods: must be a list (got {'kd': {'alpha': 0.5}})."),
+        ({"methods": "methods: []"}, "methods: must not be empty."),
+        ({"methods": "methods: [{kd: 3}]"}, "methods[0].kd: must be a mapping of keys to values (got 3)."),
+        (
+            {"pairs": "pairs: {teacher: resnet20, student: resnet8}"},
+            "pairs: must be a list (got {'student': 'resnet8', 'teacher': 'resnet20'}).",
+        ),
+        ({"pairs": "pairs: [resnet8]"}, "pairs[0]: must be a mapping of keys to values (got 'resnet8')."),
+        ({"pairs": "pairs:\n  - {teacher: 20, student: resnet8}"}, "pairs[0].teacher: must be text (got 20)."),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: kd}"},
+            "pairs[0].without: must be a list (got 'kd').",
+        ),
+        ({"seeds": "seeds: 3"}, "seeds: must be a list (got 3)."),
+        ({"seeds": "seeds:"}, "seeds: must be a list (got nothing)."),
+        ({"recipe": "recipe: 3"}, "recipe: give a name, or a mapping of keys to values."),
+        (
+            {"recipe": "recipe: {base: digits-quick, optimiser: sgd}"},
+            "recipe.optimiser: must be a mapping of keys to values (got 'sgd').",
+        ),
+        ({"dataset": "dataset: [digits]"}, "dataset: give a name, or a mapping of keys to values."),
+    ],
+)
+def test_a_value_of_the_wrong_kind(lines, message):
+    assert refusal(**lines) == f"mine.yaml, {message}"
+
+
+@pytest.mark.parametrize("entry", ["3", "", "[ft]", "{ft: {k: 2}, kd: {}}"])
+def test_a_method_entry_of_the_wrong_kind(entry):
+    assert refusal(methods=f"methods:\n  - {entry}") == (
+        "mine.yaml, methods[0]: give a name, or one name with its parameters: `- ft: {k: 2}`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ({"recipe": "recipe: {base: digits-quick, epochs: 3, schedule: {milestones: [1, 3]}}"}, "recipe"),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recipe: {epochs: 3, schedule: {milestones: [3]}}}"},
+            "pairs[0].recipe",
+        ),
+        ({"seeds": "seeds: [0]\nteacher: {recipe: {epochs: 3, schedule: {milestones: [3]}}}"}, "teacher.recipe"),
+    ],
+)
+def test_a_milestone_that_is_never_reached(lines, place):
+    assert refusal(**lines) == (
+        f"mine.yaml, {place}: schedule.milestones: 3 is never reached in 3 epochs; give milestones below `epochs`."
+    )
+
+
+def test_a_mistake_in_the_recipe_is_not_blamed_on_a_pair():
+    message = refusal(
+        recipe="recipe: {base: digits-quick, optimiser: {lrr: 1}}",
+        pairs="pairs:\n  - {teacher: resnet20, student: resnet8, recipe: {batch_size: 32}}",
+    )
+    assert message == "mine.yaml, recipe.optimiser.lrr: unknown key. Did you mean 'lr'?"
+
+
+# Mistakes: repetitions, and what has no effect
+
+
+@pytest.mark.parametrize("second", ["kd", "kd: {temperature: 4.0}"])
+def test_a_method_that_stands_there_twice(second):
+    place = "methods[1]" if second == "kd" else "methods[1].kd"
+    assert refusal(methods=f"methods:\n  - kd\n  - {second}") == (
+        f"mine.yaml, {place}: for pairs[0] this is the same as methods[0]. Take one of them out."
+    )
+
+
+def test_a_pair_that_stands_there_twice():
+    pair = "  - {teacher: resnet20, student: resnet8}"
+    assert refusal(pairs=f"pairs:\n{pair}\n{pair}") == "mine.yaml, pairs[1]: this pair stands there already. Take it out."
+
+
+def test_a_pair_without_any_method():
+    assert refusal(pairs="pairs:\n  - {teacher: resnet20, student: resnet8, without: [kd, scratch]}") == (
+        "mine.yaml, pairs[0].without: no method is left for this pair. Take the pair out."
+    )
+
+
+def test_methods_that_no_pair_has():
+    pairs = "pairs:\n  - {teacher: resnet20, student: resnet8, without: [kd]}"
+    assert refusal(pairs=pairs, only=("kd",)) == ("mine.yaml, pairs: `without` leaves no pair for kd. Ask for other methods.")
+
+
+# Mistakes: the file
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "- a\n- b\n", "hello\n"])
+def test_a_file_without_a_mapping(text):
+    assert refusal(text) == "mine.yaml holds no mapping of keys to values. See the shipped suites for examples."
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title: a\nseeds: [1\npairs: b\n", "line 3: while parsing a flow sequence, expected ',' or ']', but got ':'."),
+        ("title: a\nseeds: [0]\ntitle: b\n", "line 3: the key 'title' stands twice."),
+        ("title: a\nrecipe:\n  epochs: 1\n  epochs: 2\n", "line 4: the key 'epochs' stands twice."),
+        ("title: a\n---\ntitle: b\n", "line 2: expected a single document in the stream, but found another document."),
+        ("title: *a\n", "line 1: found undefined alias 'a'."),
+        (
+            "title: a\n\tseeds: [0]\n",
+            "line 2: while scanning for the next token, found character '\\t' that cannot start any token.",
+        ),
+    ],
+)
+def test_a_mistake_of_yaml_is_told_with_its_line(text, told):
+    assert refusal(text) == f"mine.yaml, {told} Mend the YAML."
+
+
+def test_code_in_yaml_is_refused():
+    assert "could not determine a constructor" in refusal("title: !!python/object/apply:os.getcwd []\n")
+
+
+def test_a_file_that_is_not_text():
+    assert refusal(b"title: \xff\xfe\n") == "mine.yaml is no text of YAML (invalid start byte). Save it as plain text in UTF-8."
+    assert refusal("title: a\x01\n").startswith("mine.yaml is no text of YAML (")
+
+
+def test_the_file_is_named_as_the_user_wrote_it(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "mine.yaml").write_text("hello\n")
+    for name in ("below/mine.yaml", f"{tmp_path}/below/mine.yaml"):
+        with pytest.raises(KdbenchError) as error:
+            load_suite(name)
+        assert str(error.value).startswith(f"{name} holds no mapping")
