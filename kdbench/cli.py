@@ -52,7 +52,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        app()
+        app(prog_name="kdbench")
     except KdbenchError as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(BAD_USAGE)
@@ -199,6 +199,36 @@ def show(
         _print_json(described)
     else:
         print(catalogue.method_as_text(described))
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the file that registers it.")],
+    plugin: PluginOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Test a method against what kdbench promises of every method."""
+    from kdbench import conformance
+    from kdbench.plugins import load_plugins
+
+    load_plugins(plugin)
+    checks = conformance.check(name)
+    if as_json:
+        _print_json(conformance.as_json(checks))
+    else:
+        print(conformance.as_text(checks))
+    if any(found.status == "fail" for found in checks):
+        raise typer.Exit(TRIAL_FAILED)
+
+
+@app.command()
+def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[str, typer.Argument()]) -> None:
+    """Write a working method and its test into the current folder."""
+    from kdbench.scaffold import new_method
+
+    for file in new_method(name, Path()):
+        print(f"wrote {file}")
+    print(f"next: kdbench check {name}.py")
 
 
 def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence[Path]) -> tuple[Suite, Store]:

@@ -65,8 +65,8 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows with the columns of `load_results`; numbers that a trial lacks are missing values, not objects."""
-    return pd.DataFrame(list(rows), columns=[*_COLUMNS]).astype(_NUMBERS)
+    """The rows with the columns of `load_results`; what a trial lacks is a missing value."""
+    return pd.DataFrame(list(rows), columns=[*_COLUMNS]).astype(_OPTIONAL)
 
 
 def row(record: Record) -> dict[str, Any]:
@@ -112,9 +112,6 @@ _COLUMNS = (
     "kdbench_version",
 )
 
-_NUMBERS = {
-    name: "Int64" if field.annotation == int | None else "float64"
-    for name, field in Record.model_fields.items()
-    if field.annotation in (int | None, float | None)
-}
-"""Columns of numbers that a trial may lack, and their types."""
+_TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
+_OPTIONAL = {name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES}
+"""Columns of what a trial may lack, and their types, which must not depend on the trials that happen to be there."""

@@ -131,11 +131,17 @@ def another(tmp_path: Path, images: Path) -> Lab:
 
 
 MIXED: dict[str, Any] = {
-    "methods": ["scratch", "kd", {"fitnets": {"hint_epochs": 2}}, {"ft": {"paraphraser_epochs": 2}}, "at+kd"],
+    "methods": [
+        "scratch",
+        "kd",
+        {"fitnets": {"hint_epochs": 2}},
+        {"ft": {"paraphraser_epochs": 2}},
+        {"crd+kd": {"crd": {"negatives": 64}}},
+    ],
     "recipe": {**TINY["recipe"], "epochs": 3, "schedule": {"milestones": [2]}},
     "teacher": {"recipe": {"epochs": 2, "schedule": {"milestones": [1]}}},
 }
-"""Lanes with every kind of stage: none, one of the student's, one of the teacher's; and a composition."""
+"""Lanes without a stage, with one of the student's, with one of the teacher's; and a composition with draws and buffers."""
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_shipped
 from kdbench.suite import suite_names
+from kdbench.trial import PROTOCOL
+from kdbench.weights import read_checkpoint
 
 load_shipped()
 
@@ -151,7 +153,6 @@ def test_output_that_is_piped_is_plain(call, done):
     assert ran.status == 0
     assert "\x1b" not in ran.out
     assert "\r" not in ran.out
-    assert ran.out.startswith("[0/")is False
     assert any(line.startswith("[") and "epochs" in line and line.endswith("epoch 1: scratch, kd") for line in lines_of(ran.out))
 
 
@@ -179,7 +180,7 @@ def test_help(command, call):
 def test_a_failed_trial_is_status_1_and_names_its_reason_every_time(call):
     arguments = ("run", write(methods="methods: [scratch, plugin_for_test]"), "--plugin", write_plugin(), "--device", "cpu")
     Path("fail").touch()
-    told = "FAILED plugin_for_test, resnet14 -> resnet8, seed 0: RuntimeError: a [/mistake] of mine (plugin.py:24)"
+    told = "FAILED plugin_for_test, resnet14 -> resnet8, seed 0: RuntimeError: a [/mistake] of mine (plugin.py:21)"
     for _ in range(2):
         ran = call(*arguments)
         assert ran.status == 1
@@ -221,12 +222,463 @@ def test_an_interrupted_run_is_one_line_and_goes_on_from_the_last_epoch(number, 
     planned = json.loads(call("plan", suite, "--plugin", plugin, "--json").out)
     assert [trial["status"] for trial in planned["students"]] == ["started"]
     (file,) = Path("results/trials").glob("*/checkpoint.pt")
-    assert len(torch.load(open_after_hash(file), weights_only=True)["rows"]) == 1
+    state = read_checkpoint(file)
+    assert state is not None and len(state["rows"]) == 1
     assert call("run", suite, "--plugin", plugin, "--device", "cpu").status == 0
     assert len((file.parent / "curves.jsonl").read_text().splitlines()) == 2
 
 
-def open_after_hash(file: Path) -> Any:
-    handle = file.open("rb")
-    handle.seek(32)
-    return handle
+# Exit status 2: one line, nothing started, nothing written
+
+
+def refusal(refused: Result) -> str:
+    """The one message of a command that was refused before anything started."""
+    assert refused.status == 2
+    assert refused.out == ""
+    (line,) = lines_of(refused.err)
+    assert not list(Path().rglob("record.json")), "nothing is recorded"
+    assert not list(Path().rglob("spec.json")), "nothing is started"
+    assert not list(Path().rglob("reports")), "nothing is reported"
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gpu"], "unknown device 'gpu'. Choose auto, cpu, cuda or cuda:INDEX."),
+        (["--device", "cuda:one"], "unknown device 'cuda:one'. Choose auto, cpu, cuda or cuda:INDEX."),
+        (
+            ["--device", "cuda"],
+            "device 'cuda' was asked for and this machine has no usable CUDA device. Choose --device cpu.",
+        ),
+        (
+            ["--stop-after", "soon"],
+            "--stop-after: 'soon' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h.",
+        ),
+        (["--stop-after", "90"], "--stop-after: '90' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h."),
+        (["--stop-after=-9m"], "--stop-after: '-9m' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h."),
+        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of whole numbers. Write them as 0,1,2."),
+        (["--seeds", "1,"], "--seeds: '1,' is not a list of whole numbers. Write them as 0,1,2."),
+        (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
+        (["--seeds", "1,1"], "--seeds: a seed is named twice. Name each once."),
+        (["--methods", "kdd"], "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (["--plugin", "none.py"], "no plugin at none.py. Give a Python file or a folder of them."),
+    ],
+)
+def test_an_option_that_cannot_be(arguments, message, call, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert refusal(call("run", write(), *arguments)) == message
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "report"])
+def test_an_unknown_suite(command, call):
+    known = "Give a path to a YAML file, or see `kdbench list suites`."
+    assert refusal(call(command, "quik")) == f"unknown suite 'quik'. Did you mean 'quick'? {known}"
+    assert refusal(call(command, "none.yaml")) == (
+        "no suite file at none.yaml. See `kdbench list suites` for those that ship with kdbench."
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "report"])
+def test_a_mistake_in_a_suite(command, call):
+    suite = write("below.yaml", pairs="pairs:\n  - {teacherr: resnet14, student: resnet8}")
+    assert refusal(call(command, suite)) == "below.yaml, pairs[0].teacherr: unknown key. Did you mean 'teacher'?"
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["run"], "SUITE"),
+        (["run", "tiny.yaml", "--deviec", "cpu"], "--deviec"),
+        (["run", "tiny.yaml", "--lanes", "-1"], "--lanes"),
+        (["run", "tiny.yaml", "--lanes", "few"], "--lanes"),
+        (["run", "tiny.yaml", "--rerun", "some"], "--rerun"),
+        (["list", "method"], "methods"),
+        (["show", "methods", "kd"], "method"),
+    ],
+)
+def test_bad_usage_is_told_with_the_word_at_fault(arguments, told, call):
+    write()
+    refused = call(*arguments)
+    assert refused.status == 2
+    assert refused.err.startswith("Usage: kdbench")
+    assert told in lines_of(refused.err)[-1] or told in refused.err.split("Error:")[1]
+    assert "Traceback" not in refused.err
+    assert not Path("results").exists()
+
+
+def test_no_arguments_are_answered_with_the_help(call):
+    assert "Commands:" in "".join(call()[1:])
+
+
+def test_a_pair_that_a_method_cannot_do(call):
+    suite = write(
+        methods="methods: [scratch, ft, ft+fsp]",
+        pairs="pairs:\n  - {teacher: resnet14, student: resnet8}\n  - {teacher: resnet14, student: resnet8x4}",
+    )
+    message = refusal(call("run", suite, "--device", "cpu"))
+    assert message.startswith("resnet14 -> resnet8x4: fsp")
+    assert "needs equal channels" in message
+    assert message.endswith("Leave the method out with `without: [ft+fsp]`.")
+
+
+def test_a_precision_without_effect(call):
+    suite = write(recipe="recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}")
+    assert refusal(call("run", suite, "--device", "cpu")) == (
+        "precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device."
+    )
+
+
+@pytest.fixture
+def pictures() -> Path:
+    """Two classes of one image each, and a suite on them in tiny.yaml."""
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label in ("cats", "dogs"):
+            folder = Path("pictures") / split / label
+            folder.mkdir(parents=True)
+            Image.new("L", (8, 8), len(label)).save(folder / "1.png")
+    write(dataset="dataset: {name: imagefolder, root: pictures, label: pictures, size: 8, channels: 1}")
+    return Path("pictures")
+
+
+def test_images_that_are_missing(call, pictures):
+    shutil.rmtree(pictures)
+    assert refusal(call("run", "tiny.yaml", "--device", "cpu")) == (
+        "root: there is no folder pictures; give one that holds train/<class>/ and test/<class>/."
+    )
+    assert call("plan", "tiny.yaml").status == 0
+
+
+def test_an_empty_class_folder(call, pictures):
+    (pictures / "train/cats/1.png").unlink()
+    message = refusal(call("run", "tiny.yaml", "--device", "cpu"))
+    assert message.startswith("pictures/train/cats has no image (")
+    assert message.endswith("add some or remove the folder.")
+
+
+def test_a_broken_image(call, pictures):
+    (pictures / "test/dogs/1.png").write_bytes(b"no image")
+    message = refusal(call("run", "tiny.yaml", "--device", "cpu"))
+    assert message.startswith("cannot decode pictures/test/dogs/1.png: ")
+    assert message.endswith("Replace the file or remove it.")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_results_directory_that_cannot_be_written(place, call):
+    Path("file").write_text("")
+    assert refusal(call("run", write(), "--results", place, "--device", "cpu")) == (
+        f"the results directory {place} cannot be written ("
+        + ("Not a directory" if place != "file" else refused_as("file"))
+        + "). Choose another with --results."
+    )
+
+
+def refused_as(file: str) -> str:
+    """What the system says when a folder is made below a file."""
+    try:
+        (Path(file) / "trials").mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        return problem.strerror or ""
+    raise AssertionError
+
+
+@pytest.mark.parametrize("command", [["run", "tiny.yaml"], ["plan", "tiny.yaml"], ["report", "tiny.yaml"], ["report", "results"]])
+def test_records_of_another_protocol(command, call, done):
+    file = min(Path("results").glob("trials/*/record.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "protocol": 0}))
+    refused = call(*command)
+    assert refused.status == 2
+    assert refused.err == (
+        f"error: {file} is of protocol 0, this kdbench writes protocol {PROTOCOL}, and the two are never mixed. "
+        "Choose another directory with --results.\n"
+    )
+
+
+def test_a_broken_record_is_set_aside_and_its_trial_is_missing(call, done, caplog):
+    records = {json.loads(file.read_text())["method"]: file for file in Path("results").glob("trials/*/record.json")}
+    records["kd"].write_text("{")
+    planned = call("plan", done)
+    assert planned.status == 0
+    assert lines_of(planned.out)[-1] == "2 trials: 1 done, 1 missing"
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"{records['kd']} is broken: ")
+    assert warning.endswith("It was set aside as record.json.broken.")
+    assert call("run", done, "--device", "cpu").status == 0
+
+
+def test_a_report_of_nothing(call):
+    suite = write()
+    assert refusal(call("report", suite)) == (
+        "there is nothing to report: no trial is done (2 missing). Start them with `kdbench run`."
+    )
+    Path("empty").mkdir()
+    assert refusal(call("report", "empty")) == ("no records under empty. Give the directory that `kdbench run --results` wrote to.")
+
+
+def refuses(refused: Result, message: str) -> None:
+    assert refused == (2, "", f"error: {message}\n")
+
+
+def test_a_report_in_an_unknown_format(call, done):
+    refuses(call("report", done, "--format", "md,doc"), "unknown report format 'doc'. Choose from md, tex, csv, png, pdf.")
+
+
+def test_a_report_that_cannot_be_written(call, done):
+    Path("file").write_text("")
+    refuses(
+        call("report", done, "--output", "file/below"),
+        "the report cannot be written to file/below (Not a directory). Choose --output.",
+    )
+
+
+def test_a_report_of_a_directory_takes_no_choice_of_trials(call, done):
+    refuses(
+        call("report", "results", "--seeds", "0"),
+        "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them.",
+    )
+
+
+def test_an_unknown_method_to_show(call):
+    refuses(call("show", "method", "kdd"), "unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.")
+
+
+# plan
+
+
+def test_a_plan_in_words(call, done):
+    planned = call("plan", write(methods="methods: [scratch, kd, {ft: {k: 1}}, {ft: {k: 2}}]"), "--seeds", "0,1")
+    record = json.loads(min(Path("results").glob("trials/*/record.json")).read_text())
+    assert planned == (
+        0,
+        f"""Tiny: {record["dataset"]}, {record["recipe"]}
+  teacher resnet14 (seed 0): done
+  resnet8                  scratch          1 done, 1 missing
+  resnet14 -> resnet8      kd               1 done, 1 missing
+  resnet14 -> resnet8      ft (k=1.0)       2 missing
+  resnet14 -> resnet8      ft (k=2.0)       2 missing
+8 trials: 2 done, 6 missing
+""",
+        "",
+    )
+
+
+def test_a_plan_as_json(call, done):
+    planned = json.loads(call("plan", done, "--json").out)
+    assert set(planned) == {"suite", "teachers", "students"}
+    assert planned["suite"] == "tiny"
+    for trial in (*planned["teachers"], *planned["students"]):
+        assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}
+        assert (Path("results/trials") / trial["trial"]).is_dir()
+    assert [trial["params"] for trial in planned["students"]] == [{"scratch": {}}, {"kd": {"temperature": 4.0, "alpha": 0.9}}]
+    assert [trial["teacher"] for trial in planned["students"]] == [None, "resnet14"]
+
+
+def test_a_plan_builds_no_model_opens_no_data_and_writes_nothing(call, monkeypatch):
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("kdbench.models.build_model", never)
+    monkeypatch.setattr(torch.nn.Module, "__init__", never)
+    for source in DATASETS.names():
+        monkeypatch.setattr(DATASETS.get(source), "load", never)
+        monkeypatch.setattr(DATASETS.get(source), "check", never)
+    suite = write()
+    for command in (["plan", suite], ["plan", suite, "--json"], *(["plan", name] for name in suite_names())):
+        assert call(*command).status == 0
+    assert os.listdir() == [suite]
+
+
+def test_a_plan_of_ten_thousand_trials_looks_each_up_once(call, monkeypatch):
+    looks = {"read_bytes": 0, "exists": 0}
+    for name in looks:
+        original = getattr(Path, name)
+
+        def counted(path: Path, *, name: str = name, original: Callable[[Path], Any] = original) -> Any:
+            looks[name] += 1
+            return original(path)
+
+        monkeypatch.setattr(Path, name, counted)
+    seeds = ",".join(map(str, range(5000)))
+    planned = call("plan", write(), "--seeds", seeds)
+    assert lines_of(planned.out)[-1] == "10000 trials: 10000 missing"
+    assert looks["read_bytes"] <= 10_100
+    assert looks["exists"] <= 10_100
+
+
+# list, show
+
+
+@pytest.mark.parametrize(
+    ("what", "keys", "some"),
+    [
+        ("methods", {"name", "about"}, "ft"),
+        ("models", {"name", "about", "params", "macs"}, "resnet8"),
+        ("datasets", {"name", "about"}, "digits"),
+        ("suites", {"name", "about", "trials", "teachers"}, "quick"),
+    ],
+)
+def test_a_list(what, keys, some, call, monkeypatch):
+    entries = json.loads(call("list", what, "--json").out)
+    assert all(set(entry) == keys for entry in entries)
+    assert all(entry["about"] for entry in entries)
+    names = [entry["name"] for entry in entries]
+    assert names == sorted(names)
+    assert some in names
+    monkeypatch.setattr("kdbench.catalogue.listing", lambda _: entries)  # measuring all models takes seconds
+    listed = call("list", what)
+    assert listed.err == ""
+    assert [line.split()[0] for line in lines_of(listed.out)] == names
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_a_method_is_shown_in_full(name, call):
+    shown = json.loads(call("show", "method", name, "--json").out)
+    assert set(shown) == {"name", "formula", "text", "paper", "code", "deviations", "reads", "file", "params"}
+    assert shown["name"] == name
+    assert shown["formula"] and Path(shown["file"]).is_file()
+    assert shown["params"] == json.loads(METHODS.get(name).Params().model_dump_json())
+    text = call("show", "method", name).out
+    assert shown["formula"] in text
+    for key, value in shown["params"].items():
+        assert f"  {key} = {value}" in text
+
+
+def test_a_method_without_a_docstring_is_shown(call):
+    Path("plugin.py").write_text(PLUGIN.replace('    """CE(z_s, y)"""\n', ""))
+    shown = call("show", "method", "plugin_for_test", "--plugin", "plugin.py", "--json")
+    assert json.loads(shown.out)["formula"] == ""
+
+
+# report
+
+
+def test_a_report_prints_the_tables_and_the_paths_of_all_its_files(call, done):
+    reported = call("report", done, "--format", "md,tex,csv,png,pdf")
+    assert reported.status == 0
+    assert reported.err == ""
+    for heading in ("Test error (%) of the last epoch on digits", "Gain over scratch on digits", "Cost of training and inference"):
+        assert heading in reported.out
+    files = [Path(line) for line in lines_of(reported.out) if line.startswith("results/reports/tiny/")]
+    assert {file.suffix for file in files} == {".md", ".tex", ".csv", ".png", ".pdf"}
+    assert all(file.stat().st_size for file in files)
+    assert set(files) == set(Path("results/reports/tiny").iterdir())
+
+
+def test_a_report_elsewhere_in_one_format(call, done):
+    reported = call("report", done, "--format", "tex", "--output", "paper")
+    assert lines_of(reported.out)[-1] == "paper/tables.tex"
+    assert os.listdir("paper") == ["tables.tex"]
+    assert not Path("results/reports").exists()
+
+
+def test_a_report_of_a_directory_has_every_pair_in_it(call, done):
+    reported = call("report", "results", "--format", "csv")
+    assert reported.status == 0
+    assert lines_of(reported.out)[0] == "All trials under results"
+    assert "results/reports/all/results.csv" in lines_of(reported.out)
+
+
+def test_a_report_names_the_trials_that_are_not_done(call, done):
+    reported = call("report", done, "--seeds", "0,1")
+    assert reported.status == 0
+    assert "Missing: KD" in reported.out
+
+
+# progress
+
+
+PROGRESS = """
+from types import SimpleNamespace
+from kdbench.progress import for_stream
+
+progress = for_stream()
+progress.begin(4)
+lane = SimpleNamespace(student=object(), failure=None, epochs_left=1, name="kd")
+for epoch in range(2):
+    progress.epoch(SimpleNamespace(phase=1, epoch=epoch), [lane])
+progress.say("FAILED kd: a [/mistake] with [brackets]")
+progress.end()
+"""
+
+
+def test_a_terminal_shows_bars_with_the_time_left():
+    terminal, end = pty.openpty()
+    with os.fdopen(end, "w") as stdout:
+        subprocess.run([sys.executable, "-c", PROGRESS], stdout=stdout, env={**os.environ, "TERM": "xterm"}, check=True)
+    shown = os.read(terminal, 2**20).decode()
+    os.close(terminal)
+    assert "\x1b[" in shown
+    assert "━" in shown
+    assert "2/4" in shown
+    assert "epochs, 0:00 left" in shown
+    assert "epoch 2: kd" in shown
+    assert "FAILED kd: a [/mistake] with [brackets]" in shown
+
+
+def test_a_pipe_shows_plain_lines():
+    piped = subprocess.run([sys.executable, "-c", PROGRESS], capture_output=True, text=True, check=True).stdout
+    assert lines_of(piped) == ["[1/4 epochs, 0:00 left] epoch 1: kd", "FAILED kd: a [/mistake] with [brackets]"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands at `now` seconds."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def lane(**changes: Any) -> Any:
+    return SimpleNamespace(**{"student": object(), "failure": None, "epochs_left": 3, "name": "kd", "rows": [], **changes})
+
+
+def test_the_time_left_is_that_at_the_pace_so_far(clock):
+    shown = progress.Silent()
+    shown.begin(10)
+    assert shown.left_s is None
+    clock.now += 6
+    shown.epoch(SimpleNamespace(phase=1, epoch=0), [lane(), lane()])
+    assert (shown.done, shown.left_s) == (2, 24.0)
+
+
+def test_epochs_before_the_main_training_are_not_counted(clock):
+    shown = progress.Silent()
+    shown.begin(10)
+    shown.epoch(SimpleNamespace(phase=0, epoch=0), [lane()])
+    shown.epoch(SimpleNamespace(phase=1, epoch=0), [lane(student=None)])
+    assert (shown.done, shown.left_s) == (0, None)
+
+
+def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock):
+    shown = progress.Silent()
+    shown.begin(10)
+    shown.resumed(lane(rows=[{"stage": "kd.hint"}, *[{"stage": "main"}] * 4]))
+    clock.now += 5
+    shown.epoch(SimpleNamespace(phase=1, epoch=4), [lane()])
+    assert (shown.done, shown.left_s) == (5, 25.0)
+
+
+def test_a_lane_that_fails_has_no_epochs_left(clock):
+    shown = progress.Silent()
+    shown.begin(4)
+    shown.epoch(SimpleNamespace(phase=1, epoch=0), [lane(failure="it broke", epochs_left=4)])
+    assert shown.done == 4
+
+
+def test_lines_come_at_intervals(clock, capsys):
+    shown = progress.Lines(every_s=10)
+    shown.begin(100)
+    for epoch in range(25):
+        shown.epoch(SimpleNamespace(phase=1, epoch=epoch), [lane()])
+        clock.now += 1
+    assert [line.split("]")[1] for line in lines_of(capsys.readouterr().out)] == [" epoch 1: kd", " epoch 11: kd", " epoch 21: kd"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3723, "1:02:03"), (None, "0:00")])
+def test_a_time_reads_as_on_a_clock(seconds, text):
+    assert progress.clock(seconds) == text

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue_docs import shipped_methods
-from kdbench.conformance import CHECKS, Check, as_text, judge
+from kdbench.conformance import CHECKS, Check, as_json, as_text, judge
 from kdbench.conformance.subject import Subject
 from kdbench.method import METHODS
 from kdbench.scaffold import new_method
@@ -151,6 +151,14 @@ FAULTS = {
         build="self.mirror = nn.Linear(pair.teacher.pooled[0], 3)",
         members=LESSON.replace("DEPENDS_ON", "('beat',)"),
     ),
+    "a loss for each sample": Fault(
+        "scalars",
+        r"main.mine.regression is of shape \(\d+,\). Take the mean or the sum",
+        also=tuple(
+            test.__name__ for test in CHECKS if test.__name__ not in ("docstring", "file", "parameters", "scalars", "depends_on")
+        ),
+        extra="student.pooled.square().mean(1)",
+    ),
     "no optimiser has a tensor that learns": Fault(
         "gradients",
         r"a tensor of shape \(64, 2\) learns in main, and no optimiser has it",
@@ -229,6 +237,12 @@ FAULTS = {
         build="self.scale = random.random()",
         extra="self.scale * student.pooled.square().mean()",
     ),
+    "a draw that no seed governs": Fault(
+        "reads",
+        "two calls on the same inputs differ",
+        also=("bf16", *TRAINED),
+        extra="random.random() * student.pooled.square().mean()",
+    ),
     "a running mean that is no buffer": Fault(
         "resumable",
         "ends elsewhere. Keep in buffers",
@@ -301,7 +315,12 @@ def test_the_table_says_what_passed_what_failed_and_what_to_do() -> None:
         "fail     reads        It reads ['pooled']. Write reads = ('pooled',).",
         "1 failed, 1 refused, 1 passed",
     ]
-    assert json.loads(json.dumps([asdict(check) for check in checks]))[0]["status"] == "refused"
+    assert json.loads(json.dumps(as_json(checks)))[0] == {
+        "name": "equal",
+        "promise": "Two networks train.",
+        "status": "refused",
+        "reason": "the student is too small. Choose another.",
+    }
 
 
 def test_what_cannot_be_checked_is_a_mistake_of_the_user(mine: Path) -> None:

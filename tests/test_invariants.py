@@ -354,18 +354,19 @@ class Vandal(Method):
         return {"gap": (student.pooled - teacher.pooled).square().mean()}
 
 
-@pytest.mark.parametrize("what", ["logits", "pooled", "images", "labels", "indices"])
-def test_a_method_that_writes_into_what_all_lanes_are_given_fails_and_harms_nobody(
-    what: str, finished: Lab, undisturbed: Lab, register: Callable[..., None]
+def test_methods_that_write_into_what_all_lanes_are_given_fail_and_harm_nobody(
+    finished: Lab, undisturbed: Lab, register: Callable[..., None]
 ) -> None:
     register("vandal", Vandal)
-    suite = finished.suite(**{**MIXED, "methods": [{"vandal": {"what": what}}, *MIXED["methods"]]})
+    vandals = [{"vandal": {"what": what}} for what in ("logits", "pooled", "images", "labels", "indices")]
+    suite = finished.suite(**{**MIXED, "methods": [*vandals, "kd"]})
     finished.run(suite, rerun=Rerun.ALL)
-    vandal = finished.record(only(suite, "vandal"))
-    assert vandal.status == "failed"
-    assert re.search("in ?place", vandal.reason or "")
-    outcomes = finished.outcomes()
-    assert {trial: outcomes[trial] for trial in undisturbed.outcomes()} == undisturbed.outcomes()
+    for trial in suite.trials:
+        if trial.method == "vandal":
+            assert finished.record(trial).status == "failed"
+            assert re.search("in ?place", finished.record(trial).reason or "")
+    kd = only(suite, "kd").id
+    assert finished.outcomes()[kd] == undisturbed.outcomes()[kd]
 
 
 # 3. Resume invariance; see also test_killed.py
@@ -461,7 +462,7 @@ def test_more_epochs_leave_the_earlier_ones_as_they_were(lab: Lab) -> None:
 def test_more_methods_and_seeds_in_another_order_leave_the_others_as_they_were(lab: Lab, another: Lab) -> None:
     few = lab.suite(methods=["kd", *short("crd")])
     many = another.suite(
-        methods=[*short("ft", "crd"), "at", "kd", "scratch"],
+        methods=[*short("ft", "crd"), "kd"],
         seeds=[2, 0],
         pairs=[{"teacher": "resnet8", "student": "resnet8"}, {"teacher": "wrn_10_1", "student": "resnet8"}],
     )
@@ -589,11 +590,11 @@ FAULTS = {
     "build": "RuntimeError: on purpose in build",
     "stages": "RuntimeError: on purpose in stages",
     "lesson": "stage faulty.lesson failed: RuntimeError: on purpose in lesson",
-    "nan in lesson": "stage faulty.lesson failed: the loss is nan in epoch 1 of stage faulty.lesson (terms: faulty.lesson)",
+    "nan in lesson": "stage faulty.lesson failed: the loss is nan in epoch 1 of stage faulty.lesson (terms: lesson)",
     "hint": "RuntimeError: on purpose in hint",
-    "nan in hint": "the loss is nan in epoch 1 of stage faulty.hint (terms: faulty.hint)",
+    "nan in hint": "the loss is nan in epoch 1 of stage faulty.hint (terms: hint)",
     "losses": "RuntimeError: on purpose in losses",
-    "nan in main": "the loss is nan in epoch 2 of stage main (terms: faulty.main",
+    "nan in main": "the loss is nan in epoch 2 of stage main",
     "predict": "RuntimeError: on purpose in predict",
     "predict in evaluation": "RuntimeError: on purpose in predict in evaluation",
 }
@@ -736,10 +737,10 @@ def test_a_damaged_lesson_is_set_aside_and_learnt_again(damage: Callable[[Path],
 def test_a_damaged_checkpoint_is_set_aside_and_its_trial_starts_anew(
     damage: Callable[[Path], None], lab: Lab, undisturbed: Lab, one_epoch_a_run: dict[str, Any]
 ) -> None:
-    suite = lab.suite(**{**MIXED, "methods": ["kd", "at+kd"]})
+    suite = lab.suite(**{**MIXED, "methods": ["kd", MIXED["methods"][-1]]})
     give_teacher(lab, undisturbed, suite)
     assert not lab.run(suite, **one_epoch_a_run)
-    assert statuses(lab, suite) == {"kd": "started", "at+kd": "started"}
+    assert statuses(lab, suite) == {"kd": "started", "crd+kd": "started"}
     checkpoint = lab.file(only(suite, "kd"), "checkpoint.pt")
     damage(checkpoint)
     lab.run(suite)
@@ -843,7 +844,7 @@ def test_students_of_a_stale_teacher_are_stale(finished: Lab, undisturbed: Lab) 
     suite = finished.suite(**MIXED)
     file = finished.file(suite.teachers[0])
     file.write_text(json.dumps({**json.loads(file.read_text()), "method_code": "0" * 16}))
-    assert statuses(finished, suite) == {"scratch": "done"} | dict.fromkeys(("kd", "fitnets", "ft", "at+kd"), "stale")
+    assert statuses(finished, suite) == {"scratch": "done"} | dict.fromkeys(("kd", "fitnets", "ft", "crd+kd"), "stale")
     finished.run(suite)
     assert finished.outcomes() == undisturbed.outcomes()
 
@@ -860,10 +861,10 @@ def retrain_otherwise(lab: Lab, teacher: TrialSpec) -> None:
 
 
 def test_students_and_lessons_of_a_teacher_that_has_changed_are_done_again(finished: Lab) -> None:
-    suite = finished.suite(**MIXED)
+    suite = finished.suite(**{**MIXED, "methods": MIXED["methods"][-2:]})
     (teacher,) = suite.teachers
     retrain_otherwise(finished, teacher)
-    assert statuses(finished, suite) == {"scratch": "done"} | dict.fromkeys(("kd", "fitnets", "ft", "at+kd"), "stale")
+    assert statuses(finished, suite) == {"ft": "stale", "crd+kd": "stale"}
     finished.run(suite)
     continued = finished.outcomes()
     shutil.rmtree(finished.file(teacher, "stages"))
@@ -989,16 +990,17 @@ def lessons_of(lab: Lab, teacher: TrialSpec) -> dict[str, list[str]]:
 def test_a_lesson_is_learnt_once_per_teacher_whoever_asks(lab: Lab, another: Lab, learners: list[str]) -> None:
     paraphraser = {"paraphraser_epochs": 2}
     methods = [{"ft": paraphraser}, {"ft+kd": {"ft": paraphraser}}, {"ft": {**paraphraser, "beta": 100}}]
-    pairs = [{"teacher": "wrn_10_1", "student": student} for student in ("resnet8", "resnet14")]
+    pairs = [{"teacher": "wrn_10_1", "student": student} for student in ("resnet8", "wrn_10_1")]
     pairs[1]["recipe"] = {"precision": "bf16"}
-    suite = lab.suite(methods=methods, pairs=pairs, seeds=[0, 1])
+    recipe = {"epochs": 1, "schedule": {}}
+    suite = lab.suite(methods=methods, pairs=pairs, seeds=[0, 1], recipe=recipe)
     (teacher,) = suite.teachers
     lab.run(suite, lanes=2)
     assert learners == ["ft.paraphraser"]
     assert len(lessons_of(lab, teacher)) == 1
-    another.run(another.suite(methods=methods[1:2], pairs=pairs[1:], seeds=[1]))
+    another.run(another.suite(methods=methods[1:2], pairs=pairs[1:], seeds=[1], recipe=recipe))
     assert lessons_of(another, teacher) == lessons_of(lab, teacher)
-    lab.run(lab.suite(methods=[{"ft": {**paraphraser, "k": 1.0}}]))
+    lab.run(lab.suite(methods=[{"ft": {**paraphraser, "k": 1.0}}], recipe=recipe))
     assert learners == ["ft.paraphraser"] * 3
     assert len(lessons_of(lab, teacher)) == 2
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from conftest import MIXED, Lab
 
-KILLS = 5
+KILLS = 4
 START_S = 120.0
 """Until a run must have written something, however busy the machine."""
 
 
 def written(lab: Lab) -> dict[Path, int]:
-    """Every file of the trials and when it was last written."""
+    """Every checkpoint, record and lesson, and when it was last written."""
     found = {}
     for file in lab.store.root.glob("trials/**/*"):
+        if file.name == "spec.json" or file.is_dir():  # written before any training
+            continue
         try:
             found[file] = file.stat().st_mtime_ns
         except FileNotFoundError:  # the run has removed or renamed it
@@ -52,7 +54,6 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(lab: Lab, undisturbed: 
         if not run_until_killed(lab, file, writes=choice.randint(1, 8), delay_s=choice.uniform(0, 0.1)):
             break
         interrupted.append({planned.status.value for planned in (*lab.plan(suite).teachers, *lab.plan(suite).students)})
-    print(interrupted)
-    assert sum("started" in statuses or "done" in statuses for statuses in interrupted) >= 2, "no kill fell into the training"
+    assert any("started" in statuses for statuses in interrupted), "no kill fell into the training"
     assert lab.run(suite)
     assert lab.outcomes() == undisturbed.outcomes()

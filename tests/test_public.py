@@ -75,6 +75,8 @@ COMMANDS = {
     "report": "SUITE --results --methods --seeds --format --output --plugin",
     "list": "WHAT --plugin --json",
     "show": "WHAT NAME --plugin --json",
+    "check": "NAME --plugin --json",
+    "new": "WHAT NAME",
 }
 
 RECORD = """

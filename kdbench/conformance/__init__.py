@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ CHECKS: tuple[Callable[[Subject], str | None], ...] = (
     declared.weights,
     declared.reads,
     declared.depends_on,
+    values.scalars,
     gradients.gradients,
     gradients.reaches_student,
     pairs.equal,
@@ -103,6 +104,11 @@ def _registered(name: str) -> str:
 
 def _of_file(file: Path) -> list[str]:
     return [name for name in METHODS.names() if Path(METHODS.entry(name).file).resolve() == file.resolve()]
+
+
+def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:
+    """The checks as values for JSON, with the attributes of `Check` as keys."""
+    return [asdict(check) for check in checks]
 
 
 def as_text(checks: Sequence[Check]) -> str:

@@ -215,13 +215,21 @@ def evaluated(
     """Every segment of a training with its terms: stages of the teacher alone, then of the student too, then the main one.
 
     `draw` numbers what a method draws at random.
+
+    Raises:
+        Broken: a term is no tensor of shape ().
     """
     with seeded(draw, "default"):
-        return [
+        every = [
             (segment, segment.losses(first, teacher, replace(batch, generator=generator(draw, segment.name))))
             for found, first in ((lessons(method), teacher), (segments(method, nn.Module(), RECIPE), student))
             for segment in found
         ]
+    for segment, losses in every:
+        for name, value in losses.items():
+            told = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            expect(told == "of shape ()", f"{segment.name}.{name} is {told}. Take the mean or the sum of a tensor.")
+    return every
 
 
 def terms(method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:

@@ -16,6 +16,11 @@ DRAWS = 48
 ORDER = (3, 0, 7, 1, 6, 2, 5, 4)
 
 
+def scalars(subject: Subject) -> None:
+    """Each term is a tensor of shape ()."""
+    terms(subject.usual.method(), *subject.usual.example())
+
+
 def batch_sizes(subject: Subject) -> None:
     """Batches of 17 images, one more than 16, and of 2 train."""
     for size in (17, 2):
