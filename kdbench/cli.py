@@ -226,7 +226,11 @@ def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[st
     """Write a working method and its test into the current folder."""
     from kdbench.scaffold import new_method
 
-    for file in new_method(name, Path()):
+    try:
+        files = new_method(name, Path())
+    except OSError as problem:
+        raise KdbenchError(f"nothing can be written here ({problem.strerror}). Change to a folder of your own.") from None
+    for file in files:
         print(f"wrote {file}")
     print(f"next: kdbench check {name}.py")
 

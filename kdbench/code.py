@@ -41,10 +41,12 @@ def _hash(files: Iterable[Path]) -> str:
 
 
 def _outline(node: object) -> object:
-    """The syntax tree as nested lists, without empty fields: Python versions differ in which of these they have."""
+    """The syntax tree as nested lists, without what is empty: Python versions differ in the empty things that they have."""
     if isinstance(node, list):
         return [_outline(item) for item in node]
     if not isinstance(node, ast.AST):
         return node
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some format specifications with an empty text
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
     return [type(node).__name__, *((name, _outline(value)) for name, value in fields)]

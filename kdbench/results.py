@@ -72,10 +72,11 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def row(record: Record) -> dict[str, Any]:
     """A record as a row of `load_results`."""
     ran_on = record.environment
+    threads = f"{ran_on.threads} thread{'s' * (ran_on.threads != 1)}"
     return {
         **record.model_dump(exclude={"spec", "environment"}),
         "method_params": _params_as_json(record.spec["methods"]),
-        "environment": f"{ran_on.device}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
+        "environment": f"{ran_on.device}, {threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
         "device": ran_on.device,
         "kdbench_version": ran_on.kdbench,
     }

@@ -27,7 +27,7 @@ from kdbench.suite import Suite
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, train_in_lockstep
-from kdbench.training.device import choose_device, environment, exact, peak_mem_mib
+from kdbench.training.device import MACHINE_FAULTS, choose_device, environment, exact, peak_mem_mib
 from kdbench.training.lane import Lane, Position, Row, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
@@ -80,7 +80,14 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
         )
-        return run.run(plan, todo, rerun=options.rerun)
+        try:
+            return run.run(plan, todo, rerun=options.rerun)
+        except torch.OutOfMemoryError:
+            raise KdbenchError(
+                "the device's memory is full. Train fewer students at once, such as --lanes 4; what is finished is kept."
+            ) from None
+        except OSError as problem:
+            raise KdbenchError(f"{problem}. The same command goes on once that is mended; what is finished is kept.") from problem
 
 
 def _taken_up(planned: Planned, rerun: Rerun) -> bool:
@@ -215,8 +222,7 @@ class _Run:
             if ended and teacher:
                 teacher.frozen.assert_unchanged()
             for trial, lane in ended:
-                with self._isolated(trial, teacher, rows=lane.rows):
-                    self._record(trial, lane, teacher)
+                self._write(trial, teacher, rows=lane.rows, **self._outcome(trial, lane))
 
         warned: set[str] = set()
 
@@ -241,6 +247,7 @@ class _Run:
             method_code(trial.methods),
             self.bench.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
+            environment(self.bench.device).model_dump(),
         ]
         student = self.bench.student(trial)
         lane = Lane(
@@ -259,7 +266,10 @@ class _Run:
                 lane.restore(state)
                 self.progress.resumed(lane)
             else:
-                set_aside(file, "it was written by other code, on other images or beside another teacher; the trial starts anew")
+                set_aside(
+                    file,
+                    "code, environment, images or teacher differ from those it was written with; the trial starts anew",
+                )
         else:
             self.store.write_spec(trial.id, trial.model_dump(mode="json"))
         return lane
@@ -278,17 +288,27 @@ class _Run:
         return lambda images: method.predict(student(images))
 
     @contextmanager
-    def _isolated(self, trial: TrialSpec, teacher: _Teacher | None, *, rows: Sequence[Row] = ()) -> Iterator[None]:
+    def _isolated(self, trial: TrialSpec, teacher: _Teacher | None) -> Iterator[None]:
         """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
         try:
             yield
+        except MACHINE_FAULTS:
+            raise
         except Exception as problem:  # isolation
-            self._write(trial, teacher, rows=rows, status="failed", reason=f"{type(problem).__name__}: {problem}")
+            self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
-    def _record(self, trial: TrialSpec, lane: Lane, teacher: _Teacher | None) -> None:
+    def _outcome(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
+        """What the record says of a lane that has ended."""
         if lane.failure:
-            self._write(trial, teacher, rows=lane.rows, status="failed", reason=lane.failure)
-            return
+            return _failed(lane.failure)
+        try:
+            return self._results(trial, lane)
+        except MACHINE_FAULTS:
+            raise
+        except Exception as problem:  # isolation: a method may raise in its predictions only
+            return _failed(f"{type(problem).__name__}: {problem}")
+
+    def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
         assert lane.student is not None
         main = [row for row in lane.rows if row["stage"] == "main"]
         best = min(main, key=lambda row: row["test_error_pct"])
@@ -296,6 +316,7 @@ class _Run:
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
             write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
         results: dict[str, Any] = {
+            "status": "done",
             "test_error_pct": main[-1]["test_error_pct"],
             "best_test_error_pct": best["test_error_pct"],
             "best_epoch": best["epoch"],
@@ -318,7 +339,7 @@ class _Run:
         if self.bench.validation_data:
             selected = min(main, key=lambda row: row["validation_error_pct"])
             results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
-        self._write(trial, teacher, rows=lane.rows, status="done", **results)
+        return results
 
     def _write(self, trial: TrialSpec, teacher: _Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
         if teacher and trial.teacher:
@@ -351,6 +372,10 @@ class _Run:
         )
         self.store.write_record(record, rows)
         self.progress.recorded(record)
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    return {"status": "failed", "reason": reason}
 
 
 def _cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:

@@ -10,6 +10,7 @@ from kdbench import (
     Outputs,
     Pair,
     deepest_pairs,
+    full_precision,
     pairing_notes,
     pool_to_smaller,
     pooling_notes,
@@ -47,6 +48,7 @@ class AT(Method):
             total = total + (self.attention(f_s) - self.attention(f_t)).square().mean()
         return {"attention": self.params.beta * total}
 
+    @full_precision
     def attention(self, maps: Tensor) -> Tensor:
         """Normalised attention maps (B, H * W) of activations (B, C, H, W)."""
         return F.normalize(maps.abs().pow(self.params.p).mean(dim=1).flatten(1))

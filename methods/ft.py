@@ -15,6 +15,7 @@ from kdbench import (
     Pair,
     Stage,
     factor_convolutions,
+    full_precision,
     pool_to_smaller,
     pooling_notes,
     register,
@@ -82,6 +83,7 @@ class FT(Method):
         factor_s, factor_t = pool_to_smaller(self.translator(student.features[-1]), factor_t)
         return {"factor": self.params.beta * F.l1_loss(self.normalised(factor_s), self.normalised(factor_t))}
 
+    @full_precision
     def normalised(self, factor: Tensor) -> Tensor:
         """(B, C * H * W), each row of unit L2 norm."""
         return F.normalize(factor.flatten(1))

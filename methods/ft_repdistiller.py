@@ -13,6 +13,7 @@ from kdbench import (
     Pair,
     Stage,
     factor_convolutions,
+    full_precision,
     pool_to_smaller,
     pooling_notes,
     register,
@@ -74,6 +75,7 @@ class FTRepDistiller(Method):
         factor_s, factor_t = pool_to_smaller(self.translator(student.features[-1]), factor_t)
         return {"factor": self.params.beta * F.l1_loss(self.attention(factor_s), self.attention(factor_t))}
 
+    @full_precision
     def attention(self, factor: Tensor) -> Tensor:
         """(B, H * W), each row of unit L2 norm."""
         return F.normalize(factor.square().mean(1).flatten(1))

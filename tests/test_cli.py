@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import kdbench
-from kdbench import cli, progress
+from kdbench import cli, conformance, progress
 from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS
@@ -167,7 +167,7 @@ def test_the_version(call):
     assert call("--version") == (0, f"kdbench {kdbench.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show")]])
+@pytest.mark.parametrize("command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new")]])
 def test_help(command, call):
     helped = call(*command, "--help")
     assert helped.status == 0
@@ -587,6 +587,58 @@ def test_a_report_names_the_trials_that_are_not_done(call, done):
     reported = call("report", done, "--seeds", "0,1")
     assert reported.status == 0
     assert "Missing: KD" in reported.out
+
+
+# new, check
+
+
+def test_a_new_method_is_written_and_may_be_used(call):
+    assert call("new", "method", "plugin_of_mine") == (
+        0,
+        "wrote plugin_of_mine.py\nwrote test_plugin_of_mine.py\nnext: kdbench check plugin_of_mine.py\n",
+        "",
+    )
+    assert call("show", "method", "plugin_of_mine", "--plugin", "plugin_of_mine.py").status == 0
+    refuses(call("new", "method", "kd"), f"the method 'kd' exists already, in {METHODS.entry('kd').file}. Choose another name.")
+    assert sorted(os.listdir()) == ["plugin_of_mine.py", "test_plugin_of_mine.py"]
+
+
+def test_a_folder_where_nothing_can_be_written(call, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdbench.scaffold.new_method", full)
+    refuses(
+        call("new", "method", "plugin_of_mine"),
+        "nothing can be written here (No space left on device). Change to a folder of your own.",
+    )
+
+
+@pytest.fixture
+def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first three, since all of them take seconds and have tests of their own."""
+    monkeypatch.setattr("kdbench.conformance.CHECKS", conformance.CHECKS[:3])
+
+
+@pytest.mark.usefixtures("few_checks")
+def test_a_check_prints_what_holds(call):
+    checked = call("check", "kd")
+    assert checked.status == 0
+    assert [line.split()[0] for line in lines_of(checked.out)] == ["pass", "pass", "pass", "3"]
+    as_json = json.loads(call("check", "kd", "--json").out)
+    assert [set(found) for found in as_json] == [{"name", "promise", "status", "reason"}] * 3
+
+
+@pytest.mark.usefixtures("few_checks")
+def test_a_failed_check_is_status_1(call):
+    checked = call("check", write_plugin())
+    assert checked.status == 1
+    assert lines_of(checked.out)[0].startswith("fail     docstring")
+
+
+def test_an_unknown_method_to_check(call):
+    refuses(call("check", "kdd"), "unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.")
+    refuses(call("check", "none.py"), "no plugin at none.py. Give a Python file or a folder of them.")
 
 
 # progress

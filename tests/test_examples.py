@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kdbench.results import load_results
 from kdbench.suite import load_suite
 
@@ -22,7 +24,10 @@ def test_the_notebook_runs_the_suite_with_the_method(tmp_path):
     assert {"scratch", "kd", "cosine", "cosine+kd"} == set(results["method"])
 
 
-def test_the_suite_for_own_images_is_valid():
-    suite = load_suite(EXAMPLES / "own_images.yaml")
-    assert suite.trials[0].dataset.label == "my photographs"
-    assert len(suite.trials) == 15
+@pytest.mark.parametrize(
+    ("name", "label", "trials"), [("own_images", "my photographs", 15), ("cifar10_folder", "CIFAR-10 (JPEG)", 21)]
+)
+def test_the_suites_for_folders_of_images_are_valid(name, label, trials):
+    suite = load_suite(EXAMPLES / f"{name}.yaml")
+    assert suite.trials[0].dataset.label == label
+    assert len(suite.trials) == trials

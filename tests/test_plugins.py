@@ -247,6 +247,39 @@ def test_the_command_line_finds_packages_and_warns_of_broken_ones(tmp_path):
     assert line.endswith("ZeroDivisionError: division by zero. Mend it or take it out. The others are usable.")
 
 
+def test_a_package_that_pip_builds_and_installs(tmp_path):
+    pytest.importorskip("hatchling")
+    pytest.importorskip("pip")
+    write("built/other_built/__init__.py", "")
+    write("built/other_built/methods.py", METHOD)
+    write(
+        "built/pyproject.toml",
+        """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "other-built"
+version = "1.0"
+
+[project.entry-points."kdbench.methods"]
+mine = "other_built.methods"
+""",
+    )
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", "site"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "./built"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from kdbench.cli import main; main()", "show", "method", "mine", "--json"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "site"), *sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["file"] == str(tmp_path / "site" / "other_built" / "methods.py")
+
+
 # Mistakes
 
 

@@ -135,7 +135,7 @@ def test_the_options_of_a_command(command):
 
 
 def test_the_commands_and_exit_statuses():
-    assert set(COMMANDS) <= set(typer.main.get_command(cli.app).commands)
+    assert set(COMMANDS) == set(typer.main.get_command(cli.app).commands)
     assert (cli.ALL_DONE, cli.TRIAL_FAILED, cli.BAD_USAGE, cli.STOPPED) == (0, 1, 2, 3)
 
 

@@ -270,7 +270,8 @@ def test_trials_of_other_pairs_leave_no_trace():
 
 
 @pytest.mark.parametrize(
-    ("column", "words"), [("core_code", "2 versions of kdbench's code"), ("teacher_weights_sha256", "several trainings of the teacher")]
+    ("column", "words"),
+    [("core_code", "2 versions of kdbench's code"), ("teacher_weights_sha256", "several trainings of the teacher")],
 )
 def test_a_difference_that_one_protocol_allows_is_stated(column, words):
     mixed = RESULTS.copy()

@@ -24,11 +24,11 @@ def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
     teacher = trial.teacher.student if trial.teacher else "no teacher"
     return (
         f"warning: {trial.method}, {teacher} -> {trial.student}, epoch {row['epoch']}: the transfer terms are {said}; "
-        f"consider to {change} {', '.join(_weights(trial))}."
+        f"consider to {change} {', '.join(_weights(trial)) or 'the weight of its terms'}."
     )
 
 
 def _weights(trial: TrialSpec) -> Iterable[str]:
     for part in trial.methods:
-        for name in METHODS.get(part.name).weights:
+        for name in (name for name in METHODS.get(part.name).weights if name in part.params):
             yield f"{part.name}.{name} (now {part.params[name]:g})"

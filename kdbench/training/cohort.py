@@ -16,7 +16,7 @@ from kdbench.data import Resident, batch_bounds, epoch_plan
 from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
 from kdbench.streams import generator
-from kdbench.training.device import Stopwatch, autocast
+from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
 from kdbench.training.lane import Lane, Position, Row
 from kdbench.weights import state_hash
 
@@ -129,6 +129,8 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
         return
     try:
         act()
+    except MACHINE_FAULTS:
+        raise
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
         frame = traceback.extract_tb(problem.__traceback__)[-1]
         lane.fail(f"{type(problem).__name__}: {problem} ({Path(frame.filename).name}:{frame.lineno})")

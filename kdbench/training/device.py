@@ -5,7 +5,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ SMALL_IMAGE = 16 * 16
 """Pixels up to which the layers of the CIFAR networks are too small for a second CPU thread to help."""
 
 
+MACHINE_FAULTS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""What says nothing about a method: a full disk, full memory, a device in a bad state. It ends the run and is no trial's result."""
+
+
 @contextmanager
 def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
     """Deterministic kernels and the arithmetic of `precision` inside the block; the process's own settings after it.
@@ -52,7 +56,7 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
     The last bits of a result depend on the number of CPU threads, so that it is a function of the images (C, H, W) and of the
     process, never of the lanes: one for small images, else as many as torch has.
     """
-    threads = torch.get_num_threads()
+    threads, stream = torch.get_num_threads(), torch.get_rng_state()
     if device.type == "cpu" and image_shape[1] * image_shape[2] <= SMALL_IMAGE:
         torch.set_num_threads(1)
     before = (
@@ -65,10 +69,13 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     _set(True, False, False, precision == "tf32", precision == "tf32")
     try:
-        yield
+        # Events, seeds and the caching allocator speak of the current device.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
     finally:
         _set(*before)
         torch.set_num_threads(threads)
+        torch.set_rng_state(stream)
 
 
 def _set(deterministic: bool, fill: bool, benchmark: bool, cudnn_tf32: bool, matmul_tf32: bool) -> None:

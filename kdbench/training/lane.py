@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -227,6 +228,7 @@ class Lane:
 
     def _measure_balance(self, g_ce: list[Tensor | None]) -> None:
         """Gradient norms of the cross-entropy and of the transfer terms, which are the rest of the gradient."""
+        self._step_watch.stop()
         assert self.student is not None
         squares = {"cross_entropy": torch.zeros((), device=self.device, dtype=torch.float64)}
         squares["transfer"] = squares["cross_entropy"].clone()
@@ -236,6 +238,7 @@ class Lane:
             if parameter.grad is not None:
                 squares["transfer"] += (parameter.grad if g is None else parameter.grad - g).double().square().sum()
         self._balance = {name: value.sqrt() for name, value in squares.items()}
+        self._step_watch.start()
 
     def end_epoch(self, *, data_s: float, teacher_s: float, evaluate: Callable[[Lane], Row]) -> Row | None:
         """Write the epoch's row, evaluate a student that is in its main training, move on and checkpoint.
@@ -248,8 +251,8 @@ class Lane:
         wrong = values.pop("wrong", None)
         means = {name: value / self._images for name, value in values.items()}
         loss = means.pop("loss")
-        if not torch.isfinite(torch.tensor(loss)):
-            bad = [name for name, mean in means.items() if not torch.isfinite(torch.tensor(mean))]
+        if not math.isfinite(loss):
+            bad = [name for name, mean in means.items() if not math.isfinite(mean)]
             self.fail(f"the loss is {loss} in epoch {self._epoch + 1} of stage {self._segment.name} (terms: {', '.join(bad)})")
             return None
         own_s = lane_s + data_s + (teacher_s if self.reads_teacher else 0.0)
