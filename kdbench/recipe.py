@@ -79,5 +79,5 @@ class Recipe(Spec):
     @property
     def summary(self) -> str:
         """What a reader of a table needs of it; the hash tells recipes apart that read alike."""
-        told = f"{self.epochs} epochs, batch {self.batch_size}, lr {self.optimiser.lr:g}"
+        told = f"{self.epochs} epoch{'s' * (self.epochs != 1)}, batch {self.batch_size}, lr {self.optimiser.lr:g}"
         return f"{told} [{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:4]}]"

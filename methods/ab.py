@@ -53,7 +53,7 @@ class AB(Method):
         self.ce_weight = self.params.ce_weight
         shapes = pair.student.preactivations, pair.teacher.preactivations
         if not all(shapes):
-            raise PairError("ab needs the pre-activations of both networks; choose a student and a teacher that give them")
+            raise PairError("it needs the pre-activations of both networks; choose a student and a teacher that give them")
         try:
             self.connectors = nn.ModuleList(
                 nn.Identity() if s == t else hint_regressor(s, t)[:2] for s, t in deepest_pairs(*shapes)

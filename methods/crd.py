@@ -67,7 +67,7 @@ class CRD(Method):
         gib = 4 * samples * (4 * dimensions + 8 * 256) / 2**30  # two banks, each twice in a step, and eight matrices of 256 x N
         if gib > self.params.memory_limit_gib:
             raise PairError(
-                f"crd needs about {gib:.3g} GiB for its banks of {samples} samples and the scores of a batch of 256, above "
+                f"it needs about {gib:.3g} GiB for its banks of {samples} samples and the scores of a batch of 256, above "
                 f"memory_limit_gib = {self.params.memory_limit_gib:g}; raise that if the device has more"
             )
         self.embed_student = nn.Linear(pair.student.pooled[0], dimensions)

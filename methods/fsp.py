@@ -32,7 +32,7 @@ class FSP(Method):
         student, teacher = ([maps[0] for maps in (shapes.stem, *shapes.features)] for shapes in (pair.student, pair.teacher))
         if student != teacher:
             raise PairError(
-                f"fsp compares flow matrices and needs equal channels after the stem and after each group; the student has "
+                f"it compares flow matrices and needs equal channels after the stem and after each group; the student has "
                 f"{student}, the teacher {teacher}. Choose a pair of one width, such as resnet20 and resnet56."
             )
 

@@ -45,11 +45,11 @@ class OFD(Method):
     def build(self, pair: Pair) -> None:
         shapes_s, shapes_t = pair.student.preactivations, pair.teacher.preactivations
         if not shapes_s or not shapes_t:
-            raise PairError("ofd needs the pre-activations of both networks; choose a student and a teacher that give them")
+            raise PairError("it needs the pre-activations of both networks; choose a student and a teacher that give them")
         norms = pair.teacher_parts.norms
         if len(norms) != len(shapes_t):
             raise PairError(
-                f"ofd takes its margins from the last batch norm of each of the teacher's {len(shapes_t)} groups, but only "
+                f"it takes its margins from the last batch norm of each of the teacher's {len(shapes_t)} groups, but only "
                 f"{len(norms)} have one; choose another teacher"
             )
         pairs = deepest_pairs(shapes_s, shapes_t)

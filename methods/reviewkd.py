@@ -64,7 +64,7 @@ class ReviewKD(Method):
 
     def build(self, pair: Pair) -> None:
         if not pair.teacher.preactivations:
-            raise PairError("reviewkd compares with the teacher's pre-activations, and it has none; choose another teacher")
+            raise PairError("it compares with pre-activations, and the teacher has none; choose another teacher")
         shapes = pair.student.features, pair.teacher.preactivations
         levels = [*deepest_pairs(*shapes), (pair.student.pooled, (*pair.teacher.pooled, 1, 1))]
         c_mid = min(512, pair.student.pooled[0])

@@ -32,7 +32,7 @@ class SimKD(Method):
         parts = pair.teacher_parts
         if parts.classifier_weight.shape[1] != c_t:
             raise PairError(
-                f"simkd feeds the average of the last group to the teacher's classifier, but the group has {c_t} channels and the "
+                f"it feeds the average of the last group to the teacher's classifier, but the group has {c_t} channels and the "
                 f"classifier reads {parts.classifier_weight.shape[1]} values; choose a teacher where nothing stands between them"
             )
         self.ce_weight = 0.0
