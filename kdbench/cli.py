@@ -57,7 +57,7 @@ def main() -> None:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(BAD_USAGE)
     except _Interrupted:
-        print("stopped; the same command goes on from the last whole epoch.", file=sys.stderr)
+        print("stopped; the same command, without --rerun, goes on from the last whole epoch.", file=sys.stderr)
         sys.exit(STOPPED)
 
 

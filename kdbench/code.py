@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from kdbench.method import METHODS
-from kdbench.trial import MethodSpec
+from kdbench.models import MODELS
+from kdbench.trial import MethodSpec, TrialSpec
 
 _CORE = ("losses.py", "method.py", "outputs.py", "recipe.py", "streams.py", "data", "models", "training")
 
@@ -17,6 +18,13 @@ def core_code() -> str:
     """Hash of everything in the package that can change a number: 16 hexadecimal characters."""
     package = Path(__file__).parent
     return _hash(file for name in _CORE for file in sorted((package / name).rglob("*.py") if "." not in name else [package / name]))
+
+
+def trial_code(trial: TrialSpec) -> str:
+    """Hash of what a trial is made of beside the core: the files of its methods, and of a student that a plugin defines."""
+    package = Path(__file__).parent
+    own = (entry.file for entry in MODELS.entries() if entry.name == trial.student and not Path(entry.file).is_relative_to(package))
+    return _files_hash((*(METHODS.entry(part.name).file for part in trial.methods), *own))
 
 
 def method_code(methods: Iterable[MethodSpec]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kdbench.code import method_code
+from kdbench.code import trial_code
 from kdbench.record import Record
 from kdbench.store import Store
 from kdbench.suite import Suite
@@ -79,6 +79,6 @@ def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Plann
         return Planned(spec, Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING, None)
     retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
     outdated = retrained or (teacher and teacher.status is Status.STALE)
-    if record.method_code != method_code(spec.methods) or (record.status == "done" and outdated):
+    if record.method_code != trial_code(spec) or (record.status == "done" and outdated):
         return Planned(spec, Status.STALE, None)
     return Planned(spec, Status(record.status), record)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.code import core_code, method_code
+from kdbench.code import core_code, trial_code
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
 from kdbench.models import Network
@@ -244,7 +244,7 @@ class _Run:
         file = self.store.folder(trial.id) / "checkpoint.pt"
         origin = [
             core_code(),
-            method_code(trial.methods),
+            trial_code(trial),
             self.bench.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
             environment(self.bench.device).model_dump(),
@@ -363,7 +363,7 @@ class _Run:
             student=trial.student,
             method=trial.method,
             seed=trial.seed,
-            method_code=method_code(trial.methods),
+            method_code=trial_code(trial),
             core_code=core_code(),
             data_fingerprint=self.bench.dataset.fingerprint,
             environment=environment(self.bench.device),

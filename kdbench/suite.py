@@ -232,13 +232,17 @@ class _Resolver:
                 )
 
     def _listed(self) -> list[_Entry]:
-        """The file's methods, then those that were asked for beside them."""
+        """The file's methods, then those that were asked for beside them, with the parameters that the file gives their parts."""
         entries = []
         for i, given in enumerate(self.spec.methods):
             ((name, params),) = given.items()
             entries.append(self._entry(name, params, f"methods[{i}]"))
-        names = {entry.name for entry in entries}
-        return entries + [self._entry(name, {}, "--methods") for name in self.wanted if name not in names]
+        known = {entry.name: entry.params for entry in reversed(entries)}
+        for name in (name for name in self.wanted if name not in known):
+            parts = name.split("+")
+            given = {part: known[part][part] for part in parts if part in known} if len(parts) > 1 else {}
+            entries.append(self._entry(name, given, "--methods"))
+        return entries
 
     def _entry(self, name: str, given: Tree, place: str) -> _Entry:
         parts = name.split("+")

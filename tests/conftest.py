@@ -138,8 +138,8 @@ MIXED: dict[str, Any] = {
         {"ft": {"paraphraser_epochs": 2}},
         {"crd+kd": {"crd": {"negatives": 64}}},
     ],
-    "recipe": {**TINY["recipe"], "epochs": 3, "schedule": {"milestones": [2]}},
-    "teacher": {"recipe": {"epochs": 2, "schedule": {"milestones": [1]}}},
+    "recipe": {**TINY["recipe"], "epochs": 3},
+    "teacher": {"recipe": {"epochs": 2}},
 }
 """Lanes without a stage, with one of the student's, with one of the teacher's; and a composition with draws and buffers."""
 

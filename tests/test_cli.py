@@ -218,7 +218,7 @@ def test_an_interrupted_run_is_one_line_and_goes_on_from_the_last_epoch(number, 
     Path("interrupt").write_text(str(int(number)))
     stopped = call("run", suite, "--plugin", plugin, "--device", "cpu")
     assert stopped.status == 3
-    assert stopped.err == "stopped; the same command goes on from the last whole epoch.\n"
+    assert stopped.err == "stopped; the same command, without --rerun, goes on from the last whole epoch.\n"
     planned = json.loads(call("plan", suite, "--plugin", plugin, "--json").out)
     assert [trial["status"] for trial in planned["students"]] == ["started"]
     (file,) = Path("results/trials").glob("*/checkpoint.pt")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MIXED, TRAIN_IMAGES, Lab, write_images
+from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, write_images
 from torch import Tensor, nn
 
 from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage
@@ -46,6 +46,7 @@ STEPS = 3
 SHORT = {name: {key: 1 for key in METHODS.get(name).Params.model_fields if key.endswith("epochs")} for name in METHODS.names()}
 """Every method, its stages one epoch long."""
 SHORT["crd"] = {"negatives": 64}
+SHORT["ft"]["batch_norm"] = "both"  # something that its frozen paraphraser must not update
 
 
 def short(*names: str) -> list[dict[str, Any]]:
@@ -431,6 +432,7 @@ def test_killed_at_any_write_and_run_again_comes_to_the_same_end(
             assert kills < 100, "the runs do not come to an end"
     assert kills > 5
     monkeypatch.undo()
+    assert not list(lab.store.root.glob("**/*.broken")), "a file was there before it was whole"
     assert lab.outcomes() == undisturbed.outcomes()
 
 
@@ -505,12 +507,11 @@ def test_the_teacher_is_in_evaluation_mode_and_passed_once_for_all_lanes(
     monkeypatch.setattr(FrozenTeacher, "__call__", call)
     suite = lab.suite(methods=["scratch", "kd", "at", "rkd", "at+kd"], **{key: MIXED[key] for key in ("recipe", "teacher")})
     give_teacher(lab, undisturbed, suite)
-    lab.run(suite)
-    assert passes[0] == 30  # its test error
-    assert passes[1:] == [32, 32, 8] * 3
-    passes.clear()
-    lab.run(lab.suite(methods=["scratch"], seeds=[1]))
-    assert not passes
+    for lanes, groups in ((0, 1), (1, 4)):
+        lab.run(suite, rerun=Rerun.ALL, lanes=lanes)
+        assert passes[0] == TEST_IMAGES  # its test error
+        assert passes[1:] == [32, 32, 8] * 3 * groups, "once for each batch of a group that reads it, never for `scratch` alone"
+        passes.clear()
 
 
 def test_the_teacher_is_bitwise_the_same_after_all_methods(everything: Everything) -> None:
@@ -659,6 +660,24 @@ def test_a_warning_of_balance_harms_nobody(lab: Lab, register: Callable[..., Non
     assert statuses(lab, suite) == {"loud": "done", "kd": "done"}
 
 
+@pytest.mark.parametrize("fault", [MemoryError("on purpose"), torch.OutOfMemoryError("on purpose"), OSError("on purpose")])
+@pytest.mark.parametrize("place", ["build", "stages", "lesson", "hint", "losses", "predict in evaluation"])
+def test_a_fault_of_the_machine_ends_the_run_and_is_no_trials_result(
+    fault: Exception, place: str, finished: Lab, undisturbed: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky(Faulty):
+        def break_at(self, place: str) -> None:
+            if self.params.at == place:
+                raise fault
+
+    register("unlucky", Unlucky)
+    suite = finished.suite(**{**MIXED, "methods": [{"unlucky": {"at": place}}, "kd"]})
+    with pytest.raises((KdbenchError, MemoryError)):
+        finished.run(suite)
+    assert statuses(finished, suite)["unlucky"] in ("missing", "started")
+    assert finished.outcomes() == undisturbed.outcomes()
+
+
 def test_the_exit_status_says_that_a_trial_failed(
     finished: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -796,7 +815,7 @@ def test_each_rerun_takes_up_what_it_says(finished: Lab, register: Callable[...,
 
 
 def test_all_can_be_rerun_where_a_student_is_another_ones_teacher(lab: Lab) -> None:
-    pairs = [{"teacher": "wrn_10_1", "student": "resnet8"}, {"teacher": "resnet8", "student": "resnet8"}]
+    pairs = [{"teacher": "resnet8", "student": "resnet8"}, {"teacher": "wrn_10_1", "student": "resnet8"}]
     suite = lab.suite(pairs=pairs)
     lab.run(suite)
     before = lab.outcomes()
@@ -850,6 +869,27 @@ def test_a_trial_is_stale_when_its_methods_code_has_changed_and_only_then(lab: L
     assert statuses(lab, suite) == {"mine": "stale", "kd": "done"}
     lab.run(suite)
     assert statuses(lab, suite) == {"mine": "done", "kd": "done"}
+
+
+def test_a_trial_is_stale_when_a_plugin_has_changed_its_student(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "narrow.py"
+    file.write_text(
+        "from kdbench.models import build_model, register_model\n"
+        "@register_model('narrow')\n"
+        "def narrow(*, num_classes, in_channels):\n"
+        "    return build_model('resnet8', num_classes=num_classes, in_channels=in_channels)\n"
+    )
+    restore = MODELS.snapshot()
+    try:
+        load_path(file)
+        suite = lab.suite(methods=["kd"], pairs=[{"teacher": "resnet8", "student": "narrow"}])
+        lab.run(suite)
+        assert statuses(lab, suite) == {"kd": "done"}
+        edit(file, "resnet8", "resnet14")
+        assert statuses(lab, suite) == {"kd": "stale"}
+    finally:
+        restore()
+        code_of._files_hash.cache_clear()
 
 
 def test_the_hash_of_code_is_the_same_on_every_python(tmp_path: Path) -> None:
@@ -1069,4 +1109,4 @@ def test_a_stage_has_its_own_rate_or_the_recipes_first_and_keeps_it(undisturbed:
     for method, stage, lr in (("ft", "ft.paraphraser", 0.1), ("fitnets", "fitnets.hint", 0.05)):
         rows = undisturbed.curves(only(suite, method))
         assert [(row["stage"], row["epoch"]) for row in rows] == [(stage, 1), (stage, 2), ("main", 1), ("main", 2), ("main", 3)]
-        assert [row["lr"] for row in rows] == pytest.approx([lr, lr, 0.05, 0.05, 0.005])
+        assert [row["lr"] for row in rows] == pytest.approx([lr, lr, 0.05, 0.005, 0.005])

@@ -56,4 +56,5 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(lab: Lab, undisturbed: 
         interrupted.append({planned.status.value for planned in (*lab.plan(suite).teachers, *lab.plan(suite).students)})
     assert any("started" in statuses for statuses in interrupted), "no kill fell into the training"
     assert lab.run(suite)
+    assert not list(lab.store.root.glob("**/*.broken")), "a file was there before it was whole"
     assert lab.outcomes() == undisturbed.outcomes()

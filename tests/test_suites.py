@@ -119,6 +119,11 @@ def test_methods_that_are_asked_for_are_picked_or_added():
     assert load(only=("at", "kd", "at")).methods == ("kd", "at")
 
 
+def test_a_composition_that_is_asked_for_has_the_parameters_that_the_file_gives_its_parts():
+    suite = load(methods="methods:\n  - kd\n  - at: {beta: 7}", only=("at+kd",))
+    assert [part.params.get("beta") for part in suite.trials[0].methods] == [7.0, None]
+
+
 def test_picking_methods_keeps_the_file_valid():
     pairs = "pairs:\n  - {teacher: resnet20, student: resnet8, methods: {kd: {alpha: 0.5}}, without: [scratch]}"
     assert [trial.method for trial in load(pairs=pairs, only=("at",), reseeded=(0,)).trials] == ["at"]

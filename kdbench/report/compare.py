@@ -28,7 +28,7 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("recipe", ["dataset", "student"], "recipes", "Report each recipe alone."),
     ("epochs", ["dataset", "student"], "numbers of epochs", "Report each length of training alone."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
-    ("method_code", ["method"], "versions of the method's code", "Run the older trials again."),
+    ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
 )
 """Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kdbench.recipe import Schedule
 from kdbench.streams import seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
-from kdbench.training.device import exact
+from kdbench.training.device import MACHINE_FAULTS, environment, exact
 from kdbench.training.lane import STAGES, Lane, Position, Row, Segment
 from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
 from kdbench.weights import read_checkpoint, write_checkpoint
@@ -82,6 +81,8 @@ def teach(
             for key in missing[first : first + lanes]:
                 try:
                     learners[key] = _learner(unique[key], spec, teacher.network, bench, folder / f"{key}.checkpoint.pt")
+                except MACHINE_FAULTS:
+                    raise
                 except Exception as problem:  # isolation: the trials that want this lesson fail
                     known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
             if not train_in_lockstep(
@@ -135,6 +136,7 @@ def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench, 
     stage = _stage(part, lesson.stage)
     optimiser = stage.optimiser or spec.recipe.optimiser
     segment = Segment(lesson.name, STAGES, 0, stage.epochs, stage.losses, 0.0, stage.modules, optimiser, Schedule())
+    origin = environment(bench.device).model_dump()
     lane = Lane(
         lesson.name,
         seed=spec.id,
@@ -143,8 +145,9 @@ def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench, 
         segments=[segment],
         precision=spec.recipe.precision,
         device=bench.device,
-        checkpoint=partial(write_checkpoint, checkpoint),
+        checkpoint=lambda state: write_checkpoint(checkpoint, {**state, "origin": origin}),
     )
-    if state := read_checkpoint(checkpoint):
+    state = read_checkpoint(checkpoint)
+    if state and state["origin"] == origin:
         lane.restore(state)
     return lane
