@@ -600,7 +600,7 @@ def test_a_new_method_is_written_and_may_be_used(call):
     )
     assert call("show", "method", "plugin_of_mine", "--plugin", "plugin_of_mine.py").status == 0
     refuses(call("new", "method", "kd"), f"the method 'kd' exists already, in {METHODS.entry('kd').file}. Choose another name.")
-    assert sorted(os.listdir()) == ["plugin_of_mine.py", "test_plugin_of_mine.py"]
+    assert sorted(file.name for file in Path().glob("*.py")) == ["plugin_of_mine.py", "test_plugin_of_mine.py"]
 
 
 def test_a_folder_where_nothing_can_be_written(call, monkeypatch):
