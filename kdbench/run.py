@@ -66,12 +66,12 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             raise KdbenchError("precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device.")
     kind, params = suite.source
     source = kind(params, cache=store.cache)
-    plan = make_plan(suite, store)
-    todo = [planned for planned in plan.students if _taken_up(planned, options.rerun)]
-    if not todo:
+    if not _todo(make_plan(suite, store), options.rerun):
         return True
     source.check()
     with store.writing():
+        plan = make_plan(suite, store)  # again, now that nobody else can change what is done
+        todo = _todo(plan, options.rerun)
         dataset = source.load()
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
@@ -88,6 +88,10 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             ) from None
         except OSError as problem:
             raise KdbenchError(f"{problem}. The same command goes on once that is mended; what is finished is kept.") from problem
+
+
+def _todo(plan: Plan, rerun: Rerun) -> list[Planned]:
+    return [planned for planned in plan.students if _taken_up(planned, rerun)]
 
 
 def _taken_up(planned: Planned, rerun: Rerun) -> bool:
