@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdbench.losses import full_precision as full_precision
     from kdbench.losses import hint_regressor as hint_regressor
     from kdbench.losses import kd_divergence as kd_divergence
+    from kdbench.losses import middle as middle
     from kdbench.losses import pairing_notes as pairing_notes
     from kdbench.losses import pool_to as pool_to
     from kdbench.losses import pool_to_smaller as pool_to_smaller
@@ -60,6 +61,7 @@ _HOMES = {
     "full_precision": "losses",
     "hint_regressor": "losses",
     "kd_divergence": "losses",
+    "middle": "losses",
     "pairing_notes": "losses",
     "pool_to": "losses",
     "pool_to_smaller": "losses",

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.method import PairError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -85,6 +87,11 @@ def deepest_pairs(student: tuple[T, ...], teacher: tuple[T, ...]) -> list[tuple[
     return list(zip(student[len(student) - n :], teacher[len(teacher) - n :], strict=True))
 
 
+def middle(groups: tuple[T, ...]) -> T:
+    """The middle one of a network's groups, of two the deeper: where hints are taken. Takes maps or their shapes."""
+    return groups[len(groups) // 2]
+
+
 def pairing_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
     """For `Method.notes`: what `deepest_pairs` does to maps of these shapes (C, H, W); empty where the numbers of groups agree."""
     if len(student) == len(teacher):
@@ -119,7 +126,7 @@ def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Seq
     where the student's map is larger otherwise: RepDistiller's rule, which follows Romero et al.
 
     Raises:
-        ValueError: the student's map is smaller and not half the teacher's.
+        PairError: the student's map is smaller and not half the teacher's.
     """
     (c_s, h_s, w_s), (c_t, h_t, w_t) = student, teacher
     conv: nn.Module
@@ -132,5 +139,5 @@ def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Seq
     elif h_s >= h_t and w_s >= w_t:
         conv = nn.Conv2d(c_s, c_t, (1 + h_s - h_t, 1 + w_s - w_t))
     else:
-        raise ValueError(f"no regressor from a {h_s}x{w_s} map of the student to a {h_t}x{w_t} map of the teacher")
+        raise PairError(f"no regressor from a {h_s}x{w_s} map of the student to a {h_t}x{w_t} map of the teacher")
     return nn.Sequential(conv, nn.BatchNorm2d(c_t), nn.ReLU())

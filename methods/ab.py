@@ -54,12 +54,7 @@ class AB(Method):
         shapes = pair.student.preactivations, pair.teacher.preactivations
         if not all(shapes):
             raise PairError("it needs the pre-activations of both networks; choose a student and a teacher that give them")
-        try:
-            self.connectors = nn.ModuleList(
-                nn.Identity() if s == t else hint_regressor(s, t)[:2] for s, t in deepest_pairs(*shapes)
-            )
-        except ValueError as reason:
-            raise PairError(str(reason)) from None
+        self.connectors = nn.ModuleList(nn.Identity() if s == t else hint_regressor(s, t)[:2] for s, t in deepest_pairs(*shapes))
         self.notes += pairing_notes(*shapes)
 
     def stages(self) -> tuple[Stage, ...]:

@@ -8,11 +8,11 @@ from kdbench import (
     MethodParams,
     Outputs,
     Pair,
-    PairError,
     Stage,
     UnitInterval,
     hint_regressor,
     kd_divergence,
+    middle,
     register,
 )
 
@@ -40,20 +40,15 @@ class FitNets(Method):
 
     def build(self, pair: Pair) -> None:
         self.ce_weight = 1 - self.params.alpha
-        try:
-            self.regressor = hint_regressor(
-                *(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher))
-            )
-        except ValueError as reason:
-            raise PairError(str(reason)) from None
+        self.regressor = hint_regressor(middle(pair.student.features), middle(pair.teacher.features))
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("hint", self.params.hint_epochs, self.hint, (self.regressor,), trains_student=True),)
 
     def hint(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         """The loss of stage 1."""
-        hint = teacher.features[len(teacher.features) // 2]
-        guided = student.features[len(student.features) // 2]
+        hint = middle(teacher.features)
+        guided = middle(student.features)
         return {"hint": F.mse_loss(self.regressor(guided), hint)}
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:

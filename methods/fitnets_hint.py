@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, hint_regressor, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, hint_regressor, middle, register
 
 
 @register("fitnets_hint")
@@ -20,14 +20,9 @@ class FitNetsHint(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        try:
-            self.regressor = hint_regressor(
-                *(shapes.features[len(shapes.features) // 2] for shapes in (pair.student, pair.teacher))
-            )
-        except ValueError as reason:
-            raise PairError(str(reason)) from None
+        self.regressor = hint_regressor(middle(pair.student.features), middle(pair.teacher.features))
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        hint = teacher.features[len(teacher.features) // 2]
-        guided = student.features[len(student.features) // 2]
+        hint = middle(teacher.features)
+        guided = middle(student.features)
         return {"hint": self.params.beta * F.mse_loss(self.regressor(guided), hint)}

@@ -51,6 +51,7 @@ FUNCTIONS = {
     "full_precision": "(term)",
     "hint_regressor": "(student, teacher)",
     "kd_divergence": "(student_logits, teacher_logits, temperature)",
+    "middle": "(groups)",
     "pairing_notes": "(student, teacher)",
     "pool_to": "(maps, size)",
     "pool_to_smaller": "(a, b)",
