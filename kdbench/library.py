@@ -80,6 +80,7 @@ def build_method(
     teacher: Outputs,
     labels: Tensor | None = None,
     teacher_parts: TeacherParts | None = None,
+    image_shape: tuple[int, int, int] | None = None,
     **parameters: Any,
 ) -> Composition:
     """A method for a training loop of your own, on the student's device; its adapters are drawn from torch's global stream.
@@ -90,6 +91,7 @@ def build_method(
         teacher: the same of the teacher.
         labels: (N,), int64, of all training images, for methods with a memory bank.
         teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
+        image_shape: (C, H, W), for methods with a network of their own.
         parameters: those that differ from their defaults, such as `k=2`; of a composition by part, such as `ft={"k": 2}`.
 
     Raises:
@@ -104,7 +106,7 @@ def build_method(
             raise KdbenchError(f"build_method: '{name}' has no part '{key}'. Give parameters by part: {parts[0]}={{...}}.")
     for part in parts:
         validated(METHODS.get(part).Params, given.get(part, {}), source="build_method", path=part)
-    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts)
+    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape)
     methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
     return Composition(methods).to(student.logits.device)
 
@@ -117,6 +119,7 @@ class _PartlyKnown:
     teacher: Shapes
     known_labels: Tensor | None
     known_parts: TeacherParts | None
+    known_shape: tuple[int, int, int] | None
 
     @property
     def labels(self) -> Tensor:
@@ -129,3 +132,9 @@ class _PartlyKnown:
         if self.known_parts is None:
             raise PairError("it needs parts of the teacher. Give them to build_method as teacher_parts=teacher.teacher_parts()")
         return self.known_parts
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        if self.known_shape is None:
+            raise PairError("it needs the shape of the images. Give it to build_method as image_shape=(C, H, W)")
+        return self.known_shape

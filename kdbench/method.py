@@ -80,12 +80,14 @@ class Pair:
         teacher: shapes of the teacher's hook points.
         labels: (N,), int64, of the training set; N sizes a memory bank.
         teacher_parts: the teacher's classifier and last batch norms.
+        image_shape: (C, H, W) of the images.
     """
 
     student: Shapes
     teacher: Shapes
     labels: Tensor
     teacher_parts: TeacherParts
+    image_shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def outputs(width: int, *, seed: int) -> Outputs:
 def test_the_loss_is_the_formula() -> None:
     student, teacher = outputs(6, seed=0), outputs(8, seed=1)
     parts = TeacherParts(classifier_weight=torch.zeros(10, 8), classifier_bias=torch.zeros(10), norms=())
-    pair = Pair(student.shapes(), teacher.shapes(), labels=torch.arange(40) % 10, teacher_parts=parts)
+    pair = Pair(student.shapes(), teacher.shapes(), labels=torch.arange(40) % 10, teacher_parts=parts, image_shape=(3, 8, 8))
     batch = Batch(torch.zeros(4, 3, 8, 8), torch.arange(4), torch.arange(4), epoch=0, epochs=1, generator=torch.Generator())
 
     cls = METHODS.get("NAME")

@@ -132,6 +132,11 @@ FAULTS = {
     ),
     "a weight that is no parameter": Fault("weights", r"\['gamma'\]", edits={'weights = ("beta",)': 'weights = ("gamma",)'}),
     "more is declared than read": Fault("reads", r"it reads \['pooled'\]", reads=("pooled", "logits")),
+    "a teacher that is not needed": Fault(
+        "reads",
+        r"it reads \[\] and declares \['pooled'\]",
+        edits={"F.mse_loss(embedded, teacher.pooled)": "embedded.square().mean()"},
+    ),
     "more is read than declared": Fault("reads", r"it reads \['logits', 'pooled'\]", extra="student.logits.square().mean()"),
     "a stage of the teacher alone hides what it depends on": Fault(
         "depends_on",

@@ -94,7 +94,8 @@ class Golden:
 
 def pair_of(student: Outputs, teacher: Outputs, **parts: object) -> Pair:
     nothing = TeacherParts(torch.zeros(10, 5), torch.zeros(10), ())
-    return Pair(student.shapes(), teacher.shapes(), labels=torch.arange(40) % 10, teacher_parts=replace(nothing, **parts))  # type: ignore[arg-type]
+    known = replace(nothing, **parts)  # type: ignore[arg-type]
+    return Pair(student.shapes(), teacher.shapes(), labels=torch.arange(40) % 10, teacher_parts=known, image_shape=(3, 8, 8))
 
 
 def batch_of(**fields: object) -> Batch:

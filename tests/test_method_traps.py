@@ -29,7 +29,7 @@ def outputs(batch: int, *, sizes: tuple[tuple[int, int, int], ...] = SIZES, seed
 def pair(student: Outputs, teacher: Outputs, samples: int = 40) -> Pair:
     norms = tuple((torch.rand(maps.shape[1]) + 0.1, torch.randn(maps.shape[1])) for maps in teacher.preactivations)
     parts = TeacherParts(torch.randn(CLASSES, teacher.features[-1].shape[1]), torch.randn(CLASSES), norms)
-    return Pair(student.shapes(), teacher.shapes(), torch.arange(samples) % CLASSES, parts)
+    return Pair(student.shapes(), teacher.shapes(), torch.arange(samples) % CLASSES, parts, (3, 8, 8))
 
 
 def batch(size: int, **changes: object) -> Batch:
@@ -214,3 +214,31 @@ def test_rkd_is_not_torn_apart_by_coinciding_samples() -> None:
     total = sum(method.losses(student, outputs(6, seed=1), batch(6)).values())
     (gradient,) = torch.autograd.grad(total, [student.pooled])
     assert gradient.abs().max() < 100
+
+
+def test_dml_trains_two_networks_that_never_reach_into_each_other():
+    student = outputs(4)
+    student.logits.requires_grad_()
+    dml = build("dml", student, outputs(4, seed=1), peer="resnet8", beta=2.0)
+    given = batch(4, images=torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2)))
+    terms = dml.losses(student, student, given)
+    p_s, p_p = student.logits.softmax(1), dml.peer(given.images).logits.softmax(1)
+    torch.testing.assert_close(terms["divergence"], 2 * (p_p * (p_p / p_s).log()).sum(1).mean())
+    torch.testing.assert_close(terms["peer_divergence"], 2 * (p_s * (p_s / p_p).log()).sum(1).mean())
+
+    def reached(term: str) -> tuple[bool, bool]:
+        gradients = torch.autograd.grad(
+            terms[term], [student.logits, dml.peer.classifier.weight], allow_unused=True, retain_graph=True
+        )
+        return tuple(gradient is not None for gradient in gradients)
+
+    assert {term: reached(term) for term in terms} == {
+        "divergence": (True, False),
+        "peer_cross_entropy": (False, True),
+        "peer_divergence": (False, True),
+    }
+
+
+def test_dml_refuses_a_peer_that_no_model_is():
+    with pytest.raises(PairError, match=r"peer: unknown model 'resnet21'"):
+        build("dml", outputs(4), outputs(4, seed=1), peer="resnet21")

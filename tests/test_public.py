@@ -36,7 +36,7 @@ pairs:
 # What is frozen
 
 FUNCTIONS = {
-    "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, **parameters)",
+    "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, **parameters)",
     "build_model": "(name, *, num_classes=10, in_channels=3)",
     "load_results": "(path)",
     "register": "(name, *, interface=1)",

@@ -117,7 +117,7 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
 
 
 def reads(subject: Subject) -> None:
-    """`reads` names the hook points that are read, and no other."""
+    """`reads` names the hook points that are read, and no other; none where nothing is read of the teacher."""
     fresh = subject.usual.method()
     student, teacher, batch = subject.usual.example()
 
@@ -132,8 +132,9 @@ def reads(subject: Subject) -> None:
     usual = values(student, teacher)
     expect(values(student, teacher) == usual, "two calls on the same inputs differ. Draw random numbers from batch.generator.")
     nothing = [mapped(point, lambda value: value * math.nan) for point in (student, teacher)]
+    needs_teacher = values(student, nothing[1]) != usual
     read = []
-    for hook in (field.name for field in fields(Outputs)):
+    for hook in (field.name for field in fields(Outputs) if needs_teacher):
         spoilt = [replace(point, **{hook: getattr(nan, hook)}) for point, nan in zip((student, teacher), nothing, strict=True)]
         if values(*spoilt) != usual:
             read.append(hook)

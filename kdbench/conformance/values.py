@@ -51,6 +51,7 @@ def permutation(subject: Subject) -> str | None:
     order = torch.tensor(ORDER)
     student, teacher = (mapped(outputs, lambda value: value.detach().double()) for outputs in (student, teacher))
     moved_student, moved_teacher = (mapped(outputs, lambda value: value[order]) for outputs in (student, teacher))
+    batch = replace(batch, images=batch.images.double())
     straight = student, teacher, batch
     moved = (
         moved_student,

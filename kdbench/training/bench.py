@@ -87,7 +87,9 @@ class Bench:
 
     def pair(self, student: str, teacher: str, parts: TeacherParts) -> Pair:
         """What methods may know of a pair of networks; all of it on the CPU."""
-        return Pair(self.shapes(student), self.shapes(teacher), self.splits[0].labels, _map(parts, Tensor.cpu))
+        return Pair(
+            self.shapes(student), self.shapes(teacher), self.splits[0].labels, _map(parts, Tensor.cpu), self.dataset.image_shape
+        )
 
     def composition(self, trial: TrialSpec, parts: TeacherParts | None) -> Composition:
         """The trial's methods, on the device; each part's adapters have a stream of their own.

@@ -1,0 +1,52 @@
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from kdbench import (
+    Batch,
+    KdbenchError,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    build_model,
+    kd_divergence,
+    register,
+)
+
+
+@register("dml")
+class DML(Method):
+    r"""CE(z_s, y) + beta KL(p || s) + [CE(z_p, y) + beta KL(s || p)],  s = softmax(z_s), p = softmax(z_p)
+
+    z_p are the logits of a peer that learns beside the student from its first step; the term in brackets trains the peer alone
+    and the other divergence the student alone. No teacher is read. `peer` is a registered model; for the paper's pairs of unequal
+    networks name the teacher's.
+
+    Paper: Zhang et al., "Deep mutual learning", CVPR 2018, arXiv:1706.00384.
+    Code: https://github.com/YingZhangDUT/Deep-Mutual-Learning; both networks step from the same two forward passes, as there,
+    where the paper's algorithm predicts anew in between.
+    Deviations: one peer. It has the student's recipe; the authors use Nesterov momentum for all their networks.
+    """
+
+    class Params(MethodParams):
+        peer: str = "resnet20"
+        beta: NonNegativeFloat = 1.0
+
+    params: Params
+
+    def build(self, pair: Pair) -> None:
+        try:
+            self.peer = build_model(self.params.peer, num_classes=pair.student.logits[0], in_channels=pair.image_shape[0])
+        except KdbenchError as problem:
+            raise PairError(f"peer: {problem}") from None
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        peer: Tensor = self.peer(batch.images).logits
+        return {
+            "divergence": self.params.beta * kd_divergence(student.logits, peer.detach(), 1.0),
+            "peer_cross_entropy": F.cross_entropy(peer, batch.labels),
+            "peer_divergence": self.params.beta * kd_divergence(peer, student.logits.detach(), 1.0),
+        }
