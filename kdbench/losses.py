@@ -140,7 +140,7 @@ def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Seq
         conv = nn.Conv2d(c_s, c_t, (1 + h_s - h_t, 1 + w_s - w_t))
     else:
         raise PairError(
-            f"no regressor from a {h_s}x{w_s} map of the student to a {h_t}x{w_t} map of the teacher; choose a student whose map is "
-            "as large, larger, or half as large"
+            f"no regressor from a {h_s}x{w_s} map of the student to a {h_t}x{w_t} map of the teacher; choose a student whose map "
+            "is as large, larger or half as large"
         )
     return nn.Sequential(conv, nn.BatchNorm2d(c_t), nn.ReLU())

@@ -25,6 +25,10 @@ class Outputs:
     preactivations: tuple[Tensor, ...]
     pooled: Tensor
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All hook points, one after the other."""
+        return (self.logits, self.stem, *self.features, *self.preactivations, self.pooled)
+
     def shapes(self) -> Shapes:
         """The shapes of the hook points, without the batch dimension."""
         return Shapes(

@@ -26,6 +26,7 @@ class Record(BaseModel):
     headline. `selected_*` is the test error at the epoch with the lowest validation error, where the data set declares a
     validation split. `extra_params` is the number of trainable parameters beside the student's. `train_images_per_s` and
     `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data.
+    `startup_s`, which is no part of them, is what compiling took.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,7 @@ class Record(BaseModel):
             "train_s",
             "data_s",
             "teacher_s",
+            "startup_s",
             "train_images_per_s",
             "inference_images_per_s",
             "teacher_inference_images_per_s",
@@ -76,6 +78,7 @@ class Record(BaseModel):
     extra_params: int | None = None
     weights_sha256: str | None = None
     teacher_weights_sha256: str | None = None
+    teacher_norms_folded: int | None = None
 
     method_code: str
     core_code: str
@@ -84,6 +87,7 @@ class Record(BaseModel):
     train_s: float | None = None
     data_s: float | None = None
     teacher_s: float | None = None
+    startup_s: float | None = None
     train_images_per_s: float | None = None
     inference_images_per_s: float | None = None
     teacher_inference_images_per_s: float | None = None

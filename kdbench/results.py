@@ -91,7 +91,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "protocol": trial.protocol,
         "dataset": trial.dataset.label,
         "recipe": trial.recipe.summary,
-        "precision": trial.recipe.precision,
+        "precision": trial.recipe.arithmetic,
         "epochs": trial.recipe.epochs,
         "teacher": trial.teacher.student if trial.teacher else None,
         "student": trial.student,

@@ -21,6 +21,7 @@ from kdbench.models import Network
 from kdbench.models.measure import macs, parameters
 from kdbench.plan import Plan, Planned, Rerun, Status, make_plan
 from kdbench.progress import Progress
+from kdbench.recipe import Recipe
 from kdbench.record import Record
 from kdbench.store import Store, set_aside
 from kdbench.suite import Suite
@@ -120,7 +121,7 @@ class _Run:
     progress: Progress
     stop: Callable[[], bool]
     loaded: dict[tuple[str, str], _Teacher] = field(default_factory=dict)
-    """The teacher of the last cohort, by its trial and the precision: the next seed has the same one."""
+    """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
 
     def run(self, plan: Plan, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
         needed = {planned.spec.teacher.id for planned in todo if planned.spec.teacher}
@@ -155,7 +156,7 @@ class _Run:
         recipe = trials[0].recipe
         teacher_spec = next((trial.teacher for trial in trials if trial.teacher), None)
         with exact(self.bench.device, precision=recipe.precision, image_shape=self.bench.dataset.image_shape):
-            teacher = self._teacher(teacher_spec, precision=recipe.precision) if teacher_spec else None
+            teacher = self._teacher(teacher_spec, recipe) if teacher_spec else None
             if teacher_spec and teacher is None:
                 trials = [trial for trial in trials if trial.teacher is None]
                 self.progress.say(f"the teacher {teacher_spec.student} has failed: its students are left for another run.")
@@ -164,25 +165,27 @@ class _Run:
                     return False
         return True
 
-    def _teacher(self, spec: TrialSpec, *, precision: str) -> _Teacher | None:
-        if (spec.id, precision) not in self.loaded:
+    def _teacher(self, spec: TrialSpec, recipe: Recipe) -> _Teacher | None:
+        key = spec.id, recipe.arithmetic
+        if key not in self.loaded:
             self.loaded.clear()
-            if teacher := self._load_teacher(spec, precision=precision):
-                self.loaded[spec.id, precision] = teacher
-        return self.loaded.get((spec.id, precision))
+            if teacher := self._load_teacher(spec, recipe):
+                self.loaded[key] = teacher
+        return self.loaded.get(key)
 
-    def _load_teacher(self, spec: TrialSpec, *, precision: str) -> _Teacher | None:
+    def _load_teacher(self, spec: TrialSpec, recipe: Recipe) -> _Teacher | None:
         record = self.store.record(spec.id)
         weights = self._weights(spec.id, record) if record and record.status == "done" else None
         if record is None or weights is None:
             return None
         network = self.bench.restored(spec, weights)
-        frozen = FrozenTeacher(network, precision=precision, device=self.bench.device)
+        shape = self.bench.dataset.image_shape
+        frozen = FrozenTeacher(network, image_shape=shape, recipe=recipe, device=self.bench.device)
         test = self.bench.test_data
-        error = error_pct(lambda images: frozen(images).logits, test, precision=precision)
+        error = error_pct(lambda images: frozen(images).logits, test, precision=recipe.precision)
         self.progress.say(f"teacher {spec.student}: test error {error:.2f} %")
         rate = inference_images_per_s(
-            lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=precision
+            lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=recipe.precision
         )
         return _Teacher(spec, frozen, network, record, error, rate)
 
@@ -261,6 +264,7 @@ class _Run:
             method=method,
             segments=segments(method, student, trial.recipe),
             precision=trial.recipe.precision,
+            compiled=trial.recipe.compile,
             device=self.bench.device,
             checkpoint=lambda state: write_checkpoint(file, {**state, "origin": origin}),
         )
@@ -334,6 +338,7 @@ class _Run:
             "train_s": sum(row["train_s"] for row in lane.rows),
             "data_s": sum(row["data_s"] for row in lane.rows),
             "teacher_s": sum(row["teacher_s"] for row in lane.rows),
+            "startup_s": sum(row["startup_s"] for row in lane.rows),
             "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
             "inference_images_per_s": inference_images_per_s(
                 self._predictor(lane), self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
@@ -352,6 +357,7 @@ class _Run:
                 "teacher_params": teacher.record.student_params,
                 "teacher_macs": teacher.record.student_macs,
                 "teacher_weights_sha256": teacher.record.weights_sha256,
+                "teacher_norms_folded": teacher.frozen.norms_folded,
                 "teacher_inference_images_per_s": teacher.images_per_s,
             }
         record = Record(
@@ -361,7 +367,7 @@ class _Run:
             spec=trial.model_dump(mode="json"),
             dataset=trial.dataset.label,
             recipe=trial.recipe.summary,
-            precision=trial.recipe.precision,
+            precision=trial.recipe.arithmetic,
             epochs=trial.recipe.epochs,
             teacher=trial.teacher.student if trial.teacher else None,
             student=trial.student,

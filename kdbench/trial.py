@@ -12,7 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method, Pair, PairError
 from kdbench.recipe import Recipe, Spec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours."""
 
 

@@ -38,8 +38,9 @@ class DML(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
+        num_classes, in_channels = pair.student.logits[0], pair.image_shape[0]
         try:
-            self.peer = build_model(self.params.peer, num_classes=pair.student.logits[0], in_channels=pair.image_shape[0])
+            self.peer = build_model(self.params.peer, num_classes=num_classes, in_channels=in_channels)
         except KdbenchError as problem:
             raise PairError(f"peer: {problem}") from None
 

@@ -61,7 +61,7 @@ VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
     "Dataset": ["train", "test", "classes", "mean", "std"],
     "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
-    "Pair": ["student", "teacher", "labels", "teacher_parts"],
+    "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
     "Split": ["images", "labels"],
     "Stage": ["name", "epochs", "losses", "modules", "trains_student", "depends_on", "optimiser"],
@@ -84,8 +84,9 @@ RECORD = """
     protocol trial suite status reason spec dataset recipe precision epochs teacher student method seed notes
     test_error_pct best_test_error_pct best_epoch selected_test_error_pct selected_epoch train_error_pct train_loss
     teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params weights_sha256 teacher_weights_sha256
+    teacher_norms_folded
     method_code core_code data_fingerprint
-    train_s data_s teacher_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
+    train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
     environment finished
 """
 
@@ -338,7 +339,12 @@ def test_a_method_by_its_name(outputs, batch):
 def test_every_method_can_be_built(name, networks, outputs, batch):
     student, teacher = outputs
     method = kdbench.build_method(
-        name, student=student, teacher=teacher, labels=batch.labels, teacher_parts=networks[1].teacher_parts()
+        name,
+        student=student,
+        teacher=teacher,
+        labels=batch.labels,
+        teacher_parts=networks[1].teacher_parts(),
+        image_shape=tuple(batch.images.shape[1:]),
     )
     terms = method.losses(student, teacher, batch)
     total = sum(terms.values()) + method.ce_weight * cross_entropy(method.predict(student), batch.labels)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.conformance.points import leaves, mapped, synthetic
+from kdbench.conformance.points import mapped, synthetic
 from kdbench.conformance.setting import Broken, evaluated, expect, terms
 from kdbench.conformance.subject import Subject
 from kdbench.streams import generator
@@ -23,7 +23,7 @@ def gradients(subject: Subject) -> None:
     """Every tensor that learns is the method's own parameter, and gets gradient in a stage that trains it."""
     method = subject.usual.method()
     student, teacher, batch = subject.usual.example()
-    known = {id(tensor) for tensor in (*leaves(student), *method.parameters())}
+    known = {id(tensor) for tensor in (*student.tensors(), *method.parameters())}
     reached: set[int] = set()
     for epoch in EPOCHS:
         for segment, losses in evaluated(method, student, teacher, replace(batch, epoch=epoch)):
@@ -49,7 +49,7 @@ def reaches_student(subject: Subject) -> str | None:
     student, teacher, batch = subject.usual.example()
     for epoch in EPOCHS:
         for value in terms(method, student, teacher, replace(batch, epoch=epoch)).values():
-            if any(gradient is not None and gradient.any() for gradient in gradients_at(value, leaves(student))):
+            if any(gradient is not None and gradient.any() for gradient in gradients_at(value, student.tensors())):
                 return None
     raise Broken("no term has a gradient at the student's outputs. Leave the student's side of the loss attached.")
 
@@ -70,7 +70,7 @@ def extremes(subject: Subject) -> None:
             method = subject.usual.method()
             to = partial(Tensor.to, dtype=dtype)
             of_student, of_teacher = mapped(mapped(student, to), Tensor.requires_grad_), mapped(teacher, to)
-            inputs = [*leaves(of_student), *method.parameters()]
+            inputs = [*of_student.tensors(), *method.parameters()]
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
                 found = terms(method, of_student, of_teacher, batch)
             for name, value in found.items():

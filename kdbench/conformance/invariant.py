@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kdbench.conformance.points import leaves
 from kdbench.conformance.setting import copied, evaluated, expect, fingerprint
 from kdbench.conformance.subject import Subject
 from kdbench.training.lane import STAGES
@@ -15,7 +14,7 @@ def untouched(subject: Subject) -> None:
     """The teacher's outputs, its weights and the batch stay as they are."""
     method = subject.usual.method()
     student, teacher, batch = subject.usual.example()
-    shared = {"the teacher's outputs": leaves(teacher), "the batch": [batch.images, batch.labels, batch.indices]}
+    shared = {"the teacher's outputs": teacher.tensors(), "the batch": (batch.images, batch.labels, batch.indices)}
     before = {name: [value.clone() for value in values] for name, values in shared.items()}
     evaluated(method, student, teacher, batch)
     for name, values in shared.items():

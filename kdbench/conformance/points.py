@@ -26,8 +26,3 @@ def mapped(outputs: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
         return function(value) if isinstance(value, Tensor) else tuple(map(function, value))
 
     return Outputs(*(image(getattr(outputs, field.name)) for field in fields(outputs)))  # type: ignore[arg-type]
-
-
-def leaves(outputs: Outputs) -> list[Tensor]:
-    """All tensors of some outputs."""
-    return [outputs.logits, outputs.stem, *outputs.features, *outputs.preactivations, outputs.pooled]

@@ -66,18 +66,22 @@ class Setting:
         classes = tuple(str(label) for label in range(CLASSES))
         return Bench(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), SourceParams(), CPU)
 
+    @property
+    def _recipe(self) -> Recipe:
+        return RECIPE.model_copy(update={"precision": self.precision})
+
     @cached_property
     def frozen(self) -> FrozenTeacher:
         """A teacher that was never trained, but has seen the images, so that its batch norms have statistics of them."""
         with seeded(0, "teacher", self.teacher), torch.no_grad():
             network = self.bench.network(self.teacher)
             network(self._images(IMAGES)[0])
-        return FrozenTeacher(network, precision=self.precision, device=CPU)
+        return FrozenTeacher(network, image_shape=self.image_shape, recipe=self._recipe, device=CPU)
 
     @cached_property
     def pair(self) -> Pair:
         """What the method may know of the two networks."""
-        return self.bench.pair(self.student, self.teacher, self.frozen.network.teacher_parts())  # type: ignore[operator]
+        return self.bench.pair(self.student, self.teacher, self.frozen.network.teacher_parts())
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair.
@@ -135,7 +139,7 @@ class Setting:
         while lane.position:
             lane.begin_epoch()
             lane.step(images, labels, indices, self.frozen(images) if lane.reads_teacher else None)
-            lane.end_epoch(data_s=0.0, teacher_s=0.0, evaluate=self._evaluate)
+            lane.end_epoch(data_s=0.0, teacher_s=0.0, startup_s=0.0, evaluate=self._evaluate)
         expect(lane.failure is None, f"on {size} images {lane.failure}")
         for key, value in weights(lane).items():
             expect(bool(value.isfinite().all()), f"on {size} images {key} is not finite after a step: its gradient was not.")

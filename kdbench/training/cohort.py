@@ -5,17 +5,21 @@ from __future__ import annotations
 import statistics
 import traceback
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdbench.data import Resident, batch_bounds, epoch_plan
+from kdbench.models import Network
+from kdbench.models.folding import folded
 from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
 from kdbench.streams import generator
+from kdbench.training.compiled import Compiled
 from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
 from kdbench.training.lane import Lane, Position, Row
 from kdbench.weights import state_hash
@@ -26,25 +30,47 @@ EVALUATION_BATCH = 500
 class FrozenTeacher:
     """A trained network that never changes: evaluation mode, no gradients, and a check that both held.
 
+    Students see a copy of it in which batch norms are folded into convolutions.
+
     Attributes:
-        network: what was trained.
+        network: what was trained, for methods that ask for its parameters.
         sha256: the hash of its state.
+        norms_folded: how many of its batch norms are folded.
     """
 
-    def __init__(self, network: nn.Module, *, precision: str, device: torch.device) -> None:
+    def __init__(self, network: Network, *, image_shape: tuple[int, int, int], recipe: Recipe, device: torch.device) -> None:
         self.network = network.eval().requires_grad_(False)
-        self._autocast = autocast(device, precision=precision)
         self.sha256 = state_hash(network.state_dict())
+        self._folded, self.norms_folded = folded(network, image_shape=image_shape)
+        self._folded_sha256 = state_hash(self._folded.state_dict())
+        self._device = device
+        self._compute_as(recipe)
+
+    def under(self, recipe: Recipe) -> FrozenTeacher:
+        """The same teacher with the arithmetic of another recipe."""
+        other = copy(self)
+        other._compute_as(recipe)
+        return other
+
+    def _compute_as(self, recipe: Recipe) -> None:
+        self._compiled = Compiled(self._folded) if recipe.compile else None
+        self._autocast = autocast(self._device, precision=recipe.precision)
+
+    def prepare(self, images: Tensor) -> float:
+        """Seconds that it took to get ready for images (B, C, H, W) of this shape; 0 where nothing is compiled."""
+        with torch.no_grad(), self._autocast:
+            return self._compiled.prepare(images) if self._compiled else 0.0
 
     def __call__(self, images: Tensor) -> Outputs:
         """The outputs (B, ...) for images (B, C, H, W), without a graph."""
         with torch.no_grad(), self._autocast:
-            outputs: Outputs = self.network(images)
+            outputs: Outputs = (self._compiled or self._folded)(images)
         return outputs
 
     def assert_unchanged(self) -> None:
         """Fail if any parameter or buffer has changed by a bit since construction."""
-        assert state_hash(self.network.state_dict()) == self.sha256, "the teacher was changed during training"
+        states = self.network.state_dict(), self._folded.state_dict()
+        assert list(map(state_hash, states)) == [self.sha256, self._folded_sha256], "the teacher was changed during training"
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,7 @@ def _epoch(
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
+    startup_s = 0.0
     plan = epoch_plan(len(data), recipe.augmentation, generator(stream.seed, "batches", *now)).to(data.device)
     for lane in lanes:
         lane.begin_epoch()
@@ -96,8 +123,10 @@ def _epoch(
         data_watch.start()
         images, labels, indices = data.batch(plan, start, end)
         data_watch.stop()
+        nonlocal startup_s
         outputs = None
         if teacher and any(lane.reads_teacher and not lane.failure for lane in lanes):
+            startup_s += teacher.prepare(images)
             teacher_watch.start()
             outputs = teacher(images)
             teacher_watch.stop()
@@ -114,13 +143,12 @@ def _epoch(
                 versions = _versions(*shared)
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
-        _guarded(lane, partial(lane.end_epoch, data_s=data_s, teacher_s=teacher_s, evaluate=evaluate))
+        _guarded(lane, partial(lane.end_epoch, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s, evaluate=evaluate))
 
 
 def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[int]:
     """Of every tensor that lanes share, the count that torch raises when the tensor is changed in place."""
-    points = (teacher.logits, teacher.stem, *teacher.features, *teacher.preactivations, teacher.pooled) if teacher else ()
-    return [tensor._version for tensor in (images, labels, indices, *points)]
+    return [tensor._version for tensor in (images, labels, indices, *(teacher.tensors() if teacher else ()))]
 
 
 def _guarded(lane: Lane, act: Callable[[], object]) -> None:

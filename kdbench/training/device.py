@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
+from torch._functorch import config as functorch_config
 
 import kdbench
 from kdbench.errors import KdbenchError
@@ -70,7 +71,9 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
     _set(True, False, False, precision == "tf32", precision == "tf32")
     try:
         # Events, seeds and the caching allocator speak of the current device.
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        # The loss balance goes backward twice through a compiled pass, which must keep its buffers for that.
+        current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with current, functorch_config.patch(donated_buffer=False):
             yield
     finally:
         _set(*before)

@@ -16,6 +16,7 @@ from kdbench.method import Batch, Composition, Losses
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
+from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast
 
 Row = dict[str, Any]
@@ -87,6 +88,7 @@ class Lane:
         method: the composition, on the device.
         segments: what to train, in order.
         precision: as in the recipe.
+        compiled: whether the student's passes are compiled.
         checkpoint: `(state) -> None`, called after every epoch but the last.
     """
 
@@ -100,6 +102,7 @@ class Lane:
         segments: list[Segment],
         precision: str,
         device: torch.device,
+        compiled: bool = False,
         checkpoint: Callable[[Mapping[str, Any]], None] = lambda state: None,
     ) -> None:
         self.name = name
@@ -113,6 +116,7 @@ class Lane:
         self.rows: list[Row] = []
         self.failure: str | None = None
         self._staged = [module for _, stage in method.stages() for module in stage.modules]
+        self._compiled = Compiled(student) if student and compiled else None
         self._step_watch = Stopwatch(device)
         self._index = 0
         self._epoch = 0
@@ -170,6 +174,7 @@ class Lane:
         self._sums: dict[str, Tensor] = {}
         self._balance: dict[str, Tensor] = {}
         self._images = 0
+        self._startup_s = 0.0
         if self.student:
             self.student.train()
         self.method.train()
@@ -178,12 +183,16 @@ class Lane:
 
     def step(self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> None:
         """One step of the optimiser on a batch; `teacher` is the teacher's outputs, None where no lane reads them."""
+        if self._compiled:
+            with autocast(self.device, precision=self.precision):
+                self._startup_s += self._compiled.prepare(images)
         self._step_watch.start()
         segment = self._segment
         batch = Batch(images, labels, indices, self._epoch, segment.epochs, self._generator)
         self._reseed(derive(self._stream, self._images))
         with autocast(self.device, precision=self.precision):
-            outputs = self.student(images) if self.student else teacher
+            forward = self._compiled or self.student
+            outputs = forward(images) if forward else teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
             terms = dict(segment.losses(outputs, teacher or outputs, batch))
             total = sum(terms.values(), torch.zeros((), device=self.device))
@@ -240,7 +249,7 @@ class Lane:
         self._balance = {name: value.sqrt() for name, value in squares.items()}
         self._step_watch.start()
 
-    def end_epoch(self, *, data_s: float, teacher_s: float, evaluate: Callable[[Lane], Row]) -> Row | None:
+    def end_epoch(self, *, data_s: float, teacher_s: float, startup_s: float, evaluate: Callable[[Lane], Row]) -> Row | None:
         """Write the epoch's row, evaluate a student that is in its main training, move on and checkpoint.
 
         Returns:
@@ -265,6 +274,7 @@ class Lane:
             "train_s": own_s,
             "data_s": data_s,
             "teacher_s": teacher_s if self.reads_teacher else 0.0,
+            "startup_s": self._startup_s + (startup_s if self.reads_teacher else 0.0),
             "images": self._images,
         }
         if wrong is not None:

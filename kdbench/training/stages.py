@@ -11,6 +11,7 @@ from torch import nn
 
 from kdbench.code import core_code, method_code
 from kdbench.method import Composition, Method, Stage
+from kdbench.models import Network
 from kdbench.recipe import Schedule
 from kdbench.streams import seeded
 from kdbench.training.bench import Bench
@@ -75,7 +76,7 @@ def teach(
     stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
     precision = spec.recipe.precision
     with exact(bench.device, precision=precision, image_shape=bench.dataset.image_shape):
-        teacher = FrozenTeacher(teacher.network, precision=precision, device=bench.device)
+        teacher = teacher.under(spec.recipe)
         for first in range(0, len(missing), lanes):
             learners: dict[str, Lane] = {}
             for key in missing[first : first + lanes]:
@@ -127,9 +128,9 @@ def _stage(part: Method, name: str) -> Stage:
     return next(stage for stage in part.stages() if stage.name == name)
 
 
-def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench, checkpoint: Path) -> Lane:
+def _learner(lesson: Lesson, spec: TrialSpec, network: Network, bench: Bench, checkpoint: Path) -> Lane:
     """The lesson's lane, at its start or where its checkpoint stands."""
-    pair = bench.pair(spec.student, spec.student, network.teacher_parts())  # type: ignore[operator]  # every teacher is a Network
+    pair = bench.pair(spec.student, spec.student, network.teacher_parts())
     with seeded(spec.id, "adapters", lesson.part.name):
         part = build_part(lesson.part, pair)
     method = Composition({lesson.part.name: part}).to(bench.device)

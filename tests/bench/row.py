@@ -97,7 +97,7 @@ def main() -> None:
     recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.1), precision=options.precision)
     specs = trials(options.methods, teacher=options.teacher, student=options.student, recipe=recipe)
     bench = Bench(dataset, SourceParams(), device)
-    teacher = FrozenTeacher(bench.network(options.teacher), precision=options.precision, device=device)
+    teacher = FrozenTeacher(bench.network(options.teacher), image_shape=dataset.image_shape, recipe=recipe, device=device)
     plain_teacher = bench.network(options.teacher).to(memory_format=torch.contiguous_format)
     pil = PilImages(split, MEAN, STD)
 

@@ -28,7 +28,7 @@ RECIPE = Recipe(epochs=1, batch_size=64, optimiser=SGD(lr=0.1))
 def test_step(benchmark, name):
     """One step of a lane, teacher and data left out: resnet20 -> resnet8, batch 64, 32x32."""
     spec = trials([name], teacher="resnet20", student="resnet8", recipe=RECIPE)[0]
-    teacher = FrozenTeacher(BENCH.network("resnet20"), precision="fp32", device=CPU)
+    teacher = FrozenTeacher(BENCH.network("resnet20"), image_shape=(3, 32, 32), recipe=RECIPE, device=CPU)
     try:
         method = BENCH.composition(spec, teacher.network.teacher_parts())
     except PairError as reason:

@@ -1,0 +1,69 @@
+"""Batch norms of a trained network folded into the convolutions before them: the same function with fewer operations."""
+
+from collections import Counter
+from collections.abc import Iterable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from kdbench.outputs import Outputs
+
+TOLERANCE = 1e-9
+"""Relative, in float64: a batch norm whose folding changes any hook point by more stays."""
+
+
+def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+    """A copy of a network in evaluation mode without the batch norms that can go, and how many went.
+
+    One can go when a convolution's output is read by it alone; that is tried out on random images (C, H, W), in float64. Hook
+    points keep their values but for rounding, some 1e-7 in float32.
+    """
+    exact = deepcopy(network).cpu().double()
+    images = torch.randn(2, *image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = _followed_by_norm(exact, images)
+        expected: Outputs = exact(images)
+
+        def harmless(pairs: Iterable[tuple[str, str]]) -> bool:
+            return all(map(_agree, expected.tensors(), _fold(exact, pairs)(images).tensors()))
+
+        kept = found if harmless(found) else [pair for pair in found if harmless([pair])]
+    return _fold(network, kept), len(kept)
+
+
+def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
+    """Names of convolutions and of the batch norms that are given just what they return, each called once."""
+    names = {module: name for name, module in network.named_modules()}
+    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are held, so that no two have one address
+    found: list[tuple[str, str]] = []
+    calls: Counter[str] = Counter()
+
+    def returned(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+        calls[names[module]] += 1
+        if isinstance(module, nn.Conv2d):
+            made[id(result)] = names[module], result
+        elif id(given[0]) in made:
+            found.append((made[id(given[0])][0], names[module]))
+
+    hooks = [module.register_forward_hook(returned) for module in names if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    return [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
+
+
+def _fold(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> nn.Module:
+    copy = deepcopy(network)
+    for conv_name, norm_name in pairs:
+        conv, norm = copy.get_submodule(conv_name), copy.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        one = fuse_conv_bn_eval(deepcopy(conv).double(), deepcopy(norm).double()).to(conv.weight.dtype)
+        copy.set_submodule(conv_name, one.to(memory_format=torch.channels_last).requires_grad_(False))
+        copy.set_submodule(norm_name, nn.Identity())
+    return copy
+
+
+def _agree(expected: Tensor, ours: Tensor) -> bool:
+    return bool((expected - ours).abs().max() <= TOLERANCE * expected.abs().max())

@@ -1,0 +1,68 @@
+"""`compile: true`: the same training but for rounding, its compilation stated apart, and never mixed with the other in a table."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError
+from kdbench.models import MODELS, Network
+from kdbench.outputs import Outputs
+from kdbench.report.compare import check_comparable
+from kdbench.results import load_results
+
+METHODS = ["scratch", "kd", {"ft": {"paraphraser_epochs": 1}}]
+
+
+class Small(Network):
+    """Seconds to compile, where a network of the registry takes a minute."""
+
+    def __init__(self, *, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(in_channels, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.classifier = nn.Linear(4, num_classes)
+
+    def forward(self, images: Tensor) -> Outputs:
+        before = self.norm(self.conv(images))
+        maps = F.relu(before)
+        pooled = maps.mean((2, 3))
+        return Outputs(self.classifier(pooled), maps, (maps,), (before,), pooled)
+
+    def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        return (self.norm,)
+
+
+@pytest.fixture
+def small() -> Iterator[str]:
+    restore = MODELS.snapshot()
+    MODELS.register("small")(Small)
+    yield "small"
+    restore()
+
+
+@pytest.fixture
+def compiled(lab, small):
+    """A finished run, and one of the same trials without compilation in the same directory."""
+    torch.compiler.reset()
+    pairs = [{"teacher": small, "student": small}]
+    for compiling in (True, False):
+        lab.run(lab.suite(pairs=pairs, methods=METHODS, recipe={"compile": compiling}))
+    return lab
+
+
+def test_it_trains_as_without_it_but_for_rounding_and_says_what_starting_cost(compiled):
+    results = load_results(compiled.store.root)
+    assert set(results["status"]) == {"done"}, list(results["reason"])
+    ours = results.set_index(["precision", "method"]).sort_index()
+    for method in ("scratch", "kd", "ft"):
+        with_it, without = ours.loc[("fp32, compiled", method)], ours.loc[("fp32", method)]
+        assert with_it.train_loss == pytest.approx(without.train_loss, rel=1e-3)
+        assert without.startup_s == 0
+    assert ours.loc["fp32, compiled", "startup_s"].max() > ours.loc["fp32, compiled", "train_s"].max()
+
+
+def test_tables_refuse_to_mix_it_with_the_other(compiled):
+    with pytest.raises(KdbenchError, match=r"precisions.*fp32.*fp32, compiled"):
+        check_comparable(load_results(compiled.store.root))
