@@ -58,7 +58,8 @@ class Recipe(Spec):
 
     `precision`: `fp32`; `tf32` lets CUDA round the operands of convolutions and matrix products; `bf16` runs forward passes and
     losses under autocast. Weights and optimiser states are fp32 in all three. `compile` sends the students' and the teacher's
-    passes in training through torch.compile: faster after a start-up of its own, and equal only but for rounding.
+    passes in training through torch.compile: faster after a start-up of its own, and equal only but for rounding. The student is
+    tested after every `evaluate_every`-th epoch and after the last.
     """
 
     epochs: PositiveInt
@@ -68,6 +69,7 @@ class Recipe(Spec):
     augmentation: Augmentation = Augmentation()
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
+    evaluate_every: PositiveInt = 1
 
     @model_validator(mode="after")
     def _milestones_are_reached(self) -> Self:
@@ -77,6 +79,10 @@ class Recipe(Spec):
                 "give milestones below `epochs`"
             )
         return self
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the student is tested after `epoch`, counted from 1."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     @property
     def arithmetic(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -238,7 +239,7 @@ class _Run:
             [lane for _, lane in lanes],
             Stream(self.bench.training_data(recipe.augmentation), recipe, trials[0].seed),
             teacher=teacher.frozen if teacher else None,
-            evaluate=self._evaluate,
+            evaluate=partial(self._evaluate, recipe),
             stop=self.stop,
             epoch_done=epoch_done,
         )
@@ -282,7 +283,10 @@ class _Run:
             self.store.write_spec(trial.id, trial.model_dump(mode="json"))
         return lane
 
-    def _evaluate(self, lane: Lane) -> Row:
+    def _evaluate(self, recipe: Recipe, lane: Lane) -> Row:
+        now = lane.position
+        if now is None or not recipe.evaluates(now.epoch + 1):
+            return {}
         predict = self._predictor(lane)
         row = {"test_error_pct": error_pct(predict, self.bench.test_data, precision=lane.precision)}
         if validation := self.bench.validation_data:
@@ -319,7 +323,8 @@ class _Run:
     def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
         assert lane.student is not None
         main = [row for row in lane.rows if row["stage"] == "main"]
-        best = min(main, key=lambda row: row["test_error_pct"])
+        tested = [row for row in main if "test_error_pct" in row]
+        best = min(tested, key=lambda row: row["test_error_pct"])
         weights = lane.student.state_dict()
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
             write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
@@ -346,7 +351,7 @@ class _Run:
             "peak_mem_mib": peak_mem_mib(self.bench.device),
         }
         if self.bench.validation_data:
-            selected = min(main, key=lambda row: row["validation_error_pct"])
+            selected = min(tested, key=lambda row: row["validation_error_pct"])
             results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
         return results
 

@@ -968,6 +968,22 @@ def test_the_headline_is_the_last_epoch_and_the_best_is_told_apart(everything: E
     assert differ, "no trial tells the two apart"
 
 
+def test_a_student_is_tested_as_often_as_the_recipe_says_and_in_any_case_at_the_end(lab: Lab, another: Lab) -> None:
+    suite = lab.suite(recipe={"epochs": 5, "evaluate_every": 2})
+    lab.run(suite)
+    another.run(another.suite(recipe={"epochs": 5}))
+    for trial in suite.trials:
+        rows = [row for row in lab.curves(trial) if row["stage"] == "main"]
+        assert [row["epoch"] for row in rows if "test_error_pct" in row] == [2, 4, 5]
+        assert lab.record(trial).test_error_pct == rows[-1]["test_error_pct"]
+        assert lab.record(trial).best_epoch in (2, 4, 5)
+    ends = [
+        {(record.method, record.weights_sha256) for record in map(place.record, place.suite(recipe=recipe).trials)}
+        for place, recipe in ((lab, {"epochs": 5, "evaluate_every": 2}), (another, {"epochs": 5}))
+    ]
+    assert ends[0] == ends[1], "testing less often changes what is learnt"
+
+
 def test_selection_looks_at_validation_images_alone_and_they_are_not_trained_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_on: set[bytes] = set()
 

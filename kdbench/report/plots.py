@@ -153,7 +153,7 @@ def curves_plot(
     names = [name for pair in comparison.pairs for name in (pair.name, f"{pair.name}, last quarter")]
     with_bands = len(looks) <= _MAX_BANDS
     title = f"Test error during training, mean{' ± standard deviation' if with_bands else ''} over seeds"
-    main = curves[curves["stage"] == "main"]
+    main = curves[(curves["stage"] == "main") & curves["test_error_pct"].notna()]
     legend_rows = math.ceil(len(looks) / 5)
     with _figure(title, comparison, names, columns=2, width=3.6, height=2.6, foot=0.2 * legend_rows) as (figure, panels):
         for pair, whole, end in zip(comparison.pairs, panels[::2], panels[1::2], strict=True):
