@@ -48,7 +48,7 @@ def compiled(lab, small):
     torch.compiler.reset()
     pairs = [{"teacher": small, "student": small}]
     for compiling in (True, False):
-        lab.run(lab.suite(pairs=pairs, methods=METHODS, recipe={"compile": compiling}))
+        lab.run(lab.suite(pairs=pairs, methods=METHODS, recipe={"compile": compiling}, teacher={"recipe": {"compile": False}}))
     return lab
 
 
