@@ -9,7 +9,6 @@ from typing import Any
 from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS, build_model
-from kdbench.models.measure import macs, parameters
 from kdbench.plan import Plan, Planned
 from kdbench.suite import load_suite, suite_names
 
@@ -30,6 +29,8 @@ def _methods() -> list[Value]:
 
 def _models() -> list[Value]:
     import torch
+
+    from kdbench.models.measure import macs, parameters
 
     entries = []
     for name in MODELS.names():

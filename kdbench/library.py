@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import pandas as pd
 from torch import Tensor
 
-from kdbench import models, present
+from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network
 from kdbench.outputs import Outputs, Shapes
-from kdbench.plan import Rerun, make_plan
 from kdbench.plugins import load_plugins
-from kdbench.progress import Silent
-from kdbench.run import Options, execute
-from kdbench.store import Store
-from kdbench.suite import load_suite
 from kdbench.trial import PROTOCOL, build_part, resolve_methods
 from kdbench.validation import validated
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run_suite(
@@ -56,6 +53,14 @@ def run_suite(
     Raises:
         KdbenchError: a mistake in the suite or in the arguments; nothing was started.
     """
+    # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
+    from kdbench import present
+    from kdbench.plan import Rerun, make_plan
+    from kdbench.progress import Silent
+    from kdbench.run import Options, execute
+    from kdbench.store import Store
+    from kdbench.suite import load_suite
+
     load_plugins(plugins)
     loaded, store = load_suite(suite, methods=methods, seeds=seeds), Store(Path(results), protocol=PROTOCOL)
     options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun))

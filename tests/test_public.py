@@ -164,6 +164,11 @@ def test_help_imports_nothing_heavy():
     assert not {"torch", "pandas", "matplotlib", "numpy", "yaml"} & loaded
 
 
+def test_planning_imports_nothing_heavy_beside_torch():
+    code = "from kdbench.cli import app\napp(['plan', 'quick', '--json'], standalone_mode=False)"
+    assert not {"pandas", "matplotlib", "scipy", "sklearn", "kdbench.run", "kdbench.models.measure"} & modules_after(code)
+
+
 def test_reading_results_imports_no_torch():
     assert "torch" not in modules_after("import kdbench\nkdbench.load_results")
 
