@@ -162,9 +162,23 @@ class _Run:
                 trials = [trial for trial in trials if trial.teacher is None]
                 self.progress.say(f"the teacher {teacher_spec.student} has failed: its students are left for another run.")
             for first in range(0, len(trials), self.lanes):
-                if not self._group(trials[first : first + self.lanes], teacher):
+                if not self._fitting(trials[first : first + self.lanes], teacher):
                     return False
         return True
+
+    def _fitting(self, trials: Sequence[TrialSpec], teacher: _Teacher | None) -> bool:
+        """Train some trials of one cohort side by side, or in halves where they are too many for the device's memory."""
+        try:
+            return self._group(trials, teacher)
+        except torch.OutOfMemoryError:
+            left = [trial for trial in trials if not self.store.record(trial.id)]
+            if len(left) < 2:
+                raise
+        # Out of the handler, whose traceback would hold the lanes.
+        torch.cuda.empty_cache()
+        half = (len(left) + 1) // 2
+        self.progress.say(f"{len(left)} students at once are too many for the device's memory: {half} at once from here on.")
+        return self._fitting(left[:half], teacher) and self._fitting(left[half:], teacher)
 
     def _teacher(self, spec: TrialSpec, recipe: Recipe) -> _Teacher | None:
         key = spec.id, recipe.arithmetic

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,10 @@ from kdbench.report.tables import error_table
 from kdbench.results import load_results
 from kdbench.streams import derive, generator, seeded
 from kdbench.suite import Suite
-from kdbench.training import stages
+from kdbench.training import cohort, stages
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
-from kdbench.training.lane import Lane
+from kdbench.training.lane import Lane, Position
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, state_hash, write_weights
 
@@ -689,6 +689,30 @@ def test_a_fault_of_the_machine_ends_the_run_and_is_no_trials_result(
         lab.run(suite)
     assert set(statuses(lab, suite).values()) <= {"missing", "started"}
     assert lab.run(lab.suite(methods=["kd"], pairs=pairs))
+
+
+def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
+    lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three lanes fit a step, and two an epoch: what had finished is kept, and what had begun goes on."""
+    methods = ["scratch", "kd", "at", "sp", "cc"]
+    lab.run(lab.suite(methods=methods))
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    original = cohort._epoch
+
+    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
+        if len(lanes) > (2 if now.epoch else 3):
+            raise torch.OutOfMemoryError("on purpose")
+        original(now, lanes, *rest, **options)
+
+    monkeypatch.setattr(cohort, "_epoch", limited)
+    suite = another.suite(methods=methods)
+    assert another.run(suite)
+    assert another.outcomes() == lab.outcomes()
+    assert [text for text in said if "memory" in text] == [
+        f"{n} students at once are too many for the device's memory: {half} at once from here on." for n, half in ((5, 3), (3, 2))
+    ]
 
 
 def test_the_exit_status_says_that_a_trial_failed(

@@ -21,6 +21,7 @@ from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
+from kdbench.training.graphs import Feed
 from kdbench.training.lane import Lane, Position, Row
 from kdbench.weights import state_hash
 
@@ -99,18 +100,63 @@ def train_in_lockstep(
     Returns:
         Whether all lanes came to their end.
     """
+    graphs = _Graphs(teacher) if records_graphs(stream.data.device) else None
     while positions := [lane.position for lane in lanes if lane.position]:
         if stop():
             return False
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
-        _epoch(now, active, stream, teacher=teacher, evaluate=evaluate)
+        _epoch(now, active, stream, teacher=teacher, graphs=graphs, evaluate=evaluate)
         epoch_done(now, active)
     return True
 
 
+def records_graphs(device: torch.device) -> bool:
+    """Whether full batches are taken as graphs."""
+    return device.type == "cuda"
+
+
+class _Graphs:
+    """Takes full batches: the teacher's graph, then the lanes' side by side, then the lanes that can have none."""
+
+    def __init__(self, teacher: FrozenTeacher | None) -> None:
+        self._teacher = teacher
+        self._feed: Feed | None = None
+
+    def step(self, lanes: Sequence[Lane], batch: tuple[Tensor, Tensor, Tensor], teacher_watch: Stopwatch) -> float:
+        """One step of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
+        feed = self._feed = self._feed or Feed(*batch)
+        feed.load(*batch)
+        active = [lane for lane in lanes if not lane.failure]
+        startup_s = 0.0
+        if self._teacher and any(lane.reads_teacher for lane in active):
+            startup_s = feed.prepare(self._teacher)
+            teacher_watch.start()
+            feed.ask()
+            teacher_watch.stop()
+        for lane in active:
+            if lane.graph is None and lane.unfit is None:
+                _guarded(lane, partial(lane.record_step, feed))
+        recorded = [lane.graph.graph for lane in active if lane.graph]
+        for lane in active:
+            if lane.graph:
+                lane.launch_step(len(batch[0]))
+        for lane in active:
+            if not lane.graph:
+                _guarded(lane, partial(lane.step, *feed.batch, feed.teacher))
+        for graph in recorded:
+            graph.join()
+        return startup_s
+
+
 def _epoch(
-    now: Position, lanes: Sequence[Lane], stream: Stream, *, teacher: FrozenTeacher | None, evaluate: Callable[[Lane], Row]
+    now: Position,
+    lanes: Sequence[Lane],
+    stream: Stream,
+    *,
+    teacher: FrozenTeacher | None,
+    graphs: _Graphs | None,
+    evaluate: Callable[[Lane], Row],
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)

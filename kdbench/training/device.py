@@ -94,6 +94,11 @@ def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def random_states(device: torch.device) -> list[torch.Tensor]:
+    """States of torch's own random streams."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
 class Stopwatch:
     """Adds up what happens on a device between `start` and `stop`, by events on CUDA, without waiting for it."""
 

@@ -17,7 +17,8 @@ from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
 from kdbench.training.compiled import Compiled
-from kdbench.training.device import Stopwatch, autocast
+from kdbench.training.device import Stopwatch, autocast, random_states
+from kdbench.training.graphs import Feed, StepGraph, Unfit
 
 Row = dict[str, Any]
 
@@ -90,6 +91,10 @@ class Lane:
         precision: as in the recipe.
         compiled: whether the student's passes are compiled.
         checkpoint: `(state) -> None`, called after every epoch but the last.
+
+    Attributes:
+        graph: of the step, on CUDA, in the present segment.
+        unfit: why there can be none.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class Lane:
         self._step_watch = Stopwatch(device)
         self._index = 0
         self._epoch = 0
+        self._sums: dict[str, Tensor] = {}
         self._enter()
 
     @property
@@ -146,6 +152,8 @@ class Lane:
 
     def _enter(self) -> None:
         """Begin the current segment: thaw and optimise what it trains, freeze the rest."""
+        self.graph: StepGraph | None = None
+        self.unfit: str | None = None
         for network in filter(None, (self.student, self.method)):
             network.requires_grad_(False)
         groups = []
@@ -154,9 +162,11 @@ class Lane:
             if parameters := list(module.parameters()):
                 groups.append({"params": parameters})
         settings = self._segment.optimiser
+        # A graph would keep a number for good: on CUDA the rate is a tensor.
+        self._rate = torch.tensor(settings.lr, device=self.device) if self.device.type == "cuda" else None
         self._optimiser = torch.optim.SGD(
             groups,
-            lr=settings.lr,
+            lr=settings.lr if self._rate is None else self._rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.nesterov,
@@ -167,11 +177,14 @@ class Lane:
         """Set the learning rate, the modes and the streams of the coming epoch."""
         lr = self._segment.optimiser.lr * self._segment.schedule.factor(self._epoch)
         for group in self._optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr if self._rate is None else self._rate.fill_(lr)
         self._lr = lr
         self._stream = derive(self.seed, "method", self._segment.name, self._epoch)
         self._generator = generator(self._stream)
-        self._sums: dict[str, Tensor] = {}
+        if self.graph and self.graph.of_one_epoch:
+            self.graph = None
+        self._sums = {name: value.zero_() for name, value in self._sums.items()} if self.graph else {}
+        self._replayed_s = 0.0
         self._balance: dict[str, Tensor] = {}
         self._images = 0
         self._startup_s = 0.0
@@ -187,12 +200,20 @@ class Lane:
             with autocast(self.device, precision=self.precision):
                 self._startup_s += self._compiled.prepare(images)
         self._step_watch.start()
-        segment = self._segment
-        batch = Batch(images, labels, indices, self._epoch, segment.epochs, self._generator)
         self._reseed(derive(self._stream, self._images))
+        self._update(self._batch(images, labels, indices), teacher, first=self._images == 0)
+        self._images += len(labels)
+        self._step_watch.stop()
+
+    def _batch(self, images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
+        return Batch(images, labels, indices, self._epoch, self._segment.epochs, self._generator)
+
+    def _update(self, batch: Batch, teacher: Outputs | None, *, first: bool) -> None:
+        """All of a step that happens on the device; `first` of an epoch measures the loss balance."""
+        segment, labels = self._segment, batch.labels
         with autocast(self.device, precision=self.precision):
             forward = self._compiled or self.student
-            outputs = forward(images) if forward else teacher
+            outputs = forward(batch.images) if forward else teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
             terms = dict(segment.losses(outputs, teacher or outputs, batch))
             total = sum(terms.values(), torch.zeros((), device=self.device))
@@ -204,7 +225,7 @@ class Lane:
                     ce = segment.ce_weight * F.cross_entropy(logits, labels)
                     total = total + ce
         self._optimiser.zero_grad(set_to_none=True)
-        balanced = self._images == 0 and ce is not None and bool(terms)
+        balanced = first and ce is not None and bool(terms)
         g_ce = self._gradients(ce) if balanced and ce is not None else []
         total.backward()  # type: ignore[no-untyped-call]
         if balanced:
@@ -214,8 +235,39 @@ class Lane:
         self._add("loss", total.detach() * weight)
         for name, term in (terms if ce is None else {"cross_entropy": ce, **terms}).items():
             self._add(name, term.detach() * weight)
-        self._images += weight
-        self._step_watch.stop()
+
+    def record_step(self, feed: Feed) -> None:
+        """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""
+        drawn = self._generator.get_state()
+        try:
+            self.graph = StepGraph(
+                lambda batch: self._update(batch, feed.teacher, first=False),
+                self._batch(*feed.batch),
+                tensors=self._tensors,
+                draws=lambda: [self._generator.get_state(), *random_states(self.device)],
+            )
+            self._startup_s += self.graph.startup_s
+        except Unfit as reason:
+            self.unfit = str(reason)
+            self._generator.set_state(drawn)
+
+    def launch_step(self, images: int) -> None:
+        """One step on a full batch of so many images, by the graph, on a stream of its own; `graph.graph.join` waits for it."""
+        assert self.graph is not None
+        self._reseed(derive(self._stream, self._images))
+        self.graph.graph.launch()
+        self._images += images
+        self._replayed_s += self.graph.seconds
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that a step changes."""
+        found = {f"sum of {name}": value for name, value in self._sums.items()}
+        for network in filter(None, (self.student, self.method)):
+            found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_parameters()}
+            found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_buffers()}
+        for i, state in enumerate(self._optimiser.state.values()):
+            found |= {f"momentum {i}": value for value in state.values() if isinstance(value, Tensor)}
+        return found
 
     def _reseed(self, seed: int) -> None:
         """Give dropout in a student, or a method's careless draw, a stream that is the lane's own."""
@@ -224,8 +276,10 @@ class Lane:
             torch.cuda.manual_seed(seed)
 
     def _add(self, name: str, value: Tensor) -> None:
-        value = value.double()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        if name in self._sums:
+            self._sums[name] += value.double()
+        else:
+            self._sums[name] = value.double()
 
     def _gradients(self, loss: Tensor) -> list[Tensor | None]:
         """Of a loss, at the student's parameters."""
@@ -256,7 +310,7 @@ class Lane:
             The row; None when the loss is no longer finite, which fails the lane.
         """
         values = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
-        lane_s = self._step_watch.take()
+        lane_s = self._step_watch.take() + self._replayed_s
         wrong = values.pop("wrong", None)
         means = {name: value / self._images for name, value in values.items()}
         loss = means.pop("loss")
