@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.conformance.points import mapped
-from kdbench.data import Dataset, SourceParams, Split, epoch_plan
+from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method import Batch, Composition, Losses, Pair
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Augmentation, Recipe, Schedule
@@ -153,8 +153,7 @@ class Setting:
 
     def _images(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented images (B, C, H, W), labels (B,) and indices (B,)."""
-        plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0, "plan"))
-        return self.bench.training_data(RECIPE.augmentation).batch(plan, 0, size)
+        return next(self.bench.training_data(RECIPE.augmentation).epoch(generator(0, "plan"), batch_size=size))()
 
     @cached_property
     def _example(self) -> Example:

@@ -12,15 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdbench.data import Resident, batch_bounds, epoch_plan
+from kdbench.data import Feed
+from kdbench.data.feed import Draw
 from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
 from kdbench.training.lane import Lane, Position, Row
 from kdbench.weights import state_hash
-
-EVALUATION_BATCH = 500
 
 
 class FrozenTeacher:
@@ -51,7 +50,7 @@ class FrozenTeacher:
 class Stream:
     """The batches that a cohort sees: a function of the seed, the phase and the epoch."""
 
-    data: Resident
+    data: Feed
     recipe: Recipe
     seed: int | str
 
@@ -88,13 +87,12 @@ def _epoch(
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
-    plan = epoch_plan(len(data), recipe.augmentation, generator(stream.seed, "batches", *now)).to(data.device)
     for lane in lanes:
         lane.begin_epoch()
 
-    def given(start: int, end: int) -> tuple[Tensor, Tensor, Tensor, Outputs | None]:
+    def given(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Outputs | None]:
         data_watch.start()
-        images, labels, indices = data.batch(plan, start, end)
+        images, labels, indices = draw()
         data_watch.stop()
         outputs = None
         if teacher and any(lane.reads_teacher and not lane.failure for lane in lanes):
@@ -103,14 +101,15 @@ def _epoch(
             teacher_watch.stop()
         return images, labels, indices.clone(), outputs  # the indices are a view of the plan
 
-    for start, end in batch_bounds(len(data), recipe.batch_size):
-        shared = given(start, end)
+    batches = data.epoch(generator(stream.seed, "batches", *now), batch_size=recipe.batch_size)
+    for draw in data_watch.waits(batches):
+        shared = given(draw)
         versions = _versions(*shared)
         for lane in lanes:
             _guarded(lane, partial(lane.step, *shared))
             if _versions(*shared) != versions:
                 lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
-                shared = given(start, end)
+                shared = given(draw)
                 versions = _versions(*shared)
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
@@ -136,19 +135,18 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
         lane.fail(f"{type(problem).__name__}: {problem} ({Path(frame.filename).name}:{frame.lineno})")
 
 
-def error_pct(predict: Callable[[Tensor], Tensor], data: Resident, *, precision: str) -> float:
+def error_pct(predict: Callable[[Tensor], Tensor], data: Feed, *, precision: str) -> float:
     """Percent of `data`, not augmented, that `predict` (images -> logits) gets wrong."""
     wrong = torch.zeros((), dtype=torch.int64, device=data.device)
     with torch.no_grad(), autocast(data.device, precision=precision):
-        for start in range(0, len(data), EVALUATION_BATCH):
-            images, labels = data.plain(start, min(start + EVALUATION_BATCH, len(data)))
+        for images, labels in data.plain_batches():
             wrong += (predict(images).argmax(1) != labels).sum()
     return 100 * int(wrong) / len(data)
 
 
-def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Resident, *, batch_size: int, precision: str) -> float:
+def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Feed, *, batch_size: int, precision: str) -> float:
     """Median rate of five forward passes over one batch, after one to warm up."""
-    images, _ = data.plain(0, min(batch_size, len(data)))
+    images = data.first(batch_size)
     watch = Stopwatch(data.device)
     rates = []
     with torch.no_grad(), autocast(data.device, precision=precision):
