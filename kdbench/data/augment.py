@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.dataset import Split
-from kdbench.data.feed import Draw, Feed, batch_bounds
+from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.recipe import Augmentation
 
 UNAUGMENTED = Augmentation(pad=0, flip=False)
@@ -90,9 +90,9 @@ class Resident(Feed):
         for start, stop in batch_bounds(len(self), batch_size):
             yield partial(self.batch, plan, start, stop)
 
-    def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain_batches(self) -> Iterator[PlainDraw]:
         for start in range(0, len(self), EVALUATION_BATCH):
-            yield self.plain(start, min(start + EVALUATION_BATCH, len(self)))
+            yield partial(self.plain, start, min(start + EVALUATION_BATCH, len(self)))
 
     def first(self, count: int) -> Tensor:
         return self.plain(0, min(count, len(self)))[0]

@@ -14,6 +14,9 @@ Draw = Callable[[], tuple[Tensor, Tensor, Tensor]]
 Every call makes the same batch anew, so that a lane that spoils its tensors spoils nobody else's.
 """
 
+PlainDraw = Callable[[], tuple[Tensor, Tensor]]
+"""As `Draw`, of images that are not augmented, without the indices."""
+
 
 class Feed(ABC):
     """Labelled images on their way to a device: epochs of augmented batches, or all of them as they are.
@@ -38,8 +41,8 @@ class Feed(ABC):
         """
 
     @abstractmethod
-    def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every sample once, in order, not augmented: images as in `epoch` and labels, in batches as large as suits the feed.
+    def plain_batches(self) -> Iterator[PlainDraw]:
+        """Every sample once, in order, not augmented, in batches as large as suits the feed.
 
         Raises:
             DataError: an image cannot be read.

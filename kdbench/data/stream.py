@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from kdbench.data.augment import UNAUGMENTED
-from kdbench.data.feed import Draw, Feed, batch_bounds
+from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.data.files import Files, read_image
 from kdbench.errors import DataError
 from kdbench.recipe import Augmentation
@@ -62,19 +62,22 @@ class Streamed(Feed):
         for (start, stop), pixels in zip(bounds, self._read(reader, [order[slice(*b)].tolist() for b in bounds]), strict=True):
             yield partial(self._batch, pixels, on_device[start:stop])
 
-    def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain_batches(self) -> Iterator[PlainDraw]:
         yield from self._first(len(self))
 
     def first(self, count: int) -> Tensor:
-        return torch.cat([images for images, _ in self._first(min(count, len(self)))])
+        return torch.cat([draw()[0] for draw in self._first(min(count, len(self)))])
 
-    def _first(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _first(self, count: int) -> Iterator[PlainDraw]:
         chunks = [range(start, min(start + PLAIN_BATCH, count)) for start in range(0, count, PLAIN_BATCH)]
         for chunk, pixels in zip(chunks, self._read(_Reader(self._files, self._plain, 0), chunks), strict=True):
-            yield self._normalised(pixels), self.labels[chunk.start : chunk.stop]
+            yield partial(self._plain_batch, pixels, chunk)
 
     def _batch(self, pixels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._normalised(pixels), self.labels.index_select(0, indices), indices
+
+    def _plain_batch(self, pixels: Tensor, chunk: range) -> tuple[Tensor, Tensor]:
+        return self._normalised(pixels), self.labels[chunk.start : chunk.stop]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """Pixels (B, H, W, C), uint8, as images (B, C, H, W), float32, in channels-last layout."""

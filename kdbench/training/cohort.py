@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data import Feed
-from kdbench.data.feed import Draw
+from kdbench.data.feed import Draw, PlainDraw
 from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
-from kdbench.training.lane import Lane, Position, Row
+from kdbench.training.lane import Lane, Position
 from kdbench.weights import state_hash
 
 
@@ -60,14 +61,15 @@ def train_in_lockstep(
     stream: Stream,
     *,
     teacher: FrozenTeacher | None,
-    evaluate: Callable[[Lane], Row],
+    evaluation: Mapping[str, Feed],
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
 ) -> bool:
     """Train every lane to its end, or until `stop` says so at the start of an epoch.
 
     Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
-    diverges is marked as failed and the others go on.
+    diverges is marked as failed and the others go on. After every epoch of its main training a student's error in percent on each
+    feed of `evaluation` enters its row under the feed's key.
 
     Returns:
         Whether all lanes came to their end.
@@ -77,13 +79,13 @@ def train_in_lockstep(
             return False
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
-        _epoch(now, active, stream, teacher=teacher, evaluate=evaluate)
+        _epoch(now, active, stream, teacher=teacher, evaluation=evaluation)
         epoch_done(now, active)
     return True
 
 
 def _epoch(
-    now: Position, lanes: Sequence[Lane], stream: Stream, *, teacher: FrozenTeacher | None, evaluate: Callable[[Lane], Row]
+    now: Position, lanes: Sequence[Lane], stream: Stream, *, teacher: FrozenTeacher | None, evaluation: Mapping[str, Feed]
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
@@ -113,7 +115,27 @@ def _epoch(
                 versions = _versions(*shared)
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
-        _guarded(lane, partial(lane.end_epoch, data_s=data_s, teacher_s=teacher_s, evaluate=evaluate))
+        _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s))
+    for key, feed in evaluation.items():
+        _examine([lane for lane in lanes if lane.in_main and not lane.failure], feed, key=key)
+    for lane in lanes:
+        _guarded(lane, lane.end_epoch)
+
+
+def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
+    """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all."""
+    started = time.perf_counter()
+    predictors = [lane.predictor() for lane in lanes]
+    wrong = torch.zeros(len(lanes), dtype=torch.int64, device=data.device)
+
+    def count(place: int, draw: PlainDraw) -> None:
+        wrong[place] += wrong_count(predictors[place], draw, precision=lanes[place].precision)
+
+    for draw in data.plain_batches() if lanes else ():
+        for place, lane in enumerate(lanes):
+            _guarded(lane, partial(count, place, draw))
+    for lane, found in zip(lanes, wrong.tolist(), strict=True):
+        lane.examined(key, 100 * found / len(data), seconds=(time.perf_counter() - started) / len(lanes))
 
 
 def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[int]:
@@ -138,10 +160,16 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
 def error_pct(predict: Callable[[Tensor], Tensor], data: Feed, *, precision: str) -> float:
     """Percent of `data`, not augmented, that `predict` (images -> logits) gets wrong."""
     wrong = torch.zeros((), dtype=torch.int64, device=data.device)
-    with torch.no_grad(), autocast(data.device, precision=precision):
-        for images, labels in data.plain_batches():
-            wrong += (predict(images).argmax(1) != labels).sum()
+    for draw in data.plain_batches():
+        wrong += wrong_count(predict, draw, precision=precision)
     return 100 * int(wrong) / len(data)
+
+
+def wrong_count(predict: Callable[[Tensor], Tensor], draw: PlainDraw, *, precision: str) -> Tensor:
+    """How many images of one batch `predict` gets wrong; a tensor on their device, so that nothing waits for it."""
+    images, labels = draw()
+    with torch.no_grad(), autocast(images.device, precision=precision):
+        return (predict(images).argmax(1) != labels).sum()
 
 
 def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Feed, *, batch_size: int, precision: str) -> float:
