@@ -98,21 +98,30 @@ class Streamed(Feed):
             worker_init_fn=_leave_interrupts_to_the_main_process,
             generator=torch.Generator(),  # else it draws from the global stream
         )
-        with _no_signal_of_dead_workers():
-            loaded = iter(loader)
-        while True:
-            try:
-                pixels = next(loaded)
-            except StopIteration:
-                return
-            except RuntimeError as problem:
-                raise DataError(
-                    f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: "
-                    "give the data set fewer `workers`. The same command goes on then; what is finished is kept."
-                ) from problem
+        for pixels in _loaded(loader):
+            yield pixels.to(self.device, non_blocking=on_cuda)
+
+
+def _loaded(loader: torch_data.DataLoader[Tensor | str]) -> Iterator[Tensor]:
+    """What the loader's processes read, in order.
+
+    Raises:
+        DataError: a file is damaged, or a process was killed.
+    """
+    with _no_signal_of_dead_workers():
+        batches = iter(loader)
+    try:
+        for pixels in batches:
             if isinstance(pixels, str):
                 raise DataError(f"{pixels} The same command goes on then; what is finished is kept.")
-            yield pixels.to(self.device, non_blocking=on_cuda)
+            yield pixels
+    except RuntimeError as problem:
+        raise DataError(
+            f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
+            "data set fewer `workers`. The same command goes on then; what is finished is kept."
+        ) from None
+    finally:
+        del batches  # ends the processes now, not when the last traceback is forgotten
 
 
 class _Reader(torch_data.Dataset[Tensor | str]):
