@@ -404,6 +404,16 @@ def test_a_damaged_image_ends_the_run_in_one_message_and_fails_no_lane(lab, spli
     assert lab.run(suite)
 
 
+def test_an_image_that_cannot_be_read_is_no_result_of_the_trial_that_asked_for_it(lab, monkeypatch):
+    def damaged(*_: object) -> Tensor:
+        raise DataError("cannot decode it")
+
+    monkeypatch.setattr(Streamed, "first", damaged)  # it is called when a trial is over
+    with pytest.raises(DataError):
+        lab.run(lab.suite(**STREAMED, methods=["scratch"]))
+    assert not lab.outcomes()
+
+
 def test_what_is_finished_is_kept(lab, capsys, monkeypatch):
     suite = lab.suite(**STREAMED, methods=["scratch"])
     assert lab.run(suite)
@@ -438,8 +448,7 @@ def test_a_process_that_is_killed_is_found_when_its_batch_is_waited_for(photogra
     next(draws)()
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
-    time.sleep(0.05)  # a handler of the signal would raise here, in the middle of a method's step
+    time.sleep(0.3)  # torch's handler of the signal would raise here, in the middle of a method's step
     with pytest.raises(DataError, match=r"a process that reads images has failed: .*fewer `workers`.*what is finished is kept"):
         list(draws)
 

@@ -87,7 +87,10 @@ class Streamed(Feed):
         return images.sub_(self._mean).div_(self._std)  # v2's normalize would copy mean and std to the device for every batch
 
     def _read(self, reader: _Reader, chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Pixels (B, H, W, C), uint8, of each chunk of positions, on the device."""
+        """Pixels (B, H, W, C), uint8, of each chunk of positions, on the device.
+
+        Processes start anew with every pass, which takes a tenth of a second, so that none lies idle in between.
+        """
         on_cuda = self.device.type == "cuda"
         loader = torch_data.DataLoader(
             reader,
