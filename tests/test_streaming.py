@@ -339,6 +339,25 @@ def test_stopped_after_every_epoch_it_ends_as_if_left_alone(lab, another_lab, on
     assert "selected_test_error_pct" in lab.record(suite.trials[0]).model_fields_set
 
 
+class Broken(Method):
+    """Raises at once."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        raise ValueError("of no use")
+
+
+def test_nothing_more_is_read_once_every_lane_has_failed(lab, reads):
+    undo = METHODS.snapshot()
+    try:
+        register("broken")(Broken)
+        suite = lab.suite(**STREAMED, methods=["broken"])
+        lab.run(suite)
+        assert lab.record(suite.trials[0]).reason.startswith("ValueError: of no use")
+        assert reads == {"train": 16}
+    finally:
+        undo()
+
+
 class Vandal(Method):
     """Changes in place what all lanes are given."""
 

@@ -113,6 +113,8 @@ def _epoch(
                 lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
                 shared = given(draw)
                 versions = _versions(*shared)
+        if all(lane.failure for lane in lanes):
+            break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
         _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s))
@@ -124,6 +126,8 @@ def _epoch(
 
 def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
     """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all."""
+    if not lanes:
+        return
     started = time.perf_counter()
     predictors = [lane.predictor() for lane in lanes]
     wrong = torch.zeros(len(lanes), dtype=torch.int64, device=data.device)
@@ -131,7 +135,7 @@ def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
     def count(place: int, draw: PlainDraw) -> None:
         wrong[place] += wrong_count(predictors[place], draw, precision=lanes[place].precision)
 
-    for draw in data.plain_batches() if lanes else ():
+    for draw in data.plain_batches():
         for place, lane in enumerate(lanes):
             _guarded(lane, partial(count, place, draw))
     for lane, found in zip(lanes, wrong.tolist(), strict=True):
