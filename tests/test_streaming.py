@@ -25,7 +25,7 @@ from kdbench import Batch, Losses, Method, MethodParams, Outputs, cli, register
 from kdbench.data import Dataset, ImageFolder, ImageStream, Streamed, hold_out, use_some
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method import METHODS
-from kdbench.recipe import Augmentation, ResizedCrop
+from kdbench.recipe import Augmentation, Recipe, ResizedCrop
 from kdbench.store import Store
 from kdbench.streams import generator, seeded
 from kdbench.suite import load_suite
@@ -619,10 +619,21 @@ def test_imagenets_test_images_as_they_are_unpacked_are_to_be_arranged(photograp
 # Recipes
 
 
+def with_recipe(lab: Lab, recipe: str, /, **changes: Any) -> Recipe:
+    """The shipped recipe, as a trial of the data set has it."""
+    file = lab.write(**changes)
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "recipe": recipe}))
+    return load_suite(file).trials[0].recipe
+
+
+def test_tiny_imagenet_is_padded_and_cropped_in_memory_as_small_images_are(lab):
+    recipe, model = with_recipe(lab, "tiny-imagenet"), with_recipe(lab, "repdistiller")
+    assert recipe == model
+    assert recipe.augmentation == Augmentation(pad=4)
+
+
 def test_the_recipe_of_imagenet_is_the_standard_one(lab):
-    file = lab.write(**STREAMED)
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "recipe": "imagenet"}))
-    recipe = load_suite(file).trials[0].recipe
+    recipe = with_recipe(lab, "imagenet", **STREAMED)
     assert (recipe.epochs, recipe.batch_size, recipe.schedule.milestones, recipe.schedule.gamma) == (100, 256, (30, 60, 90), 0.1)
     assert recipe.optimiser.model_dump() == {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": False}
     assert recipe.augmentation == STANDARD

@@ -1,6 +1,6 @@
 """How fast streamed images arrive, against what the same processes can decode: `pytest tests/bench/test_stream.py`.
 
-`extra_info` holds images per second. JPEGs are of ImageNet's usual size, 500x375, about 100 kB each.
+`extra_info` holds images per second. JPEGs are of ImageNet's usual size, 500x375, 66 kB each.
 """
 
 import multiprocessing
