@@ -8,6 +8,10 @@ class KdbenchError(ValueError):
     """A mistake that the user can mend. The command line prints its message alone and exits with 2."""
 
 
+class DataError(KdbenchError):
+    """An image cannot be read. It ends the run and is no method's failure, whatever lane asked for the image."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string."""
     match = get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -2,9 +2,20 @@
 
 import hashlib
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class Spec(BaseModel):
@@ -45,12 +56,48 @@ class Schedule(Spec):
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
+class ResizedCrop(Spec):
+    """A random part of the image is resized to the data set's size, bilinear and antialiased: torchvision's `RandomResizedCrop`.
+
+    `scale` bounds the part's share of the image's area, `ratio` its width over its height.
+    """
+
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+
+    @model_validator(mode="after")
+    def _bounds_ascend(self) -> Self:
+        if not self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale: give the lower bound, then the upper one, at most 1")
+        if self.ratio[0] > self.ratio[1]:
+            raise ValueError("ratio: give the lower bound, then the upper one")
+        return self
+
+
 class Augmentation(Spec):
-    """Pad by `pad` pixels, crop back at a random place, flip left-right with probability 1/2."""
+    """Pad by `pad` pixels and crop back at a random place, or take a `resized_crop`; flip left-right with probability 1/2.
+
+    Images in memory are padded; streamed ones, which come in any size, take a `resized_crop`.
+    """
 
     pad: NonNegativeInt = 4
     padding_mode: Literal["zeros", "reflect"] = "zeros"
     flip: bool = True
+    resized_crop: ResizedCrop | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_crop(self) -> Self:
+        if self.resized_crop and self.pad:
+            raise ValueError("pad has no effect beside resized_crop; give `pad: 0` with it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_taken(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Trials that take no resized crop keep the identity that they had before there was one."""
+        written: dict[str, Any] = write(self)
+        if self.resized_crop is None:
+            del written["resized_crop"]
+        return written
 
 
 class Recipe(Spec):

@@ -54,7 +54,8 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
 
     Columns: `trial, stage, epoch` (from 1 within its stage), `lr, train_loss, train_error_pct, test_error_pct, loss_ratio`
     (transfer terms to cross-entropy), `gradient_ratio` (the same of gradient norms at the student's parameters),
-    `train_s, data_s, teacher_s, evaluation_s`, and `terms` (a mapping of weighted loss terms).
+    `train_s, data_s, teacher_s, evaluation_s` (its share where students are examined side by side), and `terms` (a mapping of
+    weighted loss terms).
     """
     rows: list[dict[str, Any]] = []
     for trial in trials:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kdbench.code import core_code, trial_code
+from kdbench.data import Feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
 from kdbench.models import Network
@@ -253,7 +252,7 @@ class _Run:
             [lane for _, lane in lanes],
             Stream(self.bench.training_data(recipe.augmentation), recipe, trials[0].seed),
             teacher=teacher.frozen if teacher else None,
-            evaluate=partial(self._evaluate, recipe),
+            evaluation=self._evaluation,
             stop=self.stop,
             epoch_done=epoch_done,
         )
@@ -297,21 +296,11 @@ class _Run:
             self.store.write_spec(trial.id, trial.model_dump(mode="json"))
         return lane
 
-    def _evaluate(self, recipe: Recipe, lane: Lane) -> Row:
-        now = lane.position
-        if now is None or not recipe.evaluates(now.epoch + 1):
-            return {}
-        predict = self._predictor(lane)
-        row = {"test_error_pct": error_pct(predict, self.bench.test_data, precision=lane.precision)}
-        if validation := self.bench.validation_data:
-            row["validation_error_pct"] = error_pct(predict, validation, precision=lane.precision)
-        return row
-
-    def _predictor(self, lane: Lane) -> Callable[[Tensor], Tensor]:
-        """Images to logits, in evaluation mode."""
-        assert lane.student is not None
-        student, method = lane.student.eval(), lane.method.eval()
-        return lambda images: method.predict(student(images))
+    @property
+    def _evaluation(self) -> dict[str, Feed]:
+        """What students are examined on, by the key of the error in their curves."""
+        held_out = self.bench.validation_data
+        return {"test_error_pct": self.bench.test_data, **({"validation_error_pct": held_out} if held_out else {})}
 
     @contextmanager
     def _isolated(self, trial: TrialSpec, teacher: _Teacher | None) -> Iterator[None]:
@@ -360,7 +349,7 @@ class _Run:
             "startup_s": sum(row["startup_s"] for row in lane.rows),
             "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
             "inference_images_per_s": inference_images_per_s(
-                self._predictor(lane), self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
+                lane.predictor(), self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
             ),
             "peak_mem_mib": peak_mem_mib(self.bench.device),
         }

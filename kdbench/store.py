@@ -59,6 +59,7 @@ class Store:
                 raise KdbenchError(
                     f"another kdbench is writing to {self.root}. Wait for it, or choose another directory with --results."
                 ) from None
+            os.register_at_fork(after_in_child=lock.close)  # a process that reads images must not hold it after this one's death
             yield
 
     def record(self, trial: str) -> Record | None:

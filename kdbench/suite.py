@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field
 
-from kdbench.data import DATASETS, Source, SourceParams
+from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
@@ -295,7 +295,10 @@ class _Resolver:
         return _merge(_read(shipped("suites") / "recipes" / f"{base}.yaml"), given)
 
     def _recipe(self, changes: Tree, where: str) -> Recipe:
-        return validated(Recipe, _merge(self.recipe_tree, changes), source=self.file, path=where)
+        recipe = validated(Recipe, _merge(self.recipe_tree, changes), source=self.file, path=where)
+        if problem := unsuited(recipe.augmentation, self._dataset()[0]):
+            raise self._error(f"{where}.augmentation", problem)
+        return recipe
 
     def _known(self, registry: Registry[Any], name: str, where: str) -> None:
         try:

@@ -54,7 +54,7 @@ def test_every_data_set_says_in_one_line_what_it_is(name):
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_where_the_files_are_is_no_part_of_a_data_sets_identity(name):
     params = DATASETS.get(name).Params
-    required = {"label": "mine", "size": 8} if name == "imagefolder" else {}
+    required = {"label": "mine", "size": 8} if name in ("imagefolder", "imagestream") else {}
     if "root" not in params.model_fields:
         assert name == "digits"
         return

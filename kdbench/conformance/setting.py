@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.conformance.points import mapped
-from kdbench.data import Dataset, SourceParams, Split, epoch_plan
+from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method import Batch, Composition, Losses, Pair
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Augmentation, Recipe, Schedule
 from kdbench.streams import generator, seeded
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, train_in_lockstep
-from kdbench.training.lane import STAGES, Lane, Row, Segment, segments
+from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
+from kdbench.training.lane import STAGES, Lane, Segment, segments
 from kdbench.trial import build_part, resolve_methods
 from kdbench.weights import state_hash
 
@@ -120,7 +120,7 @@ class Setting:
             lanes,
             stream,
             teacher=self.frozen,
-            evaluate=self._evaluate,
+            evaluation={"test_error_pct": self.bench.test_data},
             stop=lambda: False,
             epoch_done=lambda now, active: None,
         )
@@ -139,17 +139,11 @@ class Setting:
         while lane.position:
             lane.begin_epoch()
             lane.step(images, labels, indices, self.frozen(images) if lane.reads_teacher else None)
-            lane.end_epoch(data_s=0.0, teacher_s=0.0, startup_s=0.0, evaluate=self._evaluate)
+            lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+            lane.end_epoch()
         expect(lane.failure is None, f"on {size} images {lane.failure}")
         for key, value in weights(lane).items():
             expect(bool(value.isfinite().all()), f"on {size} images {key} is not finite after a step: its gradient was not.")
-
-    def _evaluate(self, lane: Lane) -> Row:
-        """As a run does it, because prediction must not disturb the training that goes on."""
-        assert lane.student is not None
-        student, method = lane.student.eval(), lane.method.eval()
-        data = self.bench.test_data
-        return {"test_error_pct": error_pct(lambda images: method.predict(student(images)), data, precision=self.precision)}
 
     def _student(self, seed: int) -> nn.Module:
         with seeded(seed, "student"):
@@ -157,8 +151,7 @@ class Setting:
 
     def _images(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented images (B, C, H, W), labels (B,) and indices (B,)."""
-        plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0, "plan"))
-        return self.bench.training_data(RECIPE.augmentation).batch(plan, 0, size)
+        return next(self.bench.training_data(RECIPE.augmentation).epoch(generator(0, "plan"), batch_size=size))()
 
     @cached_property
     def _example(self) -> Example:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from kdbench.data.dataset import Split
+from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.recipe import Augmentation
 
 UNAUGMENTED = Augmentation(pad=0, flip=False)
+
+EVALUATION_BATCH = 500
 
 _NUMPY_MODES: dict[str, Literal["constant", "reflect"]] = {"zeros": "constant", "reflect": "reflect"}
 
@@ -48,26 +52,10 @@ def epoch_plan(n: int, augmentation: Augmentation, generator: torch.Generator) -
     return EpochPlan(order, top, left, flip & augmentation.flip)
 
 
-def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Successive (start, stop) that cover `n` samples.
-
-    A short last batch is kept, but a single leftover sample joins the batch before it: batch norm and losses on relations between
-    samples are undefined on one.
-    """
-    starts = list(range(0, n, batch_size))
-    if len(starts) > 1 and n - starts[-1] == 1 and batch_size > 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], n], strict=True))
-
-
-class Resident:
+class Resident(Feed):
     """A split that lives on `device`, padded beforehand; cropping, flipping and normalising are two gathers.
 
     Bitwise equal to torchvision's pad, crop, hflip, to_tensor and normalize on PIL images.
-
-    Attributes:
-        device: where it lives.
-        labels: (N,), int64, on the device.
     """
 
     def __init__(
@@ -79,7 +67,9 @@ class Resident:
         device: torch.device | str,
         augmentation: Augmentation = UNAUGMENTED,
     ) -> None:
+        assert not augmentation.resized_crop, "a suite that asks for it is refused when it is read"
         self.device = torch.device(device)
+        self._augmentation = augmentation
         pad = augmentation.pad
         _, self._height, self._width, channels = split.images.shape
         padded = np.pad(
@@ -95,8 +85,17 @@ class Resident:
         self._normalised_levels = levels.sub(torch.tensor(mean)).div(torch.tensor(std)).to(device)  # (256, C)
         self.labels = split.labels.to(device)
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[Draw]:
+        plan = epoch_plan(len(self), self._augmentation, generator).to(self.device)
+        for start, stop in batch_bounds(len(self), batch_size):
+            yield partial(self.batch, plan, start, stop)
+
+    def plain_batches(self) -> Iterator[PlainDraw]:
+        for start in range(0, len(self), EVALUATION_BATCH):
+            yield partial(self.plain, start, min(start + EVALUATION_BATCH, len(self)))
+
+    def first(self, count: int) -> Tensor:
+        return self.plain(0, min(count, len(self)))[0]
 
     def batch(self, plan: EpochPlan, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """Positions [start, stop) of an epoch, augmented; `plan` must be on the same device.

@@ -1,8 +1,11 @@
 """A data set as a value, where it comes from, and how its training images are divided."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +15,9 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from kdbench.data.files import Files
 from kdbench.errors import KdbenchError
-from kdbench.recipe import Spec
+from kdbench.recipe import Augmentation, Spec
 from kdbench.registry import Registry
 from kdbench.streams import generator
 
@@ -34,13 +38,36 @@ class Split:
         assert self.images.dtype == torch.uint8 and self.images.ndim == 4 and self.images.is_contiguous()
         assert self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1]
 
+    KIND = ""
+    """Begins the fingerprint, which sees every pixel."""
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    def take(self, positions: Tensor) -> Split:
+        """Those at `positions` (M,)."""
+        return Split(self.images[positions], self.labels[positions])
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """What the fingerprint sees: every pixel and every label."""
+        for tensor in (self.images, self.labels):
+            yield repr(tuple(tensor.shape)).encode()
+            yield tensor.numpy().data
+
+
+Samples = Split | Files
+"""Labelled images, in memory or in their files."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a source loads.
+    """What a source loads. Both splits are in memory, or both in files.
 
     Attributes:
         train: the training images, before any are held out for validation.
@@ -50,8 +77,8 @@ class Dataset:
         std: per channel, on the same scale; what normalisation then divides by.
     """
 
-    train: Split
-    test: Split
+    train: Samples
+    test: Samples
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -59,8 +86,7 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        _, height, width, channels = self.train.images.shape
-        return channels, height, width
+        return self.train.image_shape
 
     @property
     def num_classes(self) -> int:
@@ -69,12 +95,16 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal characters that change with any pixel, label or class name."""
+        """16 hexadecimal characters that change with any pixel, label or class name.
+
+        Of images that stay in their files, which can be hundreds of gigabytes, they change with any file's name, size or label and
+        do not see a content that changes and keeps the file's size; `names-and-sizes:` before them says so.
+        """
         digest = hashlib.sha256(repr(self.classes).encode())
-        for tensor in (self.train.images, self.train.labels, self.test.images, self.test.labels):
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.numpy().data)
-        return digest.hexdigest()[:16]
+        for split in (self.train, self.test):
+            for part in split.content():
+                digest.update(part)
+        return self.train.KIND + digest.hexdigest()[:16]
 
 
 class SourceParams(Spec):
@@ -99,8 +129,10 @@ class Source(ABC):
     Attributes:
         params: the parameters of this instance.
         cache: the directory that may keep what is slow to compute; it need not exist yet.
+        streams: whether its images stay in their files, so that `load` gives `Files`.
     """
 
+    streams: ClassVar[bool] = False
     Params: ClassVar[type[SourceParams]] = SourceParams
     params: SourceParams
 
@@ -166,7 +198,22 @@ def stratified(labels: Tensor, *, count: int, generator: torch.Generator) -> tup
     return (~drawn).nonzero().flatten(), drawn.nonzero().flatten()
 
 
-def use_some(split: Split, *, count: int) -> Split:
+def unsuited(augmentation: Augmentation, source: type[Source]) -> str | None:
+    """Why images of this source cannot be augmented so, and the fix; None where they can."""
+    if augmentation.resized_crop and not source.streams:
+        return (
+            "images in memory are padded, cropped and flipped, and have no resized_crop. Give `resized_crop: null` and a `pad`, or "
+            "stream image files: `dataset: {name: imagestream, ...}`."
+        )
+    if augmentation.pad and source.streams:
+        return (
+            "streamed images come in any size and are not padded. Give `pad: 0` and, for the usual crop, "
+            "`resized_crop: {scale: [0.08, 1]}`."
+        )
+    return None
+
+
+def use_some(split: Samples, *, count: int) -> Samples:
     """`count` of the training images, the same share of each class and the same for all trials; all of them where it is 0.
 
     Raises:
@@ -177,10 +224,10 @@ def use_some(split: Split, *, count: int) -> Split:
     if count > len(split):
         raise KdbenchError(f"train_images: {count:,} are asked for and there are {len(split):,}; give fewer, or 0 for all.")
     _, drawn = stratified(split.labels, count=count, generator=generator(0, "train_images"))
-    return Split(split.images[drawn], split.labels[drawn])
+    return split.take(drawn)
 
 
-def hold_out(split: Split, *, fraction: float) -> tuple[Split, Split | None]:
+def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | None]:
     """Divide training images into those to train on and those to select with; None where `fraction` is 0.
 
     The division is stratified and depends on the labels and `fraction` alone, never on a trial's seed, so that all trials select
@@ -197,4 +244,4 @@ def hold_out(split: Split, *, fraction: float) -> tuple[Split, Split | None]:
             f"validation: {fraction} of {len(split)} training images is not one image; give a larger fraction, or 0 for none."
         )
     stay, held = stratified(split.labels, count=count, generator=generator(0, "validation"))
-    return Split(split.images[stay], split.labels[stay]), Split(split.images[held], split.labels[held])
+    return split.take(stay), split.take(held)

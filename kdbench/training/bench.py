@@ -9,7 +9,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from kdbench.data import Dataset, Resident, SourceParams, Split, hold_out, use_some
+from kdbench.data import UNAUGMENTED, Dataset, Feed, Resident, Samples, SourceParams, Split, Streamed, hold_out, use_some
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, build_model
 from kdbench.models.measure import shapes
@@ -36,27 +36,30 @@ class Bench:
     device: torch.device
 
     @cached_property
-    def splits(self) -> tuple[Split, Split | None]:
+    def splits(self) -> tuple[Samples, Samples | None]:
         """Images to train on and, where the suite declares them, images to select on."""
         used = use_some(self.dataset.train, count=self.params.train_images)
         return hold_out(used, fraction=self.params.validation)
 
-    def training_data(self, augmentation: Augmentation) -> Resident:
+    def training_data(self, augmentation: Augmentation) -> Feed:
         """The training images, ready to be augmented."""
-        return self._resident(self.splits[0], augmentation=augmentation)
+        return self._feed(self.splits[0], augmentation)
 
     @cached_property
-    def test_data(self) -> Resident:
+    def test_data(self) -> Feed:
         """The test images."""
-        return self._resident(self.dataset.test)
+        return self._feed(self.dataset.test)
 
     @cached_property
-    def validation_data(self) -> Resident | None:
+    def validation_data(self) -> Feed | None:
         """The held-out images, if any."""
-        return self._resident(self.splits[1]) if self.splits[1] else None
+        return self._feed(self.splits[1]) if self.splits[1] else None
 
-    def _resident(self, split: Split, **options: Augmentation) -> Resident:
-        return Resident(split, mean=self.dataset.mean, std=self.dataset.std, device=self.device, **options)
+    def _feed(self, split: Samples, augmentation: Augmentation = UNAUGMENTED) -> Feed:
+        mean, std = self.dataset.mean, self.dataset.std
+        if isinstance(split, Split):
+            return Resident(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
+        return Streamed(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
 
     def network(self, name: str) -> Network:
         """A network of the registry for this data set, on the device, in channels-last layout."""

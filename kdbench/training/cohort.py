@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdbench.data import Resident, batch_bounds, epoch_plan
+from kdbench.data import Feed
+from kdbench.data.feed import Draw, PlainDraw
 from kdbench.models import Network
 from kdbench.models.folding import folded
 from kdbench.outputs import Outputs
@@ -21,11 +23,9 @@ from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
-from kdbench.training.graphs import Feed
-from kdbench.training.lane import Lane, Position, Row
+from kdbench.training.graphs import Slots
+from kdbench.training.lane import Lane, Position
 from kdbench.weights import state_hash
-
-EVALUATION_BATCH = 500
 
 
 class FrozenTeacher:
@@ -78,7 +78,7 @@ class FrozenTeacher:
 class Stream:
     """The batches that a cohort sees: a function of the seed, the phase and the epoch."""
 
-    data: Resident
+    data: Feed
     recipe: Recipe
     seed: int | str
 
@@ -88,14 +88,15 @@ def train_in_lockstep(
     stream: Stream,
     *,
     teacher: FrozenTeacher | None,
-    evaluate: Callable[[Lane], Row],
+    evaluation: Mapping[str, Feed],
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
 ) -> bool:
     """Train every lane to its end, or until `stop` says so at the start of an epoch.
 
     Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
-    diverges is marked as failed and the others go on.
+    diverges is marked as failed and the others go on. After every epoch of its main training a student's error in percent on each
+    feed of `evaluation` enters its row under the feed's key.
 
     Returns:
         Whether all lanes came to their end.
@@ -106,7 +107,7 @@ def train_in_lockstep(
             return False
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
-        _epoch(now, active, stream, teacher=teacher, graphs=graphs, evaluate=evaluate)
+        _epoch(now, active, stream, teacher=teacher, graphs=graphs, evaluation=evaluation)
         epoch_done(now, active)
     return True
 
@@ -121,29 +122,29 @@ class _Graphs:
 
     def __init__(self, teacher: FrozenTeacher | None) -> None:
         self._teacher = teacher
-        self._feed: Feed | None = None
+        self._slots: Slots | None = None
 
     def step(self, lanes: Sequence[Lane], batch: tuple[Tensor, Tensor, Tensor], teacher_watch: Stopwatch) -> float:
         """One step of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
-        feed = self._feed = self._feed or Feed(*batch)
-        feed.load(*batch)
+        slots = self._slots = self._slots or Slots(*batch)
+        slots.load(*batch)
         active = [lane for lane in lanes if not lane.failure]
         startup_s = 0.0
         if self._teacher and any(lane.reads_teacher for lane in active):
-            startup_s = feed.prepare(self._teacher)
+            startup_s = slots.prepare(self._teacher)
             teacher_watch.start()
-            feed.ask()
+            slots.ask()
             teacher_watch.stop()
         for lane in active:
             if lane.graph is None and lane.unfit is None:
-                _guarded(lane, partial(lane.record_step, feed))
+                _guarded(lane, partial(lane.record_step, slots))
         recorded = [lane.graph.graph for lane in active if lane.graph]
         for lane in active:
             if lane.graph:
                 lane.launch_step(len(batch[0]))
         for lane in active:
             if not lane.graph:
-                _guarded(lane, partial(lane.step, *feed.batch, feed.teacher))
+                _guarded(lane, partial(lane.step, *slots.batch, slots.teacher))
         for graph in recorded:
             graph.join()
         return startup_s
@@ -156,40 +157,73 @@ def _epoch(
     *,
     teacher: FrozenTeacher | None,
     graphs: _Graphs | None,
-    evaluate: Callable[[Lane], Row],
+    evaluation: Mapping[str, Feed],
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
     startup_s = 0.0
-    plan = epoch_plan(len(data), recipe.augmentation, generator(stream.seed, "batches", *now)).to(data.device)
     for lane in lanes:
         lane.begin_epoch()
 
-    def given(start: int, end: int) -> tuple[Tensor, Tensor, Tensor, Outputs | None]:
+    def drawn(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         data_watch.start()
-        images, labels, indices = data.batch(plan, start, end)
+        images, labels, indices = draw()
         data_watch.stop()
-        nonlocal startup_s
-        outputs = None
-        if teacher and any(lane.reads_teacher and not lane.failure for lane in lanes):
-            startup_s += teacher.prepare(images)
-            teacher_watch.start()
-            outputs = teacher(images)
-            teacher_watch.stop()
-        return images, labels, indices.clone(), outputs  # the indices are a view of the plan
+        return images, labels, indices.clone()  # the indices are a view of the plan
 
-    for start, end in batch_bounds(len(data), recipe.batch_size):
-        shared = given(start, end)
+    def outputs_for(images: Tensor) -> Outputs | None:
+        nonlocal startup_s
+        if teacher is None or not any(lane.reads_teacher and not lane.failure for lane in lanes):
+            return None
+        startup_s += teacher.prepare(images)
+        teacher_watch.start()
+        outputs = teacher(images)
+        teacher_watch.stop()
+        return outputs
+
+    batches = data.epoch(generator(stream.seed, "batches", *now), batch_size=recipe.batch_size)
+    for number, draw in enumerate(data_watch.waits(batches)):
+        if all(lane.failure for lane in lanes):
+            break  # nobody is left for whom to read the rest
+        batch = drawn(draw)
+        if graphs and number and len(batch[0]) == recipe.batch_size:  # the first batch makes what a graph needs to find
+            startup_s += graphs.step(lanes, batch, teacher_watch)
+            continue
+        shared = *batch, outputs_for(batch[0])
         versions = _versions(*shared)
         for lane in lanes:
             _guarded(lane, partial(lane.step, *shared))
             if _versions(*shared) != versions:
                 lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
-                shared = given(start, end)
+                batch = drawn(draw)
+                shared = *batch, outputs_for(batch[0])
                 versions = _versions(*shared)
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
-        _guarded(lane, partial(lane.end_epoch, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s, evaluate=evaluate))
+        _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s))
+    if recipe.evaluates(now.epoch + 1):
+        for key, feed in evaluation.items():
+            _examine([lane for lane in lanes if lane.in_main and not lane.failure], feed, key=key)
+    for lane in lanes:
+        _guarded(lane, lane.end_epoch)
+
+
+def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
+    """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all."""
+    if not lanes:
+        return
+    started = time.perf_counter()
+    predictors = [lane.predictor() for lane in lanes]
+    wrong = torch.zeros(len(lanes), dtype=torch.int64, device=data.device)
+
+    def count(place: int, draw: PlainDraw) -> None:
+        wrong[place] += wrong_count(predictors[place], draw, precision=lanes[place].precision)
+
+    for draw in data.plain_batches():
+        for place, lane in enumerate(lanes):
+            _guarded(lane, partial(count, place, draw))
+    for lane, found in zip(lanes, wrong.tolist(), strict=True):
+        lane.examined(key, 100 * found / len(data), seconds=(time.perf_counter() - started) / len(lanes))
 
 
 def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[int]:
@@ -210,19 +244,24 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
         lane.fail(f"{type(problem).__name__}: {problem} ({Path(frame.filename).name}:{frame.lineno})")
 
 
-def error_pct(predict: Callable[[Tensor], Tensor], data: Resident, *, precision: str) -> float:
+def error_pct(predict: Callable[[Tensor], Tensor], data: Feed, *, precision: str) -> float:
     """Percent of `data`, not augmented, that `predict` (images -> logits) gets wrong."""
     wrong = torch.zeros((), dtype=torch.int64, device=data.device)
-    with torch.no_grad(), autocast(data.device, precision=precision):
-        for start in range(0, len(data), EVALUATION_BATCH):
-            images, labels = data.plain(start, min(start + EVALUATION_BATCH, len(data)))
-            wrong += (predict(images).argmax(1) != labels).sum()
+    for draw in data.plain_batches():
+        wrong += wrong_count(predict, draw, precision=precision)
     return 100 * int(wrong) / len(data)
 
 
-def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Resident, *, batch_size: int, precision: str) -> float:
+def wrong_count(predict: Callable[[Tensor], Tensor], draw: PlainDraw, *, precision: str) -> Tensor:
+    """How many images of one batch `predict` gets wrong; a tensor on their device, so that nothing waits for it."""
+    images, labels = draw()
+    with torch.no_grad(), autocast(images.device, precision=precision):
+        return (predict(images).argmax(1) != labels).sum()
+
+
+def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Feed, *, batch_size: int, precision: str) -> float:
     """Median rate of five forward passes over one batch, after one to warm up."""
-    images, _ = data.plain(0, min(batch_size, len(data)))
+    images = data.first(batch_size)
     watch = Stopwatch(data.device)
     rates = []
     with torch.no_grad(), autocast(data.device, precision=precision):

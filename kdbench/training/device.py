@@ -4,18 +4,18 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.utils.deterministic
 from torch._functorch import config as functorch_config
 
 import kdbench
-from kdbench.errors import KdbenchError
+from kdbench.errors import DataError, KdbenchError
 from kdbench.record import Environment
 
 _determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
@@ -46,8 +46,11 @@ SMALL_IMAGE = 16 * 16
 """Pixels up to which the layers of the CIFAR networks are too small for a second CPU thread to help."""
 
 
-MACHINE_FAULTS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""What says nothing about a method: a full disk, full memory, a device in a bad state. It ends the run and is no trial's result."""
+MACHINE_FAULTS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError, DataError)
+"""What says nothing about a method: a full disk, full memory, a device in a bad state, a damaged image. It ends the run and is no
+trial's result."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -122,6 +125,19 @@ class Stopwatch:
             self._events[-1][1].record()
         else:
             self._seconds += time.perf_counter() - self._began
+
+    def waits(self, items: Iterable[T]) -> Iterator[T]:
+        """The items; the time until each comes counts as a span."""
+        iterator = iter(items)
+        while True:
+            self.start()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.stop()
+            yield item
 
     def take(self) -> float:
         """Seconds since the last `take`; on CUDA this waits for the spans to end."""

@@ -1,6 +1,6 @@
 """Steps as CUDA graphs: recorded once, trusted when they repeat the ordinary step, replayed for every full batch.
 
-A cohort's graphs read their batch from one `Feed`. The teacher's graph runs first, then each lane's on a stream of its own.
+A cohort's graphs read their batch from one `Slots`. The teacher's graph runs first, then each lane's on a stream of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Graph:
         torch.cuda.current_stream().wait_stream(self._stream)
 
 
-class Feed:
+class Slots:
     """What all graphs of a cohort read, at addresses that stay: a batch, and the teacher's outputs for it.
 
     Attributes:
@@ -113,7 +113,7 @@ class StepGraph:
 
         Args:
             update: takes the step.
-            batch: the tensors of a `Feed`.
+            batch: the tensors of a `Slots`.
             tensors: all that a step changes, by name, as they are when it is called.
             draws: states of the random streams that a step may use.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, random_states
-from kdbench.training.graphs import Feed, StepGraph, Unfit
+from kdbench.training.graphs import Slots, StepGraph, Unfit
 
 Row = dict[str, Any]
 
@@ -188,6 +187,7 @@ class Lane:
         self._balance: dict[str, Tensor] = {}
         self._images = 0
         self._startup_s = 0.0
+        self._row: Row = {}
         if self.student:
             self.student.train()
         self.method.train()
@@ -236,13 +236,13 @@ class Lane:
         for name, term in (terms if ce is None else {"cross_entropy": ce, **terms}).items():
             self._add(name, term.detach() * weight)
 
-    def record_step(self, feed: Feed) -> None:
+    def record_step(self, slots: Slots) -> None:
         """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""
         drawn = self._generator.get_state()
         try:
             self.graph = StepGraph(
-                lambda batch: self._update(batch, feed.teacher, first=False),
-                self._batch(*feed.batch),
+                lambda batch: self._update(batch, slots.teacher, first=False),
+                self._batch(*slots.batch),
                 tensors=self._tensors,
                 draws=lambda: [self._generator.get_state(), *random_states(self.device)],
             )
@@ -303,12 +303,19 @@ class Lane:
         self._balance = {name: value.sqrt() for name, value in squares.items()}
         self._step_watch.start()
 
-    def end_epoch(self, *, data_s: float, teacher_s: float, startup_s: float, evaluate: Callable[[Lane], Row]) -> Row | None:
-        """Write the epoch's row, evaluate a student that is in its main training, move on and checkpoint.
+    @property
+    def in_main(self) -> bool:
+        """Whether a student is in its main training, where it is examined after every epoch."""
+        return self.student is not None and self._segment.phase == MAIN
 
-        Returns:
-            The row; None when the loss is no longer finite, which fails the lane.
-        """
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        """Images (B, C, H, W) to logits (B, K), in evaluation mode."""
+        assert self.student is not None
+        student, method = self.student.eval(), self.method.eval()
+        return lambda images: method.predict(student(images))
+
+    def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
+        """Write the epoch's row; a loss that is no longer finite fails the lane."""
         values = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
         lane_s = self._step_watch.take() + self._replayed_s
         wrong = values.pop("wrong", None)
@@ -317,7 +324,7 @@ class Lane:
         if not math.isfinite(loss):
             bad = [name for name, mean in means.items() if not math.isfinite(mean)]
             self.fail(f"the loss is {loss} in epoch {self._epoch + 1} of stage {self._segment.name} (terms: {', '.join(bad)})")
-            return None
+            return
         own_s = lane_s + data_s + (teacher_s if self.reads_teacher else 0.0)
         row: Row = {
             "stage": self._segment.name,
@@ -339,15 +346,19 @@ class Lane:
         if self._balance:
             norms = {name: float(value) for name, value in self._balance.items()}
             row["gradient_ratio"] = norms["transfer"] / norms["cross_entropy"] if norms["cross_entropy"] else None
-        if self.student and self._segment.phase == MAIN:
-            started = time.perf_counter()
-            row |= evaluate(self)
-            row["evaluation_s"] = time.perf_counter() - started
-        self.rows.append(row)
+        self._row = row
+
+    def examined(self, key: str, error_pct: float, *, seconds: float) -> None:
+        """Enter an error into the epoch's row, and what it cost."""
+        self._row[key] = error_pct
+        self._row["evaluation_s"] = self._row.get("evaluation_s", 0.0) + seconds
+
+    def end_epoch(self) -> None:
+        """Keep the epoch's row, move on and checkpoint."""
+        self.rows.append(self._row)
         self._advance()
         if self.position:
             self.checkpoint(self.state())
-        return row
 
     def _advance(self) -> None:
         self._epoch += 1

@@ -87,7 +87,7 @@ def teach(
                 except Exception as problem:  # isolation: the trials that want this lesson fail
                     known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
             if not train_in_lockstep(
-                list(learners.values()), stream, teacher=teacher, evaluate=lambda lane: {}, stop=stop, epoch_done=epoch_done
+                list(learners.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done
             ):
                 return None
             for key, lane in learners.items():

@@ -1,7 +1,8 @@
 """From the plain loop to kdbench, one lever at a time: `python tests/bench/ladder.py --images 640 --repeats 3`.
 
 Each rung keeps the levers of the rungs before it. All rungs alternate in one process, on the same images, batches of 128 and
-arithmetic; the plain loop has the best of the given numbers of workers. Prints one JSON object with the seconds of every repetition.
+arithmetic; the plain loop has the best of the given numbers of workers. Prints one JSON object with the seconds of every
+repetition.
 """
 
 import argparse

@@ -68,9 +68,7 @@ def lockstep_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeache
         )
     stream = Stream(bench.training_data(recipe.augmentation), recipe, 0)
     began = time.perf_counter()
-    train_in_lockstep(
-        lanes, stream, teacher=teacher, evaluate=lambda lane: {}, stop=lambda: False, epoch_done=lambda now, active: None
-    )
+    train_in_lockstep(lanes, stream, teacher=teacher, evaluation={}, stop=lambda: False, epoch_done=lambda now, active: None)
     if bench.device.type == "cuda":
         torch.cuda.synchronize()
     assert all(lane.failure is None for lane in lanes), [lane.failure for lane in lanes]

@@ -1,0 +1,65 @@
+"""What every way of bringing images to a device hands out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+Draw = Callable[[], tuple[Tensor, Tensor, Tensor]]
+"""Makes one batch: images (B, C, H, W), float32, channels last, normalised; labels (B,); the samples' indices (B,).
+
+Every call makes the same batch anew, so that a lane that spoils its tensors spoils nobody else's.
+"""
+
+PlainDraw = Callable[[], tuple[Tensor, Tensor]]
+"""As `Draw`, of images that are not augmented, without the indices."""
+
+
+class Feed(ABC):
+    """Labelled images on their way to a device: epochs of augmented batches, or all of them as they are.
+
+    Attributes:
+        device: where batches arrive.
+        labels: (N,), int64, on the device.
+    """
+
+    device: torch.device
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[Draw]:
+        """The batches of one epoch, augmented; their order and every pixel depend on the generator alone.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+
+    @abstractmethod
+    def plain_batches(self) -> Iterator[PlainDraw]:
+        """Every sample once, in order, not augmented, in batches as large as suits the feed.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+
+    @abstractmethod
+    def first(self, count: int) -> Tensor:
+        """The first `count` images, or all where there are fewer, not augmented."""
+
+
+def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Successive (start, stop) that cover `n` samples.
+
+    A short last batch is kept, but a single leftover sample joins the batch before it: batch norm and losses on relations between
+    samples are undefined on one.
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1 and batch_size > 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))

@@ -1,0 +1,76 @@
+"""Image files below one folder: which there are, what identifies them, and how one is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from kdbench.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Labelled images that stay in their files until a batch needs them; a sample's index is its position here.
+
+    Attributes:
+        root: the folder they lie in.
+        names: (N,), bytes: of each file, its path below `root`. An array, because processes that read share its memory.
+        file_sizes: (N,), int64: bytes of each file.
+        labels: (N,), int64.
+        size: height and width in pixels of what is made of them.
+        resize: pixels of the shorter side before a centre crop to `size`.
+        channels: 3 for colour, 1 for grey.
+        workers: how many processes decode, 0 for the training one; no result depends on it.
+    """
+
+    root: Path
+    names: npt.NDArray[np.bytes_]
+    file_sizes: npt.NDArray[np.int64]
+    labels: Tensor
+    size: int
+    resize: int
+    channels: Literal[1, 3]
+    workers: int
+
+    KIND = "names-and-sizes:"
+    """Begins the fingerprint, which does not see what is in the files."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.size, self.size
+
+    def take(self, positions: Tensor) -> Files:
+        """Those at `positions` (M,)."""
+        chosen = positions.numpy()
+        return replace(self, names=self.names[chosen], file_sizes=self.file_sizes[chosen], labels=self.labels[positions])
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """What the fingerprint sees: names, sizes and labels, and what is made of a file; never the file's content."""
+        yield repr((self.size, self.resize, self.channels)).encode()
+        yield b"\0".join(self.names.tolist())
+        yield self.file_sizes.data
+        yield self.labels.numpy().data
+
+
+def read_image(file: Path, *, channels: int) -> Image.Image:
+    """One image, decoded whole, in colour or in grey.
+
+    Raises:
+        DataError: the file is no image or a damaged one.
+    """
+    try:
+        with Image.open(file) as opened:
+            return opened.convert("RGB" if channels == 3 else "L")
+    except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, struct.error and more
+        raise DataError(f"cannot decode {file}: {error}. Replace the file or remove it.") from error

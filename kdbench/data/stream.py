@@ -1,0 +1,191 @@
+"""Images that stay in their files: processes decode and augment them with torchvision while others train, each image once for
+all students."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data as torch_data
+
+from kdbench.data.augment import UNAUGMENTED
+from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
+from kdbench.data.files import Files, read_image
+from kdbench.errors import DataError
+from kdbench.recipe import Augmentation
+from kdbench.streams import seeded
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+
+PLAIN_BATCH = 100
+"""Images in a batch that is not augmented: of 224x224 pixels they take 60 MB as float32, and many processes hold some."""
+
+
+class Streamed(Feed):
+    """A split that is read anew in every epoch, in `Files.workers` processes; each image is decoded once however many lanes train.
+
+    The augmentation of an image depends on the epoch's generator and on the image's index, so that any number of processes makes
+    the same batches, bit for bit.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str,
+        augmentation: Augmentation = UNAUGMENTED,
+    ) -> None:
+        self.device = torch.device(device)
+        self.labels = files.labels.to(device)
+        self._files = files
+        self._plain = plain_transform(files)
+        self._augmented = augmenting_transform(files, augmentation)
+        self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
+
+    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[Draw]:
+        order = torch.randperm(len(self), generator=generator)
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        bounds = batch_bounds(len(self), batch_size)
+        reader = _Reader(self._files, self._augmented, seed)
+        on_device = order.to(self.device)
+        for (start, stop), pixels in zip(bounds, self._read(reader, [order[slice(*b)].tolist() for b in bounds]), strict=True):
+            yield partial(self._batch, pixels, on_device[start:stop])
+
+    def plain_batches(self) -> Iterator[PlainDraw]:
+        yield from self._first(len(self))
+
+    def first(self, count: int) -> Tensor:
+        return torch.cat([draw()[0] for draw in self._first(min(count, len(self)))])
+
+    def _first(self, count: int) -> Iterator[PlainDraw]:
+        chunks = [range(start, min(start + PLAIN_BATCH, count)) for start in range(0, count, PLAIN_BATCH)]
+        for chunk, pixels in zip(chunks, self._read(_Reader(self._files, self._plain, 0), chunks), strict=True):
+            yield partial(self._plain_batch, pixels, chunk)
+
+    def _batch(self, pixels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._normalised(pixels), self.labels.index_select(0, indices), indices
+
+    def _plain_batch(self, pixels: Tensor, chunk: range) -> tuple[Tensor, Tensor]:
+        return self._normalised(pixels), self.labels[chunk.start : chunk.stop]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, H, W, C), uint8, as images (B, C, H, W), float32, in channels-last layout."""
+        from torchvision.transforms.v2 import functional as F
+
+        images: Tensor = F.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
+        return images.sub_(self._mean).div_(self._std)  # v2's normalize would copy mean and std to the device for every batch
+
+    def _read(self, reader: _Reader, chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Pixels (B, H, W, C), uint8, of each chunk of positions, on the device.
+
+        Processes start anew with every pass, which takes a tenth of a second, so that none lies idle in between.
+        """
+        on_cuda = self.device.type == "cuda"
+        loader = torch_data.DataLoader(
+            reader,
+            sampler=chunks,  # one entry is a batch
+            batch_size=None,
+            num_workers=min(self._files.workers, len(chunks)),
+            pin_memory=on_cuda,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
+            generator=torch.Generator(),  # else it draws from the global stream
+        )
+        for pixels in _loaded(loader):
+            yield pixels.to(self.device, non_blocking=on_cuda)
+
+
+def _loaded(loader: torch_data.DataLoader[Tensor | str]) -> Iterator[Tensor]:
+    """What the loader's processes read, in order.
+
+    Raises:
+        DataError: a file is damaged, or a process was killed.
+    """
+    with _no_signal_of_dead_workers():
+        batches = iter(loader)
+    try:
+        for pixels in batches:
+            if isinstance(pixels, str):
+                raise DataError(f"{pixels} The same command goes on then; what is finished is kept.")
+            yield pixels
+    except RuntimeError as problem:
+        raise DataError(
+            f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
+            "data set fewer `workers`. The same command goes on then; what is finished is kept."
+        ) from None
+    finally:
+        del batches  # ends the processes now, not when the last traceback is forgotten
+
+
+class _Reader(torch_data.Dataset[Tensor | str]):
+    """A batch's pixels for its positions (B,): uint8, (B, H, W, C); or what is wrong with one of its files.
+
+    An exception would come out of a worker with its traceback for a message.
+    """
+
+    def __init__(self, files: Files, transform: v2.Transform, seed: int) -> None:
+        self._files = files
+        self._transform = transform
+        self._seed = seed
+
+    def __getitem__(self, positions: Sequence[int]) -> Tensor | str:
+        files = self._files
+        pixels = np.empty((len(positions), files.size, files.size, files.channels), dtype=np.uint8)
+        try:
+            for place, position in enumerate(positions):
+                image = read_image(files.root / os.fsdecode(files.names[position]), channels=files.channels)
+                with seeded(self._seed, position):  # v2 draws from the global stream
+                    pixels[place] = np.asarray(self._transform(image)).reshape(pixels.shape[1:])
+        except DataError as problem:
+            return str(problem)
+        return torch.from_numpy(pixels)
+
+
+def plain_transform(files: Files) -> v2.Transform:
+    """For evaluation: the shorter side to `resize`, then the centre."""
+    from torchvision.transforms import v2  # slow to import, and listing data sets must be instant
+
+    return v2.Compose([v2.Resize(files.resize), v2.CenterCrop(files.size)])
+
+
+def augmenting_transform(files: Files, augmentation: Augmentation) -> v2.Transform:
+    """For training; without a `resized_crop` an image is cropped as in evaluation."""
+    from torchvision.transforms import v2
+
+    crop = augmentation.resized_crop
+    steps: list[Any] = [v2.RandomResizedCrop(files.size, scale=crop.scale, ratio=crop.ratio) if crop else plain_transform(files)]
+    if augmentation.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose(steps)
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C goes to every process of a terminal; the main one ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _no_signal_of_dead_workers() -> Iterator[None]:
+    """A worker's death is found when a batch of it is waited for.
+
+    The handler that torch installs would raise in the middle of whatever runs, such as a lane's step, and be taken for the
+    method's failure.
+    """
+    if threading.current_thread() is not threading.main_thread():  # torch installs none
+        yield
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
