@@ -142,11 +142,17 @@ def report(
     seeds: SeedsOption = "",
     formats: Annotated[str, typer.Option("--format", metavar="NAMES", help="Of md,tex,csv,png,pdf; all unless given.")] = "",
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; RESULTS/reports/SUITE unless given.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Add a table beside the published numbers that ship.")] = False,
+    published_csv: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Add a table beside published numbers of your own.")
+    ] = [],  # noqa: B006
     plugin: PluginOption = [],  # noqa: B006
 ) -> None:
     """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
     from kdbench.plan import make_plan
+    from kdbench.plugins import load_plugins
+    from kdbench.published import read_published, shipped_numbers
     from kdbench.suite import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
@@ -155,11 +161,13 @@ def report(
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
             )
+        load_plugins()  # published numbers name methods
         comparison = present.of_directory(Path(suite))
     else:
         loaded, store = _open(suite, results, methods, seeds, plugin)
         comparison = present.of_plan(make_plan(loaded, store), store)
-    present.show(comparison, directory=output, formats=chosen)
+    files = [*([shipped_numbers()] if published else []), *published_csv]
+    present.show(comparison, directory=output, formats=chosen, published=read_published(files) if files else None)
 
 
 @app.command("list")

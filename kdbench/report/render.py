@@ -16,7 +16,7 @@ from kdbench.report.tables import Table
 
 _MARKDOWN_COLUMNS = 14
 _LATEX_COLUMNS = 7
-"""Wider tables are turned: more columns do not fit a page."""
+"""Wider tables are turned where that makes them narrower: more columns do not fit a page."""
 
 _LATEX: Mapping[str, str] = MappingProxyType(
     {
@@ -133,4 +133,4 @@ def _printed_width(table: Table) -> int:
 
 
 def _fitting(table: Table, columns: int) -> Table:
-    return table.turned() if len(table.columns) > columns else table
+    return min(table, table.turned(), key=lambda shape: max(len(shape.columns), columns))
