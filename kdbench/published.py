@@ -74,7 +74,7 @@ def read_published(files: Sequence[Path]) -> pd.DataFrame:
             number, kind = _number(given, place)
             if kinds.setdefault(number.source, kind) != kind:
                 raise KdbenchError(
-                    f"{place}: '{number.source}' gives {kinds[number.source]} above and {kind} here. Write all of it as one of them."
+                    f"{place}: '{number.source}' gives {kinds[number.source]} above and {kind} here. Write all as one of them."
                 )
             key = (plain(number.dataset), number.teacher, number.student, number.method, number.source)
             if key in found:
@@ -91,10 +91,11 @@ def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.DictReader(handle, restval="")
             columns = reader.fieldnames or ()
             if missing := [name for name in REQUIRED if name not in columns]:
-                raise KdbenchError(f"{file}, line 1: no column {', '.join(missing)}. The first line must name {','.join(REQUIRED)}.")
+                wanted = ",".join(REQUIRED)
+                raise KdbenchError(f"{file}, line 1: no column {', '.join(missing)}. The first line names {wanted}.")
             if unknown := [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]:
                 hint = nearest(unknown[0], OPTIONAL)
-                raise KdbenchError(f"{file}, line 1: unknown column '{unknown[0]}'.{hint} Leave it out, or call it `note`.")
+                raise KdbenchError(f"{file}, line 1: unknown column '{unknown[0]}'.{hint} Take it out, or call it `note`.")
             rows = []
             for row in reader:
                 if None in row:
@@ -108,6 +109,7 @@ def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
     """A row as a number, and whether it was an accuracy or an error."""
+    in_percent = "Write it in percent, such as 74.92."
     if empty := [name for name in REQUIRED if not given[name]]:
         raise KdbenchError(f"{place}: {empty[0]} is empty. Fill it in, or take the line out.")
     if given["method"] != TEACHER:
@@ -118,13 +120,13 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
             raise KdbenchError(f"{place}: {problem}") from None
     quantity = _QUANTITY.fullmatch(given["quantity"])
     if not quantity:
-        raise KdbenchError(f"{place}: quantity '{given['quantity']}' is not known. Write `top-1 accuracy %` or `top-1 error %`.")
+        raise KdbenchError(f"{place}: quantity '{given['quantity']}' is unknown. Write `top-1 accuracy %` or `top-1 error %`.")
     try:
         value = float(given["value"])
     except ValueError:
-        raise KdbenchError(f"{place}: value '{given['value']}' is not a number. Write it in percent, such as 74.92.") from None
+        raise KdbenchError(f"{place}: value '{given['value']}' is not a number. {in_percent}") from None
     if not 0 <= value <= 100:
-        raise KdbenchError(f"{place}: value {given['value']} is not a percentage. Write it in percent, such as 74.92.")
+        raise KdbenchError(f"{place}: value {given['value']} is not a percentage. {in_percent}")
     epochs = given.get("epochs", "")
     if epochs and not epochs.isdecimal():
         raise KdbenchError(f"{place}: epochs '{epochs}' is not a whole number. Leave it empty where it is not known.")

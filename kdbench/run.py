@@ -76,6 +76,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
         bench.refuse_impossible(planned.spec for planned in todo)
+        _note_macs(store, bench, [planned.spec for planned in todo])
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
@@ -97,6 +98,15 @@ def _todo(plan: Plan, rerun: Rerun) -> list[Planned]:
 def _taken_up(planned: Planned, rerun: Rerun) -> bool:
     valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[rerun]
     return planned.status not in valid
+
+
+def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
+    """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
+    dataset = trials[0].dataset.label
+    wanted = {spec.student for trial in trials for spec in (trial, trial.teacher) if spec}
+    found = {name: bench.macs(name) for name in sorted(wanted - store.macs().get(dataset, {}).keys())}
+    if known := {name: count for name, count in found.items() if count is not None}:
+        store.note_macs(dataset, known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,13 +256,19 @@ class _Run:
     def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: _Teacher | None) -> Lane:
         """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
+        ran_on = environment(self.bench.device).model_dump()
         origin = [
             core_code(),
             trial_code(trial),
             self.bench.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
-            environment(self.bench.device).model_dump(),
+            ran_on,
         ]
+
+        def keep(state: Mapping[str, Any]) -> None:
+            write_checkpoint(file, {**state, "origin": origin})
+            self.store.write_curves(trial.id, state["rows"])
+
         student = self.bench.student(trial)
         lane = Lane(
             trial.method,
@@ -262,20 +278,17 @@ class _Run:
             segments=segments(method, student, trial.recipe),
             precision=trial.recipe.precision,
             device=self.bench.device,
-            checkpoint=lambda state: write_checkpoint(file, {**state, "origin": origin}),
+            checkpoint=keep,
         )
         lane.rows += rows
-        if state := read_checkpoint(file):
-            if state["origin"] == origin:
-                lane.restore(state)
-                self.progress.resumed(lane)
-            else:
-                set_aside(
-                    file,
-                    "code, environment, images or teacher differ from those it was written with; the trial starts anew",
-                )
-        else:
-            self.store.write_spec(trial.id, trial.model_dump(mode="json"))
+        state = read_checkpoint(file)
+        if state and state["origin"] == origin:
+            lane.restore(state)
+            self.progress.resumed(lane)
+            return lane
+        if state:
+            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
+        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on)
         return lane
 
     def _evaluate(self, lane: Lane) -> Row:

@@ -81,11 +81,11 @@ BAD = [
     ({"value": "nan"}, "value nan is not a percentage. Write it in percent, such as 74.92."),
     ({"value": "925"}, "value 925 is not a percentage. Write it in percent, such as 74.92."),
     ({"value": ""}, "value is empty. Fill it in, or take the line out."),
-    ({"quantity": "accuracy"}, "quantity 'accuracy' is not known. Write `top-1 accuracy %` or `top-1 error %`."),
+    ({"quantity": "accuracy"}, "quantity 'accuracy' is unknown. Write `top-1 accuracy %` or `top-1 error %`."),
     ({"epochs": "many"}, "epochs 'many' is not a whole number. Leave it empty where it is not known."),
     (
         {"quantity": "top-1 error %", "value": "7.5"},
-        "'Some paper (table 1)' gives accuracy above and error here. Write all of it as one of them.",
+        "'Some paper (table 1)' gives accuracy above and error here. Write all as one of them.",
     ),
     ({"method": "at"}, "the same number stands in mine.csv, line 2 already. Take one of them out."),
     ({"method": "at", "dataset": "CIFAR-10"}, "the same number stands in mine.csv, line 2 already. Take one of them out."),
@@ -109,11 +109,11 @@ def test_one_number_in_two_files():
     [
         (
             REQUIRED[1:-1],
-            f"mine.csv, line 1: no column dataset, source. The first line must name {','.join(REQUIRED)}.",
+            f"mine.csv, line 1: no column dataset, source. The first line names {','.join(REQUIRED)}.",
         ),
         (
             (*REQUIRED, "epoch"),
-            "mine.csv, line 1: unknown column 'epoch'. Did you mean 'epochs'? Leave it out, or call it `note`.",
+            "mine.csv, line 1: unknown column 'epoch'. Did you mean 'epochs'? Take it out, or call it `note`.",
         ),
     ],
 )

@@ -51,12 +51,13 @@ def published_table(
             rows.append(method_row(comparison, pair, (Cell(label), ours, *beside), first=label == "teacher"))
     columns = (*pair_heading(comparison), "Method", "Ours", *(source.split(" (")[0] for source in sources))
     protocols = [_protocol(matching[matching["source"] == source]) for source in sources]
+    notes = (*_NOTES, *_data(comparison), *_settings(matching), *protocols)
     title = f"Test error (%) beside published numbers{on_data(comparison, with_pair=True)}"
-    return Table("published", title, columns, tuple(rows), (*_NOTES, *_data(comparison), *_settings(matching), *protocols), columns.index("Ours"))
+    return Table("published", title, columns, tuple(rows), notes, naming=columns.index("Ours"))
 
 
 def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) -> list[tuple[str, Cell, pd.DataFrame]]:
-    """For the teacher and each method of the pair: its label, our error, and its numbers with the columns `label`, `ours`, `best`."""
+    """For the teacher and each method of the pair: its label, our error, and its numbers, with what ours differ in."""
     of_pair = (published["teacher"] == pair.teacher) & (published["student"] == pair.student)
     here = published[of_pair & (published["dataset"].map(plain) == plain(pair.dataset))]
     teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
