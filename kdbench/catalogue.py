@@ -108,8 +108,8 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost]) -> Value:
     """`suite`, `teachers`, `students`, and `remaining`, what the rest will cost by `device`.
 
     A trial has `trial`, `status`, `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`.
-    A cost has `seconds`, `low_s` and `high_s`, how many `trainings` remain and how many of them are `unknown`, the `bases` of the
-    others, and how many trainings were `measured`.
+    A cost has `seconds`, `low_s` and `high_s`, how many `students` and `teachers` remain and how many of them are `unknown`, the
+    `bases` of the others, and how many trainings were `measured`.
     """
     return {
         "suite": plan.suite.name,
@@ -121,7 +121,7 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost]) -> Value:
 
 def _cost_as_json(estimate: cost.Cost) -> Value:
     seconds = dict(zip(("seconds", "low_s", "high_s"), estimate.seconds, strict=True))
-    known = {name: getattr(estimate, name) for name in ("trainings", "unknown", "measured")}
+    known = {name: getattr(estimate, name) for name in ("students", "teachers", "unknown", "measured")}
     return {"device": estimate.device, **seconds, **known, "bases": {basis.value: n for basis, n in estimate.bases.items()}}
 
 
@@ -152,8 +152,8 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [
-            f"left: {cost.trainings(len(left))}, {epochs:,} epochs; how long is not known, since nothing like it was measured "
-            "here. `kdbench run` with --stop-after 2m measures, and loses nothing."
+            f"left: {cost.networks(*cost.counted(left))}, {epochs:,} epochs; how long is not known, since nothing like it "
+            "was measured here. `kdbench run` with --stop-after 2m measures, and loses nothing."
         ]
     return "\n".join(lines)
 

@@ -73,21 +73,23 @@ class Cost:
     Attributes:
         device: where the timings come from.
         seconds: for all trainings that `bases` counts.
-        trainings: how many remain, students and teachers.
-        bases: how many of them rest on what.
+        students: how many remain.
+        teachers: how many must be trained before them.
+        bases: how many of both rest on what.
         measured: how many trainings were measured.
     """
 
     device: str
     seconds: Span
-    trainings: int
+    students: int
+    teachers: int
     bases: Mapping[Basis, int]
     measured: int
 
     @property
     def unknown(self) -> int:
         """How many trainings `seconds` leaves out, because nothing that compares was measured."""
-        return self.trainings - sum(self.bases.values())
+        return self.students + self.teachers - sum(self.bases.values())
 
 
 def remaining(plan: Plan) -> list[Planned]:
@@ -96,6 +98,13 @@ def remaining(plan: Plan) -> list[Planned]:
     needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
     teachers = [planned for planned in plan.teachers if planned.spec.id in needed and planned.status is not Status.DONE]
     return list({planned.spec.id: planned for planned in (*teachers, *students)}.values())
+
+
+def counted(left: Sequence[Planned]) -> tuple[int, int]:
+    """How many of what remains are students, and how many are teachers of others of it."""
+    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    of_teachers = sum(planned.spec.id in teachers for planned in left)
+    return len(left) - of_teachers, of_teachers
 
 
 def costs(plan: Plan, store: Store) -> list[Cost]:
@@ -182,7 +191,7 @@ def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], m
             if teacher:
                 parts.append((rates.teacher(teacher), epochs))
     total = Span(*(sum(span[i] * epochs for span, epochs in parts) for i in range(3)))
-    return Cost(device, total, len(left), bases, len(measured))
+    return Cost(device, total, *counted(left), bases, len(measured))
 
 
 class _Rates:
@@ -263,15 +272,17 @@ def told(cost: Cost) -> str:
     span = "" if _duration(low) == _duration(high) else f" ({_duration(low)} to {_duration(high)})"
     bases = [f"{cost.bases[basis]} {basis}" for basis in Basis if cost.bases.get(basis)]
     bases += [f"{cost.unknown} of unknown length and not counted"] if cost.unknown else []
+    about = "more than" if cost.unknown else "about"
     return (
-        f"about {_duration(mid)}{span} on {cost.device} for {trainings(cost.trainings)}: {', '.join(bases)}; from "
+        f"{about} {_duration(mid)}{span} on {cost.device} for {networks(cost.students, cost.teachers)}: {', '.join(bases)}; from "
         f"{cost.measured} measured in this directory."
     )
 
 
-def trainings(count: int) -> str:
-    """`1 training`; of several, teachers may be some."""
-    return "1 training" if count == 1 else f"{count} trainings, teachers among them"
+def networks(students: int, teachers: int) -> str:
+    """`1 student`, `20 students and 1 teacher`."""
+    counts = [f"{count} {noun}{'s' * (count != 1)}" for count, noun in ((students, "student"), (teachers, "teacher")) if count]
+    return " and ".join(counts)
 
 
 def _duration(seconds: float) -> str:

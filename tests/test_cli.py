@@ -468,7 +468,7 @@ def test_a_plan_in_words(call, done):
         "",
     )
     assert re.fullmatch(
-        r"left: about \d+ s.* on .+ for 6 trainings, teachers among them: 2 as measured, 4 from the same student; from 3 measured "
+        r"left: about \d+ s.* on .+ for 6 students: 2 as measured, 4 from the same student; from 3 measured "
         r"in this directory\.\n",
         left,
     )
@@ -476,7 +476,7 @@ def test_a_plan_in_words(call, done):
 
 def test_a_plan_of_what_was_never_measured_says_how_to_measure_it(call):
     assert lines_of(call("plan", write()).out)[-1] == (
-        "left: 3 trainings, teachers among them, 3 epochs; how long is not known, since nothing like it was measured here. "
+        "left: 2 students and 1 teacher, 3 epochs; how long is not known, since nothing like it was measured here. "
         "`kdbench run` with --stop-after 2m measures, and loses nothing."
     )
 

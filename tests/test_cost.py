@@ -111,7 +111,7 @@ def test_a_cohort_shares_its_batches_and_its_teacher():
     not_begun = 10 * (2 * 2 + 2 * 4 + 4 * 0.5 + 1 + 5)
     found = cost()
     assert found.seconds == Span(*[of_teacher + begun + not_begun] * 3)
-    assert (found.trainings, found.unknown, found.measured) == (9, 0, 5)
+    assert (found.students, found.teachers, found.unknown, found.measured) == (8, 1, 0, 5)
     assert found.bases == {Basis.MEASURED: 9}
 
 
@@ -157,7 +157,8 @@ def test_the_same_method_of_another_student_is_scaled_before_any_other():
 def test_without_macs_an_unmeasured_student_is_unknown_and_said_to_be():
     measure(trial("resnet8"), own=2)
     found = cost(methods="[scratch]")
-    assert (found.seconds.mid, found.trainings, found.unknown) == (9 * 2 + 10 * 2, 4, 2)
+    assert (found.seconds.mid, found.students, found.unknown) == (9 * 2 + 10 * 2, 4, 2)
+    assert told(found).startswith("more than 38 s on ")
     assert "2 of unknown length and not counted" in told(found)
 
 
@@ -222,7 +223,7 @@ def test_an_interrupted_run_leaves_what_an_estimate_needs(lab, one_epoch_a_run):
     assert not lab.run(suite, **one_epoch_a_run)
     (found,) = costs(lab.plan(suite), lab.store)
     assert found.seconds.low > 0
-    assert (found.trainings, found.unknown, found.measured) == (3, 0, 1)
+    assert (found.students, found.teachers, found.unknown, found.measured) == (2, 1, 0, 1)
     assert found.bases == {Basis.MEASURED: 1, Basis.SCALED: 2}
     assert lab.store.macs()["stripes"].keys() == {"resnet8", "wrn_10_1"}
 
@@ -239,17 +240,17 @@ def test_what_is_done_costs_nothing(finished):
 def estimate(seconds: tuple[float, float, float], **changes: Any):
     from kdbench.cost import Cost
 
-    given = {"device": DEVICE, "trainings": 12, "bases": {Basis.MEASURED: 8, Basis.SCALED: 4}, "measured": 3}
+    given = {"device": DEVICE, "students": 11, "teachers": 1, "bases": {Basis.MEASURED: 8, Basis.SCALED: 4}, "measured": 3}
     return Cost(seconds=Span(*seconds), **{**given, **changes})
 
 
 def test_an_estimate_in_words():
     assert told(estimate((7260, 5000, 9000))) == (
-        "about 2.0 h (83 min to 2.5 h) on Abacus for 12 trainings, teachers among them: 8 as measured, 4 scaled by MACs; from 3 "
+        "about 2.0 h (83 min to 2.5 h) on Abacus for 11 students and 1 teacher: 8 as measured, 4 scaled by MACs; from 3 "
         "measured in this directory."
     )
-    assert told(estimate((45, 45.1, 45.2), trainings=1, bases={Basis.MEASURED: 1}, measured=1)) == (
-        "about 45 s on Abacus for 1 training: 1 as measured; from 1 measured in this directory."
+    assert told(estimate((45, 45.1, 45.2), students=1, teachers=0, bases={Basis.MEASURED: 1}, measured=1)) == (
+        "about 45 s on Abacus for 1 student: 1 as measured; from 1 measured in this directory."
     )
 
 

@@ -280,6 +280,10 @@ def test_it_is_written_in_every_format():
     assert float(line["ours_minus_published"]) == pytest.approx(0.2)
 
 
+def test_a_difference_below_0_has_a_minus_in_latex():
+    assert r"KD & 7.70 $\pm$ 0.17 & 8.00 ($-$0.30) \\" in to_latex(table({"value": "92"}))
+
+
 def test_it_is_printed_on_a_terminal(capsys):
     from rich.console import Console
 

@@ -91,9 +91,9 @@ def _latex_heading(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    """Escaped; a hyphen before a number that stands alone is a minus."""
+    """Escaped; a hyphen before a number that stands alone, or in parentheses, is a minus."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<!\S)-(?=\d)", "$-$", escaped)
+    return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", escaped)
 
 
 def to_csv(table: Table) -> str:
