@@ -97,7 +97,8 @@ def remaining(plan: Plan) -> list[Planned]:
     students = [planned for planned in plan.students if planned.status not in (Status.DONE, Status.FAILED)]
     needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
     teachers = [planned for planned in plan.teachers if planned.spec.id in needed and planned.status is not Status.DONE]
-    return list({planned.spec.id: planned for planned in (*teachers, *students)}.values())
+    left = {planned.spec.id: planned for planned in (*teachers, *students)}
+    return [planned for planned in left.values() if planned.spec.methods]  # without a method nothing is trained
 
 
 def counted(left: Sequence[Planned]) -> tuple[int, int]:

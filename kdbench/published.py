@@ -102,9 +102,10 @@ def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
                     raise KdbenchError(f"{file}, line {reader.line_num}: more values than columns. Quote a value that has commas.")
                 rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
             return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else problem
-        raise KdbenchError(f"{file} cannot be read as CSV ({reason}). Give a text file with commas, in UTF-8.") from None
+    except OSError as problem:
+        raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a CSV file of published numbers.") from None
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise KdbenchError(f"{file} is no CSV ({problem}). Give a text file with commas, in UTF-8.") from None
 
 
 def _number(given: dict[str, str], place: str) -> tuple[Number, str]:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from kdbench.code import core_code, trial_code
+from kdbench.data import Dataset
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
-from kdbench.models import Network
+from kdbench.models import Network, build_model
 from kdbench.models.measure import macs, parameters
 from kdbench.plan import Plan, Planned, Rerun, Status, make_plan
 from kdbench.progress import Progress
@@ -76,7 +77,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
         bench.refuse_impossible(planned.spec for planned in todo)
-        _note_macs(store, bench, [planned.spec for planned in todo])
+        _note_macs(store, dataset, [planned.spec for planned in todo])
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
@@ -100,13 +101,20 @@ def _taken_up(planned: Planned, rerun: Rerun) -> bool:
     return planned.status not in valid
 
 
-def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
+def _note_macs(store: Store, dataset: Dataset, trials: Sequence[TrialSpec]) -> None:
     """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
-    dataset = trials[0].dataset.label
+    label = trials[0].dataset.label
     wanted = {spec.student for trial in trials for spec in (trial, trial.teacher) if spec}
-    found = {name: bench.macs(name) for name in sorted(wanted - store.macs().get(dataset, {}).keys())}
-    if known := {name: count for name, count in found.items() if count is not None}:
-        store.note_macs(dataset, known)
+    found = {}
+    for name in sorted(wanted - store.macs().get(label, {}).keys()):
+        try:
+            with torch.device("meta"):
+                network = build_model(name, num_classes=dataset.num_classes, in_channels=dataset.image_shape[0])
+            found[name] = macs(network, dataset.image_shape)
+        except Exception:  # a mistake in a network fails its trials when they start
+            continue
+    if found:
+        store.note_macs(label, found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,11 +125,15 @@ class Store:
         """Whether the trial was begun and not finished."""
         return (self.folder(trial) / "checkpoint.pt").exists()
 
+    def write_spec(self, trial: str, spec: Mapping[str, Any]) -> None:
+        """Write `spec.json`: the trial, readable by people."""
+        write_bytes(self.folder(trial) / "spec.json", json.dumps(spec, indent=1).encode())
+
     def begin(self, trial: str, spec: Mapping[str, Any], *, environment: Mapping[str, Any]) -> None:
-        """Write what is trained and where, readable by people, and forget the curves of an earlier start."""
+        """Write what is trained and where, and forget the curves of an earlier start."""
         (self.folder(trial) / "curves.jsonl").unlink(missing_ok=True)
-        for name, value in (("spec", spec), ("environment", environment)):
-            write_bytes(self.folder(trial) / f"{name}.json", json.dumps(value, indent=1).encode())
+        self.write_spec(trial, spec)
+        write_bytes(self.folder(trial) / "environment.json", json.dumps(environment, indent=1).encode())
 
     def write_curves(self, trial: str, curves: Sequence[Mapping[str, Any]]) -> None:
         """Write the epochs so far, a line for each."""

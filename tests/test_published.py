@@ -130,11 +130,17 @@ def test_a_value_with_a_comma_that_was_not_quoted():
         read_published([Path("mine.csv")])
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", None])
-def test_a_file_that_cannot_be_read(content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", r"^mine\.csv is no CSV \(.+\)\. Give a text file with commas, in UTF-8\.$"),
+        (None, r"^mine\.csv cannot be read \(No such file or directory\)\. Give a CSV file of published numbers\.$"),
+    ],
+)
+def test_a_file_that_cannot_be_read(content, message):
     if content:
         Path("mine.csv").write_bytes(content)
-    with pytest.raises(KdbenchError, match=r"^mine\.csv cannot be read as CSV \(.+\)\. Give a text file with commas, in UTF-8\.$"):
+    with pytest.raises(KdbenchError, match=message):
         read_published([Path("mine.csv")])
 
 
@@ -251,6 +257,12 @@ def test_other_images_of_the_same_data_set_are_told(label):
     found = table({}, results=RESULTS.assign(dataset=label))
     assert cells(found, 2)["Some paper"] == "7.50 (+0.20)"
     assert f"Ours is on {label}, the published numbers are not." in found.notes
+
+
+def test_a_network_keeps_its_numbers_whatever_weights_it_starts_from():
+    pair = ("resnet56 (weights 1a2b3c4d)", "resnet20")
+    results = frame(*(trial("kd", seed, 7.7, pair=pair) for seed in range(3)))
+    assert cells(table({}, results=results, pairs=(pair,)), 1)["Some paper"] == "7.50 (+0.20)"
 
 
 def test_a_method_in_several_settings_has_the_number_beside_each():

@@ -58,7 +58,7 @@ def published_table(
 
 def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) -> list[tuple[str, Cell, pd.DataFrame]]:
     """For the teacher and each method of the pair: its label, our error, and its numbers, with what ours differ in."""
-    of_pair = (published["teacher"] == pair.teacher) & (published["student"] == pair.student)
+    of_pair = (published["teacher"] == _model(pair.teacher)) & (published["student"] == _model(pair.student))
     here = published[of_pair & (published["dataset"].map(plain) == plain(pair.dataset))]
     teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
     known = {"epochs_here": pair.trials["epochs"].iloc[0]}
@@ -71,6 +71,11 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
             gap = (pair.by_seed(label) - pair.by_seed(label, "best_test_error_pct")).mean()
             entries.append((label, ours, numbers.assign(label=label, best_epoch_gains=gap, **known)))
     return entries
+
+
+def _model(network: str) -> str:
+    """A network without what stands in parentheses: the weights that it starts from."""
+    return network.split(" (")[0]
 
 
 def _in_order(method: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdbench.data import Dataset, Resident, SourceParams, Split, hold_out, use_some
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, build_model
-from kdbench.models.measure import macs, shapes
+from kdbench.models.measure import shapes
 from kdbench.outputs import Shapes
 from kdbench.recipe import Augmentation
 from kdbench.streams import seeded
@@ -79,15 +79,6 @@ class Bench:
         """Shapes of a network's hook points on this data set."""
         return _shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes)
 
-    def macs(self, name: str) -> int | None:
-        """Multiply-accumulate operations of a network for one image; None for one that cannot be built, as its trials will say."""
-        try:
-            with torch.device("meta"):
-                network = build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0])
-            return macs(network, self.dataset.image_shape)
-        except Exception:
-            return None
-
     def blank_parts(self, name: str) -> TeacherParts:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""
         with torch.device("meta"):
@@ -122,10 +113,9 @@ class Bench:
         Raises:
             PairError: the message names the pair, the method and the reason.
         """
-        parts = cache(self.blank_parts)  # a teacher has many students
         for trial in {(t.teacher.student if t.teacher else "", t.student, str(t.methods)): t for t in trials}.values():
             try:
-                self.composition(trial, parts(trial.teacher.student) if trial.teacher else None)
+                self.composition(trial, None)
             except PairError as reason:
                 teacher = trial.teacher.student if trial.teacher else "no teacher"
                 raise PairError(
