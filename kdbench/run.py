@@ -77,11 +77,11 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
         bench.refuse_impossible(planned.spec for planned in todo)
-        _note_macs(store, dataset, [planned.spec for planned in todo])
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
         )
+        _note_macs(store, dataset, [planned.spec for planned in todo])
         try:
             return run.run(plan, todo, rerun=options.rerun)
         except torch.OutOfMemoryError:
