@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from kdbench.code import core_code, trial_code
-from kdbench.data import Dataset
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
 from kdbench.models import Network, build_model
@@ -81,7 +80,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
         )
-        _note_macs(store, dataset, [planned.spec for planned in todo])
+        _note_macs(store, bench, [planned.spec for planned in todo])
         try:
             return run.run(plan, todo, rerun=options.rerun)
         except torch.OutOfMemoryError:
@@ -101,7 +100,7 @@ def _taken_up(planned: Planned, rerun: Rerun) -> bool:
     return planned.status not in valid
 
 
-def _note_macs(store: Store, dataset: Dataset, trials: Sequence[TrialSpec]) -> None:
+def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
     """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
     label = trials[0].dataset.label
     wanted = {spec.student for trial in trials for spec in (trial, trial.teacher) if spec}
@@ -109,8 +108,8 @@ def _note_macs(store: Store, dataset: Dataset, trials: Sequence[TrialSpec]) -> N
     for name in sorted(wanted - store.macs().get(label, {}).keys()):
         try:
             with torch.device("meta"):
-                network = build_model(name, num_classes=dataset.num_classes, in_channels=dataset.image_shape[0])
-            found[name] = macs(network, dataset.image_shape)
+                network = build_model(name, num_classes=bench.dataset.num_classes, in_channels=bench.dataset.image_shape[0])
+            found[name] = macs(network, bench.dataset.image_shape)
         except Exception:  # a mistake in a network fails its trials when they start
             continue
     if found:
