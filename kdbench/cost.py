@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,57 +167,66 @@ def _last_row(file: Path) -> dict[str, Any]:
 def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], macs: Mapping[str, Mapping[str, int]]) -> Cost:
     parts: list[tuple[Span, int]] = []
     bases: Counter[Basis] = Counter()
-    measured: set[str] = set()
     cohorts: dict[tuple[bool, str, int], dict[str, tuple[TrialSpec, int]]] = {}
     teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    rates_in = {setting: _Rates(setting, timings.values(), macs) for setting in {_setting(planned.spec) for planned in left}}
     for planned in left:
         spec = planned.spec
-        rates = _Rates(spec, timings.values(), macs.get(spec.dataset.label, {}))
-        own = rates.own(spec)
+        teacher = spec.teacher.student if spec.teacher else ""
+        rates = rates_in[_setting(spec)]
+        own = rates.own(spec.student, spec.method, teacher)
         if own is None:
             continue
         behind = timings[spec.id].epochs if planned.status is Status.STARTED and spec.id in timings else 0
         epochs = spec.recipe.epochs - behind
         parts += [(own[0], epochs), (rates.evaluation(spec.student), epochs)]
         bases[own[1]] += 1
-        measured |= {timing.spec.id for timing in rates.timings}
         by_teacher = cohorts.setdefault((spec.id in teachers, spec.recipe.model_dump_json(), spec.seed), {})  # teachers come first
-        teacher = spec.teacher.student if spec.teacher else ""
         by_teacher[teacher] = max(by_teacher.get(teacher, (spec, 0)), (spec, epochs), key=lambda longest: longest[1])
     for by_teacher in cohorts.values():
         if len(by_teacher) > 1:
             by_teacher.pop("", None)  # students without a teacher go with the first cohort that sees their batches
         for teacher, (spec, epochs) in by_teacher.items():
-            rates = _Rates(spec, timings.values(), macs.get(spec.dataset.label, {}))
+            rates = rates_in[_setting(spec)]
             parts.append((rates.data(), epochs))
             if teacher:
                 parts.append((rates.teacher(teacher), epochs))
     total = Span(*(sum(span[i] * epochs for span, epochs in parts) for i in range(3)))
-    return Cost(device, total, *counted(left), bases, len(measured))
+    measured = sum(len(rates.timings) for rates in rates_in.values())
+    return Cost(device, total, *counted(left), bases, measured)
+
+
+class _Setting(NamedTuple):
+    """What two trainings must share for the seconds of one to say something of the other."""
+
+    dataset: str
+    precision: str
+    batch_size: int
 
 
 class _Rates:
-    """Seconds per epoch in the setting of a trial: the same images, precision and size of batches."""
+    """Seconds per epoch in one setting: the same images, precision and size of batches."""
 
-    def __init__(self, like: TrialSpec, timings: Iterable[Timing], macs: Mapping[str, int]) -> None:
-        self.timings = [timing for timing in timings if _setting(timing.spec) == _setting(like)]
-        self.macs = macs
+    def __init__(self, setting: _Setting, timings: Iterable[Timing], macs: Mapping[str, Mapping[str, int]]) -> None:
+        self.timings = [timing for timing in timings if _setting(timing.spec) == setting]
+        self.macs = macs.get(setting.dataset, {})
+        self.own = cache(self._own)  # the seeds of a method ask for the same
+        self.evaluation = cache(self._evaluation)
 
-    def own(self, spec: TrialSpec) -> tuple[Span, Basis] | None:
+    def _own(self, student: str, method: str, teacher: str) -> tuple[Span, Basis] | None:
         """The student's steps, and what that rests on; None where nothing compares."""
-        teacher = spec.teacher and spec.teacher.student
-        of_student = [timing for timing in self.timings if timing.spec.student == spec.student]
-        same = [timing for timing in of_student if timing.spec.method == spec.method]
-        exact = [timing for timing in same if (timing.spec.teacher and timing.spec.teacher.student) == teacher]
+        of_student = [timing for timing in self.timings if timing.spec.student == student]
+        same = [timing for timing in of_student if timing.spec.method == method]
+        exact = [timing for timing in same if (timing.spec.teacher.student if timing.spec.teacher else "") == teacher]
         if of_student:
             return _span([timing.own_s for timing in exact or same or of_student]), Basis.MEASURED if exact else Basis.SAME_STUDENT
-        alike = [timing for timing in self.timings if timing.spec.method == spec.method]
+        alike = [timing for timing in self.timings if timing.spec.method == method]
         for timings in (alike, self.timings):
-            if found := self._scaled(spec.student, timings, _student, lambda timing: timing.own_s):
+            if found := self._scaled(student, timings, _student, lambda timing: timing.own_s):
                 return found, Basis.SCALED
         return None
 
-    def evaluation(self, student: str) -> Span:
+    def _evaluation(self, student: str) -> Span:
         """The student on the test images."""
         timings = [timing for timing in self.timings if timing.evaluation_s]
         of_student = [timing for timing in timings if timing.spec.student == student]
@@ -250,8 +260,8 @@ class _Rates:
         return self.macs[name] / self.macs[other] if name in self.macs and other in self.macs else None
 
 
-def _setting(spec: TrialSpec) -> tuple[str, str, int]:
-    return spec.dataset.label, spec.recipe.precision, spec.recipe.batch_size
+def _setting(spec: TrialSpec) -> _Setting:
+    return _Setting(spec.dataset.label, spec.recipe.precision, spec.recipe.batch_size)
 
 
 def _student(timing: Timing) -> str:
