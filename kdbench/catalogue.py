@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kdbench import cost
 from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS, build_model
@@ -104,16 +105,25 @@ def method_as_text(described: Value) -> str:
     return "\n".join(lines)
 
 
-def plan_as_json(plan: Plan) -> Value:
-    """`suite`, `teachers` and `students`.
+def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost]) -> Value:
+    """`suite`, `teachers`, `students`, and `remaining`, what the rest will cost by `device`.
 
     A trial has `trial`, `status`, `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`.
+    A cost has `seconds`, `low_s` and `high_s`, how many `students` and `teachers` remain and how many of them are `unknown`, the
+    `bases` of the others, and how many trainings were `measured`.
     """
     return {
         "suite": plan.suite.name,
         "teachers": [_planned_as_json(planned) for planned in plan.teachers],
         "students": [_planned_as_json(planned) for planned in plan.students],
+        "remaining": [_cost_as_json(estimate) for estimate in estimates],
     }
+
+
+def _cost_as_json(estimate: cost.Cost) -> Value:
+    seconds = dict(zip(("seconds", "low_s", "high_s"), estimate.seconds, strict=True))
+    known = {name: getattr(estimate, name) for name in ("students", "teachers", "unknown", "measured")}
+    return {"device": estimate.device, **seconds, **known, "bases": {basis.value: n for basis, n in estimate.bases.items()}}
 
 
 def _planned_as_json(planned: Planned) -> Value:
@@ -130,8 +140,8 @@ def _planned_as_json(planned: Planned) -> Value:
     }
 
 
-def plan_as_text(plan: Plan) -> str:
-    """A line for each teacher, then for each pair and method its seeds by status."""
+def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
+    """A line for each teacher, then for each pair and method its seeds by status, then what remains by device."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     for planned in plan.teachers:
@@ -140,6 +150,12 @@ def plan_as_text(plan: Plan) -> str:
         for method, trials in methods.items():
             lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
     lines.append(f"{len(plan.students)} trials: {_counts(plan, plan.students)}")
+    if left := cost.remaining(plan):
+        epochs = sum(planned.spec.recipe.epochs for planned in left)
+        lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [
+            f"left: {cost.networks(*cost.counted(left))}, {epochs:,} epochs; how long is not known, since nothing like it "
+            "was measured here. `kdbench run` with --stop-after 2m measures, and loses nothing."
+        ]
     return "\n".join(lines)
 
 

@@ -122,16 +122,18 @@ def plan(
     plugin: PluginOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a suite would run and what is done; train nothing."""
+    """Say what a suite would run, what is done and how long the rest will take; train nothing."""
     from kdbench import catalogue
+    from kdbench.cost import costs
     from kdbench.plan import make_plan
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
+    estimates = costs(planned, store)
     if as_json:
-        _print_json(catalogue.plan_as_json(planned))
+        _print_json(catalogue.plan_as_json(planned, estimates))
     else:
-        print(catalogue.plan_as_text(planned))
+        print(catalogue.plan_as_text(planned, estimates))
 
 
 @app.command()
@@ -142,24 +144,33 @@ def report(
     seeds: SeedsOption = "",
     formats: Annotated[str, typer.Option("--format", metavar="NAMES", help="Of md,tex,csv,png,pdf; all unless given.")] = "",
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; RESULTS/reports/SUITE unless given.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Add a table beside the published numbers that ship.")] = False,
+    published_csv: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Add a table beside published numbers of your own.")
+    ] = [],  # noqa: B006
     plugin: PluginOption = [],  # noqa: B006
 ) -> None:
     """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
     from kdbench.plan import make_plan
+    from kdbench.plugins import load_plugins
+    from kdbench.published import read_published, shipped_numbers
     from kdbench.suite import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
+    files = [*([shipped_numbers()] if published else []), *published_csv]
     if Path(suite).is_dir() and suite not in suite_names():
         if methods or seeds or plugin:
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
             )
+        if files:
+            load_plugins()  # published numbers name methods
         comparison = present.of_directory(Path(suite))
     else:
         loaded, store = _open(suite, results, methods, seeds, plugin)
         comparison = present.of_plan(make_plan(loaded, store), store)
-    present.show(comparison, directory=output, formats=chosen)
+    present.show(comparison, directory=output, formats=chosen, published=read_published(files) if files else None)
 
 
 @app.command("list")

@@ -64,8 +64,10 @@ def of_directory(root: Path) -> Comparison:
     )
 
 
-def show(comparison: Comparison, *, directory: Path | None = None, formats: Sequence[str] = ()) -> None:
-    """Print the tables, write the report, and say where its files are.
+def show(
+    comparison: Comparison, *, directory: Path | None = None, formats: Sequence[str] = (), published: pd.DataFrame | None = None
+) -> None:
+    """Print the tables, those beside `published` numbers too where they are given, write the report, and say where its files are.
 
     Raises:
         KdbenchError: no trial is done, they are not comparable, an unknown format, or a directory that cannot be written.
@@ -83,9 +85,18 @@ def show(comparison: Comparison, *, directory: Path | None = None, formats: Sequ
             formats=formats or FORMATS,
             pairs=comparison.pairs,
             methods=comparison.methods,
+            published=published,
         )
     except OSError as problem:
         raise KdbenchError(f"the report cannot be written to {directory} ({problem.strerror}). Choose --output.") from None
-    rich.print(terminal_tables(comparison.results, pairs=comparison.pairs, title=comparison.title, methods=comparison.methods))
+    rich.print(
+        terminal_tables(
+            comparison.results,
+            pairs=comparison.pairs,
+            title=comparison.title,
+            methods=comparison.methods,
+            published=published,
+        )
+    )
     for file in files:
         print(file)

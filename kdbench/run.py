@@ -17,7 +17,7 @@ from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
-from kdbench.models import Network
+from kdbench.models import Network, build_model
 from kdbench.models.measure import macs, parameters
 from kdbench.plan import Plan, Planned, Rerun, Status, make_plan
 from kdbench.progress import Progress
@@ -81,6 +81,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
         )
+        _note_macs(store, bench, [planned.spec for planned in todo])
         try:
             return run.run(plan, todo, rerun=options.rerun)
         except torch.OutOfMemoryError:
@@ -98,6 +99,22 @@ def _todo(plan: Plan, rerun: Rerun) -> list[Planned]:
 def _taken_up(planned: Planned, rerun: Rerun) -> bool:
     valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[rerun]
     return planned.status not in valid
+
+
+def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
+    """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
+    label = trials[0].dataset.label
+    wanted = {spec.student for trial in trials for spec in (trial, trial.teacher) if spec}
+    found = {}
+    for name in sorted(wanted - store.macs().get(label, {}).keys()):
+        try:
+            with torch.device("meta"):
+                network = build_model(name, num_classes=bench.dataset.num_classes, in_channels=bench.dataset.image_shape[0])
+            found[name] = macs(network, bench.dataset.image_shape)
+        except Exception:  # a mistake in a network fails its trials when they start
+            continue
+    if found:
+        store.note_macs(label, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,13 +280,19 @@ class _Run:
     def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: _Teacher | None) -> Lane:
         """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
+        ran_on = environment(self.bench.device).model_dump()
         origin = [
             core_code(),
             trial_code(trial),
             self.bench.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
-            environment(self.bench.device).model_dump(),
+            ran_on,
         ]
+
+        def keep(state: Mapping[str, Any]) -> None:
+            write_checkpoint(file, {**state, "origin": origin})
+            self.store.write_curves(trial.id, state["rows"])
+
         student = self.bench.student(trial)
         lane = Lane(
             trial.method,
@@ -280,20 +303,17 @@ class _Run:
             precision=trial.recipe.precision,
             compiled=trial.recipe.compile,
             device=self.bench.device,
-            checkpoint=lambda state: write_checkpoint(file, {**state, "origin": origin}),
+            checkpoint=keep,
         )
         lane.rows += rows
-        if state := read_checkpoint(file):
-            if state["origin"] == origin:
-                lane.restore(state)
-                self.progress.resumed(lane)
-            else:
-                set_aside(
-                    file,
-                    "code, environment, images or teacher differ from those it was written with; the trial starts anew",
-                )
-        else:
-            self.store.write_spec(trial.id, trial.model_dump(mode="json"))
+        state = read_checkpoint(file)
+        if state and state["origin"] == origin:
+            lane.restore(state)
+            self.progress.resumed(lane)
+            return lane
+        if state:
+            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
+        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on)
         return lane
 
     @property

@@ -19,8 +19,9 @@ log = logging.getLogger("kdbench")
 class Store:
     """Reads and writes one results directory.
 
-    A trial's folder holds `spec.json`, `record.json`, `curves.jsonl`, `checkpoint.pt` while it runs, `weights.safetensors` where
-    they are kept, and, for a teacher, `stages/`: what methods learnt from it alone.
+    A trial's folder holds `spec.json`, `environment.json`, `curves.jsonl`, `checkpoint.pt` while it runs, `record.json` when it has
+    ended, `weights.safetensors` where they are kept, and, for a teacher, `stages/`: what methods learnt from it alone. Beside the
+    trials, `macs.json` holds the work of the networks, by data set, for estimates of what a plan costs.
     """
 
     def __init__(self, root: Path, *, protocol: int) -> None:
@@ -129,10 +130,34 @@ class Store:
         """Write `spec.json`: the trial, readable by people."""
         write_bytes(self.folder(trial) / "spec.json", json.dumps(spec, indent=1).encode())
 
+    def begin(self, trial: str, spec: Mapping[str, Any], *, environment: Mapping[str, Any]) -> None:
+        """Write what is trained and where, and forget the curves of an earlier start."""
+        (self.folder(trial) / "curves.jsonl").unlink(missing_ok=True)
+        self.write_spec(trial, spec)
+        write_bytes(self.folder(trial) / "environment.json", json.dumps(environment, indent=1).encode())
+
+    def write_curves(self, trial: str, curves: Sequence[Mapping[str, Any]]) -> None:
+        """Write the epochs so far, a line for each."""
+        write_bytes(self.folder(trial) / "curves.jsonl", "".join(json.dumps(row) + "\n" for row in curves).encode())
+
+    def macs(self) -> dict[str, dict[str, int]]:
+        """Multiply-accumulate operations for one image of every network that was run here, by data set and network."""
+        try:
+            known: dict[str, dict[str, int]] = json.loads((self.root / "macs.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known
+
+    def note_macs(self, dataset: str, macs: Mapping[str, int]) -> None:
+        """Add networks to what `macs` gives."""
+        known = self.macs()
+        known[dataset] = {**known.get(dataset, {}), **macs}
+        write_bytes(self.root / "macs.json", json.dumps(known, indent=1).encode())
+
     def write_record(self, record: Record, curves: Sequence[Mapping[str, Any]]) -> None:
         """Finish a trial: its curves, then its record; the checkpoint goes."""
         folder = self.folder(record.trial)
-        write_bytes(folder / "curves.jsonl", "".join(json.dumps(row) + "\n" for row in curves).encode())
+        self.write_curves(record.trial, curves)
         write_bytes(folder / "record.json", record.model_dump_json(indent=1).encode())
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 

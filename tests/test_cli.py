@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -404,7 +405,7 @@ def test_a_broken_record_is_set_aside_and_its_trial_is_missing(call, done, caplo
     records["kd"].write_text("{")
     planned = call("plan", done)
     assert planned.status == 0
-    assert lines_of(planned.out)[-1] == "2 trials: 1 done, 1 missing"
+    assert lines_of(planned.out)[-2] == "2 trials: 1 done, 1 missing"
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith(f"{records['kd']} is broken: ")
     assert warning.endswith("It was set aside as record.json.broken.")
@@ -453,7 +454,8 @@ def test_an_unknown_method_to_show(call):
 def test_a_plan_in_words(call, done):
     planned = call("plan", write(methods="methods: [scratch, kd, {ft: {k: 1}}, {ft: {k: 2}}]"), "--seeds", "0,1")
     record = json.loads(min(Path("results").glob("trials/*/record.json")).read_text())
-    assert planned == (
+    *lines, left = planned.out.splitlines(keepends=True)
+    assert (planned.status, "".join(lines), planned.err) == (
         0,
         f"""Tiny: {record["dataset"]}, {record["recipe"]}
   teacher resnet14 (seed 0): done
@@ -465,11 +467,28 @@ def test_a_plan_in_words(call, done):
 """,
         "",
     )
+    assert re.fullmatch(
+        r"left: about \d+ s.* on .+ for 6 students: 2 as measured, 4 from the same student; from 3 measured "
+        r"in this directory\.\n",
+        left,
+    )
+
+
+def test_a_plan_of_what_was_never_measured_says_how_to_measure_it(call):
+    assert lines_of(call("plan", write()).out)[-1] == (
+        "left: 2 students and 1 teacher, 3 epochs; how long is not known, since nothing like it was measured here. "
+        "`kdbench run` with --stop-after 2m measures, and loses nothing."
+    )
+
+
+def test_a_plan_of_what_is_done_has_nothing_left(call, done):
+    assert lines_of(call("plan", done).out)[-1] == "2 trials: 2 done"
+    assert json.loads(call("plan", done, "--json").out)["remaining"] == []
 
 
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
-    assert set(planned) == {"suite", "teachers", "students"}
+    assert set(planned) == {"suite", "teachers", "students", "remaining"}
     assert planned["suite"] == "tiny"
     for trial in (*planned["teachers"], *planned["students"]):
         assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}
@@ -505,7 +524,7 @@ def test_a_plan_of_ten_thousand_trials_looks_each_up_once(call, monkeypatch):
         monkeypatch.setattr(Path, name, counted)
     seeds = ",".join(map(str, range(5000)))
     planned = call("plan", write(), "--seeds", seeds)
-    assert lines_of(planned.out)[-1] == "10000 trials: 10000 missing"
+    assert lines_of(planned.out)[-2] == "10000 trials: 10000 missing"
     assert looks["read_bytes"] <= 10_100
     assert looks["exists"] <= 10_100
 
@@ -590,6 +609,40 @@ def test_a_report_names_the_trials_that_are_not_done(call, done):
 
 
 # new, check
+
+
+PUBLISHED = "dataset,teacher,student,method,value,quantity,selection,source\n"
+
+
+def test_a_report_stands_beside_published_numbers_of_ones_own(call, done):
+    data = json.loads(min(Path("results").glob("trials/*/record.json")).read_text())["dataset"]
+    Path("mine.csv").write_text(f'{PUBLISHED}"{data}",resnet14,resnet8,kd,90,top-1 accuracy %,last epoch,My paper (table 1)\n')
+    for what in (done, "results"):
+        reported = call("report", what, "--published-csv", "mine.csv", "--format", "md,csv")
+        assert reported.status == 0
+        assert "My paper" in reported.out
+        assert "reports/" in reported.out
+        assert "published.csv\n" in reported.out
+    assert "| My paper |" in Path("results/reports/tiny/report.md").read_text()
+
+
+def test_published_numbers_of_other_pairs_are_refused(call, done):
+    refused = call("report", done, "--published")
+    assert refused.status == 2
+    assert re.fullmatch(
+        r"error: .+/suites/published\.csv has no number for any method of this report \(resnet14 → resnet8 on digits .+\)\. "
+        r"Leave it out, or give a file of your own with --published-csv\.\n",
+        refused.err,
+    )
+    assert not Path("results/reports").exists()
+
+
+def test_a_mistake_in_published_numbers(call, done):
+    Path("mine.csv").write_text(f"{PUBLISHED}digits,resnet14,resnet8,kdd,90,top-1 accuracy %,last epoch,Mine\n")
+    refuses(
+        call("report", done, "--published-csv", "mine.csv"),
+        "mine.csv, line 2: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.",
+    )
 
 
 def test_a_new_method_is_written_and_may_be_used(call):

@@ -18,7 +18,7 @@ def written(lab: Lab) -> dict[Path, int]:
     """Every checkpoint, record and lesson, and when it was last written."""
     found = {}
     for file in lab.store.root.glob("trials/**/*"):
-        if file.name == "spec.json" or file.is_dir():  # written before any training
+        if file.name.strip(".").startswith(("spec", "environment", "curves")) or file.is_dir():  # before training, or beside it
             continue
         try:
             found[file] = file.stat().st_mtime_ns

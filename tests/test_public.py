@@ -73,7 +73,7 @@ TYPES = {"Losses", "UnitInterval"}
 COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
     "plan": "SUITE --results --methods --seeds --plugin --json",
-    "report": "SUITE --results --methods --seeds --format --output --plugin",
+    "report": "SUITE --results --methods --seeds --format --output --published --published-csv --plugin",
     "list": "WHAT --plugin --json",
     "show": "WHAT NAME --plugin --json",
     "check": "NAME --plugin --json",

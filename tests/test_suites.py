@@ -1,12 +1,16 @@
 """What a suite may say, what trials follow from it, and the one sentence that answers every mistake."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
+from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
 from kdbench.plugins import load_shipped
 from kdbench.suite import Suite, load_suite, recipe_names, suite_names
+from kdbench.training.bench import Bench
 
 load_shipped()
 
@@ -146,6 +150,42 @@ def test_yaml_may_merge_mappings():
 @pytest.mark.parametrize("name", suite_names())
 def test_a_shipped_suite_is_valid(name):
     assert load_suite(name).trials
+
+
+IMAGES = {
+    "digits": (8, 1, 10),
+    "fashion_mnist": (28, 1, 10),
+    "cifar10": (32, 3, 10),
+    "cifar100": (32, 3, 100),
+    "imagestream": (224, 3, 1000),
+}
+"""Of each data set that a shipped suite has: height and width, channels, classes."""
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_method_of_a_shipped_suite_does_every_pair_that_it_is_listed_for(name):
+    """On a few black images: what a method refuses, it refuses by shapes."""
+    suite = load_suite(name)
+    size, channels, classes = IMAGES[suite.trials[0].dataset.name]
+    images = Split(torch.zeros(20, size, size, channels, dtype=torch.uint8), torch.arange(20) % classes)
+    grey = (0.5,) * channels
+    bench = Bench(Dataset(images, images, tuple(map(str, range(classes))), grey, grey), SourceParams(), torch.device("cpu"))
+    parts = cache(bench.blank_parts)
+    for trial in {(t.teacher and t.teacher.student, t.student, str(t.methods)): t for t in suite.trials}.values():
+        bench.composition(trial, parts(trial.teacher.student if trial.teacher else trial.student))
+
+
+@pytest.mark.parametrize("name", [name for name in suite_names() if name.startswith(("ft-", "crd-", "ablations/"))])
+def test_a_shipped_suite_that_repeats_a_paper_has_seeds_for_a_claim(name):
+    assert len({trial.seed for trial in load_suite(name).trials}) >= 3
+
+
+def test_the_crd_benchmark_has_the_lower_rate_for_the_small_networks_alone():
+    trials = [trial for name in ("crd-same", "crd-cross") for trial in load_suite(name).trials]
+    slow = {trial.student for trial in trials if trial.recipe.optimiser.lr == 0.01}
+    assert slow == {"mobilenetv2_half", "shufflenetv1", "shufflenetv2"}
+    assert {trial.recipe.optimiser.lr for trial in trials if trial.student not in slow} == {0.05}
+    assert {trial.teacher.recipe.optimiser.lr for trial in trials if trial.teacher} == {0.05}
 
 
 def test_there_are_suites_and_recipes():

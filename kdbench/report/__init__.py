@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from kdbench.errors import KdbenchError
+from kdbench.report.beside import published_table
 from kdbench.report.compare import compare, seeds_sentence
 from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
 from kdbench.report.tables import Table, best_epoch_table, claims, cost_table, error_table, gain_table
@@ -31,6 +32,7 @@ def write_report(
     directory: Path,
     methods: Sequence[str] = (),
     formats: Sequence[str] = FORMATS,
+    published: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write the report of a comparison and return its files.
 
@@ -42,15 +44,16 @@ def write_report(
         directory: made where it does not exist.
         methods: the order of columns; methods that it does not name follow in the order of `results`.
         formats: `md` writes report.md, `tex` tables.tex, `csv` results.csv and a file for each table, `png` and `pdf` the figures.
+        published: what `kdbench.published.read_published` gives; it adds a table.
 
     Raises:
-        KdbenchError: an unknown format, a pair without trials, or trials that are not comparable.
+        KdbenchError: an unknown format, a pair without trials, trials that are not comparable, or published numbers of others.
     """
     for name in formats:
         if name not in FORMATS:
             raise KdbenchError(f"unknown report format '{name}'. Choose from {', '.join(FORMATS)}.")
     comparison = compare(results, pairs=pairs, methods=methods)
-    tables = [table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, cost_table)]
+    tables = _tables(results, published, pairs=pairs, methods=methods)
     directory.mkdir(parents=True, exist_ok=True)
     figures = _write_figures(results, curves, pairs=pairs, methods=methods, directory=directory, formats=formats)
     texts: dict[str, str] = {}
@@ -67,6 +70,15 @@ def write_report(
     for name, text in texts.items():
         (directory / name).write_text(text, encoding="utf-8")
     return [*(directory / name for name in texts), *figures]
+
+
+def _tables(
+    results: pd.DataFrame, published: pd.DataFrame | None, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str]
+) -> list[Table]:
+    tables = [table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, cost_table)]
+    if published is not None:
+        tables.insert(1, published_table(results, published, pairs=pairs, methods=methods))
+    return tables
 
 
 def _write_figures(
@@ -116,14 +128,20 @@ def _facts(results: pd.DataFrame) -> str:
 
 
 def terminal_tables(
-    results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], title: str, methods: Sequence[str] = (), width: int | None = None
+    results: pd.DataFrame,
+    *,
+    pairs: Sequence[tuple[str, str]],
+    title: str,
+    methods: Sequence[str] = (),
+    width: int | None = None,
+    published: pd.DataFrame | None = None,
 ) -> Group:
     """The title, the claims and the tables, to be printed by a rich console of `width` characters, the terminal's unless given.
 
     Raises:
-        KdbenchError: a pair without trials, or trials that are not comparable.
+        KdbenchError: a pair without trials, trials that are not comparable, or published numbers of others.
     """
     width = width or shutil.get_terminal_size().columns
-    tables: list[Table] = [table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, cost_table)]
+    tables = _tables(results, published, pairs=pairs, methods=methods)
     stated = [Text(claim) for claim in claims(results, pairs=pairs, methods=methods)]
     return Group(Text(title, style="bold"), *stated, "", *(to_terminal(table, width=width) for table in tables))

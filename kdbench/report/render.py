@@ -16,7 +16,7 @@ from kdbench.report.tables import Table
 
 _MARKDOWN_COLUMNS = 14
 _LATEX_COLUMNS = 7
-"""Wider tables are turned: more columns do not fit a page."""
+"""Wider tables are turned where that makes them narrower: more columns do not fit a page."""
 
 _LATEX: Mapping[str, str] = MappingProxyType(
     {
@@ -91,9 +91,9 @@ def _latex_heading(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    """Escaped; a hyphen before a number that stands alone is a minus."""
+    """Escaped; a hyphen before a number that stands alone, or in parentheses, is a minus."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<!\S)-(?=\d)", "$-$", escaped)
+    return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", escaped)
 
 
 def to_csv(table: Table) -> str:
@@ -133,4 +133,4 @@ def _printed_width(table: Table) -> int:
 
 
 def _fitting(table: Table, columns: int) -> Table:
-    return table.turned() if len(table.columns) > columns else table
+    return min(table, table.turned(), key=lambda shape: max(len(shape.columns), columns))

@@ -106,12 +106,12 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
     rows, partial = [], False
     for pair in comparison.pairs:
         planned = pair.trials["seed"].nunique()
-        errors = _bold_lowest([_mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels])
+        errors = _bold_lowest([mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels])
         partial |= any(0 < cell.values["n"] < planned for cell in errors)
         about = [pair.dataset] if several else []
         about += [pair.teacher, pair.student, _both(pair, "params"), _both(pair, "macs")]
         teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
-        cells = (*map(Cell, about), _mean_and_std(teacher, len(teacher)), *errors)
+        cells = (*map(Cell, about), mean_and_std(teacher, len(teacher)), *errors)
         rows.append(Row(cells, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
     notes = footnotes(comparison.results)
     if partial:
@@ -121,17 +121,18 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
     columns = ("Teacher", "Student", "Parameters (T / S)", "MACs (T / S)", "Teacher error", *comparison.labels)
     if several:
         columns = ("Dataset", *columns)
-    title = f"{title}{_on(comparison)}, mean ± standard deviation over seeds"
+    title = f"{title}{on_data(comparison)}, mean ± standard deviation over seeds"
     return Table(name, title, columns, tuple(rows), tuple(notes), naming=columns.index("Student") + 1)
 
 
-def _on(comparison: Comparison, *, with_pair: bool = False) -> str:
+def on_data(comparison: Comparison, *, with_pair: bool = False) -> str:
     """What a title adds where there is one data set, and one pair."""
     dataset = f" on {comparison.datasets[0]}" if len(comparison.datasets) == 1 else ""
     return dataset + (f", {comparison.pairs[0].name}" if with_pair and len(comparison.pairs) == 1 else "")
 
 
-def _mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
+def mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
+    """Mean ± sample standard deviation of the finished ones of `planned` trials."""
     n = len(errors)
     if not n:
         return Cell(NONE, values={"n": 0})
@@ -181,22 +182,23 @@ def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
         labels = [label for label in comparison.labels if label != "scratch" and (pair.trials["label"] == label).any()]
         for label in labels:
             cells = (Cell(label), *_gain_cells(paired_gain(pair, label, over="scratch")))
-            rows.append(_method_row(comparison, pair, cells, first=label == labels[0]))
+            rows.append(method_row(comparison, pair, cells, first=label == labels[0]))
     notes = (
         "Gain: test error of scratch minus that of the method, last epoch, over the n seeds that both have; positive is better.",
         "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
         f"n too small: fewer than {MIN_PAIRS} seeds in common.",
     )
-    columns = (*_pair_heading(comparison), "Method", "Gain (points)", "95 % interval", "n")
-    title = f"Gain over scratch{_on(comparison, with_pair=True)}, paired by seed"
+    columns = (*pair_heading(comparison), "Method", "Gain (points)", "95 % interval", "n")
+    title = f"Gain over scratch{on_data(comparison, with_pair=True)}, paired by seed"
     return Table("gain", title, columns, tuple(rows), notes, naming=columns.index("Method") + 1)
 
 
-def _pair_heading(comparison: Comparison) -> tuple[str, ...]:
+def pair_heading(comparison: Comparison) -> tuple[str, ...]:
+    """The first column's heading where there are several pairs."""
     return ("Pair",) if len(comparison.pairs) > 1 else ()
 
 
-def _method_row(comparison: Comparison, pair: PairTrials, cells: tuple[Cell, ...], *, first: bool, **keys: str) -> Row:
+def method_row(comparison: Comparison, pair: PairTrials, cells: tuple[Cell, ...], *, first: bool, **keys: str) -> Row:
     """A row that opens with the name of its pair where it is the `first` of several pairs' rows; the method is its first cell."""
     name = (Cell(pair.name if first else ""),) if len(comparison.pairs) > 1 else ()
     keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student, "method": cells[0].text, **keys}
@@ -235,9 +237,9 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
                 if len(trials):
                     where = (Cell(str(environment)),) if several else ()
                     cells = (Cell(label), *where, *_cost_cells(trials, scratch))
-                    rows.append(_method_row(comparison, pair, cells, first=first, environment=str(environment)))
+                    rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
-    naming = (*_pair_heading(comparison), "Method", *(["Measured on"] if several else []))
+    naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
     columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
     notes = [
         "Speeds: median over seeds. Training: as the method would cost alone, its teacher's forward passes included.",
@@ -245,7 +247,7 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
     ]
     if len(environments) == 1:
         notes.append(f"Measured on {environments[0]}.")
-    title = f"Cost of training and inference{_on(comparison, with_pair=True)}"
+    title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
     return Table("cost", title, (*naming, *columns), tuple(rows), tuple(notes), naming=len(naming))
 
 
@@ -274,7 +276,7 @@ def claims(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: 
         KdbenchError: the trials are not comparable, or a pair has none.
     """
     comparison = compare(results, pairs=pairs, methods=methods)
-    return [f"{pair.name}{_on(comparison)}: {_claim(comparison, pair)}" for pair in comparison.pairs]
+    return [f"{pair.name}{on_data(comparison)}: {_claim(comparison, pair)}" for pair in comparison.pairs]
 
 
 def _claim(comparison: Comparison, pair: PairTrials) -> str:

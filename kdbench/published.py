@@ -1,0 +1,142 @@
+"""Published numbers: read from CSV files, checked line by line, turned into test errors. Nothing here is typed into a table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError, nearest
+from kdbench.method import METHODS
+from kdbench.plugins import shipped
+from kdbench.report.beside import plain
+
+REQUIRED = ("dataset", "teacher", "student", "method", "value", "quantity", "selection", "source")
+OPTIONAL = ("epochs", "note")
+
+TEACHER = "teacher"
+"""Stands for a method in the rows of a teacher's own number."""
+
+_QUANTITY = re.compile(r"top-1 (accuracy|error) %(?:, std (\d+(?:\.\d+)?))?")
+
+
+class Number(NamedTuple):
+    """One published number, as a test error.
+
+    Attributes:
+        dataset: such as `cifar100`; capitals, dashes and what stands in parentheses do not count.
+        teacher: our name of the network.
+        student: our name of the network.
+        method: our name of the method, `teacher` for the teacher's own number.
+        error_pct: test error in percent.
+        std: its standard deviation over runs, in percentage points, None where the source gives none.
+        selection: which epoch the number is of, in words; `last epoch` is ours.
+        source: where it stands; what precedes a parenthesis heads the column.
+        epochs: of the training, None where they are not known.
+        note: how the number differs from what our method of this name would give; empty where it does not.
+    """
+
+    dataset: str
+    teacher: str
+    student: str
+    method: str
+    error_pct: float
+    std: float | None
+    selection: str
+    source: str
+    epochs: int | None
+    note: str
+
+
+def shipped_numbers() -> Path:
+    """The file of published numbers that lies beside the shipped suites."""
+    return shipped("suites") / "published.csv"
+
+
+def read_published(files: Sequence[Path]) -> pd.DataFrame:
+    """The numbers of CSV files, one row for each, with the fields of `Number` and `file`, the file that it comes from.
+
+    A file has the columns `REQUIRED` and may have those in `OPTIONAL`. `quantity` is `top-1 accuracy %` or `top-1 error %`, and may
+    end with `, std 0.24`.
+
+    Raises:
+        KdbenchError: a file cannot be read, or a line of it is wrong; the message names the file and the line.
+    """
+    found: dict[tuple[str, ...], tuple[str, Number]] = {}
+    for file in files:
+        kinds: dict[str, str] = {}
+        for line, given in _lines(file):
+            place = f"{file}, line {line}"
+            number, kind = _number(given, place)
+            if kinds.setdefault(number.source, kind) != kind:
+                raise KdbenchError(
+                    f"{place}: '{number.source}' gives {kinds[number.source]} above and {kind} here. Write all as one of them."
+                )
+            key = (plain(number.dataset), number.teacher, number.student, number.method, number.source)
+            if key in found:
+                raise KdbenchError(f"{place}: the same number stands in {found[key][0]} already. Take one of them out.")
+            found[key] = place, number
+    rows = [{**number._asdict(), "file": place.rpartition(", line ")[0]} for place, number in found.values()]
+    return pd.DataFrame(rows, columns=[*Number._fields, "file"])
+
+
+def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a file, each with the number of its last line."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, restval="")
+            columns = reader.fieldnames or ()
+            if missing := [name for name in REQUIRED if name not in columns]:
+                wanted = ",".join(REQUIRED)
+                raise KdbenchError(f"{file}, line 1: no column {', '.join(missing)}. The first line names {wanted}.")
+            if unknown := [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]:
+                hint = nearest(unknown[0], OPTIONAL)
+                raise KdbenchError(f"{file}, line 1: unknown column '{unknown[0]}'.{hint} Take it out, or call it `note`.")
+            rows = []
+            for row in reader:
+                if None in row:
+                    raise KdbenchError(f"{file}, line {reader.line_num}: more values than columns. Quote a value that has commas.")
+                rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
+            return rows
+    except OSError as problem:
+        raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a CSV file of published numbers.") from None
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise KdbenchError(f"{file} is no CSV ({problem}). Give a text file with commas, in UTF-8.") from None
+
+
+def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
+    """A row as a number, and whether it was an accuracy or an error."""
+    in_percent = "Write it in percent, such as 74.92."
+    if empty := [name for name in REQUIRED if not given[name]]:
+        raise KdbenchError(f"{place}: {empty[0]} is empty. Fill it in, or take the line out.")
+    if given["method"] != TEACHER:
+        try:
+            for part in given["method"].split("+"):
+                METHODS.get(part)
+        except KdbenchError as problem:
+            raise KdbenchError(f"{place}: {problem}") from None
+    quantity = _QUANTITY.fullmatch(given["quantity"])
+    if not quantity:
+        raise KdbenchError(f"{place}: quantity '{given['quantity']}' is unknown. Write `top-1 accuracy %` or `top-1 error %`.")
+    try:
+        value = float(given["value"])
+    except ValueError:
+        raise KdbenchError(f"{place}: value '{given['value']}' is not a number. {in_percent}") from None
+    if not 0 <= value <= 100:
+        raise KdbenchError(f"{place}: value {given['value']} is not a percentage. {in_percent}")
+    epochs = given.get("epochs", "")
+    if epochs and not epochs.isdecimal():
+        raise KdbenchError(f"{place}: epochs '{epochs}' is not a whole number. Leave it empty where it is not known.")
+    kind, std = quantity.groups()
+    number = Number(
+        **{name: given[name] for name in ("dataset", "teacher", "student", "method", "selection", "source")},
+        error_pct=round(100 - value, 6) if kind == "accuracy" else value,
+        std=float(std) if std else None,
+        epochs=int(epochs) if epochs else None,
+        note=given.get("note", ""),
+    )
+    return number, kind

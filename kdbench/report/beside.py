@@ -1,0 +1,150 @@
+"""Our errors beside published ones: what a reader who knows the papers looks for first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.report.compare import Comparison, PairTrials, compare
+from kdbench.report.tables import NONE, Cell, Table, mean_and_std, method_row, on_data, pair_heading
+
+LAST = "last epoch"
+
+_NOTES = (
+    "In parentheses: ours minus the published number, in points; above 0 ours errs more. The difference of two means, no test: a "
+    "published number is one number, most often of one run or without its spread.",
+    "Teachers differ too: read the row of the teacher first.",
+)
+
+
+def plain(dataset: str) -> str:
+    """`CIFAR-100 (JPEG)` and `cifar100` are the same data set to a reader who is told of the difference."""
+    return re.sub(r"[^a-z0-9]", "", dataset.split("(")[0].lower())
+
+
+def published_table(
+    results: pd.DataFrame, published: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()
+) -> Table:
+    """For each pair and method our test error and, in a column for each source, what was published, with the difference.
+
+    Args:
+        results: one row for each trial.
+        published: what `kdbench.published.read_published` gives.
+        pairs: (teacher, student), in the order of rows.
+        methods: the order of rows within a pair.
+
+    Raises:
+        KdbenchError: the trials are not comparable, a pair has none, or a file of `published` has no number for any row.
+    """
+    comparison = compare(results, pairs=pairs, methods=methods)
+    entries = [_entries(comparison, pair, published) for pair in comparison.pairs]
+    matching = pd.concat([numbers for pair in entries for _, _, numbers in pair])
+    _refuse_unused(published, matching, comparison)
+    sources = [source for source in published["source"].unique() if source in set(matching["source"])]
+    rows = []
+    for pair, found in zip(comparison.pairs, entries, strict=True):
+        for label, ours, numbers in found:
+            beside = [_published_cell(numbers[numbers["source"] == source], ours) for source in sources]
+            rows.append(method_row(comparison, pair, (Cell(label), ours, *beside), first=label == "teacher"))
+    columns = (*pair_heading(comparison), "Method", "Ours", *(source.split(" (")[0] for source in sources))
+    protocols = [_protocol(matching[matching["source"] == source]) for source in sources]
+    notes = (*_NOTES, *_data(comparison), *_settings(matching), *protocols)
+    title = f"Test error (%) beside published numbers{on_data(comparison, with_pair=True)}"
+    return Table("published", title, columns, tuple(rows), notes, naming=columns.index("Ours"))
+
+
+def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) -> list[tuple[str, Cell, pd.DataFrame]]:
+    """For the teacher and each method of the pair: its label, our error, and its numbers, with what ours differ in."""
+    of_pair = (published["teacher"] == _model(pair.teacher)) & (published["student"] == _model(pair.student))
+    here = published[of_pair & (published["dataset"].map(plain) == plain(pair.dataset))]
+    teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
+    known = {"epochs_here": pair.trials["epochs"].iloc[0]}
+    entries = [("teacher", mean_and_std(teacher, len(teacher)), here[here["method"] == "teacher"].assign(label="teacher", **known))]
+    for label in comparison.labels:
+        trials = pair.trials[pair.trials["label"] == label]
+        if len(trials):
+            numbers = here[here["method"].map(_in_order) == _in_order(trials["method"].iloc[0])]
+            ours = mean_and_std(pair.by_seed(label), trials["seed"].nunique())
+            gap = (pair.by_seed(label) - pair.by_seed(label, "best_test_error_pct")).mean()
+            entries.append((label, ours, numbers.assign(label=label, best_epoch_gains=gap, **known)))
+    return entries
+
+
+def _model(network: str) -> str:
+    """A network without what stands in parentheses: the weights that it starts from."""
+    return network.split(" (")[0]
+
+
+def _in_order(method: str) -> str:
+    """`kd+at` is `at+kd`."""
+    return "+".join(sorted(method.split("+")))
+
+
+def _refuse_unused(published: pd.DataFrame, matching: pd.DataFrame, comparison: Comparison) -> None:
+    for file in published["file"].unique():
+        if file not in set(matching["file"]):
+            pairs = "; ".join(f"{pair.name} on {pair.dataset}" for pair in comparison.pairs)
+            raise KdbenchError(
+                f"{file} has no number for any method of this report ({pairs}). Leave it out, or give a file of your own with "
+                "--published-csv."
+            )
+
+
+def _published_cell(numbers: pd.DataFrame, ours: Cell) -> Cell:
+    if numbers.empty:
+        return Cell(NONE)
+    number = numbers.iloc[0]
+    error, std = float(number["error_pct"]), number["std"]
+    text = f"{error:.2f}" if pd.isna(std) else f"{error:.2f} ± {std:.2f}"
+    if "mean" not in ours.values:
+        return Cell(text, values={"published": error})
+    difference = ours.values["mean"] - error
+    return Cell(f"{text} ({difference:+.2f})", values={"published": error, "ours_minus_published": difference})
+
+
+def _data(comparison: Comparison) -> list[str]:
+    """What the label of a data set says of ours and of nobody else's."""
+    special = [dataset for dataset in comparison.datasets if "(" in dataset]
+    return [f"Ours is on {' and '.join(special)}, the published numbers are not."] if special else []
+
+
+def _settings(matching: pd.DataFrame) -> list[str]:
+    """Which numbers stand there several times, because a pair has their method in several settings."""
+    of_number = matching.groupby(["source", "teacher", "student", "method"])["label"].unique()
+    several = dict.fromkeys(", ".join(labels) for labels in of_number if len(labels) > 1)
+    return [f"{labels}: one published number, which stands beside each." for labels in several]
+
+
+def _protocol(numbers: pd.DataFrame) -> str:
+    """A source in full, how its protocol differs from ours, and what its single methods are."""
+    selections = numbers["selection"].unique()
+    told = []
+    if others := [selection for selection in selections if selection != LAST]:
+        told.append(f"{'; '.join(others)}, where ours is the last epoch{_if_best(numbers)}")
+    if LAST in selections:
+        told.append("last epoch, as ours" if len(selections) == 1 else "some last epoch, as ours")
+    epochs = numbers.dropna(subset="epochs")
+    if (differing := epochs[epochs["epochs"] != epochs["epochs_here"]]).size:
+        there, here = (_listed(differing[column]) for column in ("epochs", "epochs_here"))
+        told.append(f"{there} epochs, ours {here}")
+    elif epochs.empty:
+        told.append("epochs not known")
+    else:
+        told.append(f"{_listed(epochs['epochs'])} epochs, as ours")
+    methods = numbers[numbers["note"] != ""].groupby("note", sort=False)["label"].unique()
+    remarks = "".join(f" {', '.join(labels)}: {note}." for note, labels in methods.items())
+    return f"{numbers['source'].iloc[0]}: {'; '.join(told)}.{remarks}"
+
+
+def _if_best(numbers: pd.DataFrame) -> str:
+    """What the choice of the best test epoch would give us; nothing where the source made another choice, or we have no trial."""
+    chosen = numbers["selection"].str.contains("best") & numbers["selection"].str.contains("test")
+    gain = numbers.loc[chosen, "best_epoch_gains"].mean()
+    return "" if pd.isna(gain) else f" (chosen like that, ours would be {gain:.2f} points lower on average)"
+
+
+def _listed(epochs: pd.Series[int]) -> str:
+    return " or ".join(str(int(count)) for count in sorted(epochs.unique()))

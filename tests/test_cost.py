@@ -1,0 +1,284 @@
+"""What a plan still costs: sums whose answer is known by arithmetic, from trainings that never happened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench.cost import Basis, Span, costs, read_timings, remaining, told
+from kdbench.plan import make_plan
+from kdbench.plugins import load_shipped
+from kdbench.store import Store
+from kdbench.suite import load_suite
+from kdbench.trial import PROTOCOL, TrialSpec
+
+load_shipped()
+
+SUITE = """
+title: Sums
+dataset: {name: digits, label: sums}
+recipe: {epochs: 10, batch_size: 64, optimiser: {lr: 0.1}}
+seeds: [0, 1]
+methods: [scratch, kd]
+pairs: [{teacher: resnet20, student: resnet8}, {teacher: resnet20, student: resnet14}]
+"""
+DEVICE = "Abacus"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+STORE = Store(Path("results"), protocol=PROTOCOL)
+
+
+def plan(text: str = SUITE, **changes: str):
+    for old, new in changes.items():
+        text = "\n".join(f"{old}: {new}" if line.startswith(f"{old}:") else line for line in text.splitlines())
+    Path("sums.yaml").write_text(text)
+    return make_plan(load_suite("sums.yaml"), STORE)
+
+
+def trial(student: str, method: str = "scratch", seed: int = 0, *, planned: Any = None) -> TrialSpec:
+    """A trial of the suite, or one of its teachers."""
+    planned = planned or plan()
+    specs = [entry.spec for entry in (*planned.teachers, *planned.students)]
+    return next(spec for spec in specs if (spec.student, spec.method, spec.seed) == (student, method, seed))
+
+
+def measure(
+    spec: TrialSpec,
+    *,
+    own: float,
+    data: float = 0.0,
+    teacher: float = 0.0,
+    evaluation: float = 0.0,
+    epoch: int = 1,
+    device: str = DEVICE,
+) -> None:
+    """Leave behind what a training leaves that was interrupted after `epoch`; seconds per epoch."""
+    row = {
+        "stage": "main",
+        "epoch": epoch,
+        "train_s": own + data + teacher,
+        "data_s": data,
+        "teacher_s": teacher,
+        "evaluation_s": evaluation,
+        "images": 100,
+    }
+    STORE.begin(spec.id, spec.model_dump(mode="json"), environment={"device": device})
+    STORE.write_curves(spec.id, [{**row, "train_s": 1e9, "epoch": epoch - 1}] * (epoch - 1) + [row])
+    (STORE.folder(spec.id) / "checkpoint.pt").touch()
+
+
+def cost(**changes: str):
+    (found,) = costs(plan(**changes), STORE)
+    return found
+
+
+# What remains
+
+
+def test_what_remains_are_the_students_that_a_run_takes_up_and_their_teachers():
+    assert len(remaining(plan())) == 9
+    assert [planned.spec.student for planned in remaining(plan(methods="[scratch]"))] == [
+        "resnet8",
+        "resnet8",
+        "resnet14",
+        "resnet14",
+    ]
+
+
+def test_nothing_is_said_where_nothing_was_measured():
+    assert costs(plan(), STORE) == []
+
+
+# Sums
+
+
+def test_a_cohort_shares_its_batches_and_its_teacher():
+    """Per seed: data and teacher once for each epoch, a step and an evaluation for each of four students."""
+    measure(trial("resnet20"), own=6, data=1, evaluation=3, epoch=4)
+    for student in ("resnet8", "resnet14"):
+        measure(trial(student), own=2, data=1, evaluation=0.5, epoch=1)
+        measure(trial(student, "kd"), own=4, data=1, teacher=5, evaluation=0.5, epoch=1)
+    of_teacher = 6 * (6 + 3 + 1)
+    begun = 9 * (2 * 2 + 2 * 4 + 4 * 0.5 + 1 + 5)
+    not_begun = 10 * (2 * 2 + 2 * 4 + 4 * 0.5 + 1 + 5)
+    found = cost()
+    assert found.seconds == Span(*[of_teacher + begun + not_begun] * 3)
+    assert (found.students, found.teachers, found.unknown, found.measured) == (8, 1, 0, 5)
+    assert found.bases == {Basis.MEASURED: 9}
+
+
+def test_students_without_a_teacher_share_no_teacher():
+    measure(trial("resnet8"), own=2, data=1, epoch=5)
+    measure(trial("resnet14"), own=2, data=1, epoch=5)
+    assert cost(methods="[scratch]").seconds.mid == (5 * (2 + 2 + 1)) + (10 * (2 + 2 + 1))
+
+
+def test_the_range_is_from_the_least_to_the_most_that_was_measured():
+    for seed, own in ((0, 1.0), (1, 3.0)):
+        for student in ("resnet8", "resnet14"):
+            measure(trial(student, seed=seed), own=own)
+    found = cost(methods="[scratch]")
+    assert found.seconds == Span(mid=2 * 4 * 9, low=1 * 4 * 9, high=3 * 4 * 9)
+
+
+def test_another_method_of_the_student_stands_in():
+    measure(trial("resnet8"), own=2)
+    measure(trial("resnet14"), own=2)
+    found = cost(methods="[kd]")
+    assert found.bases == {Basis.SAME_STUDENT: 4}
+    assert found.unknown == 1, "of the teacher nothing is known"
+
+
+def test_an_unmeasured_student_is_scaled_by_macs():
+    STORE.note_macs("sums", {"resnet8": 100, "resnet14": 300})
+    measure(trial("resnet8"), own=2, evaluation=1)
+    found = cost(methods="[scratch]")
+    assert found.seconds.mid == 9 * 3 + 10 * 3 + 2 * 10 * 9
+    assert found.bases == {Basis.MEASURED: 2, Basis.SCALED: 2}
+
+
+def test_the_same_method_of_another_student_is_scaled_before_any_other():
+    STORE.note_macs("sums", {"resnet8": 100, "resnet14": 300, "resnet20": 900})
+    measure(trial("resnet8", "kd"), own=5, teacher=4)
+    measure(trial("resnet8"), own=2)
+    found = cost(methods="[kd]", pairs="[{teacher: resnet20, student: resnet14}]", seeds="[0]")
+    assert found.bases == {Basis.SCALED: 2}
+    assert found.seconds.mid == 10 * 5 * 3 + 10 * 2 * 9 + 10 * 4, "kd, the teacher's training, its forward passes"
+
+
+def test_without_macs_an_unmeasured_student_is_unknown_and_said_to_be():
+    measure(trial("resnet8"), own=2)
+    found = cost(methods="[scratch]")
+    assert (found.seconds.mid, found.students, found.unknown) == (9 * 2 + 10 * 2, 4, 2)
+    assert told(found).startswith("more than 38 s on ")
+    assert "2 of unknown length and not counted" in told(found)
+
+
+def test_a_teachers_forward_pass_is_a_third_of_its_training_step_where_it_was_never_measured():
+    STORE.note_macs("sums", {"resnet8": 100, "resnet14": 100, "resnet20": 900})
+    measure(trial("resnet20"), own=9, epoch=10)
+    found = cost(methods="[kd]", seeds="[0]")
+    assert found.seconds.mid == 10 * (2 * 1 + 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "{name: digits, label: others}"},
+        {"recipe": "{epochs: 10, batch_size: 32, optimiser: {lr: 0.1}}"},
+        {"recipe": "{epochs: 10, batch_size: 64, optimiser: {lr: 0.1}, precision: bf16}"},
+    ],
+)
+def test_other_images_batches_and_precisions_do_not_compare(change):
+    measure(trial("resnet8"), own=2)
+    assert costs(plan(**change), STORE) == []
+
+
+def test_another_length_of_training_compares():
+    measure(trial("resnet8"), own=2)
+    measure(trial("resnet14"), own=2)
+    assert cost(methods="[scratch]", recipe="{epochs: 100, batch_size: 64, optimiser: {lr: 0.1}}").seconds.mid == 400 * 2
+
+
+def test_each_device_has_its_own_estimate():
+    measure(trial("resnet8"), own=2)
+    measure(trial("resnet8", seed=1), own=7, device="Napier's bones")
+    found = costs(plan(methods="[scratch]", pairs="[{teacher: resnet20, student: resnet8}]"), STORE)
+    assert {entry.device: entry.seconds.mid for entry in found} == {DEVICE: 19 * 2, "Napier's bones": 19 * 7}
+
+
+def test_a_broken_file_is_no_timing():
+    measure(trial("resnet8"), own=2)
+    for text in ("", "{", '{"stage": "main"}\n'):
+        (STORE.folder(trial("resnet8").id) / "curves.jsonl").write_text(text)
+        assert read_timings(STORE) == {}
+
+
+# What real trainings leave
+
+
+def test_a_finished_training_counts_with_its_stages(undisturbed):
+    timings = read_timings(undisturbed.store)
+    assert timings.keys() == {record.parent.name for record in undisturbed.store.root.glob("trials/*/record.json")}
+    for name, timing in timings.items():
+        record = json.loads((undisturbed.store.folder(name) / "record.json").read_text())
+        total = timing.own_s + timing.data_s + timing.teacher_s
+        assert total * record["epochs"] == pytest.approx(record["train_s"])
+        assert timing.evaluation_s > 0
+        assert timing.epochs == record["epochs"]
+        assert timing.device == record["environment"]["device"]
+
+
+def test_an_interrupted_run_leaves_what_an_estimate_needs(lab, one_epoch_a_run):
+    """A teacher's first epoch is enough: MACs tell the rest."""
+    suite = lab.suite()
+    assert not lab.run(suite, **one_epoch_a_run)
+    (found,) = costs(lab.plan(suite), lab.store)
+    assert found.seconds.low > 0
+    assert (found.students, found.teachers, found.unknown, found.measured) == (2, 1, 0, 1)
+    assert found.bases == {Basis.MEASURED: 1, Basis.SCALED: 2}
+    assert lab.store.macs()["stripes"].keys() == {"resnet8", "wrn_10_1"}
+
+
+def test_what_is_done_costs_nothing(finished):
+    from conftest import MIXED
+
+    assert costs(finished.plan(finished.suite(**MIXED)), finished.store) == []
+
+
+# In words
+
+
+def estimate(seconds: tuple[float, float, float], **changes: Any):
+    from kdbench.cost import Cost
+
+    given = {"device": DEVICE, "students": 11, "teachers": 1, "bases": {Basis.MEASURED: 8, Basis.SCALED: 4}, "measured": 3}
+    return Cost(seconds=Span(*seconds), **{**given, **changes})
+
+
+def test_an_estimate_in_words():
+    assert told(estimate((7260, 5000, 9000))) == (
+        "about 2.0 h (83 min to 2.5 h) on Abacus for 11 students and 1 teacher: 8 as measured, 4 scaled by MACs; from 3 "
+        "measured in this directory."
+    )
+    assert told(estimate((45, 45.1, 45.2), students=1, teachers=0, bases={Basis.MEASURED: 1}, measured=1)) == (
+        "about 45 s on Abacus for 1 student: 1 as measured; from 1 measured in this directory."
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.6, "1 s"), (119, "119 s"), (150, "2.5 min"), (7199, "120 min"), (40_000, "11 h"), (400_000, "4.6 days")],
+)
+def test_a_duration_has_two_digits(seconds, words):
+    assert f"about {words} on" in told(estimate((seconds,) * 3))
+
+
+# What it costs to know
+
+
+def test_an_estimate_builds_no_model(monkeypatch):
+    import torch
+
+    STORE.note_macs("sums", {"resnet8": 100, "resnet14": 300, "resnet20": 900})
+    measure(trial("resnet8"), own=2)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch.nn.Module, "__init__", never)
+    assert cost().unknown == 0
+
+
+def test_the_help_of_the_command_imports_nothing_heavy():
+    script = "import sys\nfrom kdbench.cli import app\napp(['plan', '--help'], standalone_mode=False)\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "yaml", "kdbench.cost"} & set(loaded)

@@ -1,0 +1,319 @@
+"""Published numbers: what a file of them may say, and how they stand beside ours."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_report_tables import PAIR, cells, frame, three_seeds, trial
+
+from kdbench.errors import KdbenchError
+from kdbench.method import METHODS
+from kdbench.plugins import load_shipped
+from kdbench.published import OPTIONAL, REQUIRED, read_published, shipped_numbers
+from kdbench.report import terminal_tables, write_report
+from kdbench.report.beside import published_table
+from kdbench.report.render import to_csv, to_latex, to_markdown
+from kdbench.suite import load_suite
+
+load_shipped()
+
+LINE = {
+    "dataset": "cifar10",
+    "teacher": PAIR[0],
+    "student": PAIR[1],
+    "method": "kd",
+    "value": "92.5",
+    "quantity": "top-1 accuracy %",
+    "selection": "last epoch",
+    "source": "Some paper (table 1)",
+}
+RESULTS = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, 7.9))
+
+
+def write(*changes: dict[str, str], columns: tuple[str, ...] = (*REQUIRED, *OPTIONAL), name: str = "mine.csv") -> Path:
+    """A file with a line for each of `changes` to `LINE`, in the current directory."""
+    file = Path(name)
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**LINE, **change} for change in changes)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def table(*changes: dict[str, str], results: pd.DataFrame = RESULTS, pairs=(PAIR,)):
+    return published_table(results, read_published([write(*changes)]), pairs=list(pairs))
+
+
+def note(found, start: str) -> str:
+    """The one note that starts like this, without that start."""
+    (text,) = [text for text in found.notes if text.startswith(start)]
+    return text.removeprefix(start)
+
+
+# What is read
+
+
+def test_an_accuracy_becomes_an_error():
+    (number,) = read_published([write({})]).to_dict("records")
+    assert (number["error_pct"], number["method"], number["source"]) == (7.5, "kd", "Some paper (table 1)")
+
+
+def test_an_error_stays_one_and_a_spread_is_kept():
+    (number,) = read_published([write({"value": "7.25", "quantity": "top-1 error %, std 0.3"})]).to_dict("records")
+    assert (number["error_pct"], number["std"]) == (7.25, 0.3)
+
+
+def test_epochs_and_notes_may_be_left_out():
+    (number,) = read_published([write({}, columns=REQUIRED)]).to_dict("records")
+    assert (number["epochs"], number["note"]) == (None, "")
+
+
+BAD = [
+    ({"method": "kdd"}, "unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+    ({"method": "at+kdd"}, "unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+    ({"value": "92,5"}, "value '92,5' is not a number. Write it in percent, such as 74.92."),
+    ({"value": "nan"}, "value nan is not a percentage. Write it in percent, such as 74.92."),
+    ({"value": "925"}, "value 925 is not a percentage. Write it in percent, such as 74.92."),
+    ({"value": ""}, "value is empty. Fill it in, or take the line out."),
+    ({"quantity": "accuracy"}, "quantity 'accuracy' is unknown. Write `top-1 accuracy %` or `top-1 error %`."),
+    ({"epochs": "many"}, "epochs 'many' is not a whole number. Leave it empty where it is not known."),
+    (
+        {"quantity": "top-1 error %", "value": "7.5"},
+        "'Some paper (table 1)' gives accuracy above and error here. Write all as one of them.",
+    ),
+    ({"method": "at"}, "the same number stands in mine.csv, line 2 already. Take one of them out."),
+    ({"method": "at", "dataset": "CIFAR-10"}, "the same number stands in mine.csv, line 2 already. Take one of them out."),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_a_mistake_is_told_with_its_file_and_line(change, message):
+    with pytest.raises(KdbenchError) as error:
+        read_published([write({"method": "at"}, change)])
+    assert str(error.value) == f"mine.csv, line 3: {message}"
+
+
+def test_one_number_in_two_files():
+    with pytest.raises(KdbenchError, match=r"^other\.csv, line 2: the same number stands in mine\.csv, line 2 already\."):
+        read_published([write({}), write({}, name="other.csv")])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            REQUIRED[1:-1],
+            f"mine.csv, line 1: no column dataset, source. The first line names {','.join(REQUIRED)}.",
+        ),
+        (
+            (*REQUIRED, "epoch"),
+            "mine.csv, line 1: unknown column 'epoch'. Did you mean 'epochs'? Take it out, or call it `note`.",
+        ),
+    ],
+)
+def test_columns_that_are_missing_or_unknown(columns, message):
+    Path("mine.csv").write_text(",".join(columns) + "\n")
+    with pytest.raises(KdbenchError) as error:
+        read_published([Path("mine.csv")])
+    assert str(error.value) == message
+
+
+def test_a_value_with_a_comma_that_was_not_quoted():
+    Path("mine.csv").write_text(f"{','.join(REQUIRED)}\n{','.join(LINE.values())},table 2\n")
+    with pytest.raises(KdbenchError, match=r"^mine\.csv, line 2: more values than columns\. Quote a value that has commas\.$"):
+        read_published([Path("mine.csv")])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", r"^mine\.csv is no CSV \(.+\)\. Give a text file with commas, in UTF-8\.$"),
+        (None, r"^mine\.csv cannot be read \(No such file or directory\)\. Give a CSV file of published numbers\.$"),
+    ],
+)
+def test_a_file_that_cannot_be_read(content, message):
+    if content:
+        Path("mine.csv").write_bytes(content)
+    with pytest.raises(KdbenchError, match=message):
+        read_published([Path("mine.csv")])
+
+
+# What ships
+
+
+def test_what_ships_is_read_and_names_source_selection_and_quantity():
+    found = read_published([shipped_numbers()])
+    assert len(found) == 229
+    assert found["source"].str.contains(r"\(.+\)$").all()
+    assert set(found["dataset"]) == {"cifar10", "cifar100", "imagenet"}
+    assert set(found["method"]) <= {"teacher", *METHODS.names()}
+
+
+def test_ft_of_the_crd_benchmark_is_not_factor_transfer():
+    found = read_published([shipped_numbers()])
+    of_benchmark = found[found["source"].str.startswith("RepDistiller")]
+    assert {"ft_repdistiller", "fitnets_hint"} <= set(of_benchmark["method"])
+    assert not {"ft", "fitnets"} & set(of_benchmark["method"])
+
+
+@pytest.mark.parametrize(("suite", "pairs", "sources"), [("crd-same", 7, 3), ("crd-cross", 6, 3)])
+def test_the_suites_of_the_crd_benchmark_have_a_number_for_every_published_method(suite, pairs, sources):
+    """A name that is spelt differently in the suite and in the file would leave its cells empty."""
+    loaded, found = load_suite(suite), read_published([shipped_numbers()])
+    assert len(loaded.pairs) == pairs
+    for teacher, student in loaded.pairs:
+        here = found[(found["dataset"] == "cifar100") & (found["teacher"] == teacher) & (found["student"] == student)]
+        ours = {t.method for t in loaded.trials if t.student == student and (not t.teacher or t.teacher.student == teacher)}
+        assert len(here) >= 13
+        assert set(here["method"]) <= {"teacher", *ours}
+
+
+# Beside ours
+
+
+def test_a_published_number_stands_in_a_column_of_its_source_with_the_difference_of_ours():
+    found = table({}, {"method": "at", "value": "92.0", "source": "Other"})
+    assert found.columns == ("Method", "Ours", "Some paper", "Other")
+    kd = next(cells(found, row) for row in range(4) if cells(found, row)["Method"] == "KD")
+    assert kd == {"Method": "KD", "Ours": "7.70 ± 0.17", "Some paper": "7.50 (+0.20)", "Other": "—"}
+    assert [row.cells[0].text for row in found.rows] == ["teacher", "scratch", "KD", "AT"]
+
+
+def test_the_teachers_number_stands_in_a_row_of_its_own():
+    found = table({"method": "teacher", "value": "94.0"})
+    assert cells(found) == {"Method": "teacher", "Ours": "6.28", "Some paper": "6.00 (+0.28)"}
+
+
+def test_a_spread_is_shown():
+    assert cells(table({"quantity": "top-1 accuracy %, std 0.24"}), 2)["Some paper"] == "7.50 ± 0.24 (+0.20)"
+
+
+def test_a_number_that_we_have_not_repeated_stands_there_without_a_difference():
+    results = frame(*RESULTS.to_dict("records"), trial("ft", 1, None))
+    found = table({"method": "ft"}, results=results)
+    assert (cells(found, 4)["Ours"], cells(found, 4)["Some paper"]) == ("—", "7.50")
+
+
+def test_the_order_of_a_compositions_parts_does_not_count():
+    found = table({"method": "kd+at"}, results=three_seeds(**{"at+kd": (7.5, 7.5, 7.5)}))
+    assert cells(found, 1)["Some paper"] == "7.50 (+0.00)"
+
+
+def test_each_pair_has_its_own_numbers():
+    other = ("resnet110", "resnet32")
+    results = frame(*RESULTS.to_dict("records"), *(trial("kd", seed, 6.0, pair=other) for seed in range(3)))
+    found = table({}, {"student": other[1], "teacher": other[0], "value": "94.5"}, results=results, pairs=(PAIR, other))
+    shown = [(row.keys["student"], row.cells[-1].text) for row in found.rows if row.keys["method"] == "KD"]
+    assert shown == [("resnet20", "7.50 (+0.20)"), ("resnet32", "5.50 (+0.50)")]
+
+
+def test_no_number_at_all_is_an_error_that_names_the_file_and_the_pairs():
+    with pytest.raises(KdbenchError) as error:
+        table({"student": "resnet32"})
+    assert str(error.value) == (
+        "mine.csv has no number for any method of this report (resnet56 → resnet20 on cifar10). Leave it out, or give a file of "
+        "your own with --published-csv."
+    )
+
+
+def test_every_file_that_was_asked_for_must_say_something():
+    found = read_published([write({}), write({"student": "resnet32"}, name="other.csv")])
+    with pytest.raises(KdbenchError, match=r"^other\.csv has no number"):
+        published_table(RESULTS, found, pairs=[PAIR])
+
+
+# What a reader is told of the protocols
+
+
+def test_a_protocol_like_ours_is_called_so():
+    assert note(table({"epochs": "4"}), "Some paper (table 1): ") == "last epoch, as ours; 4 epochs, as ours."
+
+
+def test_the_best_test_epoch_is_told_with_what_it_would_give_us():
+    told = note(table({"selection": "best epoch on test"}), "Some paper (table 1): ")
+    assert told == (
+        "best epoch on test, where ours is the last epoch (chosen like that, ours would be 0.50 points lower on average); "
+        "epochs not known."
+    )
+
+
+def test_another_length_of_training_is_told():
+    assert "; 240 epochs, ours 4." in note(table({"epochs": "240"}), "Some paper (table 1): ")
+
+
+def test_notes_stand_under_the_table_with_the_methods_they_are_of():
+    found = table({"note": "T 3"}, {"method": "at", "note": "T 3"}, {"method": "scratch"})
+    assert found.notes[-1].endswith(" KD, AT: T 3.")
+
+
+@pytest.mark.parametrize("label", ["CIFAR-10 (JPEG)", "cifar10 (12,000 training images)"])
+def test_other_images_of_the_same_data_set_are_told(label):
+    found = table({}, results=RESULTS.assign(dataset=label))
+    assert cells(found, 2)["Some paper"] == "7.50 (+0.20)"
+    assert f"Ours is on {label}, the published numbers are not." in found.notes
+
+
+def test_a_network_keeps_its_numbers_whatever_weights_it_starts_from():
+    pair = ("resnet56 (weights 1a2b3c4d)", "resnet20")
+    results = frame(*(trial("kd", seed, 7.7, pair=pair) for seed in range(3)))
+    assert cells(table({}, results=results, pairs=(pair,)), 1)["Some paper"] == "7.50 (+0.20)"
+
+
+def test_a_method_in_several_settings_has_the_number_beside_each():
+    results = frame(*(trial("ft", seed, 7.5, params={"k": k}) for k in (1, 2) for seed in range(3)))
+    found = table({"method": "ft"}, results=results)
+    assert [row.cells[-1].text for row in found.rows] == ["—", "7.50 (+0.00)", "7.50 (+0.00)"]
+    assert "FT (k=1), FT (k=2): one published number, which stands beside each." in found.notes
+
+
+def test_no_difference_is_called_significant():
+    assert "no test" in table({}).notes[0]
+
+
+# In every format
+
+
+def test_it_is_written_in_every_format():
+    published = read_published([write({})])
+    files = write_report(
+        RESULTS, pd.DataFrame(), pairs=[PAIR], title="T", directory=Path("out"), formats=["md", "tex", "csv"], published=published
+    )
+    assert Path("out/published.csv") in files
+    assert "| KD | 7.70 ± 0.17 | 7.50 (+0.20) |" in Path("out/report.md").read_text()
+    assert r"KD & 7.70 $\pm$ 0.17 & 7.50 (+0.20) \\" in Path("out/tables.tex").read_text()
+    (line,) = [row for row in csv.DictReader(Path("out/published.csv").read_text().splitlines()) if row["published"]]
+    assert (line["method"], line["column"], line["published"]) == ("KD", "Some paper", "7.5")
+    assert float(line["ours_minus_published"]) == pytest.approx(0.2)
+
+
+def test_a_difference_below_0_has_a_minus_in_latex():
+    assert r"KD & 7.70 $\pm$ 0.17 & 8.00 ($-$0.30) \\" in to_latex(table({"value": "92"}))
+
+
+def test_it_is_printed_on_a_terminal(capsys):
+    from rich.console import Console
+
+    Console(width=100).print(terminal_tables(RESULTS, pairs=[PAIR], title="T", width=100, published=read_published([write({})])))
+    assert "7.50 (+0.20)" in capsys.readouterr().out
+
+
+def test_without_published_numbers_a_report_has_no_such_table():
+    write_report(RESULTS, pd.DataFrame(), pairs=[PAIR], title="T", directory=Path("out"), formats=["md", "csv"])
+    assert "published" not in Path("out/report.md").read_text()
+    assert not Path("out/published.csv").exists()
+
+
+def test_a_long_table_is_not_turned_however_many_columns_it_has():
+    pairs = [(f"t{i}", f"s{i}") for i in range(6)]
+    results = frame(*(trial("kd", seed, 7.0, pair=pair) for pair in pairs for seed in range(2)))
+    lines = [{"teacher": t, "student": s, "source": f"Source {i}"} for i in range(8) for t, s in pairs]
+    found = table(*lines, results=results, pairs=pairs)
+    assert max(line.count(" & ") for line in to_latex(found).splitlines()) == len(found.columns) - 1
+    assert to_markdown(found).splitlines()[2].startswith("| Pair | Method | Ours |")
+    assert "t0,s0,KD,Source 7" in to_csv(found)
