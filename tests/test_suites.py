@@ -157,6 +157,7 @@ IMAGES = {
     "fashion_mnist": (28, 1, 10),
     "cifar10": (32, 3, 10),
     "cifar100": (32, 3, 100),
+    "imagefolder": (32, 3, 10),
     "imagestream": (224, 3, 1000),
 }
 """Of each data set that a shipped suite has: height and width, channels, classes."""
