@@ -139,6 +139,8 @@ class _Run:
     stop: Callable[[], bool]
     loaded: dict[tuple[str, str], _Teacher] = field(default_factory=dict)
     """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
+    ungraphed: set[str] = field(default_factory=set)
+    """The methods of which it was said that they run without CUDA graphs."""
 
     def run(self, plan: Plan, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
         needed = {planned.spec.teacher.id for planned in todo if planned.spec.teacher}
@@ -256,6 +258,10 @@ class _Run:
                 if lane in active and trial.id not in warned and (warning := imbalance(trial, lane.rows[-1] if lane.rows else {})):
                     warned.add(trial.id)
                     self.progress.say(warning)
+            for _, lane in lanes:
+                if lane.unfit and lane.name not in self.ungraphed:
+                    self.ungraphed.add(lane.name)
+                    self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.unfit}.")
             ended = [(trial, lane) for trial, lane in lanes if lane in active and lane.position is None]
             if ended and teacher:
                 teacher.frozen.assert_unchanged()

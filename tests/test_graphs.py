@@ -1,0 +1,206 @@
+"""Full batches as CUDA graphs.
+
+What a graph records can be tried on a GPU alone. What is done with graphs is tried here with rehearsed ones, which do their work
+anew at each replay: who gets one, what recording leaves behind, what the graphs read, and what comes out.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdbench import Batch, Losses, Method, Outputs, Pair
+from kdbench.method import METHODS
+from kdbench.training import cohort, graphs
+from kdbench.training.lane import Lane
+
+
+class Rehearsed(graphs.Graph):
+    """Stands for a graph where there is no CUDA."""
+
+    made = 0
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        Rehearsed.made += 1
+        work()
+        self._work = work
+
+    def replay(self) -> None:
+        self._work()
+
+    def launch(self) -> None:
+        self._work()
+
+    def join(self) -> None:
+        return
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "records_graphs", lambda device: True)
+    monkeypatch.setattr(graphs, "Graph", Rehearsed)
+    Rehearsed.made = 0
+
+
+class Reads(Method):
+    """Base of the methods below."""
+
+    reads = ("pooled",)
+
+    def build(self, pair: Pair) -> None:
+        self.adapter = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0])
+
+    def gap(self, student: Outputs, teacher: Outputs) -> Tensor:
+        return (self.adapter(student.pooled) - teacher.pooled).square().mean()
+
+
+class Draws(Reads):
+    """Draws on the host, where a graph would repeat one draw for ever."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": self.gap(student, teacher) * torch.rand((), generator=batch.generator)}
+
+
+class Counts(Reads):
+    """Counts its steps in Python, which a graph would not see."""
+
+    steps = 0
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.steps += 1
+        return {"gap": self.gap(student, teacher) * self.steps}
+
+
+class WarmsUp(Reads):
+    """Asks for the epoch."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": self.gap(student, teacher) * (batch.epoch + 1)}
+
+
+class Waits(Reads):
+    """Cannot be recorded."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        if Rehearsed.recording:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        return {"gap": self.gap(student, teacher)}
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[[str, type[Method]], None]]:
+    restore = METHODS.snapshot()
+    yield lambda name, cls: METHODS.register(name)(cls)
+    restore()
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """By lane, after each of its epochs: whether it had a graph, and why it had none."""
+    found: dict[str, list[Any]] = {}
+    original = Lane.end_epoch
+
+    def end_epoch(lane: Lane) -> None:
+        found.setdefault(lane.name, []).append(lane.unfit or bool(lane.graph))
+        original(lane)
+
+    monkeypatch.setattr(Lane, "end_epoch", end_epoch)
+    return found
+
+
+METHODS_IN_A_ROW = [
+    "scratch",
+    "kd",
+    "at",
+    {"ft": {"paraphraser_epochs": 2}},
+    {"fitnets": {"hint_epochs": 2}},
+    "dml",
+    "simkd",
+    "vid",
+]
+
+
+def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehearsed, seen, monkeypatch):
+    """Three full batches of 24 an epoch, of which the second and the third are replayed."""
+    changes = {"methods": METHODS_IN_A_ROW, "recipe": {"batch_size": 24}}
+    assert lab.run(lab.suite(**changes))
+    assert Rehearsed.made > len(METHODS_IN_A_ROW)
+    assert all(had is True for epochs in seen.values() for had in epochs), seen
+    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    another.run(another.suite(**changes))
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_it_makes_no_difference_where_a_run_is_resumed(lab, another, rehearsed, one_epoch_a_run):
+    changes = {"methods": METHODS_IN_A_ROW[:4], "recipe": {"batch_size": 24, "epochs": 3}}
+    lab.run(lab.suite(**changes))
+    while not another.run(another.suite(**changes), **one_epoch_a_run):
+        pass
+    assert lab.outcomes() == another.outcomes()
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (Draws, "it draws random numbers in its steps"),
+        (Waits, "RuntimeError: operation not permitted when stream is capturing"),
+    ],
+)
+def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
+    method, reason, lab, another, rehearsed, seen, register, monkeypatch
+):
+    register("odd", method)
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    original = Rehearsed.__init__
+
+    def recording(self: Rehearsed, work: Callable[[], None]) -> None:
+        monkeypatch.setattr(Rehearsed, "recording", True)
+        try:
+            original(self, work)
+        finally:
+            monkeypatch.setattr(Rehearsed, "recording", False)
+
+    monkeypatch.setattr(Rehearsed, "recording", False, raising=False)
+    monkeypatch.setattr(Rehearsed, "__init__", recording)
+    changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": 24}}
+    lab.run(lab.suite(**changes))
+    assert (seen["odd"], seen["kd"]) == ([reason, reason], [True, True])
+    assert [text for text in said if "graph" in text] == [f"odd runs without CUDA graphs, more slowly: {reason}."]
+    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    another.run(another.suite(**changes))
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_a_graph_that_does_not_repeat_the_step_is_not_trusted(lab, rehearsed, seen, register):
+    register("counts", Counts)
+    lab.run(lab.suite(methods=["counts"], recipe={"batch_size": 24}))
+    assert all("replayed, a step leaves" in reason for reason in seen["counts"])
+
+
+def test_a_graph_is_made_anew_in_every_epoch_where_a_method_asks_for_it(lab, another, rehearsed, seen, register, monkeypatch):
+    register("warms_up", WarmsUp)
+    changes = {"methods": ["warms_up"], "recipe": {"batch_size": 24, "epochs": 3}}
+    lab.run(lab.suite(**changes))
+    assert seen["warms_up"] == [True] * 3
+    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    another.run(another.suite(**changes))
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_the_cost_of_a_step_is_that_of_the_step_alone_and_recording_is_told_apart(lab, rehearsed, monkeypatch):
+    suite = lab.suite(methods=["kd"], recipe={"batch_size": 24})
+    monkeypatch.setattr(graphs.StepGraph, "seconds", 100.0, raising=False)
+    original = graphs.StepGraph.__init__
+
+    def timed(self: graphs.StepGraph, *args: Any, **options: Any) -> None:
+        original(self, *args, **options)
+        self.seconds, self.startup_s = 100.0, 1000.0
+
+    monkeypatch.setattr(graphs.StepGraph, "__init__", timed)
+    lab.run(suite)
+    first, second = lab.curves(suite.trials[0])
+    assert 200 < first["train_s"] < 201 and 200 < second["train_s"] < 201
+    assert 1000 <= first["startup_s"] < 1001 and second["startup_s"] == 0
