@@ -26,7 +26,8 @@ class Record(BaseModel):
     headline. `selected_*` is the test error at the epoch with the lowest validation error, where the data set declares a
     validation split. `extra_params` is the number of trainable parameters beside the student's. `train_images_per_s` and
     `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data.
-    `startup_s`, which is no part of them, is what compiling took.
+    `startup_s`, which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is the lane's own on CUDA and
+    the whole process's on the CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -28,7 +28,7 @@ from kdbench.suite import Suite
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, train_in_lockstep
-from kdbench.training.device import MACHINE_FAULTS, choose_device, environment, exact, peak_mem_mib
+from kdbench.training.device import MACHINE_FAULTS, choose_device, environment, exact
 from kdbench.training.lane import Lane, Position, Row, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
@@ -377,7 +377,7 @@ class _Run:
             "inference_images_per_s": inference_images_per_s(
                 lane.predictor(), self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
             ),
-            "peak_mem_mib": peak_mem_mib(self.bench.device),
+            "peak_mem_mib": lane.peak_mem_mib,
         }
         if self.bench.validation_data:
             selected = min(tested, key=lambda row: row["validation_error_pct"])

@@ -174,10 +174,28 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_mem_mib(device: torch.device) -> float:
-    """The most memory used so far: of the device's allocator on CUDA, of the whole process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+class MemoryWatch:
+    """The most memory that was in use at any time between `start` and `stop`, beyond what was in use at `start`, on CUDA."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = 0
+        self.most = 0
+
+    def start(self) -> None:
+        """Begin a span."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+
+    def stop(self) -> None:
+        """End the span."""
+        if self._device.type == "cuda":
+            self.most = max(self.most, torch.cuda.max_memory_allocated(self._device) - self._before)
+
+
+def process_mem_mib() -> float:
+    """The most memory that this process has used so far."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

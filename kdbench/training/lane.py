@@ -16,7 +16,7 @@ from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
 from kdbench.training.compiled import Compiled
-from kdbench.training.device import Stopwatch, autocast, random_states
+from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
 from kdbench.training.graphs import Slots, StepGraph, Unfit
 
 Row = dict[str, Any]
@@ -121,7 +121,7 @@ class Lane:
         self.failure: str | None = None
         self._staged = [module for _, stage in method.stages() for module in stage.modules]
         self._compiled = Compiled(student) if student and compiled else None
-        self._step_watch = Stopwatch(device)
+        self._step_watch, self._memory = Stopwatch(device), MemoryWatch(device)
         self._index = 0
         self._epoch = 0
         self._sums: dict[str, Tensor] = {}
@@ -200,10 +200,20 @@ class Lane:
             with autocast(self.device, precision=self.precision):
                 self._startup_s += self._compiled.prepare(images)
         self._step_watch.start()
+        self._memory.start()
         self._reseed(derive(self._stream, self._images))
         self._update(self._batch(images, labels, indices), teacher, first=self._images == 0)
         self._images += len(labels)
+        self._memory.stop()
         self._step_watch.stop()
+
+    @property
+    def peak_mem_mib(self) -> float:
+        """The lane's own on CUDA, its networks and the most that a step took beside them; on the CPU the whole process's."""
+        if self.device.type != "cuda":
+            return process_mem_mib()
+        own = (*self.method.state_dict().values(), *(self.student.state_dict().values() if self.student else ()))
+        return (sum(tensor.nbytes for tensor in own) + self._memory.most) / 2**20
 
     def _batch(self, images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
         return Batch(images, labels, indices, self._epoch, self._segment.epochs, self._generator)
