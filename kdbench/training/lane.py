@@ -213,7 +213,8 @@ class Lane:
         if self.device.type != "cuda":
             return process_mem_mib()
         own = (*self.method.state_dict().values(), *(self.student.state_dict().values() if self.student else ()))
-        return (sum(tensor.nbytes for tensor in own) + self._memory.most) / 2**20
+        held: int = sum(tensor.nbytes for tensor in own)
+        return (held + self._memory.most) / 2**20
 
     def _batch(self, images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
         return Batch(images, labels, indices, self._epoch, self._segment.epochs, self._generator)

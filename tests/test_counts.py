@@ -1,0 +1,77 @@
+"""What a step costs, in numbers that no machine changes: operations, waits of the host, forward passes of the teacher."""
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kdbench.catalogue_docs import shipped_methods
+from kdbench.conformance.setting import RECIPE, Setting
+from kdbench.data import epoch_plan
+from kdbench.streams import generator
+
+WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
+"""Operations whose result the host must know before it goes on."""
+
+FREE = {"detach", "empty", "view", "_unsafe_view", "t", "expand", "permute", "transpose", "unsqueeze", "squeeze", "select", "slice"}
+"""Operations that compute nothing."""
+
+OPERATIONS = {"scratch": 96, "kd": 119, "at": 226, "ft": 156, "sp": 137, "fitnets_hint": 113}
+"""Of one step of resnet8, forward, backward and the optimiser, all of the method's included; raise one only with a reason."""
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is sent to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := func.overloadpacket.__name__) not in FREE:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@cache
+def second_step(name: str) -> Counter[str]:
+    """The operations of a step of the main training; the first one measures the loss balance, too."""
+    setting = Setting(name, "resnet8", "resnet14", image_shape=(3, 16, 16))
+    lane = setting.lane(epochs=1)
+    plan = epoch_plan(24, RECIPE.augmentation, generator(0))
+    batch = setting.bench.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    while lane.position and lane.position.phase == 0:
+        lane.begin_epoch()
+        lane.step(*batch, setting.frozen(batch[0]))
+        lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+        lane.end_epoch()
+    lane.begin_epoch()
+    teacher = setting.frozen(batch[0]) if lane.reads_teacher else None
+    lane.step(*batch, teacher)
+    with Operations() as operations:
+        lane.step(*batch, teacher)
+    assert lane.failure is None
+    return operations.found
+
+
+@pytest.mark.parametrize("name", shipped_methods())
+def test_no_step_waits_for_a_number(name):
+    assert not WAITS & second_step(name).keys()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_step_takes_no_more_operations_than_it_did(name):
+    assert second_step(name).total() <= OPERATIONS[name]
+
+
+def test_a_frozen_teacher_takes_fewer_operations_than_the_network_it_was():
+    setting = Setting("kd", "resnet8", "resnet14", image_shape=(3, 16, 16))
+    images = torch.zeros(2, 3, 16, 16)
+    with torch.no_grad(), Operations() as before:
+        setting.frozen.network(images)
+    with Operations() as after:
+        setting.frozen(images)
+    assert before.found.total() - after.found.total() >= setting.frozen.norms_folded == 15
