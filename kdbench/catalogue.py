@@ -120,8 +120,8 @@ def _planned_as_json(planned: Planned) -> Value:
     return {
         "trial": spec.id,
         "status": planned.status.value,
-        "teacher": spec.teacher.student if spec.teacher else None,
-        "student": spec.student,
+        "teacher": spec.teacher.label if spec.teacher else None,
+        "student": spec.label,
         "method": spec.method,
         "params": {part.name: part.params for part in spec.methods},
         "seed": spec.seed,
@@ -134,7 +134,7 @@ def plan_as_text(plan: Plan) -> str:
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     for planned in plan.teachers:
-        lines.append(f"  teacher {planned.spec.student} (seed {planned.spec.seed}): {planned.status.value}")
+        lines.append(f"  teacher {planned.spec.label} (seed {planned.spec.seed}): {planned.status.value}")
     for pair, methods in _rows(plan.students).items():
         for method, trials in methods.items():
             lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
@@ -147,7 +147,7 @@ def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
     settings: dict[str, dict[str, dict[tuple[str, ...], list[Planned]]]] = {}
     for planned in students:
         spec = planned.spec
-        pair = f"{spec.teacher.student} -> {spec.student}" if spec.teacher else spec.student
+        pair = f"{spec.teacher.label} -> {spec.label}" if spec.teacher else spec.label
         setting = tuple(f"{key}={value}" for part in spec.methods for key, value in part.params.items())
         settings.setdefault(pair, {}).setdefault(spec.method, {}).setdefault(setting, []).append(planned)
     rows: dict[str, dict[str, list[Planned]]] = {}

@@ -129,7 +129,8 @@ def _stage(part: Method, name: str) -> Stage:
 
 def _learner(lesson: Lesson, spec: TrialSpec, network: nn.Module, bench: Bench, checkpoint: Path) -> Lane:
     """The lesson's lane, at its start or where its checkpoint stands."""
-    pair = bench.pair(spec.student, spec.student, network.teacher_parts())  # type: ignore[operator]  # every teacher is a Network
+    own = bench.shapes(spec.student, spec.hooks)
+    pair = bench.pair(own, own, network.teacher_parts())  # type: ignore[operator]  # every teacher is a Network
     with seeded(spec.id, "adapters", lesson.part.name):
         part = build_part(lesson.part, pair)
     method = Composition({lesson.part.name: part}).to(bench.device)
