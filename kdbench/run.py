@@ -411,7 +411,7 @@ class _Run:
             dataset=trial.dataset.label,
             recipe=trial.recipe.summary,
             precision=trial.recipe.precision,
-            epochs=trial.recipe.epochs if trial.methods else 0,
+            epochs=trial.epochs,
             teacher=trial.teacher.label if trial.teacher else None,
             student=trial.label,
             method=trial.method,

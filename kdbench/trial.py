@@ -95,6 +95,11 @@ class TrialSpec(Spec):
         return digest(self.model_dump(mode="json"))
 
     @property
+    def epochs(self) -> int:
+        """Of its main training; 0 where nothing is trained."""
+        return self.recipe.epochs if self.methods else 0
+
+    @property
     def method(self) -> str:
         """Names joined by `+`; `pretrained` where nothing is trained."""
         return "+".join(part.name for part in self.methods) or "pretrained"

@@ -37,6 +37,7 @@ def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks
 
 def _without_hooks(name: str, model: object) -> KdbenchError:
     return KdbenchError(
-        f"model '{name}' gives a {type(model).__name__}, without hook points. Name the modules with which its groups end, from "
-        f"shallow to deep: `hooks: [...]`; `kdbench show model {name} --modules` lists them. Or derive it from kdbench.models.Network."
+        f"model '{name}' gives a {type(model).__name__}, without hook points. Name the modules with which its groups end, "
+        f"from shallow to deep: `hooks: [...]`; `kdbench show model {name} --modules` lists them. "
+        "Or derive it from kdbench.models.Network."
     )

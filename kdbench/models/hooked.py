@@ -135,11 +135,10 @@ class Hooked(Network):
     """A classifier of any library with hooks on its named modules.
 
     Args:
-        body: the classifier, from images to logits (B, K).
+        body: the classifier, from images to logits (B, K), as `prepare` leaves it.
         wiring: what `wire` found.
 
-    Its state is the body's under the prefix `body.`. Activations and dropout compute out of place, because a pre-activation that is
-    overwritten is none, and average pooling to a fixed size is replaced by one whose backward pass is deterministic on CUDA.
+    Its state is the body's under the prefix `body.`; nothing of a forward pass stays in it.
     """
 
     def __init__(self, body: nn.Module, wiring: Wiring) -> None:
@@ -166,11 +165,11 @@ class Hooked(Network):
             for handle in handles:
                 handle.remove()
         features = tuple(point.maps(made[point.module]) for point in groups)
-        before = tuple(
+        before = (
             point.maps(read[name]) if name else feature
-            for point, feature, name in zip(groups, features, activations, strict=bool(activations))
+            for name, point, feature in zip(activations, groups, features, strict=False)  # of none, or of all groups
         )
-        return Outputs(logits, stem.maps(made[stem.module]), features, before, read[self.wiring.classifier])
+        return Outputs(logits, stem.maps(made[stem.module]), features, tuple(before), read[self.wiring.classifier])
 
     def _module(self, name: str) -> nn.Module:
         return self.body.get_submodule(name)
@@ -194,7 +193,11 @@ def _keep_read(read: dict[str, Tensor], name: str) -> Any:
 
 
 def prepare(body: nn.Module) -> nn.Module:
-    """The body with what hook points and determinism need: nothing in place, and average pooling that is deterministic on CUDA."""
+    """The body, changed so that it can be hooked and computes the same numbers.
+
+    Activations and dropout work out of place, because a pre-activation that is overwritten is none; average pooling to a fixed size
+    is one whose backward pass is deterministic on CUDA.
+    """
     for module in list(body.modules()):
         if "inplace" in vars(module):
             module.inplace = False  # type: ignore[assignment]

@@ -61,8 +61,9 @@ def _of_torchvision(weights: str, model: str) -> Weights:
     _, _, member = weights.rpartition(".")
     if weights not in (member, f"{known.__name__}.{member}") or member not in known.__members__:
         raise _unknown(f"torchvision/{model}", weights, known.__members__)
-    found = known[member]  # DEFAULT is another name of one of them, and is called so
-    return Weights(name=_with_hash(f"{known.__name__}.{found.name}", found.url))
+    found = known[member]  # its own name where DEFAULT is given
+    name, digits = f"{known.__name__}.{found.name}", re.search(r"-([0-9a-f]{8,})\.\w+$", found.url)
+    return Weights(name=f"{name} ({digits[1]})" if digits else name)
 
 
 def _of_timm(weights: str, model: str) -> Weights:
@@ -70,13 +71,7 @@ def _of_timm(weights: str, model: str) -> Weights:
     tags = [name.partition(".")[2] for name in library.list_pretrained(f"{model}.*")]
     if tag not in tags:
         raise _unknown(f"timm/{model}", weights, tags)
-    return Weights(name=_with_hash(f"{model}.{tag}", library.get_pretrained_cfg(f"{model}.{tag}").url or ""))
-
-
-def _with_hash(name: str, url: str) -> str:
-    """The name and the hash that the file's own name gives, where it gives one."""
-    match = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
-    return f"{name} ({match[1]})" if match else name
+    return Weights(name=f"{model}.{tag}")
 
 
 def _unknown(model: str, weights: str, known: Iterable[str]) -> KdbenchError:
@@ -139,7 +134,7 @@ class Fit:
 
     Attributes:
         state: what the network takes over.
-        new_classifier: why its classifier is not among it; empty where it is.
+        new_classifier: why its classifier is not among it, such as `have no classifier`; empty where it is.
     """
 
     state: Mapping[str, Tensor]
@@ -174,10 +169,10 @@ def fit(state: State, network: Network, *, whole: bool) -> Fit:
         for name, (_, tensor) in wanted.items()
         if name in given and given[name][1].shape != tensor.shape
     }
-    if other and not missing and not unexpected and unequal.keys() <= set(ours):
+    if whole and other and not missing and not unexpected and unequal.keys() <= set(ours):
         raise KdbenchError(
-            f"{other}. A teacher is used as it is: train it on the data set first, as a student that starts from these weights, "
-            "with `keep_students: true`, and give the weights that it leaves."
+            f"they {other}. A teacher is used as it is: train it on the data set first, as a student that starts from these "
+            "weights, with `keep_students: true`, and give the weights that it leaves."
         )
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": list(unequal.values())}
     if told := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
@@ -186,7 +181,7 @@ def fit(state: State, network: Network, *, whole: bool) -> Fit:
 
 
 def _other_classes(theirs: int, ours: int) -> str:
-    return f"they are for {theirs:,} classes and the data set has {ours:,}" if theirs else "they have no classifier"
+    return f"are for {theirs:,} classes and the data set has {ours:,}" if theirs else "have no classifier"
 
 
 def _bare(state: State) -> dict[str, tuple[str, Tensor]]:

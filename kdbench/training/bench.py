@@ -97,11 +97,11 @@ class Bench:
             return None
         key = str((trial.student, trial.hooks, trial.weights, trial.methods == ()))
         if key not in self.fits:
+            state = fetch(trial.weights, model=trial.student, in_channels=self.dataset.image_shape[0])
             try:
-                state = fetch(trial.weights, model=trial.student, in_channels=self.dataset.image_shape[0])
                 self.fits[key] = fit(state, self._blank(trial.student, trial.hooks), whole=not trial.methods)
             except KdbenchError as problem:
-                raise KdbenchError(f"weights of {trial.label}: {problem}") from problem
+                raise KdbenchError(f"weights {trial.weights.file or trial.weights.name} of {trial.student}: {problem}") from problem
         return self.fits[key]
 
     def weight_notes(self, trial: TrialSpec) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ class Bench:
             return ()
         notes = []
         if start.new_classifier:
-            notes.append(f"{trial.label} has a new classifier: as for its weights, {start.new_classifier}")
+            notes.append(f"{trial.label} starts with a new classifier: its weights {start.new_classifier}")
         ours = (self.dataset.mean, self.dataset.std)
         meant = normalisation(trial.weights, model=trial.student)
         if meant and any(abs(a - b) > SAME_NORMALISATION for a, b in zip(chain(*meant), chain(*ours), strict=False)):
