@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from kdbench import KdbenchError, cli
+from kdbench import KdbenchError, cli, models
 from kdbench.catalogue_model import describe_model
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.hooked import AveragePooling, Hooked
@@ -143,6 +143,15 @@ def test_average_pooling_is_torchs_own_to_any_size():
     with torch.device("meta"):
         network = build_model("torchvision/vgg11")
     assert isinstance(network.body.avgpool, AveragePooling)  # torch's has no deterministic backward pass on CUDA
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "torchvision/regnet_y_400mf"])
+def test_looking_for_hook_points_draws_nothing(name):
+    """Or the first network of its name would start otherwise than the next; the second computes in its constructor."""
+    models._wiring.cache_clear()
+    before = torch.get_rng_state()
+    models._wiring(name, 3, ())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # Hooks leave nothing behind
