@@ -97,6 +97,8 @@ def test_a_residual_networks_norms_are_the_last_of_its_groups():
     network = build_model("torchvision/resnet18")
     body = network.body
     assert network.group_norms() == tuple(layer[-1].bn2 for layer in (body.layer1, body.layer2, body.layer3, body.layer4))
+    mobile = build_model("torchvision/mobilenet_v2")  # where a block may add to what a batch norm gave before it
+    assert mobile.group_norms() == tuple(mobile.body.features[i].conv[-1] for i in (3, 6, 13, 17))
 
 
 # No number is changed

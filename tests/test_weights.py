@@ -483,6 +483,15 @@ def test_what_does_not_fit_is_refused_before_anything_starts(teacher, student, m
     assert not list(lab.store.root.glob("trials/*"))
 
 
+def test_a_refused_teacher_costs_no_result(write, lab, folder):
+    """Not even where everything is to be trained anew."""
+    run(lab, write(RESNET, "resnet8", methods=["scratch"]))
+    before = lab.outcomes()
+    teacher = {"model": RESNET, "weights": str(folder / "seven.pth")}
+    assert "they are for 7 classes" in refusal(run, lab, write(teacher, "resnet8"), rerun="all")
+    assert lab.outcomes() == before
+
+
 def test_weights_for_images_that_are_normalised_otherwise_are_noted(write, lab, monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state_of(classes=1000))
     student = {"model": RESNET, "weights": "IMAGENET1K_V1"}
