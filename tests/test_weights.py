@@ -472,6 +472,12 @@ def test_students_of_one_seed_start_alike_with_their_new_classifier(write, folde
             "torchvision/resnet18, hooks: there is no module 'layer9'. The nearest: layer4",
         ),
         (RESNET, "torchvision/vit_b_16", "torchvision/vit_b_16 cannot take images of 3x32x32 ("),
+        (
+            "torchvision/densenet121",
+            RESNET,
+            "torchvision/densenet121 -> torchvision/resnet18: ofd: it needs the pre-activations of both networks; choose a student "
+            "and a teacher that give them. Leave the method out with `without: [ofd]`.",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(teacher, student, message, write, lab, folder):
@@ -479,7 +485,7 @@ def test_what_does_not_fit_is_refused_before_anything_starts(teacher, student, m
         {**given, "weights": str(folder / given["weights"])} if isinstance(given, dict) and "weights" in given else given
         for given in (teacher, student)
     )
-    assert message.format(folder=folder) in refusal(run, lab, write(teacher, student))
+    assert message.format(folder=folder) in refusal(run, lab, write(teacher, student, methods=["kd", "ofd"]))
     assert not list(lab.store.root.glob("trials/*"))
 
 

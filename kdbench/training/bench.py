@@ -182,8 +182,9 @@ class Bench:
                 self.composition(trial, None)
             except PairError as reason:
                 teacher = trial.teacher.label if trial.teacher else "no teacher"
+                told = str(reason).rstrip(".")
                 raise PairError(
-                    f"{teacher} -> {trial.label}: {reason} Leave the method out with `without: [{trial.method}]`."
+                    f"{teacher} -> {trial.label}: {told}. Leave the method out with `without: [{trial.method}]`."
                 ) from None
             except Exception:  # a mistake in a method fails its trial, and no other, when it is built to train
                 continue
