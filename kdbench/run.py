@@ -33,6 +33,9 @@ from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, read_weights, state_hash, write_checkpoint, write_weights
 
+EXPECTED_WITHIN_PCT = 0.5
+"""Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -88,10 +91,6 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             ) from None
         except OSError as problem:
             raise KdbenchError(f"{problem}. The same command goes on once that is mended; what is finished is kept.") from problem
-
-
-EXPECTED_WITHIN_PCT = 0.5
-"""Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
 
 
 def _teachers(plan: Plan, students: Iterable[Planned]) -> list[Planned]:

@@ -21,7 +21,9 @@ from kdbench import KdbenchError
 from kdbench.code import trial_code
 from kdbench.models import build_model
 from kdbench.models.pretrained import fetch, fit, identify
+from kdbench.present import of_directory
 from kdbench.progress import Silent
+from kdbench.results import load_results
 from kdbench.run import Options, execute
 from kdbench.suite import Suite, load_suite
 from kdbench.trial import TrialSpec
@@ -427,6 +429,13 @@ def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):
         suite = write({**weights, "expected_error_pct": expected}, "resnet8", methods=["kd"], seeds=[0])
         lines = run(lab, suite, rerun="all")
         assert any(line.startswith("warning: the teacher") for line in lines) == warned
+
+
+def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, lab, folder):
+    weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    run(lab, write(weights, weights))
+    assert set(load_results(lab.store.root)["method"]) == {"pretrained", "scratch", "kd"}
+    assert set(of_directory(lab.store.root).results["method"]) == {"scratch", "kd"}
 
 
 def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, monkeypatch):
