@@ -19,7 +19,8 @@ Value = dict[str, Any]
 def listing(what: str) -> list[Value]:
     """Entries of `methods`, `models`, `datasets` or `suites`, each with `name` and `about`.
 
-    A model has `params` and `macs` too, for 3x32x32 images and 10 classes; a suite has `trials` and `teachers`, their numbers.
+    A model has `params` and `macs` too, for 3x32x32 images and 10 classes, null for the names that stand for a library's; a suite
+    has `trials` and `teachers`, their numbers.
     """
     return {"methods": _methods, "models": _models, "datasets": _datasets, "suites": _suites}[what]()
 
@@ -40,7 +41,10 @@ def _models() -> list[Value]:
         count, work = parameters(network), macs(network, (3, 32, 32))
         about = f"{count:>10,} parameters, {work / 1e6:8.2f} M multiply-accumulates (3x32x32, 10 classes)"
         entries.append({"name": name, "about": about, "params": count, "macs": work})
-    return entries
+    for library in ("timm", "torchvision"):
+        about = f"any classifier of {library} by its own name there, such as {library}/resnet34: see `kdbench show model`"
+        entries.append({"name": f"{library}/NAME", "about": about, "params": None, "macs": None})
+    return sorted(entries, key=lambda entry: str(entry["name"]))
 
 
 def _datasets() -> list[Value]:
@@ -131,12 +135,12 @@ def _planned_as_json(planned: Planned) -> Value:
     return {
         "trial": spec.id,
         "status": planned.status.value,
-        "teacher": spec.teacher.student if spec.teacher else None,
-        "student": spec.student,
+        "teacher": spec.teacher.label if spec.teacher else None,
+        "student": spec.label,
         "method": spec.method,
         "params": {part.name: part.params for part in spec.methods},
         "seed": spec.seed,
-        "epochs": spec.recipe.epochs,
+        "epochs": spec.epochs,
     }
 
 
@@ -145,7 +149,8 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     for planned in plan.teachers:
-        lines.append(f"  teacher {planned.spec.student} (seed {planned.spec.seed}): {planned.status.value}")
+        seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
+        lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
     for pair, methods in _rows(plan.students).items():
         for method, trials in methods.items():
             lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
@@ -164,7 +169,7 @@ def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
     settings: dict[str, dict[str, dict[tuple[str, ...], list[Planned]]]] = {}
     for planned in students:
         spec = planned.spec
-        pair = f"{spec.teacher.student} -> {spec.student}" if spec.teacher else spec.student
+        pair = f"{spec.teacher.label} -> {spec.label}" if spec.teacher else spec.label
         setting = tuple(f"{key}={value}" for part in spec.methods for key, value in part.params.items())
         settings.setdefault(pair, {}).setdefault(spec.method, {}).setdefault(setting, []).append(planned)
     rows: dict[str, dict[str, list[Planned]]] = {}

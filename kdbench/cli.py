@@ -195,21 +195,42 @@ def list_(
 
 @app.command()
 def show(
-    what: Annotated[Literal["method"], typer.Argument()],
+    what: Annotated[Literal["method", "model"], typer.Argument()],
     name: Annotated[str, typer.Argument()],
+    image: Annotated[str, typer.Option("--input", metavar="CxHxW", help="Of a model: the images, such as 3x224x224.")] = "",
+    classes: Annotated[int, typer.Option(min=0, help="Of a model: how many classes; 10 unless given.")] = 0,
+    hook: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Of a model: a module with which a group ends; several, shallow to deep.")
+    ] = [],  # noqa: B006
+    modules: Annotated[bool, typer.Option("--modules", help="Of a model: list the modules that can be hooks.")] = False,
     plugin: PluginOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Show a method's formula, paper and parameters with their defaults."""
-    from kdbench import catalogue
+    """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
+    from kdbench import catalogue, catalogue_model
     from kdbench.plugins import load_plugins
 
     load_plugins(plugin)
-    described = catalogue.describe_method(name)
-    if as_json:
-        _print_json(described)
+    value: object
+    if what == "method":
+        if image or classes or hook or modules:
+            raise KdbenchError("--input, --classes, --hook and --modules have no effect on a method. Leave them out.")
+        value = method = catalogue.describe_method(name)
+        text = catalogue.method_as_text(method)
     else:
-        print(catalogue.method_as_text(described))
+        shape = image_shape(image) if image else catalogue_model.usual_shape(name)
+        if modules:
+            if hook:
+                raise KdbenchError("--hook has no effect on --modules. Leave one of them out.")
+            value = names = catalogue_model.modules_of(name, image_shape=shape, num_classes=classes or 10)
+            text = catalogue_model.modules_as_text(names)
+        else:
+            value = model = catalogue_model.describe_model(name, image_shape=shape, num_classes=classes or 10, hooks=hook)
+            text = catalogue_model.model_as_text(model)
+    if as_json:
+        _print_json(value)
+    else:
+        print(text)
 
 
 @app.command()
@@ -263,6 +284,18 @@ def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1))
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """(C, H, W) of `3x224x224`.
+
+    Raises:
+        KdbenchError: anything else.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise KdbenchError(f"--input: '{text}' is no shape of images. Give channels, height and width, such as 3x224x224.")
+    return int(match[1]), int(match[2]), int(match[3])
 
 
 def seconds(text: str) -> float:

@@ -16,3 +16,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string."""
     match = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def first_line(problem: BaseException) -> str:
+    """What another library's exception says, to stand inside a sentence of ours."""
+    return (str(problem).strip() or type(problem).__name__).split("\n")[0].rstrip(".")

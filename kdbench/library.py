@@ -68,14 +68,21 @@ def run_suite(
     return present.of_plan(make_plan(loaded, store), store).results
 
 
-def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3) -> Network:
+def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = ()) -> Network:
     """A freshly initialised network, which takes images (B, in_channels, H, W) to `Outputs`.
 
+    Args:
+        name: one of `kdbench list models`, or a classifier of torchvision or timm, such as `torchvision/resnet34`.
+        num_classes: K, the number of logits.
+        in_channels: of the images.
+        hooks: of a classifier that is no `Network`, the modules with which its groups end, shallow to deep; the usual families of
+            torchvision and timm need none.
+
     Raises:
-        KdbenchError: nothing of that name.
+        KdbenchError: nothing of that name, or hooks that it lacks.
     """
     load_plugins()
-    return models.build_model(name, num_classes=num_classes, in_channels=in_channels)
+    return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(hooks))
 
 
 def build_method(

@@ -62,7 +62,7 @@ def _averaging(size: int, out: int, like: Tensor) -> Tensor:
 
 
 def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling of (B, C, H, W) to (B, C, h, w), with h <= H and w <= W.
+    """Adaptive average pooling of (B, C, H, W) to (B, C, h, w).
 
     Written as two matrix products, because the backward pass of the built-in one is not deterministic on CUDA.
     """

@@ -53,6 +53,7 @@ def of_directory(root: Path) -> Comparison:
     """
     Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
     results = load_results(root)
+    results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
     taught = results[results["teacher"].notna()]
     return Comparison(
         title=f"All trials under {root}",

@@ -6,13 +6,14 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Environment(BaseModel):
-    """What a trial ran on: versions, `device` (processor or GPU), `threads` of torch on the CPU."""
+    """What a trial ran on: versions, None of a timm that is missing, `device` (processor or GPU), `threads` of torch on the CPU."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kdbench: str
     torch: str
     torchvision: str
+    timm: str | None = None
     python: str
     device: str
     threads: int

@@ -34,6 +34,9 @@ from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, read_weights, state_hash, write_checkpoint, write_weights
 
+EXPECTED_WITHIN_PCT = 0.5
+"""Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -76,7 +79,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         dataset = source.load()
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
-        bench.refuse_impossible(planned.spec for planned in todo)
+        bench.refuse_impossible(planned.spec for planned in (*todo, *(t for t in _teachers(plan, todo) if not t.record)))
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
@@ -90,6 +93,12 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             ) from None
         except OSError as problem:
             raise KdbenchError(f"{problem}. The same command goes on once that is mended; what is finished is kept.") from problem
+
+
+def _teachers(plan: Plan, students: Iterable[Planned]) -> list[Planned]:
+    """Those that some students need."""
+    needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
+    return [planned for planned in plan.teachers if planned.spec.id in needed]
 
 
 def _todo(plan: Plan, rerun: Rerun) -> list[Planned]:
@@ -143,22 +152,61 @@ class _Run:
     """The methods of which it was said that they run without CUDA graphs."""
 
     def run(self, plan: Plan, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
-        needed = {planned.spec.teacher.id for planned in todo if planned.spec.teacher}
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
         teachers = [
             planned
-            for planned in plan.teachers
-            if planned.spec.id in needed
-            and (planned.spec.id in students or not self._usable(planned))
+            for planned in _teachers(plan, todo)
+            if (planned.spec.id in students or not self._usable(planned))
             and (planned.status is not Status.FAILED or _taken_up(planned, rerun))
         ]
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED:
                 self.store.discard(planned.spec.id)
-        first = {planned.spec.id: planned.spec for planned in teachers}
+        first = {planned.spec.id: planned.spec for planned in teachers if planned.spec.methods}
         then = [planned.spec for planned in todo if planned.spec.id not in first]
         self.progress.begin(sum(spec.recipe.epochs for spec in (*first.values(), *then)))
-        return all(self._cohort(cohort) for cohort in (*_cohorts(first.values()), *_cohorts(then)))
+        for planned in teachers:
+            if not planned.spec.methods:
+                self._adopt(planned.spec)
+        if not all(self._cohort(cohort) for cohort in _cohorts(first.values())):
+            return False
+        self._foretell(_teachers(plan, todo), then)
+        return all(self._cohort(cohort) for cohort in _cohorts(then))
+
+    def _foretell(self, teachers: Iterable[Planned], students: Iterable[TrialSpec]) -> None:
+        """Say, before any student starts, which teachers are not as they ought to be, and what students start with."""
+        for spec in (planned.spec for planned in teachers):
+            record, expected = self.store.record(spec.id), self.suite.expected_error_pct.get(spec.id)
+            measured = record.test_error_pct if record else None
+            if expected is not None and measured is not None and abs(measured - expected) > EXPECTED_WITHIN_PCT:
+                self.progress.say(
+                    f"warning: the teacher {spec.label} has a test error of {measured:.2f} %, and {expected:g} % is expected; "
+                    "see that its images are normalised, resized and numbered by class as in its training."
+                )
+        for note in dict.fromkeys(note for spec in students for note in self.bench.weight_notes(spec)):
+            self.progress.say(f"note: {note}.")
+
+    def _adopt(self, spec: TrialSpec) -> None:
+        """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
+        precision = spec.recipe.precision
+        with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
+            network = self.bench.student(spec).eval()
+            weights, test = network.state_dict(), self.bench.test_data
+            write_weights(self.store.folder(spec.id) / "weights.safetensors", weights)
+            self.store.write_spec(spec.id, spec.model_dump(mode="json"))
+            self._write(
+                spec,
+                None,
+                rows=(),
+                status="done",
+                test_error_pct=error_pct(lambda images: network(images).logits, test, precision=precision),
+                student_params=parameters(network),
+                student_macs=macs(network, self.bench.dataset.image_shape),
+                weights_sha256=state_hash(weights),
+                notes=(notes := self.bench.weight_notes(spec)),
+            )
+        for note in notes:
+            self.progress.say(f"note: {note}.")
 
     def _usable(self, planned: Planned) -> bool:
         return (
@@ -178,7 +226,7 @@ class _Run:
             teacher = self._teacher(teacher_spec, recipe) if teacher_spec else None
             if teacher_spec and teacher is None:
                 trials = [trial for trial in trials if trial.teacher is None]
-                self.progress.say(f"the teacher {teacher_spec.student} has failed: its students are left for another run.")
+                self.progress.say(f"the teacher {teacher_spec.label} has failed: its students are left for another run.")
             for first in range(0, len(trials), self.lanes):
                 if not self._fitting(trials[first : first + self.lanes], teacher):
                     return False
@@ -216,7 +264,7 @@ class _Run:
         frozen = FrozenTeacher(network, image_shape=shape, recipe=recipe, device=self.bench.device)
         test = self.bench.test_data
         error = error_pct(lambda images: frozen(images).logits, test, precision=recipe.precision)
-        self.progress.say(f"teacher {spec.student}: test error {error:.2f} %")
+        self.progress.say(f"teacher {spec.label}: test error {error:.2f} %")
         rate = inference_images_per_s(
             lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=recipe.precision
         )
@@ -368,7 +416,7 @@ class _Run:
             "student_macs": macs(lane.student, self.bench.dataset.image_shape),
             "extra_params": parameters(lane.method),
             "weights_sha256": state_hash(weights),
-            "notes": tuple(lane.method.notes),
+            "notes": (*self.bench.weight_notes(trial), *lane.method.notes),
             "train_s": sum(row["train_s"] for row in lane.rows),
             "data_s": sum(row["data_s"] for row in lane.rows),
             "teacher_s": sum(row["teacher_s"] for row in lane.rows),
@@ -402,9 +450,9 @@ class _Run:
             dataset=trial.dataset.label,
             recipe=trial.recipe.summary,
             precision=trial.recipe.arithmetic,
-            epochs=trial.recipe.epochs,
-            teacher=trial.teacher.student if trial.teacher else None,
-            student=trial.student,
+            epochs=trial.epochs,
+            teacher=trial.teacher.label if trial.teacher else None,
+            student=trial.label,
             method=trial.method,
             seed=trial.seed,
             method_code=trial_code(trial),

@@ -14,6 +14,7 @@ from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
+from kdbench.models.pretrained import identify
 from kdbench.plugins import shipped
 from kdbench.recipe import Recipe, Spec
 from kdbench.registry import Registry
@@ -48,6 +49,27 @@ Parameters = Annotated[Tree, BeforeValidator(lambda given: {} if given is None e
 MethodEntry = Annotated[dict[str, Parameters], BeforeValidator(_method_entry)]
 
 
+class NetworkSpec(Spec):
+    """A network of a pair. A name is short for its `model`.
+
+    `hooks` names the modules with which its groups end, shallow to deep, where the model has no groups of its own or others are
+    wanted. `weights` is what it starts from: a file, from the suite's folder, or what torchvision or timm publish.
+    """
+
+    model: str
+    hooks: tuple[str, ...] = ()
+    weights: str = ""
+
+
+class TaughtSpec(NetworkSpec):
+    """A pair's teacher. One with `weights` is used as it is and not trained.
+
+    `expected_error_pct` is the test error that it ought to have: a run says when the measured one is more than half a point off.
+    """
+
+    expected_error_pct: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
 class PairSpec(Spec):
     """A teacher and a student, and what is particular to them.
 
@@ -55,8 +77,8 @@ class PairSpec(Spec):
     leaves methods of the suite out.
     """
 
-    teacher: str
-    student: str
+    teacher: Annotated[TaughtSpec, _short_for("model")]
+    student: Annotated[NetworkSpec, _short_for("model")]
     recipe: Tree = {}
     methods: dict[str, Parameters] = {}
     without: tuple[str, ...] = ()
@@ -89,11 +111,12 @@ class Suite:
     Attributes:
         name: the file's stem.
         title: heads the report.
-        pairs: (teacher, student) names in the file's order.
+        pairs: (teacher, student) as tables call them, in the file's order.
         methods: their names in the file's order.
         trials: the students' trials, in the order pair, method, seed, without repetition.
         source: the data set, not yet loaded.
         keep_students: whether the students' weights are kept.
+        expected_error_pct: by the id of a teacher's trial, the test error that it ought to have, where the file says so.
     """
 
     name: str
@@ -103,6 +126,7 @@ class Suite:
     trials: tuple[TrialSpec, ...]
     source: tuple[type[Source], SourceParams]
     keep_students: bool
+    expected_error_pct: Mapping[str, float]
 
     @property
     def teachers(self) -> tuple[TrialSpec, ...]:
@@ -161,6 +185,7 @@ class _Resolver:
         self.listed = self._listed()
         self.seeds = self._seeds(seeds)
         self.recipe_tree = self._recipe_tree()
+        self.expected: dict[str, float] = {}
 
     def suite(self) -> Suite:
         source, params = self._dataset()
@@ -171,9 +196,10 @@ class _Resolver:
         for i, pair in enumerate(self.spec.pairs):
             if pair in self.spec.pairs[:i]:
                 raise self._error(f"pairs[{i}]", "this pair stands there already. Take it out.")
-            for trial in self._pair(pair, f"pairs[{i}]", dataset):
+            teacher, students = self._pair(pair, f"pairs[{i}]", dataset)
+            for trial in students:
                 trials[trial.id] = trial
-                pairs[pair.teacher, pair.student] = None
+                pairs[teacher.label, trial.label] = None
         if not trials:
             raise self._error("pairs", f"`without` leaves no pair for {' and '.join(self.wanted)}. Ask for other methods.")
         return Suite(
@@ -184,6 +210,7 @@ class _Resolver:
             trials=tuple(trials.values()),
             source=(source, params),
             keep_students=self.spec.keep_students,
+            expected_error_pct=self.expected,
         )
 
     @property
@@ -191,9 +218,8 @@ class _Resolver:
         """The methods that were asked for, all of the file's unless any were."""
         return [entry for entry in self.listed if not self.wanted or entry.name in self.wanted]
 
-    def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> Iterator[TrialSpec]:
-        for role in ("teacher", "student"):
-            self._known(MODELS, getattr(pair, role), f"{where}.{role}")
+    def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> tuple[TrialSpec, list[TrialSpec]]:
+        """The teacher's trial, and those of the students."""
         names = {entry.name for entry in self.listed}
         parts = {part for entry in self.listed for part in entry.parts}
         for key in pair.methods:
@@ -208,10 +234,16 @@ class _Resolver:
         teacher = TrialSpec(
             dataset=dataset,
             recipe=self._recipe(self.spec.teacher.recipe, "teacher.recipe"),
-            student=pair.teacher,
-            methods=resolve_methods("scratch", {}),
+            **self._network(pair.teacher, f"{where}.teacher"),
+            methods=() if pair.teacher.weights else resolve_methods("scratch", {}),
             seed=self.spec.teacher.seed,
         )
+        self._expect(teacher, pair.teacher.expected_error_pct, f"{where}.teacher")
+        student = self._network(pair.student, f"{where}.student")
+        return teacher, list(self._students(pair, where, teacher, {"dataset": dataset, "recipe": recipe, **student}))
+
+    def _students(self, pair: PairSpec, where: str, teacher: TrialSpec, shared: Tree) -> Iterator[TrialSpec]:
+        """The trials of a pair's students, which have the fields `shared` of theirs."""
         places: dict[str, str] = {}
         for entry in self.chosen:
             if entry.name in pair.without:
@@ -222,14 +254,24 @@ class _Resolver:
             places[str(methods)] = entry.place
             reads = any(METHODS.get(part).reads for part in entry.parts)
             for seed in self.seeds:
-                yield TrialSpec(
-                    dataset=dataset,
-                    recipe=recipe,
-                    student=pair.student,
-                    methods=methods,
-                    seed=seed,
-                    teacher=teacher if reads else None,
-                )
+                yield TrialSpec(**shared, methods=methods, seed=seed, teacher=teacher if reads else None)
+
+    def _network(self, network: NetworkSpec, where: str) -> Tree:
+        """The fields of a trial that say which network it is."""
+        self._known(MODELS, network.model, where)
+        weights = None
+        if network.weights:
+            try:
+                weights = identify(network.weights, model=network.model, folder=self.file.parent)
+            except KdbenchError as problem:
+                raise self._error(f"{where}.weights", str(problem)) from None
+        return {"student": network.model, "hooks": network.hooks, "weights": weights}
+
+    def _expect(self, teacher: TrialSpec, error_pct: float | None, where: str) -> None:
+        if error_pct is not None and self.expected.setdefault(teacher.id, error_pct) != error_pct:
+            raise self._error(
+                f"{where}.expected_error_pct", f"another pair expects {self.expected[teacher.id]:g} of this teacher. Expect one."
+            )
 
     def _listed(self) -> list[_Entry]:
         """The file's methods, then those that were asked for beside them, with the parameters that the file gives their parts."""

@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method, Pair, PairError
@@ -36,19 +39,55 @@ class MethodSpec(Spec):
     params: dict[str, Any]
 
 
+FILE = "sha256:"
+"""How the name of weights from a file begins."""
+
+
+class Weights(Spec):
+    """Weights that a network starts from.
+
+    Attributes:
+        name: what they are: `sha256:` and the first 16 digits of a file's hash, or the name that a library publishes them under.
+        file: where they lie, which is no part of a trial's identity; None for published ones.
+    """
+
+    name: str
+    file: Path | None = Field(None, exclude=True)
+
+    @property
+    def label(self) -> str:
+        """For tables: `weights 1a2b3c4d`, or the last part of a published name, such as `IMAGENET1K_V1`."""
+        digits = self.name.removeprefix(FILE)
+        return self.name.split(" ")[0].split(".")[-1] if digits == self.name else f"weights {digits[:8]}"
+
+
 class TrialSpec(Spec):
     """One training, with every default written out. Nothing outside it changes the outcome.
 
-    `teacher` is the trial that trained the teacher, None where the method reads none.
+    A teacher that is used as it is has `weights` and no `methods`: its trial trains nothing.
+
+    Attributes:
+        student: the name of the model that is trained.
+        hooks: modules with which its groups end, where they are not the usual ones.
+        weights: what it starts from, where that is not its own initialisation.
+        teacher: the trial that trained the teacher, None where the methods read none.
     """
 
     dataset: DatasetSpec
     recipe: Recipe
     student: str
+    hooks: tuple[str, ...] = ()
+    weights: Weights | None = None
     methods: tuple[MethodSpec, ...]
     seed: int
     teacher: TrialSpec | None = None
     protocol: int = PROTOCOL
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Trials from before there were hooks and weights keep their ids."""
+        tree: dict[str, Any] = whole(self)
+        return {key: value for key, value in tree.items() if key not in ("hooks", "weights") or value}
 
     @cached_property
     def id(self) -> str:
@@ -56,9 +95,22 @@ class TrialSpec(Spec):
         return digest(self.model_dump(mode="json"))
 
     @property
+    def epochs(self) -> int:
+        """Of its main training; 0 where nothing is trained."""
+        return self.recipe.epochs if self.methods else 0
+
+    @property
     def method(self) -> str:
-        """Names joined by `+`."""
-        return "+".join(part.name for part in self.methods)
+        """Names joined by `+`; `pretrained` where nothing is trained."""
+        return "+".join(part.name for part in self.methods) or "pretrained"
+
+    @property
+    def label(self) -> str:
+        """What tables call the network: its model, then what it starts from; a hash tells those apart that differ in hooks."""
+        given = [self.weights.label] if self.weights else []
+        if self.hooks:
+            given.append(f"hooks {digest(self.hooks)[:4]}")
+        return f"{self.student} ({', '.join(given)})" if given else self.student
 
 
 def digest(value: object) -> str:

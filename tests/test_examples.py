@@ -26,7 +26,12 @@ def test_the_notebook_runs_the_suite_with_the_method(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "label", "trials"),
-    [("own_images", "my photographs", 15), ("large_folder", "my photographs", 15), ("cifar10_folder", "CIFAR-10 (JPEG)", 21)],
+    [
+        ("own_images", "my photographs", 15),
+        ("large_folder", "my photographs", 15),
+        ("cifar10_folder", "CIFAR-10 (JPEG)", 21),
+        ("torchvision", "my photographs", 30),
+    ],
 )
 def test_the_suites_for_folders_of_images_are_valid(name, label, trials):
     suite = load_suite(EXAMPLES / f"{name}.yaml")

@@ -313,7 +313,9 @@ def test_a_model_without_hook_points_is_refused() -> None:
         return nn.Linear(in_channels, num_classes)
 
     try:
-        with pytest.raises(KdbenchError, match=r"'linear_for_test' gives a Linear, without hook points\. Derive it from"):
+        with pytest.raises(
+            KdbenchError, match=r"'linear_for_test' gives a Linear, without hook points\. Name the modules .* Or derive"
+        ):
             build_model("linear_for_test")
     finally:
         restore()

@@ -37,7 +37,7 @@ pairs:
 
 FUNCTIONS = {
     "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, **parameters)",
-    "build_model": "(name, *, num_classes=10, in_channels=3)",
+    "build_model": "(name, *, num_classes=10, in_channels=3, hooks=())",
     "load_results": "(path)",
     "register": "(name, *, interface=1)",
     "register_dataset": "(name, *, interface=1)",
@@ -75,7 +75,7 @@ COMMANDS = {
     "plan": "SUITE --results --methods --seeds --plugin --json",
     "report": "SUITE --results --methods --seeds --format --output --published --published-csv --plugin",
     "list": "WHAT --plugin --json",
-    "show": "WHAT NAME --plugin --json",
+    "show": "WHAT NAME --input --classes --hook --modules --plugin --json",
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
 }

@@ -390,7 +390,11 @@ def test_seeds_that_cannot_be_asked_for(seeds, message):
             "pairs: must be a list (got {'student': 'resnet8', 'teacher': 'resnet20'}).",
         ),
         ({"pairs": "pairs: [resnet8]"}, "pairs[0]: must be a mapping of keys to values (got 'resnet8')."),
-        ({"pairs": "pairs:\n  - {teacher: 20, student: resnet8}"}, "pairs[0].teacher: must be text (got 20)."),
+        (
+            {"pairs": "pairs:\n  - {teacher: 20, student: resnet8}"},
+            "pairs[0].teacher: give a name, or a mapping of keys to values.",
+        ),
+        ({"pairs": "pairs:\n  - {teacher: {model: 20}, student: resnet8}"}, "pairs[0].teacher.model: must be text (got 20)."),
         (
             {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: kd}"},
             "pairs[0].without: must be a list (got 'kd').",

@@ -81,7 +81,8 @@ class Setting:
     @cached_property
     def pair(self) -> Pair:
         """What the method may know of the two networks."""
-        return self.bench.pair(self.student, self.teacher, self.frozen.network.teacher_parts())
+        student, teacher = (self.bench.shapes(name) for name in (self.student, self.teacher))
+        return self.bench.pair(student, teacher, self.frozen.network.teacher_parts())
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair.

@@ -1,21 +1,52 @@
 """The networks of the harness, by name."""
 
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+
 from kdbench.errors import KdbenchError
-from kdbench.models import mobilenet, resnet, shufflenet, vgg, wrn  # noqa: F401  # they register their networks
+from kdbench.models import foreign, mobilenet, resnet, shufflenet, vgg, wrn  # noqa: F401  # they register their networks
+from kdbench.models.hooked import Hooked, Wiring, classifier, prepare, record, wire
 from kdbench.models.network import MODELS as MODELS
 from kdbench.models.network import Network as Network
 from kdbench.models.network import register_model as register_model
 
 
-def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3) -> Network:
+def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = ()) -> Network:
     """A freshly initialised network for `num_classes` classes and images of `in_channels` channels.
 
+    A registered factory gives a `Network` or any other classifier, as torchvision's and timm's are; of the latter, `hooks` names
+    the modules with which its groups end, shallow to deep. The usual families of torchvision and timm need none.
+
     Raises:
-        KdbenchError: nothing of that name, or what it names is not a `Network`.
+        KdbenchError: nothing of that name; a classifier without hooks, or hooks that it lacks; hooks for a `Network`.
     """
     model = MODELS.get(name)(num_classes=num_classes, in_channels=in_channels)
     if not isinstance(model, Network):
-        raise KdbenchError(
-            f"model '{name}' gives a {type(model).__name__}, without hook points. Derive it from kdbench.models.Network."
-        )
+        return Hooked(prepare(model), _wiring(name, in_channels, tuple(hooks)))
+    if hooks:
+        raise KdbenchError(f"hooks: {name} has its own groups, and others cannot be given. Take `hooks` out.")
     return model
+
+
+@cache  # it takes a few tenths of a second, and every lane builds its network
+def _wiring(name: str, in_channels: int, hooks: tuple[str, ...]) -> Wiring:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # some constructors draw all the same
+        body = MODELS.get(name)(num_classes=10, in_channels=in_channels)
+    if not hooks and not foreign.is_published(name):
+        raise _without_hooks(name, body)
+    calls = record(name, prepare(body), in_channels=in_channels, sizes=foreign.sizes(name, body))
+    classifier(name, calls)
+    groups = hooks or foreign.usual_groups(name, body, calls)
+    if not groups:
+        raise _without_hooks(name, body)
+    return wire(name, calls, groups)
+
+
+def _without_hooks(name: str, model: object) -> KdbenchError:
+    return KdbenchError(
+        f"model '{name}' gives a {type(model).__name__}, without hook points. Name the modules with which its groups end, "
+        f"from shallow to deep: `hooks: [...]`; `kdbench show model {name} --modules` lists them. "
+        "Or derive it from kdbench.models.Network."
+    )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdbench.models import build_model
+from kdbench.errors import KdbenchError, first_line
+from kdbench.models import Network, build_model
 from kdbench.outputs import Outputs, Shapes
 
 BATCH = 2
@@ -31,14 +32,29 @@ def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     return int(counter.get_total_flops()) // (2 * BATCH)
 
 
-def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> Shapes:
+def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...] = ()) -> Shapes:
     """Shapes of the hook points of the model `name` for images (C, H, W).
 
     Raises:
-        KdbenchError: nothing of that name.
+        KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
     with torch.device("meta"):
-        model = build_model(name, num_classes=num_classes, in_channels=image_shape[0])
+        model = build_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks)
+    return shapes_of(model, name=name, image_shape=image_shape)
+
+
+def shapes_of(model: Network, *, name: str, image_shape: tuple[int, int, int]) -> Shapes:
+    """Shapes of the hook points of a model on the meta device, called `name` in messages, for images (C, H, W).
+
+    Raises:
+        KdbenchError: images that it cannot take.
+    """
     with torch.no_grad():
-        outputs: Outputs = model(_images(image_shape))
+        try:
+            outputs: Outputs = model(_images(image_shape))
+        except (RuntimeError, AssertionError, ValueError) as reason:
+            size = "x".join(map(str, image_shape))
+            raise KdbenchError(
+                f"{name} cannot take images of {size} ({first_line(reason)}). Give another size, or choose another network."
+            ) from None
     return outputs.shapes()

@@ -41,6 +41,9 @@ _GREY = "#555555"
 _MAX_BANDS = 8
 """With more methods, bands would hide one another."""
 
+_LONGEST_LINE = 40
+"""Letters of a panel's name that fit over it; longer names are broken before the arrow."""
+
 _FEW_EPOCHS = 20
 """A curve of fewer points shows each."""
 
@@ -286,7 +289,7 @@ def _figure(
         figure = Figure(figsize=(max(width * columns, 5.5), height * rows + 0.5 + foot), layout="constrained")
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, name in zip(grid, names, strict=False):
-            axes.set_title(name, pad=15)
+            axes.set_title(name.replace(" → ", "\n→ ") if len(name) > _LONGEST_LINE else name, pad=15)
         for spare in grid[len(names) :]:
             spare.remove()
         on = f"{comparison.datasets[0]}, " if len(comparison.datasets) == 1 else ""

@@ -21,9 +21,9 @@ def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
         return None
     said = " and ".join(f"{ratio:.3g} times the cross-entropy in {name}" for name, ratio in off.items())
     change = "raise" if min(off.values()) < LOWEST else "lower"
-    teacher = trial.teacher.student if trial.teacher else "no teacher"
+    teacher = trial.teacher.label if trial.teacher else "no teacher"
     return (
-        f"warning: {trial.method}, {teacher} -> {trial.student}, epoch {row['epoch']}: the transfer terms are {said}; "
+        f"warning: {trial.method}, {teacher} -> {trial.label}, epoch {row['epoch']}: the transfer terms are {said}; "
         f"consider to {change} {', '.join(_weights(trial)) or 'the weight of its terms'}."
     )
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from kdbench.data import UNAUGMENTED, Dataset, Feed, Resident, Samples, SourceParams, Split, Streamed, hold_out, use_some
+from kdbench.errors import KdbenchError
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, build_model
 from kdbench.models.measure import shapes
+from kdbench.models.pretrained import Fit, fetch, fit, normalisation
 from kdbench.outputs import Shapes
 from kdbench.recipe import Augmentation
 from kdbench.streams import seeded
 from kdbench.trial import TrialSpec, build_part
+
+SAME_NORMALISATION = 0.01
+"""Means and standard deviations on the scale 0..1 that differ by no more are taken for the same."""
 
 _shapes = cache(shapes)  # a tenth of a second and more, and every trial of a suite asks for the same ones
 
@@ -29,11 +35,13 @@ class Bench:
         dataset: as its source loaded it.
         params: of its source; which training images are used, and which of them held out.
         device: where networks and images live.
+        fits: the weights that were looked at, by network; seeds and methods share them.
     """
 
     dataset: Dataset
     params: SourceParams
     device: torch.device
+    fits: dict[str, Fit] = field(default_factory=dict)
 
     @cached_property
     def splits(self) -> tuple[Samples, Samples | None]:
@@ -61,38 +69,77 @@ class Bench:
             return Resident(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
         return Streamed(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
         """A network of the registry for this data set, on the device, in channels-last layout."""
-        network = build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0])
+        network = build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0], hooks=hooks)
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def student(self, trial: TrialSpec) -> Network:
-        """The trial's student before training: a function of its name and the seed, the same for every method."""
+        """The trial's student before training: a function of its name, its weights and the seed, the same for every method."""
+        start = self.start(trial)
         with seeded(trial.seed, "student", trial.student):
-            return self.network(trial.student)
+            network = self.network(trial.student, trial.hooks)
+        if start:
+            network.load_state_dict(start.state, strict=False)  # `fit` saw that they fit
+        return network
 
     def restored(self, trial: TrialSpec, weights: dict[str, Tensor]) -> Network:
         """The trial's student with the given weights."""
-        with torch.device("meta"):
-            network = build_model(trial.student, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0])
-        network.load_state_dict(weights, assign=True)
-        return network.to(self.device).to(memory_format=torch.channels_last)
+        with seeded(trial.seed, "restored"):  # not on meta: buffers that no state holds would stay without numbers
+            network = self.network(trial.student, trial.hooks)
+        network.load_state_dict(weights)
+        return network
 
-    def shapes(self, name: str) -> Shapes:
+    def start(self, trial: TrialSpec) -> Fit | None:
+        """What the trial's student takes over from its weights; None where it starts from its own initialisation.
+
+        Raises:
+            KdbenchError: the weights cannot be had or do not fit; those of a trial that trains nothing must fit to the last tensor.
+        """
+        if not trial.weights:
+            return None
+        key = str((trial.student, trial.hooks, trial.weights, trial.methods == ()))
+        if key not in self.fits:
+            state = fetch(trial.weights, model=trial.student, in_channels=self.dataset.image_shape[0])
+            try:
+                self.fits[key] = fit(state, self._blank(trial.student, trial.hooks), whole=not trial.methods)
+            except KdbenchError as problem:
+                raise KdbenchError(f"weights {trial.weights.file or trial.weights.name} of {trial.student}: {problem}") from problem
+        return self.fits[key]
+
+    def weight_notes(self, trial: TrialSpec) -> tuple[str, ...]:
+        """Sentences for the log and the record on the weights that the trial's student starts from."""
+        start = self.start(trial)
+        if not start or not trial.weights:
+            return ()
+        notes = []
+        if start.new_classifier:
+            notes.append(f"{trial.label} starts with a new classifier: its weights {start.new_classifier}")
+        ours = (self.dataset.mean, self.dataset.std)
+        meant = normalisation(trial.weights, model=trial.student)
+        if meant and any(abs(a - b) > SAME_NORMALISATION for a, b in zip(chain(*meant), chain(*ours), strict=False)):
+            notes.append(
+                f"the weights of {trial.label} are meant for images of mean {_told(meant[0])} and std {_told(meant[1])}, and these "
+                f"are normalised with {_told(ours[0])} and {_told(ours[1])}: give theirs as `mean` and `std` of the data set"
+            )
+        return tuple(notes)
+
+    def shapes(self, name: str, hooks: tuple[str, ...] = ()) -> Shapes:
         """Shapes of a network's hook points on this data set."""
-        return _shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes)
+        return _shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes, hooks=hooks)
 
-    def blank_parts(self, name: str) -> TeacherParts:
-        """Parts of a network that was never filled with numbers: ones of the right shapes."""
+    def _blank(self, name: str, hooks: tuple[str, ...]) -> Network:
+        """A network that was never filled with numbers."""
         with torch.device("meta"):
-            network = build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0])
-        return _map(network.teacher_parts(), lambda tensor: torch.ones(tensor.shape))
+            return build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0], hooks=hooks)
 
-    def pair(self, student: str, teacher: str, parts: TeacherParts) -> Pair:
+    def blank_parts(self, name: str, hooks: tuple[str, ...] = ()) -> TeacherParts:
+        """Parts of a network that was never filled with numbers: ones of the right shapes."""
+        return _map(self._blank(name, hooks).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
+
+    def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts) -> Pair:
         """What methods may know of a pair of networks; all of it on the CPU."""
-        return Pair(
-            self.shapes(student), self.shapes(teacher), self.splits[0].labels, _map(parts, Tensor.cpu), self.dataset.image_shape
-        )
+        return Pair(student, teacher, self.splits[0].labels, _map(parts, Tensor.cpu), self.dataset.image_shape)
 
     def composition(self, trial: TrialSpec, parts: TeacherParts | None) -> Composition:
         """The trial's methods, on the device; each part's adapters have a stream of their own.
@@ -104,8 +151,9 @@ class Bench:
         Raises:
             PairError: a method cannot do this pair.
         """
-        teacher = trial.teacher.student if trial.teacher else trial.student
-        pair = self.pair(trial.student, teacher, parts or self.blank_parts(teacher))
+        teacher = trial.teacher or trial
+        student_shapes, teacher_shapes = (self.shapes(spec.student, spec.hooks) for spec in (trial, teacher))
+        pair = self.pair(student_shapes, teacher_shapes, parts or self.blank_parts(teacher.student, teacher.hooks))
         methods = {}
         for spec in trial.methods:
             with seeded(trial.seed, "adapters", spec.name):
@@ -113,18 +161,33 @@ class Bench:
         return Composition(methods).to(self.device)
 
     def refuse_impossible(self, trials: Iterable[TrialSpec]) -> None:
-        """Build every method for every pair once, with blank teachers.
+        """Build every network, look at its weights, and build every method for every pair once, with blank teachers.
 
         Raises:
+            KdbenchError: a network that cannot be built for these images, or weights that do not fit it.
             PairError: the message names the pair, the method and the reason.
         """
-        for trial in {(t.teacher.student if t.teacher else "", t.student, str(t.methods)): t for t in trials}.values():
+        trials = list(trials)
+        networks = {(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec}
+        looks: list[Callable[[], object]] = [
+            *(partial(self.shapes, *network) for network in sorted(networks)),
+            *(partial(self.start, trial) for trial in trials),
+        ]
+        for look in looks:
+            try:
+                look()
+            except KdbenchError:
+                raise
+            except Exception:  # a mistake in a network, as one in a method, fails its trials and no others
+                continue
+        for trial in {(t.teacher.label if t.teacher else "", t.label, str(t.methods)): t for t in trials}.values():
             try:
                 self.composition(trial, None)
             except PairError as reason:
-                teacher = trial.teacher.student if trial.teacher else "no teacher"
+                teacher = trial.teacher.label if trial.teacher else "no teacher"
+                told = str(reason).rstrip(".")
                 raise PairError(
-                    f"{teacher} -> {trial.student}: {reason} Leave the method out with `without: [{trial.method}]`."
+                    f"{teacher} -> {trial.label}: {told}. Leave the method out with `without: [{trial.method}]`."
                 ) from None
             except Exception:  # a mistake in a method fails its trial, and no other, when it is built to train
                 continue
@@ -133,3 +196,7 @@ class Bench:
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:
     norms = tuple((function(weight), function(bias)) for weight, bias in parts.norms)
     return TeacherParts(function(parts.classifier_weight), function(parts.classifier_bias), norms)
+
+
+def _told(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:.3f}" for number in numbers)

@@ -183,21 +183,21 @@ def _epoch(
 
     batches = data.epoch(generator(stream.seed, "batches", *now), batch_size=recipe.batch_size)
     for number, draw in enumerate(data_watch.waits(batches)):
-        if all(lane.failure for lane in lanes):
-            break  # nobody is left for whom to read the rest
         batch = drawn(draw)
         if graphs and number and len(batch[0]) == recipe.batch_size:  # the first batch makes what a graph needs to find
             startup_s += graphs.step(lanes, batch, teacher_watch)
-            continue
-        shared = *batch, outputs_for(batch[0])
-        versions = _versions(*shared)
-        for lane in lanes:
-            _guarded(lane, partial(lane.step, *shared))
-            if _versions(*shared) != versions:
-                lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
-                batch = drawn(draw)
-                shared = *batch, outputs_for(batch[0])
-                versions = _versions(*shared)
+        else:
+            shared = *batch, outputs_for(batch[0])
+            versions = _versions(*shared)
+            for lane in lanes:
+                _guarded(lane, partial(lane.step, *shared))
+                if _versions(*shared) != versions:
+                    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
+                    batch = drawn(draw)
+                    shared = *batch, outputs_for(batch[0])
+                    versions = _versions(*shared)
+        if all(lane.failure for lane in lanes):
+            break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     for lane in lanes:
         _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s))

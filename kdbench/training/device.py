@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,6 +160,7 @@ def environment(device: torch.device) -> Environment:
         kdbench=kdbench.__version__,
         torch=torch.__version__,
         torchvision=version("torchvision"),
+        timm=version("timm") if find_spec("timm") else None,
         python=platform.python_version(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({os.cpu_count()} cores)",
         threads=torch.get_num_threads(),

@@ -130,7 +130,8 @@ def _stage(part: Method, name: str) -> Stage:
 
 def _learner(lesson: Lesson, spec: TrialSpec, network: Network, bench: Bench, checkpoint: Path) -> Lane:
     """The lesson's lane, at its start or where its checkpoint stands."""
-    pair = bench.pair(spec.student, spec.student, network.teacher_parts())
+    own = bench.shapes(spec.student, spec.hooks)
+    pair = bench.pair(own, own, network.teacher_parts())
     with seeded(spec.id, "adapters", lesson.part.name):
         part = build_part(lesson.part, pair)
     method = Composition({lesson.part.name: part}).to(bench.device)

@@ -1,0 +1,113 @@
+"""What `kdbench show model` tells of a network: its hook points, its size, and the modules that could be hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from kdbench.catalogue import Value
+from kdbench.errors import KdbenchError
+from kdbench.models import MODELS, build_model
+from kdbench.models.foreign import is_published
+from kdbench.models.hooked import Hooked, candidates, prepare, record
+from kdbench.models.measure import macs, parameters, shapes_of
+
+Shape = tuple[int, int, int]
+
+
+def usual_shape(name: str) -> Shape:
+    """Images (C, H, W) that a network is mostly trained on: torchvision's and timm's on ImageNet, our own on CIFAR."""
+    return (3, 224, 224) if is_published(name) else (3, 32, 32)
+
+
+def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Sequence[str] = ()) -> Value:
+    """A network's `name`, `input`, `classes`, `points`, `params` and `macs`, for images (C, H, W).
+
+    A point has `point` (such as `group 1`), `shape`, and, in a network of another library, the `module` that gives it; a group has
+    `preactivation` and `norm` too: the shape of the one and the weights of the other, or the modules; null where there is none.
+
+    Raises:
+        KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
+    """
+    with torch.device("meta"):
+        network = build_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=tuple(hooks))
+    found = shapes_of(network, name=name, image_shape=image_shape)
+    wiring = network.wiring if isinstance(network, Hooked) else None
+    norms = len(network.group_norms())
+    groups = [
+        {
+            "point": f"group {i + 1}",
+            "shape": shape,
+            "module": wiring.groups[i].module if wiring else None,
+            "preactivation": bool(found.preactivations) and (wiring.activations[i] or "the same maps" if wiring else True),
+            "norm": norms > 0 and (wiring.norms[i] if wiring else True),
+        }
+        for i, shape in enumerate(found.features)
+    ]
+    return {
+        "name": name,
+        "input": image_shape,
+        "classes": num_classes,
+        "points": [
+            {"point": "stem", "shape": found.stem, "module": wiring.stem.module if wiring else None},
+            *groups,
+            {"point": "pooled", "shape": found.pooled, "module": f"input of {wiring.classifier}" if wiring else None},
+            {"point": "logits", "shape": found.logits, "module": wiring.classifier if wiring else None},
+        ],
+        "params": parameters(network),
+        "macs": macs(network, image_shape),
+    }
+
+
+def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value]:
+    """The modules of a network whose outputs are maps or a square of tokens: `module` and `shape` (C, H, W), in the order of use.
+
+    Raises:
+        KdbenchError: nothing of that name, images that are not square, or such that it cannot take.
+    """
+    channels, height, width = image_shape
+    if height != width:
+        raise KdbenchError(
+            f"--modules: images of {_told(image_shape)} are not square, and maps are told by their squares. Give HxH."
+        )
+    with torch.device("meta"):
+        body = MODELS.get(name)(num_classes=num_classes, in_channels=channels)
+    calls = record(name, prepare(body), in_channels=channels, sizes=(height,))
+    return [{"module": module, "shape": shape} for module, shape in candidates(calls).items()]
+
+
+def model_as_text(described: Value) -> str:
+    """The description for a terminal."""
+    points = described["points"]
+    columns = ["point", "shape", *(["module"] if points[0]["module"] else []), "preactivation", "norm"]
+    head = {"preactivation": "pre-activation", "norm": "batch norm before it"}
+    rows = [[head.get(column, column) for column in columns]]
+    rows += [[_cell(point.get(column, "")) for column in columns] for point in points]
+    return "\n".join(
+        [
+            f"{described['name']}, images of {_told(described['input'])}, {described['classes']:,} classes",
+            *_aligned(rows),
+            f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
+        ]
+    )
+
+
+def modules_as_text(modules: Iterable[Value]) -> str:
+    """One line for each module."""
+    return "\n".join(_aligned([["module", "shape"], *([entry["module"], _told(entry["shape"])] for entry in modules)]))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "none"
+    return _told(value) if isinstance(value, tuple) else str(value)
+
+
+def _told(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

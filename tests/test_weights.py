@@ -1,0 +1,539 @@
+"""Weights that a network starts from: what they are, what they fit, and what a run makes of them."""
+
+import argparse
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import Lab
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdbench import KdbenchError
+from kdbench.code import trial_code
+from kdbench.models import build_model
+from kdbench.models.pretrained import fetch, fit, identify
+from kdbench.present import of_directory
+from kdbench.progress import Silent
+from kdbench.results import load_results
+from kdbench.run import Options, execute
+from kdbench.suite import Suite, load_suite
+from kdbench.trial import PROTOCOL, TrialSpec
+from kdbench.weights import read_foreign, state_hash
+
+ROOT = Path(__file__).parent.parent
+RESNET = "torchvision/resnet18"
+CLASSES = 3
+
+
+def state_of(*, classes: int = CLASSES, seed: int = 0) -> dict[str, Tensor]:
+    """Of torchvision's resnet18."""
+    torch.manual_seed(seed)
+    return torchvision.models.resnet18(num_classes=classes).state_dict()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`teacher.pth`, `other.pth`, `seven.pth` and `mobile.pth` (of seven classes), and `photos/`, 32x32 images; read them only."""
+    root = tmp_path_factory.mktemp("weights")
+    torch.save(state_of(), root / "teacher.pth")
+    torch.save(state_of(seed=1), root / "other.pth")
+    torch.save(state_of(classes=7), root / "seven.pth")
+    torch.save(torchvision.models.mobilenet_v2(num_classes=7).state_dict(), root / "mobile.pth")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for label in range(CLASSES):
+            (root / "photos" / split / str(label)).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 150, (32, 32, 3))
+                pixels[:, 10 * label : 10 * label + 8] += 80
+                Image.fromarray(pixels.astype(np.uint8)).save(root / "photos" / split / str(label) / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def write(lab: Lab, folder: Path) -> Callable[..., Suite]:
+    """The tiny suite on the photos with a pair of one's own."""
+
+    def suite(teacher: object, student: object, **changes: Any) -> Suite:
+        given = {"root": str(folder / "photos"), "label": "photos", "size": 32, "channels": 3}
+        recipe = {"epochs": 2, "batch_size": 8, "schedule": {"milestones": []}}
+        return lab.suite(
+            **{
+                "dataset": given,
+                "recipe": recipe,
+                "methods": ["scratch", "kd"],
+                "pairs": [{"teacher": teacher, "student": student}],
+                **changes,
+            }
+        )
+
+    return suite
+
+
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def run(lab: Lab, suite: Suite, **options: Any) -> list[str]:
+    said = Said()
+    execute(suite, lab.store, options=Options(**{"device": "cpu", **options}), progress=said)
+    return said.lines
+
+
+def refusal(call: Callable[..., object], *args: Any, **options: Any) -> str:
+    with pytest.raises(KdbenchError) as error:
+        call(*args, **options)
+    return str(error.value)
+
+
+# What they are
+
+
+def test_a_file_is_known_by_its_bytes_and_not_by_its_place(folder, tmp_path):
+    shutil.copy(folder / "teacher.pth", tmp_path / "copy.pth")
+    here = identify("teacher.pth", model=RESNET, folder=folder)
+    there = identify(str(tmp_path / "copy.pth"), model=RESNET, folder=folder)
+    assert here.file == folder / "teacher.pth"
+    assert here.model_dump() == there.model_dump() == {"name": here.name}
+    assert here.name.startswith("sha256:")
+    assert identify("other.pth", model=RESNET, folder=folder).name != here.name
+    assert here.label == f"weights {here.name[7:15]}"
+
+
+@pytest.mark.parametrize("given", ["IMAGENET1K_V1", "ResNet34_Weights.IMAGENET1K_V1", "DEFAULT"])
+def test_weights_of_torchvision_are_known_by_their_full_name_and_hash(given, folder):
+    weights = identify(given, model="torchvision/resnet34", folder=folder)
+    assert weights.name == "ResNet34_Weights.IMAGENET1K_V1 (b627a593)"
+    assert (weights.label, weights.file) == ("IMAGENET1K_V1", None)
+
+
+@pytest.mark.parametrize("given", ["a1_in1k", "resnet18.a1_in1k"])
+def test_weights_of_timm_are_known_by_model_and_tag(given, folder):
+    pytest.importorskip("timm")
+    weights = identify(given, model="timm/resnet18", folder=folder)
+    assert (weights.name, weights.label) == ("resnet18.a1_in1k", "a1_in1k")
+
+
+@pytest.mark.parametrize(
+    ("weights", "model", "message"),
+    [
+        ("nothing.pth", RESNET, "nothing.pth cannot be read (No such file or directory). Give a file of weights."),
+        ("./photos", RESNET, "photos is a folder. Give a file in it, such as weights.safetensors."),
+        (
+            "IMAGENET1K_V3",
+            "torchvision/resnet50",
+            "torchvision/resnet50 has no weights 'IMAGENET1K_V3'. Did you mean 'IMAGENET1K_V2'? "
+            "It has: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT.",
+        ),
+        ("ResNet34_Weights.DEFAULT", RESNET, "torchvision/resnet18 has no weights 'ResNet34_Weights.DEFAULT'."),
+        ("a1_in1k", "resnet20", "nobody publishes weights 'a1_in1k' of resnet20. Give a file, such as teacher.safetensors."),
+    ],
+)
+def test_weights_that_do_not_exist_are_refused_where_the_suite_names_them(weights, model, message, folder, tmp_path):
+    told = refusal(identify, weights, model=model, folder=folder)
+    assert message in told
+    file = tmp_path / "mine.yaml"
+    pair = f"{{teacher: {{model: {model}, weights: {weights}}}, student: resnet8}}"
+    file.write_text(f"title: Mine\ndataset: digits\nrecipe: digits-quick\nseeds: [0]\nmethods: [kd]\npairs:\n  - {pair}\n")
+    assert refusal(load_suite, file).startswith(f"{file}, pairs[0].teacher.weights: ")
+
+
+def test_an_unknown_tag_of_timm_is_answered_with_those_that_exist(folder):
+    pytest.importorskip("timm")
+    told = refusal(identify, "a9", model="timm/resnet18", folder=folder)
+    assert told.startswith("timm/resnet18 has no weights 'a9'. It has: a1_in1k, a2_in1k, ")
+
+
+# Trials
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "results" / "reference").glob("*/")), ids=lambda folder: folder.name)
+def test_reference_results_of_this_protocol_keep_their_ids(folder):
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    if int(rows[0]["protocol"]) == PROTOCOL:
+        assert {row["trial"] for row in rows} <= {trial.id for trial in load_suite(rows[0]["suite"]).trials}
+
+
+def test_other_weights_are_other_trials_and_another_place_is_not(write, folder, tmp_path):
+    def ids(name: str) -> list[str]:
+        suite = write({"model": RESNET, "weights": name}, RESNET)
+        return [trial.id for trial in (*suite.teachers, *suite.trials)]
+
+    shutil.copy(folder / "teacher.pth", tmp_path / "copy.pth")
+    first, moved, other = ids(str(folder / "teacher.pth")), ids("copy.pth"), ids(str(folder / "other.pth"))
+    assert first == moved
+    assert first[1] == other[1]  # scratch, which reads no teacher
+    assert not {first[0], first[2]} & {other[0], other[2]}
+
+
+def test_a_teacher_that_is_used_as_it_is_is_no_trial_of_a_student(write, folder):
+    weights = str(folder / "teacher.pth")
+    suite = write({"model": RESNET, "weights": weights}, {"model": RESNET, "weights": weights})
+    (teacher,) = suite.teachers
+    assert (teacher.methods, teacher.method, teacher.epochs) == ((), "pretrained", 0)
+    assert teacher.id not in {trial.id for trial in suite.trials}
+
+
+def test_hooks_are_part_of_a_trial_and_tables_tell_them_apart(write):
+    plain, hooked = (
+        write(network, "resnet8").teachers[0] for network in (RESNET, {"model": RESNET, "hooks": ["layer2", "layer4"]})
+    )
+    assert plain.id != hooked.id
+    assert (plain.label, hooked.label[: len(RESNET) + 8]) == (RESNET, f"{RESNET} (hooks ")
+
+
+def test_a_spec_names_hooks_and_weights_only_where_they_are_given(write, folder):
+    plain = write(RESNET, RESNET).trials[0].model_dump(mode="json")
+    assert {"hooks", "weights"} & plain.keys() == set()
+    given = write(RESNET, {"model": RESNET, "weights": str(folder / "teacher.pth")}).trials[0].model_dump(mode="json")
+    assert given["weights"].keys() == {"name"}
+    assert TrialSpec.model_validate(given).model_dump(mode="json") == given
+
+
+def test_a_plan_builds_no_network_and_fetches_nothing(write, folder, lab, monkeypatch):
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(nn.Module, "__init__", never)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", never)
+    suite = write({"model": RESNET, "weights": "IMAGENET1K_V1"}, {"model": RESNET, "weights": str(folder / "seven.pth")})
+    assert [planned.status.value for planned in lab.plan(suite).students] == ["missing", "missing"]
+
+
+# Files of other programs
+
+
+def prefixed(prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in state_of().items()}
+
+
+WRITTEN: dict[str, Callable[[Path], object]] = {
+    "a state dict": lambda file: torch.save(state_of(), file),
+    "safetensors": lambda file: save_file(state_of(), file.with_suffix(".safetensors")),
+    "of DataParallel": lambda file: torch.save(prefixed("module."), file),
+    "compiled, of DistributedDataParallel": lambda file: torch.save(prefixed("module._orig_mod."), file),
+    "beside an optimiser": lambda file: torch.save({"state_dict": prefixed("module."), "epoch": 3, "best": 1.0}, file),
+    "RepDistiller's": lambda file: torch.save({"opt": argparse.Namespace(lr=0.05), "model": state_of()}, file),
+    "kdbench's own": lambda file: save_file(prefixed("body."), file.with_suffix(".safetensors")),
+    "before there were counts": lambda file: torch.save(
+        {name: value for name, value in state_of().items() if not name.endswith("num_batches_tracked")}, file
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_a_file_is_read_however_it_was_written(way, tmp_path):
+    WRITTEN[way](tmp_path / "weights.pth")
+    (file,) = tmp_path.iterdir()
+    network = build_model(RESNET, num_classes=CLASSES)
+    found = fit(read_foreign(file), network, whole=True)
+    network.load_state_dict(found.state, strict=False)
+    assert found.new_classifier == ""
+    assert state_hash(network.body.state_dict()) == state_hash(state_of())
+
+
+class Mine:
+    """Something that only its own code can read."""
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "text.pth": (lambda f: f.write_text("hello"), "text.pth is damaged or holds no weights. Give what `torch.save("),
+    "empty.pth": (lambda f: f.touch(), "empty.pth is damaged or holds no weights."),
+    "half.pth": (
+        lambda f: (torch.save(state_of(), f), f.write_bytes(f.read_bytes()[:9999])),
+        "half.pth is damaged or holds no weights.",
+    ),
+    "text.safetensors": (lambda f: f.write_text("hello"), "text.safetensors is damaged or no safetensors file ("),
+    "whole.pth": (
+        lambda f: torch.save(torchvision.models.resnet18(), f),
+        "whole.pth can only be read by running code that it names (torchvision.models.resnet.ResNet), which kdbench does not. "
+        "Keep the weights alone: torch.save(model.state_dict(), file).",
+    ),
+    "mine.pth": (lambda f: torch.save({"model": {"a": Mine()}}, f), f"running code that it names ({__name__}.Mine)"),
+    "log.pth": (lambda f: torch.save({"epoch": 3, "loss": 0.1}, f), "log.pth holds no state dict (its keys are epoch, loss). Give"),
+    "list.pth": (lambda f: torch.save([torch.ones(2)], f), "list.pth holds no state dict (it is a list). Give"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_cannot_be_used_is_one_sentence(name, tmp_path):
+    make, message = BROKEN[name]
+    make(tmp_path / name)
+    assert message in refusal(read_foreign, tmp_path / name)
+
+
+# What they fit
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s | {"fc.weight": torch.ones(3, 9)},
+            "they do not fit the network: 1 of another shape (fc.weight: 3x9 instead of 3x512). Give weights of this architecture.",
+        ),
+        (
+            lambda s: {name: value for name, value in s.items() if not name.startswith("layer4")},
+            "they do not fit the network: 25 missing (layer4.0.conv1.weight, layer4.0.bn1.weight, layer4.0.bn1.bias, ...). Give",
+        ),
+        (
+            lambda s: (
+                {name: value for name, value in s.items() if name != "conv1.weight"} | {"stem": torch.ones(1), "a.b": torch.ones(1)}
+            ),
+            "they do not fit the network: 1 missing (conv1.weight); 2 unexpected (stem, a.b). Give weights of this architecture.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_weights_of_another_network_are_told_apart(change, message, whole):
+    network = build_model(RESNET, num_classes=CLASSES)
+    assert refusal(fit, change(state_of()), network, whole=whole).startswith(message)
+
+
+def test_a_student_keeps_a_new_classifier_where_the_classes_differ():
+    network = build_model(RESNET, num_classes=CLASSES)
+    found = fit(state_of(classes=7), network, whole=False)
+    assert found.new_classifier == "are for 7 classes and the data set has 3"
+    assert {"body.fc.weight", "body.fc.bias"} == set(network.state_dict()) - set(found.state)
+    headless = {name: value for name, value in state_of().items() if not name.startswith("fc")}
+    assert fit(headless, network, whole=False).new_classifier == "have no classifier"
+
+
+def test_a_teacher_must_fit_to_its_last_tensor():
+    network = build_model(RESNET, num_classes=CLASSES)
+    assert refusal(fit, state_of(classes=7), network, whole=True) == (
+        "they are for 7 classes and the data set has 3. A teacher is used as it is: train it on the data set first, as a student "
+        "that starts from these weights, with `keep_students: true`, and give the weights that it leaves."
+    )
+    headless = {name: value for name, value in state_of().items() if not name.startswith("fc")}
+    assert "2 missing (fc.weight, fc.bias)" in refusal(fit, headless, network, whole=True)
+
+
+def test_our_own_networks_start_from_files_too(tmp_path):
+    torch.manual_seed(0)
+    source = build_model("resnet8").state_dict()
+    torch.save({"net": source}, tmp_path / "own.pt")
+    network = build_model("resnet8")
+    network.load_state_dict(fit(read_foreign(tmp_path / "own.pt"), network, whole=True).state, strict=False)
+    assert state_hash(network.state_dict()) == state_hash(source)
+
+
+# Published ones
+
+
+def test_torchvisions_own_loader_fetches_its_weights(monkeypatch, folder):
+    asked: list[str] = []
+
+    def local(url: str, *_: object, **options: object) -> dict[str, Tensor]:
+        asked.append(url)
+        assert options["check_hash"]
+        return state_of(classes=1000)
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", local)
+    before = torch.get_rng_state()
+    state = fetch(identify("DEFAULT", model=RESNET, folder=folder), model=RESNET, in_channels=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert asked == [torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url]
+    assert state_hash(state) == state_hash(state_of(classes=1000))
+
+
+def test_timms_own_loader_fetches_its_weights_and_fits_the_channels(monkeypatch, folder):
+    timm = pytest.importorskip("timm")
+    published = timm.create_model("resnet18").state_dict()
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(published))
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", lambda *_, **__: dict(published))
+    state = fetch(identify("a1_in1k", model="timm/resnet18", folder=folder), model="timm/resnet18", in_channels=1)
+    assert torch.allclose(state["conv1.weight"], published["conv1.weight"].sum(1, keepdim=True), atol=1e-5)
+    assert torch.equal(state["layer4.1.conv2.weight"], published["layer4.1.conv2.weight"])
+
+
+def test_without_a_network_the_way_out_is_told(monkeypatch, folder):
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    weights = identify("IMAGENET1K_V1", model=RESNET, folder=folder)
+    assert refusal(fetch, weights, model=RESNET, in_channels=3) == (
+        "the weights ResNet18_Weights.IMAGENET1K_V1 (f37072fd) of torchvision/resnet18 cannot be fetched "
+        "(<urlopen error Name or service not known>). Fetch them once where there is a network, or give them as a file: "
+        "`weights: path`."
+    )
+
+
+def test_a_file_that_changes_after_planning_is_refused(folder, tmp_path):
+    file = Path(shutil.copy(folder / "teacher.pth", tmp_path))
+    weights = identify("teacher.pth", model=RESNET, folder=tmp_path)
+    shutil.copy(folder / "other.pth", file)
+    assert refusal(fetch, weights, model=RESNET, in_channels=3) == f"{file} has changed since the suite was read. Start again."
+
+
+# What a run makes of them
+
+
+def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_run):
+    """A teacher from a file and a student from another: one measured, the other trained; stopped runs end as whole ones do."""
+    shallow = ["layer1", "layer2"]  # where FT's adapters are small
+    teacher = {"model": RESNET, "hooks": shallow, "weights": str(folder / "teacher.pth"), "expected_error_pct": 7}
+    methods = ["scratch", {"ft+kd": {"ft": {"paraphraser_epochs": 1}}}]
+    suite = write(teacher, {"model": "torchvision/mobilenet_v2", "weights": str(folder / "mobile.pth")}, methods=methods)
+    lines = run(lab, suite)
+
+    (spec,) = suite.teachers
+    record = lab.record(spec)
+    assert (record.status, record.method, record.epochs, lab.curves(spec)) == ("done", "pretrained", 0, [])
+    assert record.weights_sha256 == state_hash({f"body.{name}": value for name, value in state_of().items()})
+    students = [lab.record(trial) for trial in suite.trials]
+    assert {student.teacher_weights_sha256 for student in students[1:]} == {record.weights_sha256}
+    assert {student.teacher_error_pct for student in students[1:]} == {record.test_error_pct}
+    assert students[1].teacher == spec.label
+    assert spec.label.startswith(f"{RESNET} ({spec.weights.label}, hooks ")
+
+    note = f"{suite.trials[0].label} starts with a new classifier: its weights are for 7 classes and the data set has 3"
+    assert [student.notes[0] for student in students] == [note] * 2
+    warning = (
+        f"warning: the teacher {spec.label} has a test error of {record.test_error_pct:.2f} %, and 7 % is expected; see that its "
+        "images are normalised, resized and numbered by class as in its training."
+    )
+    first = next(i for i, line in enumerate(lines) if line.startswith("done scratch, torchvision/mobilenet_v2"))
+    assert {warning, f"note: {note}."} <= set(lines[:first])
+    assert any(line.endswith(f"test error {record.test_error_pct:.2f} %") for line in lines[:first])
+
+    while not another.run(suite, **one_epoch_a_run):
+        pass
+    assert another.outcomes() == lab.outcomes()
+    assert run(lab, suite) == []
+
+
+def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):
+    weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    suite = write(weights, "resnet8", methods=["kd"])
+    run(lab, suite)
+    measured = lab.record(suite.teachers[0]).test_error_pct
+    assert measured is not None
+    for expected, warned in ((measured + 0.4, False), (measured + 0.6, True)):
+        suite = write({**weights, "expected_error_pct": expected}, "resnet8", methods=["kd"], seeds=[0])
+        lines = run(lab, suite, rerun="all")
+        assert any(line.startswith("warning: the teacher") for line in lines) == warned
+
+
+def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, lab, folder):
+    weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    run(lab, write(weights, weights))
+    assert set(load_results(lab.store.root)["method"]) == {"pretrained", "scratch", "kd"}
+    assert set(of_directory(lab.store.root).results["method"]) == {"scratch", "kd"}
+
+
+def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, monkeypatch):
+    suite = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"])
+    run(lab, suite)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("kdbench.training.bench.fetch", never)
+    more = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"], seeds=[1])
+    assert lab.run(more)
+
+
+def test_students_of_one_seed_start_alike_with_their_new_classifier(write, folder, lab):
+    from kdbench.training.bench import Bench
+
+    suite = write(RESNET, {"model": RESNET, "weights": str(folder / "seven.pth")})
+    kind, params = suite.source
+    bench = Bench(kind(params, cache=lab.store.cache).load(), params, torch.device("cpu"))
+    first, second = (bench.student(trial) for trial in suite.trials)
+    assert state_hash(first.state_dict()) == state_hash(second.state_dict())
+    assert torch.equal(first.body.layer1[0].conv1.weight, state_of(classes=7)["layer1.0.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "message"),
+    [
+        (
+            {"model": RESNET, "weights": "seven.pth"},
+            RESNET,
+            "weights {folder}/seven.pth of torchvision/resnet18: they are for 7 classes",
+        ),
+        ({"model": "torchvision/resnet34", "weights": "teacher.pth"}, RESNET, "they do not fit the network: 80 missing"),
+        (
+            RESNET,
+            {"model": "resnet8", "weights": "teacher.pth"},
+            "weights {folder}/teacher.pth of resnet8: they do not fit the network: ",
+        ),
+        (
+            {"model": RESNET, "hooks": ["layer9"]},
+            RESNET,
+            "torchvision/resnet18, hooks: there is no module 'layer9'. The nearest: layer4",
+        ),
+        (RESNET, "torchvision/vit_b_16", "torchvision/vit_b_16 cannot take images of 3x32x32 ("),
+        (
+            "torchvision/densenet121",
+            RESNET,
+            "torchvision/densenet121 -> torchvision/resnet18: ofd: it needs the pre-activations of both networks; choose a student "
+            "and a teacher that give them. Leave the method out with `without: [ofd]`.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_starts(teacher, student, message, write, lab, folder):
+    teacher, student = (
+        {**given, "weights": str(folder / given["weights"])} if isinstance(given, dict) and "weights" in given else given
+        for given in (teacher, student)
+    )
+    assert message.format(folder=folder) in refusal(run, lab, write(teacher, student, methods=["kd", "ofd"]))
+    assert not list(lab.store.root.glob("trials/*"))
+
+
+def test_a_refused_teacher_costs_no_result(write, lab, folder):
+    """Not even where everything is to be trained anew."""
+    run(lab, write(RESNET, "resnet8", methods=["scratch"]))
+    before = lab.outcomes()
+    teacher = {"model": RESNET, "weights": str(folder / "seven.pth")}
+    assert "they are for 7 classes" in refusal(run, lab, write(teacher, "resnet8"), rerun="all")
+    assert lab.outcomes() == before
+
+
+def test_weights_for_images_that_are_normalised_otherwise_are_noted(write, lab, monkeypatch):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state_of(classes=1000))
+    student = {"model": RESNET, "weights": "IMAGENET1K_V1"}
+    suite = write(RESNET, student, methods=["scratch"])
+    run(lab, suite)
+    notes = lab.record(suite.trials[0]).notes
+    assert len(notes) == 2
+    assert notes[1].startswith(
+        f"the weights of {RESNET} (IMAGENET1K_V1) are meant for images of mean 0.485, 0.456, 0.406 and std 0.229, "
+    )
+
+
+def test_one_teacher_has_one_expectation(write, folder):
+    weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    pairs = [
+        {"teacher": {**weights, "expected_error_pct": error}, "student": student}
+        for error, student in ((7, "resnet8"), (8, "resnet14"))
+    ]
+    assert "pairs[1].teacher.expected_error_pct: another pair expects 7 of this teacher. Expect one." in refusal(
+        write, RESNET, RESNET, pairs=pairs
+    )
+
+
+def test_a_trials_code_knows_nothing_of_weights(write, folder):
+    suite = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, RESNET)
+    assert trial_code(suite.teachers[0]) == trial_code(
+        write({"model": RESNET, "weights": str(folder / "other.pth")}, RESNET).teachers[0]
+    )
