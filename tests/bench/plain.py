@@ -37,10 +37,18 @@ class PilImages(Dataset):
 
 
 def train_epoch(
-    student: nn.Module, teacher: nn.Module, method: Composition, data: PilImages, *, batch_size: int, workers: int
+    student: nn.Module,
+    teacher: nn.Module,
+    method: Composition,
+    data: PilImages,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
 ) -> float:
     """Seconds of one epoch."""
-    loader = DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=workers, persistent_workers=False)
+    cuda = device.type == "cuda"
+    loader = DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=cuda)
     parameters = [*student.parameters(), *method.parameters()]
     optimiser = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
     generator = torch.Generator()
@@ -48,14 +56,15 @@ def train_epoch(
     teacher.eval()
     total = 0.0
     began = time.perf_counter()
-    for images, labels, indices in loader:
+    for batch in loader:
+        images, labels, indices = (tensor.to(device, non_blocking=cuda) for tensor in batch)
         output = student(images)
         target = output
         if method.reads_teacher:
             with torch.no_grad():
                 target = teacher(images)
         terms = method.losses(output, target, Batch(images, labels, indices, 0, 1, generator))
-        loss = sum(terms.values(), torch.zeros(()))
+        loss = sum(terms.values(), torch.zeros((), device=device))
         if method.ce_weight:
             loss = loss + method.ce_weight * F.cross_entropy(method.predict(output), labels)
         optimiser.zero_grad()

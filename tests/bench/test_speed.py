@@ -3,7 +3,8 @@
 import pytest
 import torch
 import yaml
-from row import MEAN, STD, noise, trials
+from plain import PilImages, train_epoch
+from row import MEAN, ROW, STD, lockstep_seconds, noise, trials
 
 from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
 from kdbench.method import METHODS, PairError
@@ -57,6 +58,39 @@ def test_evaluation(benchmark):
     benchmark.pedantic(
         error_pct, args=(lambda images: network(images).logits, BENCH.test_data), kwargs={"precision": "fp32"}, rounds=5
     )
+
+
+PAIR = {"teacher": "resnet56", "student": "resnet20"}
+RECIPE_OF_THE_ROW = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.1))
+IMAGES_OF_THE_ROW = noise(256)
+
+
+@pytest.fixture
+def row():
+    """The seven methods on ResNet-56 -> ResNet-20, two batches of 128."""
+    data = Dataset(IMAGES_OF_THE_ROW, noise(128), tuple("0123456789"), MEAN, STD)
+    return Bench(data, SourceParams(), CPU), trials(list(ROW), recipe=RECIPE_OF_THE_ROW, **PAIR)
+
+
+def test_the_row_in_lockstep(benchmark, row):
+    bench, specs = row
+    teacher = FrozenTeacher(bench.network("resnet56"), image_shape=(3, 32, 32), recipe=RECIPE_OF_THE_ROW, device=CPU)
+    benchmark.pedantic(lockstep_seconds, args=(bench, specs, teacher), rounds=3, warmup_rounds=1)
+
+
+def test_the_row_in_the_plain_loop(benchmark, row):
+    """`tests/bench/row.py` compares the two side by side."""
+    bench, specs = row
+    teacher = bench.network("resnet56").to(memory_format=torch.contiguous_format)
+    images = PilImages(IMAGES_OF_THE_ROW, MEAN, STD)
+
+    def plain():
+        for spec in specs:
+            student = bench.student(spec).to(memory_format=torch.contiguous_format)
+            method = bench.composition(spec, teacher.teacher_parts())
+            train_epoch(student, teacher, method, images, batch_size=128, workers=0, device=CPU)
+
+    benchmark.pedantic(plain, rounds=2, warmup_rounds=0)
 
 
 def test_planning_10_000_trials(benchmark, tmp_path):
