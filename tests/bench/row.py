@@ -80,6 +80,22 @@ def lockstep_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeache
     return time.perf_counter() - began
 
 
+def passes_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
+    """The floor: seconds of the passes alone, one of the teacher for all and one forward and backward of each student."""
+    recipe, data = specs[0].recipe, bench.training_data(specs[0].recipe.augmentation)
+    draws = list(data.epoch(torch.Generator().manual_seed(0), batch_size=recipe.batch_size))
+    batches = [draw()[:2] for draw in draws]
+    students = [bench.student(spec).train() for spec in specs]
+    began = time.perf_counter()
+    for images, labels in batches:
+        teacher(images)
+        for student in students:
+            torch.nn.functional.cross_entropy(student(images).logits, labels).backward()
+    if bench.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
 def best_of_the_field(bench: Bench) -> AbstractContextManager[None]:
     """What a fast loop sets: on CUDA, kernels chosen by trial; nothing is deterministic."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=bench.device.type == "cuda", allow_tf32=False)
@@ -129,6 +145,11 @@ def main() -> None:
 
         return seconds
 
+    def floor() -> float:
+        with exact(device, precision="fp32", image_shape=shape):
+            teacher = FrozenTeacher(bench.network(options.teacher), image_shape=shape, recipe=recipe, device=device)
+            return passes_seconds(bench, specs, teacher)
+
     def evaluation() -> float:
         student = bench.student(specs[0]).eval()
         with exact(device, precision="fp32", image_shape=shape):
@@ -140,6 +161,7 @@ def main() -> None:
     if options.ladder:
         sides |= {name: partial(loop_seconds, bench, specs, levers) for name, levers in RUNGS.items()}
     sides |= {f"kdbench, {arithmetic}": ours(arithmetic) for arithmetic in options.arithmetic}
+    sides["the passes alone"] = floor
     sides["evaluation of 1,000 images, one student"] = evaluation
     startup = {name: side() for name, side in sides.items() if name.startswith("kdbench")}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
