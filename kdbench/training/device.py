@@ -1,11 +1,13 @@
 """The device: which one, exactly repeatable, and how long things take on it."""
 
+import ctypes
 import os
 import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +64,8 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
     process, never of the lanes: one for small images, else as many as torch has.
     """
     threads, stream = torch.get_num_threads(), torch.get_rng_state()
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cpu" and image_shape[1] * image_shape[2] <= SMALL_IMAGE:
         torch.set_num_threads(1)
     before = (
@@ -83,6 +87,19 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
         _set(*before)
         torch.set_num_threads(threads)
         torch.set_rng_state(stream)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the process keep what tensors free: else each step asks the kernel for the same pages again, which must zero them.
+
+    It concerns glibc, and stays for the life of the process.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+        mallopt(trim_threshold, (1 << 31) - 1)
+        mallopt(top_pad, 64 << 20)
 
 
 def _set(deterministic: bool, fill: bool, benchmark: bool, cudnn_tf32: bool, matmul_tf32: bool) -> None:

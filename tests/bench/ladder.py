@@ -10,6 +10,7 @@ from torch import nn
 from kdbench import Batch
 from kdbench.data import batch_bounds, epoch_plan
 from kdbench.models.folding import folded
+from kdbench.plugins import load_shipped
 from kdbench.training.bench import Bench
 from kdbench.trial import TrialSpec
 
@@ -37,6 +38,7 @@ RUNGS = {
 
 def loop_seconds(bench: Bench, specs: list[TrialSpec], levers: Levers) -> float:
     """Seconds of one epoch of every method."""
+    load_shipped()
     recipe = specs[0].recipe
     layout = torch.channels_last if levers.channels_last else torch.contiguous_format
     original = bench.network(specs[0].teacher.student).eval()
