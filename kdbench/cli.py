@@ -34,7 +34,7 @@ ALL_DONE, TRIAL_FAILED, BAD_USAGE, STOPPED = range(4)
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a path to a YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where trials are kept.")]
-MethodsOption = Annotated[str, typer.Option("--methods", metavar="NAMES", help="Only these, such as ft,kd.")]
+MethodsOption = Annotated[str, typer.Option("--methods", metavar="NAMES", help="These instead of the suite's, such as ft,kd.")]
 SeedsOption = Annotated[str, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2.")]
 PluginOption = Annotated[
     list[Path], typer.Option("--plugin", metavar="PATH", help="A file with methods, models or data sets of your own, or a folder.")

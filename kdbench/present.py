@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import rich
+from rich.console import Console
 
 from kdbench.errors import KdbenchError
 from kdbench.plan import Plan
@@ -15,6 +16,10 @@ from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.results import frame, load_curves, load_results, row, row_without_record
 from kdbench.store import Store
 from kdbench.trial import PROTOCOL
+
+
+FILE_WIDTH = 160
+"""Characters in a line of tables that go to a file or another program."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def show(
         )
     except OSError as problem:
         raise KdbenchError(f"the report cannot be written to {directory} ({problem.strerror}). Choose --output.") from None
-    rich.print(
+    # What is no terminal has no width: nothing is cut off in a file.
+    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(
         terminal_tables(
             comparison.results,
             pairs=comparison.pairs,

@@ -91,6 +91,8 @@ def _registered(name: str) -> str:
     load_shipped()
     file = Path(name)
     if file.suffix != ".py":
+        if name not in METHODS.names() and (written := file.with_suffix(".py")).is_file():
+            raise KdbenchError(f"no method is registered as '{name}'. For the file that lies here: kdbench check {written}")
         return METHODS.entry(name).name
     found = _of_file(file)
     if not found:

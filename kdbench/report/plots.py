@@ -157,7 +157,8 @@ def curves_plot(
     with_bands = len(looks) <= _MAX_BANDS
     title = f"Test error during training, mean{' ± standard deviation' if with_bands else ''} over seeds"
     main = curves[(curves["stage"] == "main") & curves["test_error_pct"].notna()]
-    legend_rows = math.ceil(len(looks) / 5)
+    in_a_row = max(1, min(5, 75 // (max(map(len, looks)) + 6)))
+    legend_rows = math.ceil(len(looks) / in_a_row)
     with _figure(title, comparison, names, columns=2, width=3.6, height=2.6, foot=0.2 * legend_rows) as (figure, panels):
         for pair, whole, end in zip(comparison.pairs, panels[::2], panels[1::2], strict=True):
             trials = main.merge(pair.done[["trial", "label"]], on="trial")

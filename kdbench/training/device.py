@@ -96,10 +96,9 @@ def keep_freed_memory() -> None:
     It concerns glibc, and stays for the life of the process.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        trim_threshold, mmap_threshold = -1, -3
         mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
         mallopt(trim_threshold, (1 << 31) - 1)
-        mallopt(top_pad, 64 << 20)
 
 
 def _set(deterministic: bool, fill: bool, benchmark: bool, cudnn_tf32: bool, matmul_tf32: bool) -> None:
