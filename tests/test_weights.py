@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kdbench import KdbenchError
 from kdbench.code import trial_code
+from kdbench.cost import Basis, costs
 from kdbench.models import build_model
 from kdbench.models.pretrained import fetch, fit, identify
 from kdbench.present import of_directory
@@ -438,6 +439,14 @@ def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, la
     run(lab, write(weights, weights))
     assert set(load_results(lab.store.root)["method"]) == {"pretrained", "scratch", "kd"}
     assert set(of_directory(lab.store.root).results["method"]) == {"scratch", "kd"}
+
+
+def test_what_remains_beside_a_teacher_that_is_used_as_it_is_is_estimated(write, lab, folder):
+    teacher = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    run(lab, write(teacher, "resnet8", methods=["kd"], seeds=[0]))
+    (found,) = costs(lab.plan(write(teacher, "resnet8", methods=["kd"], seeds=[0, 1])), lab.store)
+    assert (found.students, found.teachers, found.measured) == (1, 0, 1)
+    assert found.bases == {Basis.MEASURED: 1}
 
 
 def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, monkeypatch):
