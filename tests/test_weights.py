@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kdbench import KdbenchError
 from kdbench.code import trial_code
 from kdbench.cost import Basis, costs
-from kdbench.models import build_model
+from kdbench.models import MODELS, build_model, register_model
 from kdbench.models.pretrained import fetch, fit, identify
 from kdbench.present import of_directory
 from kdbench.progress import Silent
@@ -507,6 +507,34 @@ def test_what_does_not_fit_is_refused_before_anything_starts(teacher, student, m
     )
     assert message.format(folder=folder) in refusal(run, lab, write(teacher, student, methods=["kd", "ofd"]))
     assert not list(lab.store.root.glob("trials/*"))
+
+
+def test_a_teacher_that_raises_is_a_failed_trial_and_harms_no_other_pair(write, lab, folder, request):
+    class Pool(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.device.type != "meta":  # on which networks are looked at before anything starts
+                raise RuntimeError("no such kernel")
+            return images.mean((2, 3))
+
+    request.addfinalizer(MODELS.snapshot())
+
+    @register_model("raises")
+    def raises(*, num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(in_channels, 4, 3), Pool(), nn.Linear(4, num_classes))
+
+    weights = lab.root / "raises.pth"
+    torch.save(raises(num_classes=CLASSES, in_channels=3).state_dict(), weights)
+    pairs = [
+        {"teacher": {"model": "raises", "hooks": ["0"], "weights": str(weights)}, "student": "resnet8"},
+        {"teacher": {"model": RESNET, "weights": str(folder / "teacher.pth")}, "student": "resnet8"},
+    ]
+    suite = write(None, None, pairs=pairs, methods=["kd"])
+    lines = run(lab, suite)
+    bad, _ = suite.teachers
+    assert (lab.record(bad).status, lab.record(bad).reason) == ("failed", "RuntimeError: no such kernel")
+    assert f"the teacher {bad.label} has failed: its students are left for another run." in lines
+    assert [lab.store.record(trial.id) is not None for trial in suite.trials] == [False, True]
+    assert run(lab, suite) == [f"the teacher {bad.label} has failed: its students are left for another run."], "as it is no more tried"
 
 
 def test_a_refused_teacher_costs_no_result(write, lab, folder):
