@@ -142,7 +142,7 @@ def _protocol(numbers: pd.DataFrame) -> str:
 
 
 def _if_best(numbers: pd.DataFrame) -> str:
-    """What the choice of the best test epoch would give us; nothing where the source made another choice, or ours have no such epoch."""
+    """What the choice of the best test epoch would give us; nothing where the source made another choice, or we have none."""
     chosen = numbers["selection"].str.contains("best") & numbers["selection"].str.contains("test")
     gain = numbers.loc[chosen, "best_epoch_gains"].mean()
     return "" if pd.isna(gain) else f" (chosen like that, ours would be {gain:.2f} points lower on average)"
