@@ -54,7 +54,7 @@ class Timing:
         own_s: the student's own steps.
         data_s: the batches, which a cohort shares.
         teacher_s: the teacher's forward passes, which a cohort shares; 0 where the method reads none.
-        evaluation_s: the student on the test images.
+        evaluation_s: the student on the test images, once; 0 where it was not tested after the last of these epochs.
         epochs: how many epochs of the main training are over.
     """
 
@@ -73,7 +73,7 @@ class Cost:
 
     Attributes:
         device: where the timings come from.
-        seconds: for all trainings that `bases` counts.
+        seconds: for all trainings that `bases` counts, without what compiling takes before the first steps.
         students: how many remain.
         teachers: how many must be trained before them.
         bases: how many of both rest on what.
@@ -132,6 +132,8 @@ def _timing(curves: Path) -> Timing | None:
     row = _last_row(curves)
     try:
         trial = TrialSpec.model_validate(spec)
+        if not trial.methods:
+            return None  # a teacher that is used as it is
         took, epochs = (record, trial.recipe.epochs) if record.get("status") == "done" else (row, 1)
         return Timing(
             spec=trial,
@@ -179,7 +181,8 @@ def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], m
             continue
         behind = timings[spec.id].epochs if planned.status is Status.STARTED and spec.id in timings else 0
         epochs = spec.recipe.epochs - behind
-        parts += [(own[0], epochs), (rates.evaluation(spec.student), epochs)]
+        tests = sum(map(spec.recipe.evaluates, range(behind + 1, spec.recipe.epochs + 1)))
+        parts += [(own[0], epochs), (rates.evaluation(spec.student), tests)]
         bases[own[1]] += 1
         by_teacher = cohorts.setdefault((spec.id in teachers, spec.recipe.model_dump_json(), spec.seed), {})  # teachers come first
         by_teacher[teacher] = max(by_teacher.get(teacher, (spec, 0)), (spec, epochs), key=lambda longest: longest[1])
@@ -191,7 +194,7 @@ def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], m
             parts.append((rates.data(), epochs))
             if teacher:
                 parts.append((rates.teacher(teacher), epochs))
-    total = Span(*(sum(span[i] * epochs for span, epochs in parts) for i in range(3)))
+    total = Span(*(sum(span[i] * times for span, times in parts) for i in range(3)))
     measured = sum(len(rates.timings) for rates in rates_in.values())
     return Cost(device, total, *counted(left), bases, measured)
 
@@ -200,12 +203,12 @@ class _Setting(NamedTuple):
     """What two trainings must share for the seconds of one to say something of the other."""
 
     dataset: str
-    precision: str
+    arithmetic: str
     batch_size: int
 
 
 class _Rates:
-    """Seconds per epoch in one setting: the same images, precision and size of batches."""
+    """Seconds per epoch in one setting: the same images, arithmetic and size of batches."""
 
     def __init__(self, setting: _Setting, timings: Iterable[Timing], macs: Mapping[str, Mapping[str, int]]) -> None:
         self.timings = [timing for timing in timings if _setting(timing.spec) == setting]
@@ -261,7 +264,7 @@ class _Rates:
 
 
 def _setting(spec: TrialSpec) -> _Setting:
-    return _Setting(spec.dataset.label, spec.recipe.precision, spec.recipe.batch_size)
+    return _Setting(spec.dataset.label, spec.recipe.arithmetic, spec.recipe.batch_size)
 
 
 def _student(timing: Timing) -> str:

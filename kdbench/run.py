@@ -167,7 +167,9 @@ class _Run:
         self.progress.begin(sum(spec.recipe.epochs for spec in (*first.values(), *then)))
         for planned in teachers:
             if not planned.spec.methods:
-                self._adopt(planned.spec)
+                self.bench.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
+                with self._isolated(planned.spec, None):
+                    self._adopt(planned.spec)
         if not all(self._cohort(cohort) for cohort in _cohorts(first.values())):
             return False
         self._foretell(_teachers(plan, todo), then)

@@ -27,9 +27,11 @@ class DatasetSpec(Spec):
 
     @property
     def label(self) -> str:
-        """The name that tables show; it says when only some of the training images are used."""
-        label, count = self.params["label"] or self.name, self.params["train_images"]
-        return f"{label} ({count:,} training images)" if count else str(label)
+        """The name that tables show; it says when not all of the training images are trained on."""
+        label, count, held_out = self.params["label"] or self.name, self.params["train_images"], self.params["validation"]
+        told = [f"{count:,} training images"] if count else []
+        told += [f"{100 * held_out:g} % held out"] if held_out else []
+        return f"{label} ({', '.join(told)})" if told else str(label)
 
 
 class MethodSpec(Spec):

@@ -175,9 +175,10 @@ def test_a_teachers_forward_pass_is_a_third_of_its_training_step_where_it_was_ne
         {"dataset": "{name: digits, label: others}"},
         {"recipe": "{epochs: 10, batch_size: 32, optimiser: {lr: 0.1}}"},
         {"recipe": "{epochs: 10, batch_size: 64, optimiser: {lr: 0.1}, precision: bf16}"},
+        {"recipe": "{epochs: 10, batch_size: 64, optimiser: {lr: 0.1}, compile: true}"},
     ],
 )
-def test_other_images_batches_and_precisions_do_not_compare(change):
+def test_other_images_batches_and_arithmetic_do_not_compare(change):
     measure(trial("resnet8"), own=2)
     assert costs(plan(**change), STORE) == []
 
@@ -186,6 +187,14 @@ def test_another_length_of_training_compares():
     measure(trial("resnet8"), own=2)
     measure(trial("resnet14"), own=2)
     assert cost(methods="[scratch]", recipe="{epochs: 100, batch_size: 64, optimiser: {lr: 0.1}}").seconds.mid == 400 * 2
+
+
+def test_a_student_that_is_tested_less_often_costs_less():
+    """After epochs 4, 8 and 10; the first of them is over."""
+    sparse = "{epochs: 10, batch_size: 64, optimiser: {lr: 0.1}, evaluate_every: 4}"
+    one = {"methods": "[scratch]", "seeds": "[0]", "pairs": "[{teacher: resnet20, student: resnet8}]", "recipe": sparse}
+    measure(trial("resnet8", planned=plan(**one)), own=2, evaluation=5, epoch=4)
+    assert cost(**one).seconds.mid == 6 * 2 + 2 * 5
 
 
 def test_each_device_has_its_own_estimate():

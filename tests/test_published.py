@@ -243,6 +243,11 @@ def test_the_best_test_epoch_is_told_with_what_it_would_give_us():
     )
 
 
+def test_students_that_were_not_tested_after_every_epoch_have_no_best_test_epoch_to_compare():
+    told = note(table({"selection": "best epoch on test"}, results=RESULTS.assign(evaluate_every=2)), "Some paper (table 1): ")
+    assert told == "best epoch on test, where ours is the last epoch; epochs not known."
+
+
 def test_another_length_of_training_is_told():
     assert "; 240 epochs, ours 4." in note(table({"epochs": "240"}), "Some paper (table 1): ")
 
@@ -252,7 +257,7 @@ def test_notes_stand_under_the_table_with_the_methods_they_are_of():
     assert found.notes[-1].endswith(" KD, AT: T 3.")
 
 
-@pytest.mark.parametrize("label", ["CIFAR-10 (JPEG)", "cifar10 (12,000 training images)"])
+@pytest.mark.parametrize("label", ["CIFAR-10 (JPEG)", "cifar10 (12,000 training images)", "cifar10 (10 % held out)"])
 def test_other_images_of_the_same_data_set_are_told(label):
     found = table({}, results=RESULTS.assign(dataset=label))
     assert cells(found, 2)["Some paper"] == "7.50 (+0.20)"

@@ -39,6 +39,7 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "best_test_error_pct": error and error - 0.5,
         "best_epoch": 3,
         "epochs": 4,
+        "evaluate_every": 1,
         "teacher_error_pct": teacher and 6.28,
         "teacher_params": teacher and 855_770,
         "teacher_macs": teacher and 125_750_000,

@@ -142,6 +142,20 @@ def test_seeds_that_are_asked_for_replace_the_files():
     assert {trial.seed for trial in load(reseeded=(5, 6)).trials} == {5, 6}
 
 
+@pytest.mark.parametrize(
+    ("params", "label"),
+    [
+        ("", "digits"),
+        (", label: Digits, train_images: 1200", "Digits (1,200 training images)"),
+        (", validation: 0.1", "digits (10 % held out)"),
+        (", train_images: 1200, validation: 0.025", "digits (1,200 training images, 2.5 % held out)"),
+    ],
+)
+def test_tables_tell_what_is_not_trained_on(params, label):
+    """And keep such trials apart: seeds with fewer images are no more seeds of those with all."""
+    assert {trial.dataset.label for trial in load(dataset=f"dataset: {{name: digits{params}}}").trials} == {label}
+
+
 def test_yaml_may_merge_mappings():
     suite = load(recipe="recipe: {<<: {base: digits-quick, epochs: 9}, epochs: 8}")
     assert {trial.recipe.epochs for trial in suite.trials} == {8}

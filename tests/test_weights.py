@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from kdbench import KdbenchError
 from kdbench.code import trial_code
-from kdbench.models import build_model
+from kdbench.cost import Basis, costs
+from kdbench.models import MODELS, build_model, register_model
 from kdbench.models.pretrained import fetch, fit, identify
 from kdbench.present import of_directory
 from kdbench.progress import Silent
@@ -440,6 +441,14 @@ def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, la
     assert set(of_directory(lab.store.root).results["method"]) == {"scratch", "kd"}
 
 
+def test_what_remains_beside_a_teacher_that_is_used_as_it_is_is_estimated(write, lab, folder):
+    teacher = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    run(lab, write(teacher, "resnet8", methods=["kd"], seeds=[0]))
+    (found,) = costs(lab.plan(write(teacher, "resnet8", methods=["kd"], seeds=[0, 1])), lab.store)
+    assert (found.students, found.teachers, found.measured) == (1, 0, 1)
+    assert found.bases == {Basis.MEASURED: 1}
+
+
 def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, monkeypatch):
     suite = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"])
     run(lab, suite)
@@ -498,6 +507,36 @@ def test_what_does_not_fit_is_refused_before_anything_starts(teacher, student, m
     )
     assert message.format(folder=folder) in refusal(run, lab, write(teacher, student, methods=["kd", "ofd"]))
     assert not list(lab.store.root.glob("trials/*"))
+
+
+def test_a_teacher_that_raises_is_a_failed_trial_and_harms_no_other_pair(write, lab, folder, request):
+    class Pool(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.device.type != "meta":  # on which networks are looked at before anything starts
+                raise RuntimeError("no such kernel")
+            return images.mean((2, 3))
+
+    request.addfinalizer(MODELS.snapshot())
+
+    @register_model("raises")
+    def raises(*, num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(in_channels, 4, 3), Pool(), nn.Linear(4, num_classes))
+
+    weights = lab.root / "raises.pth"
+    torch.save(raises(num_classes=CLASSES, in_channels=3).state_dict(), weights)
+    pairs = [
+        {"teacher": {"model": "raises", "hooks": ["0"], "weights": str(weights)}, "student": "resnet8"},
+        {"teacher": {"model": RESNET, "weights": str(folder / "teacher.pth")}, "student": "resnet8"},
+    ]
+    suite = write(None, None, pairs=pairs, methods=["kd"])
+    lines = run(lab, suite)
+    bad, _ = suite.teachers
+    assert (lab.record(bad).status, lab.record(bad).reason) == ("failed", "RuntimeError: no such kernel")
+    assert f"the teacher {bad.label} has failed: its students are left for another run." in lines
+    assert [lab.store.record(trial.id) is not None for trial in suite.trials] == [False, True]
+    assert run(lab, suite) == [f"the teacher {bad.label} has failed: its students are left for another run."], (
+        "as it is no more tried"
+    )
 
 
 def test_a_refused_teacher_costs_no_result(write, lab, folder):

@@ -44,7 +44,7 @@ def noise(n: int) -> Split:
 
 
 def trials(methods: list[str], *, teacher: str, student: str, recipe: Recipe) -> list[TrialSpec]:
-    data = DatasetSpec(name="noise", params={"label": "", "train_images": 0})
+    data = DatasetSpec(name="noise", params={"label": "", "train_images": 0, "validation": 0})
     scratch = TrialSpec(dataset=data, recipe=recipe, student=teacher, methods=resolve_methods("scratch", {}), seed=0)
     found = []
     for name in methods:
