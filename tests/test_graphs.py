@@ -4,6 +4,7 @@ What a graph records can be tried on a GPU alone. What is done with graphs is tr
 anew at each replay: who gets one, what recording leaves behind, what the graphs read, and what comes out.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
+from kdbench.catalogue_docs import shipped_methods
+from kdbench.conformance.setting import IMAGES, RECIPE, Setting
+from kdbench.data import epoch_plan
 from kdbench.method import METHODS
+from kdbench.streams import generator
 from kdbench.training import cohort, graphs
 from kdbench.training.lane import Lane
 
@@ -204,3 +209,20 @@ def test_the_cost_of_a_step_is_that_of_the_step_alone_and_recording_is_told_apar
     first, second = lab.curves(suite.trials[0])
     assert 200 < first["train_s"] < 201 and 200 < second["train_s"] < 201
     assert 1000 <= first["startup_s"] < 1001 and second["startup_s"] == 0
+
+
+@pytest.mark.parametrize("name", shipped_methods())
+def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
+    """It would tie the next step to the stream of this one, and a step that reaches out of its stream cannot be recorded."""
+    setting = Setting(name, "resnet8", "resnet14")
+    lane = setting.lane(epochs=1)
+    kept: list[weakref.ref[Tensor]] = []
+    lane.student.register_forward_hook(lambda student, given, outputs: kept.extend(map(weakref.ref, outputs.tensors())))
+    plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0))
+    batch = setting.bench.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    while lane.position:
+        lane.begin_epoch()
+        lane.step(*batch, setting.frozen(batch[0]))
+        assert kept and not any(tensor() is not None for tensor in kept), name
+        lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+        lane.end_epoch()
