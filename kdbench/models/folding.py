@@ -34,7 +34,10 @@ def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn
 
 
 def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that are given just what they return, each called once."""
+    """Names of convolutions and of the batch norms that are given just what they return, each called once.
+
+    Classes derived from torch's, as timm's norms with an activation are, compute something else.
+    """
     names = {module: name for name, module in network.named_modules()}
     made: dict[int, tuple[str, Tensor]] = {}  # the tensors are held, so that no two have one address
     found: list[tuple[str, str]] = []
@@ -47,7 +50,8 @@ def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str
         elif id(given[0]) in made:
             found.append((made[id(given[0])][0], names[module]))
 
-    hooks = [module.register_forward_hook(returned) for module in names if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    plain = [m for m in names if type(m) is nn.Conv2d or (type(m) is nn.BatchNorm2d and m.running_mean is not None)]
+    hooks = [module.register_forward_hook(returned) for module in plain]
     network(images)
     for hook in hooks:
         hook.remove()
