@@ -17,7 +17,6 @@ from kdbench.results import frame, load_curves, load_results, row, row_without_r
 from kdbench.store import Store
 from kdbench.trial import PROTOCOL
 
-
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""
 

@@ -27,7 +27,7 @@ from kdbench.store import Store, set_aside
 from kdbench.suite import Suite
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, train_in_lockstep
+from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, records_graphs, train_in_lockstep
 from kdbench.training.device import MACHINE_FAULTS, choose_device, environment, exact
 from kdbench.training.lane import Lane, Position, Row, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
@@ -230,23 +230,30 @@ class _Run:
                 trials = [trial for trial in trials if trial.teacher is None]
                 self.progress.say(f"the teacher {teacher_spec.label} has failed: its students are left for another run.")
             for first in range(0, len(trials), self.lanes):
-                if not self._fitting(trials[first : first + self.lanes], teacher):
+                if not self._fitting(trials[first : first + self.lanes], teacher, graphs=records_graphs(self.bench.device)):
                     return False
         return True
 
-    def _fitting(self, trials: Sequence[TrialSpec], teacher: _Teacher | None) -> bool:
-        """Train some trials of one cohort side by side, or in halves where they are too many for the device's memory."""
+    def _fitting(self, trials: Sequence[TrialSpec], teacher: _Teacher | None, *, graphs: bool) -> bool:
+        """Train some trials of one cohort side by side, or in halves where they are too many for the device's memory.
+
+        One alone that is too large goes on without `graphs`, for which a step's memory is taken twice.
+        """
         try:
-            return self._group(trials, teacher)
+            return self._group(trials, teacher, graphs=graphs)
         except torch.OutOfMemoryError:
             left = [trial for trial in trials if not self.store.record(trial.id)]
-            if len(left) < 2:
+            if len(left) < 2 and not (left and graphs):
                 raise
         # Out of the handler, whose traceback would hold the lanes.
         torch.cuda.empty_cache()
+        if len(left) == 1:
+            name = left[0].method
+            self.progress.say(f"{name} is too large for the device's memory with CUDA graphs: it goes on without, more slowly.")
+            return self._fitting(left, teacher, graphs=False)
         half = (len(left) + 1) // 2
         self.progress.say(f"{len(left)} students at once are too many for the device's memory: {half} at once from here on.")
-        return self._fitting(left[:half], teacher) and self._fitting(left[half:], teacher)
+        return all(self._fitting(part, teacher, graphs=graphs) for part in (left[:half], left[half:]))
 
     def _teacher(self, spec: TrialSpec, recipe: Recipe) -> _Teacher | None:
         key = spec.id, recipe.arithmetic
@@ -272,7 +279,7 @@ class _Run:
         )
         return _Teacher(spec, frozen, network, record, error, rate)
 
-    def _group(self, trials: Sequence[TrialSpec], teacher: _Teacher | None) -> bool:
+    def _group(self, trials: Sequence[TrialSpec], teacher: _Teacher | None, *, graphs: bool) -> bool:
         """Train some trials of one cohort side by side, and record each when it ends."""
         methods: dict[str, Composition] = {}
         wanted: dict[str, list[Lesson]] = {}
@@ -292,6 +299,7 @@ class _Run:
                 lanes=self.lanes,
                 stop=self.stop,
                 epoch_done=self.progress.epoch,
+                graphs=graphs,
             )
         if known is None:
             return False
@@ -328,6 +336,7 @@ class _Run:
             evaluation=self._evaluation,
             stop=self.stop,
             epoch_done=epoch_done,
+            graphs=graphs,
         )
         if teacher:
             teacher.frozen.assert_unchanged()

@@ -1,3 +1,5 @@
+from weakref import ref
+
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
@@ -42,24 +44,27 @@ class SimKD(Method):
         for c_in, c_out, kernel in ((c_s, c_mid, 1), (c_mid, c_mid, 3), (c_mid, c_t, 1)):
             layers += [nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
         self.projector = nn.Sequential(*layers)
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.seen: tuple[ref[Tensor], Tensor] | None = None
         self.register_buffer("classifier_weight", parts.classifier_weight.detach().clone())
         self.register_buffer("classifier_bias", parts.classifier_bias.detach().clone())
         self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
 
-    def projected(self, student: Outputs) -> Tensor:
-        """r(f_s), (B, C, H, W) with the teacher's channels."""
-        maps = student.features[-1]
-        if self.last is None or self.last[0] is not maps:  # a training step asks twice, but r's batch norms must see a batch once
-            self.last = maps, self.projector(pool_to(maps, self.size))
-        return self.last[1]
+    def projected(self, maps: Tensor) -> Tensor:
+        """r(f_s), (B, C, H, W) with the teacher's channels, of the student's last `maps`."""
+        projected: Tensor = self.projector(pool_to(maps, self.size))
+        return projected
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        return {"feature": self.params.beta * squared_distance(self.projected(student), pool_to(teacher.features[-1], self.size))}
+        maps = student.features[-1]
+        projected = self.projected(maps)
+        self.seen = ref(maps), projected.detach()  # nothing of the step's graph may outlive the step
+        return {"feature": self.params.beta * squared_distance(projected, pool_to(teacher.features[-1], self.size))}
 
     def predict(self, student: Outputs) -> Tensor:
-        pooled = self.projected(student).mean(dim=(2, 3))
-        return F.linear(pooled, self.classifier_weight, self.classifier_bias)
+        maps = student.features[-1]
+        # A training step asks here, too, but r's batch norms must see a batch once.
+        projected = self.seen[1] if self.seen and self.seen[0]() is maps else self.projected(maps)
+        return F.linear(projected.mean(dim=(2, 3)), self.classifier_weight, self.classifier_bias)
 
 
 @full_precision

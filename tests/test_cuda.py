@@ -68,7 +68,7 @@ def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(lab, another, 
 
 def test_graphs_compute_what_steps_compute(lab, another, monkeypatch):
     lab.run(lab.suite(**CHANGES), **CUDA)
-    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(another.suite(**CHANGES), **CUDA)
     with_graphs, without = (load_results(place.store.root).set_index("trial")["train_loss"] for place in (lab, another))
     assert with_graphs.to_dict() == pytest.approx(without.to_dict(), rel=1e-3)

@@ -52,6 +52,21 @@ def test_a_norm_whose_convolution_is_read_elsewhere_stays():
     assert isinstance(copy.norm, nn.BatchNorm2d)
 
 
+class Rectified(nn.BatchNorm2d):
+    """A norm with an activation in it, as timm has them."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).relu()
+
+
+@pytest.mark.parametrize("norm", [lambda: nn.BatchNorm2d(16, track_running_stats=False), lambda: Rectified(16)])
+def test_a_norm_that_is_not_the_plain_one_stays(norm):
+    network = trained("resnet8")
+    network.stem.norm = norm().eval()
+    copy, count = folded(network, image_shape=(3, 32, 32))
+    assert (count, type(copy.stem.norm)) == (8, type(network.stem.norm))
+
+
 def test_the_teacher_that_methods_ask_is_the_one_that_was_trained():
     network = trained("resnet8")
     parts = network.teacher_parts()

@@ -4,6 +4,7 @@ What a graph records can be tried on a GPU alone. What is done with graphs is tr
 anew at each replay: who gets one, what recording leaves behind, what the graphs read, and what comes out.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
+from kdbench.catalogue_docs import shipped_methods
+from kdbench.conformance.setting import IMAGES, RECIPE, Setting
+from kdbench.data import epoch_plan
+from kdbench.errors import KdbenchError
 from kdbench.method import METHODS
+from kdbench.streams import generator
 from kdbench.training import cohort, graphs
 from kdbench.training.lane import Lane
 
@@ -39,7 +45,7 @@ class Rehearsed(graphs.Graph):
 
 @pytest.fixture
 def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "records_graphs", lambda device: True)
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: True)
     monkeypatch.setattr(graphs, "Graph", Rehearsed)
     Rehearsed.made = 0
 
@@ -128,7 +134,7 @@ def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehe
     assert lab.run(lab.suite(**changes))
     assert Rehearsed.made > len(METHODS_IN_A_ROW)
     assert all(had is True for epochs in seen.values() for had in epochs), seen
-    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -169,7 +175,7 @@ def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
     lab.run(lab.suite(**changes))
     assert (seen["odd"], seen["kd"]) == ([reason, reason], [True, True])
     assert [text for text in said if "graph" in text] == [f"odd runs without CUDA graphs, more slowly: {reason}."]
-    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -185,7 +191,7 @@ def test_a_graph_is_made_anew_in_every_epoch_where_a_method_asks_for_it(lab, ano
     changes = {"methods": ["warms_up"], "recipe": {"batch_size": 24, "epochs": 3}}
     lab.run(lab.suite(**changes))
     assert seen["warms_up"] == [True] * 3
-    monkeypatch.setattr(cohort, "records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -204,3 +210,85 @@ def test_the_cost_of_a_step_is_that_of_the_step_alone_and_recording_is_told_apar
     first, second = lab.curves(suite.trials[0])
     assert 200 < first["train_s"] < 201 and 200 < second["train_s"] < 201
     assert 1000 <= first["startup_s"] < 1001 and second["startup_s"] == 0
+
+
+@pytest.mark.parametrize("name", shipped_methods())
+def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
+    """It would tie the next step to the stream of this one, and a step that reaches out of its stream cannot be recorded."""
+    setting = Setting(name, "resnet8", "resnet14")
+    lane = setting.lane(epochs=1)
+    kept: list[weakref.ref[Tensor]] = []
+    lane.student.register_forward_hook(lambda student, given, outputs: kept.extend(map(weakref.ref, outputs.tensors())))
+    plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0))
+    batch = setting.bench.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    while lane.position:
+        lane.begin_epoch()
+        lane.step(*batch, setting.frozen(batch[0]))
+        assert kept and not any(tensor() is not None for tensor in kept), name
+        lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+        lane.end_epoch()
+
+
+def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(lab, another, rehearsed, monkeypatch):
+    suites = [place.suite(methods=["kd", "at"], recipe={"batch_size": 24}) for place in (lab, another)]
+    original = cohort.FrozenTeacher.__call__
+
+    def waits(teacher: cohort.FrozenTeacher, images: Tensor) -> Outputs:
+        if Rehearsed.recording:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return original(teacher, images)
+
+    monkeypatch.setattr(cohort.FrozenTeacher, "__call__", waits)
+    original_graph = Rehearsed.__init__
+
+    def recording(self: Rehearsed, work: Callable[[], None]) -> None:
+        monkeypatch.setattr(Rehearsed, "recording", "prepare" in work.__qualname__)
+        try:
+            original_graph(self, work)
+        finally:
+            monkeypatch.setattr(Rehearsed, "recording", False)
+
+    monkeypatch.setattr(Rehearsed, "recording", False, raising=False)
+    monkeypatch.setattr(Rehearsed, "__init__", recording)
+    assert lab.run(suites[0])
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
+    another.run(suites[1])
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, another, rehearsed, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    original = graphs.StepGraph.__init__
+
+    def full(self: graphs.StepGraph, *args: Any, **options: Any) -> None:
+        original(self, *args, **options)
+        raise torch.OutOfMemoryError("on purpose")
+
+    monkeypatch.setattr(graphs.StepGraph, "__init__", full)
+    changes = {"methods": ["kd", "at"], "recipe": {"batch_size": 24}}
+    assert lab.run(lab.suite(**changes))
+    assert [text.split(" ")[0] for text in said if "with CUDA graphs" in text] == ["scratch", "kd", "at"]
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
+    another.run(another.suite(**changes))
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_lanes_are_waited_for_where_another_one_ends_the_step(lab, rehearsed, register, monkeypatch):
+    """What a cohort lets go of when memory is full is taken by the next one, while a graph might still write to it."""
+
+    class Full(Draws):
+        def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+            if joined["launched"]:
+                raise torch.OutOfMemoryError("on purpose")
+            return super().losses(student, teacher, batch)
+
+    joined = {"launched": 0, "joined": 0}
+    register("full", Full)
+    launch = Rehearsed.launch
+    monkeypatch.setattr(Rehearsed, "launch", lambda graph: (joined.update(launched=joined["launched"] + 1), launch(graph))[1])
+    monkeypatch.setattr(Rehearsed, "join", lambda graph: joined.update(joined=joined["joined"] + 1))
+    suite = lab.suite(methods=["kd", "full"], recipe={"batch_size": 24}, teacher={"recipe": {"batch_size": 72}})
+    with pytest.raises(KdbenchError, match="memory is full"):
+        lab.run(suite)
+    assert joined["joined"] == joined["launched"] > 0

@@ -15,7 +15,7 @@ TOLERANCE = 1e-9
 
 
 def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    """A copy of a network in evaluation mode without the batch norms that can go, and how many went.
+    """A copy of a network in evaluation mode without the batch norms that can go, and how many went; itself where none can.
 
     One can go when a convolution's output is read by it alone; that is tried out on random images (C, H, W), in float64. Hook
     points keep their values but for rounding, some 1e-7 in float32.
@@ -24,6 +24,8 @@ def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn
     images = torch.randn(2, *image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = _followed_by_norm(exact, images)
+        if not found:
+            return network, 0
         expected: Outputs = exact(images)
 
         def harmless(pairs: Iterable[tuple[str, str]]) -> bool:
@@ -34,7 +36,10 @@ def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn
 
 
 def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that are given just what they return, each called once."""
+    """Names of convolutions and of the batch norms that are given just what they return, each called once.
+
+    Classes derived from torch's, as timm's norms with an activation are, compute something else.
+    """
     names = {module: name for name, module in network.named_modules()}
     made: dict[int, tuple[str, Tensor]] = {}  # the tensors are held, so that no two have one address
     found: list[tuple[str, str]] = []
@@ -47,7 +52,8 @@ def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str
         elif id(given[0]) in made:
             found.append((made[id(given[0])][0], names[module]))
 
-    hooks = [module.register_forward_hook(returned) for module in names if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    plain = [m for m in names if type(m) is nn.Conv2d or (type(m) is nn.BatchNorm2d and m.running_mean is not None)]
+    hooks = [module.register_forward_hook(returned) for module in plain]
     network(images)
     for hook in hooks:
         hook.remove()

@@ -91,29 +91,30 @@ def train_in_lockstep(
     evaluation: Mapping[str, Feed],
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
+    graphs: bool = False,
 ) -> bool:
     """Train every lane to its end, or until `stop` says so at the start of an epoch.
 
     Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
     diverges is marked as failed and the others go on. After every epoch of its main training a student's error in percent on each
-    feed of `evaluation` enters its row under the feed's key.
+    feed of `evaluation` enters its row under the feed's key. With `graphs` full batches are taken as CUDA graphs.
 
     Returns:
         Whether all lanes came to their end.
     """
-    graphs = _Graphs(teacher) if records_graphs(stream.data.device) else None
+    recorded = _Graphs(teacher) if graphs else None
     while positions := [lane.position for lane in lanes if lane.position]:
         if stop():
             return False
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
-        _epoch(now, active, stream, teacher=teacher, graphs=graphs, evaluation=evaluation)
+        _epoch(now, active, stream, teacher=teacher, graphs=recorded, evaluation=evaluation)
         epoch_done(now, active)
     return True
 
 
 def records_graphs(device: torch.device) -> bool:
-    """Whether full batches are taken as graphs."""
+    """Whether steps can be CUDA graphs."""
     return device.type == "cuda"
 
 
@@ -139,14 +140,16 @@ class _Graphs:
             if lane.graph is None and lane.unfit is None:
                 _guarded(lane, partial(lane.record_step, slots))
         recorded = [lane.graph.graph for lane in active if lane.graph]
-        for lane in active:
-            if lane.graph:
-                lane.launch_step(len(batch[0]))
-        for lane in active:
-            if not lane.graph:
-                _guarded(lane, partial(lane.step, *slots.batch, slots.teacher))
-        for graph in recorded:
-            graph.join()
+        try:
+            for lane in active:
+                if lane.graph:
+                    lane.launch_step(len(batch[0]))
+            for lane in active:
+                if not lane.graph:
+                    _guarded(lane, partial(lane.step, *slots.batch, slots.teacher))
+        finally:  # also where memory is full: what the lanes let go of then is taken for other things
+            for graph in recorded:
+                graph.join()
         return startup_s
 
 

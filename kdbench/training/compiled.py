@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from kdbench.outputs import Outputs
 
+UNLIMITED = 2**31 - 1
+
 
 class Compiled:
     """Calls `network` compiled. The network stays as it is, with its parameters, buffers and modes."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._call: Any = torch.compile(network, dynamic=False)
+        # Else inductor chooses kernels, and with them the rounding, by how fast they happen to be on CUDA.
+        self._call: Any = torch.compile(network, dynamic=False, options={"deterministic": True})
         self._prepared: set[object] = set()
 
     def prepare(self, images: Tensor) -> float:
@@ -25,22 +28,33 @@ class Compiled:
         Returns:
             Seconds, 0 where it was done before.
         """
-        key = (images.shape, torch.is_grad_enabled(), torch.is_autocast_enabled(images.device.type))
-        if key in self._prepared:
+        if _kind(images) in self._prepared:
             return 0.0
         began = time.perf_counter()
-        buffers = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
-        outputs = self(images)
-        total = torch.stack([tensor.float().sum() for tensor in outputs.tensors()]).sum()
-        if total.requires_grad:
-            torch.autograd.grad(total, [p for p in self._network.parameters() if p.requires_grad])
-        for name, buffer in self._network.named_buffers():
-            buffer.copy_(buffers[name])
+        # The limit counts all networks of a class and all shapes; past it a pass would silently run uncompiled.
+        with torch._dynamo.config.patch(recompile_limit=UNLIMITED, accumulated_recompile_limit=UNLIMITED):
+            self._pass(images)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
-        self._prepared.add(key)
+        self._prepared.add(_kind(images))
         return time.perf_counter() - began
 
-    def __call__(self, images: Tensor) -> Outputs:
+    def _pass(self, images: Tensor) -> None:
+        """Forward and backward, without a trace in the network."""
+        buffers = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
         outputs: Outputs = self._call(images)
+        total = torch.stack([tensor.float().sum() for tensor in outputs.tensors()]).sum()
+        if total.requires_grad:
+            torch.autograd.grad(total, [p for p in self._network.parameters() if p.requires_grad], allow_unused=True)
+        for name, buffer in self._network.named_buffers():
+            buffer.copy_(buffers[name])
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """The network's outputs, by its compiled pass where that was prepared, as it is for training."""
+        outputs: Outputs = (self._call if _kind(images) in self._prepared else self._network)(images)
         return outputs
+
+
+def _kind(images: Tensor) -> object:
+    """What a compiled pass is good for."""
+    return images.shape, torch.is_grad_enabled(), torch.is_autocast_enabled(images.device.type)

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -117,6 +118,21 @@ def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[
 def random_states(device: torch.device) -> list[torch.Tensor]:
     """States of torch's own random streams."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+@contextmanager
+def without_waiting(device: torch.device) -> Iterator[None]:
+    """Raise RuntimeError where the host waits for CUDA inside the block; the process's own setting after it."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(action="ignore"):  # torch says once that it does not find every wait
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 class Stopwatch:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench.method import Batch
 from kdbench.outputs import Outputs
-from kdbench.training.device import Stopwatch
+from kdbench.training.device import Stopwatch, without_waiting
 
 TOLERANCE = 1e-3
 """Relative difference, in any tensor and after two steps, between the ordinary step and its graph: far above rounding."""
@@ -35,8 +35,8 @@ class Graph:
     def __init__(self, work: Callable[[], None]) -> None:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
+        with torch.cuda.stream(self._stream), torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
             work()
 
     def replay(self) -> None:
@@ -65,7 +65,6 @@ class Slots:
     def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
         self.batch = (images.clone(), labels.clone(), indices.clone())
         self.teacher: Outputs | None = None
-        self._graph: Graph | None = None
 
     def load(self, *batch: Tensor) -> None:
         """Take over a batch of the same size."""
@@ -73,22 +72,35 @@ class Slots:
             own.copy_(given)
 
     def prepare(self, teacher: Callable[[Tensor], Outputs]) -> float:
-        """Seconds that it took to record the teacher's pass; 0 where it was recorded before."""
-        if self._graph:
+        """Seconds that it took to record the teacher's pass; 0 where it was recorded before.
+
+        A pass that cannot be recorded is done anew for each batch.
+        """
+        if self.teacher:
             return 0.0
         began = time.perf_counter()
-        teacher(self.batch[0])  # what libraries set up at their first call cannot be recorded
+        outputs = teacher(self.batch[0])  # what libraries set up at their first call cannot be recorded
 
         def work() -> None:
             self.teacher = teacher(self.batch[0])
 
-        self._graph = Graph(work)
+        def renew() -> None:
+            for own, given in zip(outputs.tensors(), teacher(self.batch[0]).tensors(), strict=True):
+                own.copy_(given)
+
+        try:
+            with without_waiting(self.batch[0].device):
+                work()
+            self._fill_in = Graph(work).replay
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # as the next line says
+            self.teacher, self._fill_in = outputs, renew
         return time.perf_counter() - began
 
     def ask(self) -> None:
         """Fill in the teacher's outputs for the batch."""
-        assert self._graph
-        self._graph.replay()
+        self._fill_in()
 
 
 class StepGraph:
@@ -123,15 +135,17 @@ class StepGraph:
         began = time.perf_counter()
         watched = _Watched(**{field.name: getattr(batch, field.name) for field in fields(batch)})
         before, drawn = _copies(tensors()), draws()
-        for _ in range(2):
-            update(watched)
-        expected, unchanged = _copies(tensors()), all(map(torch.equal, drawn, draws()))
-        _put(tensors(), before)
-        if not unchanged:
-            raise Unfit("it draws random numbers in its steps")
+        update(watched)
         try:
+            # Found out before recording, because one that fails leaves torch's allocator and generator as if it went on.
+            with without_waiting(batch.images.device):
+                update(watched)
+            expected = _copies(tensors())
+            if not all(map(torch.equal, drawn, draws())):
+                raise Unfit("it draws random numbers in its steps")
+            _put(tensors(), before)
             self.graph = Graph(lambda: update(watched))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, Unfit):
             raise
         except Exception as problem:
             raise Unfit(f"{type(problem).__name__}: {str(problem).splitlines()[0]}") from None

@@ -58,6 +58,7 @@ def teach(
     lanes: int,
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
+    graphs: bool,
 ) -> dict[str, Mapping[str, Any]] | None:
     """Train the lessons that `folder` lacks, in lockstep, and return all of them.
 
@@ -87,7 +88,7 @@ def teach(
                 except Exception as problem:  # isolation: the trials that want this lesson fail
                     known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
             if not train_in_lockstep(
-                list(learners.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done
+                list(learners.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
             ):
                 return None
             for key, lane in learners.items():

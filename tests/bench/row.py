@@ -27,7 +27,7 @@ from kdbench.data import Dataset, SourceParams, Split
 from kdbench.plugins import load_shipped
 from kdbench.recipe import SGD, Recipe
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, train_in_lockstep
+from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact
 from kdbench.training.lane import MAIN, Lane, segments
 from kdbench.trial import DatasetSpec, TrialSpec, resolve_methods
@@ -75,7 +75,15 @@ def lockstep_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeache
         )
     stream = Stream(bench.training_data(recipe.augmentation), recipe, 0)
     began = time.perf_counter()
-    train_in_lockstep(lanes, stream, teacher=teacher, evaluation={}, stop=lambda: False, epoch_done=lambda now, active: None)
+    train_in_lockstep(
+        lanes,
+        stream,
+        teacher=teacher,
+        evaluation={},
+        stop=lambda: False,
+        epoch_done=lambda now, active: None,
+        graphs=records_graphs(stream.data.device),
+    )
     if bench.device.type == "cuda":
         torch.cuda.synchronize()
     assert all(lane.failure is None for lane in lanes), [lane.failure for lane in lanes]
