@@ -165,6 +165,21 @@ class Method(nn.Module, ABC):
         return student.logits
 
 
+def checked(losses: object) -> Losses:
+    """What a method's `losses` returned, if it is what they promise.
+
+    Raises:
+        TypeError: it is no mapping, or a term is no tensor of shape ().
+    """
+    if not isinstance(losses, Mapping):
+        raise TypeError(f"losses returned a {type(losses).__name__}. Return a dict of named terms, such as {{'distance': ...}}.")
+    for name, value in losses.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            told = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise TypeError(f"the term '{name}' is {told}. Return the mean or the sum of a tensor, without `.item()`.")
+    return losses
+
+
 class Composition(nn.Module):
     """What a lane trains with: one or more methods (`at+kd`), their terms summed, with one cross-entropy.
 
@@ -197,7 +212,7 @@ class Composition(nn.Module):
         return {
             f"{name}.{term}": value
             for name, part in self.parts.items()
-            for term, value in part.losses(student, teacher, batch).items()
+            for term, value in checked(part.losses(student, teacher, batch)).items()
         }
 
     def predict(self, student: Outputs) -> Tensor:

@@ -158,7 +158,7 @@ FAULTS = {
     ),
     "a loss for each sample": Fault(
         "scalars",
-        r"main.mine.regression is of shape \(\d+,\). Take the mean or the sum",
+        r"the term 'regression' is of shape \(\d+,\). Return the mean or the sum",
         also=tuple(
             test.__name__ for test in CHECKS if test.__name__ not in ("docstring", "file", "parameters", "scalars", "depends_on")
         ),

@@ -691,6 +691,29 @@ def test_a_fault_of_the_machine_ends_the_run_and_is_no_trials_result(
     assert lab.run(lab.suite(methods=["kd"], pairs=pairs))
 
 
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (lambda gap: gap.mean(), "TypeError: losses returned a Tensor. Return a dict of named terms, such as {'distance': ...}."),
+        (lambda gap: {"gap": gap.mean(1)}, "TypeError: the term 'gap' is of shape (32,). Return the mean or the sum of a tensor"),
+        (lambda gap: {"gap": gap.mean().item()}, "TypeError: the term 'gap' is a float. Return the mean or the sum of a tensor"),
+    ],
+)
+def test_what_losses_must_return_is_said_where_they_return_something_else(
+    returned: Callable[[Tensor], Any], reason: str, lab: Lab, register: Callable[..., None]
+) -> None:
+    class Beginner(Method):
+        reads = ("logits",)
+
+        def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+            return returned((student.logits - teacher.logits).square())  # type: ignore[no-any-return]
+
+    register("beginner", Beginner)
+    suite = lab.suite(methods=["beginner"])
+    lab.run(suite)
+    assert (lab.record(suite.trials[0]).reason or "").startswith(reason)
+
+
 def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
     lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

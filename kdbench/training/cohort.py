@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdbench.data import Feed
 from kdbench.data.feed import Draw, PlainDraw
+from kdbench.method import METHODS
 from kdbench.models import Network
 from kdbench.models.folding import folded
 from kdbench.outputs import Outputs
@@ -243,7 +244,9 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
     except MACHINE_FAULTS:
         raise
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
-        frame = traceback.extract_tb(problem.__traceback__)[-1]
+        frames = traceback.extract_tb(problem.__traceback__)
+        written = {entry.file for entry in METHODS.entries()}
+        frame = ([frame for frame in frames if frame.filename in written] or frames)[-1]
         lane.fail(f"{type(problem).__name__}: {problem} ({Path(frame.filename).name}:{frame.lineno})")
 
 

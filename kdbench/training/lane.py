@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Composition, Losses
+from kdbench.method import Batch, Composition, Losses, checked
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
@@ -226,7 +226,7 @@ class Lane:
             forward = self._compiled or self.student
             outputs = forward(batch.images) if forward else teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
-            terms = dict(segment.losses(outputs, teacher or outputs, batch))
+            terms = dict(checked(segment.losses(outputs, teacher or outputs, batch)))
             total = sum(terms.values(), torch.zeros((), device=self.device))
             ce = None
             if segment.phase == MAIN:
