@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib as mpl
 import pandas as pd
@@ -287,14 +288,16 @@ def _figure(
     columns = columns or (1 if len(names) == 1 else 2 if len(names) <= 4 else 3)
     rows = math.ceil(len(names) / columns)
     with mpl.rc_context(_THEME):
-        figure = Figure(figsize=(max(width * columns, 5.5), height * rows + 0.5 + foot), layout="constrained")
+        across = max(width * columns, 5.5)
+        figure = Figure(figsize=(across, height * rows + 0.5 + foot), layout="constrained")
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, name in zip(grid, names, strict=False):
             axes.set_title(name.replace(" → ", "\n→ ") if len(name) > _LONGEST_LINE else name, pad=15)
         for spare in grid[len(names) :]:
             spare.remove()
         on = f"{comparison.datasets[0]}, " if len(comparison.datasets) == 1 else ""
-        figure.suptitle(f"{title}\n{on}{seeds_sentence(done).rstrip('.')}")
+        lines = f"{title}\n{on}{seeds_sentence(done).rstrip('.')}".split("\n")
+        figure.suptitle("\n".join(part for line in lines for part in wrap(line, width=int(12 * across))))
         yield figure, grid[: len(names)]
 
 
