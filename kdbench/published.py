@@ -128,10 +128,12 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
         raise KdbenchError(f"{place}: value '{given['value']}' is not a number. {in_percent}") from None
     if not 0 <= value <= 100:
         raise KdbenchError(f"{place}: value {given['value']} is not a percentage. {in_percent}")
+    kind, std = quantity.groups()
+    if kind == "accuracy" and value <= 1:
+        raise KdbenchError(f"{place}: value {given['value']} is an accuracy of {value:g} %, a fraction by its looks. {in_percent}")
     epochs = given.get("epochs", "")
     if epochs and not epochs.isdecimal():
         raise KdbenchError(f"{place}: epochs '{epochs}' is not a whole number. Leave it empty where it is not known.")
-    kind, std = quantity.groups()
     number = Number(
         **{name: given[name] for name in ("dataset", "teacher", "student", "method", "selection", "source")},
         error_pct=round(100 - value, 6) if kind == "accuracy" else value,

@@ -75,16 +75,16 @@ def test_it_compiles_however_many_networks_were_compiled_before(small, monkeypat
         return compile_one(network, backend=lambda graph, inputs: (compiled.append(1), graph.forward)[1], **options)
 
     monkeypatch.setattr(torch, "compile", counted)
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 1)
     torch.compiler.reset()
-    for size in (4, 5, 6):
-        images = torch.zeros(2, 1, size, size)
-        network = Compiled(build_model(small, in_channels=1))
-        network(images)
-        assert len(compiled) == size - 4
-        assert network.prepare(images) > 0
-        network(images)
-        assert len(compiled) == size - 3
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for size in (4, 5, 6):
+            images = torch.zeros(2, 1, size, size)
+            network = Compiled(build_model(small, in_channels=1))
+            network(images)
+            assert len(compiled) == size - 4
+            assert network.prepare(images) > 0
+            network(images)
+            assert len(compiled) == size - 3
 
 
 def test_tables_refuse_to_mix_it_with_the_other(compiled):

@@ -27,8 +27,8 @@ def test_the_notebook_runs_the_suite_with_the_method(tmp_path):
 @pytest.mark.parametrize(
     ("name", "label", "trials"),
     [
-        ("own_images", "my photographs", 15),
-        ("large_folder", "my photographs", 15),
+        ("own_images", "my photographs (10 % held out)", 15),
+        ("large_folder", "my photographs (2 % held out)", 15),
         ("cifar10_folder", "CIFAR-10 (JPEG)", 21),
         ("torchvision", "my photographs", 30),
     ],

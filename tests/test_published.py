@@ -80,6 +80,7 @@ BAD = [
     ({"value": "92,5"}, "value '92,5' is not a number. Write it in percent, such as 74.92."),
     ({"value": "nan"}, "value nan is not a percentage. Write it in percent, such as 74.92."),
     ({"value": "925"}, "value 925 is not a percentage. Write it in percent, such as 74.92."),
+    ({"value": "0.925"}, "value 0.925 is an accuracy of 0.925 %, a fraction by its looks. Write it in percent, such as 74.92."),
     ({"value": ""}, "value is empty. Fill it in, or take the line out."),
     ({"quantity": "accuracy"}, "quantity 'accuracy' is unknown. Write `top-1 accuracy %` or `top-1 error %`."),
     ({"epochs": "many"}, "epochs 'many' is not a whole number. Leave it empty where it is not known."),
