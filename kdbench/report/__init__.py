@@ -38,7 +38,7 @@ def write_report(
 
     Args:
         results: one row for each trial, done or not; errors in percent, speeds in images per second.
-        curves: one row for each trial and epoch; without any there is no figure of them.
+        curves: one row for each trial and epoch; without two tested epochs there is no figure of them.
         pairs: (teacher, student), in the order of rows.
         title: the heading.
         directory: made where it does not exist.
@@ -96,7 +96,7 @@ def _write_figures(
     from kdbench.report import plots  # its libraries are slow to import, and most reports need none
 
     figures = {"test_error": plots.error_plot(results, pairs=pairs, methods=methods)}
-    if len(curves):
+    if len(curves) and curves.loc[curves["test_error_pct"].notna(), "epoch"].nunique() > 1:  # one test is no curve
         figures["curves"] = plots.curves_plot(curves, results, pairs=pairs, methods=methods)
     figures["cost"] = plots.cost_plot(results, pairs=pairs, methods=methods)
     return [file for name, figure in figures.items() for file in plots.save(figure, directory / name, formats=kinds)]
