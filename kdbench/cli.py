@@ -85,7 +85,7 @@ def run(
     lanes: Annotated[int, typer.Option(min=0, help="How many students train at once; 0 for all of a cohort.")] = 0,
     stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 2h.")] = "",
     rerun: Annotated[Literal["missing", "failed", "all"], typer.Option(help="Which trials to take up.")] = "missing",
-    plugin: PluginOption = [],  # noqa: B006  # typer reads it, nobody changes it
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it  # typer reads it, nobody changes it
 ) -> None:
     """Train what a suite still needs, then print its tables and write its report."""
     limit = seconds(stop_after) if stop_after else None
@@ -119,7 +119,7 @@ def plan(
     results: ResultsOption = Path("results"),
     methods: MethodsOption = "",
     seeds: SeedsOption = "",
-    plugin: PluginOption = [],  # noqa: B006
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it
     as_json: JsonOption = False,
 ) -> None:
     """Say what a suite would run, what is done and how long the rest will take; train nothing."""
@@ -147,8 +147,8 @@ def report(
     published: Annotated[bool, typer.Option("--published", help="Add a table beside the published numbers that ship.")] = False,
     published_csv: Annotated[
         list[Path], typer.Option(metavar="FILE", help="Add a table beside published numbers of your own.")
-    ] = [],  # noqa: B006
-    plugin: PluginOption = [],  # noqa: B006
+    ] = [],  # noqa: B006  # typer copies it
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
     """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
@@ -176,7 +176,7 @@ def report(
 @app.command("list")
 def list_(
     what: Annotated[Literal["methods", "models", "datasets", "suites"], typer.Argument()],
-    plugin: PluginOption = [],  # noqa: B006
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it
     as_json: JsonOption = False,
 ) -> None:
     """List what there is, one line each."""
@@ -201,9 +201,9 @@ def show(
     classes: Annotated[int, typer.Option(min=0, help="Of a model: how many classes; 10 unless given.")] = 0,
     hook: Annotated[
         list[str], typer.Option(metavar="NAME", help="Of a model: a module with which a group ends; several, shallow to deep.")
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006  # typer copies it
     modules: Annotated[bool, typer.Option("--modules", help="Of a model: list the modules that can be hooks.")] = False,
-    plugin: PluginOption = [],  # noqa: B006
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it
     as_json: JsonOption = False,
 ) -> None:
     """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
@@ -236,7 +236,7 @@ def show(
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the file that registers it.")],
-    plugin: PluginOption = [],  # noqa: B006
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it
     as_json: JsonOption = False,
 ) -> None:
     """Test a method against what kdbench promises of every method."""

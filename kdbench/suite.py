@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,7 +189,7 @@ class _Resolver:
         self.expected: dict[str, float] = {}
 
     def suite(self) -> Suite:
-        source, params = self._dataset()
+        source, params = self._dataset
         dataset = DatasetSpec(name=self.spec.dataset["name"], params=params.model_dump(mode="json"))
         self._recipe({}, "recipe")
         pairs: dict[tuple[str, str], None] = {}
@@ -318,6 +319,7 @@ class _Resolver:
             raise self._error(place, "a seed is named twice. Name each once.")
         return seeds
 
+    @cached_property
     def _dataset(self) -> tuple[type[Source], SourceParams]:
         given = dict(self.spec.dataset)
         if "name" not in given:
@@ -338,7 +340,7 @@ class _Resolver:
 
     def _recipe(self, changes: Tree, where: str) -> Recipe:
         recipe = validated(Recipe, _merge(self.recipe_tree, changes), source=self.file, path=where)
-        if problem := unsuited(recipe.augmentation, self._dataset()[0]):
+        if problem := unsuited(recipe.augmentation, self._dataset[0]):
             raise self._error(f"{where}.augmentation", problem)
         return recipe
 

@@ -111,6 +111,6 @@ def read_checkpoint(file: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as problem:
-        set_aside(file, str(problem).splitlines()[0])
+        set_aside(file, first_line(problem))
         return None
     return state

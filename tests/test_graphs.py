@@ -27,10 +27,15 @@ class Rehearsed(graphs.Graph):
     """Stands for a graph where there is no CUDA."""
 
     made = 0
+    recording = False
 
     def __init__(self, work: Callable[[], None]) -> None:
         Rehearsed.made += 1
-        work()
+        Rehearsed.recording = True
+        try:
+            work()
+        finally:
+            Rehearsed.recording = False
         self._work = work
 
     def replay(self) -> None:
@@ -160,17 +165,6 @@ def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
     register("odd", method)
     said: list[str] = []
     monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
-    original = Rehearsed.__init__
-
-    def recording(self: Rehearsed, work: Callable[[], None]) -> None:
-        monkeypatch.setattr(Rehearsed, "recording", True)
-        try:
-            original(self, work)
-        finally:
-            monkeypatch.setattr(Rehearsed, "recording", False)
-
-    monkeypatch.setattr(Rehearsed, "recording", False, raising=False)
-    monkeypatch.setattr(Rehearsed, "__init__", recording)
     changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": 24}}
     lab.run(lab.suite(**changes))
     assert (seen["odd"], seen["kd"]) == ([reason, reason], [True, True])
@@ -239,17 +233,6 @@ def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(la
         return original(teacher, images)
 
     monkeypatch.setattr(cohort.FrozenTeacher, "__call__", waits)
-    original_graph = Rehearsed.__init__
-
-    def recording(self: Rehearsed, work: Callable[[], None]) -> None:
-        monkeypatch.setattr(Rehearsed, "recording", "prepare" in work.__qualname__)
-        try:
-            original_graph(self, work)
-        finally:
-            monkeypatch.setattr(Rehearsed, "recording", False)
-
-    monkeypatch.setattr(Rehearsed, "recording", False, raising=False)
-    monkeypatch.setattr(Rehearsed, "__init__", recording)
     assert lab.run(suites[0])
     monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(suites[1])

@@ -100,7 +100,7 @@ def _anywhere(make: Callable[[], nn.Module]) -> nn.Module:
         return make()
     try:
         return make()
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError):  # what torch raises where numbers are asked of a meta tensor
         with torch.device("cpu"):
             return make().to(device)
 

@@ -67,8 +67,8 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
     threads, stream = torch.get_num_threads(), torch.get_rng_state()
     if device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cpu" and image_shape[1] * image_shape[2] <= SMALL_IMAGE:
-        torch.set_num_threads(1)
+        if image_shape[1] * image_shape[2] <= SMALL_IMAGE:
+            torch.set_num_threads(1)
     before = (
         torch.are_deterministic_algorithms_enabled(),
         _determinism.fill_uninitialized_memory,

@@ -12,6 +12,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from kdbench.errors import first_line
 from kdbench.method import Batch
 from kdbench.outputs import Outputs
 from kdbench.training.device import Stopwatch, without_waiting
@@ -148,7 +149,7 @@ class StepGraph:
         except (torch.OutOfMemoryError, Unfit):
             raise
         except Exception as problem:
-            raise Unfit(f"{type(problem).__name__}: {str(problem).splitlines()[0]}") from None
+            raise Unfit(f"{type(problem).__name__}: {first_line(problem)}") from None
         finally:
             _put(tensors(), before)
         for _ in range(2):
