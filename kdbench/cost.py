@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from kdbench.plan import Plan, Planned, Status
+from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
 from kdbench.store import Store
 from kdbench.trial import TrialSpec
 
@@ -95,9 +95,8 @@ class Cost:
 
 def remaining(plan: Plan) -> list[Planned]:
     """The students that a run would take up, and the teachers that it would train for them."""
-    students = [planned for planned in plan.students if planned.status not in (Status.DONE, Status.FAILED)]
-    needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
-    teachers = [planned for planned in plan.teachers if planned.spec.id in needed and planned.status is not Status.DONE]
+    students = plan.todo(Rerun.MISSING)
+    teachers = [planned for planned in plan.teachers_of(students) if planned.status is not Status.DONE]
     left = {planned.spec.id: planned for planned in (*teachers, *students)}
     return [planned for planned in left.values() if planned.spec.methods]  # without a method nothing is trained
 
@@ -169,8 +168,7 @@ def _last_row(file: Path) -> dict[str, Any]:
 def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], macs: Mapping[str, Mapping[str, int]]) -> Cost:
     parts: list[tuple[Span, int]] = []
     bases: Counter[Basis] = Counter()
-    cohorts: dict[tuple[bool, str, int], dict[str, tuple[TrialSpec, int]]] = {}
-    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    epochs: dict[str, int] = {}  # of each training that something compares with
     rates_in = {setting: _Rates(setting, timings.values(), macs) for setting in {_setting(planned.spec) for planned in left}}
     for planned in left:
         spec = planned.spec
@@ -180,20 +178,18 @@ def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], m
         if own is None:
             continue
         behind = timings[spec.id].epochs if planned.status is Status.STARTED and spec.id in timings else 0
-        epochs = spec.recipe.epochs - behind
+        epochs[spec.id] = spec.recipe.epochs - behind
         tests = sum(map(spec.recipe.evaluates, range(behind + 1, spec.recipe.epochs + 1)))
-        parts += [(own[0], epochs), (rates.evaluation(spec.student), tests)]
+        parts += [(own[0], epochs[spec.id]), (rates.evaluation(spec.student), tests)]
         bases[own[1]] += 1
-        by_teacher = cohorts.setdefault((spec.id in teachers, spec.recipe.model_dump_json(), spec.seed), {})  # teachers come first
-        by_teacher[teacher] = max(by_teacher.get(teacher, (spec, 0)), (spec, epochs), key=lambda longest: longest[1])
-    for by_teacher in cohorts.values():
-        if len(by_teacher) > 1:
-            by_teacher.pop("", None)  # students without a teacher go with the first cohort that sees their batches
-        for teacher, (spec, epochs) in by_teacher.items():
-            rates = rates_in[_setting(spec)]
-            parts.append((rates.data(), epochs))
-            if teacher:
-                parts.append((rates.teacher(teacher), epochs))
+    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    known = [planned.spec for planned in left if planned.spec.id in epochs]
+    for first in (True, False):  # teachers train before their students, in cohorts of their own
+        for cohort in cohorts(spec for spec in known if (spec.id in teachers) is first):
+            rates, reading = rates_in[_setting(cohort[0])], [spec for spec in cohort if spec.teacher]
+            parts.append((rates.data(), max(epochs[spec.id] for spec in cohort)))
+            if reading and reading[0].teacher:
+                parts.append((rates.teacher(reading[0].teacher.student), max(epochs[spec.id] for spec in reading)))
     total = Span(*(sum(span[i] * times for span, times in parts) for i in range(3)))
     measured = sum(len(rates.timings) for rates in rates_in.values())
     return Cost(device, total, *counted(left), bases, measured)

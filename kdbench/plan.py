@@ -37,6 +37,11 @@ class Rerun(StrEnum):
     ALL = "all"
     """Every student of the suite from its start; teachers that are done are kept."""
 
+    def takes_up(self, status: Status) -> bool:
+        """Whether a student that stands there is taken up."""
+        valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[self]
+        return status not in valid
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -54,6 +59,15 @@ class Plan:
     suite: Suite
     teachers: tuple[Planned, ...]
     students: tuple[Planned, ...]
+
+    def todo(self, rerun: Rerun) -> list[Planned]:
+        """The students that a run takes up."""
+        return [planned for planned in self.students if rerun.takes_up(planned.status)]
+
+    def teachers_of(self, students: Iterable[Planned]) -> list[Planned]:
+        """The teachers that some students need."""
+        needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
+        return [planned for planned in self.teachers if planned.spec.id in needed]
 
     def counts(self, trials: Iterable[Planned]) -> dict[str, int]:
         """How many trials have each status, statuses without trials left out."""
@@ -82,3 +96,20 @@ def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Plann
     if record.method_code != trial_code(spec) or (record.status == "done" and outdated):
         return Planned(spec, Status.STALE, None)
     return Planned(spec, Status(record.status), record)
+
+
+def cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """Trials that share recipe, teacher and seed; a suite has one data set.
+
+    Students that need no teacher go with the first cohort that sees the same batches.
+    """
+    groups: dict[tuple[str, int], dict[str, list[TrialSpec]]] = {}
+    for trial in trials:
+        batches = (trial.recipe.model_dump_json(), trial.seed)
+        groups.setdefault(batches, {}).setdefault(trial.teacher.id if trial.teacher else "", []).append(trial)
+    found = []
+    for by_teacher in groups.values():
+        alone = by_teacher.pop("", [])
+        first, *rest = by_teacher.values() or [[]]
+        found += [[*alone, *first], *rest]
+    return found

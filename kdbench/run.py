@@ -19,7 +19,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Composition
 from kdbench.models import Network, build_model
 from kdbench.models.measure import macs, parameters
-from kdbench.plan import Plan, Planned, Rerun, Status, make_plan
+from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.progress import Progress
 from kdbench.recipe import Recipe
 from kdbench.record import Record
@@ -70,16 +70,16 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             raise KdbenchError("precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device.")
     kind, params = suite.source
     source = kind(params, cache=store.cache)
-    if not _todo(make_plan(suite, store), options.rerun):
+    if not make_plan(suite, store).todo(options.rerun):
         return True
     source.check()
     with store.writing():
         plan = make_plan(suite, store)  # again, now that nobody else can change what is done
-        todo = _todo(plan, options.rerun)
+        todo = plan.todo(options.rerun)
         dataset = source.load()
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
-        bench.refuse_impossible(planned.spec for planned in (*todo, *(t for t in _teachers(plan, todo) if not t.record)))
+        bench.refuse_impossible(planned.spec for planned in (*todo, *(t for t in plan.teachers_of(todo) if not t.record)))
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
@@ -93,21 +93,6 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             ) from None
         except OSError as problem:
             raise KdbenchError(f"{problem}. The same command goes on once that is mended; what is finished is kept.") from problem
-
-
-def _teachers(plan: Plan, students: Iterable[Planned]) -> list[Planned]:
-    """Those that some students need."""
-    needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
-    return [planned for planned in plan.teachers if planned.spec.id in needed]
-
-
-def _todo(plan: Plan, rerun: Rerun) -> list[Planned]:
-    return [planned for planned in plan.students if _taken_up(planned, rerun)]
-
-
-def _taken_up(planned: Planned, rerun: Rerun) -> bool:
-    valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[rerun]
-    return planned.status not in valid
 
 
 def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
@@ -155,9 +140,9 @@ class _Run:
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
         teachers = [
             planned
-            for planned in _teachers(plan, todo)
+            for planned in plan.teachers_of(todo)
             if (planned.spec.id in students or not self._usable(planned))
-            and (planned.status is not Status.FAILED or _taken_up(planned, rerun))
+            and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED:
@@ -170,10 +155,10 @@ class _Run:
                 self.bench.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
                 with self._isolated(planned.spec, None):
                     self._adopt(planned.spec)
-        if not all(self._cohort(cohort) for cohort in _cohorts(first.values())):
+        if not all(self._cohort(cohort) for cohort in cohorts(first.values())):
             return False
-        self._foretell(_teachers(plan, todo), then)
-        return all(self._cohort(cohort) for cohort in _cohorts(then))
+        self._foretell(plan.teachers_of(todo), then)
+        return all(self._cohort(cohort) for cohort in cohorts(then))
 
     def _foretell(self, teachers: Iterable[Planned], students: Iterable[TrialSpec]) -> None:
         """Say, before any student starts, which teachers are not as they ought to be, and what students start with."""
@@ -479,20 +464,3 @@ class _Run:
 
 def _failed(reason: str) -> dict[str, Any]:
     return {"status": "failed", "reason": reason}
-
-
-def _cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
-    """Trials that share recipe, teacher and seed; a suite has one data set.
-
-    Students that need no teacher go with the first cohort that sees the same batches.
-    """
-    groups: dict[tuple[str, int], dict[str, list[TrialSpec]]] = {}
-    for trial in trials:
-        batches = (trial.recipe.model_dump_json(), trial.seed)
-        groups.setdefault(batches, {}).setdefault(trial.teacher.id if trial.teacher else "", []).append(trial)
-    cohorts = []
-    for by_teacher in groups.values():
-        alone = by_teacher.pop("", [])
-        first, *rest = by_teacher.values() or [[]]
-        cohorts += [[*alone, *first], *rest]
-    return cohorts
