@@ -9,7 +9,7 @@ from typing import Any
 from kdbench import cost
 from kdbench.data import DATASETS
 from kdbench.method import METHODS
-from kdbench.models import MODELS, build_model
+from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned
 from kdbench.suite import load_suite, suite_names
 
@@ -30,14 +30,11 @@ def _methods() -> list[Value]:
 
 
 def _models() -> list[Value]:
-    import torch
-
     from kdbench.models.measure import macs, parameters
 
     entries = []
     for name in MODELS.names():
-        with torch.device("meta"):
-            network = build_model(name)
+        network = blank_model(name, num_classes=10, in_channels=3)
         count, work = parameters(network), macs(network, (3, 32, 32))
         about = f"{count:>10,} parameters, {work / 1e6:8.2f} M multiply-accumulates (3x32x32, 10 classes)"
         entries.append({"name": name, "about": about, "params": count, "macs": work})

@@ -8,7 +8,7 @@ import torch
 
 from kdbench.catalogue import Value
 from kdbench.errors import KdbenchError
-from kdbench.models import MODELS, build_model
+from kdbench.models import MODELS, blank_model
 from kdbench.models.foreign import is_published
 from kdbench.models.hooked import Hooked, candidates, prepare, record
 from kdbench.models.measure import macs, parameters, shapes_of
@@ -30,8 +30,7 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
-    with torch.device("meta"):
-        network = build_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=tuple(hooks))
+    network = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks)
     found = shapes_of(network, name=name, image_shape=image_shape)
     wiring = network.wiring if isinstance(network, Hooked) else None
     norms = len(network.group_norms())

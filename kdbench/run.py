@@ -17,7 +17,7 @@ from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
-from kdbench.models import Network, build_model
+from kdbench.models import Network
 from kdbench.models.measure import macs, parameters
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.progress import Progress
@@ -98,13 +98,11 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
 def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
     """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
     label = trials[0].dataset.label
-    wanted = {spec.student for trial in trials for spec in (trial, trial.teacher) if spec}
+    wanted = {spec.student: spec.hooks for trial in trials for spec in (trial, trial.teacher) if spec}
     found = {}
-    for name in sorted(wanted - store.macs().get(label, {}).keys()):
+    for name in sorted(wanted.keys() - store.macs().get(label, {}).keys()):
         try:
-            with torch.device("meta"):
-                network = build_model(name, num_classes=bench.dataset.num_classes, in_channels=bench.dataset.image_shape[0])
-            found[name] = macs(network, bench.dataset.image_shape)
+            found[name] = macs(bench.blank(name, wanted[name]), bench.dataset.image_shape)
         except Exception:  # a mistake in a network fails its trials when they start
             continue
     if found:

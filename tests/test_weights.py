@@ -22,6 +22,7 @@ from kdbench.code import trial_code
 from kdbench.cost import Basis, costs
 from kdbench.models import MODELS, build_model, register_model
 from kdbench.models.pretrained import fetch, fit, identify
+from kdbench.plan import Rerun
 from kdbench.present import of_directory
 from kdbench.progress import Silent
 from kdbench.results import load_results
@@ -430,7 +431,7 @@ def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):
     assert measured is not None
     for expected, warned in ((measured + 0.4, False), (measured + 0.6, True)):
         suite = write({**weights, "expected_error_pct": expected}, "resnet8", methods=["kd"], seeds=[0])
-        lines = run(lab, suite, rerun="all")
+        lines = run(lab, suite, rerun=Rerun.ALL)
         assert any(line.startswith("warning: the teacher") for line in lines) == warned
 
 
@@ -544,7 +545,7 @@ def test_a_refused_teacher_costs_no_result(write, lab, folder):
     run(lab, write(RESNET, "resnet8", methods=["scratch"]))
     before = lab.outcomes()
     teacher = {"model": RESNET, "weights": str(folder / "seven.pth")}
-    assert "they are for 7 classes" in refusal(run, lab, write(teacher, "resnet8"), rerun="all")
+    assert "they are for 7 classes" in refusal(run, lab, write(teacher, "resnet8"), rerun=Rerun.ALL)
     assert lab.outcomes() == before
 
 

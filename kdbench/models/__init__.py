@@ -30,6 +30,16 @@ def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks
     return model
 
 
+def blank_model(name: str, *, num_classes: int, in_channels: int, hooks: Sequence[str] = ()) -> Network:
+    """As `build_model`, on the meta device: names and shapes without numbers.
+
+    Raises:
+        KdbenchError: as `build_model`.
+    """
+    with torch.device("meta"):
+        return build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=hooks)
+
+
 @cache  # it takes a few tenths of a second, and every lane builds its network
 def _wiring(name: str, in_channels: int, hooks: tuple[str, ...]) -> Wiring:
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # some constructors draw all the same

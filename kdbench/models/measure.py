@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.errors import KdbenchError, first_line
-from kdbench.models import Network, build_model
+from kdbench.models import Network, blank_model
 from kdbench.outputs import Outputs, Shapes
 
 BATCH = 2
@@ -38,8 +38,7 @@ def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int, ho
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
-    with torch.device("meta"):
-        model = build_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks)
+    model = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks)
     return shapes_of(model, name=name, image_shape=image_shape)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdbench.data import UNAUGMENTED, Dataset, Feed, Resident, Samples, SourceParams, Split, Streamed, hold_out, use_some
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition, Pair, PairError, TeacherParts
-from kdbench.models import Network, build_model
+from kdbench.models import Network, blank_model, build_model
 from kdbench.models.measure import shapes
 from kdbench.models.pretrained import Fit, fetch, fit, normalisation
 from kdbench.outputs import Shapes
@@ -102,7 +102,7 @@ class Bench:
         if key not in self.fits:
             state = fetch(trial.weights, model=trial.student, in_channels=self.dataset.image_shape[0])
             try:
-                self.fits[key] = fit(state, self._blank(trial.student, trial.hooks), whole=not trial.methods)
+                self.fits[key] = fit(state, self.blank(trial.student, trial.hooks), whole=not trial.methods)
             except KdbenchError as problem:
                 raise KdbenchError(f"weights {trial.weights.file or trial.weights.name} of {trial.student}: {problem}") from problem
         return self.fits[key]
@@ -128,14 +128,13 @@ class Bench:
         """Shapes of a network's hook points on this data set."""
         return _shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes, hooks=hooks)
 
-    def _blank(self, name: str, hooks: tuple[str, ...]) -> Network:
+    def blank(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
         """A network that was never filled with numbers."""
-        with torch.device("meta"):
-            return build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0], hooks=hooks)
+        return blank_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0], hooks=hooks)
 
     def blank_parts(self, name: str, hooks: tuple[str, ...] = ()) -> TeacherParts:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""
-        return _map(self._blank(name, hooks).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
+        return _map(self.blank(name, hooks).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
 
     def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts) -> Pair:
         """What methods may know of a pair of networks; all of it on the CPU."""
