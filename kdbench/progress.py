@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdbench.trial import TrialSpec
+
 if TYPE_CHECKING:
     from kdbench.record import Record
     from kdbench.training.lane import Lane, Position
@@ -125,9 +127,10 @@ class Bars(Progress):
 def told(record: Record) -> str:
     """One line on how a trial ended."""
     pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
+    method = TrialSpec.model_validate(record.spec).setting
     if record.status == "failed":
-        return f"FAILED {record.method}, {pair}, seed {record.seed}: {record.reason}"
-    return f"done {record.method}, {pair}, seed {record.seed}: test error {record.test_error_pct:.2f} %"
+        return f"FAILED {method}, {pair}, seed {record.seed}: {record.reason}"
+    return f"done {method}, {pair}, seed {record.seed}: test error {record.test_error_pct:.2f} %"
 
 
 def clock(seconds: float | None) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
+from kdbench.models import MODELS
 from kdbench.plugins import shipped
 from kdbench.report.beside import plain
 
@@ -113,12 +114,14 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
     in_percent = "Write it in percent, such as 74.92."
     if empty := [name for name in REQUIRED if not given[name]]:
         raise KdbenchError(f"{place}: {empty[0]} is empty. Fill it in, or take the line out.")
-    if given["method"] != TEACHER:
-        try:
-            for part in given["method"].split("+"):
-                METHODS.get(part)
-        except KdbenchError as problem:
-            raise KdbenchError(f"{place}: {problem}") from None
+    try:
+        for network in (given["teacher"], given["student"]):
+            if network not in MODELS:
+                MODELS.entry(network)
+        for part in given["method"].split("+") if given["method"] != TEACHER else ():
+            METHODS.entry(part)
+    except KdbenchError as problem:
+        raise KdbenchError(f"{place}: {problem}") from None
     quantity = _QUANTITY.fullmatch(given["quantity"])
     if not quantity:
         raise KdbenchError(f"{place}: quantity '{given['quantity']}' is unknown. Write `top-1 accuracy %` or `top-1 error %`.")

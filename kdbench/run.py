@@ -343,7 +343,7 @@ class _Run:
 
         student = self.bench.student(trial)
         lane = Lane(
-            trial.method,
+            trial.setting,
             seed=trial.seed,
             student=student,
             method=method,

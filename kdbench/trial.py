@@ -107,6 +107,20 @@ class TrialSpec(Spec):
         return "+".join(part.name for part in self.methods) or "pretrained"
 
     @property
+    def setting(self) -> str:
+        """Its methods, for logs, with the parameters that are not the defaults: `ab (ce_weight=1, kd_weight=0)`."""
+        changed = []
+        for part in self.methods:
+            defaults = METHODS.get(part.name).Params().model_dump(mode="json")
+            of = f"{part.name}." if len(self.methods) > 1 else ""
+            changed += [
+                f"{of}{name}={number:g}" if isinstance(number, float) else f"{of}{name}={number}"
+                for name, number in part.params.items()
+                if number != defaults[name]
+            ]
+        return f"{self.method} ({', '.join(changed)})" if changed else self.method
+
+    @property
     def label(self) -> str:
         """What tables call the network: its model, then what it starts from; a hash tells those apart that differ in hooks."""
         given = [self.weights.label] if self.weights else []

@@ -23,7 +23,7 @@ def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
     change = "raise" if min(off.values()) < LOWEST else "lower"
     teacher = trial.teacher.label if trial.teacher else "no teacher"
     return (
-        f"warning: {trial.method}, {teacher} -> {trial.label}, epoch {row['epoch']}: the transfer terms are {said}; "
+        f"warning: {trial.setting}, {teacher} -> {trial.label}, epoch {row['epoch']}: the transfer terms are {said}; "
         f"consider to {change} {', '.join(_weights(trial)) or 'the weight of its terms'}."
     )
 
