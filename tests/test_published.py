@@ -317,10 +317,10 @@ def test_without_published_numbers_a_report_has_no_such_table():
 
 
 def test_a_long_table_is_not_turned_however_many_columns_it_has():
-    pairs = [(f"t{i}", f"s{i}") for i in range(6)]
+    pairs = [(f"wrn_{10 + 6 * i}_2", f"wrn_{10 + 6 * i}_1") for i in range(6)]
     results = frame(*(trial("kd", seed, 7.0, pair=pair) for pair in pairs for seed in range(2)))
     lines = [{"teacher": t, "student": s, "source": f"Source {i}"} for i in range(8) for t, s in pairs]
     found = table(*lines, results=results, pairs=pairs)
     assert max(line.count(" & ") for line in to_latex(found).splitlines()) == len(found.columns) - 1
     assert to_markdown(found).splitlines()[2].startswith("| Pair | Method | Ours |")
-    assert "t0,s0,KD,Source 7" in to_csv(found)
+    assert "wrn_10_2,wrn_10_1,KD,Source 7" in to_csv(found)
