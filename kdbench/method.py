@@ -164,6 +164,10 @@ class Method(nn.Module, ABC):
         """Logits (B, K) of the network that would be deployed; the student's own unless a method replaces its classifier."""
         return student.logits
 
+    def deployed(self) -> tuple[Tensor, ...]:
+        """The parameters, learnt or fixed, that `predict` needs beside the student's. The default has none."""
+        return ()
+
 
 def checked(losses: object) -> Losses:
     """What a method's `losses` returned, if it is what they promise.
@@ -206,6 +210,10 @@ class Composition(nn.Module):
     def stages(self) -> list[tuple[str, Stage]]:
         """The parts' stages before the main one, each with the name of its part."""
         return [(name, stage) for name, part in self.parts.items() for stage in part.stages()]
+
+    def deployed(self) -> list[Tensor]:
+        """The parameters, learnt or fixed, that the network deployed has beside the student's."""
+        return [tensor for part in self.parts.values() for tensor in part.deployed()]
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         """The weighted transfer terms of all parts, named `part.term`."""

@@ -25,7 +25,8 @@ class Record(BaseModel):
     Errors are in percent of the test images. `test_error_pct` is the last epoch's and the headline. `best_test_error_pct` is the
     best epoch's on the test set, `best_epoch` counted from 1: stored for comparison with papers that report it, never a
     headline. `selected_*` is the test error at the epoch with the lowest validation error, where the data set declares a
-    validation split. `extra_params` is the number of trainable parameters beside the student's. `train_images_per_s` and
+    validation split. `student_params` and `student_macs` are of the network that would be deployed, `extra_params` is the number of
+    trainable parameters that are dropped after training. `train_images_per_s` and
     `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data.
     `startup_s`, which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is the lane's own on CUDA and
     the whole process's on the CPU.

@@ -24,7 +24,7 @@ def load_results(path: str | Path) -> pd.DataFrame:
     """Every record of a results directory, one row per trial, unique on `trial`.
 
     The columns are the keys of `kdbench.record.Record` with their units in their names (errors in percent, times in seconds,
-    rates in images per second), `method_params` (JSON, by part), `evaluate_every` (epochs from one test to the next),
+    rates in images per second), `method_params` (JSON, by part), `dataset_params` (JSON), `evaluate_every` (epochs from one test to the next),
     `environment` (one line) and `device`. Students of `scratch` have no teacher.
 
     Args:
@@ -77,6 +77,7 @@ def row(record: Record) -> dict[str, Any]:
     return {
         **record.model_dump(exclude={"spec", "environment"}),
         "method_params": _params_as_json(record.spec["methods"]),
+        "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
         "environment": f"{ran_on.device}, {threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
         "device": ran_on.device,
@@ -100,6 +101,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "method": trial.method,
         "seed": trial.seed,
         "method_params": _params_as_json([part.model_dump(mode="json") for part in trial.methods]),
+        "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),
         "evaluate_every": trial.recipe.evaluate_every,
     }
 
@@ -111,6 +113,7 @@ def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
 _COLUMNS = (
     *(name for name in Record.model_fields if name not in ("spec", "environment")),
     "method_params",
+    "dataset_params",
     "evaluate_every",
     "environment",
     "device",

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
@@ -397,6 +398,8 @@ class _Run:
         tested = [row for row in main if "test_error_pct" in row]
         best = min(tested, key=lambda row: row["test_error_pct"])
         weights = lane.student.state_dict()
+        deployed = lane.predictor()
+        beside = lane.method.deployed()
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
             write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
         results: dict[str, Any] = {
@@ -406,9 +409,9 @@ class _Run:
             "best_epoch": best["epoch"],
             "train_error_pct": main[-1]["train_error_pct"],
             "train_loss": main[-1]["train_loss"],
-            "student_params": parameters(lane.student),
-            "student_macs": macs(lane.student, self.bench.dataset.image_shape),
-            "extra_params": parameters(lane.method),
+            "student_params": deployed.size,
+            "student_macs": macs(deployed if beside else lane.student, self.bench.dataset.image_shape),
+            "extra_params": parameters(lane.method) - sum(part.numel() for part in beside if isinstance(part, nn.Parameter)),
             "weights_sha256": state_hash(weights),
             "notes": (*self.bench.weight_notes(trial), *lane.method.notes),
             "train_s": sum(row["train_s"] for row in lane.rows),
@@ -417,7 +420,7 @@ class _Run:
             "startup_s": sum(row["startup_s"] for row in lane.rows),
             "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
             "inference_images_per_s": inference_images_per_s(
-                lane.predictor(), self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
+                deployed, self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
             ),
             "peak_mem_mib": lane.peak_mem_mib,
         }

@@ -66,6 +66,9 @@ class SimKD(Method):
         projected = self.seen[1] if self.seen and self.seen[0]() is maps else self.projected(maps)
         return F.linear(projected.mean(dim=(2, 3)), self.classifier_weight, self.classifier_bias)
 
+    def deployed(self) -> tuple[Tensor, ...]:
+        return (*self.projector.parameters(), self.classifier_weight, self.classifier_bias)
+
 
 @full_precision
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:

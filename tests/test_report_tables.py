@@ -32,6 +32,7 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "student": pair[1],
         "method": method,
         "method_params": json.dumps({part: params or {} for part in method.split("+")}),
+        "dataset_params": "{}",
         "seed": seed,
         "status": "failed" if error is None else "done",
         "reason": "the loss is nan" if error is None else None,
@@ -93,6 +94,7 @@ def bold(table, row: int = 0) -> list[str]:
         ("precision", "bf16", "precisions"),
         ("recipe", "long", "recipes of cifar10"),
         ("epochs", 164, "numbers of epochs of cifar10"),
+        ("dataset_params", '{"size": 8}', "settings of the data of cifar10"),
         ("data_fingerprint", "other", "versions of the data of cifar10"),
         ("method_code", "newer", "versions of the method's code of kd"),
     ],
@@ -359,6 +361,13 @@ def test_a_claim_says_by_how_much_and_how_sure():
 
 
 # The cost table
+
+
+def test_a_method_that_deploys_another_network_is_named():
+    results = RESULTS.copy()
+    results.loc[results["method"] == "at", "student_params"] = 345_678
+    assert "Parameters deployed where the student has 0.27M: AT 0.35M." in cost_table(results, pairs=[PAIR]).notes
+    assert not any("deployed" in note for note in cost_table(RESULTS, pairs=[PAIR]).notes)
 
 
 def test_costs_are_medians_and_stand_against_scratch():

@@ -245,10 +245,24 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
         "Speeds: median over seeds. Training: as the method would cost alone, its teacher's forward passes included.",
         "Extra parameters: trained beside the student and dropped after training.",
     ]
+    notes += _deployed(comparison)
     if len(environments) == 1:
         notes.append(f"Measured on {environments[0]}.")
     title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
     return Table("cost", title, (*naming, *columns), tuple(rows), tuple(notes), naming=len(naming))
+
+
+def _deployed(comparison: Comparison) -> list[str]:
+    """Which methods deploy another network than the student."""
+    notes = []
+    for pair in comparison.pairs:
+        sizes = pair.done.groupby("label", sort=False)["student_params"].median()
+        own = pair.done["student_params"].mode()
+        others = [f"{label} {short_count(size)}" for label, size in sizes.items() if size != own.iloc[0]]
+        if others:
+            at = f" ({pair.name})" if len(comparison.pairs) > 1 else ""
+            notes.append(f"Parameters deployed where the student has {short_count(own.iloc[0])}: {', '.join(others)}{at}.")
+    return notes
 
 
 def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:

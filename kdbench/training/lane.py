@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Composition, Losses, checked
+from kdbench.models.measure import parameters
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
@@ -30,6 +31,24 @@ class Position(NamedTuple):
 
 
 STAGES, MAIN = 0, 1
+
+
+class Deployed(nn.Module):
+    """The network that would be deployed: the student, and what its method predicts with.
+
+    Attributes:
+        size: how many parameters it has.
+    """
+
+    def __init__(self, student: nn.Module, method: Composition) -> None:
+        super().__init__()
+        self.student = student
+        self.method = method
+        self.size = parameters(student) + sum(tensor.numel() for tensor in method.deployed())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        return self.method.predict(self.student(images))
 
 
 @dataclass(frozen=True)
@@ -319,11 +338,10 @@ class Lane:
         """Whether a student is in its main training, where it is examined after every epoch."""
         return self.student is not None and self._segment.phase == MAIN
 
-    def predictor(self) -> Callable[[Tensor], Tensor]:
+    def predictor(self) -> Deployed:
         """Images (B, C, H, W) to logits (B, K), in evaluation mode."""
         assert self.student is not None
-        student, method = self.student.eval(), self.method.eval()
-        return lambda images: method.predict(student(images))
+        return Deployed(self.student, self.method).eval()
 
     def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
         """Write the epoch's row; a loss that is no longer finite fails the lane."""
