@@ -24,8 +24,8 @@ def load_results(path: str | Path) -> pd.DataFrame:
     """Every record of a results directory, one row per trial, unique on `trial`.
 
     The columns are the keys of `kdbench.record.Record` with their units in their names (errors in percent, times in seconds,
-    rates in images per second), `method_params` (JSON, by part), `dataset_params` (JSON), `evaluate_every` (epochs from one test to the next),
-    `environment` (one line) and `device`. Students of `scratch` have no teacher.
+    rates in images per second), `method_params` (JSON, by part), `dataset_params` (JSON), `evaluate_every` (epochs from one test to
+    the next), `environment` (one line) and `device`. Students of `scratch` have no teacher.
 
     Args:
         path: a results directory.
