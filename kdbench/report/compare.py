@@ -27,7 +27,7 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("precision", [], "precisions", "Report each precision alone."),
     ("recipe", ["dataset", "student"], "recipes", "Report each recipe alone."),
     ("epochs", ["dataset", "student"], "numbers of epochs", "Report each length of training alone."),
-    ("dataset_params", ["dataset"], "settings of the data", "Give each a label of its own, and report each alone."),
+    ("dataset_params", ["dataset"], "settings of the data", "Run each under a `label` of its own."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
     ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
 )
