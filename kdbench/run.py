@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import nn
 
 from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
-from kdbench.models import Network
-from kdbench.models.measure import macs, parameters
+from kdbench.models.measure import macs
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.progress import Progress
-from kdbench.recipe import Recipe
-from kdbench.record import Record
+from kdbench.recorder import Recorder
 from kdbench.store import Store, set_aside
 from kdbench.suite import Suite
+from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, inference_images_per_s, records_graphs, train_in_lockstep
-from kdbench.training.device import MACHINE_FAULTS, choose_device, environment, exact
+from kdbench.training.cohort import Stream, records_graphs, train_in_lockstep
+from kdbench.training.device import choose_device, environment, exact
 from kdbench.training.lane import Lane, Position, Row, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
-from kdbench.weights import read_checkpoint, read_weights, state_hash, write_checkpoint, write_weights
+from kdbench.weights import read_checkpoint, write_checkpoint
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
@@ -83,7 +78,14 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         bench.refuse_impossible(planned.spec for planned in (*todo, *(t for t in plan.teachers_of(todo) if not t.record)))
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
-            suite, store, bench, options.lanes or len(todo) + len(plan.teachers), progress, lambda: time.monotonic() >= deadline
+            suite,
+            store,
+            bench,
+            options.lanes or len(todo) + len(plan.teachers),
+            progress,
+            lambda: time.monotonic() >= deadline,
+            Teachers(store, bench, progress),
+            Recorder(suite, store, bench, progress),
         )
         _note_macs(store, bench, [planned.spec for planned in todo])
         try:
@@ -111,18 +113,6 @@ def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Teacher:
-    """A trained teacher on the device, and its record."""
-
-    spec: TrialSpec
-    frozen: FrozenTeacher
-    network: Network
-    record: Record
-    error_pct: float
-    images_per_s: float
-
-
-@dataclass(frozen=True, eq=False)
 class _Run:
     suite: Suite
     store: Store
@@ -130,8 +120,8 @@ class _Run:
     lanes: int
     progress: Progress
     stop: Callable[[], bool]
-    loaded: dict[tuple[str, str], _Teacher] = field(default_factory=dict)
-    """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
+    teachers: Teachers
+    recorder: Recorder
     ungraphed: set[str] = field(default_factory=set)
     """The methods of which it was said that they run without CUDA graphs."""
 
@@ -140,7 +130,7 @@ class _Run:
         teachers = [
             planned
             for planned in plan.teachers_of(todo)
-            if (planned.spec.id in students or not self._usable(planned))
+            if (planned.spec.id in students or not self.teachers.usable(planned))
             and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
         for planned in (*teachers, *todo):
@@ -152,8 +142,8 @@ class _Run:
         for planned in teachers:
             if not planned.spec.methods:
                 self.bench.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
-                with self._isolated(planned.spec, None):
-                    self._adopt(planned.spec)
+                with self.recorder.isolated(planned.spec, None):
+                    self.recorder.adopt(planned.spec)
         if not all(self._cohort(cohort) for cohort in cohorts(first.values())):
             return False
         self._foretell(plan.teachers_of(todo), then)
@@ -172,44 +162,12 @@ class _Run:
         for note in dict.fromkeys(note for spec in students for note in self.bench.weight_notes(spec)):
             self.progress.say(f"note: {note}.")
 
-    def _adopt(self, spec: TrialSpec) -> None:
-        """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
-        precision = spec.recipe.precision
-        with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
-            network = self.bench.student(spec).eval()
-            weights, test = network.state_dict(), self.bench.test_data
-            write_weights(self.store.folder(spec.id) / "weights.safetensors", weights)
-            self.store.write_spec(spec.id, spec.model_dump(mode="json"))
-            self._write(
-                spec,
-                None,
-                rows=(),
-                status="done",
-                test_error_pct=error_pct(lambda images: network(images).logits, test, precision=precision),
-                student_params=parameters(network),
-                student_macs=macs(network, self.bench.dataset.image_shape),
-                weights_sha256=state_hash(weights),
-                notes=(notes := self.bench.weight_notes(spec)),
-            )
-        for note in notes:
-            self.progress.say(f"note: {note}.")
-
-    def _usable(self, planned: Planned) -> bool:
-        return (
-            planned.record is not None
-            and planned.record.status == "done"
-            and self._weights(planned.spec.id, planned.record) is not None
-        )
-
-    def _weights(self, trial: str, record: Record) -> dict[str, torch.Tensor] | None:
-        return read_weights(self.store.folder(trial) / "weights.safetensors", sha256=record.weights_sha256 or "")
-
     def _cohort(self, trials: Sequence[TrialSpec]) -> bool:
         """Train trials that share data set, recipe and seed, and the teacher where they have one; False when stopped."""
         recipe = trials[0].recipe
         teacher_spec = next((trial.teacher for trial in trials if trial.teacher), None)
         with exact(self.bench.device, precision=recipe.precision, image_shape=self.bench.dataset.image_shape):
-            teacher = self._teacher(teacher_spec, recipe) if teacher_spec else None
+            teacher = self.teachers.get(teacher_spec, recipe) if teacher_spec else None
             if teacher_spec and teacher is None:
                 trials = [trial for trial in trials if trial.teacher is None]
                 self.progress.say(f"the teacher {teacher_spec.label} has failed: its students are left for another run.")
@@ -218,7 +176,7 @@ class _Run:
                     return False
         return True
 
-    def _fitting(self, trials: Sequence[TrialSpec], teacher: _Teacher | None, *, graphs: bool) -> bool:
+    def _fitting(self, trials: Sequence[TrialSpec], teacher: Teacher | None, *, graphs: bool) -> bool:
         """Train some trials of one cohort side by side, or in halves where they are too many for the device's memory.
 
         One alone that is too large goes on without `graphs`, for which a step's memory is taken twice.
@@ -239,36 +197,12 @@ class _Run:
         self.progress.say(f"{len(left)} students at once are too many for the device's memory: {half} at once from here on.")
         return all(self._fitting(part, teacher, graphs=graphs) for part in (left[:half], left[half:]))
 
-    def _teacher(self, spec: TrialSpec, recipe: Recipe) -> _Teacher | None:
-        key = spec.id, recipe.arithmetic
-        if key not in self.loaded:
-            self.loaded.clear()
-            if teacher := self._load_teacher(spec, recipe):
-                self.loaded[key] = teacher
-        return self.loaded.get(key)
-
-    def _load_teacher(self, spec: TrialSpec, recipe: Recipe) -> _Teacher | None:
-        record = self.store.record(spec.id)
-        weights = self._weights(spec.id, record) if record and record.status == "done" else None
-        if record is None or weights is None:
-            return None
-        network = self.bench.restored(spec, weights)
-        shape = self.bench.dataset.image_shape
-        frozen = FrozenTeacher(network, image_shape=shape, recipe=recipe, device=self.bench.device)
-        test = self.bench.test_data
-        error = error_pct(lambda images: frozen(images).logits, test, precision=recipe.precision)
-        self.progress.say(f"teacher {spec.label}: test error {error:.2f} %")
-        rate = inference_images_per_s(
-            lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=recipe.precision
-        )
-        return _Teacher(spec, frozen, network, record, error, rate)
-
-    def _group(self, trials: Sequence[TrialSpec], teacher: _Teacher | None, *, graphs: bool) -> bool:
+    def _group(self, trials: Sequence[TrialSpec], teacher: Teacher | None, *, graphs: bool) -> bool:
         """Train some trials of one cohort side by side, and record each when it ends."""
         methods: dict[str, Composition] = {}
         wanted: dict[str, list[Lesson]] = {}
         for trial in trials:
-            with self._isolated(trial, teacher):
+            with self.recorder.isolated(trial, teacher):
                 method = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
                 wanted[trial.id] = lessons(trial, method, teacher=teacher.frozen) if teacher else []
                 methods[trial.id] = method
@@ -290,7 +224,7 @@ class _Run:
         lanes: list[tuple[TrialSpec, Lane]] = []
         for trial in trials:
             if trial.id in methods:
-                with self._isolated(trial, teacher):
+                with self.recorder.isolated(trial, teacher):
                     rows = recall(methods[trial.id], wanted[trial.id], known)
                     lanes.append((trial, self._lane(trial, methods[trial.id], rows, teacher)))
 
@@ -308,7 +242,7 @@ class _Run:
             if ended and teacher:
                 teacher.frozen.assert_unchanged()
             for trial, lane in ended:
-                self._write(trial, teacher, rows=lane.rows, **self._outcome(trial, lane))
+                self.recorder.ended(trial, lane, teacher)
 
         warned: set[str] = set()
 
@@ -326,7 +260,7 @@ class _Run:
             teacher.frozen.assert_unchanged()
         return finished
 
-    def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: _Teacher | None) -> Lane:
+    def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
         """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
         ran_on = environment(self.bench.device).model_dump()
@@ -370,98 +304,3 @@ class _Run:
         """What students are examined on, by the key of the error in their curves."""
         held_out = self.bench.validation_data
         return {"test_error_pct": self.bench.test_data, **({"validation_error_pct": held_out} if held_out else {})}
-
-    @contextmanager
-    def _isolated(self, trial: TrialSpec, teacher: _Teacher | None) -> Iterator[None]:
-        """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
-        try:
-            yield
-        except MACHINE_FAULTS:
-            raise
-        except Exception as problem:  # isolation
-            self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
-
-    def _outcome(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
-        """What the record says of a lane that has ended."""
-        if lane.failure:
-            return _failed(lane.failure)
-        try:
-            return self._results(trial, lane)
-        except MACHINE_FAULTS:
-            raise
-        except Exception as problem:  # isolation: a method may raise in its predictions only
-            return _failed(f"{type(problem).__name__}: {problem}")
-
-    def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
-        assert lane.student is not None
-        main = [row for row in lane.rows if row["stage"] == "main"]
-        tested = [row for row in main if "test_error_pct" in row]
-        best = min(tested, key=lambda row: row["test_error_pct"])
-        weights = lane.student.state_dict()
-        deployed = lane.predictor()
-        beside = lane.method.deployed()
-        if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
-            write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
-        results: dict[str, Any] = {
-            "status": "done",
-            "test_error_pct": main[-1]["test_error_pct"],
-            "best_test_error_pct": best["test_error_pct"],
-            "best_epoch": best["epoch"],
-            "train_error_pct": main[-1]["train_error_pct"],
-            "train_loss": main[-1]["train_loss"],
-            "student_params": deployed.size,
-            "student_macs": macs(deployed if beside else lane.student, self.bench.dataset.image_shape),
-            "extra_params": parameters(lane.method) - sum(part.numel() for part in beside if isinstance(part, nn.Parameter)),
-            "weights_sha256": state_hash(weights),
-            "notes": (*self.bench.weight_notes(trial), *lane.method.notes),
-            "train_s": sum(row["train_s"] for row in lane.rows),
-            "data_s": sum(row["data_s"] for row in lane.rows),
-            "teacher_s": sum(row["teacher_s"] for row in lane.rows),
-            "startup_s": sum(row["startup_s"] for row in lane.rows),
-            "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
-            "inference_images_per_s": inference_images_per_s(
-                deployed, self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
-            ),
-            "peak_mem_mib": lane.peak_mem_mib,
-        }
-        if self.bench.validation_data:
-            selected = min(tested, key=lambda row: row["validation_error_pct"])
-            results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
-        return results
-
-    def _write(self, trial: TrialSpec, teacher: _Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
-        if teacher and trial.teacher:
-            results |= {
-                "teacher_error_pct": teacher.error_pct,
-                "teacher_params": teacher.record.student_params,
-                "teacher_macs": teacher.record.student_macs,
-                "teacher_weights_sha256": teacher.record.weights_sha256,
-                "teacher_norms_folded": teacher.frozen.norms_folded,
-                "teacher_inference_images_per_s": teacher.images_per_s,
-            }
-        record = Record(
-            protocol=trial.protocol,
-            trial=trial.id,
-            suite=self.suite.name,
-            spec=trial.model_dump(mode="json"),
-            dataset=trial.dataset.label,
-            recipe=trial.recipe.summary,
-            precision=trial.recipe.arithmetic,
-            epochs=trial.epochs,
-            teacher=trial.teacher.label if trial.teacher else None,
-            student=trial.label,
-            method=trial.method,
-            seed=trial.seed,
-            method_code=trial_code(trial),
-            core_code=core_code(),
-            data_fingerprint=self.bench.dataset.fingerprint,
-            environment=environment(self.bench.device),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            **results,
-        )
-        self.store.write_record(record, rows)
-        self.progress.recorded(record)
-
-
-def _failed(reason: str) -> dict[str, Any]:
-    return {"status": "failed", "reason": reason}

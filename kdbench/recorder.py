@@ -1,0 +1,157 @@
+"""Turns what came of a trial into its record, whether it ended well or not."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from torch import nn
+
+from kdbench.code import core_code, trial_code
+from kdbench.models.measure import macs, parameters
+from kdbench.progress import Progress
+from kdbench.record import Record
+from kdbench.store import Store
+from kdbench.suite import Suite
+from kdbench.teachers import Teacher
+from kdbench.training.bench import Bench
+from kdbench.training.cohort import error_pct, inference_images_per_s
+from kdbench.training.device import MACHINE_FAULTS, environment, exact
+from kdbench.training.lane import Lane, Row
+from kdbench.trial import TrialSpec
+from kdbench.weights import state_hash, write_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Recorder:
+    """Writes the records of a suite's trials into `store`, and tells `progress`."""
+
+    suite: Suite
+    store: Store
+    bench: Bench
+    progress: Progress
+
+    def ended(self, trial: TrialSpec, lane: Lane, teacher: Teacher | None) -> None:
+        """A lane has come to its end, or has failed."""
+        self._write(trial, teacher, rows=lane.rows, **self._outcome(trial, lane))
+
+    @contextmanager
+    def isolated(self, trial: TrialSpec, teacher: Teacher | None) -> Iterator[None]:
+        """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
+        try:
+            yield
+        except MACHINE_FAULTS:
+            raise
+        except Exception as problem:  # isolation
+            self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
+
+    def adopt(self, spec: TrialSpec) -> None:
+        """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
+        precision = spec.recipe.precision
+        with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
+            network = self.bench.student(spec).eval()
+            weights, test = network.state_dict(), self.bench.test_data
+            write_weights(self.store.folder(spec.id) / "weights.safetensors", weights)
+            self.store.write_spec(spec.id, spec.model_dump(mode="json"))
+            self._write(
+                spec,
+                None,
+                rows=(),
+                status="done",
+                test_error_pct=error_pct(lambda images: network(images).logits, test, precision=precision),
+                student_params=parameters(network),
+                student_macs=macs(network, self.bench.dataset.image_shape),
+                weights_sha256=state_hash(weights),
+                notes=(notes := self.bench.weight_notes(spec)),
+            )
+        for note in notes:
+            self.progress.say(f"note: {note}.")
+
+    def _outcome(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
+        """What the record says of a lane that has ended."""
+        if lane.failure:
+            return _failed(lane.failure)
+        try:
+            return self._results(trial, lane)
+        except MACHINE_FAULTS:
+            raise
+        except Exception as problem:  # isolation: a method may raise in its predictions only
+            return _failed(f"{type(problem).__name__}: {problem}")
+
+    def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
+        assert lane.student is not None
+        main = [row for row in lane.rows if row["stage"] == "main"]
+        tested = [row for row in main if "test_error_pct" in row]
+        best = min(tested, key=lambda row: row["test_error_pct"])
+        weights = lane.student.state_dict()
+        deployed = lane.predictor()
+        beside = lane.method.deployed()
+        if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
+            write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
+        results: dict[str, Any] = {
+            "status": "done",
+            "test_error_pct": main[-1]["test_error_pct"],
+            "best_test_error_pct": best["test_error_pct"],
+            "best_epoch": best["epoch"],
+            "train_error_pct": main[-1]["train_error_pct"],
+            "train_loss": main[-1]["train_loss"],
+            "student_params": deployed.size,
+            "student_macs": macs(deployed if beside else lane.student, self.bench.dataset.image_shape),
+            "extra_params": parameters(lane.method) - sum(part.numel() for part in beside if isinstance(part, nn.Parameter)),
+            "weights_sha256": state_hash(weights),
+            "notes": (*self.bench.weight_notes(trial), *lane.method.notes),
+            "train_s": sum(row["train_s"] for row in lane.rows),
+            "data_s": sum(row["data_s"] for row in lane.rows),
+            "teacher_s": sum(row["teacher_s"] for row in lane.rows),
+            "startup_s": sum(row["startup_s"] for row in lane.rows),
+            "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
+            "inference_images_per_s": inference_images_per_s(
+                deployed, self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
+            ),
+            "peak_mem_mib": lane.peak_mem_mib,
+        }
+        if self.bench.validation_data:
+            selected = min(tested, key=lambda row: row["validation_error_pct"])
+            results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
+        return results
+
+    def _write(self, trial: TrialSpec, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
+        if teacher and trial.teacher:
+            results |= {
+                "teacher_error_pct": teacher.error_pct,
+                "teacher_params": teacher.record.student_params,
+                "teacher_macs": teacher.record.student_macs,
+                "teacher_weights_sha256": teacher.record.weights_sha256,
+                "teacher_norms_folded": teacher.frozen.norms_folded,
+                "teacher_inference_images_per_s": teacher.images_per_s,
+            }
+        record = Record(
+            protocol=trial.protocol,
+            trial=trial.id,
+            suite=self.suite.name,
+            spec=trial.model_dump(mode="json"),
+            dataset=trial.dataset.label,
+            recipe=trial.recipe.summary,
+            precision=trial.recipe.arithmetic,
+            epochs=trial.epochs,
+            teacher=trial.teacher.label if trial.teacher else None,
+            student=trial.label,
+            method=trial.method,
+            seed=trial.seed,
+            method_code=trial_code(trial),
+            core_code=core_code(),
+            data_fingerprint=self.bench.dataset.fingerprint,
+            environment=environment(self.bench.device),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            **results,
+        )
+        self.store.write_record(record, rows)
+        self.progress.recorded(record)
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    return {"status": "failed", "reason": reason}
