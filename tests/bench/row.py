@@ -2,7 +2,8 @@
 
 Prints one JSON object: seconds per repetition of both sides, the ratios of their medians, and what evaluation after every epoch
 would cost. Same images, batch size, augmentation, arithmetic and number of threads on both sides; the plain loop at the best of the
-given numbers of workers. bf16 and compilation are on our side alone. `--ladder` shows what each lever gives.
+given numbers of workers. bf16 and compilation are on our side alone. `--ladder` shows what each lever gives, `--wide` what a method
+costs in a row of twenty.
 """
 
 import argparse
@@ -33,6 +34,10 @@ from kdbench.training.lane import MAIN, Lane, segments
 from kdbench.trial import DatasetSpec, TrialSpec, resolve_methods
 
 ROW = ("scratch", "kd", "fitnets_hint", "at", "ft", "at+kd", "ft+kd")
+WIDE = (
+    *ROW,
+    *("kd_standardized", "dkd", "dist", "ft_repdistiller", "nst", "sp", "cc", "rkd", "pkt", "vid", "ofd", "reviewkd", "simkd"),
+)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -53,8 +58,8 @@ def trials(methods: list[str], *, teacher: str, student: str, recipe: Recipe) ->
     return found
 
 
-def lockstep_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
-    """Seconds of one epoch of all lanes, evaluation left out as in the plain loop."""
+def lockstep(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> tuple[float, dict[str, float]]:
+    """Seconds of one epoch of all lanes, evaluation left out as in the plain loop, and the memory of each lane in MiB."""
     recipe = specs[0].recipe
     lanes = []
     for spec in specs:
@@ -87,7 +92,7 @@ def lockstep_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeache
     if bench.device.type == "cuda":
         torch.cuda.synchronize()
     assert all(lane.failure is None for lane in lanes), [lane.failure for lane in lanes]
-    return time.perf_counter() - began
+    return time.perf_counter() - began, {lane.name: lane.peak_mem_mib for lane in lanes}
 
 
 def passes_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
@@ -135,6 +140,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(ROW))
     parser.add_argument("--arithmetic", nargs="+", choices=["fp32", "bf16", "compiled"], default=["fp32", "bf16"])
     parser.add_argument("--ladder", action="store_true", help="the rungs between, too")
+    parser.add_argument("--wide", action="store_true", help="a row of twenty methods, too")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -147,14 +153,18 @@ def main() -> None:
     recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.1))
     specs = trials(options.methods, teacher=options.teacher, student=options.student, recipe=recipe)
 
-    def ours(arithmetic: str) -> Callable[[], float]:
+    memory: dict[str, float] = {}
+
+    def ours(arithmetic: str, specs: list[TrialSpec]) -> Callable[[], float]:
         own = recipe.model_copy(update={"compile": True} if arithmetic == "compiled" else {"precision": arithmetic})
         changed = [spec.model_copy(update={"recipe": own}) for spec in specs]
         teacher = FrozenTeacher(bench.network(options.teacher), image_shape=shape, recipe=own, device=device)
 
         def seconds() -> float:
             with exact(device, precision=own.precision, image_shape=shape):
-                return lockstep_seconds(bench, changed, teacher)
+                found, of_lanes = lockstep(bench, changed, teacher)
+            memory.update(of_lanes)
+            return found
 
         return seconds
 
@@ -183,7 +193,10 @@ def main() -> None:
             name: lambda levers=levers: elsewhere.submit(loop_seconds, bench, specs, levers).result()
             for name, levers in RUNGS.items()
         }
-    sides |= {f"kdbench, {arithmetic}": ours(arithmetic) for arithmetic in options.arithmetic}
+    sides |= {f"kdbench, {arithmetic}": ours(arithmetic, specs) for arithmetic in options.arithmetic}
+    if options.wide:
+        wide = trials(list(WIDE), teacher=options.teacher, student=options.student, recipe=recipe)
+        sides["kdbench, fp32, twenty methods"] = ours("fp32", wide)
     sides["the passes alone"] = floor
     sides |= {f"evaluation of 1,000 images, {name}": partial(evaluation, name) for name in options.arithmetic if name != "compiled"}
     startup = {name: side() for name, side in sides.items() if not name.startswith("evaluation")}
@@ -202,6 +215,12 @@ def main() -> None:
         "seconds of the first repetition, not counted": startup,
         "seconds": seconds,
         "times faster than the plain loop": {name: best / median for name, median in medians.items()},
+        "seconds of one method": {
+            name: median / (len(WIDE) if "twenty" in name else len(specs))
+            for name, median in medians.items()
+            if name.startswith("kdbench")
+        },
+        "memory of each lane, MiB": memory if device.type == "cuda" else "the process's alone is known on the CPU",
         "evaluation after every epoch of 50,000 images, percent of it": {
             name: 100
             * 10_000
