@@ -23,8 +23,8 @@ from kdbench.suite import Suite
 from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import Stream, records_graphs, train_in_lockstep
-from kdbench.training.device import choose_device, environment, exact
+from kdbench.training.cohort import Crowded, Stream, records_graphs, train_in_lockstep
+from kdbench.training.device import choose_device, environment, exact, refused_allocations
 from kdbench.training.lane import Lane, Position, Row, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
@@ -181,9 +181,12 @@ class _Run:
 
         One alone that is too large goes on without `graphs`, for which a step's memory is taken twice.
         """
+        refused = refused_allocations(self.bench.device)
         try:
             return self._group(trials, teacher, graphs=graphs)
         except torch.OutOfMemoryError:
+            if refused_allocations(self.bench.device) > refused + 1:  # more than this one, of which nobody was told
+                raise Crowded from None
             left = [trial for trial in trials if not self.store.record(trial.id)]
             if len(left) < 2 and not (left and graphs):
                 raise

@@ -7,6 +7,7 @@ import torch
 
 from kdbench.results import load_results
 from kdbench.training import cohort
+from kdbench.training.device import without_waiting
 from kdbench.training.lane import Lane
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -40,7 +41,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool | str | None]:
 
 def test_methods_have_graphs_but_for_those_that_draw(lab, graphed):
     assert lab.run(lab.suite(**CHANGES), **CUDA)
-    assert graphed.pop("crd+kd") == "it draws random numbers in its steps"
+    assert graphed.pop("crd+kd (crd.negatives=64)") == "it draws random numbers in its steps"
     assert set(graphed.values()) == {True}, graphed
 
 
@@ -70,18 +71,14 @@ def test_graphs_compute_what_steps_compute(lab, another, monkeypatch):
     lab.run(lab.suite(**CHANGES), **CUDA)
     monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(another.suite(**CHANGES), **CUDA)
-    with_graphs, without = (load_results(place.store.root).set_index("trial")["train_loss"] for place in (lab, another))
-    assert with_graphs.to_dict() == pytest.approx(without.to_dict(), rel=1e-3)
+    assert another.outcomes() == lab.outcomes()  # a student that is too large for graphs goes on without
 
 
 def test_no_step_waits_for_the_device(lab, monkeypatch):
     def strictly(act):
         def strict(*args, **options):
-            torch.cuda.set_sync_debug_mode("error")
-            try:
+            with without_waiting(torch.device("cuda")):
                 return act(*args, **options)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
 
         return strict
 

@@ -214,7 +214,10 @@ class Everything:
 
     def of(self, method: str) -> list[Step]:
         """The steps of the student's lane."""
-        return [step for step in self.steps if step.lane.name == method and step.lane.student and step.lane.seed == 1]
+        students = [step for step in self.steps if step.lane.student and step.lane.seed == 1]
+        found = [step for step in students if "+".join(step.lane.method.parts) == method]
+        assert found, f"no student was trained with {method}"
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -712,6 +715,35 @@ def test_what_losses_must_return_is_said_where_they_return_something_else(
     suite = lab.suite(methods=["beginner"])
     lab.run(suite)
     assert (lab.record(suite.trials[0]).reason or "").startswith(reason)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_nothing_is_kept_of_an_epoch_in_which_memory_was_full_without_a_word(
+    told: bool, lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Convolutions that find no memory take other kernels: the run ends, and a new one goes on with fewer students."""
+    methods = ["scratch", "kd"]
+    lab.run(lab.suite(methods=methods))
+    suite, refused, original = another.suite(methods=methods), [0], Lane.end_epoch
+    for module in ("kdbench.training.cohort", "kdbench.run"):
+        monkeypatch.setattr(f"{module}.refused_allocations", lambda device: refused[0])
+    step = Lane.step
+
+    def crowded(lane: Lane, *batch: Any) -> None:
+        step(lane, *batch)
+        if lane.name == "kd" and lane.position == (1, 1) and not refused[0]:
+            refused[0] = 2
+            if told:
+                raise torch.OutOfMemoryError("on purpose")
+
+    ended: list[tuple[str, int]] = []
+    monkeypatch.setattr(Lane, "step", crowded)
+    monkeypatch.setattr(Lane, "end_epoch", lambda lane: (ended.append((lane.name, lane._epoch)), original(lane))[1])
+    with pytest.raises(KdbenchError, match="other kernels, which round differently"):
+        another.run(suite)
+    assert ("kd", 0) in ended and ("kd", 1) not in ended
+    assert another.run(suite)
+    assert another.outcomes() == lab.outcomes()
 
 
 def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(

@@ -15,12 +15,14 @@ def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
 
     It names the method, the pair and the parameters to change; None where there is nothing to say.
     """
-    ratios = {name: abs(row[key]) for key, name in (("loss_ratio", "loss"), ("gradient_ratio", "gradient")) if row.get(key)}
+    keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
+    ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
     off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= HIGHEST}
     if not off:
         return None
     said = " and ".join(f"{ratio:.3g} times the cross-entropy in {name}" for name, ratio in off.items())
-    change = "raise" if min(off.values()) < LOWEST else "lower"
+    light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
+    change = "change" if light and heavy else "raise" if light else "lower"
     teacher = trial.teacher.label if trial.teacher else "no teacher"
     return (
         f"warning: {trial.setting}, {teacher} -> {trial.label}, epoch {row['epoch']}: the transfer terms are {said}; "

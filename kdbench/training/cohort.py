@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdbench.data import Feed
 from kdbench.data.feed import Draw, PlainDraw
+from kdbench.errors import KdbenchError
 from kdbench.method import METHODS
 from kdbench.models import Network
 from kdbench.models.folding import folded
@@ -23,7 +24,7 @@ from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.compiled import Compiled
-from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast
+from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast, refused_allocations
 from kdbench.training.graphs import Slots
 from kdbench.training.lane import Lane, Position
 from kdbench.weights import state_hash
@@ -75,6 +76,16 @@ class FrozenTeacher:
         assert list(map(state_hash, states)) == [self.sha256, self._folded_sha256], "the teacher was changed during training"
 
 
+class Crowded(KdbenchError):
+    """The device's memory was full without anybody being told; it ends the process, whose convolutions are others from now on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the device's memory was so full that convolutions took other kernels, which round differently. Train fewer students "
+            "at once: the same command with --lanes 4, say, goes on from the last whole epoch."
+        )
+
+
 @dataclass(frozen=True)
 class Stream:
     """The batches that a cohort sees: a function of the seed, the phase and the epoch."""
@@ -120,7 +131,7 @@ def records_graphs(device: torch.device) -> bool:
 
 
 class _Graphs:
-    """Takes full batches: the teacher's graph, then the lanes' side by side, then the lanes that can have none."""
+    """Takes full batches: the teacher's graph, then lanes without one, each by itself since it is timed, then the graphs."""
 
     def __init__(self, teacher: FrozenTeacher | None) -> None:
         self._teacher = teacher
@@ -140,17 +151,16 @@ class _Graphs:
         for lane in active:
             if lane.graph is None and lane.unfit is None:
                 _guarded(lane, partial(lane.record_step, slots))
-        recorded = [lane.graph.graph for lane in active if lane.graph]
+        for lane in active:
+            if not lane.graph:
+                _guarded(lane, partial(lane.step, *slots.batch, slots.teacher))
+        recorded = [lane for lane in active if lane.graph]
         try:
-            for lane in active:
-                if lane.graph:
-                    lane.launch_step(len(batch[0]))
-            for lane in active:
-                if not lane.graph:
-                    _guarded(lane, partial(lane.step, *slots.batch, slots.teacher))
+            for lane in recorded:
+                lane.launch_step(len(batch[0]))
         finally:  # also where memory is full: what the lanes let go of then is taken for other things
-            for graph in recorded:
-                graph.join()
+            for lane in recorded:
+                lane.join_step()
         return startup_s
 
 
@@ -165,6 +175,7 @@ def _epoch(
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
+    refused = refused_allocations(data.device)
     startup_s = 0.0
     for lane in lanes:
         lane.begin_epoch()
@@ -208,6 +219,8 @@ def _epoch(
     if recipe.evaluates(now.epoch + 1):
         for key, feed in evaluation.items():
             _examine([lane for lane in lanes if lane.in_main and not lane.failure], feed, key=key)
+    if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
+        raise Crowded
     for lane in lanes:
         _guarded(lane, lane.end_epoch)
 

@@ -57,6 +57,26 @@ trial's result."""
 T = TypeVar("T")
 
 
+def refused_allocations(device: torch.device) -> int:
+    """How often this process has found the device's memory too full; 0 on the CPU.
+
+    Not each of them is told: a convolution whose workspace does not fit is done by another kernel, which rounds differently, and by
+    that kernel for the rest of the process.
+    """
+    return int(torch.cuda.memory_stats(device).get("num_ooms", 0)) if device.type == "cuda" else 0
+
+
+@contextmanager
+def full_memory_told() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError where the driver, and not torch's allocator, finds the memory full inside the block."""
+    try:
+        yield
+    except torch.AcceleratorError as problem:
+        if "out of memory" in str(problem):
+            raise torch.OutOfMemoryError(str(problem)) from problem
+        raise
+
+
 @contextmanager
 def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
     """Deterministic kernels and the arithmetic of `precision` inside the block; the process's own settings after it.
@@ -222,10 +242,10 @@ class MemoryWatch:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
 
-    def stop(self) -> None:
-        """End the span."""
+    def stop(self, *, stays: int) -> None:
+        """End the span, in which `stays` bytes were taken for good."""
         if self._device.type == "cuda":
-            self.most = max(self.most, torch.cuda.max_memory_allocated(self._device) - self._before)
+            self.most = max(self.most, torch.cuda.max_memory_allocated(self._device) - self._before - stays)
 
 
 def process_mem_mib() -> float:

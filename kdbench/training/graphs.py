@@ -15,10 +15,11 @@ from torch import Tensor
 from kdbench.errors import first_line
 from kdbench.method import Batch
 from kdbench.outputs import Outputs
-from kdbench.training.device import Stopwatch, without_waiting
+from kdbench.training.device import Stopwatch, full_memory_told, without_waiting
 
-TOLERANCE = 1e-3
-"""Relative difference, in any tensor and after two steps, between the ordinary step and its graph: far above rounding."""
+TOLERANCE, ROUNDING = 1e-3, 1e-6
+"""By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
+and this part of the tensor, which the last bits may take."""
 
 TIMED = 5
 """Replays over which a step is timed."""
@@ -30,25 +31,39 @@ class Unfit(Exception):
     """A step cannot be a graph; the message is the reason."""
 
 
-class Graph:
-    """Work on the current CUDA device, recorded and not yet done, with memory and a stream of its own."""
+def own_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream for all graphs of one lane, or of a teacher; None on the CPU.
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    The scratch memory of matrix products belongs to a stream, so that graphs of different owners must not share one.
+    """
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+class Graph:
+    """Work on the current CUDA device, recorded on a stream and not yet done, with memory of its own."""
+
+    def __init__(self, work: Callable[[], None], stream: torch.cuda.Stream | None) -> None:
+        assert stream is not None, "graphs are recorded on CUDA alone"
+        self._stream = stream
         self._graph = torch.cuda.CUDAGraph()
         # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
-        with torch.cuda.stream(self._stream), torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            full_memory_told(),
+            torch.cuda.stream(stream),
+            torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             work()
 
     def replay(self) -> None:
         """Do the work, on the current stream."""
-        self._graph.replay()
+        with full_memory_told():
+            self._graph.replay()
 
     def launch(self) -> None:
         """Do the work on its own stream, after all that the current stream was given so far; `join` waits for it."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            self._graph.replay()
+            self.replay()
 
     def join(self) -> None:
         """Let the current stream go on when the launched work is done."""
@@ -65,6 +80,7 @@ class Slots:
 
     def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
         self.batch = (images.clone(), labels.clone(), indices.clone())
+        self._stream = own_stream(images.device)
         self.teacher: Outputs | None = None
 
     def load(self, *batch: Tensor) -> None:
@@ -92,7 +108,7 @@ class Slots:
         try:
             with without_waiting(self.batch[0].device):
                 work()
-            self._fill_in = Graph(work).replay
+            self._fill_in = Graph(work, self._stream).replay
         except torch.OutOfMemoryError:
             raise
         except Exception:  # as the next line says
@@ -120,6 +136,8 @@ class StepGraph:
         batch: Batch,
         *,
         tensors: Callable[[], Tensors],
+        plain: Callable[[], object],
+        stream: torch.cuda.Stream | None,
         draws: Callable[[], Sequence[Tensor]],
     ) -> None:
         """Record `update`; what it changes is as before afterwards.
@@ -128,6 +146,8 @@ class StepGraph:
             update: takes the step.
             batch: the tensors of a `Slots`.
             tensors: all that a step changes, by name, as they are when it is called.
+            plain: what a step may change that is no tensor.
+            stream: to record on.
             draws: states of the random streams that a step may use.
 
         Raises:
@@ -137,24 +157,30 @@ class StepGraph:
         watched = _Watched(**{field.name: getattr(batch, field.name) for field in fields(batch)})
         before, drawn = _copies(tensors()), draws()
         update(watched)
+        places, noted = _places(tensors()), plain()
         try:
             # Found out before recording, because one that fails leaves torch's allocator and generator as if it went on.
             with without_waiting(batch.images.device):
                 update(watched)
             expected = _copies(tensors())
+            if moved := [name for name, place in _places(tensors()).items() if places.get(name) != place]:
+                raise Unfit(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
+            if plain() != noted:
+                raise Unfit("it changes an attribute that is no tensor in its steps")
             if not all(map(torch.equal, drawn, draws())):
                 raise Unfit("it draws random numbers in its steps")
             _put(tensors(), before)
-            self.graph = Graph(lambda: update(watched))
+            self.graph = Graph(lambda: update(watched), stream)
         except (torch.OutOfMemoryError, Unfit):
             raise
         except Exception as problem:
-            raise Unfit(f"{type(problem).__name__}: {first_line(problem)}") from None
+            cause = problem.__context__ or problem  # the end of a recording that failed raises an error of its own
+            raise Unfit(f"{type(cause).__name__}: {first_line(cause)}") from None
         finally:
             _put(tensors(), before)
         for _ in range(2):
             self.graph.replay()
-        different = _different(expected, tensors())
+        different = _different(before, expected, tensors())
         watch = Stopwatch(batch.images.device)
         watch.start()
         for _ in range(TIMED):
@@ -193,10 +219,15 @@ def _put(tensors: Tensors, saved: Tensors) -> None:
             tensor.copy_(saved[name])
 
 
-def _different(expected: Tensors, actual: Tensors) -> str | None:
-    """The name of the first tensor that differs."""
+def _places(tensors: Tensors) -> dict[str, int]:
+    return {name: tensor.data_ptr() for name, tensor in tensors.items()}
+
+
+def _different(before: Tensors, expected: Tensors, actual: Tensors) -> str | None:
+    """The name of the first tensor that two replays leave other than two steps do."""
     for name, tensor in expected.items():
-        gap = (tensor.double() - actual[name].double()).norm()
-        if not gap <= TOLERANCE * tensor.double().norm() + 1e-9:
+        target = tensor.double()
+        gap, change = (target - actual[name].double()).norm(), (target - before[name].double()).norm()
+        if not gap <= TOLERANCE * change + ROUNDING * target.norm():
             return name
     return None

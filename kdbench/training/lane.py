@@ -18,7 +18,7 @@ from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
-from kdbench.training.graphs import Slots, StepGraph, Unfit
+from kdbench.training.graphs import Slots, StepGraph, Unfit, own_stream
 
 Row = dict[str, Any]
 
@@ -31,6 +31,9 @@ class Position(NamedTuple):
 
 
 STAGES, MAIN = 0, 1
+
+UNUSED = "cross_entropy, not trained on"
+"""The sum against which the terms are held of a method that gives the cross-entropy no weight."""
 
 
 class Deployed(nn.Module):
@@ -141,6 +144,7 @@ class Lane:
         self._staged = [module for _, stage in method.stages() for module in stage.modules]
         self._compiled = Compiled(student) if student and compiled else None
         self._step_watch, self._memory = Stopwatch(device), MemoryWatch(device)
+        self._stream_of_graphs = own_stream(device)
         self._index = 0
         self._epoch = 0
         self._sums: dict[str, Tensor] = {}
@@ -221,19 +225,30 @@ class Lane:
         self._step_watch.start()
         self._memory.start()
         self._reseed(derive(self._stream, self._images))
+        before = self._momentum_bytes
         self._update(self._batch(images, labels, indices), teacher, first=self._images == 0)
         self._images += len(labels)
-        self._memory.stop()
+        self._memory.stop(stays=self._momentum_bytes - before)
         self._step_watch.stop()
 
     @property
     def peak_mem_mib(self) -> float:
-        """The lane's own on CUDA, its networks and the most that a step took beside them; on the CPU the whole process's."""
+        """The lane's own on CUDA: its networks, momentum and the most that a step took beside them, without what its graph holds.
+
+        On the CPU it is the whole process's.
+        """
         if self.device.type != "cuda":
             return process_mem_mib()
         own = (*self.method.state_dict().values(), *(self.student.state_dict().values() if self.student else ()))
         held: int = sum(tensor.nbytes for tensor in own)
-        return (held + self._memory.most) / 2**20
+        return (held + self._momentum_bytes + self._memory.most) / 2**20
+
+    @property
+    def _momentum_bytes(self) -> int:
+        """What the optimiser remembers; it has nothing before its first step."""
+        return sum(
+            value.nbytes for state in self._optimiser.state.values() for value in state.values() if isinstance(value, Tensor)
+        )
 
     def _batch(self, images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
         return Batch(images, labels, indices, self._epoch, self._segment.epochs, self._generator)
@@ -251,20 +266,23 @@ class Lane:
             if segment.phase == MAIN:
                 logits = self.method.predict(outputs)
                 self._add("wrong", (logits.detach().argmax(1) != labels).sum())
+                ce = (segment.ce_weight or 1.0) * F.cross_entropy(
+                    logits, labels
+                )  # without weight it is what terms are held against
                 if segment.ce_weight:
-                    ce = segment.ce_weight * F.cross_entropy(logits, labels)
                     total = total + ce
         self._optimiser.zero_grad(set_to_none=True)
-        balanced = first and ce is not None and bool(terms)
-        g_ce = self._gradients(ce) if balanced and ce is not None else []
+        g_ce = self._gradients(ce) if first and terms and ce is not None and ce.requires_grad else []
         total.backward()  # type: ignore[no-untyped-call]
-        if balanced:
-            self._measure_balance(g_ce)
+        if g_ce:
+            self._measure_balance(g_ce, included=bool(segment.ce_weight))
         self._optimiser.step()
         weight = len(labels)
         self._add("loss", total.detach() * weight)
-        for name, term in (terms if ce is None else {"cross_entropy": ce, **terms}).items():
+        for name, term in terms.items():
             self._add(name, term.detach() * weight)
+        if ce is not None:
+            self._add("cross_entropy" if segment.ce_weight else UNUSED, ce.detach() * weight)
 
     def record_step(self, slots: Slots) -> None:
         """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""
@@ -274,6 +292,8 @@ class Lane:
                 lambda batch: self._update(batch, slots.teacher, first=False),
                 self._batch(*slots.batch),
                 tensors=self._tensors,
+                plain=self._plain,
+                stream=self._stream_of_graphs,
                 draws=lambda: [self._generator.get_state(), *random_states(self.device)],
             )
             self._startup_s += self.graph.startup_s
@@ -282,12 +302,17 @@ class Lane:
             self._generator.set_state(drawn)
 
     def launch_step(self, images: int) -> None:
-        """One step on a full batch of so many images, by the graph, on a stream of its own; `graph.graph.join` waits for it."""
+        """One step on a full batch of so many images, by the graph, on a stream of its own; `join_step` waits for it."""
         assert self.graph is not None
         self._reseed(derive(self._stream, self._images))
         self.graph.graph.launch()
         self._images += images
         self._replayed_s += self.graph.seconds
+
+    def join_step(self) -> None:
+        """Let the device's current stream go on when the launched step is done."""
+        assert self.graph is not None
+        self.graph.graph.join()
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that a step changes."""
@@ -298,6 +323,16 @@ class Lane:
         for i, state in enumerate(self._optimiser.state.values()):
             found |= {f"momentum {i}": value for value in state.values() if isinstance(value, Tensor)}
         return found
+
+    def _plain(self) -> list[tuple[str, object]]:
+        """The numbers and the like among the attributes of the networks: what a method may count in Python."""
+        modules = [module for network in filter(None, (self.student, self.method)) for module in network.modules()]
+        return [
+            (name, value)
+            for module in modules
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float | str)
+        ]
 
     def _reseed(self, seed: int) -> None:
         """Give dropout in a student, or a method's careless draw, a stream that is the lane's own."""
@@ -319,8 +354,8 @@ class Lane:
         self._step_watch.start()
         return list(gradients)
 
-    def _measure_balance(self, g_ce: list[Tensor | None]) -> None:
-        """Gradient norms of the cross-entropy and of the transfer terms, which are the rest of the gradient."""
+    def _measure_balance(self, g_ce: list[Tensor | None], *, included: bool) -> None:
+        """Gradient norms of the cross-entropy and of the transfer terms: all of the gradient, less the former's if `included`."""
         self._step_watch.stop()
         assert self.student is not None
         squares = {"cross_entropy": torch.zeros((), device=self.device, dtype=torch.float64)}
@@ -329,7 +364,8 @@ class Lane:
             if g is not None:
                 squares["cross_entropy"] += g.double().square().sum()
             if parameter.grad is not None:
-                squares["transfer"] += (parameter.grad if g is None else parameter.grad - g).double().square().sum()
+                transfer = parameter.grad - g if included and g is not None else parameter.grad
+                squares["transfer"] += transfer.double().square().sum()
         self._balance = {name: value.sqrt() for name, value in squares.items()}
         self._step_watch.start()
 
@@ -349,7 +385,7 @@ class Lane:
         lane_s = self._step_watch.take() + self._replayed_s
         wrong = values.pop("wrong", None)
         means = {name: value / self._images for name, value in values.items()}
-        loss = means.pop("loss")
+        loss, unused_ce = means.pop("loss"), means.pop(UNUSED, None)
         if not math.isfinite(loss):
             bad = [name for name, mean in means.items() if not math.isfinite(mean)]
             self.fail(f"the loss is {loss} in epoch {self._epoch + 1} of stage {self._segment.name} (terms: {', '.join(bad)})")
@@ -369,9 +405,9 @@ class Lane:
         }
         if wrong is not None:
             row["train_error_pct"] = 100 * wrong / self._images
-        transfer = sum(mean for name, mean in means.items() if name != "cross_entropy")
-        if means.get("cross_entropy"):
-            row["loss_ratio"] = transfer / means["cross_entropy"]
+        ce = means.get("cross_entropy", unused_ce)
+        if ce and len(means) > ("cross_entropy" in means):
+            row["loss_ratio"] = sum(mean for name, mean in means.items() if name != "cross_entropy") / ce
         if self._balance:
             norms = {name: float(value) for name, value in self._balance.items()}
             row["gradient_ratio"] = norms["transfer"] / norms["cross_entropy"] if norms["cross_entropy"] else None

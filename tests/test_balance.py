@@ -1,0 +1,89 @@
+"""Whether the balance of losses is what it says, and whether a weight that is far off is told of."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Lab
+
+from kdbench.conformance.setting import Setting
+from kdbench.data import epoch_plan
+from kdbench.recipe import Augmentation
+from kdbench.streams import generator
+from kdbench.training.balance import imbalance
+
+
+@pytest.mark.parametrize("name", ["kd", "at", "sp", "dist", "ab"])
+def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
+    """By hand, on a copy of the student. AB gives the cross-entropy no weight, and is held against it all the same."""
+    setting = Setting(name, "resnet8", "resnet14")
+    lane = setting.lane(epochs=1)
+    images, labels, indices = setting.bench.training_data(Augmentation(pad=1)).batch(
+        epoch_plan(24, Augmentation(pad=1), generator(0)), 0, 24
+    )
+    teacher = setting.frozen(images)
+    while lane.position and lane.position.phase == 0:
+        lane.begin_epoch()
+        lane.step(images, labels, indices, teacher)
+        lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+        lane.end_epoch()
+    lane.begin_epoch()
+    assert lane.student is not None
+    student, method = copy.deepcopy(lane.student), copy.deepcopy(lane.method)
+    outputs = student(images)
+    ce = (method.ce_weight or 1.0) * F.cross_entropy(outputs.logits, labels)
+    transfer = sum(method.losses(outputs, teacher, lane._batch(images, labels, indices)).values())
+    assert isinstance(transfer, torch.Tensor)
+
+    def norm(loss: torch.Tensor) -> float:
+        gradients = torch.autograd.grad(loss, list(student.parameters()), retain_graph=True, allow_unused=True)
+        return float(torch.stack([g.double().square().sum() for g in gradients if g is not None]).sum().sqrt())
+
+    lane.step(images, labels, indices, teacher)
+    lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+    assert lane._row["loss_ratio"] == pytest.approx(float((transfer / ce).detach()), rel=1e-5)
+    assert lane._row["gradient_ratio"] == pytest.approx(norm(transfer) / norm(ce), rel=1e-3)
+
+
+def test_a_method_without_terms_has_no_ratio(lab: Lab) -> None:
+    suite = lab.suite(methods=["scratch"])
+    lab.run(suite)
+    assert not {"loss_ratio", "gradient_ratio"} & lab.curves(suite.trials[0])[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"loss_ratio": 0.005}, "0.005 times the cross-entropy in loss; consider to raise sp.beta (now 7)."),
+        ({"loss_ratio": 0.0}, "0 times the cross-entropy in loss; consider to raise sp.beta (now 7)."),
+        (
+            {"loss_ratio": 0.5, "gradient_ratio": 0.0},
+            "0 times the cross-entropy in gradient; consider to raise sp.beta (now 7).",
+        ),
+        ({"loss_ratio": 101.0}, "101 times the cross-entropy in loss; consider to lower sp.beta (now 7)."),
+        (
+            {"loss_ratio": 0.009, "gradient_ratio": 101.0},
+            "0.009 times the cross-entropy in loss and 101 times the cross-entropy in gradient; consider to change sp.beta "
+            "(now 7).",
+        ),
+        ({"loss_ratio": 0.01, "gradient_ratio": 100.0}, None),
+        ({"gradient_ratio": None}, None),
+        ({}, None),
+    ],
+)
+def test_a_weight_that_is_far_off_is_told_with_the_method_the_pair_and_the_parameter(
+    row: dict[str, Any], said: str | None, lab: Lab
+) -> None:
+    trial = lab.suite(methods=[{"sp": {"beta": 7}}]).trials[0]
+    told = imbalance(trial, {"epoch": 2, **row})
+    start = "warning: sp (beta=7), wrn_10_1 -> resnet8, epoch 2: the transfer terms are "
+    assert told == (said and start + said)
+
+
+def test_a_run_says_it_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    lab.run(lab.suite(methods=[{"sp": {"beta": 1e-6}}, "kd"]))
+    assert [text.split(",")[0] for text in said if "cross-entropy in" in text] == ["warning: sp (beta=1e-06)"]
