@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from kdbench.record import Record
 from kdbench.run import Options, execute
 from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
+from kdbench.training import graphs
 from kdbench.trial import PROTOCOL, TrialSpec
 
 load_shipped()
@@ -165,3 +167,35 @@ def one_epoch_a_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ticks = itertools.count()
     monkeypatch.setattr("kdbench.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
     return {"stop_after_s": 1.5}
+
+
+class Rehearsed(graphs.Graph):
+    """Stands for a graph where there is no CUDA."""
+
+    made = 0
+    recording = False
+
+    def __init__(self, work: Callable[[], None], stream: None) -> None:
+        Rehearsed.made += 1
+        Rehearsed.recording = True
+        try:
+            work()
+        finally:
+            Rehearsed.recording = False
+        self._work = work
+
+    def replay(self) -> None:
+        self._work()
+
+    def launch(self) -> None:
+        self._work()
+
+    def join(self) -> None:
+        return
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: True)
+    monkeypatch.setattr(graphs, "Graph", Rehearsed)
+    Rehearsed.made = 0

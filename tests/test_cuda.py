@@ -1,16 +1,37 @@
-"""The invariants on a GPU, where full batches are CUDA graphs: `pytest tests/test_cuda.py` on a machine that has one."""
+"""The invariants on a GPU, where full batches are CUDA graphs: `pytest tests/test_cuda.py` on a machine that has one.
 
+Without one they are rehearsed on the CPU, with graphs that do their work anew at each replay, so that they are known to run.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from kdbench import Batch, Losses, Method, MethodParams, Outputs
+from kdbench.method import METHODS
 from kdbench.results import load_results
 from kdbench.training import cohort
 from kdbench.training.device import without_waiting
 from kdbench.training.lane import Lane
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+@pytest.fixture(autouse=True, params=["cuda", "rehearsed"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where the tests run."""
+    if request.param == "rehearsed":
+        request.getfixturevalue("rehearsed")
+    elif not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    return torch.device({"rehearsed": "cpu"}.get(request.param, request.param))
+
+
+@pytest.fixture
+def run(device: torch.device) -> Callable[..., bool]:
+    """Run a suite there."""
+    return lambda lab, suite, **options: lab.run(suite, device=device.type, **options)
+
 
 ROW = [
     "scratch",
@@ -22,7 +43,6 @@ ROW = [
 ]
 CHANGES: dict[str, Any] = {"methods": ROW, "recipe": {"batch_size": 16, "epochs": 3}}
 """Four full batches of 16 an epoch, and a short one of 8."""
-CUDA = {"device": "cuda"}
 
 
 @pytest.fixture
@@ -39,58 +59,97 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool | str | None]:
     return found
 
 
-def test_methods_have_graphs_but_for_those_that_draw(lab, graphed):
-    assert lab.run(lab.suite(**CHANGES), **CUDA)
+def test_methods_have_graphs_but_for_those_that_draw(run, lab, graphed):
+    assert run(lab, lab.suite(**CHANGES))
     assert graphed.pop("crd+kd (crd.negatives=64)") == "it draws random numbers in its steps"
     assert set(graphed.values()) == {True}, graphed
 
 
 @pytest.mark.parametrize("method", ROW, ids=lambda method: method if isinstance(method, str) else next(iter(method)))
-def test_a_method_alone_gives_what_it_gives_beside_the_others(method, lab, another):
-    lab.run(lab.suite(**CHANGES), **CUDA)
+def test_a_method_alone_gives_what_it_gives_beside_the_others(run, method, lab, another):
+    run(lab, lab.suite(**CHANGES))
     suite = another.suite(**{**CHANGES, "methods": [method]})
-    another.run(suite, **CUDA)
+    run(another, suite)
     assert another.outcomes().items() <= lab.outcomes().items()
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(lanes, lab, another):
-    lab.run(lab.suite(**CHANGES), **CUDA)
-    another.run(another.suite(**CHANGES), lanes=lanes, **CUDA)
+def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(run, lanes, lab, another):
+    run(lab, lab.suite(**CHANGES))
+    run(another, another.suite(**CHANGES), lanes=lanes)
     assert another.outcomes() == lab.outcomes()
 
 
-def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(lab, another, one_epoch_a_run):
-    lab.run(lab.suite(**CHANGES), **CUDA)
-    while not another.run(another.suite(**CHANGES), **one_epoch_a_run, **CUDA):
+@pytest.mark.parametrize("arithmetic", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}], ids=str)
+def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
+    if device.type == "cpu" and arithmetic != {"precision": "bf16"}:
+        pytest.skip("needs CUDA, or long")
+    recipe = {**CHANGES["recipe"], **arithmetic}
+    run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=recipe))
+    run(another, another.suite(methods=["at"], recipe=recipe))
+    assert another.outcomes().items() <= lab.outcomes().items()
+    assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
+
+
+class Breaks(Method):
+    """In its second epoch it raises, or its loss is no longer a number."""
+
+    reads = ("logits",)
+
+    class Params(MethodParams):
+        how: str = "raises"
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        if batch.epoch and self.params.how == "raises":
+            raise RuntimeError("on purpose")
+        return {"gap": (student.logits - teacher.logits).square().mean() * (float("nan") if batch.epoch else 1.0)}
+
+
+def test_a_lane_that_raises_or_diverges_fails_and_the_others_are_as_without_it(run, lab, another):
+    run(another, another.suite(**CHANGES))
+    forget = METHODS.snapshot()
+    METHODS.register("breaks")(Breaks)
+    try:
+        suite = lab.suite(**{**CHANGES, "methods": [{"breaks": {"how": "raises"}}, {"breaks": {"how": "diverges"}}, *ROW]})
+        run(lab, suite)
+    finally:
+        forget()
+    failed = [lab.record(trial).reason for trial in suite.trials if trial.method == "breaks"]
+    assert failed[0].startswith("RuntimeError: on purpose") and failed[1].startswith("the loss is nan in epoch 2")
+    assert another.outcomes().items() <= lab.outcomes().items()
+
+
+def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(run, lab, another, one_epoch_a_run):
+    run(lab, lab.suite(**CHANGES))
+    while not run(another, another.suite(**CHANGES), **one_epoch_a_run):
         pass
     assert another.outcomes() == lab.outcomes()
 
 
-def test_graphs_compute_what_steps_compute(lab, another, monkeypatch):
-    lab.run(lab.suite(**CHANGES), **CUDA)
+def test_graphs_compute_what_steps_compute(run, lab, another, monkeypatch):
+    run(lab, lab.suite(**CHANGES))
     monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
-    another.run(another.suite(**CHANGES), **CUDA)
+    run(another, another.suite(**CHANGES))
     assert another.outcomes() == lab.outcomes()  # a student that is too large for graphs goes on without
 
 
-def test_no_step_waits_for_the_device(lab, monkeypatch):
+def test_no_step_waits_for_the_device(run, device, lab, monkeypatch):
     def strictly(act):
         def strict(*args, **options):
-            with without_waiting(torch.device("cuda")):
+            with without_waiting(device):
                 return act(*args, **options)
 
         return strict
 
     monkeypatch.setattr(Lane, "step", strictly(Lane.step))
     monkeypatch.setattr(Lane, "launch_step", strictly(Lane.launch_step))
-    assert lab.run(lab.suite(**CHANGES), **CUDA)
+    assert run(lab, lab.suite(**CHANGES))
     assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
 
 
-def test_one_forward_pass_of_the_teacher_serves_all(lab, monkeypatch):
+def test_one_forward_pass_of_the_teacher_serves_all(run, lab, monkeypatch):
     calls = []
     original = cohort.Slots.ask
     monkeypatch.setattr(cohort.Slots, "ask", lambda slots: (calls.append(1), original(slots)))
-    lab.run(lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"]), **CUDA)
+    run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"]))
     assert len(calls) == 3 * 3  # three replayed batches in each of three epochs

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Rehearsed
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
@@ -20,38 +21,6 @@ from kdbench.method import METHODS
 from kdbench.streams import generator
 from kdbench.training import cohort, graphs
 from kdbench.training.lane import Lane
-
-
-class Rehearsed(graphs.Graph):
-    """Stands for a graph where there is no CUDA."""
-
-    made = 0
-    recording = False
-
-    def __init__(self, work: Callable[[], None], stream: None) -> None:
-        Rehearsed.made += 1
-        Rehearsed.recording = True
-        try:
-            work()
-        finally:
-            Rehearsed.recording = False
-        self._work = work
-
-    def replay(self) -> None:
-        self._work()
-
-    def launch(self) -> None:
-        self._work()
-
-    def join(self) -> None:
-        return
-
-
-@pytest.fixture
-def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: True)
-    monkeypatch.setattr(graphs, "Graph", Rehearsed)
-    Rehearsed.made = 0
 
 
 class Reads(Method):
@@ -165,14 +134,6 @@ def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehe
     assert all(had is True for epochs in seen.values() for had in epochs), seen
     monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
-    assert lab.outcomes() == another.outcomes()
-
-
-def test_it_makes_no_difference_where_a_run_is_resumed(lab, another, rehearsed, one_epoch_a_run):
-    changes = {"methods": METHODS_IN_A_ROW[:4], "recipe": {"batch_size": 24, "epochs": 3}}
-    lab.run(lab.suite(**changes))
-    while not another.run(another.suite(**changes), **one_epoch_a_run):
-        pass
     assert lab.outcomes() == another.outcomes()
 
 

@@ -195,6 +195,25 @@ def test_the_warm_up_is_linear_over_20_epochs(name: str, weights: tuple[float, .
     torch.testing.assert_close(torch.stack(list(without.values())), full)
 
 
+def test_the_hint_of_repdistiller_is_the_second_group_however_many_there_are() -> None:
+    """Of four groups, as vgg and mobilenetv2 have, the middle one is the third."""
+    channels = 6, 8, 10, 12
+    for n in range(1, 5):
+        sizes = tuple((width, 2 ** (5 - i), 2 ** (5 - i)) for i, width in enumerate(channels[:n]))
+        student, teacher = outputs(4, sizes=sizes), outputs(4, sizes=tuple((3 * c, h, w) for c, h, w in sizes), seed=1)
+        hint = build("fitnets_hint", student, teacher, beta=2.0)
+        guided, wanted = student.features[:2][-1], teacher.features[:2][-1]
+        assert hint.regressor(guided).shape == wanted.shape
+        loss = hint.losses(student, teacher, batch(4))["hint"]
+        torch.testing.assert_close(loss, 2 * (hint.regressor(guided) - wanted).square().mean())
+
+
+def test_the_hint_of_fitnets_is_the_middle_group() -> None:
+    sizes = ((6, 16, 16), (8, 8, 8), (10, 4, 4), (12, 2, 2))
+    fitnets = build("fitnets", outputs(4, sizes=sizes), outputs(4, sizes=sizes))
+    assert fitnets.regressor[0].in_channels == 10
+
+
 def test_vid_trains_its_variance() -> None:
     assert sum("log_scale" in key for key, _ in build("vid", outputs(4), outputs(4)).named_parameters()) == 3
 

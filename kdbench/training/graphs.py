@@ -163,12 +163,12 @@ class StepGraph:
             with without_waiting(batch.images.device):
                 update(watched)
             expected = _copies(tensors())
+            if not all(map(torch.equal, drawn, draws())):
+                raise Unfit("it draws random numbers in its steps")
             if moved := [name for name, place in _places(tensors()).items() if places.get(name) != place]:
                 raise Unfit(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
             if plain() != noted:
                 raise Unfit("it changes an attribute that is no tensor in its steps")
-            if not all(map(torch.equal, drawn, draws())):
-                raise Unfit("it draws random numbers in its steps")
             _put(tensors(), before)
             self.graph = Graph(lambda: update(watched), stream)
         except (torch.OutOfMemoryError, Unfit):

@@ -1,0 +1,81 @@
+"""What a record says of cost: of the network that a user would run, and of the time that each part of the training took."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import CLASSES, Lab
+
+import kdbench
+from kdbench.data import Resident
+from kdbench.plan import Rerun
+from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.device import exact
+
+
+def test_a_record_counts_the_network_that_is_deployed(lab: Lab) -> None:
+    """SimKD's projector and the teacher's classifier go with the student; FT's translator is dropped."""
+    lab.run(lab.suite(methods=["scratch", "simkd", "ft"], seeds=[0]))
+    frame = kdbench.load_results(lab.store.root).query("student == 'resnet8'").set_index("method")
+    student, (width, classes) = kdbench.build_model("resnet8", num_classes=CLASSES, in_channels=1), (64, CLASSES)
+    own = sum(p.numel() for p in student.parameters())
+    middle = width // 2
+    projector = width * middle + 9 * middle**2 + middle * width + 2 * (middle + middle + width)
+    assert frame["student_params"].to_dict() == {
+        "scratch": own,
+        "simkd": own + projector + width * classes + classes,
+        "ft": own,
+    }
+    macs = frame["student_macs"]
+    at_2x2 = 4 * (width * middle + 9 * middle**2 + middle * width)
+    assert macs["ft"] == macs["scratch"]
+    assert macs["simkd"] == macs["scratch"] + at_2x2 + width * classes
+    assert frame["extra_params"]["simkd"] == 0
+    assert frame["extra_params"]["ft"] > 0
+
+
+def slowly(act: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def later(*args: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return act(*args, **options)
+
+    return later
+
+
+def test_the_shares_of_the_teacher_and_of_the_data_are_those_that_they_took(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three batches an epoch, two epochs: a teacher that takes 40 ms more for a batch, and data that take 20."""
+    suite = lab.suite(methods=["scratch", "kd"])
+    lab.run(suite, lanes=1)
+    monkeypatch.setattr(FrozenTeacher, "__call__", slowly(FrozenTeacher.__call__, 0.04))
+    monkeypatch.setattr(Resident, "batch", slowly(Resident.batch, 0.02))
+    lab.run(suite, rerun=Rerun.ALL)
+    scratch, kd = map(lab.record, suite.trials)
+    assert scratch.teacher_s == 0
+    assert kd.teacher_s == pytest.approx(6 * 0.04, abs=0.1)
+    assert scratch.data_s == kd.data_s == pytest.approx(6 * 0.02, abs=0.1)
+    assert scratch.train_s is not None and kd.train_s is not None
+    assert kd.train_s > 6 * 0.06 and kd.train_s - kd.teacher_s < 6 * 0.04 + scratch.train_s
+    assert kd.train_images_per_s == pytest.approx(2 * 72 / kd.train_s, rel=0.5)
+
+
+def test_a_record_says_how_many_norms_of_the_teacher_were_folded(lab: Lab) -> None:
+    """Of WRN-10-1 the second one in each of three blocks: the others stand before a ReLU that a shortcut reads, too."""
+    suite = lab.suite(methods=["scratch", "kd"])
+    lab.run(suite)
+    scratch, kd = map(lab.record, suite.trials)
+    assert (scratch.teacher_norms_folded, kd.teacher_norms_folded) == (None, 3)
+    assert kd.peak_mem_mib is not None and kd.peak_mem_mib > 100  # a process with torch in it
+
+
+def test_small_images_take_one_thread_and_larger_ones_what_torch_has() -> None:
+    before, cpu = torch.get_num_threads(), torch.device("cpu")
+    torch.set_num_threads(2)
+    try:
+        for side, threads in ((8, 1), (16, 1), (32, 2)):
+            with exact(cpu, precision="fp32", image_shape=(3, side, side)):
+                assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
