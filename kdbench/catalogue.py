@@ -11,7 +11,8 @@ from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned
-from kdbench.suite import load_suite, suite_names
+from kdbench.shipped import suite_names
+from kdbench.suite import load_suite
 
 Value = dict[str, Any]
 

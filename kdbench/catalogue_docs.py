@@ -7,7 +7,8 @@ from pathlib import Path
 from kdbench.catalogue import describe_method
 from kdbench.conformance.subject import Subject
 from kdbench.method import METHODS, Stage
-from kdbench.plugins import load_shipped, shipped
+from kdbench.plugins import load_shipped
+from kdbench.shipped import shipped
 
 INTRODUCTION = """\
 # Methods

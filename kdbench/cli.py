@@ -152,25 +152,28 @@ def report(
 ) -> None:
     """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
-    from kdbench.plan import make_plan
-    from kdbench.plugins import load_plugins
-    from kdbench.published import read_published, shipped_numbers
-    from kdbench.suite import suite_names
+    from kdbench.shipped import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
-    files = [*([shipped_numbers()] if published else []), *published_csv]
     if Path(suite).is_dir() and suite not in suite_names():
         if methods or seeds or plugin:
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
             )
-        if files:
-            load_plugins()  # published numbers name methods
         comparison = present.of_directory(Path(suite))
     else:
+        from kdbench.plan import make_plan
+
         loaded, store = _open(suite, results, methods, seeds, plugin)
         comparison = present.of_plan(make_plan(loaded, store), store)
-    present.show(comparison, directory=output, formats=chosen, published=read_published(files) if files else None)
+    beside = None
+    if published or published_csv:
+        from kdbench.plugins import load_shipped
+        from kdbench.published import read_published, shipped_numbers
+
+        load_shipped()  # published numbers name methods and networks
+        beside = read_published([*([shipped_numbers()] if published else []), *published_csv])
+    present.show(comparison, directory=output, formats=chosen, published=beside)
 
 
 @app.command("list")
@@ -269,9 +272,9 @@ def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[st
 
 def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence[Path]) -> tuple[Suite, Store]:
     from kdbench.plugins import load_plugins
+    from kdbench.record import PROTOCOL
     from kdbench.store import Store
     from kdbench.suite import load_suite
-    from kdbench.trial import PROTOCOL
 
     load_plugins(plugins)
     names = [name.strip() for name in methods.split(",")] if methods else []

@@ -15,7 +15,8 @@ from kdbench.method import METHODS, Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network
 from kdbench.outputs import Outputs, Shapes
 from kdbench.plugins import load_plugins
-from kdbench.trial import PROTOCOL, build_part, resolve_methods
+from kdbench.record import PROTOCOL
+from kdbench.trial import build_part, resolve_methods
 from kdbench.validation import validated
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method
 from kdbench.models import MODELS
 from kdbench.registry import Registry
+from kdbench.shipped import shipped
 
 GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
 """Entry points of other packages: each names a module, or a class or function in one, whose import registers something."""
@@ -24,13 +25,6 @@ GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
 _REGISTRIES = (METHODS, MODELS, DATASETS)
 
 log = logging.getLogger("kdbench")
-
-
-def shipped(folder: str) -> Path:
-    """A folder that stands beside the package in a clone and inside it in an installed wheel: `methods` or `suites`."""
-    package = Path(__file__).parent
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:

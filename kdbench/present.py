@@ -6,16 +6,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
 
 from kdbench.errors import KdbenchError
-from kdbench.plan import Plan
 from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.results import frame, load_curves, load_results, row, row_without_record
 from kdbench.store import Store
-from kdbench.trial import PROTOCOL
+
+if TYPE_CHECKING:
+    from kdbench.plan import Plan
+from kdbench.record import PROTOCOL
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""

@@ -13,8 +13,8 @@ import pandas as pd
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
-from kdbench.plugins import shipped
 from kdbench.report.beside import plain
+from kdbench.shipped import shipped
 
 REQUIRED = ("dataset", "teacher", "student", "method", "value", "quantity", "selection", "source")
 OPTIONAL = ("epochs", "note")

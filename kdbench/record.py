@@ -4,6 +4,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+PROTOCOL = 2
+"""Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours."""
+
 
 class Environment(BaseModel):
     """What a trial ran on: versions, None of a timm that is missing, `device` (processor or GPU), `threads` of torch on the CPU."""

@@ -16,9 +16,9 @@ from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
-from kdbench.plugins import shipped
 from kdbench.recipe import Recipe, Spec
 from kdbench.registry import Registry
+from kdbench.shipped import recipe_names, shipped, suite_names
 from kdbench.trial import DatasetSpec, MethodSpec, TrialSpec, resolve_methods
 from kdbench.validation import validated
 
@@ -133,18 +133,6 @@ class Suite:
     def teachers(self) -> tuple[TrialSpec, ...]:
         """The trials of the teachers that the students need, without repetition."""
         return tuple({t.teacher.id: t.teacher for t in self.trials if t.teacher}.values())
-
-
-def suite_names() -> list[str]:
-    """Names of the shipped suites, such as `quick` and `ablations/ft-k`."""
-    folder = shipped("suites")
-    files = (file.relative_to(folder) for file in folder.rglob("*.yaml"))
-    return sorted(file.with_suffix("").as_posix() for file in files if file.parts[0] != "recipes")
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(file.stem for file in (shipped("suites") / "recipes").glob("*.yaml"))
 
 
 def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:

@@ -14,9 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method, Pair, PairError
 from kdbench.recipe import Recipe, Spec
-
-PROTOCOL = 2
-"""Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours."""
+from kdbench.record import PROTOCOL
 
 
 class DatasetSpec(Spec):

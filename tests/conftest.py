@@ -17,12 +17,12 @@ from PIL import Image
 from kdbench.plan import Plan, make_plan
 from kdbench.plugins import load_shipped
 from kdbench.progress import Silent
-from kdbench.record import Record
+from kdbench.record import PROTOCOL, Record
 from kdbench.run import Options, execute
 from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
 from kdbench.training import graphs
-from kdbench.trial import PROTOCOL, TrialSpec
+from kdbench.trial import TrialSpec
 
 load_shipped()
 

@@ -22,8 +22,8 @@ from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_shipped
-from kdbench.suite import suite_names
-from kdbench.trial import PROTOCOL
+from kdbench.record import PROTOCOL
+from kdbench.shipped import suite_names
 from kdbench.weights import read_checkpoint
 
 load_shipped()

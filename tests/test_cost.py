@@ -11,9 +11,10 @@ import pytest
 from kdbench.cost import Basis, Span, costs, read_timings, remaining, told
 from kdbench.plan import make_plan
 from kdbench.plugins import load_shipped
+from kdbench.record import PROTOCOL
 from kdbench.store import Store
 from kdbench.suite import load_suite
-from kdbench.trial import PROTOCOL, TrialSpec
+from kdbench.trial import TrialSpec
 
 load_shipped()
 

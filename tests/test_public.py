@@ -173,6 +173,13 @@ def test_reading_results_imports_no_torch():
     assert "torch" not in modules_after("import kdbench\nkdbench.load_results")
 
 
+def test_the_report_of_a_directory_imports_no_torch(copy, tmp_path_factory):
+    arguments = ["report", str(copy), "--format", "md", "--output", str(tmp_path_factory.mktemp("report"))]
+    loaded = modules_after(f"from kdbench.cli import app\napp({arguments}, standalone_mode=False)")
+    assert "pandas.core" in loaded
+    assert not {"torch.nn", "matplotlib.figure"} & loaded  # the report itself says `torch`
+
+
 # A suite from Python
 
 

@@ -9,7 +9,8 @@ import torch
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
 from kdbench.plugins import load_shipped
-from kdbench.suite import Suite, load_suite, recipe_names, suite_names
+from kdbench.shipped import recipe_names, suite_names
+from kdbench.suite import Suite, load_suite
 from kdbench.training.bench import Bench
 
 load_shipped()

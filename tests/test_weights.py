@@ -25,10 +25,11 @@ from kdbench.models.pretrained import fetch, fit, identify
 from kdbench.plan import Rerun
 from kdbench.present import of_directory
 from kdbench.progress import Silent
+from kdbench.record import PROTOCOL
 from kdbench.results import load_results
 from kdbench.run import Options, execute
 from kdbench.suite import Suite, load_suite
-from kdbench.trial import PROTOCOL, TrialSpec
+from kdbench.trial import TrialSpec
 from kdbench.weights import read_foreign, state_hash
 
 ROOT = Path(__file__).parent.parent

@@ -11,12 +11,12 @@ from kdbench.method import METHODS, PairError
 from kdbench.plan import make_plan
 from kdbench.plugins import load_shipped
 from kdbench.recipe import SGD, Augmentation, Recipe
+from kdbench.record import PROTOCOL
 from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, error_pct
 from kdbench.training.lane import MAIN, Lane, segments
-from kdbench.trial import PROTOCOL
 
 load_shipped()
 CPU = torch.device("cpu")

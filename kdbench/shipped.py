@@ -1,0 +1,22 @@
+"""What ships with kdbench: where it lies, and what its suites and recipes are called."""
+
+from pathlib import Path
+
+
+def shipped(folder: str) -> Path:
+    """A folder that stands beside the package in a clone and inside it in an installed wheel: `methods` or `suites`."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def suite_names() -> list[str]:
+    """Names of the shipped suites, such as `quick` and `ablations/ft-k`."""
+    folder = shipped("suites")
+    files = (file.relative_to(folder) for file in folder.rglob("*.yaml"))
+    return sorted(file.with_suffix("").as_posix() for file in files if file.parts[0] != "recipes")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(file.stem for file in (shipped("suites") / "recipes").glob("*.yaml"))
