@@ -66,6 +66,11 @@ def refused_allocations(device: torch.device) -> int:
     return int(torch.cuda.memory_stats(device).get("num_ooms", 0)) if device.type == "cuda" else 0
 
 
+def reserved_bytes(device: torch.device) -> int:
+    """What torch has taken of the device's memory, in use or not; 0 on the CPU."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
 @contextmanager
 def full_memory_told() -> Iterator[None]:
     """Raise torch.OutOfMemoryError where the driver, and not torch's allocator, finds the memory full inside the block."""

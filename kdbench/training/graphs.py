@@ -15,7 +15,7 @@ from torch import Tensor
 from kdbench.errors import first_line
 from kdbench.method import Batch
 from kdbench.outputs import Outputs
-from kdbench.training.device import Stopwatch, full_memory_told, without_waiting
+from kdbench.training.device import Stopwatch, full_memory_told, reserved_bytes, without_waiting
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6
 """By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
@@ -127,6 +127,7 @@ class StepGraph:
         graph: the step.
         seconds: how long it takes with the device to itself.
         startup_s: what recording it took.
+        held_bytes: the memory that it keeps for itself.
         of_one_epoch: whether it holds in the present epoch only.
     """
 
@@ -170,7 +171,9 @@ class StepGraph:
             if plain() != noted:
                 raise Unfit("it changes an attribute that is no tensor in its steps")
             _put(tensors(), before)
+            held = reserved_bytes(batch.images.device)
             self.graph = Graph(lambda: update(watched), stream)
+            self.held_bytes = reserved_bytes(batch.images.device) - held
         except (torch.OutOfMemoryError, Unfit):
             raise
         except Exception as problem:

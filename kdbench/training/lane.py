@@ -144,7 +144,7 @@ class Lane:
         self._staged = [module for _, stage in method.stages() for module in stage.modules]
         self._compiled = Compiled(student) if student and compiled else None
         self._step_watch, self._memory = Stopwatch(device), MemoryWatch(device)
-        self._stream_of_graphs = own_stream(device)
+        self._stream_of_graphs, self._graph_bytes = own_stream(device), 0
         self._index = 0
         self._epoch = 0
         self._sums: dict[str, Tensor] = {}
@@ -233,7 +233,7 @@ class Lane:
 
     @property
     def peak_mem_mib(self) -> float:
-        """The lane's own on CUDA: its networks, momentum and the most that a step took beside them, without what its graph holds.
+        """The lane's own on CUDA: its networks, momentum, graph, and the most that an ordinary step took beside them.
 
         On the CPU it is the whole process's.
         """
@@ -241,7 +241,7 @@ class Lane:
             return process_mem_mib()
         own = (*self.method.state_dict().values(), *(self.student.state_dict().values() if self.student else ()))
         held: int = sum(tensor.nbytes for tensor in own)
-        return (held + self._momentum_bytes + self._memory.most) / 2**20
+        return (held + self._momentum_bytes + self._graph_bytes + self._memory.most) / 2**20
 
     @property
     def _momentum_bytes(self) -> int:
@@ -297,6 +297,7 @@ class Lane:
                 draws=lambda: [self._generator.get_state(), *random_states(self.device)],
             )
             self._startup_s += self.graph.startup_s
+            self._graph_bytes = max(self._graph_bytes, self.graph.held_bytes)
         except Unfit as reason:
             self.unfit = str(reason)
             self._generator.set_state(drawn)
