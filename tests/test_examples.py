@@ -24,6 +24,20 @@ def test_the_notebook_runs_the_suite_with_the_method(tmp_path):
     assert {"scratch", "kd", "cosine", "cosine+kd"} == set(results["method"])
 
 
+def test_networks_and_a_data_set_of_ones_own_run_from_the_command_line(tmp_path):
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    plugins = ["--plugin", "examples/own_model.py", "--plugin", "examples/own_dataset.py"]
+    kdbench = [sys.executable, "-c", "from kdbench.cli import main; main()"]
+    command = [*kdbench, "run", "examples/own_everything.yaml", *plugins, "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = load_results(tmp_path / "results")
+    assert set(results["dataset"]) == {"own_waves"}
+    students = results[results["student"] == "own_network"]
+    assert sorted(students["method"]) == sorted(2 * ["scratch", "kd", "at"])
+    assert (students.loc[students["method"] != "kd", "test_error_pct"] < 50).all(), "of four classes, chance is 75 %"
+
+
 @pytest.mark.parametrize(
     ("name", "label", "trials"),
     [
