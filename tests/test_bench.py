@@ -10,8 +10,9 @@ BENCH = Path(__file__).parent / "bench"
 
 
 def python(*arguments: str) -> str:
-    """What a process prints that runs like a user's in the project's folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """What a process prints that runs like a user's in the project's folder, and knows nothing of the tests around it."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**own, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=BENCH.parents[1], env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

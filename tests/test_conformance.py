@@ -34,7 +34,6 @@ def test_pairs_are_refused_where_and_only_where_a_method_cannot_do_them() -> Non
     assert refused == {
         ("ab", "deeper_student"),  # no regressor to maps four times as large
         ("fitnets", "deeper_student"),
-        ("fitnets_hint", "deeper_student"),
         ("fsp", "deeper_student"),  # unequal channels
         ("fsp", "deeper_teacher"),
         ("simkd", "deeper_teacher"),  # a convolution between the last group and the classifier

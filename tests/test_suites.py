@@ -1,5 +1,6 @@
 """What a suite may say, what trials follow from it, and the one sentence that answers every mistake."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
 from kdbench.plugins import load_shipped
-from kdbench.shipped import recipe_names, suite_names
+from kdbench.shipped import recipe_names, shipped, suite_names
 from kdbench.suite import Suite, load_suite
 from kdbench.training.bench import Bench
 
@@ -529,3 +530,16 @@ def test_the_file_is_named_as_the_user_wrote_it(tmp_path):
         with pytest.raises(KdbenchError) as error:
             load_suite(name)
         assert str(error.value).startswith(f"{name} holds no mapping")
+
+
+def test_tiny_imagenet_is_streamed_as_its_recipe_says(tmp_path: Path) -> None:
+    """The line that the recipe's comment tells users to write."""
+    told = (shipped("suites") / "recipes" / "tiny-imagenet.yaml").read_text()
+    (line,) = re.findall(r"^# `(recipe: .*)`\.$", told, flags=re.MULTILINE)
+    file = tmp_path / "streamed.yaml"
+    file.write_text(
+        f"title: t\ndataset: {{name: imagestream, label: Tiny-ImageNet, root: {tmp_path}, size: 64}}\n{line}\n"
+        "seeds: [0]\nmethods: [scratch]\npairs: [{teacher: resnet20, student: resnet8}]\n"
+    )
+    recipe = load_suite(file).trials[0].recipe
+    assert recipe.epochs == 240 and recipe.augmentation.resized_crop is not None
