@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from kdbench import KdbenchError, cli, models
-from kdbench.catalogue_model import describe_model
+from kdbench.catalogue_model import describe_model, modules_of
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.hooked import AveragePooling, Hooked
 from kdbench.models.measure import macs, parameters, shapes
@@ -268,11 +268,12 @@ def test_a_plain_module_needs_nothing_but_hooks(register):
             ["first.3"],
             "plain_for_test, hooks: there is no module 'first.3'. The nearest: first.2, first.1, first.0, first; `kdbench ",
         ),
-        (["never"], "plain_for_test, hooks: there is no module 'never'. "),
+        (["never"], "plain_for_test, hooks: there is no module 'never'. It has first.0, "),
         (
             ["zzz"],
-            "plain_for_test, hooks: there is no module 'zzz'. `kdbench show model plain_for_test --modules` lists those that can ",
+            "plain_for_test, hooks: there is no module 'zzz'. It has first.0, first.1, first.2, first, third; `kdbench show model ",
         ),
+        (["first", ""], "plain_for_test, hooks: there is no module ''. It has first.0, first.1, first.2, first, third; `kdbench "),
         (
             ["fc"],
             "plain_for_test, hooks: 'fc' gives Bx10, neither maps nor a square of tokens; `kdbench show model plain_for_test ",
@@ -288,6 +289,26 @@ def test_a_plain_module_needs_nothing_but_hooks(register):
 def test_a_hook_that_cannot_be_is_answered_with_those_that_can(hooks, message, register):
     register("plain_for_test", Plain)
     assert refusal("plain_for_test", hooks=hooks).startswith(message)
+
+
+def test_where_no_name_is_near_the_usual_hooks_are_given_or_the_first_dozen():
+    """And the command that lists all."""
+    assert refusal("torchvision/resnet18", hooks=["zzz"]) == (
+        "torchvision/resnet18, hooks: there is no module 'zzz'. Without `hooks` it has layer1, layer2, layer3, layer4; "
+        "`kdbench show model torchvision/resnet18 --modules` lists those that can be hooks."
+    )
+    told = refusal("torchvision/mnasnet0_5", hooks=["zzz"])
+    given = told.removeprefix("torchvision/mnasnet0_5, hooks: there is no module 'zzz'. It has ")
+    names, _, end = given.partition("; ")
+    *first, rest = names.split(", ")
+    assert rest == "..." and end == "`kdbench show model torchvision/mnasnet0_5 --modules` lists those that can be hooks."
+    listed = [entry["module"] for entry in modules_of("torchvision/mnasnet0_5", image_shape=(3, 224, 224), num_classes=10)]
+    assert first == listed[:12]
+
+
+def test_a_name_that_is_near_and_cannot_be_a_hook_is_not_offered(register):
+    register("plain_for_test", Plain)
+    assert "second" not in refusal("plain_for_test", hooks=["secnd"])  # which the operation after it overwrites
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The networks of the harness, by name."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -48,10 +48,11 @@ def _wiring(name: str, in_channels: int, hooks: tuple[str, ...]) -> Wiring:
         raise _without_hooks(name, body)
     calls = record(name, prepare(body), in_channels=in_channels, sizes=foreign.sizes(name, body))
     classifier(name, calls)
-    groups = hooks or foreign.usual_groups(name, body, calls)
+    usual = partial(foreign.usual_groups, name, body, calls)
+    groups = hooks or usual()
     if not groups:
         raise _without_hooks(name, body)
-    return wire(name, calls, groups)
+    return wire(name, calls, groups, usual=usual)
 
 
 def _without_hooks(name: str, model: object) -> KdbenchError:

@@ -4,7 +4,7 @@ One forward pass without arithmetic, on the meta device, is recorded module by m
 the batch norms before them and the classifier, and how each output becomes maps (B, C, H, W).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,6 +26,9 @@ BATCH = 2
 
 MOST_EXTRA_TOKENS = 5
 """Class and register tokens before the square grid of a transformer; with more, tokens are taken to form no square."""
+
+SHOWN = 12
+"""How many modules a message gives where no name is near and no usual hooks are known."""
 
 ACTIVATIONS = (
     nn.ReLU,
@@ -273,18 +276,21 @@ def record(name: str, body: nn.Module, *, in_channels: int, sizes: Sequence[int]
     raise KdbenchError(f"{name} cannot take images of {' or '.join(refusals)}. Give another size, or choose another network.")
 
 
-def wire(name: str, calls: Sequence[Call], groups: Sequence[str]) -> Wiring:
+def wire(name: str, calls: Sequence[Call], groups: Sequence[str], *, usual: Callable[[], Sequence[str]] = tuple) -> Wiring:
     """Find the hook points of a network whose groups end with the modules `groups`.
 
     Args:
         name: of the model, for messages.
         calls: what `record` gives.
         groups: names of modules, shallow to deep.
+        usual: gives those that are taken where none are named, if any; for messages.
 
     Raises:
         KdbenchError: no such module, one that gives no maps, a wrong order, or no linear layer that gives the logits.
     """
     last = {call.name: call for call in calls}
+    if unknown := [group for group in groups if not group or group not in last]:
+        raise KdbenchError(f"{name}, hooks: there is no module '{unknown[0]}'. {_existing(name, calls, unknown[0], usual())}")
     ends = [_group(name, last, group) for group in groups]
     if (order := [calls.index(end) for end in ends]) != sorted(set(order)):
         raise KdbenchError(f"{name}, hooks: {', '.join(groups)} do not follow each other. Name each once, from shallow to deep.")
@@ -312,13 +318,24 @@ def candidates(calls: Sequence[Call]) -> dict[str, tuple[int, ...]]:
     }
 
 
+def _existing(name: str, calls: Sequence[Call], unknown: str, usual: Sequence[str]) -> str:
+    """A sentence on what can be a hook: the names nearest to `unknown`, else the usual ones, else the first of all."""
+    able = list(candidates(calls))
+    if close := get_close_matches(unknown, able, n=4, cutoff=0.3):
+        told = f"The nearest: {', '.join(close)}"
+    elif usual:
+        told = f"Without `hooks` it has {', '.join(usual)}"
+    else:
+        told = f"It has {', '.join((*able[:SHOWN], *(['...'] if len(able) > SHOWN else []))) or 'none that gives maps'}"
+    return f"{told}; {_see(name)}"
+
+
+def _see(name: str) -> str:
+    return f"`kdbench show model {name} --modules` lists those that can be hooks."
+
+
 def _group(name: str, last: dict[str, Call], group: str) -> Call:
-    see = f"`kdbench show model {name} --modules` lists those that can be hooks."
-    if not group or group not in last:
-        close = get_close_matches(group, filter(None, last), n=4, cutoff=0.3)
-        nearest = f" The nearest: {', '.join(close)};" if close else ""
-        raise KdbenchError(f"{name}, hooks: there is no module '{group}'.{nearest} {see}")
-    call = last[group]
+    see, call = _see(name), last[group]
     if call.point is None:
         raise KdbenchError(f"{name}, hooks: '{group}' gives {_told(call.made)}, neither maps nor a square of tokens; {see}")
     if call.made._version != call.versions[-1]:
