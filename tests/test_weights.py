@@ -134,6 +134,40 @@ def test_weights_of_timm_are_known_by_model_and_tag(given, folder):
 
 
 @pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ({"url": "https://x.org/se-resnet18-4bb0ce65.pth"}, "resnet18.a1_in1k (4bb0ce65)"),
+        ({"hf_hub_id": "timm/resnet18.a1_in1k@1a2b3c4d5e"}, "resnet18.a1_in1k (1a2b3c4d5e)"),
+        ({"hf_hub_id": "timm/resnet18", "url": "https://x.org/se-resnet18-4bb0ce65.pth"}, "resnet18.a1_in1k"),
+        ({"url": "https://x.org/weights.pth.tar"}, "resnet18.a1_in1k"),
+        ({}, "resnet18.a1_in1k"),
+    ],
+)
+def test_a_hash_where_timm_fetches_from_is_part_of_the_name(place, name, monkeypatch, folder):
+    timm = pytest.importorskip("timm")
+    config = timm.models.PretrainedCfg(**place)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _: config)
+    assert identify("a1_in1k", model="timm/resnet18", folder=folder).name == name
+
+
+def test_a_hash_in_the_name_of_weights_of_timm_is_checked(monkeypatch, folder):
+    timm = pytest.importorskip("timm")
+    model, name = "legacy_seresnet18", "legacy_seresnet18.in1k (4bb0ce65)"
+    asked: list[bool] = []
+    published = timm.create_model(model).state_dict()
+
+    def local(*_: object, check_hash: bool, **__: object) -> dict[str, Tensor]:
+        asked.append(check_hash)
+        return dict(published)
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", local)
+    weights = identify("in1k", model=f"timm/{model}", folder=folder)
+    assert weights.name == name
+    assert state_hash(fetch(weights, model=f"timm/{model}", in_channels=3)) == state_hash(published)
+    assert asked == [True]
+
+
+@pytest.mark.parametrize(
     ("weights", "model", "message"),
     [
         ("nothing.pth", RESNET, "nothing.pth cannot be read (No such file or directory). Give a file of weights."),
@@ -422,6 +456,23 @@ def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_
         pass
     assert another.outcomes() == lab.outcomes()
     assert run(lab, suite) == []
+
+
+def test_what_was_fetched_for_a_teacher_by_a_tag_is_bound_by_the_records(write, lab, another, monkeypatch):
+    """The tag is the same, and so are the trials; the records tell apart what it stood for."""
+    timm = pytest.importorskip("timm")
+    suite = write({"model": "timm/resnet18", "weights": "a1_in1k"}, "resnet8", methods=["kd"])
+    hashes = []
+    for seed, place in enumerate((lab, another)):
+        torch.manual_seed(seed)
+        published = timm.create_model("resnet18", num_classes=CLASSES)
+        monkeypatch.setattr("kdbench.models.pretrained._published", lambda *_, published=published: published)
+        run(place, suite)
+        teacher, student = place.record(suite.teachers[0]), place.record(suite.trials[0])
+        assert teacher.weights_sha256 == student.teacher_weights_sha256
+        assert teacher.weights_sha256 == state_hash({f"body.{name}": value for name, value in published.state_dict().items()})
+        hashes.append(teacher.weights_sha256)
+    assert hashes[0] != hashes[1]
 
 
 def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):

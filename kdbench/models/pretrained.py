@@ -1,4 +1,12 @@
-"""Weights that a network starts from: what a suite's `weights` names, where they come from, and whether they fit."""
+"""Weights that a network starts from: what a suite's `weights` names, where they come from, and whether they fit.
+
+A file is known by its hash, and so is what torchvision publishes. Of timm's, the few that lie at an address with a hash in it, or in
+a pinned revision, have that in their name too. The others are known by their tag alone: what their configuration gives beside it is
+the address of another file, which timm does not read. What a run fetched for a teacher is bound by the records all the same:
+`weights_sha256` of a teacher that is used as it is, and `teacher_weights_sha256` of each of its students, are the hash of its
+tensors; tables note a pair whose students saw several. The record of a student that starts from such weights has the tag, and the
+hash of what training made of them.
+"""
 
 import hashlib
 import re
@@ -62,8 +70,7 @@ def _of_torchvision(weights: str, model: str) -> Weights:
     if weights not in (member, f"{known.__name__}.{member}") or member not in known.__members__:
         raise _unknown(f"torchvision/{model}", weights, known.__members__)
     found = known[member]  # its own name where DEFAULT is given
-    name, digits = f"{known.__name__}.{found.name}", re.search(r"-([0-9a-f]{8,})\.\w+$", found.url)
-    return Weights(name=f"{name} ({digits[1]})" if digits else name)
+    return Weights(name=_with_hash(f"{known.__name__}.{found.name}", found.url))
 
 
 def _of_timm(weights: str, model: str) -> Weights:
@@ -71,7 +78,14 @@ def _of_timm(weights: str, model: str) -> Weights:
     tags = [name.partition(".")[2] for name in library.list_pretrained(f"{model}.*")]
     if tag not in tags:
         raise _unknown(f"timm/{model}", weights, tags)
-    return Weights(name=f"{model}.{tag}")
+    config = library.get_pretrained_cfg(f"{model}.{tag}")
+    return Weights(name=_with_hash(f"{model}.{tag}", config.hf_hub_id or config.url or ""))  # timm asks the hub first
+
+
+def _with_hash(name: str, place: str) -> str:
+    """The name and, in parentheses, the hash in a file's address (`...-1a2b3c4d.pth`) or the revision (`...@1a2b3c4d`), if any."""
+    digits = re.search(r"(?:-([0-9a-f]{8,})\.\w+|@([0-9a-f]{8,}))$", place)
+    return f"{name} ({digits[1] or digits[2]})" if digits else name
 
 
 def _unknown(model: str, weights: str, known: Iterable[str]) -> KdbenchError:
@@ -110,6 +124,7 @@ def fetch(weights: Weights, *, model: str, in_channels: int) -> dict[str, Tensor
 def _published(library: str, name: str, weights: str, in_channels: int) -> Any:
     """The library's own network with its weights in it, because some need translation on the way."""
     if library == "timm":
+        timm().models.set_pretrained_check_hash(True)  # of addresses with one; timm's default is not to look
         return timm().create_model(weights, pretrained=True, in_chans=in_channels)
     models = torchvision_models()
     return models.get_model(name, weights=models.get_model_weights(name)[weights.rpartition(".")[2]], progress=False)
