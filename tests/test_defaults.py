@@ -1,0 +1,137 @@
+"""Every default of every method and the weights of the CRD benchmark, written out once more, each with where it comes from.
+
+A golden file fixes what a loss computes and says nothing of how much it weighs; these tables do. RepDistiller's values are those
+of its scripts/run_cifar_distill.sh and train_student.py.
+"""
+
+import pytest
+
+from kdbench.catalogue import describe_method
+from kdbench.catalogue_docs import shipped_methods, stages
+from kdbench.plugins import load_shipped
+from kdbench.suite import load_suite
+
+load_shipped()
+
+DEFAULTS: dict[str, dict[str, object]] = {
+    # beta and margin: RepDistiller (3 / 1000, distiller_zoo/AB.py); 30 epochs: its init_epochs; stage 2: the authors', KD with T 3
+    "ab": {"stage_epochs": 30, "beta": 0.003, "margin": 1, "ce_weight": 0, "kd_weight": 1, "temperature": 3},
+    # the authors and RepDistiller
+    "at": {"beta": 1000, "p": 2},
+    # RepDistiller
+    "cc": {"beta": 0.02, "dimensions": 128},
+    # the authors, who are RepDistiller's; the limit of memory is ours
+    "crd": {"beta": 0.8, "dimensions": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5, "memory_limit_gib": 16},
+    # the authors, on CIFAR
+    "dist": {"beta": 2, "gamma": 2, "tau": 4},
+    # the authors, mdistiller/engine/cfg.py; beta is chosen per pair, below
+    "dkd": {"alpha": 1, "beta": 8, "temperature": 4, "warm_up_epochs": 20},
+    # the paper, where both networks weigh the divergence by 1; the peer is ours
+    "dml": {"peer": "resnet20", "beta": 1},
+    # stage 1: as long as RepDistiller's first stages; stage 2: kd's, below
+    "fitnets": {"hint_epochs": 30, "temperature": 4, "alpha": 0.9},
+    # RepDistiller and mdistiller
+    "fitnets_hint": {"beta": 100},
+    # 30 epochs: RepDistiller's init_epochs; its weight, 50, is read and never used, so 1
+    "fsp": {"stage_epochs": 30, "beta": 1},
+    # the authors: L1, 6 epochs at 0.1, no batch norm
+    "ft": {
+        "k": 0.5,
+        "beta": 500,
+        "paraphraser_epochs": 6,
+        "paraphraser_lr": 0.1,
+        "reconstruction": "l1",
+        "batch_norm": "none",
+    },
+    # RepDistiller; its rate for ResNets and WRNs, helper/pretrain.py
+    "ft_repdistiller": {"k": 0.5, "beta": 200, "paraphraser_epochs": 30, "paraphraser_lr": 0.01},
+    # RepDistiller: cross-entropy 0.1, divergence 0.9
+    "kd": {"temperature": 4, "alpha": 0.9},
+    # the authors
+    "kd_standardized": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 9},
+    # RepDistiller
+    "nst": {"beta": 50},
+    # the authors, on CIFAR
+    "ofd": {"beta": 0.001},
+    # RepDistiller
+    "pkt": {"beta": 30000},
+    # the authors: the weight of ResNet-32x4 to ResNet-8x4; it is chosen per pair, below
+    "reviewkd": {"beta": 5, "warm_up_epochs": 20},
+    # the authors and RepDistiller, which weighs their sum by 1
+    "rkd": {"distance_weight": 25, "angle_weight": 50},
+    "scratch": {},
+    # the authors
+    "simkd": {"beta": 1, "factor": 2},
+    # RepDistiller
+    "sp": {"beta": 3000},
+    # RepDistiller
+    "vid": {"beta": 1, "initial_variance": 5},
+}
+
+STAGES = {
+    "ab": ["boundaries, 30 epochs, of the student"],
+    "fitnets": ["hint, 30 epochs, of the student"],
+    "fsp": ["flow, 30 epochs, of the student"],
+    "ft": ["paraphraser, 6 epochs, once per teacher, learning rate 0.1"],
+    "ft_repdistiller": ["paraphraser, 30 epochs, once per teacher, learning rate 0.01"],
+}
+"""A stage without a rate of its own has the recipe's first one, as AB's and FSP's have in RepDistiller."""
+
+
+def test_every_method_has_its_defaults_written_out() -> None:
+    assert sorted(DEFAULTS) == shipped_methods(), "a method that is added gets an entry in DEFAULTS, with its source"
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_defaults_are_the_usual_ones(name: str) -> None:
+    assert describe_method(name)["params"] == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_stages_have_the_usual_length_and_rate(name: str) -> None:
+    assert list(stages(name)) == STAGES.get(name, [])
+
+
+# Of each pair: DKD's beta, ReviewKD's beta, the rate of RepDistiller's paraphraser, the rate of the student.
+# DKD: megvii-research/mdistiller, configs/cifar100/dkd, and 8, of mdistiller/engine/cfg.py, where a pair's file gives none.
+# ReviewKD: dvlab-research/ReviewKD, CIFAR-100/script/reviewKD.sh. None: the authors give no weight, and the pair goes without.
+# Paraphraser: helper/pretrain.py of RepDistiller, 0.01 for students that are ResNets or WRNs, else the student's rate.
+# Student: train_student.py of RepDistiller, 0.05, and 0.01 for MobileNetV2 and ShuffleNets.
+PAIRS = {
+    ("crd-same", "wrn_40_2", "wrn_16_2"): (6, 5, 0.01, 0.05),
+    ("crd-same", "wrn_40_2", "wrn_40_1"): (6, 5, 0.01, 0.05),
+    ("crd-same", "resnet56", "resnet20"): (2, 0.6, 0.01, 0.05),
+    ("crd-same", "resnet110", "resnet20"): (None, None, 0.01, 0.05),
+    ("crd-same", "resnet110", "resnet32"): (2, 1, 0.01, 0.05),
+    ("crd-same", "resnet32x4", "resnet8x4"): (8, 5, 0.01, 0.05),
+    ("crd-same", "vgg13", "vgg8"): (6, None, 0.05, 0.05),
+    ("crd-cross", "vgg13", "mobilenetv2_half"): (6, None, 0.01, 0.01),
+    ("crd-cross", "resnet50_cifar", "mobilenetv2_half"): (8, None, 0.01, 0.01),
+    ("crd-cross", "resnet50_cifar", "vgg8"): (None, None, 0.05, 0.05),
+    ("crd-cross", "resnet32x4", "shufflenetv1"): (8, 5, 0.01, 0.01),
+    ("crd-cross", "resnet32x4", "shufflenetv2"): (8, 8, 0.01, 0.01),
+    ("crd-cross", "wrn_40_2", "shufflenetv1"): (8, 5, 0.01, 0.01),
+}
+
+
+@pytest.mark.parametrize("suite", ["crd-same", "crd-cross"])
+def test_every_pair_of_the_crd_benchmark_has_its_authors_weights_and_rates(suite: str) -> None:
+    found = {}
+    loaded = load_suite(suite)
+    for teacher, student in loaded.pairs:
+        trials = [t for t in loaded.trials if t.student == student and t.teacher and t.teacher.student == teacher]
+        params = {t.method: t.methods[0].params for t in trials}
+        (rate,) = {t.recipe.optimiser.lr for t in trials}
+        weights = (params[method]["beta"] if method in params else None for method in ("dkd", "reviewkd"))
+        found[suite, teacher, student] = (*weights, params["ft_repdistiller"]["paraphraser_lr"], rate)
+    assert found == {pair: values for pair, values in PAIRS.items() if pair[0] == suite}
+
+
+@pytest.mark.parametrize("suite", ["crd-same", "crd-cross"])
+def test_what_the_crd_benchmark_does_not_choose_per_pair_is_the_default(suite: str) -> None:
+    """But for AB, which goes on with plain cross-entropy in RepDistiller (helper/loops.py)."""
+    chosen = {("dkd", "beta"), ("reviewkd", "beta"), ("ft_repdistiller", "paraphraser_lr")}
+    expected = {**DEFAULTS, "ab": {**DEFAULTS["ab"], "ce_weight": 1, "kd_weight": 0}}
+    for trial in load_suite(suite).trials:
+        for name, value in trial.methods[0].params.items():
+            assert (trial.method, name) in chosen or value == expected[trial.method][name], (trial.student, trial.method, name)
