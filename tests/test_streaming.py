@@ -26,6 +26,7 @@ from kdbench.data import Dataset, ImageFolder, ImageStream, Streamed, hold_out, 
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method import METHODS
 from kdbench.recipe import Augmentation, Recipe, ResizedCrop
+from kdbench.shipped import shipped
 from kdbench.store import Store
 from kdbench.streams import generator, seeded
 from kdbench.suite import load_suite
@@ -619,8 +620,8 @@ def test_imagenets_test_images_as_they_are_unpacked_are_to_be_arranged(photograp
 # Recipes
 
 
-def with_recipe(lab: Lab, recipe: str, /, **changes: Any) -> Recipe:
-    """The shipped recipe, as a trial of the data set has it."""
+def with_recipe(lab: Lab, recipe: object, /, **changes: Any) -> Recipe:
+    """The shipped recipe, or one with changes, as a trial of the data set has it."""
     file = lab.write(**changes)
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "recipe": recipe}))
     return load_suite(file).trials[0].recipe
@@ -630,6 +631,18 @@ def test_tiny_imagenet_is_padded_and_cropped_in_memory_as_small_images_are(lab):
     recipe, model = with_recipe(lab, "tiny-imagenet"), with_recipe(lab, "repdistiller")
     assert recipe == model
     assert recipe.augmentation == Augmentation(pad=4)
+
+
+def test_tiny_imagenet_is_streamed_with_the_standard_crop_and_all_else_as_in_memory(lab, tiny_imagenet):
+    """By the line that the recipe's comment tells users to write; without it the padding is refused."""
+    comment = (shipped("suites") / "recipes" / "tiny-imagenet.yaml").read_text()
+    told = yaml.safe_load(comment.partition("# `recipe: ")[2].partition("`.\n")[0])
+    streamed = with_data(resize=16, root=str(tiny_imagenet))
+    recipe = with_recipe(lab, told, **streamed)
+    assert recipe.augmentation == STANDARD
+    assert recipe == with_recipe(lab, "tiny-imagenet").model_copy(update={"augmentation": STANDARD})
+    with pytest.raises(KdbenchError, match=r"recipe.augmentation: streamed images .* are not padded"):
+        with_recipe(lab, "tiny-imagenet", **streamed)
 
 
 def test_the_recipe_of_imagenet_is_the_standard_one(lab):
