@@ -261,15 +261,3 @@ def test_dml_trains_two_networks_that_never_reach_into_each_other():
 def test_dml_refuses_a_peer_that_no_model_is():
     with pytest.raises(PairError, match=r"peer: unknown model 'resnet21'"):
         build("dml", outputs(4), outputs(4, seed=1), peer="resnet21")
-
-
-def test_the_one_stage_hint_is_the_second_group_of_networks_with_four() -> None:
-    """RepDistiller counts its hint from the stem, whatever the depth of the network."""
-    sizes = ((6, 16, 16), (8, 8, 8), (10, 4, 4), (12, 2, 2))
-    student, teacher = outputs(4, sizes=sizes), outputs(4, sizes=sizes, seed=1)
-    method = build("fitnets_hint", student, teacher)
-    regressed = method.regressor(student.features[1])
-    assert regressed.shape == teacher.features[1].shape
-    (loss,) = method.losses(student, teacher, batch(4)).values()
-    expected = 100 * (regressed - teacher.features[1]).square().mean()
-    assert loss.item() == pytest.approx(expected.item())
