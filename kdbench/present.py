@@ -12,13 +12,13 @@ import pandas as pd
 from rich.console import Console
 
 from kdbench.errors import KdbenchError
+from kdbench.record import PROTOCOL
 from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.results import frame, load_curves, load_results, row, row_without_record
 from kdbench.store import Store
 
 if TYPE_CHECKING:
     from kdbench.plan import Plan
-from kdbench.record import PROTOCOL
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""

@@ -116,10 +116,9 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
         raise KdbenchError(f"{place}: {empty[0]} is empty. Fill it in, or take the line out.")
     try:
         for network in (given["teacher"], given["student"]):
-            if network not in MODELS:
-                MODELS.entry(network)
+            MODELS.require(network)
         for part in given["method"].split("+") if given["method"] != TEACHER else ():
-            METHODS.entry(part)
+            METHODS.require(part)
     except KdbenchError as problem:
         raise KdbenchError(f"{place}: {problem}") from None
     quantity = _QUANTITY.fullmatch(given["quantity"])

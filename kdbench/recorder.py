@@ -46,7 +46,7 @@ class Recorder:
             yield
         except MACHINE_FAULTS:
             raise
-        except Exception as problem:  # isolation
+        except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
             self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
     def adopt(self, spec: TrialSpec) -> None:
@@ -88,8 +88,7 @@ class Recorder:
         tested = [row for row in main if "test_error_pct" in row]
         best = min(tested, key=lambda row: row["test_error_pct"])
         weights = lane.student.state_dict()
-        deployed = lane.predictor()
-        beside = lane.method.deployed()
+        deployed, beside = lane.predictor(), lane.method.deployed()
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
             write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
         results: dict[str, Any] = {
@@ -100,6 +99,7 @@ class Recorder:
             "train_error_pct": main[-1]["train_error_pct"],
             "train_loss": main[-1]["train_loss"],
             "student_params": deployed.size,
+            # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
             "student_macs": macs(deployed if beside else lane.student, self.bench.dataset.image_shape),
             "extra_params": parameters(lane.method) - sum(part.numel() for part in beside if isinstance(part, nn.Parameter)),
             "weights_sha256": state_hash(weights),

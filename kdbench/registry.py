@@ -91,6 +91,15 @@ class Registry(Generic[T]):
             raise KdbenchError(f"unknown {self.kind} '{name}'.{nearest(name, self._entries)} See `kdbench list {self.listing}`.")
         return self._entries[name]
 
+    def require(self, name: str) -> None:
+        """See that something is called `name`, without making what a family makes.
+
+        Raises:
+            KdbenchError: nothing of that name; the message gives the nearest one.
+        """
+        if name not in self:
+            self.entry(name)
+
     def get(self, name: str) -> T:
         """What is registered under `name`, or made by the family that matches it.
 

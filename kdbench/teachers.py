@@ -51,11 +51,7 @@ class Teachers:
 
     def usable(self, planned: Planned) -> bool:
         """Whether it is trained, and its weights are there, bit for bit."""
-        return (
-            planned.record is not None
-            and planned.record.status == "done"
-            and self._weights(planned.spec.id, planned.record) is not None
-        )
+        return self._weights(planned.record) is not None
 
     def get(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
         """The teacher in the arithmetic of `recipe`; None where it has failed."""
@@ -68,7 +64,7 @@ class Teachers:
 
     def _load(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
         record = self.store.record(spec.id)
-        weights = self._weights(spec.id, record) if record and record.status == "done" else None
+        weights = self._weights(record)
         if record is None or weights is None:
             return None
         network = self.bench.restored(spec, weights)
@@ -82,5 +78,8 @@ class Teachers:
         )
         return Teacher(spec, frozen, network, record, error, rate)
 
-    def _weights(self, trial: str, record: Record) -> dict[str, torch.Tensor] | None:
-        return read_weights(self.store.folder(trial) / "weights.safetensors", sha256=record.weights_sha256 or "")
+    def _weights(self, record: Record | None) -> dict[str, torch.Tensor] | None:
+        """Those that a trial left which is done, where they are still the same."""
+        if record is None or record.status != "done":
+            return None
+        return read_weights(self.store.folder(record.trial) / "weights.safetensors", sha256=record.weights_sha256 or "")

@@ -23,7 +23,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "rehearsed":
         request.getfixturevalue("rehearsed")
     elif not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
+        pytest.skip("needs CUDA")  # the other parameter rehearses the same test
     return torch.device({"rehearsed": "cpu"}.get(request.param, request.param))
 
 
@@ -83,7 +83,7 @@ def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(run, lanes, lab,
 @pytest.mark.parametrize("arithmetic", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}], ids=str)
 def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
     if device.type == "cpu" and arithmetic != {"precision": "bf16"}:
-        pytest.skip("needs CUDA, or long")
+        pytest.skip("needs CUDA, or long")  # tf32 is of CUDA alone; tests/test_compiled.py compiles on the CPU
     recipe = {**CHANGES["recipe"], **arithmetic}
     run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=recipe))
     run(another, another.suite(methods=["at"], recipe=recipe))

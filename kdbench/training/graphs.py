@@ -36,7 +36,7 @@ def own_stream(device: torch.device) -> torch.cuda.Stream | None:
 
     The scratch memory of matrix products belongs to a stream, so that graphs of different owners must not share one.
     """
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's has no types
 
 
 class Graph:

@@ -37,17 +37,17 @@ UNUSED = "cross_entropy, not trained on"
 
 
 class Deployed(nn.Module):
-    """The network that would be deployed: the student, and what its method predicts with.
-
-    Attributes:
-        size: how many parameters it has.
-    """
+    """The network that would be deployed: the student, and what its method predicts with."""
 
     def __init__(self, student: nn.Module, method: Composition) -> None:
         super().__init__()
         self.student = student
         self.method = method
-        self.size = parameters(student) + sum(tensor.numel() for tensor in method.deployed())
+
+    @property
+    def size(self) -> int:
+        """How many parameters it has."""
+        return parameters(self.student) + sum(tensor.numel() for tensor in self.method.deployed())
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
@@ -225,10 +225,10 @@ class Lane:
         self._step_watch.start()
         self._memory.start()
         self._reseed(derive(self._stream, self._images))
-        before = self._momentum_bytes
+        new = not self._momentum
         self._update(self._batch(images, labels, indices), teacher, first=self._images == 0)
         self._images += len(labels)
-        self._memory.stop(stays=self._momentum_bytes - before)
+        self._memory.stop(stays=sum(tensor.nbytes for tensor in self._momentum) if new else 0)
         self._step_watch.stop()
 
     @property
@@ -240,15 +240,13 @@ class Lane:
         if self.device.type != "cuda":
             return process_mem_mib()
         own = (*self.method.state_dict().values(), *(self.student.state_dict().values() if self.student else ()))
-        held: int = sum(tensor.nbytes for tensor in own)
-        return (held + self._momentum_bytes + self._graph_bytes + self._memory.most) / 2**20
+        held: int = sum(tensor.nbytes for tensor in (*own, *self._momentum))
+        return (held + self._graph_bytes + self._memory.most) / 2**20
 
     @property
-    def _momentum_bytes(self) -> int:
-        """What the optimiser remembers; it has nothing before its first step."""
-        return sum(
-            value.nbytes for state in self._optimiser.state.values() for value in state.values() if isinstance(value, Tensor)
-        )
+    def _momentum(self) -> list[Tensor]:
+        """What the optimiser remembers; nothing before its first step."""
+        return [value for state in self._optimiser.state.values() for value in state.values() if isinstance(value, Tensor)]
 
     def _batch(self, images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
         return Batch(images, labels, indices, self._epoch, self._segment.epochs, self._generator)
@@ -266,9 +264,8 @@ class Lane:
             if segment.phase == MAIN:
                 logits = self.method.predict(outputs)
                 self._add("wrong", (logits.detach().argmax(1) != labels).sum())
-                ce = (segment.ce_weight or 1.0) * F.cross_entropy(
-                    logits, labels
-                )  # without weight it is what terms are held against
+                # Of no weight it is not trained on, and the terms are held against it all the same.
+                ce = (segment.ce_weight or 1.0) * F.cross_entropy(logits, labels)
                 if segment.ce_weight:
                     total = total + ce
         self._optimiser.zero_grad(set_to_none=True)
@@ -321,8 +318,7 @@ class Lane:
         for network in filter(None, (self.student, self.method)):
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_parameters()}
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_buffers()}
-        for i, state in enumerate(self._optimiser.state.values()):
-            found |= {f"momentum {i}": value for value in state.values() if isinstance(value, Tensor)}
+        found |= {f"momentum {i}": value for i, value in enumerate(self._momentum)}
         return found
 
     def _plain(self) -> list[tuple[str, object]]:
