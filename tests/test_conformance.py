@@ -242,7 +242,8 @@ FAULTS = {
         "reads",
         "two calls on the same inputs differ",
         also=("bf16", *TRAINED),
-        extra="random.random() * student.pooled.square().mean()",
+        extra="next(TURNS) * (1 + random.random()) * student.pooled.square().mean()",
+        edits={"import random": "import itertools\nimport random\nTURNS = itertools.cycle((1, 100))"},  # no two draws are near
     ),
     "a running mean that is no buffer": Fault(
         "resumable",
