@@ -10,8 +10,10 @@ from kdbench.catalogue import Value
 from kdbench.errors import KdbenchError
 from kdbench.models import MODELS, blank_model
 from kdbench.models.foreign import is_published
-from kdbench.models.hooked import Hooked, candidates, prepare, record
+from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.measure import macs, parameters, shapes_of
+from kdbench.models.recorded import record
+from kdbench.models.wiring import candidates
 
 Shape = tuple[int, int, int]
 

@@ -12,7 +12,8 @@ from kdbench.trial import TrialSpec
 
 if TYPE_CHECKING:
     from kdbench.record import Record
-    from kdbench.training.lane import Lane, Position
+    from kdbench.training.lane import Lane
+    from kdbench.training.segments import Position
 
 
 class Progress(ABC):

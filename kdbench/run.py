@@ -25,7 +25,8 @@ from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import Crowded, Stream, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact, refused_allocations
-from kdbench.training.lane import Lane, Position, Row, segments
+from kdbench.training.lane import Lane, Row
+from kdbench.training.segments import Position, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, write_checkpoint

@@ -36,7 +36,8 @@ from kdbench.suite import Suite
 from kdbench.training import cohort, stages
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
-from kdbench.training.lane import Lane, Position
+from kdbench.training.lane import Lane
+from kdbench.training.segments import Position
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, state_hash, write_weights
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdbench.conformance.setting import copied, evaluated, expect, fingerprint
 from kdbench.conformance.subject import Subject
-from kdbench.training.lane import STAGES
+from kdbench.training.segments import STAGES
 
 
 def untouched(subject: Subject) -> None:

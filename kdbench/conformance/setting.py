@@ -19,7 +19,8 @@ from kdbench.recipe import SGD, Augmentation, Recipe, Schedule
 from kdbench.streams import generator, seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
-from kdbench.training.lane import STAGES, Lane, Segment, segments
+from kdbench.training.lane import Lane
+from kdbench.training.segments import STAGES, Segment, segments
 from kdbench.trial import build_part, resolve_methods
 from kdbench.weights import state_hash
 

@@ -7,10 +7,12 @@ import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.models import foreign, mobilenet, resnet, shufflenet, vgg, wrn  # noqa: F401  # they register their networks
-from kdbench.models.hooked import Hooked, Wiring, classifier, prepare, record, wire
+from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.network import MODELS as MODELS
 from kdbench.models.network import Network as Network
 from kdbench.models.network import register_model as register_model
+from kdbench.models.recorded import record
+from kdbench.models.wiring import Wiring, classifier, wire
 
 
 def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = ()) -> Network:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from kdbench.errors import KdbenchError, nearest
-from kdbench.models.hooked import Call
 from kdbench.models.network import MODELS, Factory
+from kdbench.models.recorded import Call
 
 GROUPS = 4
 """How many of a network's groups are taken at the most, counted from the deepest."""

@@ -1,13 +1,32 @@
 """Whether a method's terms and the cross-entropy are of one scale, so that a weight that is a thousand times off is seen."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from kdbench.method import METHODS
 from kdbench.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0
 """Ratios of the transfer terms to the cross-entropy between which nothing is said."""
+
+
+def gradient_norms(parameters: Sequence[nn.Parameter], g_ce: Sequence[Tensor | None], *, included: bool) -> dict[str, Tensor]:
+    """Norms, of shape (), of two gradients at `parameters`: `cross_entropy`, that is `g_ce`, and `transfer`, of the transfer terms.
+
+    The latter is the gradient that stands at the parameters, less the cross-entropy's where that is `included` in it.
+    """
+    squares = {"cross_entropy": torch.zeros((), device=parameters[0].device, dtype=torch.float64)}
+    squares["transfer"] = squares["cross_entropy"].clone()
+    for parameter, g in zip(parameters, g_ce, strict=True):
+        if g is not None:
+            squares["cross_entropy"] += g.double().square().sum()
+        if parameter.grad is not None:
+            transfer = parameter.grad - g if included and g is not None else parameter.grad
+            squares["transfer"] += transfer.double().square().sum()
+    return {name: value.sqrt() for name, value in squares.items()}
 
 
 def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:

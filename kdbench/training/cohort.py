@@ -26,7 +26,8 @@ from kdbench.streams import generator
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast, refused_allocations
 from kdbench.training.graphs import Slots
-from kdbench.training.lane import Lane, Position
+from kdbench.training.lane import Lane
+from kdbench.training.segments import Position
 from kdbench.weights import state_hash
 
 

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Composition, Losses, checked
+from kdbench.method import Batch, Composition, checked
 from kdbench.models.measure import parameters
 from kdbench.outputs import Outputs
-from kdbench.recipe import SGD, Recipe, Schedule
 from kdbench.streams import derive, generator
+from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
 from kdbench.training.graphs import Slots, StepGraph, Unfit, own_stream
+from kdbench.training.segments import MAIN, Position, Segment
 
 Row = dict[str, Any]
 
-
-class Position(NamedTuple):
-    """A place on the time line that all lanes of a cohort share: stages come first, then the main training."""
-
-    phase: int
-    epoch: int
-
-
-STAGES, MAIN = 0, 1
 
 UNUSED = "cross_entropy, not trained on"
 """The sum against which the terms are held of a method that gives the cross-entropy no weight."""
@@ -52,52 +43,6 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
         return self.method.predict(self.student(images))
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One stretch of a lane's training: a stage of a method, or the main one.
-
-    `first` is its first epoch within the phase, `ce_weight` that of the cross-entropy, `trained` what the optimiser gets.
-    """
-
-    name: str
-    phase: int
-    first: int
-    epochs: int
-    losses: Callable[[Outputs, Outputs, Batch], Losses]
-    ce_weight: float
-    trained: tuple[nn.Module, ...]
-    optimiser: SGD
-    schedule: Schedule
-
-
-def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Segment]:
-    """The stages that train the student, then the main training; what only the teacher's stages train is left out."""
-    found = []
-    first = 0
-    for part, stage in method.stages():
-        if stage.trains_student:
-            found.append(
-                Segment(
-                    f"{part}.{stage.name}",
-                    STAGES,
-                    first,
-                    stage.epochs,
-                    stage.losses,
-                    0.0,
-                    (student, *stage.modules),
-                    stage.optimiser or recipe.optimiser,
-                    Schedule(),
-                )
-            )
-            first += stage.epochs
-    staged = {id(p) for _, stage in method.stages() for module in stage.modules for p in module.parameters()}
-    rest = nn.ParameterList(p for p in method.parameters() if id(p) not in staged)
-    main = Segment(
-        "main", MAIN, 0, recipe.epochs, method.losses, method.ce_weight, (student, rest), recipe.optimiser, recipe.schedule
-    )
-    return [*found, main]
 
 
 class Lane:
@@ -352,18 +297,10 @@ class Lane:
         return list(gradients)
 
     def _measure_balance(self, g_ce: list[Tensor | None], *, included: bool) -> None:
-        """Gradient norms of the cross-entropy and of the transfer terms: all of the gradient, less the former's if `included`."""
+        """Keep the gradient norms at the student's parameters; `included` as for `gradient_norms`."""
         self._step_watch.stop()
         assert self.student is not None
-        squares = {"cross_entropy": torch.zeros((), device=self.device, dtype=torch.float64)}
-        squares["transfer"] = squares["cross_entropy"].clone()
-        for parameter, g in zip(self.student.parameters(), g_ce, strict=True):
-            if g is not None:
-                squares["cross_entropy"] += g.double().square().sum()
-            if parameter.grad is not None:
-                transfer = parameter.grad - g if included and g is not None else parameter.grad
-                squares["transfer"] += transfer.double().square().sum()
-        self._balance = {name: value.sqrt() for name, value in squares.items()}
+        self._balance = gradient_norms(list(self.student.parameters()), g_ce, included=included)
         self._step_watch.start()
 
     @property

@@ -17,7 +17,8 @@ from kdbench.streams import seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.device import MACHINE_FAULTS, environment, exact
-from kdbench.training.lane import STAGES, Lane, Position, Row, Segment
+from kdbench.training.lane import Lane, Row
+from kdbench.training.segments import STAGES, Position, Segment
 from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
 from kdbench.weights import read_checkpoint, write_checkpoint
 

@@ -31,7 +31,8 @@ from kdbench.recipe import SGD, Recipe
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact
-from kdbench.training.lane import MAIN, Lane, segments
+from kdbench.training.lane import Lane
+from kdbench.training.segments import MAIN, segments
 from kdbench.trial import DatasetSpec, TrialSpec, resolve_methods
 
 ROW = ("scratch", "kd", "fitnets_hint", "at", "ft", "at+kd", "ft+kd")

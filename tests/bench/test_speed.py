@@ -16,7 +16,8 @@ from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, error_pct
-from kdbench.training.lane import MAIN, Lane, segments
+from kdbench.training.lane import Lane
+from kdbench.training.segments import MAIN, segments
 
 load_shipped()
 CPU = torch.device("cpu")

@@ -1,0 +1,69 @@
+"""The time line of a cohort, and what a lane trains on it: stages of its methods, then the main training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+
+from kdbench.method import Batch, Composition, Losses
+from kdbench.outputs import Outputs
+from kdbench.recipe import SGD, Recipe, Schedule
+
+
+class Position(NamedTuple):
+    """A place on the time line that all lanes of a cohort share: stages come first, then the main training."""
+
+    phase: int
+    epoch: int
+
+
+STAGES, MAIN = 0, 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of a lane's training: a stage of a method, or the main one.
+
+    `first` is its first epoch within the phase, `ce_weight` that of the cross-entropy, `trained` what the optimiser gets.
+    """
+
+    name: str
+    phase: int
+    first: int
+    epochs: int
+    losses: Callable[[Outputs, Outputs, Batch], Losses]
+    ce_weight: float
+    trained: tuple[nn.Module, ...]
+    optimiser: SGD
+    schedule: Schedule
+
+
+def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Segment]:
+    """The stages that train the student, then the main training; what only the teacher's stages train is left out."""
+    found = []
+    first = 0
+    for part, stage in method.stages():
+        if stage.trains_student:
+            found.append(
+                Segment(
+                    f"{part}.{stage.name}",
+                    STAGES,
+                    first,
+                    stage.epochs,
+                    stage.losses,
+                    0.0,
+                    (student, *stage.modules),
+                    stage.optimiser or recipe.optimiser,
+                    Schedule(),
+                )
+            )
+            first += stage.epochs
+    staged = {id(p) for _, stage in method.stages() for module in stage.modules for p in module.parameters()}
+    rest = nn.ParameterList(p for p in method.parameters() if id(p) not in staged)
+    main = Segment(
+        "main", MAIN, 0, recipe.epochs, method.losses, method.ce_weight, (student, rest), recipe.optimiser, recipe.schedule
+    )
+    return [*found, main]
