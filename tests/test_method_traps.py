@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdbench import Batch, Losses, Method, Outputs, Pair, PairError, Stage, TeacherParts
 from kdbench.catalogue_docs import shipped_methods
+from kdbench.conformance.points import mapped
 from kdbench.method import METHODS
 
 SIZES = ((6, 8, 8), (8, 4, 4), (10, 2, 2))
@@ -109,6 +110,36 @@ def test_crd_of_a_batch_of_one_class_is_finite() -> None:
     method = crd(torch.arange(40) % 5, negatives=16)
     loss = method.losses(outputs(4), outputs(4, seed=1), batch(4, labels=torch.zeros(4, dtype=torch.int64)))
     assert torch.isfinite(loss["contrast"])
+
+
+def test_crd_is_exact_at_the_size_of_cifar() -> None:
+    """50,000 samples, 16,384 negatives: the contrast as the paper has it, each negative's vector gathered for each anchor."""
+    samples, size, eps = 50_000, 4, 1e-7
+    student, teacher = outputs(size), outputs(size, seed=1)
+    torch.manual_seed(0)
+    cls = METHODS.get("crd")
+    method = cls(cls.Params(beta=1), pair(student, teacher, samples=samples)).double()
+    count, temperature = method.params.negatives, method.params.temperature
+    assert count == 16384
+    index = torch.tensor([7, 49_999, 20_000, 12_345])
+    given = batch(size, indices=index, labels=index % CLASSES, generator=torch.Generator().manual_seed(2))
+    negatives = method.draw(replace(given, generator=torch.Generator().manual_seed(2)))
+    assert negatives.shape == (size, count) and not (negatives % CLASSES == given.labels[:, None]).any()
+    v_s, v_t = (
+        torch.nn.functional.normalize(embed(points.pooled.double())).detach()
+        for embed, points in ((method.embed_student, student), (method.embed_teacher, teacher))
+    )
+    expected = 0.0
+    for anchors, bank in ((v_s, method.bank_teacher.vectors), (v_t, method.bank_student.vectors)):
+        chosen = torch.cat((index[:, None], negatives), dim=1)
+        scores = torch.stack([(bank[row] @ anchor / temperature).exp() for row, anchor in zip(chosen, anchors, strict=True)])
+        scores = scores / (scores.mean() * samples)
+        noise = count / samples
+        positive = torch.log(scores[:, 0] / (scores[:, 0] + noise + eps)).sum()
+        negative = torch.log(noise / (scores[:, 1:] + noise + eps)).sum()
+        expected -= float(positive + negative) / size
+    (loss,) = method.losses(*(mapped(points, Tensor.double) for points in (student, teacher)), given).values()
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_crd_refuses_what_does_not_fit_and_says_what_it_needs() -> None:
