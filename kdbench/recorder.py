@@ -102,6 +102,7 @@ class Recorder:
             # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
             "student_macs": macs(deployed if beside else lane.student, self.bench.dataset.image_shape),
             "extra_params": parameters(lane.method) - sum(part.numel() for part in beside if isinstance(part, nn.Parameter)),
+            "start_weights_sha256": state_hash(start.state) if (start := self.bench.start(trial)) else None,
             "weights_sha256": state_hash(weights),
             "notes": (*self.bench.weight_notes(trial), *lane.method.notes),
             "train_s": sum(row["train_s"] for row in lane.rows),

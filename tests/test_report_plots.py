@@ -50,7 +50,7 @@ def make_results(*, methods=("scratch", "kd", "ft"), seeds=3, pairs=PAIRS[:1], *
                     "teacher_inference_images_per_s": 1.0,
                 },
                 **{"precision": "fp32", "protocol": 1, "method_code": "c", "data_fingerprint": "d", "environment": "H100"},
-                **{"core_code": "c", "teacher_weights_sha256": "w"},
+                **{"core_code": "c", "teacher_weights_sha256": "w", "start_weights_sha256": None},
                 **changes,
             }
         )

@@ -57,6 +57,7 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "data_fingerprint": "d",
         "core_code": "c",
         "teacher_weights_sha256": teacher and "w",
+        "start_weights_sha256": "s",
         "environment": "torch 2.15, H100",
         "device": "cuda",
         "kdbench_version": "0.1.0",
@@ -274,7 +275,11 @@ def test_trials_of_other_pairs_leave_no_trace():
 
 @pytest.mark.parametrize(
     ("column", "words"),
-    [("core_code", "2 versions of kdbench's code"), ("teacher_weights_sha256", "several trainings of the teacher")],
+    [
+        ("core_code", "2 versions of kdbench's code"),
+        ("teacher_weights_sha256", "several trainings of the teacher"),
+        ("start_weights_sha256", "other tensors under one name of weights"),
+    ],
 )
 def test_a_difference_that_one_protocol_allows_is_stated(column, words):
     mixed = RESULTS.copy()

@@ -458,19 +458,21 @@ def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_
     assert run(lab, suite) == []
 
 
-def test_what_was_fetched_for_a_teacher_by_a_tag_is_bound_by_the_records(write, lab, another, monkeypatch):
+def test_what_was_fetched_by_a_tag_is_bound_by_the_records(write, lab, another, monkeypatch):
     """The tag is the same, and so are the trials; the records tell apart what it stood for."""
     timm = pytest.importorskip("timm")
-    suite = write({"model": "timm/resnet18", "weights": "a1_in1k"}, "resnet8", methods=["kd"])
+    tagged = {"model": "timm/resnet18", "weights": "a1_in1k"}
+    suite = write(tagged, tagged, methods=["scratch", "kd"], seeds=[0])
     hashes = []
     for seed, place in enumerate((lab, another)):
         torch.manual_seed(seed)
         published = timm.create_model("resnet18", num_classes=CLASSES)
         monkeypatch.setattr("kdbench.models.pretrained._published", lambda *_, published=published: published)
         run(place, suite)
-        teacher, student = place.record(suite.teachers[0]), place.record(suite.trials[0])
-        assert teacher.weights_sha256 == student.teacher_weights_sha256
+        teacher, *students = map(place.record, (*suite.teachers, *suite.trials))
         assert teacher.weights_sha256 == state_hash({f"body.{name}": value for name, value in published.state_dict().items()})
+        assert [student.teacher_weights_sha256 for student in students] == [None, teacher.weights_sha256]
+        assert {student.start_weights_sha256 for student in students} == {teacher.weights_sha256}
         hashes.append(teacher.weights_sha256)
     assert hashes[0] != hashes[1]
 

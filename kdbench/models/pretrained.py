@@ -2,10 +2,9 @@
 
 A file is known by its hash, and so is what torchvision publishes. Of timm's, the few that lie at an address with a hash in it, or
 in a pinned revision, have that in their name too. The others are known by their tag alone: what their configuration gives beside
-it is the address of another file, which timm does not read. What a run fetched for a teacher is bound by the records all the same:
-`weights_sha256` of a teacher that is used as it is, and `teacher_weights_sha256` of each of its students, are the hash of its
-tensors; tables note a pair whose students saw several. The record of a student that starts from such weights has the tag, and the
-hash of what training made of them.
+it is the address of another file, which timm does not read. What a run fetched is bound by the records all the same, as a hash of
+tensors: `weights_sha256` of a teacher that is used as it is, `teacher_weights_sha256` of each of its students, and
+`start_weights_sha256` of a student that starts from weights. Tables note where one name stood for several.
 """
 
 import hashlib

@@ -235,12 +235,15 @@ def _environments(done: pd.DataFrame) -> list[str]:
 
 
 def _versions(done: pd.DataFrame) -> list[str]:
-    """Differences that one protocol allows and a reader should know: the core's code, and the training of a pair's teacher."""
+    """Differences that one protocol allows and a reader should know: in the core's code, in a pair's teacher, in what a student
+    started from."""
     notes = []
     if (count := done["core_code"].nunique()) > 1:
         notes.append(f"From {count} versions of kdbench's code, which share one protocol.")
     if (done.groupby(["dataset", "teacher"])["teacher_weights_sha256"].nunique() > 1).any():
         notes.append("Some pairs have seeds from several trainings of the teacher.")
+    if (done.groupby(["dataset", "student"])["start_weights_sha256"].nunique() > 1).any():
+        notes.append("Some students started from other tensors under one name of weights.")
     return notes
 
 
