@@ -149,9 +149,8 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
         lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
-    for pair, methods in _rows(plan.students).items():
-        for method, trials in methods.items():
-            lines.append(f"  {pair:<24} {method:<16} {_counts(plan, trials)}")
+    rows = _rows(plan.students)
+    lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{len(plan.students)} trials: {_counts(plan, plan.students)}")
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
@@ -179,6 +178,12 @@ def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
                 differing = ", ".join(value for value in setting if value not in shared)
                 rows[pair][f"{method} ({differing})" if differing else method] = trials
     return rows
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Indented lines with a column for each cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _counts(plan: Plan, trials: Sequence[Planned]) -> str:

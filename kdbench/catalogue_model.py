@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from kdbench.catalogue import Value
+from kdbench.catalogue import Value, aligned
 from kdbench.errors import KdbenchError
 from kdbench.models import MODELS, blank_model
 from kdbench.models.foreign import is_published
@@ -88,7 +88,7 @@ def model_as_text(described: Value) -> str:
     return "\n".join(
         [
             f"{described['name']}, images of {_told(described['input'])}, {described['classes']:,} classes",
-            *_aligned(rows),
+            *aligned(rows),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
         ]
     )
@@ -96,7 +96,7 @@ def model_as_text(described: Value) -> str:
 
 def modules_as_text(modules: Iterable[Value]) -> str:
     """One line for each module."""
-    return "\n".join(_aligned([["module", "shape"], *([entry["module"], _told(entry["shape"])] for entry in modules)]))
+    return "\n".join(aligned([["module", "shape"], *([entry["module"], _told(entry["shape"])] for entry in modules)]))
 
 
 def _cell(value: object) -> str:
@@ -107,8 +107,3 @@ def _cell(value: object) -> str:
 
 def _told(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
