@@ -16,7 +16,10 @@ from kdbench.streams import generator
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 """Operations whose result the host must know before it goes on."""
 
-FREE = {"detach", "empty", "view", "_unsafe_view", "t", "expand", "permute", "transpose", "unsqueeze", "squeeze", "select", "slice"}
+FREE = {
+    *("detach", "empty", "view", "_unsafe_view", "t", "expand", "permute", "transpose", "unsqueeze", "squeeze", "select", "slice"),
+    "lift_fresh",  # torch 2.11 alone counts it
+}
 """Operations that compute nothing."""
 
 OPERATIONS = {
