@@ -85,7 +85,7 @@ def run(
     lanes: Annotated[int, typer.Option(min=0, help="How many students train at once; 0 for all of a cohort.")] = 0,
     stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 2h.")] = "",
     rerun: Annotated[Literal["missing", "failed", "all"], typer.Option(help="Which trials to take up.")] = "missing",
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it  # typer reads it, nobody changes it
+    plugin: PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
     """Train what a suite still needs, then print its tables and write its report."""
     limit = seconds(stop_after) if stop_after else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.trial import MethodSpec, TrialSpec
@@ -21,9 +22,10 @@ def core_code() -> str:
 
 
 def trial_code(trial: TrialSpec) -> str:
-    """Hash of what a trial is made of beside the core: the files of its methods, and of a student that a plugin defines."""
-    package = Path(__file__).parent
-    own = (entry.file for entry in MODELS.entries() if entry.name == trial.student and not Path(entry.file).is_relative_to(package))
+    """Hash of what a trial is made of beside the core: the files of its methods, and of a plugin's student or data set."""
+    named = ((MODELS, trial.student), (DATASETS, trial.dataset.name))
+    files = (entry.file for registry, name in named for entry in registry.entries() if entry.name == name)
+    own = (file for file in files if not Path(file).is_relative_to(Path(__file__).parent))
     return _files_hash((*(METHODS.entry(part.name).file for part in trial.methods), *own))
 
 

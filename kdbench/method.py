@@ -99,7 +99,7 @@ class Stage:
 
     Attributes:
         name: stands in logs and in the key of what is kept.
-        epochs: how long.
+        epochs: how long; with 0 the stage is left out, and what it would train stays as it was built.
         losses: `(student, teacher, batch) -> Losses`; a stage of the teacher alone gets its `teacher` for both.
         modules: the adapters it trains.
         trains_student: whether the student is trained too.
@@ -114,6 +114,10 @@ class Stage:
     trains_student: bool
     depends_on: tuple[str, ...] = ()
     optimiser: SGD | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"stage {self.name} has {self.epochs} epochs. Give 0 or more.")
 
 
 class Method(nn.Module, ABC):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kdbench.code import trial_code
+from kdbench.errors import KdbenchError
 from kdbench.record import Record
 from kdbench.store import Store
 from kdbench.suite import Suite
@@ -35,7 +36,11 @@ class Rerun(StrEnum):
     FAILED = "failed"
     """These, and those that failed, from their start."""
     ALL = "all"
-    """Every student of the suite from its start; teachers that are done are kept."""
+    """Every student of the suite from its start; teachers that are done, and no students themselves, are kept."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise KdbenchError(f"rerun: '{value}' is none of {', '.join(cls)}.")
 
     def takes_up(self, status: Status) -> bool:
         """Whether a student that stands there is taken up."""

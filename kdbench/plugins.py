@@ -26,6 +26,9 @@ _REGISTRIES = (METHODS, MODELS, DATASETS)
 
 log = logging.getLogger("kdbench")
 
+_sources: dict[str, bytes] = {}
+"""Of the files that were imported, by the name of the module."""
+
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     """Import all that ships and is installed, warn of what of it cannot be used, and import a user's own files.
@@ -84,6 +87,8 @@ def _files(folder: Path) -> list[Path]:
 def _load_file(file: Path) -> None:
     name = f"kdbench_plugin_{file.stem}_{abs(hash(file.resolve())):x}"
     if name in sys.modules:
+        if _sources[name] != file.read_bytes():
+            raise KdbenchError(f"{file} has changed since it was loaded. Start Python anew to use it as it is now.")
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -96,6 +101,7 @@ def _load_file(file: Path) -> None:
     except KdbenchError:
         del sys.modules[name]
         raise
+    _sources[name] = file.read_bytes()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ PROTOCOL = 2
 
 
 class Environment(BaseModel):
-    """What a trial ran on: versions, None of a timm that is missing, `device` (processor or GPU), `threads` of torch on the CPU."""
+    """What a trial ran on: versions, None of a timm that is missing; processor or GPU; `threads` of torch, None on a GPU."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,7 +19,7 @@ class Environment(BaseModel):
     timm: str | None = None
     python: str
     device: str
-    threads: int
+    threads: int | None
 
 
 class Record(BaseModel):

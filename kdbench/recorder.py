@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from torch import nn
-
 from kdbench.code import core_code, trial_code
+from kdbench.errors import first_line
 from kdbench.models.measure import macs, parameters
 from kdbench.progress import Progress
 from kdbench.record import Record
@@ -20,8 +19,9 @@ from kdbench.suite import Suite
 from kdbench.teachers import Teacher
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import error_pct, inference_images_per_s
-from kdbench.training.device import MACHINE_FAULTS, environment, exact
-from kdbench.training.lane import Lane, Row
+from kdbench.training.device import environment, exact
+from kdbench.training.faults import is_machine_fault
+from kdbench.training.lane import Deployed, Lane, Row
 from kdbench.trial import TrialSpec
 from kdbench.weights import state_hash, write_weights
 
@@ -44,9 +44,9 @@ class Recorder:
         """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
         try:
             yield
-        except MACHINE_FAULTS:
-            raise
         except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
+            if is_machine_fault(problem):
+                raise
             self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
     def adopt(self, spec: TrialSpec) -> None:
@@ -77,9 +77,9 @@ class Recorder:
             return _failed(lane.failure)
         try:
             return self._results(trial, lane)
-        except MACHINE_FAULTS:
-            raise
         except Exception as problem:  # isolation: a method may raise in its predictions only
+            if is_machine_fault(problem):
+                raise
             return _failed(f"{type(problem).__name__}: {problem}")
 
     def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
@@ -88,7 +88,8 @@ class Recorder:
         tested = [row for row in main if "test_error_pct" in row]
         best = min(tested, key=lambda row: row["test_error_pct"])
         weights = lane.student.state_dict()
-        deployed, beside = lane.predictor(), lane.method.deployed()
+        deployed = lane.predictor()
+        work, uncounted = self._work(deployed)
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
             write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
         results: dict[str, Any] = {
@@ -99,12 +100,11 @@ class Recorder:
             "train_error_pct": main[-1]["train_error_pct"],
             "train_loss": main[-1]["train_loss"],
             "student_params": deployed.size,
-            # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
-            "student_macs": macs(deployed if beside else lane.student, self.bench.dataset.image_shape),
-            "extra_params": parameters(lane.method) - sum(part.numel() for part in beside if isinstance(part, nn.Parameter)),
+            "student_macs": work,
+            "extra_params": lane.extra_params,
             "start_weights_sha256": state_hash(start.state) if (start := self.bench.start(trial)) else None,
             "weights_sha256": state_hash(weights),
-            "notes": (*self.bench.weight_notes(trial), *lane.method.notes),
+            "notes": (*self.bench.weight_notes(trial), *lane.method.notes, *uncounted),
             "train_s": sum(row["train_s"] for row in lane.rows),
             "data_s": sum(row["data_s"] for row in lane.rows),
             "teacher_s": sum(row["teacher_s"] for row in lane.rows),
@@ -119,6 +119,17 @@ class Recorder:
             selected = min(tested, key=lambda row: row["validation_error_pct"])
             results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
         return results
+
+    def _work(self, deployed: Deployed) -> tuple[int | None, tuple[str, ...]]:
+        """The network's multiply-accumulate operations, or a note on why nobody knows: a training is not lost for that."""
+        try:
+            # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
+            network = deployed if deployed.method.deployed() else deployed.student
+            return macs(network, self.bench.dataset.image_shape), ()
+        except Exception as problem:
+            if is_machine_fault(problem):
+                raise
+            return None, (f"multiply-accumulates are not counted: {type(problem).__name__}: {first_line(problem)}",)
 
     def _write(self, trial: TrialSpec, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
         if teacher and trial.teacher:

@@ -73,13 +73,13 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def row(record: Record) -> dict[str, Any]:
     """A record as a row of `load_results`."""
     ran_on = record.environment
-    threads = f"{ran_on.threads} thread{'s' * (ran_on.threads != 1)}"
+    threads = f", {ran_on.threads} thread{'s' * (ran_on.threads != 1)}" if ran_on.threads else ""
     return {
         **record.model_dump(exclude={"spec", "environment"}),
         "method_params": _params_as_json(record.spec["methods"]),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
-        "environment": f"{ran_on.device}, {threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
+        "environment": f"{ran_on.device}{threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
         "device": ran_on.device,
         "kdbench_version": ran_on.kdbench,
     }

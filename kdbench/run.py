@@ -25,6 +25,7 @@ from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import Crowded, Stream, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact, refused_allocations
+from kdbench.training.faults import faults_told
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
@@ -37,19 +38,26 @@ EXPECTED_WITHIN_PCT = 0.5
 
 @dataclass(frozen=True)
 class Options:
-    """How a suite is run; none of it changes a result.
+    """How a suite is run. Of these only the device changes the last bits of a result.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
         lanes: how many students train at once, 0 for all of a cohort.
         stop_after_s: seconds after which the run stops at the end of the epoch; None for never.
         rerun: which trials are taken up.
+
+    Raises:
+        KdbenchError: fewer than 0 lanes.
     """
 
     device: str = "auto"
     lanes: int = 0
     stop_after_s: float | None = None
     rerun: Rerun = Rerun.MISSING
+
+    def __post_init__(self) -> None:
+        if self.lanes < 0:
+            raise KdbenchError(f"lanes: {self.lanes} students cannot train at once. Give a number, or 0 for all of a cohort.")
 
 
 def execute(suite: Suite, store: Store, *, options: Options, progress: Progress) -> bool:
@@ -69,8 +77,9 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     source = kind(params, cache=store.cache)
     if not make_plan(suite, store).todo(options.rerun):
         return True
-    source.check()
-    with store.writing():
+    with faults_told():
+        source.check()
+    with store.writing(), faults_told():
         plan = make_plan(suite, store)  # again, now that nobody else can change what is done
         todo = plan.todo(options.rerun)
         dataset = source.load()
@@ -89,14 +98,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             Recorder(suite, store, bench, progress),
         )
         _note_macs(store, bench, [planned.spec for planned in todo])
-        try:
-            return run.run(plan, todo, rerun=options.rerun)
-        except torch.OutOfMemoryError:
-            raise KdbenchError(
-                "the device's memory is full. Train fewer students at once, such as --lanes 4; what is finished is kept."
-            ) from None
-        except OSError as problem:
-            raise KdbenchError(f"{problem}. The same command goes on once that is mended; what is finished is kept.") from problem
+        return run.run(plan, todo, rerun=options.rerun)
 
 
 def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
@@ -113,7 +115,7 @@ def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
         store.note_macs(label, found)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Run:
     suite: Suite
     store: Store
@@ -125,6 +127,8 @@ class _Run:
     recorder: Recorder
     ungraphed: set[str] = field(default_factory=set)
     """The methods of which it was said that they run without CUDA graphs."""
+    begun: set[str] = field(default_factory=set)
+    """The trials whose epochs `progress` counts."""
 
     def run(self, plan: Plan, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
@@ -134,8 +138,9 @@ class _Run:
             if (planned.spec.id in students or not self.teachers.usable(planned))
             and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
+        self._refuse_other_teachers(teachers, plan, todo)
         for planned in (*teachers, *todo):
-            if planned.status is not Status.STARTED:
+            if planned.status is not Status.STARTED or rerun is Rerun.ALL:
                 self.store.discard(planned.spec.id)
         first = {planned.spec.id: planned.spec for planned in teachers if planned.spec.methods}
         then = [planned.spec for planned in todo if planned.spec.id not in first]
@@ -149,6 +154,27 @@ class _Run:
             return False
         self._foretell(plan.teachers_of(todo), then)
         return all(self._cohort(cohort) for cohort in cohorts(then))
+
+    def _refuse_other_teachers(self, anew: Iterable[Planned], plan: Plan, todo: Iterable[Planned]) -> None:
+        """A teacher whose weights are lost comes out the same where it was trained, and other elsewhere.
+
+        Raises:
+            KdbenchError: it is to be trained elsewhere, and students that are done, and are not to be done again, had that one.
+        """
+        again = {planned.spec.id for planned in todo}
+        for teacher in anew:
+            with exact(self.bench.device, precision=teacher.spec.recipe.precision, image_shape=self.bench.dataset.image_shape):
+                here = environment(self.bench.device)
+            taught = [
+                planned.spec for planned in plan.students if planned.spec.teacher and planned.spec.teacher.id == teacher.spec.id
+            ]
+            kept = sum(spec.id not in again for spec in taught)
+            if kept and teacher.record and teacher.record.environment != here:
+                file = self.store.folder(teacher.spec.id) / "weights.safetensors"
+                raise KdbenchError(
+                    f"{file}, the teacher {teacher.spec.label}, is not there or damaged, and trained here it would be another one "
+                    f"than that of {kept} students that are done. Put the file back, or start them anew with --rerun all."
+                )
 
     def _foretell(self, teachers: Iterable[Planned], students: Iterable[TrialSpec]) -> None:
         """Say, before any student starts, which teachers are not as they ought to be, and what students start with."""
@@ -197,7 +223,7 @@ class _Run:
             name = left[0].method
             self.progress.say(f"{name} is too large for the device's memory with CUDA graphs: it goes on without, more slowly.")
             return self._fitting(left, teacher, graphs=False)
-        half = (len(left) + 1) // 2
+        self.lanes = half = (len(left) + 1) // 2
         self.progress.say(f"{len(left)} students at once are too many for the device's memory: {half} at once from here on.")
         return all(self._fitting(part, teacher, graphs=graphs) for part in (left[:half], left[half:]))
 
@@ -267,13 +293,13 @@ class _Run:
     def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
         """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
-        ran_on = environment(self.bench.device).model_dump()
+        ran_on = environment(self.bench.device)
         origin = [
             core_code(),
             trial_code(trial),
             self.bench.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
-            ran_on,
+            ran_on.model_dump(),
         ]
 
         def keep(state: Mapping[str, Any]) -> None:
@@ -296,11 +322,16 @@ class _Run:
         state = read_checkpoint(file)
         if state and state["origin"] == origin:
             lane.restore(state)
-            self.progress.resumed(lane)
+            if trial.id not in self.begun:  # those of a group that did not fit are counted already
+                self.progress.resumed(lane)
+            self.begun.add(trial.id)
             return lane
+        self.begun.add(trial.id)
         if state:
-            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
-        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on)
+            set_aside(
+                file, "code, environment, images or teacher differ from those that it was written with, the trial starts anew"
+            )
+        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
         return lane
 
     @property

@@ -1,10 +1,11 @@
-"""The results directory: one folder per trial, every file written atomically, whatever is broken set aside by name."""
+"""The results directory: one folder per trial, every file written atomically, whatever cannot be used set aside by name."""
 
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from kdbench.record import Record
 
 log = logging.getLogger("kdbench")
 
+REPLACED = "record.json.replaced"
+
 
 class Store:
     """Reads and writes one results directory.
 
     A trial's folder holds `spec.json`, `environment.json`, `curves.jsonl`, `checkpoint.pt` while it runs, `record.json` when it has
-    ended, `weights.safetensors` where they are kept, and, for a teacher, `stages/`: what methods learnt from it alone. Beside the
-    trials, `macs.json` holds the work of the networks, by data set, for estimates of what a plan costs.
+    ended, `record.json.replaced` while it is done once more, `weights.safetensors` where they are kept, and, for a teacher,
+    `stages/`: what methods learnt from it alone. Beside the trials, `macs.json` holds the work of the networks, by data set, for
+    estimates of what a plan costs.
     """
 
     def __init__(self, root: Path, *, protocol: int) -> None:
@@ -159,19 +163,24 @@ class Store:
         folder = self.folder(record.trial)
         self.write_curves(record.trial, curves)
         write_bytes(folder / "record.json", record.model_dump_json(indent=1).encode())
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        for name in ("checkpoint.pt", REPLACED):
+            (folder / name).unlink(missing_ok=True)
 
     def discard(self, trial: str) -> None:
-        """Forget a trial's record and checkpoint, so that it starts anew."""
-        for name in ("record.json", "checkpoint.pt", "curves.jsonl"):
-            (self.folder(trial) / name).unlink(missing_ok=True)
+        """Let a trial start anew: its checkpoint and curves go, its record is out of use and goes when another one comes."""
+        folder = self.folder(trial)
+        if (folder / "record.json").exists():
+            os.replace(folder / "record.json", folder / REPLACED)
+        for name in ("checkpoint.pt", "curves.jsonl"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def set_aside(file: Path, reason: str) -> None:
-    """Rename a broken file and say so, so that it is never used and never lost."""
-    aside = file.with_name(file.name + ".broken")
+    """Rename a file that cannot be used and say so, so that it is never lost."""
+    names = (f"{file.name}.broken{number or ''}" for number in count())
+    aside = next(place for name in names if not (place := file.with_name(name)).exists())
     os.replace(file, aside)
-    log.warning("%s is broken: %s. It was set aside as %s.", file, reason, aside.name)
+    log.warning("%s cannot be used: %s. It was set aside as %s.", file, reason, aside.name)
 
 
 def write_bytes(file: Path, data: bytes) -> None:

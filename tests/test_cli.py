@@ -407,7 +407,7 @@ def test_a_broken_record_is_set_aside_and_its_trial_is_missing(call, done, caplo
     assert planned.status == 0
     assert lines_of(planned.out)[-2] == "2 trials: 1 done, 1 missing"
     (warning,) = [record.getMessage() for record in caplog.records]
-    assert warning.startswith(f"{records['kd']} is broken: ")
+    assert warning.startswith(f"{records['kd']} cannot be used: ")
     assert warning.endswith("It was set aside as record.json.broken.")
     assert call("run", done, "--device", "cpu").status == 0
 

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdbench.cost import Basis, Span, costs, read_timings, remaining, told
-from kdbench.plan import make_plan
+from kdbench.plan import Status, make_plan
 from kdbench.plugins import load_shipped
 from kdbench.record import PROTOCOL
 from kdbench.store import Store
@@ -92,6 +93,12 @@ def test_what_remains_are_the_students_that_a_run_takes_up_and_their_teachers():
         "resnet14",
         "resnet14",
     ]
+
+
+def test_a_teacher_that_has_failed_is_not_trained_and_neither_are_its_students():
+    planned = plan()
+    failed = replace(planned, teachers=tuple(replace(teacher, status=Status.FAILED) for teacher in planned.teachers))
+    assert [left.spec.method for left in remaining(failed)] == ["scratch"] * 4
 
 
 def test_nothing_is_said_where_nothing_was_measured():

@@ -6,6 +6,7 @@ anew at each replay: who gets one, what recording leaves behind, what the graphs
 
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,16 +66,70 @@ class Replaces(Reads):
         return {"gap": self.gap(student, teacher) + slow.mean()}
 
 
+class CountsInAList(Reads):
+    """Counts its steps in what is no number itself."""
+
+    def build(self, pair: Pair) -> None:
+        super().build(pair)
+        self.steps = {"taken": [0]}
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.steps["taken"][0] += 1
+        return {"gap": self.gap(student, teacher) * self.steps["taken"][0]}
+
+
+class Averages(Reads):
+    """Keeps a slow mean that is no buffer, so slow that two steps hardly move it."""
+
+    def build(self, pair: Pair) -> None:
+        super().build(pair)
+        self.center = torch.ones(pair.teacher.pooled)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.center = 0.99999 * self.center + 0.00001 * teacher.pooled.mean(0)
+        return {"gap": self.gap(student, teacher) + (student.logits.mean() - self.center.mean()).square()}
+
+
+class BeginsLate(Reads):
+    """Has no term in its first step, as where a memory is empty."""
+
+    begun = False
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        begun, self.begun = self.begun, True
+        return {"gap": self.gap(student, teacher)} if begun else {}
+
+
 class Hides(Reads):
     """Counts its steps where nobody looks."""
 
     def build(self, pair: Pair) -> None:
         super().build(pair)
-        self.steps = [0]
+        self.steps = SimpleNamespace(taken=0)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        self.steps[0] += 1
-        return {"gap": self.gap(student, teacher) * self.steps[0]}
+        self.steps.taken += 1
+        return {"gap": self.gap(student, teacher) * self.steps.taken}
+
+
+class Spoils(Reads):
+    """Writes into what all are given now and then, and draws, so that it has no graph."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        torch.rand((), generator=batch.generator)
+        self.taken = getattr(self, "taken", 0) + 1
+        if batch.epoch and self.taken % 3 == 2:  # the second of three batches
+            batch.labels.zero_()
+            teacher.logits.zero_()
+        return {"gap": self.gap(student, teacher)}
+
+
+class AsksForGradients(Reads):
+    """Makes the images, which all lanes share, a leaf of its own graph."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        batch.images.requires_grad_()
+        return {"gap": self.gap(student, teacher)}
 
 
 class WarmsUp(Reads):
@@ -162,15 +217,44 @@ def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
-        (Counts, "it changes an attribute that is no tensor in its steps"),
+        (Counts, "it changes Counts.steps in its steps, which is no buffer"),
+        (CountsInAList, "it changes CountsInAList.steps in its steps, which is no buffer"),
+        (Averages, "it changes Averages.center in its steps, which is no buffer"),
         (Replaces, "it replaces Composition.parts.odd.bank in its steps; changed in place, it can be part of a graph"),
-        (Hides, "replayed, a step leaves "),
+        (BeginsLate, "its terms change from step to step"),
     ],
 )
-def test_a_graph_that_does_not_repeat_the_step_is_not_trusted(method, reason, lab, rehearsed, seen, register):
+def test_a_step_that_a_graph_would_not_repeat_has_none_and_trying_leaves_no_trace(
+    method, reason, lab, another, rehearsed, seen, register, monkeypatch
+):
     register("odd", method)
+    changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": 24}}
+    lab.run(lab.suite(**changes))
+    assert seen["odd"][0] == reason, seen
+    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
+    another.run(another.suite(**changes))
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_a_graph_that_does_not_repeat_the_step_is_not_trusted(lab, rehearsed, seen, register):
+    register("odd", Hides)
     lab.run(lab.suite(methods=["odd"], recipe={"batch_size": 24}))
-    assert all(found.startswith(reason) for found in seen["odd"]), seen
+    assert all(found.startswith("replayed, a step leaves ") for found in seen["odd"]), seen
+
+
+@pytest.mark.parametrize("method", [Spoils, AsksForGradients])
+@pytest.mark.parametrize("order", [["odd", "kd", "at"], ["kd", "odd", "dml"]])
+def test_a_lane_that_spoils_what_all_are_given_fails_and_harms_nobody(method, order, lab, another, rehearsed, register):
+    """In the second full batch and later, too, where the others may have graphs or none."""
+    register("odd", method)
+    recipe = {"batch_size": 24}
+    suite = lab.suite(methods=order, recipe=recipe)
+    lab.run(suite)
+    others = another.suite(methods=[name for name in order if name != "odd"], recipe=recipe)
+    another.run(others)
+    assert lab.outcomes(others) == another.outcomes(others)
+    odd = next(trial for trial in suite.trials if trial.method == "odd")
+    assert lab.record(odd).reason == "it changed in place a tensor that all lanes are given; clone it before"
 
 
 def test_a_graph_is_made_anew_in_every_epoch_where_a_method_asks_for_it(lab, another, rehearsed, seen, register, monkeypatch):

@@ -3,6 +3,7 @@
 An outcome is a record and its curves without what was measured; the record holds the hash of the trained weights.
 """
 
+import errno
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage
 from kdbench import code as code_of
 from kdbench.cli import main
-from kdbench.data import hold_out
+from kdbench.data import DATASETS, hold_out
 from kdbench.method import METHODS
 from kdbench.models import MODELS, Network, build_model
 from kdbench.plan import Rerun
@@ -669,30 +670,163 @@ def test_a_warning_of_balance_harms_nobody(lab: Lab, register: Callable[..., Non
 @pytest.mark.parametrize(
     ("place", "fault"),
     [
-        ("build", MemoryError),
-        ("stages", OSError),
-        ("lesson", torch.OutOfMemoryError),
-        ("build for equal networks", OSError),
-        ("hint", MemoryError),
-        ("losses", torch.OutOfMemoryError),
-        ("predict in evaluation", OSError),
+        ("build", MemoryError("on purpose")),
+        ("stages", OSError(errno.ENOSPC, "on purpose")),
+        ("lesson", torch.OutOfMemoryError("on purpose")),
+        ("build for equal networks", OSError(errno.EMFILE, "on purpose")),
+        ("hint", MemoryError("on purpose")),
+        ("losses", torch.OutOfMemoryError("on purpose")),
+        ("losses", RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")),
+        ("losses", torch.AcceleratorError("CUDA error: device-side assert triggered")),
+        ("predict in evaluation", OSError(errno.EROFS, "on purpose")),
     ],
 )
 def test_a_fault_of_the_machine_ends_the_run_and_is_no_trials_result(
-    place: str, fault: type[Exception], lab: Lab, register: Callable[..., None]
+    place: str, fault: Exception, lab: Lab, register: Callable[..., None]
 ) -> None:
     class Unlucky(Faulty):
         def break_at(self, place: str) -> None:
             if self.params.at == place:
-                raise fault("on purpose")
+                raise fault
 
     register("unlucky", Unlucky)
     pairs = [{"teacher": "wrn_10_2", "student": "resnet8"}]
     suite = lab.suite(methods=[{"unlucky": {"at": place}}, "kd"], pairs=pairs)
-    with pytest.raises((KdbenchError, MemoryError)):
+    with pytest.raises(KdbenchError, match="what is finished is kept"):
         lab.run(suite)
     assert set(statuses(lab, suite).values()) <= {"missing", "started"}
     assert lab.run(lab.suite(methods=["kd"], pairs=pairs))
+
+
+@pytest.mark.parametrize("place", ["build", "losses", "predict in evaluation"])
+def test_a_file_that_a_method_does_not_find_is_the_methods_fault(place: str, lab: Lab, register: Callable[..., None]) -> None:
+    class Reads(Faulty):
+        def break_at(self, place: str) -> None:
+            if self.params.at == place:
+                Path("/nowhere/embeddings.npy").read_bytes()
+
+    register("reads", Reads)
+    suite = lab.suite(methods=[{"reads": {"at": place}}, "kd"])
+    assert lab.run(suite)
+    assert statuses(lab, suite) == {"reads": "failed", "kd": "done"}
+    assert "/nowhere/embeddings.npy" in (lab.record(only(suite, "reads")).reason or "")
+
+
+class Fixed(Method):
+    """Compares through a projection that is not to be learnt, beside one that is."""
+
+    reads = ("pooled",)
+
+    def build(self, pair: Pair) -> None:
+        self.projection = nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)
+        self.adapter = nn.Linear(pair.teacher.pooled[0], 3)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (self.projection(student.pooled) - self.adapter(teacher.pooled)).square().mean()}
+
+
+class WithAFixedScale(WithDropout):
+    """A student with a parameter that is not to be learnt."""
+
+    def __init__(self, *, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes=num_classes, in_channels=in_channels)
+        self.body.groups.requires_grad_(False)
+
+
+def test_what_a_method_or_a_network_has_fixed_is_not_learnt(
+    lab: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("fixed", Fixed)
+    restore = MODELS.snapshot()
+    MODELS.register("resnet8_fixed")(WithAFixedScale)
+    seen: list[tuple[str, str, str]] = []
+
+    def look(lane: Lane, *batch: Tensor) -> Iterator[None]:
+        yield
+        if lane.name == "fixed":
+            assert lane.student is not None
+            learnt = digest(*lane.method.parts["fixed"].adapter.parameters())
+            of_student = digest(*lane.student.body.groups.parameters())
+            seen.append((digest(*lane.method.parts["fixed"].projection.parameters()), learnt, of_student))
+
+    around_steps(monkeypatch, look)
+    try:
+        suite = lab.suite(methods=["fixed"], pairs=[{"teacher": "resnet14", "student": "resnet8_fixed"}])
+        lab.run(suite)
+    finally:
+        restore()
+    projections, adapters, of_student = (set(column) for column in zip(*seen, strict=True))
+    assert len(seen) > 3 and (len(projections), len(of_student)) == (1, 1) and len(adapters) == len(seen)
+    record = lab.record(only(suite, "fixed"))
+    assert record.extra_params == 3 * 64 + 3
+    assert lab.curves(only(suite, "fixed"))[0]["gradient_ratio"] > 0
+
+
+class Optional(Faulty):
+    """Its stages may be left out."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(replace(stage, epochs=0) for stage in super().stages())
+
+
+def test_a_stage_of_no_epochs_is_left_out(lab: Lab, register: Callable[..., None]) -> None:
+    register("optional", Optional)
+    suite = lab.suite(methods=["optional"])
+    assert lab.run(suite)
+    assert {row["stage"] for row in lab.curves(only(suite, "optional"))} == {"main"}
+    with pytest.raises(ValueError, match="stage hint has -1 epochs"):
+        Stage("hint", -1, lambda *given: {}, (), trains_student=True)
+
+
+class WithAMixer(WithDropout):
+    """A network with random numbers that no state holds."""
+
+    def __init__(self, *, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes=num_classes, in_channels=in_channels)
+        self.register_buffer("mixer", torch.randn(num_classes, num_classes), persistent=False)
+
+    def forward(self, images: Tensor) -> Outputs:
+        out = self.body(images)
+        return Outputs(out.logits @ self.mixer, out.stem, out.features, out.preactivations, out.pooled)
+
+
+def test_a_teacher_is_restored_with_what_no_state_holds(lab: Lab) -> None:
+    restore = MODELS.snapshot()
+    MODELS.register("mixed")(WithAMixer)
+    try:
+        suite = lab.suite(methods=["kd"], pairs=[{"teacher": "mixed", "student": "resnet8"}])
+        lab.run(suite)
+    finally:
+        restore()
+    assert lab.record(suite.trials[0]).teacher_error_pct == lab.record(suite.teachers[0]).test_error_pct
+
+
+class Uncounted(Method):
+    """Predicts with a classifier of its own, whose work cannot be counted without numbers."""
+
+    reads = ("pooled",)
+
+    def build(self, pair: Pair) -> None:
+        self.classifier = nn.Linear(pair.student.pooled[0], pair.student.logits[0])
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"size": student.pooled.square().mean()}
+
+    def predict(self, student: Outputs) -> Tensor:
+        return self.classifier(student.pooled) / float(student.pooled.detach().abs().max())
+
+    def deployed(self) -> tuple[Tensor, ...]:
+        return tuple(self.classifier.parameters())
+
+
+def test_a_training_is_not_lost_because_its_work_cannot_be_counted(lab: Lab, register: Callable[..., None]) -> None:
+    register("uncounted", Uncounted)
+    suite = lab.suite(methods=["uncounted"])
+    assert lab.run(suite)
+    record = lab.record(suite.trials[0])
+    assert (record.status, record.reason, record.student_macs) == ("done", None, None)
+    assert any(note.startswith("multiply-accumulates are not counted: ") for note in record.notes)
+    assert error_table(load_results(lab.store.root))
 
 
 @pytest.mark.parametrize(
@@ -905,6 +1039,62 @@ def test_each_rerun_takes_up_what_it_says(finished: Lab, register: Callable[...,
     assert taken_up(Rerun.ALL) == {"faulty", "kd", "scratch"}
     finished.file(only(suite, "kd")).unlink()
     assert taken_up(Rerun.MISSING) == {"kd"}
+
+
+def test_a_record_is_kept_until_the_trial_is_done_once_more(
+    finished: Lab, undisturbed: Lab, one_epoch_a_run: dict[str, Any]
+) -> None:
+    suite = finished.suite(**MIXED)
+    file = finished.file(only(suite, "kd"))
+    before, kept = file.read_bytes(), file.with_name("record.json.replaced")
+    assert not finished.run(suite, rerun=Rerun.ALL, **one_epoch_a_run)
+    assert not file.exists() and kept.read_bytes() == before
+    checkpoint = finished.file(only(suite, "kd"), "checkpoint.pt")
+    while not checkpoint.exists():
+        finished.run(suite, **one_epoch_a_run)
+    assert not finished.run(suite, rerun=Rerun.ALL, stop_after_s=0)
+    assert not checkpoint.exists(), "all is begun anew, what was interrupted too"
+    assert finished.run(suite)
+    assert not kept.exists()
+    assert finished.outcomes() == undisturbed.outcomes()
+
+
+def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_are_done(finished: Lab, undisturbed: Lab) -> None:
+    suite = finished.suite(**MIXED)
+    (teacher,) = suite.teachers
+    weights = finished.file(teacher, "weights.safetensors")
+    weights.unlink()
+    record = json.loads(finished.file(teacher).read_text())
+    finished.file(teacher).write_text(json.dumps({**record, "environment": {**record["environment"], "device": "elsewhere"}}))
+    finished.file(only(suite, "ft")).unlink()
+    before = snapshot(finished)
+    with pytest.raises(KdbenchError, match=r"another one than that of 3 students that are done. Put the file back, or"):
+        finished.run(suite)
+    assert snapshot(finished) == before
+    assert finished.run(suite, rerun=Rerun.ALL)
+    assert finished.outcomes(suite).keys() == undisturbed.outcomes(suite).keys()
+
+
+def test_a_trial_is_stale_when_a_plugin_has_changed_its_data_set(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "folder.py"
+    file.write_text(
+        "import kdbench\n"
+        "from kdbench.data.imagefolder import ImageFolder\n"
+        "@kdbench.register_dataset('ours')\n"
+        "class Ours(ImageFolder):\n"
+        "    std = 0.5\n"
+    )
+    restore = DATASETS.snapshot()
+    try:
+        load_path(file)
+        suite = lab.suite(methods=["kd"], dataset={"name": "ours"})
+        lab.run(suite)
+        assert statuses(lab, suite) == {"kd": "done"}
+        edit(file, "0.5", "0.25")
+        assert statuses(lab, suite) == {"kd": "stale"}
+    finally:
+        restore()
+        code_of._files_hash.cache_clear()
 
 
 def test_all_can_be_rerun_where_a_student_is_another_ones_teacher(lab: Lab) -> None:

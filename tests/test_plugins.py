@@ -116,6 +116,15 @@ def refusal(path: str | Path) -> str:
 # Where plugins come from
 
 
+def test_a_file_that_has_changed_since_it_was_loaded_is_refused():
+    """In a notebook, say: its new hash would stand beside numbers of the old code."""
+    file = write("mine.py", METHOD)
+    load_path(file)
+    load_path(file)
+    file.write_text(file.read_text() + "\n# another line\n")
+    assert refusal(file) == "mine.py has changed since it was loaded. Start Python anew to use it as it is now."
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_may_hold_any_kind(kind):
     registry, text = KINDS[kind]

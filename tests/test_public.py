@@ -239,6 +239,10 @@ def test_run_suite_refuses_a_mistake_before_anything_starts(home, tmp_path):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", methods=["kdd"])
     with pytest.raises(kdbench.KdbenchError, match="unknown device 'gpu'"):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", device="gpu")
+    with pytest.raises(kdbench.KdbenchError, match="-1 students cannot train at once"):
+        kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", lanes=-1)
+    with pytest.raises(kdbench.KdbenchError, match="'fail' is none of missing, failed, all"):
+        kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", rerun="fail")
     assert not (tmp_path / "r").exists()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdbench.data.dataset import Dataset, Source, SourceParams, Split, channel_statistics, register_dataset
 from kdbench.data.files import Files, read_image
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -306,10 +306,18 @@ def _images(folder: Path) -> list[str]:
 
 
 def _write(path: Path, images: tuple[Tensor, Tensor]) -> None:
-    """Keep the images of both splits under `path`, which never holds half a file."""
+    """Keep the images of both splits under `path`, which never holds half a file.
+
+    Raises:
+        KdbenchError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(dict(zip(("train", "test"), images, strict=True)), temporary, metadata={"sha256": _checksum(images)})
+    try:
+        save_file(dict(zip(("train", "test"), images, strict=True)), temporary, metadata={"sha256": _checksum(images)})
+    except SafetensorError as problem:
+        temporary.unlink(missing_ok=True)
+        raise KdbenchError(f"{path} cannot be written ({first_line(problem)}). Make room, or choose another --results.") from None
     os.replace(temporary, path)
 
 

@@ -85,7 +85,7 @@ class Bench:
 
     def restored(self, trial: TrialSpec, weights: dict[str, Tensor]) -> Network:
         """The trial's student with the given weights."""
-        with seeded(trial.seed, "restored"):  # not on meta: buffers that no state holds would stay without numbers
+        with seeded(trial.seed, "student", trial.student):  # buffers that no state holds are as they were in its training
             network = self.network(trial.student, trial.hooks)
         network.load_state_dict(weights)
         return network

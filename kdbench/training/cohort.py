@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,14 +15,14 @@ from torch import Tensor
 from kdbench.data import Feed
 from kdbench.data.feed import Draw, PlainDraw
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
 from kdbench.models import Network
 from kdbench.models.folding import folded
 from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.compiled import Compiled
-from kdbench.training.device import MACHINE_FAULTS, Stopwatch, autocast, refused_allocations
+from kdbench.training.device import Stopwatch, autocast, refused_allocations
+from kdbench.training.faults import is_machine_fault, where
 from kdbench.training.graphs import Slots
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
@@ -149,13 +147,19 @@ class _Graphs:
             teacher_watch.start()
             slots.ask()
             teacher_watch.stop()
+
+        def renew() -> None:
+            slots.load(*batch)
+            if slots.teacher:
+                slots.ask()
+
         for lane in active:
-            if lane.graph is None and lane.unfit is None:
-                _guarded(lane, partial(lane.record_step, slots))
+            if lane.graph is None and lane.unfit is None and _spoils(lane, partial(lane.record_step, slots), slots.shared):
+                renew()
         for lane in active:
-            if not lane.graph:
-                _guarded(lane, partial(lane.step, *slots.batch, slots.teacher))
-        recorded = [lane for lane in active if lane.graph]
+            if not lane.graph and _spoils(lane, partial(lane.step, *slots.batch, slots.teacher), slots.shared):
+                renew()
+        recorded = [lane for lane in active if lane.graph and not lane.failure]
         try:
             for lane in recorded:
                 lane.launch_step(len(batch[0]))
@@ -204,14 +208,10 @@ def _epoch(
             startup_s += graphs.step(lanes, batch, teacher_watch)
         else:
             shared = *batch, outputs_for(batch[0])
-            versions = _versions(*shared)
             for lane in lanes:
-                _guarded(lane, partial(lane.step, *shared))
-                if _versions(*shared) != versions:
-                    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
+                if _spoils(lane, partial(lane.step, *shared), shared):
                     batch = drawn(draw)
                     shared = *batch, outputs_for(batch[0])
-                    versions = _versions(*shared)
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
@@ -244,9 +244,20 @@ def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
         lane.examined(key, 100 * found / len(data), seconds=(time.perf_counter() - started) / len(lanes))
 
 
-def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[int]:
-    """Of every tensor that lanes share, the count that torch raises when the tensor is changed in place."""
-    return [tensor._version for tensor in (images, labels, indices, *(teacher.tensors() if teacher else ()))]
+def _spoils(lane: Lane, act: Callable[[], object], shared: tuple[Tensor, Tensor, Tensor, Outputs | None]) -> bool:
+    """Do something with a lane that has not failed, and see whether it changed a tensor that all lanes are given: then it fails."""
+    before = _versions(*shared)
+    _guarded(lane, act)
+    if _versions(*shared) == before:
+        return False
+    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
+    return True
+
+
+def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[tuple[int, bool]]:
+    """Of every tensor that lanes share, the count that torch raises when it is changed, and whether it asks for a gradient."""
+    tensors = (images, labels, indices, *(teacher.tensors() if teacher else ()))
+    return [(tensor._version, tensor.requires_grad) for tensor in tensors]
 
 
 def _guarded(lane: Lane, act: Callable[[], object]) -> None:
@@ -255,13 +266,10 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
         return
     try:
         act()
-    except MACHINE_FAULTS:
-        raise
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
-        frames = traceback.extract_tb(problem.__traceback__)
-        written = {entry.file for entry in METHODS.entries()}
-        frame = ([frame for frame in frames if frame.filename in written] or frames)[-1]
-        lane.fail(f"{type(problem).__name__}: {problem} ({Path(frame.filename).name}:{frame.lineno})")
+        if is_machine_fault(problem):
+            raise
+        lane.fail(f"{type(problem).__name__}: {problem} ({where(problem)})")
 
 
 def error_pct(predict: Callable[[Tensor], Tensor], data: Feed, *, precision: str) -> float:

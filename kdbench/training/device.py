@@ -19,7 +19,7 @@ import torch.utils.deterministic
 from torch._functorch import config as functorch_config
 
 import kdbench
-from kdbench.errors import DataError, KdbenchError
+from kdbench.errors import KdbenchError
 from kdbench.record import Environment
 
 _determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
@@ -49,10 +49,6 @@ def choose_device(name: str) -> torch.device:
 SMALL_IMAGE = 16 * 16
 """Pixels up to which the layers of the CIFAR networks are too small for a second CPU thread to help."""
 
-
-MACHINE_FAULTS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError, DataError)
-"""What says nothing about a method: a full disk, full memory, a device in a bad state, a damaged image. It ends the run and is no
-trial's result."""
 
 T = TypeVar("T")
 
@@ -220,7 +216,7 @@ def environment(device: torch.device) -> Environment:
         timm=version("timm") if find_spec("timm") else None,
         python=platform.python_version(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({os.cpu_count()} cores)",
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
     )
 
 

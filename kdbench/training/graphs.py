@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from kdbench.errors import first_line
 from kdbench.method import Batch
@@ -83,10 +85,15 @@ class Slots:
         self._stream = own_stream(images.device)
         self.teacher: Outputs | None = None
 
+    @property
+    def shared(self) -> tuple[Tensor, Tensor, Tensor, Outputs | None]:
+        """The batch and the teacher's outputs."""
+        return (*self.batch, self.teacher)
+
     def load(self, *batch: Tensor) -> None:
         """Take over a batch of the same size."""
         for own, given in zip(self.batch, batch, strict=True):
-            own.copy_(given)
+            own.detach_().copy_(given)
 
     def prepare(self, teacher: Callable[[Tensor], Outputs]) -> float:
         """Seconds that it took to record the teacher's pass; 0 where it was recorded before.
@@ -137,7 +144,7 @@ class StepGraph:
         batch: Batch,
         *,
         tensors: Callable[[], Tensors],
-        plain: Callable[[], object],
+        modules: Sequence[nn.Module],
         stream: torch.cuda.Stream | None,
         draws: Callable[[], Sequence[Tensor]],
     ) -> None:
@@ -147,7 +154,7 @@ class StepGraph:
             update: takes the step.
             batch: the tensors of a `Slots`.
             tensors: all that a step changes, by name, as they are when it is called.
-            plain: what a step may change that is no tensor.
+            modules: whose attributes a step may change beside them.
             stream: to record on.
             draws: states of the random streams that a step may use.
 
@@ -156,10 +163,12 @@ class StepGraph:
         """
         began = time.perf_counter()
         watched = _Watched(**{field.name: getattr(batch, field.name) for field in fields(batch)})
-        before, drawn = _copies(tensors()), draws()
-        update(watched)
-        places, noted = _places(tensors()), plain()
+        before, drawn, attributes = _copies(tensors()), draws(), _Attributes(modules)
         try:
+            update(watched)
+            places = _places(tensors())
+            if places.keys() != before.keys():
+                raise Unfit("its terms change from step to step")
             # Found out before recording, because one that fails leaves torch's allocator and generator as if it went on.
             with without_waiting(batch.images.device):
                 update(watched)
@@ -168,8 +177,8 @@ class StepGraph:
                 raise Unfit("it draws random numbers in its steps")
             if moved := [name for name, place in _places(tensors()).items() if places.get(name) != place]:
                 raise Unfit(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
-            if plain() != noted:
-                raise Unfit("it changes an attribute that is no tensor in its steps")
+            if name := attributes.changed:
+                raise Unfit(f"it changes {name} in its steps, which is no buffer")
             _put(tensors(), before)
             held = reserved_bytes(batch.images.device)
             self.graph = Graph(lambda: update(watched), stream)
@@ -181,6 +190,7 @@ class StepGraph:
             raise Unfit(f"{type(cause).__name__}: {first_line(cause)}") from None
         finally:
             _put(tensors(), before)
+            attributes.restore()
         for _ in range(2):
             self.graph.replay()
         different = _different(before, expected, tensors())
@@ -212,14 +222,68 @@ class _Watched(Batch):
         return found
 
 
+class _Attributes:
+    """What modules remember beside parameters and buffers: numbers, text and tensors, alone or in lists, tuples and dicts."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._saved = [tree_map(_copied, _remembered(module)) for module in modules]
+
+    @property
+    def changed(self) -> str | None:
+        """The name of one that is other than it was."""
+        for module, saved in zip(self._modules, self._saved, strict=True):
+            found = _remembered(module)
+            for name in found | saved:
+                if name not in found or name not in saved or not _same(found[name], saved[name]):
+                    return f"{type(module).__name__}.{name}"
+        return None
+
+    def restore(self) -> None:
+        """Put all of it back."""
+        for module, saved in zip(self._modules, self._saved, strict=True):
+            for name in _remembered(module).keys() - saved.keys():
+                delattr(module, name)
+            for name, value in saved.items():
+                if not _same(vars(module).get(name), value):
+                    setattr(module, name, tree_map(_copied, value))
+
+
+_MACHINERY = vars(nn.Module()).keys()
+
+
+def _remembered(module: nn.Module) -> dict[str, Any]:
+    own = set(map(id, (*module.parameters(), *module.buffers())))
+
+    def plain(leaf: object) -> bool:
+        return leaf is None or (isinstance(leaf, bool | int | float | str | Tensor) and id(leaf) not in own)
+
+    return {name: value for name, value in vars(module).items() if name not in _MACHINERY and all(map(plain, tree_leaves(value)))}
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _same(one: object, other: object) -> bool:
+    (leaves, form), (others, other_form) = tree_flatten(one), tree_flatten(other)
+    return form == other_form and all(map(_equal, leaves, others))
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
 def _copies(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _put(tensors: Tensors, saved: Tensors) -> None:
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
+        for name, value in saved.items():
+            tensors[name].copy_(value)
 
 
 def _places(tensors: Tensors) -> dict[str, int]:

@@ -86,6 +86,7 @@ class Lane:
         self.checkpoint = checkpoint
         self.rows: list[Row] = []
         self.failure: str | None = None
+        self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
         self._staged = [module for _, stage in method.stages() for module in stage.modules]
         self._compiled = Compiled(student) if student and compiled else None
         self._step_watch, self._memory = Stopwatch(device), MemoryWatch(device)
@@ -103,8 +104,12 @@ class Lane:
         return Position(self._segment.phase, self._segment.first + self._epoch)
 
     @property
+    def _networks(self) -> list[nn.Module]:
+        return [network for network in (self.student, self.method) if network is not None]
+
+    @property
     def reads_teacher(self) -> bool:
-        """Whether the next epoch needs the teacher's forward pass."""
+        """Whether it needs the teacher's forward pass."""
         return self.method.reads_teacher
 
     @property
@@ -121,13 +126,12 @@ class Lane:
         """Begin the current segment: thaw and optimise what it trains, freeze the rest."""
         self.graph: StepGraph | None = None
         self.unfit: str | None = None
-        for network in filter(None, (self.student, self.method)):
+        for network in self._networks:
             network.requires_grad_(False)
         groups = []
         for module in self._segment.trained:
-            module.requires_grad_(True)
-            if parameters := list(module.parameters()):
-                groups.append({"params": parameters})
+            if learnt := [parameter.requires_grad_() for parameter in module.parameters() if id(parameter) not in self._fixed]:
+                groups.append({"params": learnt})
         settings = self._segment.optimiser
         # A graph would keep a number for good: on CUDA the rate is a tensor.
         self._rate = torch.tensor(settings.lr, device=self.device) if self.device.type == "cuda" else None
@@ -189,6 +193,12 @@ class Lane:
         return (held + self._graph_bytes + self._memory.most) / 2**20
 
     @property
+    def extra_params(self) -> int:
+        """How many parameters are learnt beside those of the network that would be deployed."""
+        kept = self._fixed | set(map(id, self.method.deployed()))
+        return sum(parameter.numel() for parameter in self.method.parameters() if id(parameter) not in kept)
+
+    @property
     def _momentum(self) -> list[Tensor]:
         """What the optimiser remembers; nothing before its first step."""
         return [value for state in self._optimiser.state.values() for value in state.values() if isinstance(value, Tensor)]
@@ -228,13 +238,13 @@ class Lane:
 
     def record_step(self, slots: Slots) -> None:
         """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""
-        drawn = self._generator.get_state()
+        drawn, sums, moved = self._generator.get_state(), list(self._sums), set(self._optimiser.state)
         try:
             self.graph = StepGraph(
                 lambda batch: self._update(batch, slots.teacher, first=False),
                 self._batch(*slots.batch),
                 tensors=self._tensors,
-                plain=self._plain,
+                modules=[module for network in self._networks for module in network.modules()],
                 stream=self._stream_of_graphs,
                 draws=lambda: [self._generator.get_state(), *random_states(self.device)],
             )
@@ -243,6 +253,9 @@ class Lane:
         except Unfit as reason:
             self.unfit = str(reason)
             self._generator.set_state(drawn)
+            self._sums = {name: self._sums[name] for name in sums}
+            for parameter in self._optimiser.state.keys() - moved:
+                del self._optimiser.state[parameter]
 
     def launch_step(self, images: int) -> None:
         """One step on a full batch of so many images, by the graph, on a stream of its own; `join_step` waits for it."""
@@ -260,21 +273,11 @@ class Lane:
     def _tensors(self) -> dict[str, Tensor]:
         """All that a step changes."""
         found = {f"sum of {name}": value for name, value in self._sums.items()}
-        for network in filter(None, (self.student, self.method)):
+        for network in self._networks:
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_parameters()}
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_buffers()}
         found |= {f"momentum {i}": value for i, value in enumerate(self._momentum)}
         return found
-
-    def _plain(self) -> list[tuple[str, object]]:
-        """The numbers and the like among the attributes of the networks: what a method may count in Python."""
-        modules = [module for network in filter(None, (self.student, self.method)) for module in network.modules()]
-        return [
-            (name, value)
-            for module in modules
-            for name, value in vars(module).items()
-            if isinstance(value, bool | int | float | str)
-        ]
 
     def _reseed(self, seed: int) -> None:
         """Give dropout in a student, or a method's careless draw, a stream that is the lane's own."""
@@ -289,19 +292,22 @@ class Lane:
             self._sums[name] = value.double()
 
     def _gradients(self, loss: Tensor) -> list[Tensor | None]:
-        """Of a loss, at the student's parameters."""
+        """Of a loss, at what the student learns."""
         self._step_watch.stop()  # the balance is ours to know, not a cost of the method
-        assert self.student is not None
-        gradients = torch.autograd.grad(loss, list(self.student.parameters()), retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self._learnt, retain_graph=True, allow_unused=True)
         self._step_watch.start()
         return list(gradients)
 
     def _measure_balance(self, g_ce: list[Tensor | None], *, included: bool) -> None:
         """Keep the gradient norms at the student's parameters; `included` as for `gradient_norms`."""
         self._step_watch.stop()
-        assert self.student is not None
-        self._balance = gradient_norms(list(self.student.parameters()), g_ce, included=included)
+        self._balance = gradient_norms(self._learnt, g_ce, included=included)
         self._step_watch.start()
+
+    @property
+    def _learnt(self) -> list[nn.Parameter]:
+        assert self.student is not None
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     @property
     def in_main(self) -> bool:

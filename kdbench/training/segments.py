@@ -46,7 +46,7 @@ def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Se
     found = []
     first = 0
     for part, stage in method.stages():
-        if stage.trains_student:
+        if stage.trains_student and stage.epochs:
             found.append(
                 Segment(
                     f"{part}.{stage.name}",

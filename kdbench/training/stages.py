@@ -16,7 +16,8 @@ from kdbench.recipe import Schedule
 from kdbench.streams import seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
-from kdbench.training.device import MACHINE_FAULTS, environment, exact
+from kdbench.training.device import environment, exact
+from kdbench.training.faults import is_machine_fault
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import STAGES, Position, Segment
 from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
@@ -42,7 +43,7 @@ def lessons(trial: TrialSpec, method: Composition, *, teacher: FrozenTeacher) ->
     specs = {spec.name: spec for spec in trial.methods}
     found = []
     for part, stage in method.stages():
-        if not stage.trains_student:
+        if not stage.trains_student and stage.epochs:
             learnt_from = {name: specs[part].params[name] for name in stage.depends_on}
             key = digest([teacher.sha256, core_code(), method_code([specs[part]]), part, stage.name, learnt_from])
             found.append(Lesson(specs[part], stage.name, key))
@@ -84,9 +85,9 @@ def teach(
             for key in missing[first : first + lanes]:
                 try:
                     learners[key] = _learner(unique[key], spec, teacher.network, bench, folder / f"{key}.checkpoint.pt")
-                except MACHINE_FAULTS:
-                    raise
                 except Exception as problem:  # isolation: the trials that want this lesson fail
+                    if is_machine_fault(problem):
+                        raise
                     known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
             if not train_in_lockstep(
                 list(learners.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
