@@ -39,7 +39,9 @@ class Comparison:
 def of_plan(plan: Plan, store: Store) -> Comparison:
     """The trials of a suite, those that are not done among them."""
     results = frame(
-        row(planned.record) if planned.record else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
+        {**row(planned.record), "setting": planned.spec.setting}
+        if planned.record
+        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
         for planned in plan.students
     )
     return Comparison(

@@ -29,8 +29,9 @@ class Record(BaseModel):
     best epoch's on the test set, `best_epoch` counted from 1: stored for comparison with papers that report it, never a
     headline. `selected_*` is the test error at the epoch with the lowest validation error, where the data set declares a
     validation split. `student_params` and `student_macs` are of the network that would be deployed, `extra_params` is the number of
-    trainable parameters that are dropped after training. `start_weights_sha256` is the hash of the tensors that a student with
-    `weights` took over before its training, `weights_sha256` of those that training left. `train_images_per_s` and
+    trainable parameters that are dropped after training, and `stage_epochs` of epochs in stages that trained the student before.
+    `setting` is the method with the parameters that are not the defaults. `start_weights_sha256` is the hash of the tensors that a
+    student with `weights` took over before its training, `weights_sha256` of those that training left. `train_images_per_s` and
     `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data.
     `startup_s`, which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is the lane's own on CUDA and
     the whole process's on the CPU.
@@ -67,6 +68,7 @@ class Record(BaseModel):
     teacher: str | None
     student: str
     method: str
+    setting: str | None = None
     seed: int
     notes: tuple[str, ...] = ()
 
@@ -83,6 +85,7 @@ class Record(BaseModel):
     teacher_params: int | None = None
     teacher_macs: int | None = None
     extra_params: int | None = None
+    stage_epochs: int | None = None
     start_weights_sha256: str | None = None
     weights_sha256: str | None = None
     teacher_weights_sha256: str | None = None

@@ -99,6 +99,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "teacher": trial.teacher.label if trial.teacher else None,
         "student": trial.label,
         "method": trial.method,
+        "setting": trial.setting,
         "seed": trial.seed,
         "method_params": _params_as_json([part.model_dump(mode="json") for part in trial.methods]),
         "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),

@@ -26,7 +26,8 @@ class AT(Method):
     Code: https://github.com/szagoruyko/attention-transfer
     Deviations: the paper writes an L2 norm of the difference; the authors' code, followed here, takes the mean of squares. Maps of
     unequal size are average-pooled to the smaller one, as in RepDistiller. Where the networks differ in their number of groups,
-    groups are paired from the deepest backwards.
+    groups are paired from the deepest backwards. Groups of WRNs are read after the batch norm and ReLU that follow them, there
+    before.
     """
 
     reads = ("features",)

@@ -28,7 +28,8 @@ class NST(Method):
     Paper: Huang and Wang, "Like what you like: knowledge distill via neuron selectivity transfer", 2017, arXiv:1707.01219.
     Code: none by the authors; the form is that of https://github.com/HobbitLong/RepDistiller.
     Deviations: where the networks differ in their number of groups, groups are paired from the deepest backwards. Maps of unequal
-    size are average-pooled to the smaller one, as there.
+    size are average-pooled to the smaller one, as there. Groups of WRNs are read after the batch norm and ReLU that follow them,
+    there before.
     """
 
     reads = ("features",)

@@ -57,7 +57,8 @@ class VID(Method):
     Code: https://github.com/ssahn0215/variational-information-distillation; the form is that of
     https://github.com/HobbitLong/RepDistiller, which took it from there.
     Deviations: where the networks differ in their number of groups, groups are paired from the deepest backwards. Maps of unequal
-    size are average-pooled to the smaller one, as there.
+    size are average-pooled to the smaller one, as there. Groups of WRNs are read after the batch norm and ReLU that follow them,
+    there before.
     """
 
     reads = ("features",)

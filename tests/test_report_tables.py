@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from kdbench.catalogue_docs import shipped_methods
 from kdbench.errors import KdbenchError
 from kdbench.report import terminal_tables, write_report
 from kdbench.report.compare import check_comparable, compare, footnotes, method_labels
@@ -49,7 +50,9 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "extra_params": 0,
         "train_images_per_s": 1000.0 if teacher else 2000.0,
         "inference_images_per_s": 9000.0,
-        "train_s": 10.0,
+        "train_s": 20.0 if teacher else 10.0,
+        "setting": method,
+        "stage_epochs": 0,
         "teacher_inference_images_per_s": teacher and 3000.0,
         "precision": "fp32",
         "protocol": 1,
@@ -92,6 +95,7 @@ def bold(table, row: int = 0) -> list[str]:
     ("column", "value", "words"),
     [
         ("protocol", 2, "protocol versions"),
+        ("teacher_weights_sha256", "another", "teachers of one name of cifar10"),
         ("precision", "bf16", "precisions"),
         ("recipe", "long", "recipes of cifar10"),
         ("epochs", 164, "numbers of epochs of cifar10"),
@@ -141,11 +145,15 @@ def test_a_pair_without_trials_is_an_error():
         ("fitnets_hint", "FitNets hint"),
         ("reviewkd", "ReviewKD"),
         ("scratch", "scratch"),
-        ("my_own", "MY OWN"),
+        ("my_own", "my_own"),
     ],
 )
 def test_methods_are_called_as_in_the_literature(method, label):
     assert list(method_labels(frame(trial(method, 1, 7.0)))) == [label]
+
+
+def test_every_shipped_method_has_the_name_that_the_literature_gives_it():
+    assert [name for name in shipped_methods() if name != "scratch" and method_labels(frame(trial(name, 1, 7.0)))[0] == name] == []
 
 
 def test_several_settings_of_a_method_are_told_apart_by_what_differs():
@@ -219,9 +227,9 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
     table = error_table(results, pairs=[PAIR])
     assert cells(table)["KD"] == "7.60 ± 0.14 (2/3)"
     assert cells(table)["AT"] == "—"
-    assert table.notes[1:] == (
+    assert table.notes == (
         "n = 2 to 3 seeds.",
-        "(k/n): only k of n seeds are done.",
+        "(k/n): only k of n seeds are done; such a mean is not ranked among others.",
         "Failed: KD, resnet56 → resnet20, seed 2 (trial kd-resnet56-2-4): the loss is nan.",
         "Missing: AT, resnet56 → resnet20, seeds 1, 2, 3.",
     )
@@ -358,11 +366,61 @@ def test_a_claim_says_by_how_much_and_how_sure():
     (claim,) = claims(RESULTS, pairs=[PAIR])
     assert claim == (
         "resnet56 → resnet20 on cifar10: KD has the lowest mean test error of 3 methods, 7.70 %. "
-        "Gain over AT, the next (7.73 %): +0.03 points, 95 % interval -0.25 to +0.32, n = 3, which may be chance. "
-        "Gain over scratch (8.20 %): +0.50 points, 95 % interval +0.25 to +0.75, n = 3."
+        "Gain over AT, the next (7.73 %): +0.03 points, 95 % interval for the best of 3 -0.38 to +0.45, n = 3, which may be "
+        "chance. "
+        "Gain over scratch (8.20 %): +0.50 points, 95 % interval for the best of 3 +0.14 to +0.86, n = 3."
     )
     (claim,) = claims(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR])
     assert claim.endswith("+1.00 points, n = 1, too small to tell it from chance.")
+
+
+def test_a_claim_of_two_has_no_choice_to_correct_for():
+    (claim,) = claims(RESULTS[RESULTS["method"] != "at"], pairs=[PAIR])
+    assert claim.endswith("+0.50 points, 95 % interval +0.25 to +0.75, n = 3.")
+
+
+def test_the_interval_for_the_best_of_many_is_bonferronis():
+    """Student's t of 2 degrees of freedom at 1 - 0.025 / 6 is 10.8859."""
+    half = 10.8859 / 3**0.5
+    assert confidence_interval(pd.Series([1.0, 2.0, 3.0]), choices=6).bounds == pytest.approx((2 - half, 2 + half), rel=1e-4)
+
+
+def test_means_over_other_seeds_are_not_ranked():
+    """AT's one seed was an easy one: of the methods of all seeds KD is the best."""
+    results = three_seeds(scratch=(8.0, 9.0, 10.0), kd=(7.0, 8.0, 9.0), at=(7.5, None, None))
+    assert bold(error_table(results, pairs=[PAIR])) == ["KD"]
+    (claim,) = claims(results, pairs=[PAIR])
+    assert "KD has the lowest mean test error of 2 methods, 8.00 %." in claim
+    assert claim.endswith("Not ranked, since seeds are missing: AT.")
+
+
+def test_methods_of_equal_error_share_the_place():
+    (claim,) = claims(three_seeds(scratch=(8.0,), kd=(8.0,), at=(9.0,)), pairs=[PAIR])
+    assert claim.endswith("scratch and KD share the lowest mean test error of 3 methods, 8.00 %.")
+    (claim,) = claims(three_seeds(kd=(8.0,)), pairs=[PAIR])
+    assert claim.endswith("KD has a mean test error of 8.00 %, and there is no other method.")
+
+
+def test_parameters_that_are_not_the_defaults_and_longer_trainings_are_told():
+    results = RESULTS.copy()
+    assert not any("defaults" in note or "stages" in note for note in error_table(results, pairs=[PAIR]).notes)
+    results.loc[results["method"] == "kd", "setting"] = "kd (temperature=20, alpha=0.99)"
+    results.loc[results["method"] == "at", "stage_epochs"] = 30
+    notes = error_table(results, pairs=[PAIR]).notes
+    assert "Parameters that are not the defaults: KD (temperature=20, alpha=0.99)." in notes
+    assert "Epochs that the student trains in stages before, beside those that all have: AT 30." in notes
+
+
+def test_a_teacher_that_errs_more_than_scratch_is_told():
+    told = "The teacher errs more than the student from scratch: resnet56 → resnet20."
+    assert told not in error_table(RESULTS, pairs=[PAIR]).notes
+    assert told in error_table(RESULTS.replace({"teacher_error_pct": 6.28}, 9.0), pairs=[PAIR]).notes
+
+
+def test_two_trainings_of_a_teacher_with_one_error_are_two():
+    results = RESULTS.copy()
+    results.loc[results["seed"] == 2, "teacher_weights_sha256"] = "other"
+    assert cells(error_table(results, pairs=[PAIR]))["Teacher error"] == "6.28 ± 0.00"
 
 
 # The cost table
@@ -378,6 +436,7 @@ def test_a_method_that_deploys_another_network_is_named():
 def test_costs_are_medians_and_stand_against_scratch():
     results = RESULTS.copy()
     results.loc[results["method"] == "kd", "train_images_per_s"] = [900.0, 1000.0, 5.0]
+    results.loc[results["method"] == "kd", "train_s"] = [22.2, 30.0, 5.0]  # with its stages
     results.loc[results["method"] == "kd", "extra_params"] = 1_234_567
     assert [cell.text for cell in cost_table(results, pairs=[PAIR]).rows[1].cells] == [
         "KD",
@@ -403,7 +462,7 @@ def test_costs_of_two_environments_are_not_averaged():
 # Rendering
 
 
-AWKWARD = three_seeds(scratch=(8.0, 8.1), kd=(7.0, None)).replace(
+AWKWARD = three_seeds(scratch=(8.0, 8.1), kd=(7.0, 7.0), at=(7.0, None)).replace(
     {"cifar10": "a_b & 50%", "the loss is nan": "x_1 | {y} <z> ~^\\ #1 $"}
 )
 
@@ -413,8 +472,8 @@ def test_markdown_is_a_whole_table_with_the_best_in_bold():
     pipes = [line for line in lines if line.startswith("|")]
     assert len(pipes) == 3
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in pipes}) == 1
-    assert "**7.00 (1/2)**" in pipes[-1]
-    assert any(line.startswith("* Failed: KD") and r"x_1 \|" in line for line in lines)
+    assert "| **7.00 ± 0.00** | 7.00 (1/2) |" in pipes[-1]
+    assert any(line.startswith("* Failed: AT") and r"x_1 \|" in line for line in lines)
 
 
 def test_latex_escapes_and_needs_only_booktabs():
@@ -423,7 +482,7 @@ def test_latex_escapes_and_needs_only_booktabs():
         r"\toprule",
         r"\midrule",
         r"\bottomrule",
-        r"\textbf{7.00 (1/2)}",
+        r"\textbf{7.00 $\pm$ 0.00}",
         r"8.05 $\pm$ 0.07",
         r"\caption{Test error (\%)",
         r"\label{tab:test-error}",
@@ -470,7 +529,7 @@ def test_a_table_too_wide_for_a_page_is_turned():
     table = error_table(three_seeds(**{f"m{number}": (7.0,) for number in range(20)}), pairs=[PAIR])
     lines = to_markdown(table).splitlines()
     assert "| Teacher | resnet56 |" in lines
-    assert "| M19 | **7.00** |" in lines
+    assert "| m19 | **7.00** |" in lines
 
 
 def test_csv_is_tidy_with_mean_std_and_n_apart_and_unrounded():

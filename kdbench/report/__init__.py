@@ -19,7 +19,7 @@ FORMATS = ("md", "tex", "csv", "png", "pdf")
 _FIGURES = {
     "test_error": "Test error of the last epoch by method: every seed, mean and 95 % interval",
     "curves": "Test error against epoch",
-    "cost": "Test error against training speed",
+    "cost": "Test error against the time of training",
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report.compare import Comparison, PairTrials, compare
+from kdbench.report.compare import Comparison, PairTrials, changed_parameters, compare
 from kdbench.report.tables import NONE, Cell, Table, mean_and_std, method_row, on_data, pair_heading
 
 LAST = "last epoch"
@@ -51,7 +51,8 @@ def published_table(
             rows.append(method_row(comparison, pair, (Cell(label), ours, *beside), first=label == "teacher"))
     columns = (*pair_heading(comparison), "Method", "Ours", *(source.split(" (")[0] for source in sources))
     protocols = [_protocol(matching[matching["source"] == source]) for source in sources]
-    notes = (*_NOTES, *_data(comparison), *_settings(matching), *protocols)
+    changed = changed_parameters(comparison.results)
+    notes = (*_NOTES, *_data(comparison), *changed, *_settings(matching), *protocols)
     title = f"Test error (%) beside published numbers{on_data(comparison, with_pair=True)}"
     return Table("published", title, columns, tuple(rows), notes, naming=columns.index("Ours"))
 
@@ -60,9 +61,8 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
     """For the teacher and each method of the pair: its label, our error, and its numbers, with what ours differ in."""
     of_pair = (published["teacher"] == _model(pair.teacher)) & (published["student"] == _model(pair.student))
     here = published[of_pair & (published["dataset"].map(plain) == plain(pair.dataset))]
-    teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
-    known = {"epochs_here": pair.trials["epochs"].iloc[0]}
-    entries = [("teacher", mean_and_std(teacher, len(teacher)), here[here["method"] == "teacher"].assign(label="teacher", **known))]
+    teacher, of_teacher = pair.teacher_errors, here[here["method"] == "teacher"].assign(label="teacher", epochs_here=float("nan"))
+    entries = [("teacher", mean_and_std(teacher, len(teacher)), of_teacher)]
     for label in comparison.labels:
         trials = pair.trials[pair.trials["label"] == label]
         if len(trials):
@@ -71,7 +71,7 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
             gap = float((pair.by_seed(label) - pair.by_seed(label, "best_test_error_pct")).mean())
             if trials["evaluate_every"].iloc[0] > 1:
                 gap = float("nan")  # the best of a few epochs says little of the best of all
-            entries.append((label, ours, numbers.assign(label=label, best_epoch_gains=gap, **known)))
+            entries.append((label, ours, numbers.assign(label=label, best_epoch_gains=gap, epochs_here=trials["epochs"].iloc[0])))
     return entries
 
 
@@ -128,7 +128,7 @@ def _protocol(numbers: pd.DataFrame) -> str:
         told.append(f"{'; '.join(others)}, where ours is the last epoch{_if_best(numbers)}")
     if LAST in selections:
         told.append("last epoch, as ours" if len(selections) == 1 else "some last epoch, as ours")
-    epochs = numbers.dropna(subset="epochs")
+    epochs = numbers.dropna(subset=["epochs", "epochs_here"])
     if (differing := epochs[epochs["epochs"] != epochs["epochs_here"]]).size:
         there, here = (_listed(differing[column]) for column in ("epochs", "epochs_here"))
         told.append(f"{there} epochs, ours {here}")

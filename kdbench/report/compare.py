@@ -11,22 +11,28 @@ import pandas as pd
 from kdbench.errors import KdbenchError
 
 _NAMES = {
-    "scratch": "scratch",
+    **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
+    **{name: name.upper() for name in ("kd", "nst", "ofd", "pkt", "rkd", "sp", "vid")},
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
     "ft_repdistiller": "FT (RepDistiller)",
     "kd_standardized": "KD standardised",
     "reviewkd": "ReviewKD",
-    "semckd": "SemCKD",
     "simkd": "SimKD",
 }
-"""Methods whose name in the literature is not simply their registered name in capitals."""
+"""What the literature calls the shipped methods; any other keeps its registered name."""
+
+_REASONS = {"stale": "code or a teacher has changed since, and `kdbench run` trains anew"}
+"""Why a trial is not done that gives no reason of its own."""
+
+_ALONE = "Report one suite by itself, as `kdbench report SUITE`, or filter the frame."
 
 _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
-    ("precision", [], "precisions", "Report each precision alone."),
-    ("recipe", ["dataset", "student"], "recipes", "Report each recipe alone."),
-    ("epochs", ["dataset", "student"], "numbers of epochs", "Report each length of training alone."),
+    ("precision", [], "precisions", _ALONE),
+    ("recipe", ["dataset", "student"], "recipes", _ALONE),
+    ("epochs", ["dataset", "student"], "numbers of epochs", _ALONE),
+    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "teachers of one name", _ALONE),
     ("dataset_params", ["dataset"], "settings of the data", "Run each under a `label` of its own."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
     ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
@@ -67,6 +73,19 @@ class PairTrials:
         """`column` of the finished trials of one method, indexed by seed."""
         rows = self.done[self.done["label"] == label]
         return rows.set_index("seed")[column].sort_index()
+
+    @property
+    def teacher_errors(self) -> pd.Series[float]:
+        """Of its teacher, one for each training of it, in percent."""
+        return self.done.dropna(subset="teacher_error_pct").drop_duplicates("teacher_weights_sha256")["teacher_error_pct"]
+
+    def ranked(self) -> list[str]:
+        """The methods whose means may be held against each other: those done for the same seeds, for the most that any has."""
+        seeds = self.done.groupby("label", sort=False)["seed"].agg(frozenset)
+        if seeds.empty:
+            return []
+        of_most = max(seeds, key=lambda found: (len(found), (seeds == found).sum()))
+        return [str(label) for label in seeds.index[seeds == of_most]]
 
 
 @dataclass(frozen=True)
@@ -169,7 +188,7 @@ def method_labels(results: pd.DataFrame) -> pd.Series[str]:
 
 
 def _plain_label(method: str) -> str:
-    return "+".join(_NAMES.get(part, part.replace("_", " ").upper()) for part in method.split("+"))
+    return "+".join(_NAMES.get(part, part) for part in method.split("+"))
 
 
 def _settings_in_a_pair(rows: pd.DataFrame) -> int:
@@ -196,8 +215,8 @@ def _flat(method_params: str) -> dict[str, str]:
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds; several environments; parameters that change from pair to pair; and every failed or missing trial
-    with its reason.
+    How many seeds; several environments; parameters that change from pair to pair, or are not the defaults; longer trainings; and
+    every failed or missing trial with its reason.
     """
     results = results.assign(label=method_labels(results), at=_where(results))
     done = results[results["status"] == "done"]
@@ -206,6 +225,8 @@ def footnotes(results: pd.DataFrame) -> list[str]:
         *_environments(done),
         *_versions(done),
         *_settings(results),
+        *changed_parameters(results),
+        *_stages(done),
         *_not_done(results),
     ]
 
@@ -257,6 +278,23 @@ def _settings(results: pd.DataFrame) -> list[str]:
     return notes
 
 
+def changed_parameters(results: pd.DataFrame) -> list[str]:
+    """A sentence with the parameters that are not the methods' defaults, those aside that change from pair to pair."""
+    found = []
+    for method, rows in results.dropna(subset="setting").groupby("method", sort=False):
+        if rows["method_params"].nunique() == 1 or _settings_in_a_pair(rows) > 1:
+            given = (setting.removeprefix(str(method)) for setting in rows["setting"].unique())
+            found += [_plain_label(str(method)) + parameters for parameters in given if parameters]
+    return [f"Parameters that are not the defaults: {', '.join(found)}."] if found else []
+
+
+def _stages(done: pd.DataFrame) -> list[str]:
+    """Which methods train their students for longer."""
+    longer = done[done["stage_epochs"].fillna(0) > 0].drop_duplicates(["label", "stage_epochs"])
+    told = ", ".join(f"{label} {epochs}" for label, epochs in zip(longer["label"], longer["stage_epochs"], strict=True))
+    return [f"Epochs that the student trains in stages before, beside those that all have: {told}."] if told else []
+
+
 def _not_done(results: pd.DataFrame) -> list[str]:
     """One sentence for all seeds of a method and pair that share status and reason; failed trials with their ids."""
     rows = results[results["status"] != "done"].assign(reason=lambda frame: frame["reason"].fillna("").astype(str))
@@ -264,6 +302,7 @@ def _not_done(results: pd.DataFrame) -> list[str]:
     for (status, label, at, reason), group in rows.groupby(["status", "label", "at", "reason"], sort=False):
         seeds = _listed("seed", group["seed"])
         trials = f" ({_listed('trial', group['trial'])})" if status == "failed" else ""
+        reason = reason or _REASONS.get(str(status), "")
         because = f": {' '.join(str(reason).split()).rstrip('.')}" if reason else ""
         notes.append(f"{str(status).capitalize()}: {label}, {at}, {seeds}{trials}{because}.")
     return notes

@@ -112,7 +112,7 @@ def error_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
                 errors = pair.by_seed(label)
                 if len(errors):
                     _error_row(axes, position, errors, looks[label].colour)
-            _teacher_line(axes, pair.done["teacher_error_pct"].dropna())
+            _teacher_line(axes, pair.teacher_errors)
             axes.set_yticks(range(len(looks)), list(looks))
             axes.set_ylim(len(looks) - 0.4, -0.5)
             axes.grid(axis="y", visible=False)
@@ -120,7 +120,7 @@ def error_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
         handles = [
             Line2D([], [], color=_GREY, marker="o", linestyle="", markersize=3.5, alpha=0.6, label="one seed"),
             Line2D([], [], color=_GREY, marker="|", linestyle="", markersize=9, markeredgewidth=2, label="mean"),
-            Line2D([], [], color=_GREY, linewidth=1.4, label=f"95 % interval of the mean (n ≥ {MIN_PAIRS})"),
+            Line2D([], [], color=_GREY, linewidth=1.4, label=f"95 % interval of the mean, unpaired (n ≥ {MIN_PAIRS})"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
@@ -137,7 +137,7 @@ def _error_row(axes: Axes, position: int, errors: pd.Series[float], colour: str)
 
 def _teacher_line(axes: Axes, errors: pd.Series[float]) -> None:
     if len(errors):
-        error = float(errors.drop_duplicates().mean())
+        error = float(errors.mean())
         axes.axvline(error, color=_GREY, linestyle=(0, (4, 2)), linewidth=1, zorder=1)
         above = axes.get_xaxis_transform() + ScaledTranslation(0, 2 / 72, axes.figure.dpi_scale_trans)
         axes.text(error, 1, f"teacher {error:.2f}", transform=above, ha="center", va="bottom", fontsize=7, color=_GREY)
@@ -193,8 +193,11 @@ def _mean_curves(axes: Axes, curves: pd.DataFrame, looks: Mapping[str, Look], *,
     axes.set_xlabel("epoch")
 
 
+_UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+
+
 def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Figure:
-    """Test error of the last epoch against training speed, as each method would cost alone; a panel for each environment.
+    """Test error of the last epoch against the time of training, as each method would cost alone; a panel for each environment.
 
     Raises:
         KdbenchError: the trials are not comparable, a pair has none, or none is done.
@@ -215,15 +218,17 @@ def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], method
         named = []
         for axes, (_, _, trials) in zip(panels, measured, strict=True):
             points = trials.groupby("label").agg(
-                speed=("train_images_per_s", "median"), error=("test_error_pct", "mean"), std=("test_error_pct", "std")
+                cost=("train_s", "median"), error=("test_error_pct", "mean"), std=("test_error_pct", "std")
             )
+            size, unit = next(((size, unit) for size, unit in _UNITS if points["cost"].max() >= 2 * size), _UNITS[-1])
+            points["cost"] /= size
             for label, point in points.iterrows():
                 look = looks[str(label)]
-                axes.errorbar(point["speed"], point["error"], point["std"], color=look.colour, linewidth=0.8, alpha=0.45)
-                axes.plot(point["speed"], point["error"], color=look.colour, marker=look.marker, markersize=5)
+                axes.errorbar(point["cost"], point["error"], point["std"], color=look.colour, linewidth=0.8, alpha=0.45)
+                axes.plot(point["cost"], point["error"], color=look.colour, marker=look.marker, markersize=5)
             axes.margins(0.15)
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axes.set_xlabel("training speed (images/s), right is cheaper")
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.set_xlabel(f"training of one student ({unit}), left is cheaper")
             axes.set_ylabel("test error of the last epoch (%)")
             named.append(points)
         figure.draw_without_rendering()
@@ -234,11 +239,11 @@ def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], method
 
 def _name_points(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     """Write each point's name at the nearest place that touches no other point and no other name; far ones with a line to it."""
-    centres = axes.transData.transform(points[["speed", "error"]])
+    centres = axes.transData.transform(points[["cost", "error"]])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
     points_per_pixel = 72 / axes.figure.dpi
     for (label, point), (x, y) in zip(points.iterrows(), centres, strict=True):
-        place = (point["speed"], point["error"])
+        place = (point["cost"], point["error"])
         colour = looks[str(label)].colour
         name = axes.annotate(
             str(label), place, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8, color=colour

@@ -65,19 +65,19 @@ class Interval(NamedTuple):
     n: int
 
 
-def confidence_interval(values: pd.Series[float]) -> Interval:
-    """Mean and 95 % interval by Student's t, of at least one value."""
+def confidence_interval(values: pd.Series[float], *, choices: int = 1) -> Interval:
+    """Mean and 95 % interval by Student's t, of at least one value; by Bonferroni for what was chosen among so many `choices`."""
     n, mean = len(values), float(values.mean())
     if n < MIN_PAIRS:
         return Interval(mean, None, n)
-    half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / n**0.5
+    half = float(stdtrit(n - 1, 1 - 0.025 / choices)) * float(values.std(ddof=1)) / n**0.5
     return Interval(mean, (mean - half, mean + half), n)
 
 
-def paired_gain(pair: PairTrials, label: str, *, over: str) -> Interval | None:
+def paired_gain(pair: PairTrials, label: str, *, over: str, choices: int = 1) -> Interval | None:
     """Test error of `over` minus that of `label`, percentage points, over the seeds that both have; None where they share none."""
     gains = (pair.by_seed(over) - pair.by_seed(label)).dropna()
-    return confidence_interval(gains) if len(gains) else None
+    return confidence_interval(gains, choices=choices) if len(gains) else None
 
 
 def error_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
@@ -103,19 +103,27 @@ def best_epoch_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]],
 
 def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table:
     several = len(comparison.datasets) > 1
-    rows, partial = [], False
+    rows, partial, weak = [], False, []
     for pair in comparison.pairs:
         planned = pair.trials["seed"].nunique()
-        errors = _bold_lowest([mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels])
+        ranked = pair.ranked()
+        errors = _bold_lowest(
+            [mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels],
+            among=[label in ranked for label in comparison.labels],
+        )
         partial |= any(0 < cell.values["n"] < planned for cell in errors)
         about = [pair.dataset] if several else []
         about += [pair.teacher, pair.student, _both(pair, "params"), _both(pair, "macs")]
-        teacher = pair.done["teacher_error_pct"].dropna().drop_duplicates()
+        teacher = pair.teacher_errors
+        if teacher.mean() > pair.by_seed("scratch").mean():
+            weak.append(pair.name)
         cells = (*map(Cell, about), mean_and_std(teacher, len(teacher)), *errors)
         rows.append(Row(cells, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
     notes = footnotes(comparison.results)
     if partial:
-        notes.insert(1, "(k/n): only k of n seeds are done.")
+        notes.insert(1, "(k/n): only k of n seeds are done; such a mean is not ranked among others.")
+    if weak:
+        notes.append(f"The teacher errs more than the student from scratch: {', '.join(weak)}.")
     if any(cell.bold for row in rows for cell in row.cells):
         notes.insert(0, "Bold: lowest mean of its pair, which need not be a difference beyond chance.")
     columns = ("Teacher", "Student", "Parameters (T / S)", "MACs (T / S)", "Teacher error", *comparison.labels)
@@ -141,15 +149,12 @@ def mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
     return Cell(f"{values['mean']:.2f}{spread}" + (f" ({n}/{planned})" if n < planned else ""), values=values)
 
 
-def _bold_lowest(cells: list[Cell]) -> list[Cell]:
+def _bold_lowest(cells: list[Cell], *, among: list[bool]) -> list[Cell]:
     """The lowest mean in bold, and whatever equals it at the printed precision; nothing where there is no choice."""
-    printed = [round(cell.values["mean"], 2) for cell in cells if cell.values["n"]]
-    if len(printed) < 2:
+    printed = [round(cell.values["mean"], 2) if ranked else math.inf for cell, ranked in zip(cells, among, strict=True)]
+    if sum(among) < 2:
         return cells
-    return [
-        Cell(cell.text, bold=bool(cell.values["n"]) and round(cell.values["mean"], 2) == min(printed), values=cell.values)
-        for cell in cells
-    ]
+    return [Cell(cell.text, bold=mean == min(printed), values=cell.values) for cell, mean in zip(cells, printed, strict=True)]
 
 
 def _both(pair: PairTrials, quantity: str) -> str:
@@ -242,7 +247,8 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
     columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
     notes = [
-        "Speeds: median over seeds. Training: as the method would cost alone, its teacher's forward passes included.",
+        "Medians over seeds. Training: as the method would cost alone, its teacher's forward passes included; images/s of the main "
+        "training, the time of all of it, stages before it included.",
         "Extra parameters: trained beside the student and dropped after training.",
     ]
     notes += _deployed(comparison)
@@ -271,7 +277,7 @@ def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:
         return float(known.median()) if len(known) else math.nan
 
     speed, extra = median("train_images_per_s"), median("extra_params")
-    relative = median("train_images_per_s", scratch) / speed
+    relative = median("train_s") / median("train_s", scratch)
     yield _number(speed, f"{speed:,.0f}")
     yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
     yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
@@ -286,6 +292,8 @@ def _number(value: float, text: str) -> Cell:
 def claims(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> list[str]:
     """For each pair the method with the lowest mean error, its gain over scratch and over the next, and how sure these are.
 
+    Methods are ranked over the same seeds, and the intervals are Bonferroni's for the best of so many methods.
+
     Raises:
         KdbenchError: the trials are not comparable, or a pair has none.
     """
@@ -297,20 +305,30 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     means = {label: errors.mean() for label in comparison.labels if len(errors := pair.by_seed(label))}
     if not means:
         return "no trial is done."
-    best, *others = sorted(means, key=lambda label: means[label])
-    sentences = [f"{best} has the lowest mean test error of {len(means)} methods, {means[best]:.2f} %."]
-    for rival in others:
-        if rival == "scratch" or rival == others[0]:
+    best, *others = sorted(pair.ranked(), key=lambda label: means[label])
+    unranked = [label for label in means if label not in (best, *others)]
+    level = f"{means[best]:.2f} %"
+    if not others and len(means) == 1:
+        return f"{best} has a mean test error of {level}, and there is no other method."
+    if len(tied := [label for label in (best, *others) if f"{means[label]:.2f} %" == level]) > 1:
+        return f"{', '.join(tied[:-1])} and {tied[-1]} share the lowest mean test error of {len(others) + 1} methods, {level}."
+    sentences = [f"{best} has the lowest mean test error of {len(others) + 1} methods, {level}."]
+    for rival in dict.fromkeys((*others[:1], "scratch")):
+        if rival in means and rival != best:
             name = rival if rival == "scratch" else f"{rival}, the next"
-            sentences.append(f"Gain over {name} ({means[rival]:.2f} %): {_how_sure(paired_gain(pair, best, over=rival))}.")
+            gain = paired_gain(pair, best, over=rival, choices=max(1, len(others)))
+            sentences.append(f"Gain over {name} ({means[rival]:.2f} %): {_how_sure(gain, methods=len(others) + 1)}.")
+    if unranked:
+        sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join(sentences)
 
 
-def _how_sure(gain: Interval | None) -> str:
+def _how_sure(gain: Interval | None, *, methods: int) -> str:
     if gain is None:
         return "no seed in common"
     if gain.bounds is None:
         return f"{gain.mean:+.2f} points, n = {gain.n}, too small to tell it from chance"
     low, high = gain.bounds
     doubt = "" if low > 0 else ", which may be chance"
-    return f"{gain.mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, n = {gain.n}{doubt}"
+    chosen = f" for the best of {methods}" if methods > 2 else ""
+    return f"{gain.mean:+.2f} points, 95 % interval{chosen} {low:+.2f} to {high:+.2f}, n = {gain.n}{doubt}"
