@@ -14,8 +14,9 @@ class DataError(KdbenchError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string."""
-    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{match[0]}'?" if match else ""
+    folded = {other.lower(): other for other in known}
+    match = get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
+    return f" Did you mean '{folded[match[0]]}'?" if match else ""
 
 
 def first_line(problem: BaseException) -> str:

@@ -54,6 +54,9 @@ def run_suite(
     Raises:
         KdbenchError: a mistake in the suite or in the arguments; nothing was started.
     """
+    for name, given in (("methods", methods), ("seeds", seeds)):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise KdbenchError(f"{name}: {given!r} is no list. Write {name}={['kd', 'ft'] if name == 'methods' else [0, 1, 2]}.")
     # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
     from kdbench import present
     from kdbench.plan import Rerun, make_plan
@@ -105,7 +108,7 @@ def build_method(
         labels: (N,), int64, of all training images, for methods with a memory bank.
         teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
         image_shape: (C, H, W), for methods with a network of their own.
-        parameters: those that differ from their defaults, such as `k=2`; of a composition by part, such as `ft={"k": 2}`.
+        parameters: those that differ from their defaults, such as `k=2`, or by part, such as `ft={"k": 2}`.
 
     Raises:
         PairError: the method cannot do this pair, or needs what was not given.
@@ -113,7 +116,13 @@ def build_method(
     """
     load_plugins()
     parts = name.split("+")
-    given = parameters if len(parts) > 1 else {name: parameters}
+    by_part = len(parts) > 1 or parameters.keys() == {name}
+    given = parameters if by_part else {name: parameters}
+    for outputs in (student, teacher):
+        if not isinstance(outputs, Outputs):
+            raise KdbenchError(
+                f"build_method: a {type(outputs).__name__} is no Outputs. Give what the network returns for a batch."
+            )
     for key in given:
         if key not in parts:
             raise KdbenchError(f"build_method: '{name}' has no part '{key}'. Give parameters by part: {parts[0]}={{...}}.")

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -128,7 +128,7 @@ class Method(nn.Module, ABC):
 
     Class attributes:
         Params: the parameters, each with a default.
-        reads: the hook points it reads, names of `Outputs`; empty when it needs no teacher.
+        reads: the hook points it reads, names of `Outputs`; empty, as it is unless given, when it needs no teacher.
         weights: the parameters that weigh its terms against the cross-entropy.
 
     Attributes:
@@ -188,6 +188,16 @@ def checked(losses: object) -> Losses:
     return losses
 
 
+class _Unread:
+    """Stands for the teacher's outputs where a method declares that it reads none."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"it uses the teacher's {name}, and its `reads` names nothing. Write reads = ('{name}',).")
+
+
+UNREAD = cast(Outputs, _Unread())
+
+
 class Composition(nn.Module):
     """What a lane trains with: one or more methods (`at+kd`), their terms summed, with one cross-entropy.
 
@@ -224,7 +234,7 @@ class Composition(nn.Module):
         return {
             f"{name}.{term}": value
             for name, part in self.parts.items()
-            for term, value in checked(part.losses(student, teacher, batch)).items()
+            for term, value in checked(part.losses(student, teacher if part.reads else UNREAD, batch)).items()
         }
 
     def predict(self, student: Outputs) -> Tensor:

@@ -7,6 +7,7 @@ import traceback
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ from kdbench.data import DATASETS, Source
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method
 from kdbench.models import MODELS
+from kdbench.outputs import Outputs
 from kdbench.registry import Registry
 from kdbench.shipped import shipped
 
@@ -138,6 +140,10 @@ def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:
             raise KdbenchError(f"{place} is no class that derives from kdbench.{base.__name__}. Derive it from that.")
         if missing := sorted(entry.value.__abstractmethods__):
             raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define what kdbench.{base.__name__} leaves open.")
+        points = [point.name for point in fields(Outputs)]
+        given = getattr(entry.value, "reads", ())
+        if isinstance(given, str) or not set(given) <= set(points):
+            raise KdbenchError(f"{place} has reads = {given!r}. Give a tuple of some of {', '.join(points)}.")
 
 
 def _place(problem: BaseException, file: Path | None) -> str:

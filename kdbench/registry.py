@@ -88,7 +88,9 @@ class Registry(Generic[T]):
             KdbenchError: nothing of that name; the message gives the nearest one.
         """
         if name not in self._entries:
-            raise KdbenchError(f"unknown {self.kind} '{name}'.{nearest(name, self._entries)} See `kdbench list {self.listing}`.")
+            near = nearest(name, self._entries)
+            own = "" if near else "; what stands in a file of your own needs --plugin FILE"
+            raise KdbenchError(f"unknown {self.kind} '{name}'.{near} See `kdbench list {self.listing}`{own}.")
         return self._entries[name]
 
     def require(self, name: str) -> None:

@@ -57,11 +57,6 @@ def test_a_method_without_terms_has_no_ratio(lab: Lab) -> None:
     ("row", "said"),
     [
         ({"loss_ratio": 0.005}, "0.005 times the cross-entropy in loss; consider to raise sp.beta (now 7)."),
-        ({"loss_ratio": 0.0}, "0 times the cross-entropy in loss; consider to raise sp.beta (now 7)."),
-        (
-            {"loss_ratio": 0.5, "gradient_ratio": 0.0},
-            "0 times the cross-entropy in gradient; consider to raise sp.beta (now 7).",
-        ),
         ({"loss_ratio": 101.0}, "101 times the cross-entropy in loss; consider to lower sp.beta (now 7)."),
         (
             {"loss_ratio": 0.009, "gradient_ratio": 101.0},
@@ -80,6 +75,18 @@ def test_a_weight_that_is_far_off_is_told_with_the_method_the_pair_and_the_param
     told = imbalance(trial, {"epoch": 2, **row})
     start = "warning: sp (beta=7), wrn_10_1 -> resnet8, epoch 2: the transfer terms are "
     assert told == (said and start + said)
+
+
+@pytest.mark.parametrize("row", [{"loss_ratio": 0.0, "gradient_ratio": 0.0}, {"loss_ratio": 0.5, "gradient_ratio": 0.0}])
+def test_no_weight_mends_a_term_that_does_not_reach_the_student(row: dict[str, Any], lab: Lab) -> None:
+    """In the first of several epochs it may be a warm-up."""
+    trial = lab.suite(methods=["sp"]).trials[0]
+    told = imbalance(trial, {"epoch": 2, **row})
+    assert told == (
+        "warning: sp, wrn_10_1 -> resnet8, epoch 2: no transfer term reaches the student: it is detached, its weight is 0, "
+        "or a warm-up is too long."
+    )
+    assert imbalance(trial, {"epoch": 1, **row}) is None
 
 
 def test_a_run_says_it_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -263,6 +264,12 @@ def refusal(refused: Result) -> str:
         (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
         (["--seeds", "1,1"], "--seeds: a seed is named twice. Name each once."),
         (["--methods", "kdd"], "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (["--methods", "KD,"], "--methods: 'KD,' has an empty name between or beside its commas. Write them as kd,ft."),
+        (["--methods", "KD"], "--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`."),
+        (
+            ["--methods", "own"],
+            "--methods: unknown method 'own'. See `kdbench list methods`; what stands in a file of your own needs --plugin FILE.",
+        ),
         (["--plugin", "none.py"], "no plugin at none.py. Give a Python file or a folder of them."),
     ],
 )
@@ -324,6 +331,17 @@ def test_a_pair_that_a_method_cannot_do(call):
     assert message.startswith("resnet14 -> resnet8x4: fsp")
     assert "needs equal channels" in message
     assert message.endswith("Leave the method out with `without: [ft+fsp]`.")
+    message = refusal(call("run", suite, "--device", "cpu", "--methods", "kd,fsp,ft+fsp"))
+    assert message.count("needs equal channels") == 1
+    assert message.endswith("Leave the methods of each pair out with `without: [ft+fsp, fsp]`.")
+
+
+def test_python_runs_the_package_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kdbench", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("kdbench", run_name="__main__")
+    assert not ended.value.code
+    assert "Commands:" in capsys.readouterr().out
 
 
 def test_a_precision_without_effect(call):
@@ -350,7 +368,8 @@ def pictures() -> Path:
 def test_images_that_are_missing(call, pictures):
     shutil.rmtree(pictures)
     assert refusal(call("run", "tiny.yaml", "--device", "cpu")) == (
-        "root: there is no folder pictures; give one that holds train/<class>/ and test/<class>/."
+        f"root: there is no folder pictures in {Path.cwd()}, where kdbench was started; give one that holds train/<class>/ and "
+        "test/<class>/."
     )
     assert call("plan", "tiny.yaml").status == 0
 

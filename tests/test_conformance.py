@@ -254,7 +254,7 @@ FAULTS = {
     ),
     "an adapter in the class": Fault(
         "alone_or_beside",
-        "beside another instance of itself",
+        "no optimiser has it",
         edits={
             "self.embed = nn": "type(self).shared = self.embed = nn",
             "self.embed(student.pooled)": "self.shared(student.pooled)",

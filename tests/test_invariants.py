@@ -712,6 +712,43 @@ def test_a_file_that_a_method_does_not_find_is_the_methods_fault(place: str, lab
     assert "/nowhere/embeddings.npy" in (lab.record(only(suite, "reads")).reason or "")
 
 
+class Forgets(Method):
+    """Does not say that it reads the teacher, and would be given the student's own outputs where nobody else does."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (student.logits - teacher.logits).square().mean()}
+
+
+class Strays(Method):
+    """Keeps its adapter where nobody finds it."""
+
+    reads = ("pooled",)
+
+    def build(self, pair: Pair) -> None:
+        self.adapters = [nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0])]
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (self.adapters[0](student.pooled) - teacher.pooled).square().mean()}
+
+
+@pytest.mark.parametrize("others", [[], ["kd"]])
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (Forgets, "RuntimeError: it uses the teacher's logits, and its `reads` names nothing. Write reads = ('logits',)."),
+        (Strays, "RuntimeError: a parameter of shape (64, 64) gets a gradient in main, and no optimiser has it. Make its module"),
+    ],
+)
+def test_a_method_that_would_train_otherwise_than_it_seems_fails(
+    method: type[Method], reason: str, others: list[str], lab: Lab, register: Callable[..., None]
+) -> None:
+    register("odd", method)
+    suite = lab.suite(methods=["odd", *others], pairs=[{"teacher": "resnet14", "student": "resnet8"}])
+    lab.run(suite)
+    assert statuses(lab, suite) == {"odd": "failed"} | dict.fromkeys(others, "done")
+    assert (lab.record(only(suite, "odd")).reason or "").startswith(reason)
+
+
 class Fixed(Method):
     """Compares through a projection that is not to be learnt, beside one that is."""
 
@@ -826,7 +863,8 @@ def test_a_training_is_not_lost_because_its_work_cannot_be_counted(lab: Lab, reg
     record = lab.record(suite.trials[0])
     assert (record.status, record.reason, record.student_macs) == ("done", None, None)
     assert any(note.startswith("multiply-accumulates are not counted: ") for note in record.notes)
-    assert error_table(load_results(lab.store.root))
+    table = error_table(load_results(lab.store.root), pairs=suite.pairs)
+    assert table.rows
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,13 @@ def test_a_file_that_has_changed_since_it_was_loaded_is_refused():
     assert refusal(file) == "mine.py has changed since it was loaded. Start Python anew to use it as it is now."
 
 
+@pytest.mark.parametrize("reads", ["('poolled',)", "'pooled'"])
+def test_a_hook_point_that_does_not_exist_is_refused(reads):
+    told = refusal(write("mine.py", METHOD.replace('("logits",)', reads)))
+    assert told.endswith("Give a tuple of some of logits, stem, features, preactivations, pooled.")
+    assert reads.strip("()',") in told
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_may_hold_any_kind(kind):
     registry, text = KINDS[kind]

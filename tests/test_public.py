@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,9 @@ def test_run_suite_refuses_a_mistake_before_anything_starts(home, tmp_path):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", methods=["kdd"])
     with pytest.raises(kdbench.KdbenchError, match="unknown device 'gpu'"):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", device="gpu")
+    for given, told in (({"methods": "kd,ft"}, "methods=['kd', 'ft']"), ({"seeds": 0}, "seeds=[0, 1, 2]")):
+        with pytest.raises(kdbench.KdbenchError, match=re.escape(f"is no list. Write {told}.")):
+            kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", **given)
     with pytest.raises(kdbench.KdbenchError, match="-1 students cannot train at once"):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", lanes=-1)
     with pytest.raises(kdbench.KdbenchError, match="'fail' is none of missing, failed, all"):
@@ -371,6 +375,12 @@ def test_parameters_of_a_composition_are_given_by_part(outputs):
     student, teacher = outputs
     method = kdbench.build_method("ft+kd", student=student, teacher=teacher, ft={"k": 2})
     assert (method.parts["ft"].params.k, method.parts["kd"].params) == (2.0, METHODS.get("kd").Params())
+    assert kdbench.build_method("ft", student=student, teacher=teacher, ft={"k": 2}).parts["ft"].params.k == 2
+
+
+def test_a_network_is_no_outputs(outputs):
+    with pytest.raises(kdbench.KdbenchError, match=r"a PostActivation is no Outputs\. Give what"):
+        kdbench.build_method("kd", student=kdbench.build_model("resnet8"), teacher=outputs[1])
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from kdbench.conformance.points import mapped, synthetic
 from kdbench.conformance.setting import Broken, evaluated, expect, terms
 from kdbench.conformance.subject import Subject
 from kdbench.streams import generator
+from kdbench.training.autograd import learners
 
 EPOCHS = (0, 5, 60, 119)
 """Where gradients are looked for, of 120: some methods warm up."""
@@ -78,18 +78,6 @@ def extremes(subject: Subject) -> None:
                     all(tensor is None or bool(tensor.isfinite().all()) for tensor in (value, *gradients_at(value, inputs))),
                     f"{name} or its gradient is not finite where {case} ({dtype}). Keep roots, quotients and logs away from 0.",
                 )
-
-
-def learners(total: Tensor) -> Iterator[Tensor]:
-    """The tensors at which the gradient of `total` ends."""
-    nodes: set[Any] = {total.grad_fn}  # `variable` is on one kind of node, unknown to the types
-    seen: set[Any] = {None}
-    while nodes := nodes - seen:
-        seen |= nodes
-        for node in nodes:
-            if "AccumulateGrad" in node.name():
-                yield node.variable
-        nodes = {following for node in nodes for following, _ in node.next_functions}
 
 
 def gradients_at(total: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:

@@ -17,8 +17,9 @@ ORDER = (3, 0, 7, 1, 6, 2, 5, 4)
 
 
 def scalars(subject: Subject) -> None:
-    """Each term is a tensor of shape ()."""
-    terms(subject.usual.method(), *subject.usual.example())
+    """Each term is a finite tensor of shape ()."""
+    for name, value in terms(subject.usual.method(), *subject.usual.example()).items():
+        expect(bool(value.isfinite()), f"{name} is {value.item()} on usual inputs. Keep roots, quotients and logs away from 0.")
 
 
 def batch_sizes(subject: Subject) -> None:

@@ -227,7 +227,8 @@ def scan(root: Path) -> tuple[Listing, Listing]:
         KdbenchError: a folder is missing or has no image, or the two splits have different classes.
     """
     if not root.is_dir():
-        raise KdbenchError(f"root: there is no folder {root}; give one that holds train/<class>/ and test/<class>/.")
+        told = root if root.is_absolute() else f"{root} in {Path.cwd()}, where kdbench was started"
+        raise KdbenchError(f"root: there is no folder {told}; give one that holds train/<class>/ and test/<class>/.")
     held_out = [name for name in ("test", "val") if (root / name).is_dir() and (name == "val" or _has_labels(root / name))]
     if not (root / "train").is_dir() or not held_out:
         missing = "test/ or val/" if (root / "train").is_dir() else "train/"

@@ -37,16 +37,16 @@ def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
     keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
     ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
     off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= HIGHEST}
-    if not off:
-        return None
+    if not off or (0 in off.values() and row["epoch"] == 1 < trial.recipe.epochs):
+        return None  # a warm-up may begin with 0: the next epoch tells
+    teacher = trial.teacher.label if trial.teacher else "no teacher"
+    where = f"warning: {trial.setting}, {teacher} -> {trial.label}, epoch {row['epoch']}: "
+    if 0 in off.values():
+        return f"{where}no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long."
     said = " and ".join(f"{ratio:.3g} times the cross-entropy in {name}" for name, ratio in off.items())
     light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
     change = "change" if light and heavy else "raise" if light else "lower"
-    teacher = trial.teacher.label if trial.teacher else "no teacher"
-    return (
-        f"warning: {trial.setting}, {teacher} -> {trial.label}, epoch {row['epoch']}: the transfer terms are {said}; "
-        f"consider to {change} {', '.join(_weights(trial)) or 'the weight of its terms'}."
-    )
+    return f"{where}the transfer terms are {said}; consider to {change} {', '.join(_weights(trial)) or 'the weight of its terms'}."
 
 
 def _weights(trial: TrialSpec) -> Iterable[str]:

@@ -164,7 +164,7 @@ class Bench:
 
         Raises:
             KdbenchError: a network that cannot be built for these images, or weights that do not fit it.
-            PairError: the message names the pair, the method and the reason.
+            PairError: the message names every such pair and method, with the reason.
         """
         trials = list(trials)
         networks = {(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec}
@@ -179,17 +179,19 @@ class Bench:
                 raise
             except Exception:  # a mistake in a network, as one in a method, fails its trials and no others
                 continue
+        refused: dict[str, list[str]] = {}
         for trial in {(t.teacher.label if t.teacher else "", t.label, str(t.methods)): t for t in trials}.values():
             try:
                 self.composition(trial, None)
             except PairError as reason:
                 teacher = trial.teacher.label if trial.teacher else "no teacher"
-                told = str(reason).rstrip(".")
-                raise PairError(
-                    f"{teacher} -> {trial.label}: {told}. Leave the method out with `without: [{trial.method}]`."
-                ) from None
+                refused.setdefault(f"{teacher} -> {trial.label}: {str(reason).rstrip('.')}", []).append(trial.method)
             except Exception:  # a mistake in a method fails its trial, and no other, when it is built to train
                 continue
+        if refused:
+            methods = list(dict.fromkeys(chain(*refused.values())))
+            noun = "method" if len(methods) == 1 else "methods of each pair"
+            raise PairError(f"{'; '.join(refused)}. Leave the {noun} out with `without: [{', '.join(methods)}]`.")
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:
