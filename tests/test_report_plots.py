@@ -177,20 +177,29 @@ def test_a_method_has_one_colour_in_all_figures():
 
 def test_curves_are_means_over_seeds_of_the_main_stage():
     results = make_results()
-    whole, end = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes
+    (whole,) = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes
     kd = next(line for line in whole.lines if line.get_color() == method_colours(["KD"])["KD"])
     assert list(kd.get_xdata()) == list(range(1, EPOCHS + 1))
     assert list(kd.get_ydata()) == pytest.approx([7.9 + EPOCHS - epoch for epoch in range(1, EPOCHS + 1)])
-    assert list(end.lines[0].get_xdata()) == [7, 8]
     assert len(whole.collections) == 3, "a band for each method"
 
 
 def test_curves_of_failed_trials_are_left_out():
     results = make_results()
     results.loc[results["trial"] == "0-kd-1", "status"] = "failed"
-    whole, _ = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes
+    (whole,) = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes
     kd = next(line for line in whole.lines if line.get_color() == method_colours(["KD"])["KD"])
     assert list(kd.get_ydata())[-1] == pytest.approx(7.95)
+
+
+@pytest.mark.parametrize(("epochs", "shown"), [(19, 1), (20, 2)])
+def test_the_last_quarter_is_shown_apart_where_it_has_points_enough(epochs, shown, monkeypatch):
+    monkeypatch.setitem(globals(), "EPOCHS", epochs)
+    results = make_results()
+    figure = curves_plot(make_curves(results), results, pairs=PAIRS[:1])
+    assert len(figure.axes) == shown
+    if shown == 2:
+        assert min(figure.axes[1].lines[0].get_xdata()) == 16
 
 
 def test_many_curves_go_without_bands_and_the_title_does_not_promise_them():

@@ -46,7 +46,7 @@ _LONGEST_LINE = 40
 """Letters of a panel's name that fit over it; longer names are broken before the arrow."""
 
 _FEW_EPOCHS = 20
-"""A curve of fewer points shows each."""
+"""A curve of fewer points shows each, and its last quarter is no panel of its own."""
 
 _THEME = {
     **sns.axes_style("whitegrid"),
@@ -146,31 +146,34 @@ def _teacher_line(axes: Axes, errors: pd.Series[float]) -> None:
 def curves_plot(
     curves: pd.DataFrame, results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()
 ) -> Figure:
-    """Test error against epoch of the main stage, whole and the last quarter: the mean over seeds, and a band of one standard
-    deviation around it unless there are many methods.
+    """Test error against epoch of the main stage, and its last quarter apart where the training is long: the mean over seeds, and a
+    band of one standard deviation around it unless there are many methods.
 
     Raises:
         KdbenchError: the trials are not comparable, a pair has none, or none is done.
     """
     comparison = compare(results, pairs=pairs, methods=methods)
     looks = method_looks(comparison.labels)
-    names = [name for pair in comparison.pairs for name in (pair.name, f"{pair.name}, last quarter")]
     with_bands = len(looks) <= _MAX_BANDS
     title = f"Test error during training, mean{' ± standard deviation' if with_bands else ''} over seeds"
     main = curves[(curves["stage"] == "main") & curves["test_error_pct"].notna()]
+    parts = ("", ", last quarter") if main["epoch"].max() >= _FEW_EPOCHS else ("",)
+    names = [pair.name + part for pair in comparison.pairs for part in parts]
     in_a_row = max(1, min(5, 75 // (max(map(len, looks)) + 6)))
     legend_rows = math.ceil(len(looks) / in_a_row)
-    with _figure(title, comparison, names, columns=2, width=3.6, height=2.6, foot=0.2 * legend_rows) as (figure, panels):
-        for pair, whole, end in zip(comparison.pairs, panels[::2], panels[1::2], strict=True):
+    columns = 2 if len(parts) > 1 else 0
+    with _figure(title, comparison, names, columns=columns, width=3.6, height=2.6, foot=0.2 * legend_rows) as (figure, panels):
+        for pair, (whole, *end) in zip(comparison.pairs, zip(*[iter(panels)] * len(parts), strict=True), strict=True):
             trials = main.merge(pair.done[["trial", "label"]], on="trial")
             _mean_curves(whole, trials, looks, with_bands=with_bands)
-            _mean_curves(end, trials[trials["epoch"] > 0.75 * trials["epoch"].max()], looks, with_bands=with_bands)
+            for axes in end:
+                _mean_curves(axes, trials[trials["epoch"] > 0.75 * trials["epoch"].max()], looks, with_bands=with_bands)
+                axes.set_ylabel("test error (%)")
             whole.set_yscale("log")
             whole.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             whole.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             whole.yaxis.set_minor_formatter(NullFormatter())
             whole.set_ylabel("test error (%), logarithmic")
-            end.set_ylabel("test error (%)")
         handles = [look.line(width=1.6, label=label) for label, look in looks.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=math.ceil(len(looks) / legend_rows), handlelength=3)
     return figure
@@ -211,7 +214,7 @@ def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], method
     ]
     environments = {environment for _, environment, _ in measured}
     names = [f"{name}\n{environment}" if len(environments) > 1 else name for name, environment, _ in measured]
-    title = "Test error against training cost, mean ± standard deviation over seeds"
+    title = "Test error against the time of training"
     if len(environments) == 1:
         title += f"\n{measured[0][1]}"
     with _figure(title, comparison, names, width=4.2, height=3.3) as (figure, panels):
@@ -229,7 +232,7 @@ def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], method
             axes.margins(0.15)
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.set_xlabel(f"training of one student ({unit}), left is cheaper")
-            axes.set_ylabel("test error of the last epoch (%)")
+            axes.set_ylabel("test error of the last epoch (%),\nmean ± standard deviation")
             named.append(points)
         figure.draw_without_rendering()
         for axes, points in zip(panels, named, strict=True):
