@@ -731,10 +731,22 @@ class Strays(Method):
         return {"gap": (self.adapters[0](student.pooled) - teacher.pooled).square().mean()}
 
 
+class Doubles(Method):
+    """Changes what the student's gradient needs."""
+
+    reads = ("pooled",)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        gap = (student.pooled - teacher.pooled).square().mean()
+        student.pooled.mul_(2)
+        return {"gap": gap + student.pooled.square().mean()}
+
+
 @pytest.mark.parametrize("others", [[], ["kd"]])
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
+        (Doubles, "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"),
         (Forgets, "RuntimeError: it uses the teacher's logits, and its `reads` names nothing. Write reads = ('logits',)."),
         (Strays, "RuntimeError: a parameter of shape (64, 64) gets a gradient in main, and no optimiser has it. Make its module"),
     ],

@@ -192,6 +192,12 @@ def test_curves_of_failed_trials_are_left_out():
     assert list(kd.get_ydata())[-1] == pytest.approx(7.95)
 
 
+def test_seeds_of_equal_error_are_all_seen():
+    figure = error_plot(make_results(methods=("kd",), test_error_pct=8.0), pairs=PAIRS[:1])
+    dots = figure.axes[0].collections[0].get_offsets()
+    assert len({tuple(dot) for dot in dots.tolist()}) == 3
+
+
 @pytest.mark.parametrize(("epochs", "shown"), [(19, 1), (20, 2)])
 def test_the_last_quarter_is_shown_apart_where_it_has_points_enough(epochs, shown, monkeypatch):
     monkeypatch.setitem(globals(), "EPOCHS", epochs)

@@ -129,7 +129,8 @@ def error_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
 def _error_row(axes: Axes, position: int, errors: pd.Series[float], colour: str) -> None:
     """The mean and its interval, and the seeds as dots under it."""
     interval = confidence_interval(errors)
-    axes.scatter(errors, [position + 0.27] * len(errors), s=13, color=colour, alpha=0.6, linewidths=0, zorder=3)
+    below = 0.27 + 0.1 * errors.groupby(errors.round(2)).cumcount()  # equal ones stand under one another
+    axes.scatter(errors, position + below, s=13, color=colour, alpha=0.6, linewidths=0, zorder=3)
     if interval.bounds:
         axes.hlines(position, *interval.bounds, color=colour, linewidth=1.4, zorder=2)
     axes.plot(interval.mean, position, marker="|", markersize=9, markeredgewidth=2.2, color=colour, zorder=4)

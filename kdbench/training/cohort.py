@@ -269,7 +269,10 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
         if is_machine_fault(problem):
             raise
-        lane.fail(f"{type(problem).__name__}: {problem} ({where(problem)})")
+        told = f"{type(problem).__name__}: {problem}"
+        if "modified by an inplace operation" in told:
+            told = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
+        lane.fail(f"{told} ({where(problem)})")
 
 
 def error_pct(predict: Callable[[Tensor], Tensor], data: Feed, *, precision: str) -> float:
