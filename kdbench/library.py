@@ -45,7 +45,7 @@ def run_suite(
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
         lanes: how many students train at once; 0 for all of a cohort. It changes no result.
         stop_after_s: seconds after which it stops at the end of the epoch; the same call goes on from there.
-        rerun: `missing` takes up what is not done; `failed` that and what failed; `all` everything from its start.
+        rerun: `missing` takes up what is not done; `failed` that and what failed; `all` every student anew.
         plugins: files, or folders of them, with methods, models or data sets of your own.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -195,7 +195,14 @@ class _Unread:
         raise RuntimeError(f"it uses the teacher's {name}, and its `reads` names nothing. Write reads = ('{name}',).")
 
 
-UNREAD = cast(Outputs, _Unread())
+_UNREAD = cast(Outputs, _Unread())
+
+
+def _without_teacher(stage: Stage) -> Stage:
+    """The stage of a method that reads no teacher; one of the teacher alone has nothing else."""
+    if not stage.trains_student:
+        return stage
+    return replace(stage, losses=lambda student, teacher, batch: stage.losses(student, _UNREAD, batch))
 
 
 class Composition(nn.Module):
@@ -223,7 +230,8 @@ class Composition(nn.Module):
 
     def stages(self) -> list[tuple[str, Stage]]:
         """The parts' stages before the main one, each with the name of its part."""
-        return [(name, stage) for name, part in self.parts.items() for stage in part.stages()]
+        found = [(name, part.reads, stage) for name, part in self.parts.items() for stage in part.stages()]
+        return [(name, stage if reads else _without_teacher(stage)) for name, reads, stage in found]
 
     def deployed(self) -> list[Tensor]:
         """The parameters, learnt or fixed, that the network deployed has beside the student's."""
@@ -234,7 +242,7 @@ class Composition(nn.Module):
         return {
             f"{name}.{term}": value
             for name, part in self.parts.items()
-            for term, value in checked(part.losses(student, teacher if part.reads else UNREAD, batch)).items()
+            for term, value in checked(part.losses(student, teacher if part.reads else _UNREAD, batch)).items()
         }
 
     def predict(self, student: Outputs) -> Tensor:

@@ -28,9 +28,6 @@ _REGISTRIES = (METHODS, MODELS, DATASETS)
 
 log = logging.getLogger("kdbench")
 
-_sources: dict[str, bytes] = {}
-"""Of the files that were imported, by the name of the module."""
-
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     """Import all that ships and is installed, warn of what of it cannot be used, and import a user's own files.
@@ -89,7 +86,7 @@ def _files(folder: Path) -> list[Path]:
 def _load_file(file: Path) -> None:
     name = f"kdbench_plugin_{file.stem}_{abs(hash(file.resolve())):x}"
     if name in sys.modules:
-        if _sources[name] != file.read_bytes():
+        if vars(sys.modules[name])["__source__"] != file.read_bytes():
             raise KdbenchError(f"{file} has changed since it was loaded. Start Python anew to use it as it is now.")
         return
     spec = importlib.util.spec_from_file_location(name, file)
@@ -100,10 +97,10 @@ def _load_file(file: Path) -> None:
     try:
         with _whole_or_not_at_all(file):
             spec.loader.exec_module(module)
-    except KdbenchError:
+    except BaseException:
         del sys.modules[name]
         raise
-    _sources[name] = file.read_bytes()
+    vars(module)["__source__"] = file.read_bytes()
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from torch import nn
+
 from kdbench.code import core_code, trial_code
 from kdbench.errors import first_line
 from kdbench.models.measure import macs, parameters
@@ -20,8 +22,8 @@ from kdbench.teachers import Teacher
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import error_pct, inference_images_per_s
 from kdbench.training.device import environment, exact
-from kdbench.training.faults import is_machine_fault
-from kdbench.training.lane import Deployed, Lane, Row
+from kdbench.training.faults import machine_fault
+from kdbench.training.lane import Lane, Row
 from kdbench.trial import TrialSpec
 from kdbench.weights import state_hash, write_weights
 
@@ -45,8 +47,8 @@ class Recorder:
         try:
             yield
         except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
-            if is_machine_fault(problem):
-                raise
+            if fault := machine_fault(problem):
+                raise fault from None
             self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
     def adopt(self, spec: TrialSpec) -> None:
@@ -55,6 +57,7 @@ class Recorder:
         with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
             network = self.bench.student(spec).eval()
             weights, test = network.state_dict(), self.bench.test_data
+            work, uncounted = self._work(network)
             write_weights(self.store.folder(spec.id) / "weights.safetensors", weights)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
             self._write(
@@ -64,9 +67,9 @@ class Recorder:
                 status="done",
                 test_error_pct=error_pct(lambda images: network(images).logits, test, precision=precision),
                 student_params=parameters(network),
-                student_macs=macs(network, self.bench.dataset.image_shape),
+                student_macs=work,
                 weights_sha256=state_hash(weights),
-                notes=(notes := self.bench.weight_notes(spec)),
+                notes=(notes := (*self.bench.weight_notes(spec), *uncounted)),
             )
         for note in notes:
             self.progress.say(f"note: {note}.")
@@ -78,8 +81,8 @@ class Recorder:
         try:
             return self._results(trial, lane)
         except Exception as problem:  # isolation: a method may raise in its predictions only
-            if is_machine_fault(problem):
-                raise
+            if fault := machine_fault(problem):
+                raise fault from None
             return _failed(f"{type(problem).__name__}: {problem}")
 
     def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
@@ -89,7 +92,8 @@ class Recorder:
         best = min(tested, key=lambda row: row["test_error_pct"])
         weights = lane.student.state_dict()
         deployed = lane.predictor()
-        work, uncounted = self._work(deployed)
+        # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
+        work, uncounted = self._work(deployed if lane.method.deployed() else lane.student)
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
             write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
         results: dict[str, Any] = {
@@ -121,15 +125,13 @@ class Recorder:
             results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
         return results
 
-    def _work(self, deployed: Deployed) -> tuple[int | None, tuple[str, ...]]:
+    def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
         """The network's multiply-accumulate operations, or a note on why nobody knows: a training is not lost for that."""
         try:
-            # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
-            network = deployed if deployed.method.deployed() else deployed.student
             return macs(network, self.bench.dataset.image_shape), ()
         except Exception as problem:
-            if is_machine_fault(problem):
-                raise
+            if fault := machine_fault(problem):
+                raise fault from None
             return None, (f"multiply-accumulates are not counted: {type(problem).__name__}: {first_line(problem)}",)
 
     def _write(self, trial: TrialSpec, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:

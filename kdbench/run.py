@@ -138,7 +138,7 @@ class _Run:
             if (planned.spec.id in students or not self.teachers.usable(planned))
             and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
-        self._refuse_other_teachers(teachers, plan, todo)
+        self._refuse_other_teachers(teachers, todo)
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED or rerun is Rerun.ALL:
                 self.store.discard(planned.spec.id)
@@ -155,25 +155,25 @@ class _Run:
         self._foretell(plan.teachers_of(todo), then)
         return all(self._cohort(cohort) for cohort in cohorts(then))
 
-    def _refuse_other_teachers(self, anew: Iterable[Planned], plan: Plan, todo: Iterable[Planned]) -> None:
+    def _refuse_other_teachers(self, anew: Iterable[Planned], todo: Iterable[Planned]) -> None:
         """A teacher whose weights are lost comes out the same where it was trained, and other elsewhere.
 
         Raises:
-            KdbenchError: it is to be trained elsewhere, and students that are done, and are not to be done again, had that one.
+            KdbenchError: it is to be trained elsewhere, and students of some suite that are done, and stay so, had that one.
         """
+        lost = [planned for planned in anew if planned.spec.methods and planned.status is not Status.STALE]
+        records = [record for record in self.store.records() if record.status == "done"] if lost else []
         again = {planned.spec.id for planned in todo}
-        for teacher in anew:
+        for teacher in lost:
             with exact(self.bench.device, precision=teacher.spec.recipe.precision, image_shape=self.bench.dataset.image_shape):
                 here = environment(self.bench.device)
-            taught = [
-                planned.spec for planned in plan.students if planned.spec.teacher and planned.spec.teacher.id == teacher.spec.id
-            ]
-            kept = sum(spec.id not in again for spec in taught)
-            if kept and teacher.record and teacher.record.environment != here:
+            spec = teacher.spec.model_dump(mode="json")
+            kept = [record for record in records if record.trial not in again and record.spec.get("teacher") == spec]
+            if any((teacher.record or student).environment != here for student in kept):
                 file = self.store.folder(teacher.spec.id) / "weights.safetensors"
                 raise KdbenchError(
                     f"{file}, the teacher {teacher.spec.label}, is not there or damaged, and trained here it would be another one "
-                    f"than that of {kept} students that are done. Put the file back, or start them anew with --rerun all."
+                    f"than that of {len(kept)} students that are done. Put the file back, or choose other --results."
                 )
 
     def _foretell(self, teachers: Iterable[Planned], students: Iterable[TrialSpec]) -> None:
@@ -199,8 +199,10 @@ class _Run:
             if teacher_spec and teacher is None:
                 trials = [trial for trial in trials if trial.teacher is None]
                 self.progress.say(f"the teacher {teacher_spec.label} has failed: its students are left for another run.")
-            for first in range(0, len(trials), self.lanes):
-                if not self._fitting(trials[first : first + self.lanes], teacher, graphs=records_graphs(self.bench.device)):
+            left = list(trials)
+            while left:  # how many train at once may become fewer on the way
+                group, left = left[: self.lanes], left[self.lanes :]
+                if not self._fitting(group, teacher, graphs=records_graphs(self.bench.device)):
                     return False
         return True
 
@@ -216,15 +218,21 @@ class _Run:
             if refused_allocations(self.bench.device) > refused + 1:  # more than this one, of which nobody was told
                 raise Crowded from None
             left = [trial for trial in trials if not self.store.record(trial.id)]
-            if len(left) < 2 and not (left and graphs):
+            if not left:
                 raise
+            if len(left) == 1 and not graphs:
+                raise KdbenchError(
+                    f"the memory is full although {left[0].method} trains alone. Make room, or leave it out with --methods; what "
+                    "is finished is kept."
+                ) from None
         # Out of the handler, whose traceback would hold the lanes.
         torch.cuda.empty_cache()
         if len(left) == 1:
             name = left[0].method
             self.progress.say(f"{name} is too large for the device's memory with CUDA graphs: it goes on without, more slowly.")
             return self._fitting(left, teacher, graphs=False)
-        self.lanes = half = (len(left) + 1) // 2
+        half = (len(left) + 1) // 2
+        self.lanes = min(self.lanes, half)
         self.progress.say(f"{len(left)} students at once are too many for the device's memory: {half} at once from here on.")
         return all(self._fitting(part, teacher, graphs=graphs) for part in (left[:half], left[half:]))
 

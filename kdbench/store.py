@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +113,22 @@ class Store:
         Raises:
             KdbenchError: one is from other images.
         """
-        for file in self.root.glob("trials/*/record.json"):
-            try:
-                record = Record.model_validate_json(file.read_bytes())
-            except ValidationError:
-                continue  # it is set aside when its trial is looked up
+        for record in self.records():
             if record.dataset == label and record.data_fingerprint != fingerprint:
+                file = self.folder(record.trial) / "record.json"
                 raise KdbenchError(
                     f"{file} is the record of a trial on '{label}' from other images (fingerprint {record.data_fingerprint}, now "
                     f"{fingerprint}), and the two are never mixed. Give the data set another `label`, or choose another directory "
                     "with --results."
                 )
+
+    def records(self) -> Iterator[Record]:
+        """Every whole record of the directory, whatever suite it belongs to."""
+        for file in sorted(self.root.glob("trials/*/record.json")):
+            try:
+                yield Record.model_validate_json(file.read_bytes())
+            except ValidationError:
+                continue  # it is set aside when its trial is looked up
 
     def has_checkpoint(self, trial: str) -> bool:
         """Whether the trial was begun and not finished."""
@@ -163,11 +167,12 @@ class Store:
         folder = self.folder(record.trial)
         self.write_curves(record.trial, curves)
         write_bytes(folder / "record.json", record.model_dump_json(indent=1).encode())
-        for name in ("checkpoint.pt", REPLACED):
-            (folder / name).unlink(missing_ok=True)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if record.status == "done":
+            (folder / REPLACED).unlink(missing_ok=True)
 
     def discard(self, trial: str) -> None:
-        """Let a trial start anew: its checkpoint and curves go, its record is out of use and goes when another one comes."""
+        """Let a trial start anew: its checkpoint and curves go, its record is out of use and goes when it is done."""
         folder = self.folder(trial)
         if (folder / "record.json").exists():
             os.replace(folder / "record.json", folder / REPLACED)
@@ -176,9 +181,8 @@ class Store:
 
 
 def set_aside(file: Path, reason: str) -> None:
-    """Rename a file that cannot be used and say so, so that it is never lost."""
-    names = (f"{file.name}.broken{number or ''}" for number in count())
-    aside = next(place for name in names if not (place := file.with_name(name)).exists())
+    """Rename a file that cannot be used and say so; the last one of each name is kept."""
+    aside = file.with_name(file.name + ".broken")
     os.replace(file, aside)
     log.warning("%s cannot be used: %s. It was set aside as %s.", file, reason, aside.name)
 

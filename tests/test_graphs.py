@@ -21,6 +21,7 @@ from kdbench.data import epoch_plan
 from kdbench.method import METHODS
 from kdbench.streams import generator
 from kdbench.training import cohort, graphs
+from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 
 
@@ -88,6 +89,20 @@ class Averages(Reads):
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         self.center = 0.99999 * self.center + 0.00001 * teacher.pooled.mean(0)
         return {"gap": self.gap(student, teacher) + (student.logits.mean() - self.center.mean()).square()}
+
+
+class Remembers(Reads):
+    """Has attributes that stay as they are: a number that is none, and a list of parameters that are another module's."""
+
+    def build(self, pair: Pair) -> None:
+        super().build(pair)
+        self.best, self.lowest = float("nan"), torch.tensor([1.0, float("nan")])
+        self.watched = list(self.adapter.parameters())
+        self.child = nn.Identity()
+        self.child.watched = self.watched
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": self.gap(student, teacher)}
 
 
 class BeginsLate(Reads):
@@ -236,17 +251,45 @@ def test_a_step_that_a_graph_would_not_repeat_has_none_and_trying_leaves_no_trac
     assert lab.outcomes() == another.outcomes()
 
 
+def test_attributes_that_stay_as_they_are_cost_no_graph(lab, rehearsed, seen, register):
+    register("odd", Remembers)
+    lab.run(lab.suite(methods=["odd"], recipe={"batch_size": 24}))
+    assert set(seen["odd"]) == {True}
+
+
 def test_a_graph_that_does_not_repeat_the_step_is_not_trusted(lab, rehearsed, seen, register):
     register("odd", Hides)
     lab.run(lab.suite(methods=["odd"], recipe={"batch_size": 24}))
     assert all(found.startswith("replayed, a step leaves ") for found in seen["odd"]), seen
 
 
-@pytest.mark.parametrize("method", [Spoils, AsksForGradients])
+def unrecordable(act: Callable[..., Any]) -> Callable[..., Any]:
+    def refuses(*args: Any) -> Any:
+        if Rehearsed.recording:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return act(*args)
+
+    return refuses
+
+
+class AsksForTheTeachers(Reads):
+    """The same of the teacher's outputs."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        teacher.logits.requires_grad_()
+        return {"gap": self.gap(student, teacher)}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("method", [Spoils, AsksForGradients, AsksForTheTeachers])
 @pytest.mark.parametrize("order", [["odd", "kd", "at"], ["kd", "odd", "dml"]])
-def test_a_lane_that_spoils_what_all_are_given_fails_and_harms_nobody(method, order, lab, another, rehearsed, register):
-    """In the second full batch and later, too, where the others may have graphs or none."""
+def test_a_lane_that_spoils_what_all_are_given_fails_and_harms_nobody(
+    method, order, recorded, lab, another, rehearsed, register, monkeypatch
+):
+    """In the second full batch and later, too, where the others may have graphs or none, and the teacher may have one or none."""
     register("odd", method)
+    if not recorded:
+        monkeypatch.setattr(FrozenTeacher, "__call__", unrecordable(FrozenTeacher.__call__))
     recipe = {"batch_size": 24}
     suite = lab.suite(methods=order, recipe=recipe)
     lab.run(suite)

@@ -812,7 +812,7 @@ def test_what_a_method_or_a_network_has_fixed_is_not_learnt(
 
 
 class Optional(Faulty):
-    """Its stages may be left out."""
+    """Its stages are left out."""
 
     def stages(self) -> tuple[Stage, ...]:
         return tuple(replace(stage, epochs=0) for stage in super().stages())
@@ -825,6 +825,52 @@ def test_a_stage_of_no_epochs_is_left_out(lab: Lab, register: Callable[..., None
     assert {row["stage"] for row in lab.curves(only(suite, "optional"))} == {"main"}
     with pytest.raises(ValueError, match="stage hint has -1 epochs"):
         Stage("hint", -1, lambda *given: {}, (), trains_student=True)
+
+
+class AllFixed(WithDropout):
+    """A student of which nothing learns."""
+
+    def __init__(self, *, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes=num_classes, in_channels=in_channels)
+        self.requires_grad_(False)
+
+
+def test_a_student_of_which_nothing_learns_trains_with_what_its_method_learns(lab: Lab, register: Callable[..., None]) -> None:
+    register("uncounted", Uncounted)
+    restore = MODELS.snapshot()
+    MODELS.register("resnet8_all_fixed")(AllFixed)
+    try:
+        suite = lab.suite(methods=["uncounted"], pairs=[{"teacher": "resnet14", "student": "resnet8_all_fixed"}])
+        lab.run(suite)
+    finally:
+        restore()
+    assert lab.record(suite.trials[0]).reason is None
+
+
+class ForgetsInAStage(Method):
+    """Does not say that a stage reads the teacher."""
+
+    def build(self, pair: Pair) -> None:
+        self.adapter = nn.Linear(pair.student.pooled[0], pair.student.pooled[0])
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("hint", 1, self.hint, (self.adapter,), trains_student=True),)
+
+    def hint(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (self.adapter(student.pooled) - teacher.pooled).square().mean()}
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {}
+
+
+@pytest.mark.parametrize("name", ["odd", "odd+kd"])
+def test_a_method_that_reads_nothing_is_given_no_teacher_in_a_stage_either(
+    name: str, lab: Lab, register: Callable[..., None]
+) -> None:
+    register("odd", ForgetsInAStage)
+    suite = lab.suite(methods=[name])
+    lab.run(suite)
+    assert "it uses the teacher's pooled, and its `reads` names nothing" in (lab.record(only(suite, name)).reason or "")
 
 
 class WithAMixer(WithDropout):
@@ -953,6 +999,42 @@ def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
     assert [text for text in said if "memory" in text] == [
         f"{n} students at once are too many for the device's memory: {half} at once from here on." for n, half in ((5, 3), (3, 2))
     ]
+
+
+def test_nobody_is_left_out_where_fewer_train_at_once_than_were_asked_for(
+    lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight students in groups of four, of which two fit: in the second seed, too."""
+    methods = ["scratch", "kd", "at", "sp", "cc", "rkd", "pkt", "nst"]
+    suites = [place.suite(methods=methods, seeds=[0, 1]) for place in (lab, another)]
+    lab.run(suites[0])
+    original = cohort._epoch
+
+    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
+        if len(lanes) > 2:
+            raise torch.OutOfMemoryError("on purpose")
+        original(now, lanes, *rest, **options)
+
+    monkeypatch.setattr(cohort, "_epoch", limited)
+    assert another.run(suites[1], lanes=4)
+    assert another.outcomes() == lab.outcomes()
+
+
+class Greedy(Faulty):
+    """Asks for more memory than any machine has."""
+
+    def break_at(self, place: str) -> None:
+        if place == "losses":
+            torch.empty(10**14)
+
+
+def test_a_method_that_is_too_large_even_alone_is_named(lab: Lab, register: Callable[..., None]) -> None:
+    register("greedy", Greedy)
+    suite = lab.suite(methods=["kd", "scratch", "greedy"])
+    with pytest.raises(KdbenchError, match=r"the memory is full although greedy trains alone\. Make room, or leave it out"):
+        lab.run(suite)
+    assert statuses(lab, suite)["greedy"] != "failed"
+    assert lab.run(lab.suite(methods=["kd", "scratch"]))
 
 
 def test_the_exit_status_says_that_a_trial_failed(
@@ -1109,6 +1191,16 @@ def test_a_record_is_kept_until_the_trial_is_done_once_more(
     assert finished.outcomes() == undisturbed.outcomes()
 
 
+def test_a_record_outlasts_a_failure_of_the_trial_that_was_to_replace_it(finished: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = finished.suite(**{**MIXED, "methods": ["kd"]})
+    file = finished.file(suite.trials[0])
+    before = file.read_bytes()
+    monkeypatch.setattr(Lane, "_update", lambda lane, *batch, **options: 1 / 0)
+    finished.run(suite, rerun=Rerun.ALL)
+    assert finished.record(suite.trials[0]).status == "failed"
+    assert file.with_name("record.json.replaced").read_bytes() == before
+
+
 def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_are_done(finished: Lab, undisturbed: Lab) -> None:
     suite = finished.suite(**MIXED)
     (teacher,) = suite.teachers
@@ -1118,9 +1210,10 @@ def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_
     finished.file(teacher).write_text(json.dumps({**record, "environment": {**record["environment"], "device": "elsewhere"}}))
     finished.file(only(suite, "ft")).unlink()
     before = snapshot(finished)
-    with pytest.raises(KdbenchError, match=r"another one than that of 3 students that are done. Put the file back, or"):
-        finished.run(suite)
-    assert snapshot(finished) == before
+    for asked in (suite, finished.suite(**{**MIXED, "methods": ["at"]}), finished.suite(**{**MIXED, "seeds": [5]})):
+        with pytest.raises(KdbenchError, match=r"another one than that of [34] students that are done\. Put the file back, or"):
+            finished.run(asked)
+        assert snapshot(finished) == before
     assert finished.run(suite, rerun=Rerun.ALL)
     assert finished.outcomes(suite).keys() == undisturbed.outcomes(suite).keys()
 

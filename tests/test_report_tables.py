@@ -227,9 +227,9 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
     table = error_table(results, pairs=[PAIR])
     assert cells(table)["KD"] == "7.60 ± 0.14 (2/3)"
     assert cells(table)["AT"] == "—"
-    assert table.notes == (
+    assert table.notes[1:] == (
         "n = 2 to 3 seeds.",
-        "(k/n): only k of n seeds are done; such a mean is not ranked among others.",
+        "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.",
         "Failed: KD, resnet56 → resnet20, seed 2 (trial kd-resnet56-2-4): the loss is nan.",
         "Missing: AT, resnet56 → resnet20, seeds 1, 2, 3.",
     )
@@ -394,9 +394,30 @@ def test_means_over_other_seeds_are_not_ranked():
     assert claim.endswith("Not ranked, since seeds are missing: AT.")
 
 
+def test_a_method_with_more_seeds_is_ranked_over_those_that_all_have():
+    """Its two seeds more are easy ones."""
+    results = frame(
+        *(trial("mine", seed, error) for seed, error in enumerate((7.9, 7.8, 8.0, 5.0, 5.0), 1)),
+        *(trial("kd", seed, error) for seed, error in enumerate((7.0, 7.1, 7.2), 1)),
+        *(trial("scratch", seed, error) for seed, error in enumerate((8.0, 8.2, 8.4), 1)),
+    )
+    assert bold(error_table(results, pairs=[PAIR])) == ["KD"]
+    (claim,) = claims(results, pairs=[PAIR])
+    assert "KD has the lowest mean test error of 3 methods, 7.10 %. Gain over mine, the next (7.90 %): +0.80 points" in claim
+
+
+def test_one_seed_of_all_is_ranked_though_more_are_planned():
+    results = three_seeds(scratch=(8.0, None, None), kd=(7.0, None, None))
+    table = error_table(results, pairs=[PAIR])
+    assert bold(table) == ["KD"] and cells(table)["KD"] == "7.00 (1/3)"
+
+
 def test_methods_of_equal_error_share_the_place():
     (claim,) = claims(three_seeds(scratch=(8.0,), kd=(8.0,), at=(9.0,)), pairs=[PAIR])
-    assert claim.endswith("scratch and KD share the lowest mean test error of 3 methods, 8.00 %.")
+    assert (
+        "scratch and KD share the lowest mean test error of 3 methods, 8.00 %. Gain of scratch over AT, the next (9.00 %): "
+        in claim
+    )
     (claim,) = claims(three_seeds(kd=(8.0,)), pairs=[PAIR])
     assert claim.endswith("KD has a mean test error of 8.00 %, and there is no other method.")
 

@@ -79,13 +79,18 @@ class PairTrials:
         """Of its teacher, one for each training of it, in percent."""
         return self.done.dropna(subset="teacher_error_pct").drop_duplicates("teacher_weights_sha256")["teacher_error_pct"]
 
-    def ranked(self) -> list[str]:
-        """The methods whose means may be held against each other: those done for the same seeds, for the most that any has."""
+    def ranked(self, column: str = "test_error_pct") -> pd.Series[float]:
+        """By method, the means of `column` that may be held against each other: over seeds that all of them have.
+
+        Of the methods and the seeds that they share this is the largest block: a method of which much is missing is left out, and
+        seeds that few methods have.
+        """
         seeds = self.done.groupby("label", sort=False)["seed"].agg(frozenset)
-        if seeds.empty:
-            return []
-        of_most = max(seeds, key=lambda found: (len(found), (seeds == found).sum()))
-        return [str(label) for label in seeds.index[seeds == of_most]]
+        blocks = [(shared, [label for label, found in seeds.items() if found >= shared]) for shared in seeds.unique()]
+        if not blocks:
+            return pd.Series(dtype=float)
+        shared, labels = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])))
+        return pd.Series({str(label): self.by_seed(str(label), column).loc[sorted(shared)].mean() for label in labels})
 
 
 @dataclass(frozen=True)

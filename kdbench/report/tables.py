@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -106,22 +106,21 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
     rows, partial, weak = [], False, []
     for pair in comparison.pairs:
         planned = pair.trials["seed"].nunique()
-        ranked = pair.ranked()
-        errors = _bold_lowest(
-            [mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels],
-            among=[label in ranked for label in comparison.labels],
-        )
+        ranked = pair.ranked(column).round(2)
+        cells = [mean_and_std(pair.by_seed(label, column), planned) for label in comparison.labels]
+        lowest = set(ranked.index[ranked == ranked.min()]) if len(ranked) > 1 else set()
+        errors = [replace(cell, bold=label in lowest) for label, cell in zip(comparison.labels, cells, strict=True)]
         partial |= any(0 < cell.values["n"] < planned for cell in errors)
         about = [pair.dataset] if several else []
         about += [pair.teacher, pair.student, _both(pair, "params"), _both(pair, "macs")]
         teacher = pair.teacher_errors
         if teacher.mean() > pair.by_seed("scratch").mean():
             weak.append(pair.name)
-        cells = (*map(Cell, about), mean_and_std(teacher, len(teacher)), *errors)
-        rows.append(Row(cells, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
+        whole = (*map(Cell, about), mean_and_std(teacher, len(teacher)), *errors)
+        rows.append(Row(whole, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
     notes = footnotes(comparison.results)
     if partial:
-        notes.insert(1, "(k/n): only k of n seeds are done; such a mean is not ranked among others.")
+        notes.insert(1, "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.")
     if weak:
         notes.append(f"The teacher errs more than the student from scratch: {', '.join(weak)}.")
     if any(cell.bold for row in rows for cell in row.cells):
@@ -147,14 +146,6 @@ def mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
     values = {"mean": float(errors.mean()), "std": float(errors.std(ddof=1)), "n": n}
     spread = f" ± {values['std']:.2f}" if n > 1 else ""
     return Cell(f"{values['mean']:.2f}{spread}" + (f" ({n}/{planned})" if n < planned else ""), values=values)
-
-
-def _bold_lowest(cells: list[Cell], *, among: list[bool]) -> list[Cell]:
-    """The lowest mean in bold, and whatever equals it at the printed precision; nothing where there is no choice."""
-    printed = [round(cell.values["mean"], 2) if ranked else math.inf for cell, ranked in zip(cells, among, strict=True)]
-    if sum(among) < 2:
-        return cells
-    return [Cell(cell.text, bold=mean == min(printed), values=cell.values) for cell, mean in zip(cells, printed, strict=True)]
 
 
 def _both(pair: PairTrials, quantity: str) -> str:
@@ -302,23 +293,25 @@ def claims(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: 
 
 
 def _claim(comparison: Comparison, pair: PairTrials) -> str:
-    means = {label: errors.mean() for label in comparison.labels if len(errors := pair.by_seed(label))}
-    if not means:
+    done = {label: errors.mean() for label in comparison.labels if len(errors := pair.by_seed(label))}
+    if not done:
         return "no trial is done."
-    best, *others = sorted(pair.ranked(), key=lambda label: means[label])
-    unranked = [label for label in means if label not in (best, *others)]
-    level = f"{means[best]:.2f} %"
-    if not others and len(means) == 1:
-        return f"{best} has a mean test error of {level}, and there is no other method."
-    if len(tied := [label for label in (best, *others) if f"{means[label]:.2f} %" == level]) > 1:
-        return f"{', '.join(tied[:-1])} and {tied[-1]} share the lowest mean test error of {len(others) + 1} methods, {level}."
-    sentences = [f"{best} has the lowest mean test error of {len(others) + 1} methods, {level}."]
-    for rival in dict.fromkeys((*others[:1], "scratch")):
-        if rival in means and rival != best:
-            name = rival if rival == "scratch" else f"{rival}, the next"
-            gain = paired_gain(pair, best, over=rival, choices=max(1, len(others)))
-            sentences.append(f"Gain over {name} ({means[rival]:.2f} %): {_how_sure(gain, methods=len(others) + 1)}.")
-    if unranked:
+    means = pair.ranked().sort_values(kind="stable")
+    if len(means) < 2:
+        alone = "there is no other method" if len(done) == 1 else "no other method is done for the same seeds"
+        return f"{means.index[0]} has a mean test error of {means.iloc[0]:.2f} %, and {alone}."
+    first = [label for label, mean in means.items() if round(mean, 2) == round(means.iloc[0], 2)]
+    best, level = str(first[0]), f"the lowest mean test error of {len(means)} methods, {means.iloc[0]:.2f} %."
+    sentences = [f"{', '.join(map(str, first[:-1]))} and {first[-1]} share {level}" if len(first) > 1 else f"{best} has {level}"]
+    named = (*means.index[len(first) :][:1], "scratch")
+    rivals = dict.fromkeys(str(label) for label in named if label in done and label not in first)
+    choices = len({*means.index, *rivals}) - 1
+    for rival in rivals:
+        name = rival if rival == "scratch" else f"{rival}, the next"
+        gain = paired_gain(pair, best, over=rival, choices=choices)
+        mean, of = means.get(rival, done[rival]), f" of {best}" if len(first) > 1 else ""
+        sentences.append(f"Gain{of} over {name} ({mean:.2f} %): {_how_sure(gain, methods=choices + 1)}.")
+    if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join(sentences)
 

@@ -22,7 +22,7 @@ from kdbench.recipe import Recipe
 from kdbench.streams import generator
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, refused_allocations
-from kdbench.training.faults import is_machine_fault, where
+from kdbench.training.faults import machine_fault, where
 from kdbench.training.graphs import Slots
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
@@ -267,8 +267,8 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
     try:
         act()
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
-        if is_machine_fault(problem):
-            raise
+        if fault := machine_fault(problem):
+            raise fault from None
         told = f"{type(problem).__name__}: {problem}"
         if "modified by an inplace operation" in told:
             told = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"

@@ -19,17 +19,20 @@ _OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError, 
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What a file system or a process has run out of, or a broken disk, whoever met it."""
 
-_FULL = ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED", "out of memory")
+_FULL = ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED")
 """What a plain RuntimeError of torch says where memory is full: of the CPU, or of a library of CUDA's."""
 
 
-def is_machine_fault(problem: BaseException) -> bool:
-    """Whether it says nothing about a method: a full disk, full memory, a device in a bad state, a damaged image."""
-    if isinstance(problem, _OF_THE_MACHINE):
-        return True
+def machine_fault(problem: Exception) -> Exception | None:
+    """What is to be raised in its place where it says nothing about a method; None where it does.
+
+    That is a full disk, full memory (of torch's always as torch.OutOfMemoryError), a device in a bad state, a damaged image.
+    """
+    if isinstance(problem, RuntimeError) and any(sign in str(problem) for sign in _FULL):
+        return torch.OutOfMemoryError(str(problem))
     if isinstance(problem, OSError):
-        return problem.errno in _ERRNOS or not _in_written(problem)
-    return isinstance(problem, RuntimeError) and any(sign in str(problem) for sign in _FULL)
+        return problem if problem.errno in _ERRNOS or not _in_written(problem) else None
+    return problem if isinstance(problem, _OF_THE_MACHINE) else None
 
 
 def where(problem: BaseException) -> str:
@@ -58,7 +61,7 @@ def faults_told() -> Iterator[None]:
     except KdbenchError:
         raise
     except Exception as problem:
-        if not is_machine_fault(problem):
+        if not machine_fault(problem):
             raise
         if isinstance(problem, OSError):
             told = f"{problem}. The same command goes on once that is mended; what is finished is kept."

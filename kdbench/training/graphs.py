@@ -93,7 +93,7 @@ class Slots:
     def load(self, *batch: Tensor) -> None:
         """Take over a batch of the same size."""
         for own, given in zip(self.batch, batch, strict=True):
-            own.detach_().copy_(given)
+            own.requires_grad_(False).copy_(given)
 
     def prepare(self, teacher: Callable[[Tensor], Outputs]) -> float:
         """Seconds that it took to record the teacher's pass; 0 where it was recorded before.
@@ -124,6 +124,8 @@ class Slots:
 
     def ask(self) -> None:
         """Fill in the teacher's outputs for the batch."""
+        for tensor in self.teacher.tensors() if self.teacher else ():
+            tensor.requires_grad_(False)
         self._fill_in()
 
 
@@ -227,13 +229,14 @@ class _Attributes:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modules = modules
-        self._saved = [tree_map(_copied, _remembered(module)) for module in modules]
+        self._own = {id(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
+        self._saved = [tree_map(_copied, self._remembered(module)) for module in modules]
 
     @property
     def changed(self) -> str | None:
         """The name of one that is other than it was."""
         for module, saved in zip(self._modules, self._saved, strict=True):
-            found = _remembered(module)
+            found = self._remembered(module)
             for name in found | saved:
                 if name not in found or name not in saved or not _same(found[name], saved[name]):
                     return f"{type(module).__name__}.{name}"
@@ -242,23 +245,21 @@ class _Attributes:
     def restore(self) -> None:
         """Put all of it back."""
         for module, saved in zip(self._modules, self._saved, strict=True):
-            for name in _remembered(module).keys() - saved.keys():
+            for name in self._remembered(module).keys() - saved.keys():
                 delattr(module, name)
             for name, value in saved.items():
                 if not _same(vars(module).get(name), value):
                     setattr(module, name, tree_map(_copied, value))
 
+    def _remembered(self, module: nn.Module) -> dict[str, Any]:
+        def plain(leaf: object) -> bool:
+            return leaf is None or (isinstance(leaf, bool | int | float | str | Tensor) and id(leaf) not in self._own)
+
+        found = {name: value for name, value in vars(module).items() if name not in _MACHINERY}
+        return {name: value for name, value in found.items() if all(map(plain, tree_leaves(value)))}
+
 
 _MACHINERY = vars(nn.Module()).keys()
-
-
-def _remembered(module: nn.Module) -> dict[str, Any]:
-    own = set(map(id, (*module.parameters(), *module.buffers())))
-
-    def plain(leaf: object) -> bool:
-        return leaf is None or (isinstance(leaf, bool | int | float | str | Tensor) and id(leaf) not in own)
-
-    return {name: value for name, value in vars(module).items() if name not in _MACHINERY and all(map(plain, tree_leaves(value)))}
 
 
 def _copied(leaf: Any) -> Any:
@@ -270,10 +271,12 @@ def _same(one: object, other: object) -> bool:
     return form == other_form and all(map(_equal, leaves, others))
 
 
-def _equal(one: object, other: object) -> bool:
+def _equal(one: Any, other: Any) -> bool:
+    """NaN, which differs from itself, is equal here."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
-    return type(one) is type(other) and one == other
+        known = (one.dtype, one.device, one.shape) == (other.dtype, other.device, other.shape)
+        return known and bool(((one == other) | ((one != one) & (other != other))).all())
+    return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
 def _copies(tensors: Tensors) -> Tensors:

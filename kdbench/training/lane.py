@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method import UNREAD, Batch, Composition, checked
+from kdbench.method import Batch, Composition, checked
 from kdbench.models.measure import parameters
 from kdbench.outputs import Outputs
 from kdbench.streams import derive, generator
@@ -214,8 +214,6 @@ class Lane:
             forward = self._compiled or self.student
             outputs = forward(batch.images) if forward else teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
-            if self.student is not None and not (teacher and self.reads_teacher):
-                teacher = UNREAD
             terms = dict(checked(segment.losses(outputs, teacher or outputs, batch)))
             total = sum(terms.values(), torch.zeros((), device=self.device))
             ce = None
@@ -229,7 +227,7 @@ class Lane:
         if first and self._epoch == 0:
             self._refuse_strays(total)
         self._optimiser.zero_grad(set_to_none=True)
-        g_ce = self._gradients(ce) if first and terms and ce is not None and ce.requires_grad else []
+        g_ce = self._gradients(ce) if first and terms and self._learnt and ce is not None and ce.requires_grad else []
         total.backward()  # type: ignore[no-untyped-call]
         if g_ce:
             self._measure_balance(g_ce, included=bool(segment.ce_weight))
@@ -249,7 +247,7 @@ class Lane:
             shape = max(tuple(tensor.shape) for tensor in strays)
             raise RuntimeError(
                 f"a parameter of shape {shape} gets a gradient in {self._segment.name}, and no optimiser has it. Make its module "
-                "an attribute of the method; in lists, use nn.ModuleList."
+                "an attribute of the method, in lists an nn.ModuleList, or, if it is not to learn, fix it: .requires_grad_(False)."
             )
 
     def record_step(self, slots: Slots) -> None:
@@ -322,8 +320,7 @@ class Lane:
 
     @property
     def _learnt(self) -> list[nn.Parameter]:
-        assert self.student is not None
-        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad] if self.student else []
 
     @property
     def in_main(self) -> bool:

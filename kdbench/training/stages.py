@@ -17,7 +17,7 @@ from kdbench.streams import seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.device import environment, exact
-from kdbench.training.faults import is_machine_fault
+from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import STAGES, Position, Segment
 from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
@@ -86,8 +86,8 @@ def teach(
                 try:
                     learners[key] = _learner(unique[key], spec, teacher.network, bench, folder / f"{key}.checkpoint.pt")
                 except Exception as problem:  # isolation: the trials that want this lesson fail
-                    if is_machine_fault(problem):
-                        raise
+                    if fault := machine_fault(problem):
+                        raise fault from None
                     known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
             if not train_in_lockstep(
                 list(learners.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
