@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -515,6 +516,19 @@ def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, mo
     monkeypatch.setattr("kdbench.training.bench.fetch", never)
     more = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"], seeds=[1])
     assert lab.run(more)
+
+
+def test_a_lost_teacher_that_is_used_as_it_is_is_adopted_again_wherever_it_was(write, lab, folder):
+    """A copy of its file is the same on every machine, unlike what is trained anew."""
+    teacher = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    suite = write(teacher, "resnet8", methods=["kd"], seeds=[0])
+    run(lab, suite)
+    for trial in (*suite.teachers, *suite.trials):
+        record = json.loads(lab.file(trial).read_text())
+        lab.file(trial).write_text(json.dumps({**record, "environment": {**record["environment"], "device": "elsewhere"}}))
+    lab.file(suite.teachers[0], "weights.safetensors").unlink()
+    assert lab.run(write(teacher, "resnet8", methods=["kd"], seeds=[0, 1]))
+    assert {planned.status.value for planned in lab.plan(suite).students} == {"done"}
 
 
 def test_students_of_one_seed_start_alike_with_their_new_classifier(write, folder, lab):
