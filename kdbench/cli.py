@@ -278,7 +278,7 @@ def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence
 
     load_plugins(plugins)
     names = [name.strip() for name in methods.split(",")] if methods else []
-    if methods and not all(names):
+    if not all(names):
         raise KdbenchError(f"--methods: '{methods}' has an empty name between or beside its commas. Write them as kd,ft.")
     try:
         numbers = [int(seed) for seed in seeds.split(",")] if seeds else []

@@ -96,8 +96,9 @@ class Cost:
 def remaining(plan: Plan) -> list[Planned]:
     """The students that a run would take up, and the teachers that it would train for them."""
     students = plan.todo(Rerun.MISSING)
-    teachers = [planned for planned in plan.teachers_of(students) if Rerun.MISSING.takes_up(planned.status)]
-    failed = {planned.spec.id for planned in plan.teachers_of(students) if planned.status is Status.FAILED}
+    needed = plan.teachers_of(students)
+    teachers = [planned for planned in needed if Rerun.MISSING.takes_up(planned.status)]
+    failed = {planned.spec.id for planned in needed if planned.status is Status.FAILED}
     students = [planned for planned in students if not (planned.spec.teacher and planned.spec.teacher.id in failed)]
     left = {planned.spec.id: planned for planned in (*teachers, *students)}
     return [planned for planned in left.values() if planned.spec.methods]  # without a method nothing is trained

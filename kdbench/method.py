@@ -230,8 +230,9 @@ class Composition(nn.Module):
 
     def stages(self) -> list[tuple[str, Stage]]:
         """The parts' stages before the main one, each with the name of its part."""
-        found = [(name, part.reads, stage) for name, part in self.parts.items() for stage in part.stages()]
-        return [(name, stage if reads else _without_teacher(stage)) for name, reads, stage in found]
+        return [
+            (name, stage if part.reads else _without_teacher(stage)) for name, part in self.parts.items() for stage in part.stages()
+        ]
 
     def deployed(self) -> list[Tensor]:
         """The parameters, learnt or fixed, that the network deployed has beside the student's."""

@@ -121,6 +121,7 @@ def _whole_or_not_at_all(file: Path | None = None) -> Iterator[None]:
             raise KdbenchError(f"{file} registers nothing. Put `@kdbench.register(NAME)` above its method, or take it out.")
         for registry, base in ((METHODS, Method), (DATASETS, Source)):
             _refuse_unfinished(registry, base)
+        _refuse_unknown_points()
     except (Exception, SystemExit) as problem:  # whatever a plugin raises must not take the others down
         for undo in restore:
             undo()
@@ -137,10 +138,16 @@ def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:
             raise KdbenchError(f"{place} is no class that derives from kdbench.{base.__name__}. Derive it from that.")
         if missing := sorted(entry.value.__abstractmethods__):
             raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define what kdbench.{base.__name__} leaves open.")
-        points = [point.name for point in fields(Outputs)]
-        given = getattr(entry.value, "reads", ())
-        if isinstance(given, str) or not set(given) <= set(points):
-            raise KdbenchError(f"{place} has reads = {given!r}. Give a tuple of some of {', '.join(points)}.")
+
+
+def _refuse_unknown_points() -> None:
+    points = [point.name for point in fields(Outputs)]
+    for entry in METHODS.entries():
+        if isinstance(entry.value.reads, str) or not set(entry.value.reads) <= set(points):
+            raise KdbenchError(
+                f"{entry.file}:{entry.line}: method '{entry.name}' has reads = {entry.value.reads!r}. Give a tuple of some of "
+                f"{', '.join(points)}."
+            )
 
 
 def _place(problem: BaseException, file: Path | None) -> str:

@@ -129,7 +129,7 @@ class Recorder:
         """The network's multiply-accumulate operations, or a note on why nobody knows: a training is not lost for that."""
         try:
             return macs(network, self.bench.dataset.image_shape), ()
-        except Exception as problem:
+        except Exception as problem:  # isolation: a network without numbers is run, and others' code may raise anything
             if fault := machine_fault(problem):
                 raise fault from None
             return None, (f"multiply-accumulates are not counted: {type(problem).__name__}: {first_line(problem)}",)

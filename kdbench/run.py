@@ -165,10 +165,12 @@ class _Run:
         records = [record for record in self.store.records() if record.status == "done"] if lost else []
         again = {planned.spec.id for planned in todo}
         for teacher in lost:
-            with exact(self.bench.device, precision=teacher.spec.recipe.precision, image_shape=self.bench.dataset.image_shape):
-                here = environment(self.bench.device)
             spec = teacher.spec.model_dump(mode="json")
             kept = [record for record in records if record.trial not in again and record.spec.get("teacher") == spec]
+            if not kept:
+                continue
+            with exact(self.bench.device, precision=teacher.spec.recipe.precision, image_shape=self.bench.dataset.image_shape):
+                here = environment(self.bench.device)
             if any((teacher.record or student).environment != here for student in kept):
                 file = self.store.folder(teacher.spec.id) / "weights.safetensors"
                 raise KdbenchError(
@@ -328,18 +330,16 @@ class _Run:
             checkpoint=keep,
         )
         lane.rows += rows
+        counted = trial.id in self.begun  # as those are of a group that did not fit
+        self.begun.add(trial.id)
         state = read_checkpoint(file)
         if state and state["origin"] == origin:
             lane.restore(state)
-            if trial.id not in self.begun:  # those of a group that did not fit are counted already
+            if not counted:
                 self.progress.resumed(lane)
-            self.begun.add(trial.id)
             return lane
-        self.begun.add(trial.id)
         if state:
-            set_aside(
-                file, "code, environment, images or teacher differ from those that it was written with, the trial starts anew"
-            )
+            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
         self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
         return lane
 

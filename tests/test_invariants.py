@@ -30,6 +30,7 @@ from kdbench.method import METHODS
 from kdbench.models import MODELS, Network, build_model
 from kdbench.plan import Rerun
 from kdbench.plugins import load_path
+from kdbench.registry import Registry
 from kdbench.report.tables import error_table
 from kdbench.results import load_results
 from kdbench.streams import derive, generator, seeded
@@ -131,12 +132,22 @@ class WithDropout(Network):
 
 
 @pytest.fixture
-def with_dropout() -> Iterator[str]:
-    """The name of a network that draws random numbers."""
+def register_network() -> Iterator[Callable[[str, type[Network]], None]]:
+    """Adds networks that last as long as the test."""
+
+    def add(name: str, network: type[Network]) -> None:
+        MODELS.register(name)(network)
+
     restore = MODELS.snapshot()
-    MODELS.register("resnet8_dropout")(WithDropout)
-    yield "resnet8_dropout"
+    yield add
     restore()
+
+
+@pytest.fixture
+def with_dropout(register_network: Callable[..., None]) -> str:
+    """The name of a network that draws random numbers."""
+    register_network("resnet8_dropout", WithDropout)
+    return "resnet8_dropout"
 
 
 class Careless(Method):
@@ -783,11 +794,10 @@ class WithAFixedScale(WithDropout):
 
 
 def test_what_a_method_or_a_network_has_fixed_is_not_learnt(
-    lab: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, register: Callable[..., None], register_network: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register("fixed", Fixed)
-    restore = MODELS.snapshot()
-    MODELS.register("resnet8_fixed")(WithAFixedScale)
+    register_network("resnet8_fixed", WithAFixedScale)
     seen: list[tuple[str, str, str]] = []
 
     def look(lane: Lane, *batch: Tensor) -> Iterator[None]:
@@ -799,11 +809,8 @@ def test_what_a_method_or_a_network_has_fixed_is_not_learnt(
             seen.append((digest(*lane.method.parts["fixed"].projection.parameters()), learnt, of_student))
 
     around_steps(monkeypatch, look)
-    try:
-        suite = lab.suite(methods=["fixed"], pairs=[{"teacher": "resnet14", "student": "resnet8_fixed"}])
-        lab.run(suite)
-    finally:
-        restore()
+    suite = lab.suite(methods=["fixed"], pairs=[{"teacher": "resnet14", "student": "resnet8_fixed"}])
+    lab.run(suite)
     projections, adapters, of_student = (set(column) for column in zip(*seen, strict=True))
     assert len(seen) > 3 and (len(projections), len(of_student)) == (1, 1) and len(adapters) == len(seen)
     record = lab.record(only(suite, "fixed"))
@@ -835,15 +842,13 @@ class AllFixed(WithDropout):
         self.requires_grad_(False)
 
 
-def test_a_student_of_which_nothing_learns_trains_with_what_its_method_learns(lab: Lab, register: Callable[..., None]) -> None:
+def test_a_student_of_which_nothing_learns_trains_with_what_its_method_learns(
+    lab: Lab, register: Callable[..., None], register_network: Callable[..., None]
+) -> None:
     register("uncounted", Uncounted)
-    restore = MODELS.snapshot()
-    MODELS.register("resnet8_all_fixed")(AllFixed)
-    try:
-        suite = lab.suite(methods=["uncounted"], pairs=[{"teacher": "resnet14", "student": "resnet8_all_fixed"}])
-        lab.run(suite)
-    finally:
-        restore()
+    register_network("resnet8_all_fixed", AllFixed)
+    suite = lab.suite(methods=["uncounted"], pairs=[{"teacher": "resnet14", "student": "resnet8_all_fixed"}])
+    lab.run(suite)
     assert lab.record(suite.trials[0]).reason is None
 
 
@@ -885,14 +890,10 @@ class WithAMixer(WithDropout):
         return Outputs(out.logits @ self.mixer, out.stem, out.features, out.preactivations, out.pooled)
 
 
-def test_a_teacher_is_restored_with_what_no_state_holds(lab: Lab) -> None:
-    restore = MODELS.snapshot()
-    MODELS.register("mixed")(WithAMixer)
-    try:
-        suite = lab.suite(methods=["kd"], pairs=[{"teacher": "mixed", "student": "resnet8"}])
-        lab.run(suite)
-    finally:
-        restore()
+def test_a_teacher_is_restored_with_what_no_state_holds(lab: Lab, register_network: Callable[..., None]) -> None:
+    register_network("mixed", WithAMixer)
+    suite = lab.suite(methods=["kd"], pairs=[{"teacher": "mixed", "student": "resnet8"}])
+    lab.run(suite)
     assert lab.record(suite.trials[0]).teacher_error_pct == lab.record(suite.teachers[0]).test_error_pct
 
 
@@ -1218,28 +1219,6 @@ def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_
     assert finished.outcomes(suite).keys() == undisturbed.outcomes(suite).keys()
 
 
-def test_a_trial_is_stale_when_a_plugin_has_changed_its_data_set(lab: Lab, tmp_path: Path) -> None:
-    file = tmp_path / "folder.py"
-    file.write_text(
-        "import kdbench\n"
-        "from kdbench.data.imagefolder import ImageFolder\n"
-        "@kdbench.register_dataset('ours')\n"
-        "class Ours(ImageFolder):\n"
-        "    std = 0.5\n"
-    )
-    restore = DATASETS.snapshot()
-    try:
-        load_path(file)
-        suite = lab.suite(methods=["kd"], dataset={"name": "ours"})
-        lab.run(suite)
-        assert statuses(lab, suite) == {"kd": "done"}
-        edit(file, "0.5", "0.25")
-        assert statuses(lab, suite) == {"kd": "stale"}
-    finally:
-        restore()
-        code_of._files_hash.cache_clear()
-
-
 def test_all_can_be_rerun_where_a_student_is_another_ones_teacher(lab: Lab) -> None:
     pairs = [{"teacher": "resnet8", "student": "resnet8"}, {"teacher": "wrn_10_1", "student": "resnet8"}]
     suite = lab.suite(pairs=pairs)
@@ -1297,21 +1276,40 @@ def test_a_trial_is_stale_when_its_methods_code_has_changed_and_only_then(lab: L
     assert statuses(lab, suite) == {"mine": "done", "kd": "done"}
 
 
-def test_a_trial_is_stale_when_a_plugin_has_changed_its_student(lab: Lab, tmp_path: Path) -> None:
-    file = tmp_path / "narrow.py"
-    file.write_text(
-        "from kdbench.models import build_model, register_model\n"
-        "@register_model('narrow')\n"
-        "def narrow(*, num_classes, in_channels):\n"
-        "    return build_model('resnet8', num_classes=num_classes, in_channels=in_channels)\n"
-    )
-    restore = MODELS.snapshot()
+NARROW = """from kdbench.models import build_model, register_model
+@register_model('narrow')
+def narrow(*, num_classes, in_channels):
+    return build_model('resnet8', num_classes=num_classes, in_channels=in_channels)
+"""
+
+OURS = """import kdbench
+from kdbench.data.imagefolder import ImageFolder
+@kdbench.register_dataset('ours')
+class Ours(ImageFolder):
+    std = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("registry", "text", "changes", "old", "new"),
+    [
+        (MODELS, NARROW, {"pairs": [{"teacher": "resnet8", "student": "narrow"}]}, "resnet8", "resnet14"),
+        (DATASETS, OURS, {"dataset": {"name": "ours"}}, "0.5", "0.25"),
+    ],
+    ids=["student", "data set"],
+)
+def test_a_trial_is_stale_when_a_plugin_has_changed_what_it_is_made_of(
+    registry: Registry[Any], text: str, changes: dict[str, Any], old: str, new: str, lab: Lab, tmp_path: Path
+) -> None:
+    file = tmp_path / "plugin.py"
+    file.write_text(text)
+    restore = registry.snapshot()
     try:
         load_path(file)
-        suite = lab.suite(methods=["kd"], pairs=[{"teacher": "resnet8", "student": "narrow"}])
+        suite = lab.suite(methods=["kd"], **changes)
         lab.run(suite)
         assert statuses(lab, suite) == {"kd": "done"}
-        edit(file, "resnet8", "resnet14")
+        edit(file, old, new)
         assert statuses(lab, suite) == {"kd": "stale"}
     finally:
         restore()

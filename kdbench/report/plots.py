@@ -164,7 +164,8 @@ def curves_plot(
     legend_rows = math.ceil(len(looks) / in_a_row)
     columns = 2 if len(parts) > 1 else 0
     with _figure(title, comparison, names, columns=columns, width=3.6, height=2.6, foot=0.2 * legend_rows) as (figure, panels):
-        for pair, (whole, *end) in zip(comparison.pairs, zip(*[iter(panels)] * len(parts), strict=True), strict=True):
+        for place, pair in enumerate(comparison.pairs):
+            whole, *end = panels[len(parts) * place : len(parts) * (place + 1)]
             trials = main.merge(pair.done[["trial", "label"]], on="trial")
             _mean_curves(whole, trials, looks, with_bands=with_bands)
             for axes in end:

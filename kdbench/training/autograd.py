@@ -1,11 +1,12 @@
-"""Where the gradient of a loss ends."""
+"""Where the gradient of a loss ends, and that an optimiser is there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def learners(total: Tensor) -> Iterator[Tensor]:
@@ -18,3 +19,19 @@ def learners(total: Tensor) -> Iterator[Tensor]:
             if "AccumulateGrad" in node.name():
                 yield node.variable
         nodes = {following for node in nodes for following, _ in node.next_functions}
+
+
+def refuse_strays(total: Tensor, optimiser: torch.optim.Optimizer, *, stage: str) -> None:
+    """See that every parameter which `total` would teach is one of the optimiser's.
+
+    Raises:
+        RuntimeError: one is not; the message gives its shape.
+    """
+    known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    strays = [tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) and id(tensor) not in known]
+    if strays:
+        shape = max(tuple(tensor.shape) for tensor in strays)
+        raise RuntimeError(
+            f"a parameter of shape {shape} gets a gradient in {stage}, and no optimiser has it. Make its module "
+            "an attribute of the method, in lists an nn.ModuleList, or, if it is not to learn, fix it: .requires_grad_(False)."
+        )

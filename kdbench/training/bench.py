@@ -76,19 +76,20 @@ class Bench:
 
     def student(self, trial: TrialSpec) -> Network:
         """The trial's student before training: a function of its name, its weights and the seed, the same for every method."""
-        start = self.start(trial)
-        with seeded(trial.seed, "student", trial.student):
-            network = self.network(trial.student, trial.hooks)
+        start, network = self.start(trial), self._initial(trial)
         if start:
             network.load_state_dict(start.state, strict=False)  # `fit` saw that they fit
         return network
 
     def restored(self, trial: TrialSpec, weights: dict[str, Tensor]) -> Network:
         """The trial's student with the given weights."""
-        with seeded(trial.seed, "student", trial.student):  # buffers that no state holds are as they were in its training
-            network = self.network(trial.student, trial.hooks)
+        network = self._initial(trial)  # buffers that no state holds are as they were in its training
         network.load_state_dict(weights)
         return network
+
+    def _initial(self, trial: TrialSpec) -> Network:
+        with seeded(trial.seed, "student", trial.student):
+            return self.network(trial.student, trial.hooks)
 
     def start(self, trial: TrialSpec) -> Fit | None:
         """What the trial's student takes over from its weights; None where it starts from its own initialisation.

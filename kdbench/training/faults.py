@@ -60,7 +60,7 @@ def faults_told() -> Iterator[None]:
         yield
     except KdbenchError:
         raise
-    except Exception as problem:
+    except Exception as problem:  # a fault of the machine has no type of its own: `machine_fault` tells
         if not machine_fault(problem):
             raise
         if isinstance(problem, OSError):

@@ -14,7 +14,7 @@ from kdbench.method import Batch, Composition, checked
 from kdbench.models.measure import parameters
 from kdbench.outputs import Outputs
 from kdbench.streams import derive, generator
-from kdbench.training.autograd import learners
+from kdbench.training.autograd import refuse_strays
 from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
@@ -225,7 +225,7 @@ class Lane:
                 if segment.ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
-            self._refuse_strays(total)
+            refuse_strays(total, self._optimiser, stage=segment.name)
         self._optimiser.zero_grad(set_to_none=True)
         g_ce = self._gradients(ce) if first and terms and self._learnt and ce is not None and ce.requires_grad else []
         total.backward()  # type: ignore[no-untyped-call]
@@ -238,17 +238,6 @@ class Lane:
             self._add(name, term.detach() * weight)
         if ce is not None:
             self._add("cross_entropy" if segment.ce_weight else UNUSED, ce.detach() * weight)
-
-    def _refuse_strays(self, total: Tensor) -> None:
-        """See, in the first step of a segment, that whatever learns is learnt by the optimiser."""
-        known = {id(parameter) for group in self._optimiser.param_groups for parameter in group["params"]}
-        strays = [tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) and id(tensor) not in known]
-        if strays:
-            shape = max(tuple(tensor.shape) for tensor in strays)
-            raise RuntimeError(
-                f"a parameter of shape {shape} gets a gradient in {self._segment.name}, and no optimiser has it. Make its module "
-                "an attribute of the method, in lists an nn.ModuleList, or, if it is not to learn, fix it: .requires_grad_(False)."
-            )
 
     def record_step(self, slots: Slots) -> None:
         """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""
