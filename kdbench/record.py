@@ -26,15 +26,15 @@ class Record(BaseModel):
     """One trial's result. Everything but the keys in `MEASURED` is a function of the spec, the data and the code.
 
     Errors are in percent of the test images. `test_error_pct` is the last epoch's and the headline. `best_test_error_pct` is the
-    best epoch's on the test set, `best_epoch` counted from 1: stored for comparison with papers that report it, never a
-    headline. `selected_*` is the test error at the epoch with the lowest validation error, where the data set declares a
-    validation split. `student_params` and `student_macs` are of the network that would be deployed, `extra_params` is the number of
-    trainable parameters that are dropped after training, and `stage_epochs` of epochs in stages that trained the student before.
-    `setting` is the method with the parameters that are not the defaults. `start_weights_sha256` is the hash of the tensors that a
-    student with `weights` took over before its training, `weights_sha256` of those that training left. `train_images_per_s` and
-    `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data.
-    `startup_s`, which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is the lane's own on CUDA and
-    the whole process's on the CPU.
+    best epoch's on the test set, `best_epoch` counted from 1: stored for comparison with papers that report it, never a headline.
+    Where the data set declares a validation split, `validation_error_pct` is the last epoch's error on it, and `selected_*` the
+    test error at the epoch with the lowest one. `student_params` and `student_macs` are of the network that would be deployed,
+    `extra_params` is the number of trainable parameters that are dropped after training, and `stage_epochs` of epochs in stages
+    that trained the student before. `setting` is the method with the parameters that are not the defaults. `start_weights_sha256`
+    is the hash of the tensors that a student with `weights` took over before its training, `weights_sha256` of those that
+    training left. `train_images_per_s` and `train_s` are what the method would cost alone: its own steps, the teacher's forward
+    passes where it reads them, and the data. `startup_s`, which is no part of them, is what compiling and recording graphs took.
+    `peak_mem_mib` is the lane's own on CUDA and the whole process's on the CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +75,7 @@ class Record(BaseModel):
     test_error_pct: float | None = None
     best_test_error_pct: float | None = None
     best_epoch: int | None = None
+    validation_error_pct: float | None = None
     selected_test_error_pct: float | None = None
     selected_epoch: int | None = None
     train_error_pct: float | None = None

@@ -122,7 +122,11 @@ class Recorder:
         }
         if self.bench.validation_data:
             selected = min(tested, key=lambda row: row["validation_error_pct"])
-            results |= {"selected_test_error_pct": selected["test_error_pct"], "selected_epoch": selected["epoch"]}
+            results |= {
+                "validation_error_pct": main[-1]["validation_error_pct"],
+                "selected_test_error_pct": selected["test_error_pct"],
+                "selected_epoch": selected["epoch"],
+            }
         return results
 
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:

@@ -1374,7 +1374,7 @@ def test_the_headline_is_the_last_epoch_and_the_best_is_told_apart(everything: E
         errors = [row["test_error_pct"] for row in everything.lab.curves(trial) if row["stage"] == "main"]
         assert record.test_error_pct == errors[-1]
         assert (record.best_test_error_pct, record.best_epoch) == (min(errors), errors.index(min(errors)) + 1)
-        assert (record.selected_test_error_pct, record.selected_epoch) == (None, None)
+        assert (record.validation_error_pct, record.selected_test_error_pct, record.selected_epoch) == (None, None, None)
         differ += record.test_error_pct != record.best_test_error_pct
     assert differ, "no trial tells the two apart"
 
@@ -1411,6 +1411,7 @@ def test_selection_looks_at_validation_images_alone_and_they_are_not_trained_on(
         record, rows = lab.record(trial), [row for row in lab.curves(trial) if row["stage"] == "main"]
         validation = [row["validation_error_pct"] for row in rows]
         selected = validation.index(min(validation))
+        assert record.validation_error_pct == validation[-1]
         assert record.selected_epoch == selected + 1
         assert record.selected_test_error_pct == rows[selected]["test_error_pct"]
         assert record.test_error_pct == rows[-1]["test_error_pct"]

@@ -83,8 +83,8 @@ COMMANDS = {
 
 RECORD = """
     protocol trial suite status reason spec dataset recipe precision epochs teacher student method setting seed notes
-    test_error_pct best_test_error_pct best_epoch selected_test_error_pct selected_epoch train_error_pct train_loss
-    teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params stage_epochs
+    test_error_pct best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
+    train_error_pct train_loss teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params stage_epochs
     start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
     method_code core_code data_fingerprint
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib

@@ -42,6 +42,7 @@ def make_results(*, methods=("scratch", "kd", "ft"), seeds=3, pairs=PAIRS[:1], *
                 **{"teacher": teacher if taught else None, "method_params": json.dumps({part: {} for part in method.split("+")})},
                 "dataset_params": "{}",
                 **{"seed": seed, "status": "done", "reason": None, "test_error_pct": 8 - 0.3 * position + 0.1 * seed + number},
+                **dict.fromkeys(("validation_error_pct", "selected_test_error_pct", "selected_epoch")),
                 **{"best_test_error_pct": 7.0, "teacher_error_pct": 6.28 if taught else None, "extra_params": 0, "epochs": EPOCHS},
                 **dict.fromkeys(("student_params", "student_macs", "teacher_params", "teacher_macs"), 1e6),
                 **{

@@ -16,6 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report import terminal_tables, write_report
 from kdbench.report.compare import check_comparable, compare, footnotes, method_labels
 from kdbench.report.render import to_csv, to_latex, to_markdown
+from kdbench.report.selection import selection_table
 from kdbench.report.tables import best_epoch_table, claims, confidence_interval, cost_table, error_table, gain_table, short_count
 
 PAIR = ("resnet56", "resnet20")
@@ -40,6 +41,9 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "test_error_pct": error,
         "best_test_error_pct": error and error - 0.5,
         "best_epoch": 3,
+        "validation_error_pct": None,
+        "selected_test_error_pct": None,
+        "selected_epoch": None,
         "epochs": 4,
         "evaluate_every": 1,
         "teacher_error_pct": teacher and 6.28,
@@ -355,6 +359,48 @@ def test_without_scratch_no_gain_is_claimed():
 
 def test_a_method_that_is_worse_has_a_negative_gain():
     assert cells(gain_table(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR]))["Gain (points)"] == "-0.50"
+
+
+def held_out(method: str, seed: int, validation: float, *, epoch: int, chosen: float, last: float) -> dict:
+    selected = {"validation_error_pct": validation, "selected_test_error_pct": chosen, "selected_epoch": epoch}
+    return trial(method, seed, last, params={}, **selected)
+
+
+def test_the_validation_split_chooses_by_its_own_error():
+    results = frame(
+        held_out("scratch", 1, 9.0, epoch=4, chosen=8.5, last=8.5),
+        held_out("scratch", 2, 9.5, epoch=4, chosen=8.7, last=8.7),
+        held_out("kd", 1, 8.0, epoch=2, chosen=8.3, last=8.9),  # the best by validation, and not by the test images
+        held_out("kd", 2, 8.2, epoch=4, chosen=8.8, last=8.8),
+    )
+    table = selection_table(results, pairs=[PAIR])
+    assert [dict(cells(table, row)) for row in range(2)] == [
+        {
+            "Method": method,
+            "Validation error,\nlast epoch": validation,
+            "Epoch\nchosen": epochs,
+            "Test error,\nepoch chosen": chosen,
+            "Test error,\nlast epoch": last,
+        }
+        for method, validation, epochs, chosen, last in (
+            ("scratch", "9.25 ± 0.35", "4", "8.60 ± 0.14", "8.60 ± 0.14"),
+            ("KD", "8.10 ± 0.14", "2 to 4", "8.55 ± 0.35", "8.85 ± 0.07"),
+        )
+    ]
+    assert (bold(table, 0), bold(table, 1)) == ([], ["Validation error,\nlast epoch"])
+
+
+def test_without_a_validation_split_there_is_no_table_of_it(tmp_path):
+    assert selection_table(RESULTS, pairs=[PAIR]) is None
+    results = frame(
+        held_out("scratch", 1, 9.0, epoch=4, chosen=8.5, last=8.5), held_out("kd", 1, 8.0, epoch=2, chosen=8.3, last=8.9)
+    )
+    for found, expected in ((RESULTS, False), (results, True)):
+        files = write_report(
+            found, pd.DataFrame(), pairs=[PAIR], title="t", directory=tmp_path / str(expected), formats=["md", "csv"]
+        )
+        assert ("selection.csv" in {file.name for file in files}) is expected
+        assert ("Selection by the validation split" in (tmp_path / str(expected) / "report.md").read_text()) is expected
 
 
 def test_an_interval_needs_three_values():

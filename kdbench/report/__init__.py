@@ -12,6 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report.beside import published_table
 from kdbench.report.compare import compare, seeds_sentence
 from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
+from kdbench.report.selection import selection_table
 from kdbench.report.tables import Table, best_epoch_table, claims, cost_table, error_table, gain_table
 
 FORMATS = ("md", "tex", "csv", "png", "pdf")
@@ -76,6 +77,8 @@ def _tables(
     results: pd.DataFrame, published: pd.DataFrame | None, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str]
 ) -> list[Table]:
     tables = [table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, cost_table)]
+    if selection := selection_table(results, pairs=pairs, methods=methods):
+        tables.insert(2, selection)
     if published is not None:
         tables.insert(1, published_table(results, published, pairs=pairs, methods=methods))
     return tables

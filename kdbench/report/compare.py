@@ -41,6 +41,7 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
 
 _NUMBERS = [
     *("test_error_pct", "best_test_error_pct", "teacher_error_pct"),
+    *("validation_error_pct", "selected_test_error_pct", "selected_epoch"),
     *("student_params", "student_macs", "teacher_params", "teacher_macs", "extra_params"),
     *("train_images_per_s", "inference_images_per_s", "teacher_inference_images_per_s"),
 ]
@@ -70,9 +71,9 @@ class PairTrials:
         return self.trials[self.trials["status"] == "done"]
 
     def by_seed(self, label: str, column: str = "test_error_pct") -> pd.Series[float]:
-        """`column` of the finished trials of one method, indexed by seed."""
+        """`column` of the finished trials of one method that have it, indexed by seed."""
         rows = self.done[self.done["label"] == label]
-        return rows.set_index("seed")[column].sort_index()
+        return rows.set_index("seed")[column].dropna().sort_index()
 
     @property
     def teacher_errors(self) -> pd.Series[float]:
@@ -90,7 +91,7 @@ class PairTrials:
         if not blocks:
             return pd.Series(dtype=float)
         shared, labels = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])))
-        return pd.Series({str(label): self.by_seed(str(label), column).loc[sorted(shared)].mean() for label in labels})
+        return pd.Series({str(label): self.by_seed(str(label), column).reindex(sorted(shared)).mean() for label in labels})
 
 
 @dataclass(frozen=True)
