@@ -79,3 +79,38 @@ def test_small_images_take_one_thread_and_larger_ones_what_torch_has() -> None:
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def precisions() -> list[str]:
+    """What torch computes float32 with, for the whole and for each operation."""
+    places = (torch.backends, torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    return [place.fp32_precision for place in places]
+
+
+@pytest.mark.parametrize("wish", ["usual", "high", "medium", "whole", "products"])
+def test_what_the_process_has_set_for_float32_changes_no_trial_and_stays(wish: str) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 64, 64).unbind()
+    with exact(torch.device("cpu"), precision="fp32", image_shape=(3, 8, 8)):
+        product, settings = a @ b, precisions()
+    usual = precisions()
+    try:
+        if wish == "whole":
+            torch.backends.fp32_precision = "tf32"
+        elif wish == "products":
+            torch.backends.cuda.matmul.fp32_precision = "tf32"
+        elif wish != "usual":
+            torch.set_float32_matmul_precision(wish)
+        wished = precisions()
+        assert (wished == usual) is (wish == "usual")
+        for precision, expected in (("fp32", settings), ("bf16", settings), ("tf32", ["none", "tf32", "tf32", "none"])):
+            with exact(torch.device("cpu"), precision=precision, image_shape=(3, 8, 8)):
+                assert precisions() == expected
+                assert torch.equal(a @ b, product)
+            assert precisions() == wished
+    finally:
+        torch.backends.fp32_precision = "none"
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+        torch.backends.cudnn.allow_tf32 = True
+        assert precisions() == usual

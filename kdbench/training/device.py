@@ -94,16 +94,14 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
         torch.are_deterministic_algorithms_enabled(),
         _determinism.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cuda.matmul.allow_tf32,
     )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    _set(True, False, False, precision == "tf32", precision == "tf32")
+    _set(True, False, False)
     try:
         # Events, seeds and the caching allocator speak of the current device.
         # The loss balance goes backward twice through a compiled pass, which must keep its buffers for that.
         current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        with current, functorch_config.patch(donated_buffer=False):
+        with current, _float32(tf32=precision == "tf32"), functorch_config.patch(donated_buffer=False):
             yield
     finally:
         _set(*before)
@@ -123,12 +121,37 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _set(deterministic: bool, fill: bool, benchmark: bool, cudnn_tf32: bool, matmul_tf32: bool) -> None:
+def _set(deterministic: bool, fill: bool, benchmark: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     _determinism.fill_uninitialized_memory = fill  # filling costs time and changes no result of ours
     torch.backends.cudnn.benchmark = benchmark
-    torch.backends.cudnn.allow_tf32 = cudnn_tf32
-    torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+
+
+_PRECISIONS: tuple[Any, ...] = (
+    *(torch.backends, torch.backends.cudnn, torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul),
+    *(torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn, torch.backends.mkldnn.matmul),
+)
+"""Where torch keeps how float32 is computed, from the general to the special; one without a setting of its own has that above it."""
+
+
+@contextmanager
+def _float32(*, tf32: bool) -> Iterator[None]:
+    """Float32 as such, or TF32 on CUDA, inside the block, whatever the process has set; its own settings after it."""
+    before = []
+    for place in _PRECISIONS:
+        before.append(place.fp32_precision)
+        place.fp32_precision = "none"
+    # torch's compiler reads the older switches, which fail where the newer ones alone were set.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        _, _, convolutions, _, products, *_, products_on_cpu = before
+        torch.backends.cudnn.allow_tf32 = convolutions == "tf32"
+        fast = "medium" if products_on_cpu == "bf16" else "high"
+        torch.set_float32_matmul_precision(fast if products == "tf32" else "highest")
+        for place, precision in zip(_PRECISIONS, before, strict=True):
+            place.fp32_precision = precision
 
 
 def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[None]:
