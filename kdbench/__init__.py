@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdbench.errors import KdbenchError as KdbenchError
     from kdbench.library import build_method as build_method
     from kdbench.library import build_model as build_model
+    from kdbench.library import load_student as load_student
     from kdbench.library import run_suite as run_suite
     from kdbench.losses import deepest_pairs as deepest_pairs
     from kdbench.losses import factor_convolutions as factor_convolutions
@@ -55,6 +56,7 @@ _HOMES = {
     "KdbenchError": "errors",
     "build_method": "library",
     "build_model": "library",
+    "load_student": "library",
     "run_suite": "library",
     "deepest_pairs": "losses",
     "factor_convolutions": "losses",

@@ -32,7 +32,7 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
-    network = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks)
+    network = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks, image_size=image_shape[1])
     found = shapes_of(network, name=name, image_shape=image_shape)
     wiring = network.wiring if isinstance(network, Hooked) else None
     norms = len(network.group_norms())

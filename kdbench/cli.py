@@ -34,8 +34,10 @@ ALL_DONE, TRIAL_FAILED, BAD_USAGE, STOPPED = range(4)
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a path to a YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where trials are kept.")]
-MethodsOption = Annotated[str, typer.Option("--methods", metavar="NAMES", help="These instead of the suite's, such as ft,kd.")]
-SeedsOption = Annotated[str, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2.")]
+MethodsOption = Annotated[
+    str | None, typer.Option("--methods", metavar="NAMES", help="These instead of the suite's, such as ft,kd.")
+]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2.")]
 PluginOption = Annotated[
     list[Path], typer.Option("--plugin", metavar="PATH", help="A file with methods, models or data sets of your own, or a folder.")
 ]
@@ -79,8 +81,8 @@ def version(
 def run(
     suite: SuiteArgument,
     results: ResultsOption = Path("results"),
-    methods: MethodsOption = "",
-    seeds: SeedsOption = "",
+    methods: MethodsOption = None,
+    seeds: SeedsOption = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
     lanes: Annotated[int, typer.Option(min=0, help="How many students train at once; 0 for all of a cohort.")] = 0,
     stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 2h.")] = "",
@@ -117,8 +119,8 @@ def run(
 def plan(
     suite: SuiteArgument,
     results: ResultsOption = Path("results"),
-    methods: MethodsOption = "",
-    seeds: SeedsOption = "",
+    methods: MethodsOption = None,
+    seeds: SeedsOption = None,
     plugin: PluginOption = [],  # noqa: B006  # typer copies it
     as_json: JsonOption = False,
 ) -> None:
@@ -140,8 +142,8 @@ def plan(
 def report(
     suite: Annotated[str, typer.Argument(metavar="SUITE|DIR", help="A suite, or a results directory for all of its records.")],
     results: ResultsOption = Path("results"),
-    methods: MethodsOption = "",
-    seeds: SeedsOption = "",
+    methods: MethodsOption = None,
+    seeds: SeedsOption = None,
     formats: Annotated[str, typer.Option("--format", metavar="NAMES", help="Of md,tex,csv,png,pdf; all unless given.")] = "",
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; RESULTS/reports/SUITE unless given.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Add a table beside the published numbers that ship.")] = False,
@@ -156,7 +158,7 @@ def report(
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
     if Path(suite).is_dir() and suite not in suite_names():
-        if methods or seeds or plugin:
+        if methods is not None or seeds is not None or plugin:
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
             )
@@ -270,18 +272,18 @@ def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[st
     print(f"next: kdbench check {name}.py")
 
 
-def _open(suite: str, results: Path, methods: str, seeds: str, plugins: Sequence[Path]) -> tuple[Suite, Store]:
+def _open(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:
     from kdbench.plugins import load_plugins
     from kdbench.record import PROTOCOL
     from kdbench.store import Store
     from kdbench.suite import load_suite
 
     load_plugins(plugins)
-    names = [name.strip() for name in methods.split(",")] if methods else []
+    names = [name.strip() for name in methods.split(",")] if methods is not None else []
     if not all(names):
         raise KdbenchError(f"--methods: '{methods}' has an empty name between or beside its commas. Write them as kd,ft.")
     try:
-        numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
+        numbers = [int(seed) for seed in seeds.split(",")] if seeds is not None else []
     except ValueError:
         raise KdbenchError(f"--seeds: '{seeds}' is not a list of whole numbers. Write them as 0,1,2.") from None
     return load_suite(suite, methods=names, seeds=numbers), Store(results, protocol=PROTOCOL)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench import models
 from kdbench.errors import KdbenchError
@@ -72,7 +72,9 @@ def run_suite(
     return present.of_plan(make_plan(loaded, store), store).results
 
 
-def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = ()) -> Network:
+def build_model(
+    name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = (), image_size: int | None = None
+) -> Network:
     """A freshly initialised network, which takes images (B, in_channels, H, W) to `Outputs`.
 
     Args:
@@ -81,12 +83,33 @@ def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks
         in_channels: of the images.
         hooks: of a classifier that is no `Network`, the modules with which its groups end, shallow to deep; the usual families of
             torchvision and timm need none.
+        image_size: of a classifier of your own that takes images of one size alone, their height in pixels.
 
     Raises:
         KdbenchError: nothing of that name, or hooks that it lacks.
     """
     load_plugins()
-    return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(hooks))
+    return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(hooks), image_size=image_size)
+
+
+def load_student(folder: str | Path, *, plugins: Sequence[str | Path] = ()) -> nn.Module:
+    """The network that a finished trial would deploy, from images (B, C, H, W), normalised as its data set's, to logits (B, K).
+
+    It is on the CPU, in evaluation mode, and errs on the test images as its record says, whatever its method predicts with. The
+    student's own weights are `weights.safetensors` in the folder; those of a network of torchvision, of timm or of a plain module
+    have the network's names after `body.`.
+
+    Args:
+        folder: a trial's, `results/trials/...`; teachers are kept there, and students of suites with `keep_students: true`.
+        plugins: files, or folders of them, with the networks and methods of your own that it uses.
+
+    Raises:
+        KdbenchError: nothing was kept there, or it is damaged, or it needs a plugin that was not given.
+    """
+    from kdbench.deployed import load
+
+    load_plugins(plugins)
+    return load(Path(folder))
 
 
 def build_method(

@@ -35,6 +35,8 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     Raises:
         KdbenchError: one of `paths` does not exist or fails to import; the message names the file and the line.
     """
+    if isinstance(paths, str | Path):
+        raise KdbenchError(f"plugins: {str(paths)!r} is no list. Write plugins=[{str(paths)!r}].")
     for problem in load_shipped():
         log.warning("%s The others are usable.", problem)
     for path in paths:
@@ -64,7 +66,7 @@ def load_shipped() -> tuple[str, ...]:
 
 
 def load_path(path: Path) -> None:
-    """Import a user's Python file, or every file of a folder whose name does not begin with an underscore.
+    """Import a user's Python file, or every file of a folder but tests and those whose name begins with an underscore.
 
     Raises:
         KdbenchError: nothing there, or a file that fails to import or registers nothing; the message names the file and the line.
@@ -80,7 +82,7 @@ def load_path(path: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.py") if not file.name.startswith("_"))
+    return sorted(file for file in folder.glob("*.py") if not file.name.startswith(("_", "test_")) and file.name != "conftest.py")
 
 
 def _load_file(file: Path) -> None:
@@ -136,6 +138,8 @@ def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:
         place = f"{entry.file}:{entry.line}: {registry.kind} '{entry.name}'"
         if not (isinstance(entry.value, ABCMeta) and issubclass(entry.value, base)):
             raise KdbenchError(f"{place} is no class that derives from kdbench.{base.__name__}. Derive it from that.")
+        if registry is METHODS and entry.value.__init__ is not base.__init__:
+            raise KdbenchError(f"{place} has an __init__ of its own. Make its modules and buffers in build(self, pair).")
         if missing := sorted(entry.value.__abstractmethods__):
             raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define what kdbench.{base.__name__} leaves open.")
 

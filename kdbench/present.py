@@ -45,12 +45,12 @@ def of_plan(plan: Plan, store: Store) -> Comparison:
         for planned in plan.students
     )
     return Comparison(
-        title=plan.suite.title,
+        title=f"{plan.suite.title} ({plan.suite.selection})" if plan.suite.selection else plan.suite.title,
         results=results,
         curves=load_curves(store.root, results["trial"]),
         pairs=plan.suite.pairs,
         methods=plan.suite.methods,
-        directory=store.root / "reports" / plan.suite.name,
+        directory=store.root / "reports" / (plan.suite.name + "-selection" * bool(plan.suite.selection)),
     )
 
 

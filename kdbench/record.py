@@ -9,7 +9,9 @@ PROTOCOL = 2
 
 
 class Environment(BaseModel):
-    """What a trial ran on: versions, None of a timm that is missing; processor or GPU; `threads` of torch, None on a GPU."""
+    """What a trial ran on: versions, None of a timm that is missing, and of cuDNN on a CPU; processor or GPU; `threads` of torch,
+    None on a GPU.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,6 +22,7 @@ class Environment(BaseModel):
     python: str
     device: str
     threads: int | None
+    cudnn: int | None = None
 
 
 class Record(BaseModel):

@@ -12,7 +12,9 @@ from typing import Any
 from torch import nn
 
 from kdbench.code import core_code, trial_code
+from kdbench.deployed import keep
 from kdbench.errors import first_line
+from kdbench.method import Composition
 from kdbench.models.measure import macs, parameters
 from kdbench.progress import Progress
 from kdbench.record import Record
@@ -25,7 +27,7 @@ from kdbench.training.device import environment, exact
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
 from kdbench.trial import TrialSpec
-from kdbench.weights import state_hash, write_weights
+from kdbench.weights import state_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Recorder:
             network = self.bench.student(spec).eval()
             weights, test = network.state_dict(), self.bench.test_data
             work, uncounted = self._work(network)
-            write_weights(self.store.folder(spec.id) / "weights.safetensors", weights)
+            self._keep(spec, network, None)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
             self._write(
                 spec,
@@ -95,7 +97,7 @@ class Recorder:
         # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
         work, uncounted = self._work(deployed if lane.method.deployed() else lane.student)
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
-            write_weights(self.store.folder(trial.id) / "weights.safetensors", weights)
+            self._keep(trial, lane.student, lane.method)
         results: dict[str, Any] = {
             "status": "done",
             "test_error_pct": main[-1]["test_error_pct"],
@@ -128,6 +130,10 @@ class Recorder:
                 "selected_epoch": selected["epoch"],
             }
         return results
+
+    def _keep(self, trial: TrialSpec, student: nn.Module, method: Composition | None) -> None:
+        shape, classes = self.bench.dataset.image_shape, self.bench.dataset.num_classes
+        keep(self.store.folder(trial.id), student, method, image_shape=shape, num_classes=classes)
 
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
         """The network's multiply-accumulate operations, or a note on why nobody knows: a training is not lost for that."""

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from kdbench.errors import KdbenchError, nearest
@@ -58,6 +59,11 @@ class Registry(Generic[T]):
                     f"interface {INTERFACE}. Install a version of either that fits the other."
                 )
             taken = self._entries.get(name)
+            if taken and (Path(taken.file).resolve(), taken.line) == (Path(file).resolve(), line):
+                raise KdbenchError(
+                    f"{file}:{line}: the {self.kind} '{name}' is registered already, by this very line. Import the file or give it "
+                    "as a plugin, not both; to use it as it is now, start Python anew."
+                )
             if taken:
                 raise KdbenchError(
                     f"{file}:{line}: the {self.kind} name '{name}' is taken by {taken.file}:{taken.line}. Choose another name."

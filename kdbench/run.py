@@ -23,14 +23,14 @@ from kdbench.suite import Suite
 from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import Crowded, Stream, records_graphs, train_in_lockstep
+from kdbench.training.cohort import MOST_GRAPHS, Crowded, Stream, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact, refused_allocations
 from kdbench.training.faults import faults_told
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
-from kdbench.weights import read_checkpoint, write_checkpoint
+from kdbench.weights import WEIGHTS, read_checkpoint, write_checkpoint
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
@@ -86,12 +86,13 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
         bench.refuse_impossible(planned.spec for planned in (*todo, *(t for t in plan.teachers_of(todo) if not t.record)))
+        lanes = options.lanes or len(todo) + len(plan.teachers)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(
             suite,
             store,
             bench,
-            options.lanes or len(todo) + len(plan.teachers),
+            min(lanes, MOST_GRAPHS) if records_graphs(device) else lanes,
             progress,
             lambda: time.monotonic() >= deadline,
             Teachers(store, bench, progress),
@@ -172,7 +173,7 @@ class _Run:
             with exact(self.bench.device, precision=teacher.spec.recipe.precision, image_shape=self.bench.dataset.image_shape):
                 here = environment(self.bench.device)
             if any((teacher.record or student).environment != here for student in kept):
-                file = self.store.folder(teacher.spec.id) / "weights.safetensors"
+                file = self.store.folder(teacher.spec.id) / WEIGHTS
                 raise KdbenchError(
                     f"{file}, the teacher {teacher.spec.label}, is not there or damaged, and trained here it would be another one "
                     f"than that of {len(kept)} students that are done. Put the file back, or choose other --results."

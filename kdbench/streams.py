@@ -1,9 +1,11 @@
 """Randomness as a pure function: every stream is derived from what it is for, never from a shared state."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -21,9 +23,28 @@ def generator(seed: int | str, *names: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *names))
 
 
+def reseed(seed: int) -> None:
+    """Set the global streams on the CPU, torch's, Python's and NumPy's, for networks and methods that draw from them."""
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it takes a stack trace where CUDA is not in use
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def streams_kept() -> Iterator[None]:
+    """The global streams on the CPU are after the block as they were before it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
 @contextmanager
 def seeded(seed: int | str, *names: int | str) -> Iterator[None]:
     """Run a block, such as a network's initialisation, under its own stream; the global state is restored after it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, *names))
+    with streams_kept():
+        reseed(derive(seed, *names))
         yield

@@ -34,6 +34,7 @@ class Suite:
         source: the data set, not yet loaded.
         keep_students: whether the students' weights are kept.
         expected_error_pct: by the id of a teacher's trial, the test error that it ought to have, where the file says so.
+        selection: the methods and seeds that stand for the file's, in words; empty where it is all of the file.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Suite:
     source: tuple[type[Source], SourceParams]
     keep_students: bool
     expected_error_pct: Mapping[str, float]
+    selection: str = ""
 
     @property
     def teachers(self) -> tuple[TrialSpec, ...]:
@@ -87,6 +89,8 @@ class _Resolver:
         self.file = file
         self.spec = spec
         self.wanted = wanted
+        named = (("methods", wanted), ("seeds", seeds))
+        self.selection = "; ".join(f"{what} {', '.join(map(str, which))}" for what, which in named if which)
         self.listed = self._listed()
         self.seeds = self._seeds(seeds)
         self.recipe_tree = self._recipe_tree()
@@ -116,6 +120,7 @@ class _Resolver:
             source=(source, params),
             keep_students=self.spec.keep_students,
             expected_error_pct=self.expected,
+            selection=self.selection,
         )
 
     @property

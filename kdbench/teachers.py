@@ -15,7 +15,7 @@ from kdbench.store import Store
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, error_pct, inference_images_per_s
 from kdbench.trial import TrialSpec
-from kdbench.weights import read_weights
+from kdbench.weights import WEIGHTS, read_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,4 +82,4 @@ class Teachers:
         """Those that a trial left which is done, where they are still the same."""
         if record is None or record.status != "done":
             return None
-        return read_weights(self.store.folder(record.trial) / "weights.safetensors", sha256=record.weights_sha256 or "")
+        return read_weights(self.store.folder(record.trial) / WEIGHTS, sha256=record.weights_sha256 or "")

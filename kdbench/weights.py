@@ -19,14 +19,18 @@ from kdbench.store import set_aside, write_bytes
 
 State = Mapping[str, Tensor]
 
+WEIGHTS, METHOD = "weights.safetensors", "method.safetensors"
+"""Files of a trial: its student, and those parts of its method that predict, if any."""
+
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys under which other programs keep a network's state beside an optimiser's and other things."""
 
 
-def write_weights(file: Path, state: State) -> None:
-    """Write a state dict as safetensors."""
+def write_weights(file: Path, state: State, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, and what else stands in the head of the file."""
     # Cloned, because safetensors refuses tensors that share memory, as those of a layer with two names do.
-    write_bytes(file, save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}))
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_bytes(file, save(tensors, dict(metadata) if metadata else None))
 
 
 def read_weights(file: Path, *, sha256: str) -> dict[str, Tensor] | None:

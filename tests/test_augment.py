@@ -11,6 +11,7 @@ from torchvision.transforms import functional as F
 from kdbench.data import EpochPlan, Resident, Split, batch_bounds, epoch_plan
 from kdbench.recipe import Augmentation
 from kdbench.streams import generator
+from kdbench.training.device import without_waiting
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -169,11 +170,8 @@ def test_cuda_makes_the_batches_of_the_cpu_without_waiting_for_the_host(padding_
     plan = epoch_plan(300, augmentation, generator(0))
     expected = resident(split, augmentation).batch(plan, 100, 228)
     on_device, device_plan = resident(split, augmentation, "cuda"), plan.to("cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waiting(torch.device("cuda")):
         made = on_device.batch(device_plan, 100, 228)
         plain = on_device.plain(0, 300)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert all(torch.equal(a.cpu(), b) for a, b in zip(made, expected, strict=True))
     assert torch.equal(plain[0].cpu(), resident(split, augmentation).plain(0, 300)[0])

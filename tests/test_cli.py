@@ -264,6 +264,8 @@ def refusal(refused: Result) -> str:
         (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
         (["--seeds", "1,1"], "--seeds: a seed is named twice. Name each once."),
         (["--methods", "kdd"], "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (["--methods", ""], "--methods: '' has an empty name between or beside its commas. Write them as kd,ft."),
+        (["--seeds", ""], "--seeds: '' is not a list of whole numbers. Write them as 0,1,2."),
         (["--methods", "KD,"], "--methods: 'KD,' has an empty name between or beside its commas. Write them as kd,ft."),
         (["--methods", "KD"], "--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`."),
         (
@@ -806,3 +808,12 @@ def test_lines_come_at_intervals(clock, capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3723, "1:02:03"), (None, "0:00")])
 def test_a_time_reads_as_on_a_clock(seconds, text):
     assert progress.clock(seconds) == text
+
+
+def test_the_report_of_a_selection_leaves_that_of_the_suite_as_it_is(call, done):
+    call("report", done)
+    whole = Path("results/reports/tiny/report.md").read_text()
+    for command in (["run", done, "--device", "cpu"], ["report", done]):
+        assert "Tiny (methods kd; seeds 0)" in call(*command, "--methods", "kd", "--seeds", "0").out
+    assert Path("results/reports/tiny/report.md").read_text() == whole
+    assert Path("results/reports/tiny-selection/report.md").read_text().startswith("# Tiny (methods kd; seeds 0)\n")

@@ -235,14 +235,14 @@ FAULTS = {
         "repeatable",
         "two trainings of one seed differ",
         also=("resumable", "alone_or_beside"),
-        build="self.scale = random.random()",
+        build="self.scale = random.SystemRandom().random()",
         extra="self.scale * student.pooled.square().mean()",
     ),
     "a draw that no seed governs": Fault(
         "reads",
         "two calls on the same inputs differ",
         also=("bf16", *TRAINED),
-        extra="next(TURNS) * (1 + random.random()) * student.pooled.square().mean()",
+        extra="next(TURNS) * (1 + random.SystemRandom().random()) * student.pooled.square().mean()",
         edits={"import random": "import itertools\nimport random\nTURNS = itertools.cycle((1, 100))"},  # no two draws are near
     ),
     "a running mean that is no buffer": Fault(

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from kdbench import KdbenchError, cli, models
 from kdbench.catalogue_model import describe_model, modules_of
+from kdbench.data import Dataset, SourceParams, Split
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.hooked import AveragePooling, Hooked
 from kdbench.models.measure import macs, parameters, shapes
 from kdbench.plugins import load_shipped
+from kdbench.training.bench import Bench
 
 load_shipped()
 
@@ -152,7 +154,7 @@ def test_looking_for_hook_points_draws_nothing(name):
     """Or the first network of its name would start otherwise than the next; the second computes in its constructor."""
     models._wiring.cache_clear()
     before = torch.get_rng_state()
-    models._wiring(name, 3, ())
+    models._wiring(name, 3, (), None)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -244,6 +246,29 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.second(self.first(x)), inplace=True)  # overwrites what `second` gives
         return self.fc(F.relu(self.third(x)).flatten(1))  # type: ignore[no-any-return]
+
+
+class Flat(nn.Module):
+    """A classifier that takes images of 48x48 alone."""
+
+    def __init__(self, *, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, 6, 3, stride=4, padding=1), nn.ReLU())
+        self.fc = nn.Linear(6 * 12 * 12, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_a_module_for_images_of_one_size_is_hooked_on_images_of_that_size(register):
+    register("flat_for_test", Flat)
+    network = build_model("flat_for_test", num_classes=4, in_channels=1, hooks=["body"], image_size=48)
+    assert network(torch.randn(2, 1, 48, 48)).features[0].shape == (2, 6, 12, 12)
+    assert shapes("flat_for_test", image_shape=(1, 48, 48), num_classes=4, hooks=("body",)).features == ((6, 12, 12),)
+    split = Split(torch.zeros(8, 48, 48, 1, dtype=torch.uint8), torch.arange(8) % 4)
+    bench = Bench(Dataset(split, split, tuple("abcd"), (0.5,), (0.5,)), SourceParams(), torch.device("cpu"))
+    assert bench.network("flat_for_test", ("body",))(torch.randn(2, 1, 48, 48)).logits.shape == (2, 4)
+    assert bench.blank_parts("flat_for_test", ("body",)).classifier_weight.shape == (4, 6 * 12 * 12)
 
 
 def test_a_plain_module_needs_nothing_but_hooks(register):

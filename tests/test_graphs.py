@@ -392,3 +392,15 @@ def test_lanes_are_waited_for_where_another_one_ends_the_step(lab, rehearsed, mo
     monkeypatch.setattr(Rehearsed, "join", lambda graph: joined.update(joined=joined["joined"] + 1))
     assert lab.run(lab.suite(methods=["kd", "at"], recipe={"batch_size": 24}, teacher={"recipe": {"batch_size": 72}}))
     assert joined["joined"] >= joined["launched"] > 2
+
+
+def test_no_more_lanes_train_at_once_than_have_a_stream_of_their_own(lab, rehearsed, monkeypatch):
+    monkeypatch.setattr("kdbench.run.MOST_GRAPHS", 2)
+    together = []
+    original = cohort._epoch
+    monkeypatch.setattr(
+        cohort, "_epoch", lambda now, lanes, *rest, **more: (together.append(len(lanes)), original(now, lanes, *rest, **more))
+    )
+    for lanes in (0, 3):
+        lab.run(lab.suite(methods=["kd", "at", "sp"], recipe={"epochs": 2}, seeds=[lanes]), lanes=lanes)
+    assert max(together) == 2

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, write_images
@@ -151,21 +152,22 @@ def with_dropout(register_network: Callable[..., None]) -> str:
 
 
 class Careless(Method):
-    """Draws from torch's global stream: when it is built, in its stage and in the main training."""
+    """Draws from the global streams, torch's, Python's and NumPy's: when it is built, in its stage and in the main training."""
 
     reads = ("pooled",)
     noise: Tensor
 
     def build(self, pair: Pair) -> None:
         self.adapter = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0])
-        self.register_buffer("noise", torch.randn(pair.teacher.pooled))
+        self.register_buffer("noise", torch.randn(pair.teacher.pooled) * random.random() * float(np.random.rand()))
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("warm", 1, self.losses, (), trains_student=True),)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         gap = self.adapter(student.pooled) - teacher.pooled
-        return {"gap": (gap * torch.rand_like(gap) * self.noise).square().mean()}
+        draws = torch.rand_like(gap) * self.noise * random.random() * float(np.random.rand())
+        return {"gap": (gap * draws).square().mean()}
 
 
 # Every method of the registry, beside all the others
@@ -742,6 +744,18 @@ class Strays(Method):
         return {"gap": (self.adapters[0](student.pooled) - teacher.pooled).square().mean()}
 
 
+class StraysPlainly(Method):
+    """Keeps what ought to learn as a plain tensor."""
+
+    reads = ("pooled",)
+
+    def build(self, pair: Pair) -> None:
+        self.scale = torch.ones(5, requires_grad=True)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (self.scale.mean() * student.pooled - teacher.pooled).square().mean()}
+
+
 class Doubles(Method):
     """Changes what the student's gradient needs."""
 
@@ -759,6 +773,7 @@ class Doubles(Method):
     [
         (Doubles, "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"),
         (Forgets, "RuntimeError: it uses the teacher's logits, and its `reads` names nothing. Write reads = ('logits',)."),
+        (StraysPlainly, "RuntimeError: a parameter of shape (5,) gets a gradient in main, and no optimiser has it."),
         (Strays, "RuntimeError: a parameter of shape (64, 64) gets a gradient in main, and no optimiser has it. Make its module"),
     ],
 )

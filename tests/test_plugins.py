@@ -1,5 +1,6 @@
 """Methods, models and data sets from outside: a file, a folder, the folder `methods`, another package."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -334,6 +335,19 @@ def test_a_file_that_fails_half_way_leaves_nothing_and_may_be_mended():
         assert "mine" in registry.names()
 
 
+def test_tests_in_a_folder_of_plugins_are_none():
+    write("folder/a.py", METHOD, as_="a_for_test")
+    write("folder/test_a.py", "1 / 0\n")
+    write("folder/conftest.py", "1 / 0\n")
+    load_path(Path("folder"))
+    assert "a_for_test" in METHODS.names()
+
+
+def test_one_path_is_no_list_of_plugins():
+    with pytest.raises(KdbenchError, match=r"plugins: 'mine.py' is no list\. Write plugins=\['mine.py'\]\."):
+        load_plugins("mine.py")
+
+
 def test_a_broken_file_leaves_others_as_they_are():
     write("folder/a.py", METHOD, as_="a_for_test")
     write("folder/b.py", "1 / 0\n")
@@ -379,6 +393,11 @@ def test_what_says_nothing_of_its_interface_is_of_the_first(monkeypatch):
     ("old", "new", "told"),
     [
         ("(Method)", "", "method 'mine' is no class that derives from kdbench.Method. Derive it from that."),
+        (
+            "    def losses",
+            "    def __init__(self): pass\n\n    def losses",
+            "method 'mine' has an __init__ of its own. Make its modules and buffers in build(self, pair).",
+        ),
         ("def losses", "def loses", "method 'mine' does not define losses. Define what kdbench.Method leaves open."),
         ('"NAME"', '"a+b"', "'a+b' cannot be a method's name. Make it of letters, digits, underscores and hyphens."),
         ('"NAME"', '""', "'' cannot be a method's name. Make it of letters, digits, underscores and hyphens."),
@@ -392,3 +411,13 @@ def test_a_data_set_that_is_none():
     assert refusal(write("mine.py", DATASET.replace("def load", "def lod"))).endswith(
         ": data set 'mine' does not define load. Define what kdbench.Source leaves open."
     )
+
+
+def test_a_file_that_is_imported_and_given_as_a_plugin_is_told_so():
+    file = write("mine.py", METHOD)
+    load_path(file)
+    spec = importlib.util.spec_from_file_location("mine_for_test", file)
+    with pytest.raises(
+        KdbenchError, match=r"the method 'mine' is registered already, by this very line\. Import the file or give it"
+    ):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -38,8 +38,9 @@ pairs:
 
 FUNCTIONS = {
     "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, **parameters)",
-    "build_model": "(name, *, num_classes=10, in_channels=3, hooks=())",
+    "build_model": "(name, *, num_classes=10, in_channels=3, hooks=(), image_size=None)",
     "load_results": "(path)",
+    "load_student": "(folder, *, plugins=())",
     "register": "(name, *, interface=1)",
     "register_dataset": "(name, *, interface=1)",
     "register_model": "(name, *, interface=1)",

@@ -478,6 +478,43 @@ def test_parameters_that_are_not_the_defaults_and_longer_trainings_are_told():
     assert "Epochs that the student trains in stages before, beside those that all have: AT 30." in notes
 
 
+def test_what_differs_from_pair_to_pair_is_told_with_its_pairs():
+    other = ("resnet56", "vgg8")
+    rows = [trial(method, 1, 8.0, pair=pair, params={}) for pair in (PAIR, other) for method in ("scratch", "fitnets")]
+    results = frame(*rows)
+    results.loc[results["student"] == "vgg8", "recipe"] = "slow"
+    results["stage_epochs"] = [0, 1, 0, 2]
+    notes = error_table(results, pairs=[PAIR, other]).notes
+    assert "Recipes: short (resnet56 → resnet20); slow (resnet56 → vgg8)." in notes
+    assert any(note.endswith("FitNets 1 (resnet56 → resnet20), FitNets 2 (resnet56 → vgg8).") for note in notes)
+
+
+def test_where_validation_chooses_another_method_the_headline_says_so():
+    results = frame(
+        held_out("scratch", 1, 9.0, epoch=4, chosen=8.5, last=8.5),
+        held_out("kd", 1, 8.0, epoch=2, chosen=8.3, last=8.2),
+        held_out("at", 1, 8.5, epoch=2, chosen=8.3, last=8.0),
+    )
+    (claim,) = claims(results, pairs=[PAIR])
+    assert "AT has the lowest mean test error" in claim
+    assert claim.endswith("The lowest mean validation error has KD, whose test error is 8.20 %.")
+    results.loc[results["method"] == "at", "validation_error_pct"] = 7.0
+    (claim,) = claims(results, pairs=[PAIR])
+    assert "validation" not in claim
+
+
+def test_one_network_has_one_speed_of_inference_and_uneven_loads_are_told():
+    results = RESULTS.copy()
+    results.loc[results["method"] == "kd", "inference_images_per_s"] = 1000.0
+    results.loc[results["method"] == "at", ["student_params", "inference_images_per_s"]] = 350_000, 5000.0
+    table = cost_table(results, pairs=[PAIR])
+    assert [row.cells[-2].text for row in table.rows] == ["5,000", "5,000", "5,000"]  # the median of 9,000 and 1,000, and AT's own
+    assert not any("loads" in note for note in table.notes)
+    results.loc[results["method"] == "at", "teacher_inference_images_per_s"] = 1500.0
+    told = "Timed under different loads, as the teacher's own images/s show, 1,500 to 3,000: "
+    assert any(note.startswith(told) for note in cost_table(results, pairs=[PAIR]).notes)
+
+
 def test_a_teacher_that_errs_more_than_scratch_is_told():
     told = "The teacher errs more than the student from scratch: resnet56 → resnet20."
     assert told not in error_table(RESULTS, pairs=[PAIR]).notes

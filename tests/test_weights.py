@@ -337,6 +337,10 @@ def test_a_file_that_cannot_be_used_is_one_sentence(name, tmp_path):
             ),
             "they do not fit the network: 1 missing (conv1.weight); 2 unexpected (stem, a.b). Give weights of this architecture.",
         ),
+        (
+            lambda s: s | {"fc.weight": torch.full((3, 512), torch.nan)},
+            "they hold NaN or infinity (fc.weight). Give weights of a training that did not diverge.",
+        ),
     ],
 )
 @pytest.mark.parametrize("whole", [False, True])

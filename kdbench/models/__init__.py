@@ -15,40 +15,45 @@ from kdbench.models.recorded import record
 from kdbench.models.wiring import Wiring, classifier, wire
 
 
-def build_model(name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = ()) -> Network:
+def build_model(
+    name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = (), image_size: int | None = None
+) -> Network:
     """A freshly initialised network for `num_classes` classes and images of `in_channels` channels.
 
     A registered factory gives a `Network` or any other classifier, as torchvision's and timm's are; of the latter, `hooks` names
-    the modules with which its groups end, shallow to deep. The usual families of torchvision and timm need none.
+    the modules with which its groups end, shallow to deep. The usual families of torchvision and timm need none. What its modules
+    give is found out on images of `image_size` pixels squared, or of the usual sizes; a library's networks have sizes of their own.
 
     Raises:
         KdbenchError: nothing of that name; a classifier without hooks, or hooks that it lacks; hooks for a `Network`.
     """
     model = MODELS.get(name)(num_classes=num_classes, in_channels=in_channels)
     if not isinstance(model, Network):
-        return Hooked(prepare(model), _wiring(name, in_channels, tuple(hooks)))
+        return Hooked(prepare(model), _wiring(name, in_channels, tuple(hooks), image_size))
     if hooks:
         raise KdbenchError(f"hooks: {name} has its own groups, and others cannot be given. Take `hooks` out.")
     return model
 
 
-def blank_model(name: str, *, num_classes: int, in_channels: int, hooks: Sequence[str] = ()) -> Network:
+def blank_model(
+    name: str, *, num_classes: int, in_channels: int, hooks: Sequence[str] = (), image_size: int | None = None
+) -> Network:
     """As `build_model`, on the meta device: names and shapes without numbers.
 
     Raises:
         KdbenchError: as `build_model`.
     """
     with torch.device("meta"):
-        return build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=hooks)
+        return build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=hooks, image_size=image_size)
 
 
 @cache  # it takes a few tenths of a second, and every lane builds its network
-def _wiring(name: str, in_channels: int, hooks: tuple[str, ...]) -> Wiring:
+def _wiring(name: str, in_channels: int, hooks: tuple[str, ...], image_size: int | None) -> Wiring:
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # some constructors draw all the same
         body = MODELS.get(name)(num_classes=10, in_channels=in_channels)
     if not hooks and not foreign.is_published(name):
         raise _without_hooks(name, body)
-    calls = record(name, prepare(body), in_channels=in_channels, sizes=foreign.sizes(name, body))
+    calls = record(name, prepare(body), in_channels=in_channels, sizes=foreign.sizes(name, body, image_size))
     classifier(name, calls)
     usual = partial(foreign.usual_groups, name, body, calls)
     groups = hooks or usual()

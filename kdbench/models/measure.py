@@ -38,7 +38,7 @@ def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int, ho
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
-    model = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks)
+    model = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks, image_size=image_shape[1])
     return shapes_of(model, name=name, image_shape=image_shape)
 
 

@@ -21,7 +21,7 @@ from kdbench.errors import KdbenchError, first_line, nearest
 from kdbench.models.foreign import timm, torchvision_models
 from kdbench.models.network import Network
 from kdbench.trial import FILE, Weights
-from kdbench.weights import State, read_foreign
+from kdbench.weights import METHOD, WEIGHTS, State, read_foreign
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """How the names of files end; what has none of these and no folder is a published name."""
@@ -55,6 +55,11 @@ def identify(weights: str, *, model: str, folder: Path) -> Weights:
 def _of_file(file: Path) -> Weights:
     if file.is_dir():
         raise KdbenchError(f"{file} is a folder. Give a file in it, such as weights.safetensors.")
+    if file.name == WEIGHTS and file.with_name(METHOD).exists():
+        raise KdbenchError(
+            f"{file} is not all of its network: the method predicts with {METHOD} beside it, as SimKD does with the teacher's "
+            "classifier. Give the student of another method."
+        )
     try:
         with file.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -176,6 +181,8 @@ def fit(state: State, network: Network, *, whole: bool) -> Fit:
         for name in ours:
             del wanted[name]
             given.pop(name, None)
+    if broken := [name for name, (_, tensor) in given.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise KdbenchError(f"they hold NaN or infinity ({_some(broken)}). Give weights of a training that did not diverge.")
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in wanted]
     unequal = {

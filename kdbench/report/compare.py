@@ -230,6 +230,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
         seeds_sentence(done),
         *_environments(done),
         *_versions(done),
+        *_recipes(results),
         *_settings(results),
         *changed_parameters(results),
         *_stages(done),
@@ -274,6 +275,15 @@ def _versions(done: pd.DataFrame) -> list[str]:
     return notes
 
 
+def _recipes(results: pd.DataFrame) -> list[str]:
+    """Which pairs have which recipe, where they differ."""
+    taught = results[results["teacher"].notna()]
+    if taught["recipe"].nunique() < 2:
+        return []
+    places = taught.groupby("recipe", sort=False)["at"].unique()
+    return ["Recipes: " + "; ".join(f"{recipe} ({', '.join(at)})" for recipe, at in places.items()) + "."]
+
+
 def _settings(results: pd.DataFrame) -> list[str]:
     notes = []
     for _, rows in results.groupby("method", sort=False):
@@ -296,8 +306,13 @@ def changed_parameters(results: pd.DataFrame) -> list[str]:
 
 def _stages(done: pd.DataFrame) -> list[str]:
     """Which methods train their students for longer."""
-    longer = done[done["stage_epochs"].fillna(0) > 0].drop_duplicates(["label", "stage_epochs"])
-    told = ", ".join(f"{label} {epochs}" for label, epochs in zip(longer["label"], longer["stage_epochs"], strict=True))
+    longer = done[done["stage_epochs"].fillna(0) > 0]
+    told = ", ".join(
+        f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if len(of_label) > 1 else "")
+        for label, of_method in longer.groupby("label", sort=False)
+        for of_label in [of_method["stage_epochs"].unique()]
+        for epochs, rows in of_method.groupby("stage_epochs", sort=False)
+    )
     return [f"Epochs that the student trains in stages before, beside those that all have: {told}."] if told else []
 
 

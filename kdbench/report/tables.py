@@ -15,6 +15,9 @@ from kdbench.report.compare import Comparison, PairTrials, compare, footnotes
 MIN_PAIRS = 3
 """With fewer values a confidence interval is not worth its name."""
 
+UNEVEN = 1.25
+"""By what factor the speed of one teacher may differ between trials that are said to be timed alike."""
+
 NONE = "—"
 
 _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
@@ -232,17 +235,17 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
                 trials = done[done["label"] == label]
                 if len(trials):
                     where = (Cell(str(environment)),) if several else ()
-                    cells = (Cell(label), *where, *_cost_cells(trials, scratch))
+                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, done))
                     rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
     columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
     notes = [
         "Medians over seeds. Training: as the method would cost alone, its teacher's forward passes included; images/s of the main "
-        "training, the time of all of it, stages before it included.",
+        "training, the time of all of it, stages before it included. Inference: of all trials that deploy a network of that size.",
         "Extra parameters: trained beside the student and dropped after training.",
     ]
-    notes += _deployed(comparison)
+    notes += [*_deployed(comparison), *_uneven(comparison)]
     if len(environments) == 1:
         notes.append(f"Measured on {environments[0]}.")
     title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
@@ -262,7 +265,23 @@ def _deployed(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:
+def _uneven(comparison: Comparison) -> list[str]:
+    """Pairs whose trainings were timed under other loads, as the speed of one and the same teacher shows."""
+    rough = []
+    for pair in comparison.pairs:
+        for _, rates in pair.done.groupby(["environment", "teacher_weights_sha256"])["teacher_inference_images_per_s"]:
+            if rates.max() > UNEVEN * rates.min():
+                rough.append(f"{rates.min():,.0f} to {rates.max():,.0f}" + (f" ({pair.name})" if len(comparison.pairs) > 1 else ""))
+    if not rough:
+        return []
+    told = "; ".join(rough)
+    return [f"Timed under different loads, as the teacher's own images/s show, {told}: speeds and times against scratch are rough."]
+
+
+def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFrame) -> Iterator[Cell]:
+    """Of the trials of one method; inference is that of all of the pair's that deploy as much, since it is one network."""
+    same = of_pair[of_pair["student_params"].isin(trials["student_params"])]
+
     def median(column: str, of: pd.DataFrame = trials) -> float:
         known = of[column].dropna()
         return float(known.median()) if len(known) else math.nan
@@ -272,7 +291,8 @@ def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame) -> Iterator[Cell]:
     yield _number(speed, f"{speed:,.0f}")
     yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
     yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
-    for inference in (median("inference_images_per_s"), median("teacher_inference_images_per_s")):
+    taught = of_pair if trials["teacher"].notna().any() else trials
+    for inference in (median("inference_images_per_s", same), median("teacher_inference_images_per_s", taught)):
         yield _number(inference, f"{inference:,.0f}")
 
 
@@ -311,6 +331,10 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
         gain = paired_gain(pair, best, over=rival, choices=choices)
         mean, of = means.get(rival, done[rival]), f" of {best}" if len(first) > 1 else ""
         sentences.append(f"Gain{of} over {name} ({mean:.2f} %): {_how_sure(gain, methods=choices + 1)}.")
+    chosen = pair.ranked("validation_error_pct").dropna().sort_values(kind="stable")
+    if len(chosen) > 1 and chosen.index[0] not in first:
+        label = str(chosen.index[0])
+        sentences.append(f"The lowest mean validation error has {label}, whose test error is {means[label]:.2f} %.")
     if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join(sentences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,17 +21,20 @@ def learners(total: Tensor) -> Iterator[Tensor]:
         nodes = {following for node in nodes for following, _ in node.next_functions}
 
 
-def refuse_strays(total: Tensor, optimiser: torch.optim.Optimizer, *, stage: str) -> None:
-    """See that every parameter which `total` would teach is one of the optimiser's.
+def refuse_strays(total: Tensor, optimiser: torch.optim.Optimizer, networks: Iterable[nn.Module], *, stage: str) -> None:
+    """See that every parameter which `total` would teach, and every plain tensor of the networks, is one of the optimiser's.
 
     Raises:
         RuntimeError: one is not; the message gives its shape.
     """
     known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    strays = [tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) and id(tensor) not in known]
+    modules = [module for network in networks for module in network.modules()]
+    plain = {id(value) for module in modules for value in vars(module).values() if isinstance(value, Tensor)}
+    own = (tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) or id(tensor) in plain)
+    strays = [tensor for tensor in own if id(tensor) not in known]
     if strays:
         shape = max(tuple(tensor.shape) for tensor in strays)
         raise RuntimeError(
-            f"a parameter of shape {shape} gets a gradient in {stage}, and no optimiser has it. Make its module "
-            "an attribute of the method, in lists an nn.ModuleList, or, if it is not to learn, fix it: .requires_grad_(False)."
+            f"a parameter of shape {shape} gets a gradient in {stage}, and no optimiser has it. Make its module an attribute of "
+            "the method, in lists an nn.ModuleList, and a tensor an nn.Parameter; what is not to learn: .requires_grad_(False)."
         )

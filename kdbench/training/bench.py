@@ -71,7 +71,7 @@ class Bench:
 
     def network(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
         """A network of the registry for this data set, on the device, in channels-last layout."""
-        network = build_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0], hooks=hooks)
+        network = self._built(build_model, name, hooks)
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def student(self, trial: TrialSpec) -> Network:
@@ -131,7 +131,11 @@ class Bench:
 
     def blank(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
         """A network that was never filled with numbers."""
-        return blank_model(name, num_classes=self.dataset.num_classes, in_channels=self.dataset.image_shape[0], hooks=hooks)
+        return self._built(blank_model, name, hooks)
+
+    def _built(self, build: Callable[..., Network], name: str, hooks: tuple[str, ...]) -> Network:
+        channels, height, _ = self.dataset.image_shape
+        return build(name, num_classes=self.dataset.num_classes, in_channels=channels, hooks=hooks, image_size=height)
 
     def blank_parts(self, name: str, hooks: tuple[str, ...] = ()) -> TeacherParts:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""

@@ -124,6 +124,10 @@ def train_in_lockstep(
     return True
 
 
+MOST_GRAPHS = 31
+"""How many lanes can have graphs at once: torch has 32 streams, of which the teacher's graph takes one."""
+
+
 def records_graphs(device: torch.device) -> bool:
     """Whether steps can be CUDA graphs."""
     return device.type == "cuda"

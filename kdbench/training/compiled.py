@@ -1,6 +1,7 @@
 """A network's pass through torch.compile, whose compilation is done, and timed, before the pass is used."""
 
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ class Compiled:
             return 0.0
         began = time.perf_counter()
         # The limit counts all networks of a class and all shapes; past it a pass would silently run uncompiled.
-        with torch._dynamo.config.patch(recompile_limit=UNLIMITED, accumulated_recompile_limit=UNLIMITED):
+        unlimited = torch._dynamo.config.patch(recompile_limit=UNLIMITED, accumulated_recompile_limit=UNLIMITED)
+        with unlimited, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TensorFloat32")  # advice that the recipe's precision answers
             self._pass(images)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import random
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.utils.deterministic
 from torch._functorch import config as functorch_config
@@ -21,8 +23,10 @@ from torch._functorch import config as functorch_config
 import kdbench
 from kdbench.errors import KdbenchError
 from kdbench.record import Environment
+from kdbench.streams import streams_kept
 
 _determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
+_backends: Any = torch.backends  # of which some attributes have no types
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,7 +89,7 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
     The last bits of a result depend on the number of CPU threads, so that it is a function of the images (C, H, W) and of the
     process, never of the lanes: one for small images, else as many as torch has.
     """
-    threads, stream = torch.get_num_threads(), torch.get_rng_state()
+    threads = torch.get_num_threads()
     if device.type == "cpu":
         keep_freed_memory()
         if image_shape[1] * image_shape[2] <= SMALL_IMAGE:
@@ -101,12 +105,11 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
         # Events, seeds and the caching allocator speak of the current device.
         # The loss balance goes backward twice through a compiled pass, which must keep its buffers for that.
         current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        with current, _float32(tf32=precision == "tf32"), functorch_config.patch(donated_buffer=False):
+        with current, streams_kept(), _float32(tf32=precision == "tf32"), functorch_config.patch(donated_buffer=False):
             yield
     finally:
         _set(*before)
         torch.set_num_threads(threads)
-        torch.set_rng_state(stream)
 
 
 @cache
@@ -128,10 +131,10 @@ def _set(deterministic: bool, fill: bool, benchmark: bool) -> None:
 
 
 _PRECISIONS: tuple[Any, ...] = (
-    *(torch.backends, torch.backends.cudnn, torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul),
-    *(torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn, torch.backends.mkldnn.matmul),
+    *(_backends, _backends.cudnn, _backends.cudnn.conv, _backends.cudnn.rnn, _backends.cuda.matmul),
+    *(_backends.mkldnn.conv, _backends.mkldnn.rnn, _backends.mkldnn.matmul),
 )
-"""Where torch keeps how float32 is computed, from the general to the special; one without a setting of its own has that above it."""
+"""Where torch keeps how float32 is computed, from the general to the special; one without its own setting has that above it."""
 
 
 @contextmanager
@@ -160,8 +163,11 @@ def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[
 
 
 def random_states(device: torch.device) -> list[torch.Tensor]:
-    """States of torch's own random streams."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    """States of the global random streams: torch's, Python's and NumPy's."""
+    on_cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    _, words, place, *_ = np.random.get_state(legacy=True)
+    numpy = torch.tensor([*words.tolist(), place])  # type: ignore[union-attr]  # of the legacy form
+    return [torch.get_rng_state(), torch.tensor(random.getstate()[1]), numpy, *on_cuda]
 
 
 @contextmanager
@@ -240,6 +246,7 @@ def environment(device: torch.device) -> Environment:
         python=platform.python_version(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({os.cpu_count()} cores)",
         threads=torch.get_num_threads() if device.type == "cpu" else None,
+        cudnn=_backends.cudnn.version() if device.type == "cuda" else None,
     )
 
 

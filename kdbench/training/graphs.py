@@ -182,6 +182,7 @@ class StepGraph:
             if name := attributes.changed:
                 raise Unfit(f"it changes {name} in its steps, which is no buffer")
             _put(tensors(), before)
+            torch.cuda.empty_cache()  # as recording does, which must not count as memory given back
             held = reserved_bytes(batch.images.device)
             self.graph = Graph(lambda: update(watched), stream)
             self.held_bytes = reserved_bytes(batch.images.device) - held

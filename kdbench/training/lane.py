@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.deployed import Deployed
 from kdbench.method import Batch, Composition, checked
-from kdbench.models.measure import parameters
 from kdbench.outputs import Outputs
-from kdbench.streams import derive, generator
+from kdbench.streams import derive, generator, reseed
 from kdbench.training.autograd import refuse_strays
 from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
@@ -26,24 +26,6 @@ Row = dict[str, Any]
 
 UNUSED = "cross_entropy, not trained on"
 """The sum against which the terms are held of a method that gives the cross-entropy no weight."""
-
-
-class Deployed(nn.Module):
-    """The network that would be deployed: the student, and what its method predicts with."""
-
-    def __init__(self, student: nn.Module, method: Composition) -> None:
-        super().__init__()
-        self.student = student
-        self.method = method
-
-    @property
-    def size(self) -> int:
-        """How many parameters it has."""
-        return parameters(self.student) + sum(tensor.numel() for tensor in self.method.deployed())
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
-        return self.method.predict(self.student(images))
 
 
 class Lane:
@@ -225,7 +207,7 @@ class Lane:
                 if segment.ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
-            refuse_strays(total, self._optimiser, stage=segment.name)
+            refuse_strays(total, self._optimiser, self._networks, stage=segment.name)
         self._optimiser.zero_grad(set_to_none=True)
         g_ce = self._gradients(ce) if first and terms and self._learnt and ce is not None and ce.requires_grad else []
         total.backward()  # type: ignore[no-untyped-call]
@@ -284,7 +266,7 @@ class Lane:
 
     def _reseed(self, seed: int) -> None:
         """Give dropout in a student, or a method's careless draw, a stream that is the lane's own."""
-        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it takes a stack trace where CUDA is not in use
+        reseed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 

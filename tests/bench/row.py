@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -23,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ladder import RUNGS, loop_seconds
-from plain import PilImages, train_epoch
+from plain import PilImages, best_of_the_field, train_epoch
 
 from kdbench.data import UNAUGMENTED, Dataset, SourceParams, Split
 from kdbench.models import Network
@@ -113,11 +112,16 @@ def lockstep(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> tu
 
 
 def passes_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
-    """The floor: seconds of the passes alone, one of the teacher for all and one forward and backward of each student."""
+    """Seconds of the passes alone, one of the teacher for all and one forward and backward of each student: the floor of a CPU.
+
+    On CUDA they are launched one by one, so that graphs can be faster.
+    """
     recipe, data = specs[0].recipe, bench.training_data(specs[0].recipe.augmentation)
     draws = list(data.epoch(torch.Generator().manual_seed(0), batch_size=recipe.batch_size))
     batches = [draw()[:2] for draw in draws]
     students = [bench.student(spec).train() for spec in specs]
+    if bench.device.type == "cuda":
+        torch.cuda.synchronize()  # the batches are made
     began = time.perf_counter()
     for images, labels in batches:
         teacher(images)
@@ -128,18 +132,13 @@ def passes_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher)
     return time.perf_counter() - began
 
 
-def best_of_the_field(bench: Bench) -> AbstractContextManager[None]:
-    """What a fast loop sets: on CUDA, kernels chosen by trial; nothing is deterministic."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=bench.device.type == "cuda", allow_tf32=False)
-
-
 def plain_seconds(bench: Bench, specs: list[TrialSpec], *, workers: int) -> float:
     """Seconds of one epoch of every method in the plain loop."""
     load_shipped()
     total, layout = 0.0, torch.contiguous_format
     teacher = bench.network(specs[0].teacher.student).to(memory_format=layout)
     images = PilImages(bench.dataset.train, MEAN, STD)
-    with best_of_the_field(bench):
+    with best_of_the_field(bench.device):
         for spec in specs:
             student = bench.student(spec).to(memory_format=layout)
             method = bench.composition(spec, teacher.teacher_parts())
@@ -170,9 +169,9 @@ def main() -> None:
     recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.001))  # on noise, some methods diverge at the usual 0.1
     specs = trials(options.methods, teacher=options.teacher, student=options.student, recipe=recipe)
 
-    memory: dict[str, float] = {}
+    memory: dict[str, dict[str, float]] = {}
 
-    def ours(arithmetic: str, specs: list[TrialSpec]) -> Callable[[], float]:
+    def ours(arithmetic: str, specs: list[TrialSpec], *, row: str = "") -> Callable[[], float]:
         own = recipe.model_copy(update={"compile": True} if arithmetic == "compiled" else {"precision": arithmetic})
         changed = [spec.model_copy(update={"recipe": own}) for spec in specs]
         teacher = FrozenTeacher(trained(bench, options.teacher), image_shape=shape, recipe=own, device=device)
@@ -180,7 +179,7 @@ def main() -> None:
         def seconds() -> float:
             with exact(device, precision=own.precision, image_shape=shape):
                 found, of_lanes = lockstep(bench, changed, teacher)
-            memory.update(of_lanes)
+            memory.setdefault(f"kdbench, {arithmetic}{row}", {}).update(of_lanes)
             return found
 
         return seconds
@@ -214,16 +213,25 @@ def main() -> None:
     sides |= {f"kdbench, {arithmetic}": ours(arithmetic, specs) for arithmetic in options.arithmetic}
     if options.wide:
         wide = trials(list(WIDE), teacher=options.teacher, student=options.student, recipe=recipe)
-        sides["kdbench, fp32, twenty methods"] = ours("fp32", wide)
-        rows = [ours("fp32", wide[first : first + len(ROW)]) for first in range(0, len(wide), len(ROW))]
+        sides["kdbench, fp32, twenty methods"] = ours("fp32", wide, row=", twenty methods")
+        rows = [
+            ours("fp32", wide[first : first + len(ROW)], row=", twenty methods in rows of seven")
+            for first in range(0, len(wide), len(ROW))
+        ]
         sides["kdbench, fp32, twenty methods in rows of seven"] = lambda: sum(row() for row in rows)
     sides["the passes alone"] = floor
     sides |= {f"evaluation of 1,000 images, {name}": partial(evaluation, name) for name in options.arithmetic if name != "compiled"}
-    startup = {name: side() for name, side in sides.items() if not name.startswith("evaluation")}
+
+    def timed(name: str) -> float:
+        found = sides[name]()
+        print(f"{name}: {found:.3f} s", file=sys.stderr, flush=True)  # a run that is cut off has told what it measured
+        return found
+
+    startup = {name: timed(name) for name in sides if not name.startswith("evaluation")}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.repeats):
-        for name, side in sides.items():
-            seconds[name].append(side())
+        for name, found in seconds.items():
+            found.append(timed(name))
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     best = min(median for name, median in medians.items() if name.startswith("plain"))
     result = {

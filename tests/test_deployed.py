@@ -1,0 +1,89 @@
+"""What a run keeps can be loaded as the network that its table is about."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Lab
+from torch import nn
+
+import kdbench
+from kdbench import KdbenchError
+from kdbench.models import MODELS
+from kdbench.training.bench import Bench
+from kdbench.training.cohort import error_pct
+from kdbench.training.device import exact
+from kdbench.trial import TrialSpec
+
+
+@pytest.fixture
+def plain() -> Iterator[None]:
+    """A network of one's own."""
+    forget = MODELS.snapshot()
+
+    @MODELS.register("kept_plain")
+    def kept_plain(*, num_classes: int, in_channels: int) -> nn.Module:
+        body = nn.Sequential(nn.Conv2d(in_channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+
+    yield
+    forget()
+
+
+def error_of(lab: Lab, trial: TrialSpec) -> float:
+    """Test error in percent of what is loaded from the trial's folder."""
+    network = kdbench.load_student(lab.store.folder(trial.id))
+    assert not network.training
+    source, params = lab.suite().source
+    bench = Bench(source(params, cache=lab.store.cache).load(), params, torch.device("cpu"))
+    with exact(torch.device("cpu"), precision="fp32", image_shape=bench.dataset.image_shape):
+        return error_pct(network, bench.test_data, precision="fp32")
+
+
+@pytest.mark.parametrize("student", ["resnet8", "kept_plain"])
+def test_a_kept_student_errs_as_its_record_says(student: str, lab: Lab, plain: None) -> None:
+    hooks = {"hooks": ["0"]} if student == "kept_plain" else {}
+    pairs = [{"teacher": "wrn_10_1", "student": {"model": student, **hooks}}]
+    suite = lab.suite(keep_students=True, methods=["scratch", "kd", "simkd", "simkd+at"], pairs=pairs)
+    assert lab.run(suite)
+    for trial in (*suite.trials, *suite.teachers):
+        assert error_of(lab, trial) == lab.record(trial).test_error_pct, trial.method
+        assert lab.file(trial, "method.safetensors").exists() is ("simkd" in trial.method)
+
+
+def test_what_a_kept_student_needs_is_told(lab: Lab, plain: None, tmp_path: Path) -> None:
+    with pytest.raises(KdbenchError, match=r"record.json is missing. Give the folder of a finished trial"):
+        kdbench.load_student(tmp_path)
+    suite = lab.suite(methods=["scratch"])
+    lab.run(suite)
+    with pytest.raises(KdbenchError, match=r"weights.safetensors is missing. .*`keep_students: true`"):
+        kdbench.load_student(lab.store.folder(suite.trials[0].id))
+    pairs = [{"teacher": "wrn_10_1", "student": {"model": "kept_plain", "hooks": ["0"]}}]
+    suite = lab.suite(keep_students=True, methods=["scratch"], pairs=pairs)
+    lab.run(suite)
+    MODELS._entries.pop("kept_plain")
+    with pytest.raises(KdbenchError, match="unknown model 'kept_plain'"):
+        kdbench.load_student(lab.store.folder(suite.trials[0].id))
+
+
+def test_a_damaged_student_is_refused(lab: Lab) -> None:
+    suite = lab.suite(keep_students=True, methods=["scratch"])
+    lab.run(suite)
+    file = lab.file(suite.trials[0], "weights.safetensors")
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(bytes(whole))
+    with pytest.raises(KdbenchError, match="are not those of its record"):
+        kdbench.load_student(file.parent)
+    file.write_bytes(b"nothing")
+    with pytest.raises(KdbenchError, match="Train it again"):
+        kdbench.load_student(file.parent)
+
+
+def test_a_student_whose_method_predicts_is_no_teacher_by_its_own_weights_alone(lab: Lab, another: Lab) -> None:
+    suite = lab.suite(keep_students=True, methods=["simkd"])
+    lab.run(suite)
+    file = lab.file(suite.trials[0], "weights.safetensors")
+    with pytest.raises(KdbenchError, match=r"is not all of its network: the method predicts with method.safetensors"):
+        another.suite(pairs=[{"teacher": {"model": suite.trials[0].student, "weights": str(file)}, "student": "resnet8"}])
