@@ -162,21 +162,12 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
 
 
 def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
-    """By pair and by method; a method that a pair has in several settings is named with what differs, as `ft (k=2.0)`."""
-    settings: dict[str, dict[str, dict[tuple[str, ...], list[Planned]]]] = {}
+    """By pair and by method, which is named with the parameters that are not its defaults, as `ft (k=2)`."""
+    rows: dict[str, dict[str, list[Planned]]] = {}
     for planned in students:
         spec = planned.spec
         pair = f"{spec.teacher.label} -> {spec.label}" if spec.teacher else spec.label
-        setting = tuple(f"{key}={value}" for part in spec.methods for key, value in part.params.items())
-        settings.setdefault(pair, {}).setdefault(spec.method, {}).setdefault(setting, []).append(planned)
-    rows: dict[str, dict[str, list[Planned]]] = {}
-    for pair, methods in settings.items():
-        rows[pair] = {}
-        for method, found in methods.items():
-            shared = set.intersection(*map(set, found))
-            for setting, trials in found.items():
-                differing = ", ".join(value for value in setting if value not in shared)
-                rows[pair][f"{method} ({differing})" if differing else method] = trials
+        rows.setdefault(pair, {}).setdefault(spec.setting, []).append(planned)
     return rows
 
 

@@ -1,5 +1,6 @@
 """The network that would be deployed: a student and what its method predicts with, kept beside its record and loaded again."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from kdbench.models.measure import parameters, shapes
 from kdbench.record import Record
 from kdbench.trial import TrialSpec, build_part
 from kdbench.weights import METHOD, WEIGHTS, read_foreign, read_weights, write_weights
+
+MADE_FOR = "made_for"
+"""The entry in the head of a file of weights that says for which images and how many classes."""
 
 
 class Deployed(nn.Module):
@@ -38,8 +42,9 @@ def keep(
     folder: Path, student: nn.Module, method: Composition | None, *, image_shape: tuple[int, int, int], num_classes: int
 ) -> None:
     """Write a trained student, for images (C, H, W), into its trial's folder, and the parts of its method that are deployed."""
-    made_for = {"image_shape": " ".join(map(str, image_shape)), "num_classes": str(num_classes)}
-    write_weights(folder / WEIGHTS, student.state_dict(), metadata=made_for)
+    # One entry, since safetensors writes several in any order.
+    made_for = json.dumps({"image_shape": image_shape, "num_classes": num_classes})
+    write_weights(folder / WEIGHTS, student.state_dict(), metadata={MADE_FOR: made_for})
     parts = {name: part for name, part in method.parts.items() if part.deployed()} if method else {}
     if parts:
         write_weights(folder / METHOD, nn.ModuleDict(parts).state_dict())
@@ -54,7 +59,7 @@ def load(folder: Path) -> Deployed:
     try:
         record = Record.model_validate_json((folder / "record.json").read_bytes())
         with safe_open(folder / WEIGHTS, "pt") as file:
-            made_for = file.metadata()
+            made_for = (file.metadata() or {}).get(MADE_FOR)
     except FileNotFoundError as problem:
         raise KdbenchError(
             f"{problem.filename or folder / WEIGHTS} is missing. Give the folder of a finished trial, results/trials/..., of a "
@@ -66,8 +71,7 @@ def load(folder: Path) -> Deployed:
     if not made_for or state is None:
         raise KdbenchError(f"the weights in {folder} are not those of its record, or of an earlier kdbench. Train it again.")
     trial = TrialSpec.model_validate(record.spec)
-    channels, height, width = map(int, made_for["image_shape"].split())
-    classes = int(made_for["num_classes"])
+    (channels, height, width), classes = json.loads(made_for).values()
     network = build_model(trial.student, num_classes=classes, in_channels=channels, hooks=trial.hooks, image_size=height)
     network.load_state_dict(state)
     parts = {}

@@ -480,10 +480,10 @@ def test_a_plan_in_words(call, done):
         0,
         f"""Tiny: {record["dataset"]}, {record["recipe"]}
   teacher resnet14 (seed 0): done
-  resnet8              scratch     1 done, 1 missing
-  resnet14 -> resnet8  kd          1 done, 1 missing
-  resnet14 -> resnet8  ft (k=1.0)  2 missing
-  resnet14 -> resnet8  ft (k=2.0)  2 missing
+  resnet8              scratch   1 done, 1 missing
+  resnet14 -> resnet8  kd        1 done, 1 missing
+  resnet14 -> resnet8  ft (k=1)  2 missing
+  resnet14 -> resnet8  ft (k=2)  2 missing
 8 trials: 2 done, 6 missing
 """,
         "",
