@@ -71,7 +71,8 @@ def load(folder: Path) -> Deployed:
     if not made_for or state is None:
         raise KdbenchError(f"the weights in {folder} are not those of its record, or of an earlier kdbench. Train it again.")
     trial = TrialSpec.model_validate(record.spec)
-    (channels, height, width), classes = json.loads(made_for).values()
+    head = json.loads(made_for)
+    (channels, height, width), classes = head["image_shape"], head["num_classes"]
     network = build_model(trial.student, num_classes=classes, in_channels=channels, hooks=trial.hooks, image_size=height)
     network.load_state_dict(state)
     parts = {}
