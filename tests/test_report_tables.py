@@ -15,9 +15,10 @@ from kdbench.catalogue_docs import shipped_methods
 from kdbench.errors import KdbenchError
 from kdbench.report import terminal_tables, write_report
 from kdbench.report.compare import check_comparable, compare, footnotes, method_labels
+from kdbench.report.costs import cost_table
 from kdbench.report.render import to_csv, to_latex, to_markdown
 from kdbench.report.selection import selection_table
-from kdbench.report.tables import best_epoch_table, claims, confidence_interval, cost_table, error_table, gain_table, short_count
+from kdbench.report.tables import best_epoch_table, claims, confidence_interval, error_table, gain_table, short_count
 
 PAIR = ("resnet56", "resnet20")
 

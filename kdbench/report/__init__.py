@@ -11,9 +11,10 @@ from rich.text import Text
 from kdbench.errors import KdbenchError
 from kdbench.report.beside import published_table
 from kdbench.report.compare import compare, seeds_sentence
+from kdbench.report.costs import cost_table
 from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
 from kdbench.report.selection import selection_table
-from kdbench.report.tables import Table, best_epoch_table, claims, cost_table, error_table, gain_table
+from kdbench.report.tables import Table, best_epoch_table, claims, error_table, gain_table
 
 FORMATS = ("md", "tex", "csv", "png", "pdf")
 

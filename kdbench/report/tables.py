@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -15,12 +14,7 @@ from kdbench.report.compare import Comparison, PairTrials, compare, footnotes
 MIN_PAIRS = 3
 """With fewer values a confidence interval is not worth its name."""
 
-UNEVEN = 1.25
-"""By what factor the speed of one teacher may differ between trials that are said to be timed alike."""
-
 NONE = "—"
-
-_INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 
 
 @dataclass(frozen=True)
@@ -213,91 +207,6 @@ def _gain_cells(gain: Interval | None) -> tuple[Cell, Cell, Cell]:
         values |= {"low": gain.bounds[0], "high": gain.bounds[1]}
         interval = "{:+.2f} to {:+.2f}".format(*gain.bounds)
     return Cell(f"{gain.mean:+.2f}", values=values | {"n": gain.n}), Cell(interval), Cell(str(gain.n))
-
-
-def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
-    """What each method costs: training speed alone and against scratch, extra parameters; and what inference gains.
-
-    Speeds are medians over seeds and stand apart by environment.
-
-    Raises:
-        KdbenchError: the trials are not comparable, or a pair has none.
-    """
-    comparison = compare(results, pairs=pairs, methods=methods)
-    environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
-    several = len(environments) > 1
-    rows: list[Row] = []
-    for pair in comparison.pairs:
-        first = True
-        for environment, done in pair.done.groupby("environment", sort=False):
-            scratch = done[done["label"] == "scratch"]
-            for label in comparison.labels:
-                trials = done[done["label"] == label]
-                if len(trials):
-                    where = (Cell(str(environment)),) if several else ()
-                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, done))
-                    rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
-                    first = False
-    naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
-    columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
-    notes = [
-        "Medians over seeds. Training: as the method would cost alone, its teacher's forward passes included; images/s of the main "
-        "training, the time of all of it, stages before it included. Inference: of all trials that deploy a network of that size.",
-        "Extra parameters: trained beside the student and dropped after training.",
-    ]
-    notes += [*_deployed(comparison), *_uneven(comparison)]
-    if len(environments) == 1:
-        notes.append(f"Measured on {environments[0]}.")
-    title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
-    return Table("cost", title, (*naming, *columns), tuple(rows), tuple(notes), naming=len(naming))
-
-
-def _deployed(comparison: Comparison) -> list[str]:
-    """Which methods deploy another network than the student."""
-    notes = []
-    for pair in comparison.pairs:
-        sizes = pair.done.groupby("label", sort=False)["student_params"].median()
-        own = pair.done["student_params"].mode()
-        others = [f"{label} {short_count(size)}" for label, size in sizes.items() if size != own.iloc[0]]
-        if others:
-            at = f" ({pair.name})" if len(comparison.pairs) > 1 else ""
-            notes.append(f"Parameters deployed where the student has {short_count(own.iloc[0])}: {', '.join(others)}{at}.")
-    return notes
-
-
-def _uneven(comparison: Comparison) -> list[str]:
-    """Pairs whose trainings were timed under other loads, as the speed of one and the same teacher shows."""
-    rough = []
-    for pair in comparison.pairs:
-        for _, rates in pair.done.groupby(["environment", "teacher_weights_sha256"])["teacher_inference_images_per_s"]:
-            if rates.max() > UNEVEN * rates.min():
-                rough.append(f"{rates.min():,.0f} to {rates.max():,.0f}" + (f" ({pair.name})" if len(comparison.pairs) > 1 else ""))
-    if not rough:
-        return []
-    told = "; ".join(rough)
-    return [f"Timed under different loads, as the teacher's own images/s show, {told}: speeds and times against scratch are rough."]
-
-
-def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFrame) -> Iterator[Cell]:
-    """Of the trials of one method; inference is that of all of the pair's that deploy as much, since it is one network."""
-    same = of_pair[of_pair["student_params"].isin(trials["student_params"])]
-
-    def median(column: str, of: pd.DataFrame = trials) -> float:
-        known = of[column].dropna()
-        return float(known.median()) if len(known) else math.nan
-
-    speed, extra = median("train_images_per_s"), median("extra_params")
-    relative = median("train_s") / median("train_s", scratch)
-    yield _number(speed, f"{speed:,.0f}")
-    yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
-    yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
-    taught = of_pair if trials["teacher"].notna().any() else trials
-    for inference in (median("inference_images_per_s", same), median("teacher_inference_images_per_s", taught)):
-        yield _number(inference, f"{inference:,.0f}")
-
-
-def _number(value: float, text: str) -> Cell:
-    return Cell(NONE) if math.isnan(value) else Cell(text, values={"value": float(value)})
 
 
 def claims(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> list[str]:
