@@ -1,6 +1,7 @@
 """Where methods, models and data sets come from: the folder that ships with kdbench, installed packages, a user's own files."""
 
 import importlib.util
+import inspect
 import logging
 import sys
 import traceback
@@ -76,7 +77,9 @@ def load_path(path: Path) -> None:
     load_shipped()
     files = _files(path) if path.is_dir() else [path]
     if not files:
-        raise KdbenchError(f"{path} holds no Python file. Give a Python file or a folder of them.")
+        raise KdbenchError(
+            f"{path} holds no Python file but tests and such as begin with an underscore. Give a Python file or a folder of them."
+        )
     for file in files:
         _load_file(file)
 
@@ -138,10 +141,19 @@ def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:
         place = f"{entry.file}:{entry.line}: {registry.kind} '{entry.name}'"
         if not (isinstance(entry.value, ABCMeta) and issubclass(entry.value, base)):
             raise KdbenchError(f"{place} is no class that derives from kdbench.{base.__name__}. Derive it from that.")
-        if registry is METHODS and entry.value.__init__ is not base.__init__:
-            raise KdbenchError(f"{place} has an __init__ of its own. Make its modules and buffers in build(self, pair).")
+        if registry is METHODS and not _takes_two(entry.value):
+            raise KdbenchError(f"{place} has an __init__ of its own. Make its modules and buffers in build(self, pair) instead.")
         if missing := sorted(entry.value.__abstractmethods__):
             raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define what kdbench.{base.__name__} leaves open.")
+
+
+def _takes_two(method: type[object]) -> bool:
+    """Whether it can be made of parameters and a pair."""
+    try:
+        inspect.signature(method).bind(None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def _refuse_unknown_points() -> None:

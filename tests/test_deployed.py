@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Lab
-from torch import nn
+from torch import Tensor, nn
 
 import kdbench
-from kdbench import KdbenchError
+from kdbench import Batch, KdbenchError, Losses, Method, Outputs
+from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import error_pct
@@ -67,18 +68,53 @@ def test_what_a_kept_student_needs_is_told(lab: Lab, plain: None, tmp_path: Path
         kdbench.load_student(lab.store.folder(suite.trials[0].id))
 
 
-def test_a_damaged_student_is_refused(lab: Lab) -> None:
-    suite = lab.suite(keep_students=True, methods=["scratch"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "method.safetensors"])
+def test_a_damaged_student_is_refused(name: str, lab: Lab) -> None:
+    suite = lab.suite(keep_students=True, methods=["simkd"])
     lab.run(suite)
-    file = lab.file(suite.trials[0], "weights.safetensors")
-    whole = bytearray(file.read_bytes())
-    whole[-1] ^= 1
-    file.write_bytes(bytes(whole))
-    with pytest.raises(KdbenchError, match="are not those of its record"):
+    file = lab.file(suite.trials[0], name)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(KdbenchError, match="are not those that its training left"):
         kdbench.load_student(file.parent)
     file.write_bytes(b"nothing")
-    with pytest.raises(KdbenchError, match="Train it again"):
+    with pytest.raises(KdbenchError, match=r"damaged or no safetensors file|Train it again"):
         kdbench.load_student(file.parent)
+    file.unlink()
+    with pytest.raises(KdbenchError, match=r"are not those that its training left|is missing"):
+        kdbench.load_student(file.parent)
+    assert not list(file.parent.glob("*.broken")), "what is loaded is not moved"
+
+
+class Rolls(Method):
+    """Predicts otherwise than its student, and deploys nothing beside it."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {}
+
+    def predict(self, student: Outputs) -> Tensor:
+        return student.logits.roll(1, 1)
+
+
+def test_what_a_method_predicts_with_and_what_a_constructor_draws_are_as_in_training(lab: Lab, plain: None) -> None:
+    @MODELS.register("kept_drawn")
+    def drawn(*, num_classes: int, in_channels: int) -> nn.Module:
+        body = nn.Sequential(nn.Conv2d(in_channels, 32, 3, padding=1), nn.ReLU())
+        head = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
+        order = torch.randperm(32)  # no state holds it
+        head[2].register_forward_hook(lambda module, args, output: output[:, order])
+        return head
+
+    forget = METHODS.snapshot()
+    METHODS.register("rolls")(Rolls)
+    try:
+        pairs = [{"teacher": "wrn_10_1", "student": {"model": "kept_drawn", "hooks": ["0"]}}]
+        suite = lab.suite(keep_students=True, methods=["scratch", "rolls"], pairs=pairs, recipe={"epochs": 4})
+        assert lab.run(suite)
+        for trial in suite.trials:
+            assert error_of(lab, trial) == lab.record(trial).test_error_pct, trial.method
+    finally:
+        forget()
 
 
 def test_a_student_whose_method_predicts_is_no_teacher_by_its_own_weights_alone(lab: Lab, another: Lab) -> None:

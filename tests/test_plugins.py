@@ -303,7 +303,9 @@ mine = "other_built.methods"
 def test_nothing_there():
     assert refusal("none.py") == "no plugin at none.py. Give a Python file or a folder of them."
     Path("empty").mkdir()
-    assert refusal("empty") == "empty holds no Python file. Give a Python file or a folder of them."
+    assert refusal("empty") == (
+        "empty holds no Python file but tests and such as begin with an underscore. Give a Python file or a folder of them."
+    )
     assert refusal(write("mine.txt", METHOD)) == "mine.txt is not a Python file. Give a file whose name ends with .py."
 
 
@@ -396,7 +398,7 @@ def test_what_says_nothing_of_its_interface_is_of_the_first(monkeypatch):
         (
             "    def losses",
             "    def __init__(self): pass\n\n    def losses",
-            "method 'mine' has an __init__ of its own. Make its modules and buffers in build(self, pair).",
+            "method 'mine' has an __init__ of its own. Make its modules and buffers in build(self, pair) instead.",
         ),
         ("def losses", "def loses", "method 'mine' does not define losses. Define what kdbench.Method leaves open."),
         ('"NAME"', '"a+b"', "'a+b' cannot be a method's name. Make it of letters, digits, underscores and hyphens."),

@@ -87,7 +87,7 @@ def precisions() -> list[str]:
     return [place.fp32_precision for place in places]
 
 
-@pytest.mark.parametrize("wish", ["usual", "high", "medium", "whole", "products"])
+@pytest.mark.parametrize("wish", ["usual", "high", "medium", "whole", "strict", "products"])
 def test_what_the_process_has_set_for_float32_changes_no_trial_and_stays(wish: str) -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 64, 64).unbind()
@@ -97,6 +97,8 @@ def test_what_the_process_has_set_for_float32_changes_no_trial_and_stays(wish: s
     try:
         if wish == "whole":
             torch.backends.fp32_precision = "tf32"
+        elif wish == "strict":
+            torch.backends.fp32_precision = "ieee"
         elif wish == "products":
             torch.backends.cuda.matmul.fp32_precision = "tf32"
         elif wish != "usual":

@@ -21,7 +21,7 @@ GROUPS = 4
 """How many of a network's groups are taken at the most, counted from the deepest."""
 
 UNKNOWN_SIZES = (224, 32)
-"""Heights of images in pixels that are tried with a network of which nothing is known, nor of its images."""
+"""Heights of images in pixels that are tried with a network of which nothing is known, before that of its images."""
 
 _NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(resnet|resnext|wide_resnet)\w+", ("layer1", "layer2", "layer3", "layer4")),
@@ -115,12 +115,12 @@ def is_published(name: str) -> bool:
 
 
 def sizes(name: str, body: nn.Module, image_size: int | None) -> tuple[int, ...]:
-    """Heights in pixels of square images that the network `name` is made for; of another than a library's that of its images."""
+    """Heights in pixels of square images that the network `name` is made for, or may be: the usual ones, and that of its images."""
     if name.startswith("timm/"):
         return (vars(body)["default_cfg"]["input_size"][1],)
     if name.startswith("torchvision/"):
         return (224,)
-    return (image_size,) if image_size else UNKNOWN_SIZES
+    return (*UNKNOWN_SIZES, *([image_size] if image_size else []))
 
 
 def usual_groups(name: str, body: nn.Module, calls: Sequence[Call]) -> tuple[str, ...]:

@@ -181,8 +181,6 @@ def fit(state: State, network: Network, *, whole: bool) -> Fit:
         for name in ours:
             del wanted[name]
             given.pop(name, None)
-    if broken := [name for name, (_, tensor) in given.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
-        raise KdbenchError(f"they hold NaN or infinity ({_some(broken)}). Give weights of a training that did not diverge.")
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in wanted]
     unequal = {
@@ -198,6 +196,11 @@ def fit(state: State, network: Network, *, whole: bool) -> Fit:
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": list(unequal.values())}
     if told := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
         raise KdbenchError(f"they do not fit the network: {'; '.join(told)}. Give weights of this architecture.")
+    learnt = {own for own, _ in network.named_parameters(remove_duplicate=False)}  # a buffer may hold infinity, as masks do
+    if broken := [
+        name for name, (own, _) in wanted.items() if own in learnt and name in given and not given[name][1].isfinite().all()
+    ]:
+        raise KdbenchError(f"they hold NaN or infinity ({_some(broken)}). Give weights of a training that did not diverge.")
     return Fit({own: given[name][1] for name, (own, _) in wanted.items() if name in given}, other)
 
 

@@ -86,12 +86,12 @@ class PairTrials:
         Of the methods and the seeds that they share this is the largest block: a method of which much is missing is left out, and
         seeds that few methods have.
         """
-        seeds = self.done.groupby("label", sort=False)["seed"].agg(frozenset)
+        seeds = self.done.dropna(subset=column).groupby("label", sort=False)["seed"].agg(frozenset)
         blocks = [(shared, [label for label, found in seeds.items() if found >= shared]) for shared in seeds.unique()]
         if not blocks:
             return pd.Series(dtype=float)
         shared, labels = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])))
-        return pd.Series({str(label): self.by_seed(str(label), column).reindex(sorted(shared)).mean() for label in labels})
+        return pd.Series({str(label): self.by_seed(str(label), column).loc[sorted(shared)].mean() for label in labels})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def selection_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], 
     rows = []
     for pair in comparison.pairs:
         labels = [label for label in comparison.labels if len(pair.by_seed(label, "validation_error_pct"))]
-        ranked = pair.ranked("validation_error_pct").dropna().round(2)
+        ranked = pair.ranked("validation_error_pct").round(2)
         for label in labels:
             bold = len(ranked) > 1 and ranked.get(label) == ranked.min()
             rows.append(method_row(comparison, pair, (Cell(label), *_cells(pair, label, bold=bold)), first=label == labels[0]))

@@ -240,10 +240,11 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
         gain = paired_gain(pair, best, over=rival, choices=choices)
         mean, of = means.get(rival, done[rival]), f" of {best}" if len(first) > 1 else ""
         sentences.append(f"Gain{of} over {name} ({mean:.2f} %): {_how_sure(gain, methods=choices + 1)}.")
-    chosen = pair.ranked("validation_error_pct").dropna().sort_values(kind="stable")
-    if len(chosen) > 1 and chosen.index[0] not in first:
-        label = str(chosen.index[0])
-        sentences.append(f"The lowest mean validation error has {label}, whose test error is {means[label]:.2f} %.")
+    chosen = pair.ranked("validation_error_pct").round(2)
+    lowest = [str(label) for label in chosen.index[chosen == chosen.min()]] if len(chosen) > 1 else []
+    if lowest and not set(lowest) & set(first):
+        told = ", ".join(f"{label} (test error {means.get(label, done[label]):.2f} %)" for label in lowest)
+        sentences.append(f"The lowest mean validation error: {told}.")
     if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join(sentences)

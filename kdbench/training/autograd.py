@@ -21,16 +21,15 @@ def learners(total: Tensor) -> Iterator[Tensor]:
         nodes = {following for node in nodes for following, _ in node.next_functions}
 
 
-def refuse_strays(total: Tensor, optimiser: torch.optim.Optimizer, networks: Iterable[nn.Module], *, stage: str) -> None:
-    """See that every parameter which `total` would teach, and every plain tensor of the networks, is one of the optimiser's.
+def refuse_strays(total: Tensor, optimiser: torch.optim.Optimizer, plain: Iterable[Tensor], *, stage: str) -> None:
+    """See that every parameter which `total` would teach, and every `plain` tensor, is one of the optimiser's.
 
     Raises:
         RuntimeError: one is not; the message gives its shape.
     """
     known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    modules = [module for network in networks for module in network.modules()]
-    plain = {id(value) for module in modules for value in vars(module).values() if isinstance(value, Tensor)}
-    own = (tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) or id(tensor) in plain)
+    built = set(map(id, plain))
+    own = (tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) or id(tensor) in built)
     strays = [tensor for tensor in own if id(tensor) not in known]
     if strays:
         shape = max(tuple(tensor.shape) for tensor in strays)

@@ -140,13 +140,13 @@ _PRECISIONS: tuple[Any, ...] = (
 @contextmanager
 def _float32(*, tf32: bool) -> Iterator[None]:
     """Float32 as such, or TF32 on CUDA, inside the block, whatever the process has set; its own settings after it."""
-    before = []
-    for place in _PRECISIONS:
-        before.append(place.fp32_precision)
-        place.fp32_precision = "none"
-    # torch's compiler reads the older switches, which fail where the newer ones alone were set.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    wished, before = [place.fp32_precision for place in _PRECISIONS], []
     try:
+        for place in _PRECISIONS:
+            before.append(place.fp32_precision)
+            place.fp32_precision = "none"
+        # torch's compiler reads the older switches, which fail where the newer ones alone were set.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         yield
     finally:
         _, _, convolutions, _, products, *_, products_on_cpu = before
@@ -155,6 +155,9 @@ def _float32(*, tf32: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(fast if products == "tf32" else "highest")
         for place, precision in zip(_PRECISIONS, before, strict=True):
             place.fp32_precision = precision
+        for place, precision in zip(_PRECISIONS, wished, strict=True):  # where what stood above one spoke for it
+            if place.fp32_precision != precision:
+                place.fp32_precision = precision
 
 
 def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[None]:

@@ -70,6 +70,8 @@ class Lane:
         self.rows: list[Row] = []
         self.failure: str | None = None
         self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
+        modules = [module for network in self._networks for module in network.modules()]
+        self._plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
         self._staged = [module for _, stage in method.stages() for module in stage.modules]
         self._compiled = Compiled(student) if student and compiled else None
         self._step_watch, self._memory = Stopwatch(device), MemoryWatch(device)
@@ -207,7 +209,7 @@ class Lane:
                 if segment.ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
-            refuse_strays(total, self._optimiser, self._networks, stage=segment.name)
+            refuse_strays(total, self._optimiser, self._plain, stage=segment.name)
         self._optimiser.zero_grad(set_to_none=True)
         g_ce = self._gradients(ce) if first and terms and self._learnt and ce is not None and ce.requires_grad else []
         total.backward()  # type: ignore[no-untyped-call]
