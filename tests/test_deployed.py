@@ -105,14 +105,17 @@ def test_what_a_method_predicts_with_and_what_a_constructor_draws_are_as_in_trai
         head[2].register_forward_hook(lambda module, args, output: output[:, order])
         return head
 
+    pairs = [{"teacher": "wrn_10_1", "student": {"model": "kept_drawn", "hooks": ["0"]}}]
+    suite = lab.suite(keep_students=True, methods=["scratch"], pairs=pairs, recipe={"epochs": 4})
+    assert lab.run(suite)
+    assert error_of(lab, suite.trials[0]) == lab.record(suite.trials[0]).test_error_pct
     forget = METHODS.snapshot()
     METHODS.register("rolls")(Rolls)
     try:
-        pairs = [{"teacher": "wrn_10_1", "student": {"model": "kept_drawn", "hooks": ["0"]}}]
-        suite = lab.suite(keep_students=True, methods=["scratch", "rolls"], pairs=pairs, recipe={"epochs": 4})
+        suite = lab.suite(keep_students=True, methods=["rolls"], recipe={"epochs": 4})
         assert lab.run(suite)
-        for trial in suite.trials:
-            assert error_of(lab, trial) == lab.record(trial).test_error_pct, trial.method
+        (trial,) = suite.trials
+        assert error_of(lab, trial) == lab.record(trial).test_error_pct < 50
     finally:
         forget()
 
