@@ -1,0 +1,109 @@
+"""What golden numbers leave out, by hand: weights of the cross-entropy, stages, and losses that no reference file holds."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_method_traps import CLASSES, batch, build, outputs
+from torch import Tensor
+
+from kdbench.catalogue_docs import shipped_methods
+from kdbench.method import Composition
+
+STUDENT, TEACHER = outputs(6), outputs(6, seed=1)
+
+
+def divergence(temperature: float) -> Tensor:
+    """KL(softmax(z_t / T) || softmax(z_s / T)), mean over the batch, without T^2."""
+    p_s, p_t = (F.softmax(out.logits / temperature, 1) for out in (STUDENT, TEACHER))
+    return (p_t * (p_t.log() - p_s.log())).sum(1).mean()
+
+
+def stage(method: Any, name: str) -> Any:
+    (found,) = (found for found in method.stages() if found.name == name)
+    return found.losses
+
+
+def only(losses: Any) -> Tensor:
+    (value,) = losses.values()
+    return value
+
+
+CE_WEIGHTS = {
+    # parameters, and the weight of the cross-entropy that the formula in the docstring gives them
+    "kd": ({"alpha": 0.7}, 0.3),
+    "fitnets": ({"alpha": 0.7}, 0.3),
+    "kd_standardized": ({"ce_weight": 0.4}, 0.4),
+    "ab": ({"ce_weight": 0.6}, 0.6),
+    "simkd": ({}, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(method for method in shipped_methods() if method != "fsp"))  # fsp: other shapes
+def test_the_weight_of_the_cross_entropy(name: str) -> None:
+    params, weight = CE_WEIGHTS.get(name, ({}, 1.0))
+    assert build(name, STUDENT, TEACHER, **params).ce_weight == pytest.approx(weight)
+
+
+def test_a_composition_has_the_product_of_the_weights() -> None:
+    parts = {name: build(name, STUDENT, TEACHER, **CE_WEIGHTS[name][0]) for name in ("kd", "ab")}
+    assert Composition(parts).ce_weight == pytest.approx(0.3 * 0.6)
+
+
+def test_kd_and_the_second_stage_of_fitnets() -> None:
+    for name in ("kd", "fitnets"):
+        method = build(name, STUDENT, TEACHER, alpha=0.7, temperature=3)
+        assert torch.allclose(only(method.losses(STUDENT, TEACHER, batch(6))), 0.7 * 9 * divergence(3))
+
+
+def test_the_hint_of_fitnets_is_a_mean_of_squares() -> None:
+    method = build("fitnets", STUDENT, TEACHER)
+    expected = (method.regressor(STUDENT.features[1]) - TEACHER.features[1]).square().mean()
+    assert torch.allclose(only(stage(method, "hint")(STUDENT, TEACHER, batch(6))), expected)
+
+
+def test_the_second_stage_of_ab_has_no_factor_of_the_temperature() -> None:
+    method = build("ab", STUDENT, TEACHER, kd_weight=2, temperature=3)
+    assert torch.allclose(only(method.losses(STUDENT, TEACHER, batch(6))), 2 * divergence(3))
+
+
+@pytest.mark.parametrize(("name", "params"), [("ft_repdistiller", {}), ("ft", {"reconstruction": "mse"})])
+def test_the_reconstruction_by_squares(name: str, params: dict[str, str]) -> None:
+    method = build(name, STUDENT, TEACHER, **params)
+    maps = TEACHER.features[-1]
+    expected = (method.decoder(method.encoder(maps)) - maps).square().mean()
+    assert torch.allclose(only(stage(method, "paraphraser")(STUDENT, TEACHER, batch(6))), expected)
+
+
+def test_repdistillers_ft_compares_attention_maps_of_factors() -> None:
+    method = build("ft_repdistiller", STUDENT, TEACHER, beta=200)
+    factors = method.translator(STUDENT.features[-1]), method.encoder(TEACHER.features[-1])
+    energy = [(factor**2).mean(1).flatten(1) for factor in factors]
+    mine, theirs = (maps / maps.norm(dim=1, keepdim=True) for maps in energy)
+    assert torch.allclose(only(method.losses(STUDENT, TEACHER, batch(6))), 200 * (mine - theirs).abs().mean(), rtol=1e-4)
+
+
+def test_simkd_compares_maps_by_squares() -> None:
+    method = build("simkd", STUDENT, TEACHER, beta=3).eval()  # the projector's batch norms give the same twice
+    expected = 3 * (method.projector(STUDENT.features[-1]) - TEACHER.features[-1]).square().mean()
+    assert torch.allclose(only(method.losses(STUDENT, TEACHER, batch(6))), expected)
+
+
+def test_vid_begins_with_a_variance_of_five() -> None:
+    method = build("vid", STUDENT, TEACHER)
+    for gaussian in method.gaussians:
+        assert torch.allclose(F.softplus(gaussian.log_scale) + 1e-5, torch.tensor(5.0))
+
+
+def test_the_banks_of_crd_begin_uniform_within_their_bound() -> None:
+    method = build("crd", STUDENT, TEACHER)
+    for bank in (method.bank_student.vectors, method.bank_teacher.vectors):
+        bound = 1 / math.sqrt(bank.shape[1] / 3)
+        assert bank.abs().max() <= bound
+        assert bank.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_scratch_has_no_terms() -> None:
+    assert not build("scratch", STUDENT, TEACHER).losses(STUDENT, TEACHER, batch(CLASSES))
