@@ -58,6 +58,7 @@ def test_the_shares_of_the_teacher_and_of_the_data_are_those_that_they_took(lab:
     assert kd.teacher_s == pytest.approx(6 * 0.04, abs=0.1)
     assert scratch.data_s == kd.data_s == pytest.approx(6 * 0.02, abs=0.1)
     assert scratch.train_s is not None and kd.train_s is not None
+    assert scratch.train_s < kd.train_s - 6 * 0.02, "scratch pays for no teacher"
     assert kd.train_s > 6 * 0.06 and kd.train_s - kd.teacher_s < 6 * 0.04 + scratch.train_s
     assert kd.train_images_per_s == pytest.approx(2 * 72 / kd.train_s, rel=0.5)
 
@@ -129,3 +130,12 @@ with exact(torch.device("cpu"), precision="tf32", image_shape=(3, 8, 8)):
 assert torch.backends.cudnn.conv.fp32_precision == "ieee"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_nesterov_is_heard(lab: Lab) -> None:
+    hashes = []
+    for nesterov in (False, True):
+        suite = lab.suite(methods=["scratch"], recipe={"optimiser": {"lr": 0.05, "nesterov": nesterov}})
+        lab.run(suite)
+        hashes.append(lab.record(suite.trials[0]).weights_sha256)
+    assert hashes[0] != hashes[1]

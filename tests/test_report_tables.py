@@ -519,6 +519,18 @@ def test_one_network_has_one_speed_of_inference_and_uneven_loads_are_told():
     assert any(note.startswith(told) for note in cost_table(results, pairs=[PAIR]).notes)
 
 
+def test_the_gain_of_a_method_that_failed_is_not_without_a_word():
+    results = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, None))
+    notes = gain_table(results, pairs=[PAIR]).notes
+    assert any(note.startswith("Failed: AT, resnet56 → resnet20, seed 3") for note in notes)
+
+
+def test_a_frame_of_an_earlier_version_is_reported():
+    older = RESULTS.drop(columns=["validation_error_pct", "selected_test_error_pct", "selected_epoch"])
+    assert cells(error_table(older, pairs=[PAIR])) == cells(error_table(RESULTS, pairs=[PAIR]))
+    assert selection_table(older, pairs=[PAIR]) is None
+
+
 def test_a_teacher_that_errs_more_than_scratch_is_told():
     told = "The teacher errs more than the student from scratch: resnet56 → resnet20."
     assert told not in error_table(RESULTS, pairs=[PAIR]).notes

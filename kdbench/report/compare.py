@@ -123,7 +123,8 @@ def compare(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods:
     paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
     chosen = results[teacherless | paired]
     check_comparable(chosen)
-    chosen = chosen.astype(dict.fromkeys(_NUMBERS, float)).assign(label=method_labels(chosen))
+    missing = [name for name in _NUMBERS if name not in chosen]  # of a file that an earlier kdbench wrote
+    chosen = chosen.reindex(columns=[*chosen, *missing]).astype(dict.fromkeys(_NUMBERS, float)).assign(label=method_labels(chosen))
     rank = {method: position for position, method in enumerate(methods)}
     labelled = chosen.drop_duplicates("label")
     labels = labelled.iloc[labelled["method"].map(lambda method: rank.get(method, len(rank))).argsort(kind="stable")]["label"]
@@ -224,7 +225,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
     How many seeds; several environments; parameters that change from pair to pair, or are not the defaults; longer trainings; and
     every failed or missing trial with its reason.
     """
-    results = results.assign(label=method_labels(results), at=_where(results))
+    results = _placed(results)
     done = results[results["status"] == "done"]
     return [
         seeds_sentence(done),
@@ -236,6 +237,16 @@ def footnotes(results: pd.DataFrame) -> list[str]:
         *_stages(done),
         *_not_done(results),
     ]
+
+
+def not_done(results: pd.DataFrame) -> list[str]:
+    """Sentences on every failed or missing trial with its reason: what a table of means leaves out."""
+    return _not_done(_placed(results))
+
+
+def _placed(results: pd.DataFrame) -> pd.DataFrame:
+    """With the columns `label` and `at`: what the method is called, and its pair."""
+    return results.assign(label=method_labels(results), at=_where(results))
 
 
 def _where(results: pd.DataFrame) -> pd.Series[str]:

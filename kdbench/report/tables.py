@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.special import stdtrit
 
-from kdbench.report.compare import Comparison, PairTrials, compare, footnotes
+from kdbench.report.compare import Comparison, PairTrials, compare, footnotes, not_done
 
 MIN_PAIRS = 3
 """With fewer values a confidence interval is not worth its name."""
@@ -180,6 +180,7 @@ def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
         "Gain: test error of scratch minus that of the method, last epoch, over the n seeds that both have; positive is better.",
         "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
         f"n too small: fewer than {MIN_PAIRS} seeds in common.",
+        *not_done(comparison.results),
     )
     columns = (*pair_heading(comparison), "Method", "Gain (points)", "95 % interval", "n")
     title = f"Gain over scratch{on_data(comparison, with_pair=True)}, paired by seed"
