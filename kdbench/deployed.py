@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError, first_line
-from kdbench.method import Composition, Method, Pair
-from kdbench.models import build_model
-from kdbench.models.measure import parameters, shapes
+from kdbench.method import Composition, Method
+from kdbench.models.measure import parameters
 from kdbench.record import Record
-from kdbench.streams import seeded, streams_kept
-from kdbench.trial import TrialSpec, build_part
+from kdbench.training.bench import Bench
+from kdbench.trial import TrialSpec
 from kdbench.weights import METHOD, WEIGHTS, read_foreign, state_hash, write_weights
 
 MADE_FOR = "made_for"
@@ -43,18 +43,14 @@ def keep(
     folder: Path, student: nn.Module, method: Composition | None, *, image_shape: tuple[int, int, int], num_classes: int
 ) -> None:
     """Write a trained student, for images (C, H, W), into its trial's folder, and the parts of its method that predict."""
-    parts = nn.ModuleDict({name: part for name, part in method.parts.items() if _predicts(part)} if method else {})
-    head = {
-        "image_shape": image_shape,
-        "num_classes": num_classes,
-        "parts": [*parts],
-        "parts_sha256": state_hash(parts.state_dict()),
-    }
+    predicting = Composition({name: part for name, part in method.parts.items() if _predicts(part)} if method else {})
+    state = predicting.state_dict()
+    head = {"image_shape": image_shape, "num_classes": num_classes, "parts": [*predicting.parts], "parts_sha256": state_hash(state)}
     # One entry, since safetensors writes several in any order.
     write_weights(folder / WEIGHTS, student.state_dict(), metadata={MADE_FOR: json.dumps(head)})
     (folder / METHOD).unlink(missing_ok=True)
-    if parts:
-        write_weights(folder / METHOD, parts.state_dict())
+    if predicting.parts:
+        write_weights(folder / METHOD, state)
 
 
 def _predicts(part: Method) -> bool:
@@ -85,35 +81,23 @@ def load(folder: Path) -> Deployed:
             f"{folder / WEIGHTS} is of an earlier kdbench, which did not note for which images it is. Train it again."
         )
     head = json.loads(made_for)
-    (channels, height, width), classes = head["image_shape"], head["num_classes"]
-    # As in training: a constructor may draw what no state holds.
-    with seeded(trial.seed, "student", trial.student):
-        network = build_model(trial.student, num_classes=classes, in_channels=channels, hooks=trial.hooks, image_size=height)
-    parts = {}
-    if head["parts"]:
-        pair = _pair(trial, (channels, height, width), classes)
-        for spec in trial.methods:
-            if spec.name in head["parts"]:
-                with seeded(trial.seed, "adapters", spec.name):
-                    parts[spec.name] = build_part(spec, pair)
-    found = read_foreign(folder / METHOD) if parts and (folder / METHOD).exists() else {}
+    bench = _bench(head["image_shape"], head["num_classes"])
+    predicting = tuple(spec for spec in trial.methods if spec.name in head["parts"])
+    method = bench.composition(trial.model_copy(update={"methods": predicting}), None) if predicting else Composition({})
+    found = read_foreign(folder / METHOD) if predicting and (folder / METHOD).exists() else {}
     if state_hash(state) != record.weights_sha256 or state_hash(found) != head["parts_sha256"]:
         raise KdbenchError(f"the weights in {folder} are not those that its training left. Train it again, or give a whole copy.")
     try:
-        network.load_state_dict(state)
-        nn.ModuleDict(parts).load_state_dict(found)
+        network = bench.restored(trial, state)
+        method.load_state_dict(found)
     except RuntimeError as problem:
         raise KdbenchError(f"the weights in {folder} fit its network or method no more ({first_line(problem)}).") from None
-    return Deployed(network, Composition(parts)).eval()
+    return Deployed(network, method).eval()
 
 
-def _pair(trial: TrialSpec, image_shape: tuple[int, int, int], num_classes: int) -> Pair:
-    """The trial's pair, without the training images and with another teacher's numbers: those that are deployed are in the file."""
-    teacher = trial.teacher or trial
-    of_student, of_teacher = (
-        shapes(spec.student, image_shape=image_shape, num_classes=num_classes, hooks=spec.hooks) for spec in (trial, teacher)
-    )
-    channels, height, _ = image_shape
-    with streams_kept():
-        blank = build_model(teacher.student, num_classes=num_classes, in_channels=channels, hooks=teacher.hooks, image_size=height)
-    return Pair(of_student, of_teacher, torch.zeros(1, dtype=torch.int64), blank.teacher_parts(), image_shape)
+def _bench(image_shape: tuple[int, int, int], num_classes: int) -> Bench:
+    """One for such images and so many classes, of which it holds none."""
+    channels, height, width = image_shape
+    none = Split(torch.empty(0, height, width, channels, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+    dataset = Dataset(none, none, tuple(map(str, range(num_classes))), mean=(0.0,) * channels, std=(1.0,) * channels)
+    return Bench(dataset, SourceParams(), torch.device("cpu"))

@@ -50,7 +50,7 @@ def of_plan(plan: Plan, store: Store) -> Comparison:
         curves=load_curves(store.root, results["trial"]),
         pairs=plan.suite.pairs,
         methods=plan.suite.methods,
-        directory=store.root / "reports" / (plan.suite.name + "-selection" * bool(plan.suite.selection)),
+        directory=store.root / "reports" / (f"{plan.suite.name}-selection" if plan.suite.selection else plan.suite.name),
     )
 
 

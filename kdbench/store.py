@@ -22,10 +22,9 @@ class Store:
     """Reads and writes one results directory.
 
     A trial's folder holds `spec.json`, `environment.json`, `curves.jsonl`, `checkpoint.pt` while it runs, `record.json` when it has
-    ended, `record.json.replaced` while it is done once more, `weights.safetensors` where they are kept, with
-    `method.safetensors` where the method predicts, too, and, for a teacher,
-    `stages/`: what methods learnt from it alone. Beside the trials, `macs.json` holds the work of the networks, by data set, for
-    estimates of what a plan costs.
+    ended, `record.json.replaced` while it is done once more, `weights.safetensors` where they are kept, with `method.safetensors`
+    where the method predicts, too, and, for a teacher, `stages/`: what methods learnt from it alone. Beside the trials, `macs.json`
+    holds the work of the networks, by data set, for estimates of what a plan costs.
     """
 
     def __init__(self, root: Path, *, protocol: int) -> None:

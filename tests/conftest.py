@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -22,6 +23,7 @@ from kdbench.run import Options, execute
 from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
 from kdbench.training import graphs
+from kdbench.training.bench import Bench
 from kdbench.trial import TrialSpec
 
 load_shipped()
@@ -72,6 +74,10 @@ class Lab:
 
     def plan(self, suite: Suite) -> Plan:
         return make_plan(suite, self.store)
+
+    def bench(self, suite: Suite) -> Bench:
+        source, params = suite.source
+        return Bench(source(params, cache=self.store.cache).load(), params, torch.device("cpu"))
 
     def file(self, trial: TrialSpec, name: str = "record.json") -> Path:
         return self.store.folder(trial.id) / name

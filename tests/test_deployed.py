@@ -12,7 +12,6 @@ import kdbench
 from kdbench import Batch, KdbenchError, Losses, Method, Outputs
 from kdbench.method import METHODS
 from kdbench.models import MODELS
-from kdbench.training.bench import Bench
 from kdbench.training.cohort import error_pct
 from kdbench.training.device import exact
 from kdbench.trial import TrialSpec
@@ -36,8 +35,7 @@ def error_of(lab: Lab, trial: TrialSpec) -> float:
     """Test error in percent of what is loaded from the trial's folder."""
     network = kdbench.load_student(lab.store.folder(trial.id))
     assert not network.training
-    source, params = lab.suite().source
-    bench = Bench(source(params, cache=lab.store.cache).load(), params, torch.device("cpu"))
+    bench = lab.bench(lab.suite())
     with exact(torch.device("cpu"), precision="fp32", image_shape=bench.dataset.image_shape):
         return error_pct(network, bench.test_data, precision="fp32")
 

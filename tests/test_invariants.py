@@ -37,7 +37,6 @@ from kdbench.results import load_results
 from kdbench.streams import derive, generator, seeded
 from kdbench.suite import Suite
 from kdbench.training import cohort, stages
-from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
@@ -207,8 +206,7 @@ def parameters_to_train(lane: Lane, segment: str) -> set[int]:
 
 def refusals(lab: Lab, suite: Suite) -> dict[str, str]:
     """The methods that cannot do the suite's pair, and why."""
-    source, params = suite.source
-    bench = Bench(source(params, cache=lab.store.cache).load(), params, torch.device("cpu"))
+    bench = lab.bench(suite)
     found = {}
     for trial in suite.trials:
         try:

@@ -536,11 +536,8 @@ def test_a_lost_teacher_that_is_used_as_it_is_is_adopted_again_wherever_it_was(w
 
 
 def test_students_of_one_seed_start_alike_with_their_new_classifier(write, folder, lab):
-    from kdbench.training.bench import Bench
-
     suite = write(RESNET, {"model": RESNET, "weights": str(folder / "seven.pth")})
-    kind, params = suite.source
-    bench = Bench(kind(params, cache=lab.store.cache).load(), params, torch.device("cpu"))
+    bench = lab.bench(suite)
     first, second = (bench.student(trial) for trial in suite.trials)
     assert state_hash(first.state_dict()) == state_hash(second.state_dict())
     assert torch.equal(first.body.layer1[0].conv1.weight, state_of(classes=7)["layer1.0.conv1.weight"])

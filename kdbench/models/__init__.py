@@ -13,6 +13,7 @@ from kdbench.models.network import Network as Network
 from kdbench.models.network import register_model as register_model
 from kdbench.models.recorded import record
 from kdbench.models.wiring import Wiring, classifier, wire
+from kdbench.streams import streams_kept
 
 
 def build_model(
@@ -49,7 +50,7 @@ def blank_model(
 
 @cache  # it takes a few tenths of a second, and every lane builds its network
 def _wiring(name: str, in_channels: int, hooks: tuple[str, ...], image_size: int | None) -> Wiring:
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # some constructors draw all the same
+    with torch.device("meta"), streams_kept():  # some constructors draw all the same
         body = MODELS.get(name)(num_classes=10, in_channels=in_channels)
     if not hooks and not foreign.is_published(name):
         raise _without_hooks(name, body)

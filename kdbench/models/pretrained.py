@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line, nearest
 from kdbench.models.foreign import timm, torchvision_models
 from kdbench.models.network import Network
+from kdbench.streams import streams_kept
 from kdbench.trial import FILE, Weights
 from kdbench.weights import METHOD, WEIGHTS, State, read_foreign
 
@@ -114,7 +114,7 @@ def fetch(weights: Weights, *, model: str, in_channels: int) -> dict[str, Tensor
         return read_foreign(weights.file)
     library, _, name = model.partition("/")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with streams_kept():
             whole = _published(library, name, weights.name.split(" ")[0], in_channels)
             state: dict[str, Tensor] = whole.state_dict()
             return state

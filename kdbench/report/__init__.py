@@ -77,12 +77,11 @@ def write_report(
 def _tables(
     results: pd.DataFrame, published: pd.DataFrame | None, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str]
 ) -> list[Table]:
-    tables = [table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, cost_table)]
-    if selection := selection_table(results, pairs=pairs, methods=methods):
-        tables.insert(2, selection)
-    if published is not None:
-        tables.insert(1, published_table(results, published, pairs=pairs, methods=methods))
-    return tables
+    errors, gains, selection, costs = (
+        table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, selection_table, cost_table)
+    )
+    beside = None if published is None else published_table(results, published, pairs=pairs, methods=methods)
+    return [table for table in (errors, beside, gains, selection, costs) if table]
 
 
 def _write_figures(

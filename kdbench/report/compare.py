@@ -318,11 +318,11 @@ def changed_parameters(results: pd.DataFrame) -> list[str]:
 def _stages(done: pd.DataFrame) -> list[str]:
     """Which methods train their students for longer."""
     longer = done[done["stage_epochs"].fillna(0) > 0]
+    lengths = longer.groupby("label")["stage_epochs"].nunique()
+    several = set(lengths.index[lengths > 1])
     told = ", ".join(
-        f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if len(of_label) > 1 else "")
-        for label, of_method in longer.groupby("label", sort=False)
-        for of_label in [of_method["stage_epochs"].unique()]
-        for epochs, rows in of_method.groupby("stage_epochs", sort=False)
+        f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if label in several else "")
+        for (label, epochs), rows in longer.groupby(["label", "stage_epochs"], sort=False)
     )
     return [f"Epochs that the student trains in stages before, beside those that all have: {told}."] if told else []
 

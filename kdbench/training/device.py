@@ -168,9 +168,9 @@ def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[
 def random_states(device: torch.device) -> list[torch.Tensor]:
     """States of the global random streams: torch's, Python's and NumPy's."""
     on_cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    _, words, place, *_ = np.random.get_state(legacy=True)
-    numpy = torch.tensor([*words.tolist(), place])  # type: ignore[union-attr]  # of the legacy form
-    return [torch.get_rng_state(), torch.tensor(random.getstate()[1]), numpy, *on_cuda]
+    numpy = np.random.get_state(legacy=False)["state"]
+    words = torch.tensor([*numpy["key"].tolist(), numpy["pos"]])
+    return [torch.get_rng_state(), torch.tensor(random.getstate()[1]), words, *on_cuda]
 
 
 @contextmanager
