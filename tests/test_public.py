@@ -61,7 +61,7 @@ FUNCTIONS = {
 }
 VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
-    "Dataset": ["train", "test", "classes", "mean", "std"],
+    "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes"],
     "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
     "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],

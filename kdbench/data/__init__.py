@@ -5,6 +5,7 @@ from kdbench.data.augment import EpochPlan as EpochPlan
 from kdbench.data.augment import Resident as Resident
 from kdbench.data.augment import epoch_plan as epoch_plan
 from kdbench.data.dataset import DATASETS as DATASETS
+from kdbench.data.dataset import Contents as Contents
 from kdbench.data.dataset import Dataset as Dataset
 from kdbench.data.dataset import Samples as Samples
 from kdbench.data.dataset import Source as Source

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -65,6 +65,27 @@ Samples = Split | Files
 """Labelled images, in memory or in their files."""
 
 
+@dataclass(frozen=True)
+class Contents:
+    """How many images a data set has, and what was left out of it.
+
+    Attributes:
+        classes: the names of the labels 0, 1, ...
+        image_shape: (C, H, W), of what networks see.
+        train: for each class, how many training images, before any are held out or left unused.
+        test: for each class, how many test images.
+        passed_over: how many files were not read, by reason, such as `{"train/: no image (.txt)": 3}`.
+        notes: sentences on what a reader of the results must know, without a full stop.
+    """
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """What a source loads. Both splits are in memory, or both in files.
@@ -75,6 +96,8 @@ class Dataset:
         classes: the names of the labels 0, 1, ...
         mean: per channel, of pixels scaled to 0..1; what normalisation subtracts.
         std: per channel, on the same scale; what normalisation then divides by.
+        passed_over: how many files were not read, by reason.
+        notes: sentences on what a reader of the results must know, without a full stop.
     """
 
     train: Samples
@@ -82,6 +105,8 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -92,6 +117,14 @@ class Dataset:
     def num_classes(self) -> int:
         """K, the number of classes."""
         return len(self.classes)
+
+    @property
+    def contents(self) -> Contents:
+        """How many images there are of each class, and what was left out."""
+        train, test = (
+            tuple(torch.bincount(split.labels, minlength=self.num_classes).tolist()) for split in (self.train, self.test)
+        )
+        return Contents(self.classes, self.image_shape, train, test, self.passed_over, self.notes)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,6 +180,14 @@ class Source(ABC):
         Raises:
             KdbenchError: the data set cannot be loaded as it stands; the message gives the path and the fix.
         """
+
+    def contents(self) -> Contents | None:
+        """What there is, without decoding an image or downloading anything; None, the default, where only `load` can tell.
+
+        Raises:
+            KdbenchError: as `check`.
+        """
+        return None
 
     @abstractmethod
     def load(self) -> Dataset:
