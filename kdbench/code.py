@@ -2,14 +2,20 @@
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from kdbench.data import DATASETS
-from kdbench.method import METHODS
-from kdbench.models import MODELS
+from kdbench.data import DATASETS, Source
+from kdbench.method import METHODS, Method
+from kdbench.models import MODELS, Network
+from kdbench.registry import Entry
+from kdbench.source import belongs, followed, is_core, read
 from kdbench.trial import MethodSpec, TrialSpec
+
+_BASES = (Method, Network, Source)
 
 _CORE = ("losses.py", "method.py", "outputs.py", "recipe.py", "streams.py", "data", "models", "training")
 
@@ -22,32 +28,67 @@ def core_code() -> str:
 
 
 def trial_code(trial: TrialSpec) -> str:
-    """Hash of what a trial is made of beside the core: the files of its methods, and of a plugin's student or data set."""
+    """Hash of the code that a trial is made of beside the core: of its methods, and of a plugin's student or data set.
+
+    Raises:
+        KdbenchError: code that stands in no file.
+    """
     named = ((MODELS, trial.student), (DATASETS, trial.dataset.name))
-    files = (entry.file for registry, name in named for entry in registry.entries() if entry.name == name)
-    own = (file for file in files if not Path(file).is_relative_to(Path(__file__).parent))
-    return _files_hash((*(METHODS.entry(part.name).file for part in trial.methods), *own))
+    return _code_of(trial.methods, [entry for registry, name in named for entry in registry.entries() if entry.name == name])
 
 
 def method_code(methods: Iterable[MethodSpec]) -> str:
-    """Hash of the files of some methods."""
-    return _files_hash(tuple(METHODS.entry(part.name).file for part in methods))
+    """Hash of the code of some methods, and of the plugins' networks that their parameters name."""
+    return _code_of(methods, ())
+
+
+def _code_of(methods: Iterable[MethodSpec], others: Iterable[Entry[Any]]) -> str:
+    methods = list(methods)
+    names = set().union(*(_texts(part.params) for part in methods))
+    networks = (entry for entry in MODELS.entries() if entry.name in names)
+    entries: list[Entry[Any]] = [*(METHODS.entry(part.name) for part in methods), *networks, *others]
+    files = {file for entry in entries for file in (Path(entry.file), *_files_of_bases(entry)) if not is_core(file)}
+    return _files_hash(tuple(sorted(map(str, files))))
+
+
+def _texts(value: object) -> set[str]:
+    """Every string among the values of a JSON value."""
+    if isinstance(value, str):
+        return {value}
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*map(_texts, inner))
+
+
+def _files_of_bases(entry: Entry[Any]) -> list[Path]:
+    """Where the classes stand that a plugin's class derives from, in another plugin too; none of what is no class."""
+    bases = entry.value.__mro__[1:] if isinstance(entry.value, type) else ()
+    files = [(base, getattr(sys.modules.get(base.__module__), "__file__", None)) for base in bases]
+    own = Path(entry.file)
+    return [Path(file) for base, file in files if file and (issubclass(base, _BASES) or belongs(Path(file), own))]
 
 
 @cache
 def _files_hash(files: tuple[str, ...]) -> str:
-    return _hash(Path(file) for file in files)
+    return _hash(followed(map(Path, files)))
 
 
 def _hash(files: Iterable[Path]) -> str:
+    """Of the code in some files, wherever they lie and in whatever order they are given."""
     total = hashlib.sha256()
-    for file in files:
-        tree = ast.parse(file.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
-        total.update(repr(_outline(tree)).encode())
+    for code in sorted(map(_code, files)):
+        total.update(code)
     return total.hexdigest()[:16]
+
+
+def _code(file: Path) -> bytes:
+    """What counts of a file: of a compiled module all of it, of Python's source all but comments, docstrings and layout."""
+    if file.suffix != ".py":
+        return file.read_bytes()
+    tree = ast.parse(read(file))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return repr(_outline(tree)).encode()
 
 
 def _outline(node: object) -> object:

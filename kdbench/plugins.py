@@ -21,6 +21,7 @@ from kdbench.models import MODELS
 from kdbench.outputs import Outputs
 from kdbench.registry import Registry
 from kdbench.shipped import shipped
+from kdbench.source import followed
 
 GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
 """Entry points of other packages: each names a module, or a class or function in one, whose import registers something."""
@@ -91,8 +92,9 @@ def _files(folder: Path) -> list[Path]:
 def _load_file(file: Path) -> None:
     name = f"kdbench_plugin_{file.stem}_{abs(hash(file.resolve())):x}"
     if name in sys.modules:
-        if vars(sys.modules[name])["__source__"] != file.read_bytes():
-            raise KdbenchError(f"{file} has changed since it was loaded. Start Python anew to use it as it is now.")
+        for source, text in vars(sys.modules[name])["__sources__"].items():
+            if source.read_bytes() != text:
+                raise KdbenchError(f"{source} has changed since it was loaded. Start Python anew to use it as it is now.")
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -102,10 +104,11 @@ def _load_file(file: Path) -> None:
     try:
         with _whole_or_not_at_all(file):
             spec.loader.exec_module(module)
+            sources = {source: source.read_bytes() for source in followed([file])}
     except BaseException:
         del sys.modules[name]
         raise
-    vars(module)["__source__"] = file.read_bytes()
+    vars(module)["__sources__"] = sources
 
 
 @contextmanager

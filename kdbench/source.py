@@ -1,0 +1,149 @@
+"""Which files the code of a plugin stands in: its own, and those that it imports, one after the other.
+
+The standard library, kdbench itself and installed packages are not followed, except by a file of the same package: records hold the
+versions of what computes.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from kdbench.errors import KdbenchError
+from kdbench.shipped import shipped
+
+_PACKAGE = Path(__file__).parent
+_INSTALLED = {"site-packages", "dist-packages"}
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
+_CONSTRUCTED = {"import_module", "__import__", "spec_from_file_location", "run_path", "run_module", "exec"}
+"""What imports by a name that need not stand in the source."""
+
+
+def followed(files: Iterable[Path]) -> list[Path]:
+    """The files and every file that their code imports, at once or later, as far as the source tells.
+
+    Where a module is imported by a name that the source does not hold, all files of the folder, or of the package, count.
+
+    Raises:
+        KdbenchError: code that stands in no file, or another module of the same name was imported in the place of one.
+    """
+    found = dict.fromkeys(files)
+    queue = list(found)
+    while queue:
+        file = queue.pop()
+        for imported in _imported(file):
+            if imported not in found and belongs(imported, file):
+                found[imported] = None
+                queue.append(imported)
+    return list(found)
+
+
+def is_core(file: Path) -> bool:
+    """Whether a file is kdbench's own; shipped methods are plugins like any other."""
+    return file.is_relative_to(_PACKAGE) and not file.is_relative_to(shipped("methods"))
+
+
+def belongs(imported: Path, file: Path) -> bool:
+    """Whether what a plugin's file imports counts as code of the plugin."""
+    if _distribution(imported):
+        return _distribution(imported) == _distribution(file) and not is_core(imported)
+    return not (imported.is_relative_to(_STANDARD_LIBRARY) or is_core(imported))
+
+
+def _distribution(file: Path) -> Path | None:
+    """The folder or module of an installed package, right below `site-packages`; None of what is not installed."""
+    below = [place for place in file.parents if place.name in _INSTALLED]
+    return below[0] / file.relative_to(below[0]).parts[0] if below else None
+
+
+def _imported(file: Path) -> Iterator[Path]:
+    if file.suffix != ".py":
+        return  # a compiled module
+    package = _package(file)
+    for node in ast.walk(ast.parse(read(file), filename=str(file))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and _called(node) in _CONSTRUCTED:
+            name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            if not isinstance(name, str) or _called(node) not in ("import_module", "__import__"):
+                yield from sorted(_top(file, package).rglob("*.py") if package else file.parent.glob("*.py"))
+                continue
+            names = [f"{package}{name}" if name.startswith(".") else name]
+        else:
+            continue
+        for name in names:
+            yield from _files_of(name, file)
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _package(file: Path) -> str:
+    """The dotted name of the package that a file is part of; empty where it is in none."""
+    parts: list[str] = []
+    folder = file.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
+def _top(file: Path, package: str) -> Path:
+    """The folder of the outermost package that a file is part of."""
+    return file.parents[len(package.split(".")) - 1]
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    base = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*base, *filter(None, [node.module])])
+
+
+def _files_of(name: str, importer: Path) -> Iterator[Path]:
+    """The files of a module and of the packages around it, as Python imported them or would; none of what is no module."""
+    parts = name.split(".")
+    places = [str(importer.parent), *sys.path]
+    for count in range(1, len(parts) + 1):
+        dotted = ".".join(parts[:count])
+        module = sys.modules.get(dotted)
+        loaded = Path(module.__file__) if module and getattr(module, "__file__", None) else None  # type: ignore[arg-type]
+        if module and not (hasattr(module, "__path__") if loaded is None else belongs(loaded, importer)):
+            return  # most imports: nothing is searched for
+        spec = PathFinder.find_spec(dotted, places)
+        own = Path(spec.origin) if spec and spec.origin else None
+        if own and loaded and own.parent == importer.parent and own != loaded:
+            raise KdbenchError(
+                f"{importer} imports '{dotted}', and {loaded} was imported under this name before {own}. Rename one of the two."
+            )
+        if file := loaded or own:
+            yield file
+        if module and hasattr(module, "__path__"):
+            places = list(module.__path__)
+        elif spec and spec.submodule_search_locations is not None:
+            places = list(spec.submodule_search_locations)
+        else:
+            return
+
+
+def read(file: Path) -> str:
+    """The source.
+
+    Raises:
+        KdbenchError: it stands in no file, as what is typed into a notebook does.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        raise KdbenchError(
+            f"the code in {file} cannot be read, so that no record could say what made its number. Write it into a file of its "
+            "own and give that as a plugin."
+        ) from None

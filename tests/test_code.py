@@ -1,0 +1,210 @@
+"""What is hashed of the code that makes a number: a plugin's file, and all that it draws on within its folder or package."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench import code as code_of
+from kdbench.data import DATASETS
+from kdbench.errors import KdbenchError
+from kdbench.method import METHODS
+from kdbench.models import MODELS
+from kdbench.plugins import load_path, load_plugins
+from kdbench.trial import MethodSpec
+
+METHOD = '''
+from kdbench import Method, register
+
+@register("mine")
+class Mine(Method):
+    """CE + distance"""
+
+    reads = ("pooled",)
+
+    def losses(self, student, teacher, batch):
+        return {"distance": distance(student.pooled, teacher.pooled)}
+'''
+BESIDE = "import sys\nfrom pathlib import Path\nsys.path.insert(0, str(Path(__file__).parent))\n"
+DISTANCE = "def distance(a, b):\n    return (a - b).square().mean()\n"
+NETWORK = """
+from kdbench import build_model, register_model
+
+@register_model("narrow")
+def narrow(*, num_classes, in_channels):
+    return build_model("resnet8", num_classes=num_classes, in_channels=in_channels)
+"""
+
+DERIVED = """
+from kdbench import register
+from kdbench.method import METHODS
+
+@register("mine")
+class Mine(METHODS.get("base")):
+    '''CE'''
+"""
+
+PLUGINS: dict[str, tuple[dict[str, str], str]] = {
+    "a module beside it": (
+        {"mine.py": f"{BESIDE}from other_losses import distance\n{METHOD}", "other_losses.py": DISTANCE},
+        "other_losses.py",
+    ),
+    "a module under another name": (
+        {"mine.py": f"{BESIDE}import other_losses as ours\ndistance = ours.distance\n{METHOD}", "other_losses.py": DISTANCE},
+        "other_losses.py",
+    ),
+    "a module of a module": (
+        {
+            "mine.py": f"{BESIDE}from other_a import distance\n{METHOD}",
+            "other_a.py": "from other_b import distance",
+            "other_b.py": DISTANCE,
+        },
+        "other_b.py",
+    ),
+    "a module of a package": (
+        {
+            "mine.py": f"{BESIDE}from other_lib.losses import distance\n{METHOD}",
+            "other_lib/__init__.py": "",
+            "other_lib/losses.py": "from . import inner\nfrom .inner import distance",
+            "other_lib/inner.py": DISTANCE,
+        },
+        "other_lib/inner.py",
+    ),
+    "what a package runs when it is imported": (
+        {
+            "mine.py": f"{BESIDE}from other_lib.losses import distance\n{METHOD}",
+            "other_lib/__init__.py": "SCALE = 1\n",
+            "other_lib/losses.py": f"from other_lib import SCALE\n{DISTANCE}",
+        },
+        "other_lib/__init__.py",
+    ),
+    "a folder without __init__": (
+        {"mine.py": f"{BESIDE}from other_space.losses import distance\n{METHOD}", "other_space/losses.py": DISTANCE},
+        "other_space/losses.py",
+    ),
+    "an import inside a function": (
+        {
+            "mine.py": f"{BESIDE}def distance(a, b):\n    import other_late\n    return other_late.distance(a, b)\n{METHOD}",
+            "other_late.py": DISTANCE,
+        },
+        "other_late.py",
+    ),
+    "an import by a name that stands there": (
+        {
+            "mine.py": f"{BESIDE}import importlib\ndistance = importlib.import_module('other_losses').distance\n{METHOD}",
+            "other_losses.py": DISTANCE,
+        },
+        "other_losses.py",
+    ),
+    "an import by a name that is made": (
+        {"mine.py": f"{BESIDE}distance = __import__('other_' + 'losses').distance\n{METHOD}", "other_losses.py": DISTANCE},
+        "other_losses.py",
+    ),
+    "a base class in another plugin": (
+        {
+            "base.py": f"{DISTANCE}{METHOD}".replace('"mine"', '"base"').replace("Mine", "Base"),
+            "mine.py": DERIVED,
+        },
+        "base.py",
+    ),
+    "a network that a parameter names": ({"mine.py": f"{DISTANCE}{METHOD}", "network.py": NETWORK}, "network.py"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    load_plugins()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit in the same second would be overlooked
+    undo = [registry.snapshot() for registry in (METHODS, MODELS, DATASETS)]
+    yield
+    forget(tmp_path, undo)
+
+
+def forget(folder: Path, undo: list[Callable[[], None]]) -> None:
+    """As a new process would be."""
+    for restore in undo:
+        restore()
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), "")).startswith(str(folder)):
+            del sys.modules[name]
+    sys.path[:] = [place for place in sys.path if not place.startswith(str(folder))]
+    sys.path_importer_cache.clear()
+    code_of._files_hash.cache_clear()
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def code(folder: Path, plugins: list[str], params: dict[str, Any]) -> str:
+    """The hash of the method `mine`, as a process of its own computes it."""
+    undo = [registry.snapshot() for registry in (METHODS, MODELS, DATASETS)]
+    try:
+        for name in plugins:
+            load_path(folder / name)
+        return code_of.method_code([MethodSpec(name="mine", params=params)])
+    finally:
+        forget(folder, undo)
+
+
+@pytest.mark.parametrize(("files", "edited"), PLUGINS.values(), ids=PLUGINS)
+def test_an_edit_of_whatever_a_method_draws_on_changes_its_hash(files, edited, tmp_path):
+    write(tmp_path, {**files, "bystander.py": "x = 1\n"} if "name that is made" not in str(files) else files)
+    plugins = [name for name in files if name in ("base.py", "network.py")] + ["mine.py"]
+    before = code(tmp_path, plugins, {"nested": {"peer": "narrow"}})
+    (tmp_path / "bystander.py").write_text("x = 2\n")
+    comment = (tmp_path / edited).read_text() + "# no change\n"
+    (tmp_path / edited).write_text(comment)
+    if "__import__" not in files["mine.py"]:
+        assert code(tmp_path, plugins, {"nested": {"peer": "narrow"}}) == before
+    (tmp_path / edited).write_text(comment + "EXTRA = 1\n")
+    assert code(tmp_path, plugins, {"nested": {"peer": "narrow"}}) != before
+
+
+def test_the_hash_does_not_depend_on_where_the_plugin_lies(tmp_path):
+    files, _ = PLUGINS["a module of a package"]
+    for name in ("here", "there"):
+        write(tmp_path / name, files)
+    assert code(tmp_path / "here", ["mine.py"], {}) == code(tmp_path / "there", ["mine.py"], {})
+
+
+def test_an_installed_package_is_followed_by_its_own_files_alone(tmp_path):
+    """Of torch and the like, records hold the versions."""
+    site = tmp_path / "site-packages"
+    write(site, {"other_lib/__init__.py": "", "other_lib/mine.py": f"from other_dep import distance\nfrom . import inner\n{METHOD}",
+                 "other_lib/inner.py": DISTANCE, "other_dep.py": DISTANCE})  # fmt: skip
+    sys.path.insert(0, str(site))
+    found = {file.relative_to(site).as_posix() for file in code_of.followed([site / "other_lib" / "mine.py"])}
+    assert found == {"other_lib/mine.py", "other_lib/inner.py", "other_lib/__init__.py"}
+
+
+def test_a_module_that_was_imported_in_the_place_of_another_is_refused(tmp_path):
+    """Python keeps the first module of a name: the second plugin would train with the first one's loss."""
+    files = {"mine.py": f"{BESIDE}from other_losses import distance\n{METHOD}", "other_losses.py": DISTANCE}
+    write(tmp_path / "first", files)
+    write(tmp_path / "second", {**files, "mine.py": files["mine.py"].replace('"mine"', '"too"')})
+    load_path(tmp_path / "first" / "mine.py")
+    with pytest.raises(
+        KdbenchError, match=r"second/mine.py imports 'other_losses', and .*first/other_losses.py was imported under this name"
+    ):
+        load_path(tmp_path / "second" / "mine.py")
+    assert "too" not in METHODS
+
+
+def test_a_module_that_has_changed_since_its_plugin_was_loaded_is_refused(tmp_path):
+    write(tmp_path, PLUGINS["a module beside it"][0])
+    load_path(tmp_path / "mine.py")
+    (tmp_path / "other_losses.py").write_text("# another\n" + DISTANCE)
+    with pytest.raises(KdbenchError, match=r"other_losses.py has changed since it was loaded. Start Python anew"):
+        load_path(tmp_path / "mine.py")
+
+
+def test_what_is_typed_into_a_notebook_has_no_hash():
+    exec(compile(DISTANCE + METHOD, "/tmp/ipykernel_1/2.py", "exec"), {"__name__": "cell"})
+    with pytest.raises(KdbenchError, match=r"/tmp/ipykernel_1/2.py cannot be read.*Write it into a file of its own"):
+        code_of.method_code([MethodSpec(name="mine", params={})])
