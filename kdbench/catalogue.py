@@ -13,6 +13,7 @@ from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned
 from kdbench.shipped import suite_names
 from kdbench.suite import load_suite
+from kdbench.wording import counted
 
 Value = dict[str, Any]
 
@@ -151,11 +152,11 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
         lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
-    lines.append(f"{len(plan.students)} trials: {_counts(plan, plan.students)}")
+    lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [
-            f"left: {cost.networks(*cost.counted(left))}, {epochs:,} epochs; how long is not known, since nothing like it "
+            f"left: {cost.networks(*cost.numbers(left))}, {counted(epochs, 'epoch')}; how long is not known, since nothing like it "
             "was measured here. `kdbench run` with --stop-after 2m measures, and loses nothing."
         ]
     return "\n".join(lines)

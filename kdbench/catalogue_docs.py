@@ -9,6 +9,7 @@ from kdbench.conformance.subject import Subject
 from kdbench.method import METHODS, Stage
 from kdbench.plugins import load_shipped
 from kdbench.shipped import shipped
+from kdbench.wording import counted
 
 INTRODUCTION = """\
 # Methods
@@ -81,7 +82,7 @@ def section(name: str) -> str:
 def stages(name: str) -> Iterator[str]:
     """The stages at the default parameters."""
     for _, stage in Subject(name).usual.method().stages():
-        yield f"{stage.name}, {stage.epochs} epochs, {_learner(stage)}"
+        yield f"{stage.name}, {counted(stage.epochs, 'epoch')}, {_learner(stage)}"
 
 
 def _told(value: object) -> str:

@@ -14,6 +14,7 @@ from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.measure import macs, parameters, shapes_of
 from kdbench.models.recorded import record
 from kdbench.models.wiring import candidates
+from kdbench.wording import counted
 
 Shape = tuple[int, int, int]
 
@@ -87,7 +88,7 @@ def model_as_text(described: Value) -> str:
     rows += [[_cell(point.get(column, "")) for column in columns] for point in points]
     return "\n".join(
         [
-            f"{described['name']}, images of {_told(described['input'])}, {described['classes']:,} classes",
+            f"{described['name']}, images of {_told(described['input'])}, {counted(described['classes'], 'class')}",
             *aligned(rows),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
         ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kdbench import __version__
+from kdbench import __version__, arguments
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
@@ -35,9 +34,11 @@ ALL_DONE, TRIAL_FAILED, BAD_USAGE, STOPPED = range(4)
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a path to a YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where trials are kept.")]
 MethodsOption = Annotated[
-    str | None, typer.Option("--methods", metavar="NAMES", help="These instead of the suite's, such as ft,kd.")
+    str | None, typer.Option("--methods", metavar="NAMES", help="These instead of the suite's, and in this order, such as ft,kd.")
 ]
-SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2.")]
+SeedsOption = Annotated[
+    str | None, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2 or 0-2.")
+]
 PluginOption = Annotated[
     list[Path], typer.Option("--plugin", metavar="PATH", help="A file with methods, models or data sets of your own, or a folder.")
 ]
@@ -85,12 +86,12 @@ def run(
     seeds: SeedsOption = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
     lanes: Annotated[int, typer.Option(min=0, help="How many students train at once; 0 for all of a cohort.")] = 0,
-    stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 2h.")] = "",
+    stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 1h30m.")] = "",
     rerun: Annotated[Literal["missing", "failed", "all"], typer.Option(help="Which trials to take up.")] = "missing",
     plugin: PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
     """Train what a suite still needs, then print its tables and write its report."""
-    limit = seconds(stop_after) if stop_after else None
+    limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench import present
     from kdbench.plan import Rerun, Status, make_plan
     from kdbench.progress import for_stream, told
@@ -223,7 +224,7 @@ def show(
         value = method = catalogue.describe_method(name)
         text = catalogue.method_as_text(method)
     else:
-        shape = image_shape(image) if image else catalogue_model.usual_shape(name)
+        shape = arguments.image_shape(image) if image else catalogue_model.usual_shape(name)
         if modules:
             if hook:
                 raise KdbenchError("--hook has no effect on --modules. Leave one of them out.")
@@ -279,39 +280,10 @@ def _open(suite: str, results: Path, methods: str | None, seeds: str | None, plu
     from kdbench.suite import load_suite
 
     load_plugins(plugins)
-    names = [name.strip() for name in methods.split(",")] if methods is not None else []
-    if not all(names):
-        raise KdbenchError(f"--methods: '{methods}' has an empty name between or beside its commas. Write them as kd,ft.")
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")] if seeds is not None else []
-    except ValueError:
-        raise KdbenchError(f"--seeds: '{seeds}' is not a list of whole numbers. Write them as 0,1,2.") from None
+    names = [] if methods is None else arguments.method_names(methods)
+    numbers = [] if seeds is None else arguments.seed_numbers(seeds)
     return load_suite(suite, methods=names, seeds=numbers), Store(results, protocol=PROTOCOL)
 
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1))
-
-
-def image_shape(text: str) -> tuple[int, int, int]:
-    """(C, H, W) of `3x224x224`.
-
-    Raises:
-        KdbenchError: anything else.
-    """
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise KdbenchError(f"--input: '{text}' is no shape of images. Give channels, height and width, such as 3x224x224.")
-    return int(match[1]), int(match[2]), int(match[3])
-
-
-def seconds(text: str) -> float:
-    """Seconds of `90s`, `9m`, `2h` or `1.5h`.
-
-    Raises:
-        KdbenchError: anything else.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match:
-        raise KdbenchError(f"--stop-after: '{text}' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h.")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
 from kdbench.store import Store
 from kdbench.trial import TrialSpec
+from kdbench.wording import counted
 
 FORWARD = 1 / 3
 """Of a training step's arithmetic; the backward pass has about twice as much."""
@@ -104,7 +105,7 @@ def remaining(plan: Plan) -> list[Planned]:
     return [planned for planned in left.values() if planned.spec.methods]  # without a method nothing is trained
 
 
-def counted(left: Sequence[Planned]) -> tuple[int, int]:
+def numbers(left: Sequence[Planned]) -> tuple[int, int]:
     """How many of what remains are students, and how many are teachers of others of it."""
     teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
     of_teachers = sum(planned.spec.id in teachers for planned in left)
@@ -195,7 +196,7 @@ def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], m
                 parts.append((rates.teacher(reading[0].teacher.student), max(epochs[spec.id] for spec in reading)))
     total = Span(*(sum(span[i] * times for span, times in parts) for i in range(3)))
     measured = sum(len(rates.timings) for rates in rates_in.values())
-    return Cost(device, total, *counted(left), bases, measured)
+    return Cost(device, total, *numbers(left), bases, measured)
 
 
 class _Setting(NamedTuple):
@@ -294,8 +295,7 @@ def told(cost: Cost) -> str:
 
 def networks(students: int, teachers: int) -> str:
     """`1 student`, `20 students and 1 teacher`."""
-    counts = [f"{count} {noun}{'s' * (count != 1)}" for count, noun in ((students, "student"), (teachers, "teacher")) if count]
-    return " and ".join(counts)
+    return " and ".join(counted(count, noun) for count, noun in ((students, "student"), (teachers, "teacher")) if count)
 
 
 def _duration(seconds: float) -> str:

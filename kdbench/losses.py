@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import PairError
+from kdbench.wording import counted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,7 +97,9 @@ def pairing_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
     """For `Method.notes`: what `deepest_pairs` does to maps of these shapes (C, H, W); empty where the numbers of groups agree."""
     if len(student) == len(teacher):
         return []
-    return [f"{len(student)} groups against the teacher's {len(teacher)}: the last {min(len(student), len(teacher))} are paired"]
+    n = min(len(student), len(teacher))
+    paired = "the last is" if n == 1 else f"the last {n} are"
+    return [f"{counted(len(student), 'group')} against the teacher's {len(teacher)}: {paired} paired"]
 
 
 def pooling_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:

@@ -63,13 +63,14 @@ def of_directory(root: Path) -> Comparison:
     Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
     results = load_results(root)
     results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
+    results = results.sort_values(["dataset", "teacher", "student", "method", "method_params", "seed"], kind="stable")
     taught = results[results["teacher"].notna()]
     return Comparison(
         title=f"All trials under {root}",
         results=results[results["teacher"].notna() | results["student"].isin(taught["student"])].reset_index(drop=True),
         curves=load_curves(root, results["trial"]),
         pairs=list(dict.fromkeys(zip(taught["teacher"], taught["student"], strict=True))),
-        methods=(),
+        methods=sorted(results["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method)),
         directory=root / "reports" / "all",
     )
 

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from kdbench.wording import counted
+
 
 class Spec(BaseModel):
     """Base of everything that enters a trial's identity: frozen, and a misspelt key is an error."""
@@ -122,7 +124,7 @@ class Recipe(Spec):
     def _milestones_are_reached(self) -> Self:
         if self.schedule.milestones and self.schedule.milestones[-1] >= self.epochs:
             raise ValueError(
-                f"schedule.milestones: {self.schedule.milestones[-1]} is never reached in {self.epochs} epochs; "
+                f"schedule.milestones: {self.schedule.milestones[-1]} is never reached in {counted(self.epochs, 'epoch')}; "
                 "give milestones below `epochs`"
             )
         return self
@@ -139,5 +141,5 @@ class Recipe(Spec):
     @property
     def summary(self) -> str:
         """What a reader of a table needs of it; the hash tells recipes apart that read alike."""
-        told = f"{self.epochs} epoch{'s' * (self.epochs != 1)}, batch {self.batch_size}, lr {self.optimiser.lr:g}"
+        told = f"{counted(self.epochs, 'epoch')}, batch {self.batch_size}, lr {self.optimiser.lr:g}"
         return f"{told} [{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:4]}]"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.record import Record
+from kdbench.wording import counted
 
 if TYPE_CHECKING:
     from kdbench.trial import TrialSpec
@@ -39,7 +40,7 @@ def load_results(path: str | Path) -> pd.DataFrame:
         try:
             record = Record.model_validate_json(file.read_bytes())
         except ValidationError as problem:
-            log.warning("%s is left out: it is not a whole record (%d mistakes).", file, problem.error_count())
+            log.warning("%s is left out: it is not a whole record (%s).", file, counted(problem.error_count(), "mistake"))
             continue
         if record.trial in records:
             log.warning("%s is left out: it is a second record of %s.", file, record.trial)
@@ -73,7 +74,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def row(record: Record) -> dict[str, Any]:
     """A record as a row of `load_results`."""
     ran_on = record.environment
-    threads = f", {ran_on.threads} thread{'s' * (ran_on.threads != 1)}" if ran_on.threads else ""
+    threads = f", {counted(ran_on.threads, 'thread')}" if ran_on.threads else ""
     return {
         **record.model_dump(exclude={"spec", "environment"}),
         "method_params": _params_as_json(record.spec["methods"]),
@@ -108,7 +109,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
 
 
 def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
-    return json.dumps({part["name"]: part["params"] for part in methods}, sort_keys=True)
+    return json.dumps({part["name"]: part["params"] for part in methods})  # in the order of the method's own `Params`
 
 
 _COLUMNS = (

@@ -31,6 +31,7 @@ from kdbench.training.segments import Position, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import WEIGHTS, read_checkpoint, write_checkpoint
+from kdbench.wording import counted
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
@@ -176,7 +177,7 @@ class _Run:
                 file = self.store.folder(teacher.spec.id) / WEIGHTS
                 raise KdbenchError(
                     f"{file}, the teacher {teacher.spec.label}, is not there or damaged, and trained here it would be another one "
-                    f"than that of {len(kept)} students that are done. Put the file back, or choose other --results."
+                    f"than that of {counted(len(kept), 'finished student')}. Put the file back, or choose other --results."
                 )
 
     def _foretell(self, teachers: Iterable[Planned], students: Iterable[TrialSpec]) -> None:

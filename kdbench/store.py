@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.record import Record
+from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")
 
@@ -79,7 +80,7 @@ class Store:
             return None
         except ValidationError as problem:
             self._refuse_foreign(file)
-            set_aside(file, f"it is not a whole record ({problem.error_count()} mistakes)")
+            set_aside(file, f"it is not a whole record ({counted(problem.error_count(), 'mistake')})")
             return None
         self._refuse_foreign(file)
         if record.trial != trial:

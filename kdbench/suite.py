@@ -29,7 +29,7 @@ class Suite:
         name: the file's stem.
         title: heads the report.
         pairs: (teacher, student) as tables call them, in the file's order.
-        methods: their names in the file's order.
+        methods: their names in the order in which they were asked for, the file's unless any were.
         trials: the students' trials, in the order pair, method, seed, without repetition.
         source: the data set, not yet loaded.
         keep_students: whether the students' weights are kept.
@@ -58,7 +58,7 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
 
     Args:
         name: `quick`, or a path to a YAML file.
-        methods: where given, only these of the suite's methods; one that the suite lacks is added with its defaults.
+        methods: where given, only these of the suite's methods, in this order; one that it lacks is added with its defaults.
         seeds: where given, these instead of the suite's.
 
     Raises:
@@ -125,8 +125,10 @@ class _Resolver:
 
     @property
     def chosen(self) -> list[_Entry]:
-        """The methods that were asked for, all of the file's unless any were."""
-        return [entry for entry in self.listed if not self.wanted or entry.name in self.wanted]
+        """The methods that were asked for, in the order in which they were; all of the file's in its own unless any were."""
+        if not self.wanted:
+            return self.listed
+        return [entry for name in self.wanted for entry in self.listed if entry.name == name]
 
     def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> tuple[TrialSpec, list[TrialSpec]]:
         """The teacher's trial, and those of the students."""

@@ -15,6 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method, Pair, PairError
 from kdbench.recipe import Recipe, Spec
 from kdbench.record import PROTOCOL
+from kdbench.wording import assigned
 
 
 class DatasetSpec(Spec):
@@ -111,11 +112,7 @@ class TrialSpec(Spec):
         for part in self.methods:
             defaults = METHODS.get(part.name).Params().model_dump(mode="json")
             of = f"{part.name}." if len(self.methods) > 1 else ""
-            changed += [
-                f"{of}{name}={number:g}" if isinstance(number, float) else f"{of}{name}={number}"
-                for name, number in part.params.items()
-                if number != defaults[name]
-            ]
+            changed += [assigned(f"{of}{name}", value) for name, value in part.params.items() if value != defaults[name]]
         return f"{self.method} ({', '.join(changed)})" if changed else self.method
 
     @property

@@ -19,6 +19,7 @@ import torch
 
 import kdbench
 from kdbench import cli, conformance, progress
+from kdbench.arguments import seconds, seed_numbers
 from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS
@@ -255,17 +256,23 @@ def refusal(refused: Result) -> str:
         ),
         (
             ["--stop-after", "soon"],
-            "--stop-after: 'soon' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h.",
+            "--stop-after: 'soon' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m.",
         ),
-        (["--stop-after", "90"], "--stop-after: '90' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h."),
-        (["--stop-after=-9m"], "--stop-after: '-9m' is not a time. Give seconds, minutes or hours, such as 90s, 9m or 2h."),
-        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of whole numbers. Write them as 0,1,2."),
-        (["--seeds", "1,"], "--seeds: '1,' is not a list of whole numbers. Write them as 0,1,2."),
+        (["--stop-after", "90"], "--stop-after: '90' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
+        (["--stop-after=-9m"], "--stop-after: '-9m' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
+        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
+        (["--seeds", "1,"], "--seeds: '1,' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
         (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
         (["--seeds", "1,1"], "--seeds: a seed is named twice. Name each once."),
+        (["--seeds", "0-2,1"], "--seeds: a seed is named twice. Name each once."),
+        (["--seeds", "3-0"], "--seeds: '3-0' is no range of seeds. Give 0-3."),
+        (["--seeds", "0-999999999"], "--seeds: '0-999999999' is no range of seeds. Give fewer than 100,000."),
+        (["--seeds", "1_0"], "--seeds: '1_0' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
+        (["--seeds", "0-"], "--seeds: '0-' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
+        (["--stop-after", "30m1h"], "--stop-after: '30m1h' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
         (["--methods", "kdd"], "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
         (["--methods", ""], "--methods: '' has an empty name between or beside its commas. Write them as kd,ft."),
-        (["--seeds", ""], "--seeds: '' is not a list of whole numbers. Write them as 0,1,2."),
+        (["--seeds", ""], "--seeds: '' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
         (["--methods", "KD,"], "--methods: 'KD,' has an empty name between or beside its commas. Write them as kd,ft."),
         (["--methods", "KD"], "--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`."),
         (
@@ -279,6 +286,18 @@ def test_an_option_that_cannot_be(arguments, message, call, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert refusal(call("run", write(), *arguments)) == message
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0-3", [0, 1, 2, 3]), ("5, 0-2", [5, 0, 1, 2]), ("7", [7]), ("4-4", [4])])
+def test_seeds_are_a_list_of_numbers_and_ranges(text, numbers):
+    assert seed_numbers(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("1d2h3m4s", 93784), ("2d", 172800), ("0s", 0)]
+)
+def test_a_time_has_units(text, expected):
+    assert seconds(text) == expected
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "report"])
@@ -507,6 +526,21 @@ def test_a_plan_of_what_is_done_has_nothing_left(call, done):
     assert json.loads(call("plan", done, "--json").out)["remaining"] == []
 
 
+def test_methods_keep_the_order_in_which_they_are_asked_for(call, done):
+    for command in ("plan", "report"):
+        assert call(command, done, "--methods", "kd,scratch").status == 0
+    report = next(Path("results/reports").rglob("report.md")).read_text()
+    assert re.search(r"Teacher error .* KD .* scratch", report)
+
+
+def test_one_is_no_plural(call):
+    assert lines_of(call("plan", write(methods="methods: [scratch]")).out)[-2:] == [
+        "1 trial: 1 missing",
+        "left: 1 student, 1 epoch; how long is not known, since nothing like it was measured here. "
+        "`kdbench run` with --stop-after 2m measures, and loses nothing.",
+    ]
+
+
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
     assert set(planned) == {"suite", "teachers", "students", "remaining"}
@@ -620,6 +654,7 @@ def test_a_report_of_a_directory_has_every_pair_in_it(call, done):
     reported = call("report", "results", "--format", "csv")
     assert reported.status == 0
     assert lines_of(reported.out)[0] == "All trials under results"
+    assert re.search(r"Teacher error +scratch +KD", reported.out), "whatever the names of their folders"
     assert "results/reports/all/results.csv" in lines_of(reported.out)
 
 

@@ -293,7 +293,7 @@ def test_a_broken_record_is_left_out_with_a_warning(copy, caplog):
     first.write_bytes(first.read_bytes()[:100])
     frame = kdbench.load_results(copy)
     assert set(frame["trial"]) == {file.parent.name for file in rest}
-    assert [r.getMessage() for r in caplog.records] == [f"{first} is left out: it is not a whole record (1 mistakes)."]
+    assert [r.getMessage() for r in caplog.records] == [f"{first} is left out: it is not a whole record (1 mistake)."]
 
 
 def test_a_second_record_of_a_trial_is_left_out_with_a_warning(copy, caplog):

@@ -14,11 +14,13 @@ from scipy import stats
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.errors import KdbenchError
 from kdbench.report import terminal_tables, write_report
-from kdbench.report.compare import check_comparable, compare, footnotes, method_labels
+from kdbench.report.compare import changed_parameters, check_comparable, compare, footnotes, method_labels
 from kdbench.report.costs import cost_table
 from kdbench.report.render import to_csv, to_latex, to_markdown
 from kdbench.report.selection import selection_table
 from kdbench.report.tables import best_epoch_table, claims, confidence_interval, error_table, gain_table, short_count
+from kdbench.results import row_without_record
+from kdbench.suite import load_suite
 
 PAIR = ("resnet56", "resnet20")
 
@@ -181,6 +183,17 @@ def test_one_setting_for_each_pair_is_one_column_and_a_note():
     assert "DKD has parameters for each pair: beta=2 (resnet56 → resnet20); beta=8 (vgg13 → vgg8)." in table.notes
 
 
+def test_a_label_and_a_note_give_parameters_in_the_same_order(tmp_path):
+    suite = tmp_path / "two.yaml"
+    suite.write_text(
+        "title: t\ndataset: digits\nrecipe: digits-quick\nseeds: [0]\nmethods: [kd, {kd: {temperature: 2, alpha: 0.5}}]\n"
+        "pairs: [{teacher: resnet14, student: resnet8}]\n"
+    )
+    results = pd.DataFrame([row_without_record(trial, suite="two", status="done") for trial in load_suite(suite).trials])
+    assert list(method_labels(results)) == ["KD (temperature=4, alpha=0.9)", "KD (temperature=2, alpha=0.5)"]
+    assert changed_parameters(results) == ["Parameters that are not the defaults: KD (temperature=2, alpha=0.5)."]
+
+
 # The error table
 
 
@@ -309,7 +322,7 @@ def test_students_of_one_table_may_have_recipes_of_their_own():
 def test_several_environments_are_stated():
     results = RESULTS.copy()
     results.loc[0, "environment"] = "torch 2.11, CPU"
-    assert "From 2 environments: torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trials)." in footnotes(results)
+    assert "From 2 environments: torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trial)." in footnotes(results)
     assert not [note for note in footnotes(RESULTS) if "environments" in note]
 
 

@@ -122,7 +122,8 @@ def test_teachers_have_their_own_seed_and_recipe():
 
 def test_methods_that_are_asked_for_are_picked_or_added():
     assert load(only=("kd",)).methods == ("kd",)
-    assert load(only=("at", "kd", "at")).methods == ("kd", "at")
+    assert load(only=("at", "kd", "at")).methods == ("at", "kd")
+    assert [trial.method for trial in load(only=("kd", "scratch"), reseeded=(0,)).trials] == ["kd", "scratch"]
 
 
 def test_a_composition_that_is_asked_for_has_the_parameters_that_the_file_gives_its_parts():

@@ -129,13 +129,14 @@ def _protocol(numbers: pd.DataFrame) -> str:
     if LAST in selections:
         told.append("last epoch, as ours" if len(selections) == 1 else "some last epoch, as ours")
     epochs = numbers.dropna(subset=["epochs", "epochs_here"])
+    noun = "epoch" if epochs["epochs"].max() == 1 else "epochs"
     if (differing := epochs[epochs["epochs"] != epochs["epochs_here"]]).size:
         there, here = (_listed(differing[column]) for column in ("epochs", "epochs_here"))
-        told.append(f"{there} epochs, ours {here}")
+        told.append(f"{there} {noun}, ours {here}")
     elif epochs.empty:
         told.append("epochs not known")
     else:
-        told.append(f"{_listed(epochs['epochs'])} epochs, as ours")
+        told.append(f"{_listed(epochs['epochs'])} {noun}, as ours")
     methods = numbers[numbers["note"] != ""].groupby("note", sort=False)["label"].unique()
     remarks = "".join(f" {', '.join(labels)}: {note}." for note, labels in methods.items())
     return f"{numbers['source'].iloc[0]}: {'; '.join(told)}.{remarks}"

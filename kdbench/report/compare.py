@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from kdbench.errors import KdbenchError
+from kdbench.wording import assigned, counted
 
 _NAMES = {
     **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
@@ -159,7 +160,8 @@ def check_comparable(results: pd.DataFrame) -> None:
         for where, rows in _groups(done, within):
             if rows[column].nunique() > 1:
                 examples = "; ".join(
-                    f"{value} ({len(group)} trials, such as {group['trial'].iloc[0]})" for value, group in rows.groupby(column)
+                    f"{value} ({counted(len(group), 'trial')}, such as {group['trial'].iloc[0]})"
+                    for value, group in rows.groupby(column)
                 )
                 of = f" of {where}" if where else ""
                 raise KdbenchError(f"one table cannot mix {noun}{of}: {examples}. {fix}")
@@ -206,14 +208,14 @@ def _differing_params(rows: pd.DataFrame) -> pd.Series[str]:
     """For each row of one method the parameters in which the rows differ: `k=2, beta=500`."""
     settings = pd.DataFrame([_flat(text) for text in rows["method_params"]], rows.index)
     differing = settings.loc[:, settings.nunique(dropna=False) > 1]
-    return differing.apply(lambda setting: ", ".join(f"{name}={value}" for name, value in setting.items()), axis=1)
+    return differing.apply(lambda setting: ", ".join(setting.dropna()), axis=1)
 
 
 def _flat(method_params: str) -> dict[str, str]:
-    """`{"ft": {"k": 2.0}}` as `{"k": "2"}`; the parameters of a composition are named `ft.k`."""
+    """`{"ft": {"k": 2.0}}` as `{"k": "k=2"}`; a composition's parameters are named `ft.k`. They stay in the method's order."""
     parts = json.loads(method_params)
     return {
-        name if len(parts) == 1 else f"{part}.{name}": str(value).removesuffix(".0")
+        (full := name if len(parts) == 1 else f"{part}.{name}"): assigned(full, value)
         for part, params in parts.items()
         for name, value in params.items()
     }
@@ -270,7 +272,8 @@ def _environments(done: pd.DataFrame) -> list[str]:
     counts = done["environment"].value_counts()
     if len(counts) < 2:
         return []
-    return [f"From {len(counts)} environments: " + "; ".join(f"{name} ({count} trials)" for name, count in counts.items()) + "."]
+    told = "; ".join(f"{name} ({counted(count, 'trial')})" for name, count in counts.items())
+    return [f"From {len(counts)} environments: {told}."]
 
 
 def _versions(done: pd.DataFrame) -> list[str]:

@@ -24,6 +24,7 @@ import kdbench
 from kdbench.errors import KdbenchError
 from kdbench.record import Environment
 from kdbench.streams import streams_kept
+from kdbench.wording import counted
 
 _determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
 _backends: Any = torch.backends  # of which some attributes have no types
@@ -45,8 +46,8 @@ def choose_device(name: str) -> torch.device:
         raise KdbenchError(f"unknown device '{name}'. Choose auto, cpu, cuda or cuda:INDEX.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise KdbenchError(f"device '{name}' was asked for and this machine has no usable CUDA device. Choose --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise KdbenchError(f"device '{name}' was asked for and this machine has {torch.cuda.device_count()} CUDA devices.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise KdbenchError(f"device '{name}' was asked for and this machine has {counted(count, 'CUDA device')}. Choose cuda:0.")
     return device
 
 

@@ -1,0 +1,12 @@
+"""Numbers and parameters in messages, tables and notes: `1 trial`, `2 trials`, `k=2`."""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`, `3 classes`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def assigned(name: str, value: object) -> str:
+    """`k=2`: a parameter and its value, a whole number without a point."""
+    return f"{name}={str(value).removesuffix('.0')}"
