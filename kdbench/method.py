@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -133,7 +134,9 @@ class Method(nn.Module, ABC):
 
     Attributes:
         params: the parameters of this instance.
-        ce_weight: the weight of the cross-entropy, 1 unless `build` sets another.
+        ce_weight: the weight of the cross-entropy, a number: 1 unless `build` sets another. It is read in every step after
+            `losses`, which may set it too. There, derive it from the batch, such as `1 - batch.epoch / batch.epochs`, and from
+            nothing that the instance remembers: a training that is taken up again goes on with a new instance.
         notes: sentences for the log and the record on how this pair is handled; `build` may append.
     """
 
@@ -210,13 +213,25 @@ class Composition(nn.Module):
 
     Attributes:
         parts: name -> method.
-        ce_weight: the product of the parts' weights of the cross-entropy.
     """
 
     def __init__(self, parts: Mapping[str, Method]) -> None:
         super().__init__()
         self.parts: Mapping[str, Method] = nn.ModuleDict(parts)  # type: ignore[assignment]  # a mapping at run time
-        self.ce_weight = math.prod(part.ce_weight for part in parts.values())
+
+    @property
+    def ce_weight(self) -> float:
+        """The product of the parts' weights of the cross-entropy, as they are now.
+
+        Raises:
+            TypeError: one is no number.
+        """
+        for name, part in self.parts.items():
+            if not isinstance(part.ce_weight, Real):
+                raise TypeError(
+                    f"ce_weight of {name} is a {type(part.ce_weight).__name__}. Set a number; what learns belongs in a term."
+                )
+        return math.prod(part.ce_weight for part in self.parts.values())
 
     @property
     def notes(self) -> list[str]:

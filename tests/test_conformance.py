@@ -110,6 +110,17 @@ MEMORY = """
         self.mean = 0.9 * self.mean + 0.1 * teacher.pooled.mean(0)
         return self.mean
 """
+COUNTED = """
+    def counted(self):
+        self.steps += 1
+        self.ce_weight = 1 / self.steps
+        return 0
+"""
+ANNEALED = """
+    def annealed(self, batch):
+        self.ce_weight = 1 - self.params.share * batch.epoch / batch.epochs
+        return 0
+"""
 
 TRAINED = ("repeatable", "resumable", "alone_or_beside")
 """What cannot be seen of a method that the engine stops."""
@@ -252,6 +263,9 @@ FAULTS = {
         extra="(embedded - self.moved(teacher)).square().mean()",
         members=MEMORY,
     ),
+    "the weight of the cross-entropy counts steps": Fault(
+        "resumable", "ends elsewhere. Keep in buffers", build="self.steps = 0", extra="self.counted()", members=COUNTED
+    ),
     "an adapter in the class": Fault(
         "alone_or_beside",
         "no optimiser has it",
@@ -275,8 +289,13 @@ def failures(checks: Sequence[Check]) -> dict[str, str]:
     return {check.name.replace(" ", "_"): check.reason for check in checks if check.status == "fail"}
 
 
-def test_the_method_that_faults_are_put_into_is_sound(mine: Path) -> None:
-    mine.write_text(Fault("", "").put_into(mine.read_text()))
+@pytest.mark.parametrize(
+    "nothing",
+    [Fault("", ""), Fault("", "", params="share: float = 0.5", extra="self.annealed(batch)", members=ANNEALED)],
+    ids=["plain", "the weight of the cross-entropy follows the epoch"],
+)
+def test_the_method_that_faults_are_put_into_is_sound(nothing: Fault, mine: Path) -> None:
+    mine.write_text(nothing.put_into(mine.read_text()))
     assert failures(conformance.check(str(mine))) == {}
 
 

@@ -154,6 +154,33 @@ class WarmsUp(Reads):
         return {"gap": self.gap(student, teacher) * (batch.epoch + 1)}
 
 
+class Anneals(Reads):
+    """Weighs the cross-entropy by the epoch: 1, 1/2 and 0 of three."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.ce_weight = 1 - batch.epoch / 2
+        return {"gap": self.gap(student, teacher)}
+
+
+class CountsForTheWeight(Reads):
+    """Weighs the cross-entropy by how many steps it has seen."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.ce_weight = self.ce_weight / 2
+        return {"gap": self.gap(student, teacher)}
+
+
+class Turns(Reads):
+    """Gives up the cross-entropy in the short batch at the end of its first epoch, and takes it up again in that of its second."""
+
+    short = 0
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.short += len(batch.labels) == 12
+        self.ce_weight = 1.0 if self.short != 1 else 0.0
+        return {"gap": self.gap(student, teacher)}
+
+
 class Waits(Reads):
     """Cannot be recorded."""
 
@@ -234,6 +261,7 @@ def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
     [
         (Counts, "it changes Counts.steps in its steps, which is no buffer"),
         (CountsInAList, "it changes CountsInAList.steps in its steps, which is no buffer"),
+        (CountsForTheWeight, "it changes CountsForTheWeight.ce_weight in its steps, which is no buffer"),
         (Averages, "it changes Averages.center in its steps, which is no buffer"),
         (Replaces, "it replaces Composition.parts.odd.bank in its steps; changed in place, it can be part of a graph"),
         (BeginsLate, "its terms change from step to step"),
@@ -300,13 +328,33 @@ def test_a_lane_that_spoils_what_all_are_given_fails_and_harms_nobody(
     assert lab.record(odd).reason == "it changed in place a tensor that all lanes are given; clone it before"
 
 
-def test_a_graph_is_made_anew_in_every_epoch_where_a_method_asks_for_it(lab, another, rehearsed, seen, register, monkeypatch):
-    register("warms_up", WarmsUp)
-    changes = {"methods": ["warms_up"], "recipe": {"batch_size": 24, "epochs": 3}}
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Which lane recorded its step in which of its epochs."""
+    found: list[tuple[str, int]] = []
+    original = Lane.record_step
+
+    def record_step(lane: Lane, slots: graphs.Slots) -> None:
+        found.append((lane.name, lane.position.epoch))
+        original(lane, slots)
+
+    monkeypatch.setattr(Lane, "record_step", record_step)
+    return found
+
+
+@pytest.mark.parametrize(("method", "batch_size"), [(WarmsUp, 24), (Anneals, 24), (Turns, 20)])
+def test_a_graph_is_made_anew_where_it_would_keep_an_old_number(
+    method, batch_size, lab, another, rehearsed, recorded, register, monkeypatch, one_epoch_a_run
+):
+    register("odd", method)
+    changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": batch_size, "epochs": 3}}
     lab.run(lab.suite(**changes))
-    assert seen["warms_up"] == [True] * 3
+    assert [epoch for name, epoch in recorded if name == "kd"] == [0]
+    assert [epoch for name, epoch in recorded if name == "odd"] == [0, 1, 2]
     monkeypatch.setattr("kdbench.run.records_graphs", lambda device: False)
-    another.run(another.suite(**changes))
+    suite = another.suite(**changes)
+    while not another.run(suite, **(one_epoch_a_run if method is Anneals else {})):
+        pass
     assert lab.outcomes() == another.outcomes()
 
 

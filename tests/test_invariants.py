@@ -3,6 +3,7 @@
 An outcome is a record and its curves without what was measured; the record holds the hash of the trained weights.
 """
 
+import copy
 import errno
 import json
 import os
@@ -1556,6 +1557,70 @@ def test_the_optimiser_does_what_the_recipe_says(lab: Lab, monkeypatch: pytest.M
     assert len(rates) == 4 * STEPS
     rows = lab.curves(suite.trials[0])
     assert [row["lr"] for row in rows] == pytest.approx([0.04, 0.02, 0.02, 0.01])
+
+
+class Halves(Method):
+    """Has no terms, and weighs the cross-entropy by a half of what the epoch says: 1/2, 1/4 and 0 of three."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        self.ce_weight = 0.5 - batch.epoch / 4
+        return {}
+
+
+class Doubled(Method):
+    """Weighs the cross-entropy twice when it is built."""
+
+    def build(self, pair: Pair) -> None:
+        self.ce_weight = 2
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"size": student.pooled.square().mean()}
+
+
+def test_the_cross_entropy_weighs_what_the_losses_have_set_in_the_step(
+    lab: Lab, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the loop of a user's own, on copies of the student and of the method."""
+    register("halves", Halves)
+    register("doubled", Doubled)
+    suite = lab.suite(methods=["halves+doubled"], recipe={"epochs": 3})
+    labels = lab.bench(suite).splits[0].labels
+    logged = [0.0] * 3
+
+    def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:
+        student, method = copy.deepcopy(lane.student), copy.deepcopy(lane.method)
+        yield
+        output = student(images)
+        terms = method.losses(output, output, lane._batch(images, labels[indices], indices))
+        entropy = method.ce_weight * nn.functional.cross_entropy(method.predict(output), labels[indices])
+        (sum(terms.values()) + entropy).backward()
+        assert method.ce_weight == 1 - lane._epoch / 2
+        logged[lane._epoch] += float(entropy.detach()) * len(indices)
+        for ours, by_hand in zip(lane.student.parameters(), student.parameters(), strict=True):
+            torch.testing.assert_close(torch.zeros_like(ours) if ours.grad is None else ours.grad, by_hand.grad)
+
+    around_steps(monkeypatch, look)
+    lab.run(suite)
+    assert lab.record(suite.trials[0]).reason is None, "what the look asserts fails the lane"
+    rows = [row["terms"] for row in lab.curves(suite.trials[0])]
+    assert [row.get("cross_entropy", 0.0) for row in rows] == pytest.approx([total / TRAIN_IMAGES for total in logged])
+    assert [row.keys() for row in rows] == [{"doubled.size", "cross_entropy"}] * 2 + [{"doubled.size"}]
+    assert lab.curves(suite.trials[0])[2]["loss_ratio"] > 0, "held against the cross-entropy all the same"
+
+
+def test_a_weight_of_the_cross_entropy_that_is_no_number_fails_its_trial(lab: Lab, register: Callable[..., None]) -> None:
+    class Learns(Halves):
+        def build(self, pair: Pair) -> None:
+            self.ce_weight = nn.Parameter(torch.ones(()))
+
+        def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+            return {}
+
+    register("learns", Learns)
+    suite = lab.suite(methods=["learns"])
+    lab.run(suite)
+    reason = lab.record(suite.trials[0]).reason or ""
+    assert reason.startswith("TypeError: ce_weight of learns is a Parameter. Set a number; what learns belongs in a term.")
 
 
 def test_a_stage_has_its_own_rate_or_the_recipes_first_and_keeps_it(undisturbed: Lab) -> None:

@@ -113,6 +113,7 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     for epoch in (0, 5, 60):  # warm-ups, and banks that move
         found = terms(method, student, teacher, replace(batch, epoch=epoch))
         seen += [(name, value.item()) for name, value in found.items()]
+        seen.append(method.ce_weight)  # which the losses may set
     return [*seen, method.predict(student).sum().item()]
 
 

@@ -193,7 +193,6 @@ def lessons(method: Composition) -> list[Segment]:
             0,
             EPOCHS,
             stage.losses,
-            0.0,
             stage.modules,
             stage.optimiser or RECIPE.optimiser,
             Schedule(),

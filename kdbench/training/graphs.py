@@ -207,7 +207,13 @@ class StepGraph:
         if different:
             raise Unfit(f"replayed, a step leaves {different} other than it should be")
         self.of_one_epoch = bool(watched.asked)
+        self._modules, self._constants = modules, _constants(modules)
         self.startup_s = time.perf_counter() - began
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a number or text among the attributes of the modules is another than that which it was recorded with."""
+        return not _same(_constants(self._modules), self._constants)
 
 
 class _Watched(Batch):
@@ -261,6 +267,19 @@ class _Attributes:
 
 
 _MACHINERY = vars(nn.Module()).keys()
+
+
+def _constants(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
+    """Copies of the attributes that are numbers and text, which a graph keeps for good; nobody waits for the device."""
+
+    def constant(leaf: object) -> bool:
+        return leaf is None or isinstance(leaf, bool | int | float | str)
+
+    found = ({name: value for name, value in vars(module).items() if name not in _MACHINERY} for module in modules)
+    return [
+        {name: tree_map(_copied, value) for name, value in attributes.items() if all(map(constant, tree_leaves(value)))}
+        for attributes in found
+    ]
 
 
 def _copied(leaf: Any) -> Any:

@@ -164,6 +164,8 @@ class Lane:
         self._images += len(labels)
         self._memory.stop(stays=sum(tensor.nbytes for tensor in self._momentum) if new else 0)
         self._step_watch.stop()
+        if self.graph and self.graph.outdated:  # such as by a weight that the method has changed in this step
+            self.graph = None
 
     @property
     def peak_mem_mib(self) -> float:
@@ -200,13 +202,14 @@ class Lane:
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
             terms = dict(checked(segment.losses(outputs, teacher or outputs, batch)))
             total = sum(terms.values(), torch.zeros((), device=self.device))
-            ce = None
+            ce, ce_weight = None, 0.0
             if segment.phase == MAIN:
+                ce_weight = self.method.ce_weight  # the losses may have set it
                 logits = self.method.predict(outputs)
                 self._add("wrong", (logits.detach().argmax(1) != labels).sum())
                 # Of no weight it is not trained on, and the terms are held against it all the same.
-                ce = (segment.ce_weight or 1.0) * F.cross_entropy(logits, labels)
-                if segment.ce_weight:
+                ce = (ce_weight or 1.0) * F.cross_entropy(logits, labels)
+                if ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
             refuse_strays(total, self._optimiser, self._plain, stage=segment.name)
@@ -214,14 +217,14 @@ class Lane:
         g_ce = self._gradients(ce) if first and terms and self._learnt and ce is not None and ce.requires_grad else []
         total.backward()  # type: ignore[no-untyped-call]
         if g_ce:
-            self._measure_balance(g_ce, included=bool(segment.ce_weight))
+            self._measure_balance(g_ce, included=bool(ce_weight))
         self._optimiser.step()
         weight = len(labels)
         self._add("loss", total.detach() * weight)
         for name, term in terms.items():
             self._add(name, term.detach() * weight)
         if ce is not None:
-            self._add("cross_entropy" if segment.ce_weight else UNUSED, ce.detach() * weight)
+            self._add("cross_entropy" if ce_weight else UNUSED, ce.detach() * weight)
 
     def record_step(self, slots: Slots) -> None:
         """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""

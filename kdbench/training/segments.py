@@ -27,7 +27,7 @@ STAGES, MAIN = 0, 1
 class Segment:
     """One stretch of a lane's training: a stage of a method, or the main one.
 
-    `first` is its first epoch within the phase, `ce_weight` that of the cross-entropy, `trained` what the optimiser gets.
+    `first` is its first epoch within the phase, `trained` what the optimiser gets.
     """
 
     name: str
@@ -35,7 +35,6 @@ class Segment:
     first: int
     epochs: int
     losses: Callable[[Outputs, Outputs, Batch], Losses]
-    ce_weight: float
     trained: tuple[nn.Module, ...]
     optimiser: SGD
     schedule: Schedule
@@ -54,7 +53,6 @@ def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Se
                     first,
                     stage.epochs,
                     stage.losses,
-                    0.0,
                     (student, *stage.modules),
                     stage.optimiser or recipe.optimiser,
                     Schedule(),
@@ -63,7 +61,5 @@ def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Se
             first += stage.epochs
     staged = {id(p) for _, stage in method.stages() for module in stage.modules for p in module.parameters()}
     rest = nn.ParameterList(p for p in method.parameters() if id(p) not in staged)
-    main = Segment(
-        "main", MAIN, 0, recipe.epochs, method.losses, method.ce_weight, (student, rest), recipe.optimiser, recipe.schedule
-    )
+    main = Segment("main", MAIN, 0, recipe.epochs, method.losses, (student, rest), recipe.optimiser, recipe.schedule)
     return [*found, main]

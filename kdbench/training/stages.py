@@ -140,7 +140,7 @@ def _learner(lesson: Lesson, spec: TrialSpec, network: Network, bench: Bench, ch
     method = Composition({lesson.part.name: part}).to(bench.device)
     stage = _stage(part, lesson.stage)
     optimiser = stage.optimiser or spec.recipe.optimiser
-    segment = Segment(lesson.name, STAGES, 0, stage.epochs, stage.losses, 0.0, stage.modules, optimiser, Schedule())
+    segment = Segment(lesson.name, STAGES, 0, stage.epochs, stage.losses, stage.modules, optimiser, Schedule())
     origin = environment(bench.device).model_dump()
     lane = Lane(
         lesson.name,
