@@ -1,6 +1,6 @@
 """The one error that users see, and the sentence that finishes it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -17,6 +17,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     folded = {other.lower(): other for other in known}
     match = get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
     return f" Did you mean '{folded[match[0]]}'?" if match else ""
+
+
+def listed(items: Sequence[str], *, separator: str = ", ", most: int = 5) -> str:
+    """The first `most` of them in one line, and how many more there are."""
+    more = f"{separator}and {len(items) - most:,} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def first_line(problem: BaseException) -> str:

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import struct
 import urllib.request
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -28,8 +30,10 @@ from kdbench.data import (
     Split,
     channel_statistics,
     hold_out,
+    use_some,
 )
-from kdbench.errors import KdbenchError
+from kdbench.data.decode import image_suffixes
+from kdbench.errors import DataError, KdbenchError
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
@@ -117,6 +121,39 @@ def test_a_constant_channel_cannot_be_normalised():
         channel_statistics(images)
 
 
+@pytest.mark.parametrize("last", [-1, 3])
+def test_a_label_without_a_class_is_refused(last):
+    whole = small_dataset()
+    split = Split(whole.test.images, torch.tensor([0, 1, last]))
+    with pytest.raises(KdbenchError, match=r"3 classes and labels from .*; number the labels from 0, and name every class"):
+        Dataset(whole.train, split, whole.classes, whole.mean, whole.std)
+
+
+def test_training_images_of_one_class_are_refused():
+    whole = small_dataset()
+    of_one = Split(whole.train.images, torch.ones(6, dtype=torch.int64))
+    with pytest.raises(KdbenchError, match=r"the data set gives training images of one class, .*; give it images of two classes"):
+        Dataset(of_one, whole.test, whole.classes, whole.mean, whole.std)
+
+
+def test_images_that_stand_in_both_splits_are_told():
+    train, test = random_images(60, 2, 2, 3), random_images(20, 2, 2, 3, seed=1)
+    labels, test_labels = torch.arange(60) % 3, torch.arange(20) % 3
+    made = partial(Dataset, classes=("cat", "dog", "eel"), mean=(0.5,) * 3, std=(0.2,) * 3, notes=("of the source",))
+    assert made(Split(train, labels), Split(test, test_labels)).contents.notes == ("of the source",)
+    test[[0, 1, 2, 3]] = train[[0, 1, 2, 2]]  # the last of label 0, and a training image of label 2
+    assert made(Split(train, labels), Split(test, test_labels)).contents.notes == (
+        "of the source",
+        "4 of 20 test images are identical to a training image, 1 of them with another label",
+    )
+    train[[30, 31]] = train[40].clone()
+    test[0] = random_images(2, 2, 3, seed=2)
+    assert made(Split(train, labels), Split(test, labels[:20])).contents.notes[1:] == (
+        "3 of 20 test images are identical to a training image, 1 of them with another label",
+        "3 of 60 training images are identical to one with another label",
+    )
+
+
 # Validation
 
 
@@ -164,6 +201,18 @@ def test_a_fraction_below_one_image_is_refused():
         hold_out(numbered_split([10, 10]), fraction=0.01)
 
 
+@pytest.mark.parametrize(
+    ("divide", "told"),
+    [
+        (partial(use_some, count=2), "train_images: 2 gives training images of one class, .*; give more, or 0 for all"),
+        (partial(hold_out, fraction=0.5), r"validation: 0.5 gives training images of one class, .*; give a smaller fraction"),
+    ],
+)
+def test_what_leaves_one_class_to_train_on_is_refused(divide, told):
+    with pytest.raises(KdbenchError, match=told):
+        divide(numbered_split([99, 1]))
+
+
 # Digits
 
 
@@ -178,6 +227,7 @@ def test_digits_are_divided_once_and_for_all(tmp_path):
     assert dataset.fingerprint == "40e25bb279c561b4"
     assert (dataset.mean, dataset.std) == channel_statistics(dataset.train.images)
     assert set(dataset.test.labels.bincount().tolist()) <= {35, 36, 37}
+    assert source.contents() == dataset.contents
 
 
 # Through torchvision
@@ -281,6 +331,19 @@ def test_a_root_that_is_a_file(tmp_path):
         CIFAR10(CIFAR10.Params(root=tmp_path / "data"), cache=tmp_path).check()
 
 
+@pytest.mark.parametrize(("source", "images"), [(FashionMNIST, 60_000), (CIFAR10, 50_000), (CIFAR100, 50_000)])
+def test_what_a_download_will_hold_is_known_before(source, images, tmp_path):
+    contents = source(source.Params(root=tmp_path), cache=tmp_path).contents()
+    assert (sum(contents.train), sum(contents.test)) == (images, 10_000)
+    assert len(contents.train) == len(contents.test) == len(set(contents.classes)) == (100 if source is CIFAR100 else 10)
+    assert contents.image_shape == ((1, 28, 28) if source is FashionMNIST else (3, 32, 32))
+    if source is FashionMNIST:
+        assert list(contents.classes) == torchvision.datasets.FashionMNIST.classes
+    else:
+        assert list(contents.classes) == sorted(contents.classes)
+    assert list(tmp_path.iterdir()) == []
+
+
 # Image folders
 
 
@@ -300,6 +363,15 @@ def folder(tmp_path) -> Path:
 
 def image_folder(folder: Path, **params: object) -> ImageFolder:
     return ImageFolder(ImageFolder.Params(root=folder, **{"label": "pets", "size": 6, **params}), cache=folder.parent / "cache")
+
+
+@pytest.mark.parametrize(("params", "told"), [({"train_images": 10**6}, "train_images"), ({"validation": 1e-6}, "validation")])
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_a_division_that_cannot_be_is_found_before_anything_is_read(name, params, told, folder):
+    source = DATASETS.get(name)
+    needed = {"root": folder, "label": "pets", "size": 6} if name.startswith("image") else {}
+    with pytest.raises(KdbenchError, match=f"^{told}: "):
+        source(source.Params.model_validate({**needed, **params}), cache=folder).check()
 
 
 def kept(folder: Path) -> list[Path]:
@@ -344,17 +416,61 @@ def test_one_channel_is_grey(folder):
     assert np.array_equal(dataset.train.images[0, ..., 0].numpy(), np.asarray(expected))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "webp", "JPG", "Png"])
+SUFFIXES = ["jpg", "jpeg", "jfif", "png", "bmp", "webp", "gif", "tif", "tiff", "pgm", "ppm", "jp2", "tga", "JPG", "Png"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_accepted_file_types(folder, suffix):
     Image.open(folder / "train" / "cat" / "0.png").save(folder / "train" / "cat" / f"more.{suffix}")
     assert len(image_folder(folder).load().train) == 7
 
 
-def test_other_files_and_hidden_ones_are_passed_over(folder):
-    (folder / "train" / "cat" / "notes.txt").write_text("")
-    (folder / "train" / "cat" / "._0.png").write_text("")
+def test_documents_drawings_films_and_measurements_are_no_accepted_file_types():
+    assert not image_suffixes() & {".pdf", ".eps", ".ps", ".wmf", ".mpg", ".flc", ".fits", ".h5", ".grib"}
+
+
+def test_folders_below_a_class_folder_are_read_as_torchvision_reads_them(folder):
+    for deeper in ("1 left", "1 left/up", "2"):
+        shutil.copytree(folder / "test" / "dog", folder / "train" / "cat" / deeper)
+    theirs = torchvision.datasets.ImageFolder(folder / "train").samples
+    found = image_folder(folder).folders.train
+    assert list(zip(found.files, found.labels, strict=True)) == [(str(Path(f).relative_to(folder)), label) for f, label in theirs]
+    assert found.labels == (0,) * 9 + (1,) * 3
+    (folder / "train" / "cat" / "2" / "loop").symlink_to(folder / "train")
+    assert image_folder(folder).folders.train == found
+    assert image_folder(folder).contents().passed_over == {"train/: a link to a folder above it": 1}
+
+
+def test_what_is_passed_over_is_counted_by_reason(folder):
+    assert image_folder(folder).load().contents.passed_over == {}
+    for name in ("notes.txt", "scan.heic", "more.HEIC", "._0.png", ".DS_Store", "1.2.840.5", "README"):
+        (folder / "train" / "cat" / name).write_text("x")
     (folder / "train" / ".thumbnails").mkdir()
-    assert len(image_folder(folder).load().train) == 6
+    (folder / "test" / "labels.csv").write_text("x")
+    shutil.copytree(folder / "train", folder / "val")
+    source = image_folder(folder)
+    assert source.contents().passed_over == {
+        "train/: unknown type (.txt)": 1,
+        "train/: unknown type (.heic)": 2,
+        "train/: unknown type (no suffix)": 2,
+        "train/: hidden": 2,
+        "train/: in no class folder": 1,
+        "test/: in no class folder": 1,
+        "val/: not used beside test/": 13,
+    }
+    data = source.load()
+    assert len(data.train) == 6
+    assert data.contents == source.contents()
+
+
+def test_folders_without_labels_are_no_test_images(folder):
+    expected = image_folder(folder).load()
+    (folder / "test").rename(folder / "val")
+    (folder / "test").mkdir()
+    shutil.copy(folder / "val" / "cat" / "0.png", folder / "test")
+    data = image_folder(folder).load()
+    assert data.fingerprint == expected.fingerprint
+    assert data.passed_over == {"test/: not used beside val/": 1}
 
 
 # What is kept in the cache
@@ -393,6 +509,39 @@ def test_images_are_decoded_again_after_a_change_of(change, folder):
     assert len(kept(folder)) == 2
 
 
+def test_images_are_decoded_again_when_other_pixels_are_made_of_them(folder, monkeypatch):
+    image_folder(folder).load()
+    monkeypatch.setattr("kdbench.data.imagefolder.PIXELS", 0)
+    image_folder(folder).load()
+    assert len(kept(folder)) == 2
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027])
+def test_who_may_read_what_is_kept_is_left_to_the_umask(folder, umask):
+    before = os.umask(umask)
+    try:
+        image_folder(folder).load()
+    finally:
+        os.umask(before)
+    [path] = kept(folder)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("when", ["read", "written"])
+def test_what_cannot_be_read_or_written_in_the_cache_is_told_with_its_reason(folder, when):
+    image_folder(folder).load()
+    [path] = kept(folder)
+    path.unlink()
+    if when == "read":
+        path.mkdir()
+    else:
+        path.parent.rmdir()
+        path.parent.touch()
+    reason = "Is a directory" if when == "read" else "Not a directory"
+    with pytest.raises(KdbenchError, match=rf"{path} cannot be (read|written) \({reason}\)\. .*, or choose another --results"):
+        image_folder(folder).load()
+
+
 @pytest.mark.parametrize("damage", ["one bit of a pixel", "one bit of the checksum", "cut short", "empty"])
 def test_a_damaged_file_is_set_aside_and_the_images_are_decoded_again(folder, damage):
     expected = image_folder(folder).load().fingerprint
@@ -417,6 +566,17 @@ def test_missing_root(folder):
         image_folder(folder / "nowhere").check()
 
 
+def test_a_relative_root_is_told_as_an_absolute_one(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(KdbenchError, match=f"root: there is no folder {folder.parent / 'nowhere'};"):
+        image_folder(Path("nowhere")).check()
+
+
+def test_a_root_that_cannot_be_looked_at():
+    with pytest.raises(KdbenchError, match=r"cannot be read \(File name too long\)\. Make it readable, or give another `root`"):
+        ImageFolder(ImageFolder.Params(root=Path("x" * 300), label="x", size=6), cache=Path()).check()
+
+
 @pytest.mark.parametrize(("removed", "named"), [("train", "train/"), ("test", "test/ or val/")])
 def test_missing_split(folder, removed, named):
     shutil.rmtree(folder / removed)
@@ -433,11 +593,31 @@ def test_split_without_classes(folder):
         image_folder(folder).check()
 
 
+def test_one_class(folder):
+    for split in ("train", "test"):
+        shutil.rmtree(folder / split / "dog")
+    with pytest.raises(KdbenchError, match=r"train has one class folder, cat/, with nothing to tell it from; add a second class"):
+        image_folder(folder).check()
+
+
+def test_names_of_files_that_are_no_utf8(folder):
+    expected = image_folder(folder).load().fingerprint
+    os.rename(folder / "train" / "cat" / "2.png", os.fsencode(folder) + b"/train/cat/2\xe9.png")
+    assert image_folder(folder).load().fingerprint == expected
+
+
+def test_names_of_class_folders_that_are_no_utf8(folder):
+    os.rename(folder / "train" / "cat", os.fsencode(folder) + b"/train/caf\xe9")
+    with pytest.raises(KdbenchError, match=r"the class folder b'caf\\xe9' in .*train is not UTF-8, .*; rename the folder"):
+        image_folder(folder).check()
+
+
 def test_empty_class(folder):
     (folder / "train" / "eel").mkdir()
-    (folder / "train" / "eel" / "moving.gif").write_text("")
+    (folder / "train" / "eel" / "moving.mpg").write_text("")
     with pytest.raises(
-        KdbenchError, match=r"train/eel has no image \(.jpg, .jpeg, .png, .bmp, .webp\); add some or remove the folder"
+        KdbenchError,
+        match=r"train/eel has no image \(passed over: 1 unknown type \(.mpg\)\); add some as .png or .jpg, or remove the folder",
     ):
         image_folder(folder).check()
 
@@ -450,13 +630,41 @@ def test_classes_that_differ(folder):
         image_folder(folder).check()
 
 
-@pytest.mark.parametrize("left", [0, 20, 60])
-def test_broken_image(folder, left):
-    image = folder / "test" / "cat" / "1.png"
-    image.write_bytes(image.read_bytes()[:left])
-    with pytest.raises(KdbenchError, match=r"cannot decode .*test/cat/1.png: .*\. Replace the file or remove it"):
+WAY_OUT = (
+    "Put each file back as it was, and the same command goes on. Or replace or remove it and, where there are results on these "
+    "images, give the data set another `label`; what is finished is kept."
+)
+
+
+@pytest.mark.parametrize("left", [20, 60])
+def test_broken_images_are_told_at_once(folder, left):
+    whole = (folder / "test" / "cat" / "1.png").read_bytes()
+    broken = [folder / split / "cat" / f"{i}.png" for split in ("train", "test") for i in (0, 1)]
+    for file in broken:
+        file.write_bytes(whole[:left])
+    with pytest.raises(DataError) as caught:
         image_folder(folder).load()
+    told, _, way_out = str(caught.value).partition(". ")
+    assert way_out == WAY_OUT
+    assert re.fullmatch("cannot read " + "; ".join(f"{file}: [^;]+" for file in broken), told)
     assert not (folder.parent / "cache").exists()
+
+
+def test_files_that_one_may_not_read_are_told_as_such(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda file, mode: Path(file).name != "1.png")
+    with pytest.raises(DataError, match=r"cat/1.png: you may not read it; .*dog/1.png: you may not read it\. Put each file back"):
+        image_folder(folder).check()
+
+
+def test_files_that_cannot_be_opened_are_told_at_once_before_anything_is_read(folder):
+    for i in range(6):
+        (folder / "train" / "dog" / f"empty{i}.png").touch()
+    (folder / "test" / "cat" / "lost.png").symlink_to("nowhere")
+    with pytest.raises(DataError) as caught:
+        image_folder(folder).check()
+    assert f"{folder / 'train' / 'dog' / 'empty0.png'}: it is empty; " in str(caught.value)
+    assert str(caught.value).count(".png") == 5
+    assert f"; and 2 more. {WAY_OUT}" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,29 @@ def test_the_fingerprint_sees_names_and_sizes_and_says_so(photographs, tmp_path,
     assert (stream(root, **params).fingerprint != before) == seen
 
 
+def test_the_fingerprint_changes_with_what_is_made_of_a_file(photographs, monkeypatch):
+    before = stream(photographs).fingerprint
+    monkeypatch.setattr("kdbench.data.files.PIXELS", 0)
+    assert stream(photographs).fingerprint != before
+
+
+def test_test_images_that_are_training_images_are_told_by_their_bytes(photographs, tmp_path, monkeypatch):
+    assert stream(photographs).contents.notes == ()
+    root = shutil.copytree(photographs, tmp_path / "images")
+    for label, count in (("n00", 3), ("n01", 1)):
+        for i in range(count):
+            shutil.copy(root / "train" / "n00" / f"{i:02}.JPEG", root / "val" / label / f"copy{i}.JPEG")
+    longer = (root / "train" / "n02" / "00.JPEG").read_bytes().ljust(9000, b"\0")
+    (root / "train" / "n02" / "00.JPEG").write_bytes(longer)
+    (root / "val" / "n02" / "00.JPEG").write_bytes(longer[:-1] + b"\1")  # of one size and one middle
+    told = "4 of 19 test images are identical to a training image, 1 of them with another label"
+    assert stream(root).contents.notes == (told,)
+    opened: list[str] = []
+    monkeypatch.setattr("kdbench.data.duplicates._block_digest", lambda file: opened.append(file.name))
+    assert stream(root).contents.notes == (told,)
+    assert len(opened) < 30
+
+
 def test_a_part_of_the_images_and_a_held_out_part_are_drawn_by_their_labels(photographs):
     data = stream(photographs)
     held_in_memory = ImageFolder(ImageFolder.Params(root=photographs, label="x", size=16), cache=photographs.parent).load()
@@ -409,18 +432,20 @@ def test_tf32_is_refused_where_it_has_no_effect(lab):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_damaged_image_ends_the_run_in_one_message_and_fails_no_lane(lab, split, workers):
+def test_damaged_images_end_the_run_in_one_message_and_fail_no_lane(lab, split, workers):
     suite = lab.suite(**with_data(workers=workers), methods=["scratch", "kd"])
-    file = lab.images / split / "n01" / "03.JPEG"
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    files = [lab.images / split / folder / "03.JPEG" for folder in ("n00", "n01", "n02")]
+    whole = [file.read_bytes() for file in files]
+    for file, content in zip(files, whole, strict=True):
+        file.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError) as caught:
         lab.run(suite)
-    message = str(caught.value)
-    assert message.startswith(f"cannot decode {file}: ") and "\n" not in message
-    assert message.endswith("Replace the file or remove it. The same command goes on then; what is finished is kept.")
+    told, _, way_out = str(caught.value).partition(". ")
+    assert re.fullmatch("cannot read " + "; ".join(f"{file}: [^;]+" for file in files), told)
+    assert way_out.startswith("Put each file back as it was, and the same command goes on. Or replace or remove it and, ")
     assert not lab.outcomes()
-    file.write_bytes(whole)
+    for file, content in zip(files, whole, strict=True):
+        file.write_bytes(content)
     assert lab.run(suite)
 
 
@@ -451,16 +476,17 @@ def test_what_is_finished_is_kept(lab, capsys, monkeypatch):
             signal.signal(number, handler)
     assert end.value.code == cli.BAD_USAGE
     errors = capsys.readouterr().err
-    assert errors.startswith(f"error: cannot decode {file}") and len(errors.splitlines()) == 1
+    assert errors.startswith(f"error: cannot read {file}") and len(errors.splitlines()) == 1
     assert lab.outcomes() == done
 
 
-def test_a_file_of_another_size_is_other_data(lab):
+@pytest.mark.parametrize("change", [lambda file: file.write_bytes(file.read_bytes() + b"\0"), Path.unlink])
+def test_with_a_file_that_was_replaced_or_removed_it_is_other_data_and_has_another_label(lab, change):
     assert lab.run(lab.suite(**STREAMED, methods=["scratch"]))
-    file = lab.images / "train" / "n01" / "03.JPEG"
-    file.write_bytes(file.read_bytes() + b"\0")
+    change(lab.images / "train" / "n01" / "03.JPEG")
     with pytest.raises(KdbenchError, match=r"from other images .* Give the data set another `label`"):
         lab.run(lab.suite(**STREAMED, methods=["kd"]))
+    assert lab.run(lab.suite(**with_data(label="other photographs"), methods=["scratch"]))
 
 
 def test_a_process_that_is_killed_is_found_when_its_batch_is_waited_for(photographs):
@@ -543,9 +569,7 @@ def test_a_missing_folder_and_a_file_that_is_not_there(photographs, tmp_path):
         stream(tmp_path / "nowhere")
     root = shutil.copytree(photographs, tmp_path / "images")
     (root / "train" / "n00" / "x.JPEG").symlink_to("gone")
-    with pytest.raises(
-        KdbenchError, match=r"n00/x.JPEG cannot be read \(No such file or directory\). Replace the file or remove it"
-    ):
+    with pytest.raises(KdbenchError, match=r"cannot read .*n00/x.JPEG: No such file or directory. Put each file back"):
         stream(root)
 
 
@@ -595,6 +619,13 @@ def test_tiny_imagenet_is_read_as_it_is_unpacked(photographs, tiny_imagenet):
 def test_tiny_imagenet_with_its_test_images_in_folders_of_classes(photographs, tiny_imagenet):
     shutil.rmtree(tiny_imagenet / "val" / "images")
     shutil.copytree(photographs / "val", tiny_imagenet / "val", dirs_exist_ok=True)
+    assert by_content(stream(tiny_imagenet)) == by_content(stream(photographs))
+
+
+def test_annotations_need_not_be_utf8(photographs, tiny_imagenet):
+    annotations = tiny_imagenet / "val" / "val_annotations.txt"
+    annotations.write_bytes(annotations.read_bytes().replace(b"val_00", b"val_\xe9").replace(b"\n", b"\r\n"))
+    os.rename(tiny_imagenet / "val" / "images" / "val_00.JPEG", os.fsencode(tiny_imagenet) + b"/val/images/val_\xe9.JPEG")
     assert by_content(stream(tiny_imagenet)) == by_content(stream(photographs))
 
 

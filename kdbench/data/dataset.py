@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from kdbench.data.duplicates import duplicates
 from kdbench.data.files import Files
 from kdbench.errors import KdbenchError
 from kdbench.recipe import Augmentation, Spec
@@ -74,7 +75,7 @@ class Contents:
         image_shape: (C, H, W), of what networks see.
         train: for each class, how many training images, before any are held out or left unused.
         test: for each class, how many test images.
-        passed_over: how many files were not read, by reason, such as `{"train/: no image (.txt)": 3}`.
+        passed_over: how many files were not read, by reason, such as `{"train/: unknown type (.heic)": 3}`.
         notes: sentences on what a reader of the results must know, without a full stop.
     """
 
@@ -97,7 +98,10 @@ class Dataset:
         mean: per channel, of pixels scaled to 0..1; what normalisation subtracts.
         std: per channel, on the same scale; what normalisation then divides by.
         passed_over: how many files were not read, by reason.
-        notes: sentences on what a reader of the results must know, without a full stop.
+        notes: sentences on what a reader of the results must know, without a full stop; `contents` adds what it finds.
+
+    Raises:
+        KdbenchError: the training images are of one class, or a label is of none.
     """
 
     train: Samples
@@ -107,6 +111,16 @@ class Dataset:
     std: tuple[float, ...]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.test):
+            if len(split) and not 0 <= split.labels.min() <= split.labels.max() < self.num_classes:
+                raise KdbenchError(
+                    f"the data set has {self.num_classes} classes and labels from {split.labels.min()} to {split.labels.max()}; "
+                    "number the labels from 0, and name every class in `classes`."
+                )
+        if len(self.train):
+            _refuse_one_class(self.train, "the data set", "give it images of two classes or more")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -118,13 +132,14 @@ class Dataset:
         """K, the number of classes."""
         return len(self.classes)
 
-    @property
+    @cached_property
     def contents(self) -> Contents:
-        """How many images there are of each class, and what was left out."""
+        """How many images there are of each class, what was left out, and which images stand there twice."""
         train, test = (
             tuple(torch.bincount(split.labels, minlength=self.num_classes).tolist()) for split in (self.train, self.test)
         )
-        return Contents(self.classes, self.image_shape, train, test, self.passed_over, self.notes)
+        notes = (*self.notes, *duplicates(self.train, self.test))
+        return Contents(self.classes, self.image_shape, train, test, self.passed_over, notes)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -258,14 +273,16 @@ def use_some(split: Samples, *, count: int) -> Samples:
     """`count` of the training images, the same share of each class and the same for all trials; all of them where it is 0.
 
     Raises:
-        KdbenchError: there are fewer.
+        KdbenchError: there are fewer, or those are of one class.
     """
     if not count:
         return split
     if count > len(split):
         raise KdbenchError(f"train_images: {count:,} are asked for and there are {len(split):,}; give fewer, or 0 for all.")
     _, drawn = stratified(split.labels, count=count, generator=generator(0, "train_images"))
-    return split.take(drawn)
+    used = split.take(drawn)
+    _refuse_one_class(used, f"train_images: {count:,}", "give more, or 0 for all")
+    return used
 
 
 def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | None]:
@@ -275,7 +292,7 @@ def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | Non
     on the same images. Sample indices are positions in the returned splits.
 
     Raises:
-        KdbenchError: `fraction` of the images is less than one image.
+        KdbenchError: `fraction` of the images is less than one image, or leaves one class to train on.
     """
     if not fraction:
         return split, None
@@ -285,4 +302,22 @@ def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | Non
             f"validation: {fraction} of {len(split)} training images is not one image; give a larger fraction, or 0 for none."
         )
     stay, held = stratified(split.labels, count=count, generator=generator(0, "validation"))
-    return split.take(stay), split.take(held)
+    train = split.take(stay)
+    _refuse_one_class(train, f"validation: {fraction}", "give a smaller fraction, or 0 for none")
+    return train, split.take(held)
+
+
+def _refuse_one_class(train: Samples, what: str, fix: str) -> None:
+    if train.labels.min() == train.labels.max():
+        raise KdbenchError(f"{what} gives training images of one class, with nothing to tell it from; {fix}.")
+
+
+def refuse_division(contents: Contents, params: SourceParams) -> None:
+    """See, before any image is read, that `train_images` and `validation` leave images to train on.
+
+    Raises:
+        KdbenchError: as `use_some` and `hold_out`.
+    """
+    labels = torch.arange(len(contents.train)).repeat_interleave(torch.tensor(contents.train))
+    blank = Split(torch.empty(len(labels), 0, 0, 0, dtype=torch.uint8), labels)
+    hold_out(use_some(blank, count=params.train_images), fraction=params.validation)

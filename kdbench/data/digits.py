@@ -2,10 +2,24 @@
 
 import torch
 
-from kdbench.data.dataset import Dataset, Source, Split, channel_statistics, register_dataset, stratified
+from kdbench.data.dataset import (
+    Contents,
+    Dataset,
+    Source,
+    Split,
+    channel_statistics,
+    refuse_division,
+    register_dataset,
+    stratified,
+)
 from kdbench.streams import generator
 
-TEST_IMAGES = 360
+CONTENTS = Contents(
+    classes=tuple("0123456789"),
+    image_shape=(1, 8, 8),
+    train=(142, 146, 141, 147, 144, 146, 145, 143, 139, 144),
+    test=(36, 36, 36, 36, 37, 36, 36, 36, 35, 36),
+)
 
 
 @register_dataset("digits")
@@ -16,7 +30,12 @@ class Digits(Source):
     """
 
     def check(self) -> None:
-        """Nothing can be missing: the images ship with scikit-learn."""
+        """The images ship with scikit-learn and cannot be missing; see that they can be divided as the parameters say."""
+        refuse_division(CONTENTS, self.params)
+
+    def contents(self) -> Contents:
+        """Known without looking."""
+        return CONTENTS
 
     def load(self) -> Dataset:
         from sklearn.datasets import load_digits  # slow to import, and listing data sets must be instant
@@ -24,12 +43,12 @@ class Digits(Source):
         digits = load_digits()
         images = torch.from_numpy(digits.images)[..., None].mul(255 / 16).round().to(torch.uint8)  # 0..16 to 0..255
         labels = torch.from_numpy(digits.target).long()
-        train, test = stratified(labels, count=TEST_IMAGES, generator=generator(0, "digits"))
+        train, test = stratified(labels, count=sum(CONTENTS.test), generator=generator(0, "digits"))
         mean, std = channel_statistics(images[train])
         return Dataset(
             train=Split(images[train], labels[train]),
             test=Split(images[test], labels[test]),
-            classes=tuple(str(name) for name in digits.target_names),
+            classes=CONTENTS.classes,
             mean=mean,
             std=std,
         )

@@ -1,7 +1,8 @@
-"""Image files below one folder: which there are, what identifies them, and how one is read."""
+"""Image files below one folder: which there are, and what identifies them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from torch import Tensor
 
-from kdbench.errors import DataError
+from kdbench.data.decode import PIXELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,10 @@ class Files:
         """(C, H, W)."""
         return self.channels, self.size, self.size
 
+    def path(self, position: int) -> Path:
+        """Of one file."""
+        return self.root / os.fsdecode(self.names[position])
+
     def take(self, positions: Tensor) -> Files:
         """Those at `positions` (M,)."""
         chosen = positions.numpy()
@@ -57,20 +61,7 @@ class Files:
 
     def content(self) -> Iterator[bytes | memoryview]:
         """What the fingerprint sees: names, sizes and labels, and what is made of a file; never the file's content."""
-        yield repr((self.size, self.resize, self.channels)).encode()
+        yield repr((PIXELS, self.size, self.resize, self.channels)).encode()
         yield b"\0".join(self.names.tolist())
         yield self.file_sizes.data
         yield self.labels.numpy().data
-
-
-def read_image(file: Path, *, channels: int) -> Image.Image:
-    """One image, decoded whole, in colour or in grey.
-
-    Raises:
-        DataError: the file is no image or a damaged one.
-    """
-    try:
-        with Image.open(file) as opened:
-            return opened.convert("RGB" if channels == 3 else "L")
-    except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"cannot decode {file}: {error}. Replace the file or remove it.") from error

@@ -3,8 +3,7 @@
 import hashlib
 import os
 import sys
-import warnings
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,35 +12,28 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from kdbench.data.dataset import Dataset, Source, SourceParams, Split, channel_statistics, register_dataset
-from kdbench.data.files import Files, read_image
-from kdbench.errors import KdbenchError, first_line
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
-ANNOTATIONS = "val_annotations.txt"
-"""Where Tiny-ImageNet's distribution names the classes of its test images."""
+from kdbench.data.dataset import (
+    Contents,
+    Dataset,
+    Source,
+    SourceParams,
+    Split,
+    channel_statistics,
+    refuse_division,
+    register_dataset,
+)
+from kdbench.data.decode import PIXELS, Unreadable, read_image, unreadable
+from kdbench.data.files import Files
+from kdbench.data.folders import Folders, Listing, scan
+from kdbench.data.pixel_cache import read_images, write_images
+from kdbench.errors import KdbenchError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training images, as torchvision's classification presets and weights have them."""
 
 GIB = 2**30
-
-CACHE_FORMAT = 1
-"""Raise it when the same files would give other pixels."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The image files of one split, by their paths below the root, and their labels in the same order."""
-
-    classes: tuple[str, ...]
-    files: tuple[str, ...]
-    labels: tuple[int, ...]
 
 
 class FolderParams(SourceParams):
@@ -72,13 +64,36 @@ class FolderParams(SourceParams):
         return self
 
 
-@register_dataset("imagefolder")
-class ImageFolder(Source):
-    """Your own images: train/<class>/* and test/<class>/* (or val/), resized to size x size and held in memory.
+class FolderSource(Source):
+    """Images in train/<class>/ and test/<class>/ (or val/) below a root, and in folders below these.
 
-    Classes are numbered in the order of their folders' names. Where both test/ and val/ exist, test/ is used. Files and folders
-    whose names begin with a dot, and files of other types than `SUFFIXES`, are passed over. Tiny-ImageNet is read as it is
-    unpacked: train/<class>/images/* and val/images/* with `ANNOTATIONS`; its test/ has no labels.
+    Classes are numbered in the order of their folders' names. Where both test/ and val/ have class folders, test/ is used.
+    Tiny-ImageNet is read as it is unpacked: its test/ has no labels, and those of val/images/* are in val_annotations.txt.
+
+    Files of every type that Pillow opens by itself are read (`kdbench.data.decode.image_suffixes`), as a viewer shows them
+    (`kdbench.data.decode.read_image`). Other files, and those whose names begin with a dot, are passed over and counted.
+    """
+
+    params: FolderParams
+
+    @cached_property
+    def folders(self) -> Folders:
+        """What lies below the root, looked at once."""
+        return scan(self.params.root)
+
+    def contents(self) -> Contents:
+        """By the names of folders and files; no image is opened."""
+        classes, size = self.folders.classes, self.params.size
+        train, test = (
+            tuple(torch.tensor(split.labels).bincount(minlength=len(classes)).tolist())
+            for split in (self.folders.train, self.folders.test)
+        )
+        return Contents(classes, (self.params.channels, size, size), train, test, self.folders.passed_over)
+
+
+@register_dataset("imagefolder")
+class ImageFolder(FolderSource):
+    """Your own images: train/<class>/* and test/<class>/* (or val/), resized to size x size and held in memory.
 
     Images of another size than `size` are resized without regard to their shape, bilinear and antialiased.
     """
@@ -90,8 +105,9 @@ class ImageFolder(Source):
 
     def check(self) -> None:
         """See that the folders are there, hold images and agree on their classes, and that memory can hold the pixels."""
-        train, test = scan(self.params.root)
-        count, size, channels = len(train.files) + len(test.files), self.params.size, self.params.channels
+        contents = self.contents()
+        refuse_division(contents, self.params)
+        count, size, channels = sum(contents.train) + sum(contents.test), self.params.size, self.params.channels
         pixels, memory = count * size * size * channels, memory_bytes()
         if 2 * pixels > memory:  # training images are copied once, padded
             raise KdbenchError(
@@ -104,41 +120,49 @@ class ImageFolder(Source):
         """Decoded images; the first time from their files, later from `cache`, until a file's name or content changes.
 
         Raises:
-            KdbenchError: as `check`, or an image that cannot be decoded; the message names it.
+            KdbenchError: as `check`.
+            DataError: images that cannot be decoded; the message names them.
         """
-        train, test = scan(self.params.root)
+        train, test = self.folders.train, self.folders.test
         path = self.cache / f"imagefolder-{self._key((*train.files, *test.files))}.safetensors"
-        images = _read(path)
+        images = read_images(path)
         if images is None:
-            images = self._decode(train.files), self._decode(test.files)
-            _write(path, images)
+            pixels = self._decode((*train.files, *test.files))
+            images = pixels[: len(train.files)], pixels[len(train.files) :]
+            write_images(path, images)
         mean, std = self.params.mean, self.params.std
         if mean is None or std is None:
             mean, std = channel_statistics(images[0])
         train_split, test_split = (
             Split(pixels, torch.tensor(listing.labels)) for pixels, listing in zip(images, (train, test), strict=True)
         )
-        return Dataset(train_split, test_split, train.classes, mean, std)
+        return Dataset(train_split, test_split, self.folders.classes, mean, std, self.folders.passed_over)
 
     def _key(self, files: tuple[str, ...]) -> str:
         """32 hexadecimal characters that depend on all that determines the pixels, and on nothing else."""
-        digest = hashlib.sha256(f"{CACHE_FORMAT} {self.params.size} {self.params.channels}".encode())
+        digest = hashlib.sha256(f"{PIXELS} {self.params.size} {self.params.channels}".encode())
         for file in files:
             content = (self.params.root / file).read_bytes()
-            digest.update(f"\0{file}\0{len(content)}\0".encode())
+            digest.update(b"\0%s\0%d\0" % (os.fsencode(file), len(content)))
             digest.update(content)
         return digest.hexdigest()[:32]
 
     def _decode(self, files: tuple[str, ...]) -> Tensor:
         """Images (N, size, size, channels), uint8."""
         images = np.empty((len(files), self.params.size, self.params.size, self.params.channels), dtype=np.uint8)
+        problems = []
         for place, file in enumerate(files):  # threads make it slower: small images spend their time under Python's lock
-            images[place] = decode_file(self.params.root / file, size=self.params.size, channels=self.params.channels)
+            try:
+                images[place] = decode_file(self.params.root / file, size=self.params.size, channels=self.params.channels)
+            except Unreadable as problem:
+                problems.append(str(problem))
+        if problems:
+            raise unreadable(problems)
         return torch.from_numpy(images)
 
 
 @register_dataset("imagestream")
-class ImageStream(Source):
+class ImageStream(FolderSource):
     """Your own images, more than memory holds: folders as for imagefolder, read anew in every epoch by processes of their own.
 
     For training, an image is cropped as the recipe's `augmentation.resized_crop` says. For evaluation, and for training without
@@ -183,18 +207,18 @@ class ImageStream(Source):
 
     def check(self) -> None:
         """See that the folders are there, hold images and agree on their classes; opens no image."""
-        scan(self.params.root)
+        refuse_division(self.contents(), self.params)
 
     def load(self) -> Dataset:
-        """Names, sizes and labels of the files; no image is opened."""
-        train, test = scan(self.params.root)
-        return Dataset(self._files(train), self._files(test), train.classes, self.params.mean, self.params.std)
+        """Names, sizes and labels of the files; no image is decoded."""
+        train, test = self._files(self.folders.train), self._files(self.folders.test)
+        return Dataset(train, test, self.folders.classes, self.params.mean, self.params.std, self.folders.passed_over)
 
     def _files(self, listing: Listing) -> Files:
         return Files(
-            root=self.params.root,
+            root=self.params.root.absolute(),
             names=np.array([os.fsencode(file) for file in listing.files]),
-            file_sizes=np.array([_bytes(self.params.root / file) for file in listing.files]),
+            file_sizes=np.array(listing.sizes),
             labels=torch.tensor(listing.labels),
             size=self.params.size,
             resize=self.params.resize,
@@ -213,135 +237,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _bytes(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as problem:
-        raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Replace the file or remove it.") from None
-
-
-def scan(root: Path) -> tuple[Listing, Listing]:
-    """The training and the test images below `root`, in an order that depends on their names alone.
-
-    Raises:
-        KdbenchError: a folder is missing or has no image, or the two splits have different classes.
-    """
-    if not root.is_dir():
-        told = root if root.is_absolute() else f"{root} in {Path.cwd()}, where kdbench was started"
-        raise KdbenchError(f"root: there is no folder {told}; give one that holds train/<class>/ and test/<class>/.")
-    held_out = [name for name in ("test", "val") if (root / name).is_dir() and (name == "val" or _has_labels(root / name))]
-    if not (root / "train").is_dir() or not held_out:
-        missing = "test/ or val/" if (root / "train").is_dir() else "train/"
-        raise KdbenchError(f"{root} has no folder {missing}; arrange the images as train/<class>/ and test/<class>/.")
-    train = _list(root, "train")
-    if (root / "val" / ANNOTATIONS).is_file() and (root / "val" / "images").is_dir():
-        return train, _list_annotated(root, train.classes)
-    test = _list(root, held_out[0])
-    if difference := sorted(set(train.classes) ^ set(test.classes)):
-        named = ", ".join(difference[:5]) + (f" and {len(difference) - 5:,} more" if len(difference) > 5 else "")
-        raise KdbenchError(
-            f"{root / 'train'} and {root / held_out[0]} differ in their class folders: only one of them has {named}; "
-            "give both the same."
-        )
-    return train, test
-
-
 def decode_file(file: Path, *, size: int, channels: int) -> npt.NDArray[np.uint8]:
     """One image (size, size, channels); exact where the file has that size already.
 
     Raises:
-        DataError: the file is no image or a damaged one.
+        Unreadable: as `read_image`.
     """
     image = read_image(file, channels=channels)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(size, size, channels)
-
-
-def _has_labels(folder: Path) -> bool:
-    """Whether it holds more than images/, which is all that Tiny-ImageNet's test/ holds."""
-    return [entry.name for entry in os.scandir(folder) if entry.is_dir()] != ["images"]
-
-
-def _list(root: Path, split: str) -> Listing:
-    folder = root / split
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise KdbenchError(f"{folder} has no class folders; arrange the images as {split}/<class>/.")
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        images = [f"{split}/{name}/{image}" for image in _images(folder / name)]
-        if not images and (folder / name / "images").is_dir():  # Tiny-ImageNet's
-            images = [f"{split}/{name}/images/{image}" for image in _images(folder / name / "images")]
-        if not images:
-            raise KdbenchError(f"{folder / name} has no image ({', '.join(SUFFIXES)}); add some or remove the folder.")
-        files += images
-        labels += [label] * len(images)
-    return Listing(tuple(classes), tuple(files), tuple(labels))
-
-
-def _list_annotated(root: Path, classes: tuple[str, ...]) -> Listing:
-    """Tiny-ImageNet's test images: val/images/*, their classes in a file of lines that begin with a name and a class."""
-    annotations = root / "val" / ANNOTATIONS
-    named = dict(line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.count("\t"))
-    number = {name: label for label, name in enumerate(classes)}
-    files, labels = [], []
-    for image in _images(root / "val" / "images"):
-        if named.get(image) not in number:
-            raise KdbenchError(
-                f"{annotations} gives val/images/{image} no class that {root / 'train'} has; unpack the archive again, or "
-                "arrange the images as val/<class>/."
-            )
-        files.append(f"val/images/{image}")
-        labels.append(number[named[image]])
-    if not files:
-        raise KdbenchError(f"{root / 'val' / 'images'} has no image ({', '.join(SUFFIXES)}); unpack the archive again.")
-    return Listing(classes, tuple(files), tuple(labels))
-
-
-def _images(folder: Path) -> list[str]:
-    """Names of the image files of a folder, in order."""
-    names = (entry.name for entry in os.scandir(folder))
-    return sorted(name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-
-
-def _write(path: Path, images: tuple[Tensor, Tensor]) -> None:
-    """Keep the images of both splits under `path`, which never holds half a file.
-
-    Raises:
-        KdbenchError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(dict(zip(("train", "test"), images, strict=True)), temporary, metadata={"sha256": _checksum(images)})
-    except SafetensorError as problem:
-        temporary.unlink(missing_ok=True)
-        raise KdbenchError(f"{path} cannot be written ({first_line(problem)}). Make room, or choose another --results.") from None
-    os.replace(temporary, path)
-
-
-def _read(path: Path) -> tuple[Tensor, Tensor] | None:
-    """The images kept under `path`, or None; a damaged file is set aside."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as kept:
-            images = kept.get_tensor("train"), kept.get_tensor("test")
-            if kept.metadata() == {"sha256": _checksum(images)}:
-                return images
-    except SafetensorError:
-        pass  # its header is damaged; otherwise its pixels are
-    aside = path.with_suffix(".broken")
-    os.replace(path, aside)
-    warnings.warn(f"{path} is damaged: set aside as {aside.name}; the images are decoded again", stacklevel=3)
-    return None
-
-
-def _checksum(images: tuple[Tensor, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in images:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().data)
-    return digest.hexdigest()

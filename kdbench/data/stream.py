@@ -3,7 +3,7 @@ all students."""
 
 from __future__ import annotations
 
-import os
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from kdbench.data.augment import UNAUGMENTED
+from kdbench.data.decode import Unreadable, read_image, unreadable
 from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
-from kdbench.data.files import Files, read_image
+from kdbench.data.files import Files
 from kdbench.errors import DataError
 from kdbench.recipe import Augmentation
 from kdbench.streams import seeded
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
+
+log = logging.getLogger("kdbench")
 
 PLAIN_BATCH = 100
 """Images in a batch that is not augmented: of 224x224 pixels they take 60 MB as float32, and many processes hold some."""
@@ -105,19 +108,23 @@ class Streamed(Feed):
             yield pixels.to(self.device, non_blocking=on_cuda)
 
 
-def _loaded(loader: torch_data.DataLoader[Tensor | str]) -> Iterator[Tensor]:
-    """What the loader's processes read, in order.
+def _loaded(loader: torch_data.DataLoader[Tensor | list[str]]) -> Iterator[Tensor]:
+    """What the loader's processes read, in order. Once a file cannot be read, the others are read only to find all such files.
 
     Raises:
-        DataError: a file is damaged, or a process was killed.
+        DataError: files that cannot be read, or a process was killed.
     """
     with _no_signal_of_dead_workers():
         batches = iter(loader)
+    problems: list[str] = []
     try:
         for pixels in batches:
-            if isinstance(pixels, str):
-                raise DataError(f"{pixels} The same command goes on then; what is finished is kept.")
-            yield pixels
+            if isinstance(pixels, list):
+                if not problems:
+                    log.warning("cannot read %s; the run will end, and looks for other such files first", pixels[0])
+                problems += pixels
+            elif not problems:
+                yield pixels
     except RuntimeError as problem:
         raise DataError(
             f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
@@ -125,10 +132,12 @@ def _loaded(loader: torch_data.DataLoader[Tensor | str]) -> Iterator[Tensor]:
         ) from None
     finally:
         del batches  # ends the processes now, not when the last traceback is forgotten
+    if problems:
+        raise unreadable(sorted(problems))
 
 
-class _Reader(torch_data.Dataset[Tensor | str]):
-    """A batch's pixels for its positions (B,): uint8, (B, H, W, C); or what is wrong with one of its files.
+class _Reader(torch_data.Dataset[Tensor | list[str]]):
+    """A batch's pixels for its positions (B,): uint8, (B, H, W, C); or which of its files cannot be read.
 
     An exception would come out of a worker with its traceback for a message.
     """
@@ -138,17 +147,19 @@ class _Reader(torch_data.Dataset[Tensor | str]):
         self._transform = transform
         self._seed = seed
 
-    def __getitem__(self, positions: Sequence[int]) -> Tensor | str:
+    def __getitem__(self, positions: Sequence[int]) -> Tensor | list[str]:
         files = self._files
         pixels = np.empty((len(positions), files.size, files.size, files.channels), dtype=np.uint8)
-        try:
-            for place, position in enumerate(positions):
-                image = read_image(files.root / os.fsdecode(files.names[position]), channels=files.channels)
-                with seeded(self._seed, position):  # v2 draws from the global stream
-                    pixels[place] = np.asarray(self._transform(image)).reshape(pixels.shape[1:])
-        except DataError as problem:
-            return str(problem)
-        return torch.from_numpy(pixels)
+        problems = []
+        for place, position in enumerate(positions):
+            try:
+                image = read_image(files.path(position), channels=files.channels)
+            except Unreadable as problem:
+                problems.append(str(problem))
+                continue
+            with seeded(self._seed, position):  # v2 draws from the global stream
+                pixels[place] = np.asarray(self._transform(image)).reshape(pixels.shape[1:])
+        return problems or torch.from_numpy(pixels)
 
 
 def plain_transform(files: Files) -> v2.Transform:

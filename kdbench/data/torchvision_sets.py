@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from kdbench.data.dataset import Dataset, Source, SourceParams, Split, register_dataset
+from kdbench.data.dataset import Contents, Dataset, Source, SourceParams, Split, refuse_division, register_dataset
 from kdbench.errors import KdbenchError
 
 
@@ -17,6 +17,7 @@ class TorchvisionSource(Source):
         name: of the class in `torchvision.datasets`.
         folder: where under `root` torchvision looks for the files.
         mean, std: the customary normalisation, on the scale 0..1.
+        known: what the published files hold.
     """
 
     class Params(SourceParams):
@@ -27,11 +28,19 @@ class TorchvisionSource(Source):
     folder: ClassVar[str]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
+    known: ClassVar[Contents]
+
+    def contents(self) -> Contents:
+        """Known without a download."""
+        return self.known
 
     def check(self) -> None:
         """See that `root` can hold the files; whether they are there or can be downloaded shows in `load`."""
         if self.params.root.exists() and not self.params.root.is_dir():
-            raise KdbenchError(f"root: {self.params.root} is not a directory; give the directory that holds {self.folder}.")
+            raise KdbenchError(
+                f"root: {self.params.root.absolute()} is not a directory; give the directory that holds {self.folder}."
+            )
+        refuse_division(self.known, self.params)
 
     def load(self) -> Dataset:
         train, classes = self._split(train=True)
@@ -64,6 +73,12 @@ class FashionMNIST(TorchvisionSource):
     folder = "FashionMNIST/raw"
     mean = (0.2860,)
     std = (0.3530,)
+    known = Contents(
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        image_shape=(1, 28, 28),
+        train=(6000,) * 10,
+        test=(1000,) * 10,
+    )
 
 
 @register_dataset("cifar10")
@@ -74,6 +89,22 @@ class CIFAR10(TorchvisionSource):
     folder = "cifar-10-batches-py"
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2023, 0.1994, 0.2010)
+    known = Contents(
+        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        image_shape=(3, 32, 32),
+        train=(5000,) * 10,
+        test=(1000,) * 10,
+    )
+
+
+CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar
+cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl
+hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road
+rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
 
 
 @register_dataset("cifar100")
@@ -84,3 +115,9 @@ class CIFAR100(TorchvisionSource):
     folder = "cifar-100-python"
     mean = (0.5071, 0.4867, 0.4408)
     std = (0.2675, 0.2565, 0.2761)
+    known = Contents(
+        tuple(CIFAR100_CLASSES.split()),
+        image_shape=(3, 32, 32),
+        train=(500,) * 100,
+        test=(100,) * 100,
+    )

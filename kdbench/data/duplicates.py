@@ -1,0 +1,83 @@
+"""Images that stand in a data set more than once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdbench.data.files import Files
+
+if TYPE_CHECKING:
+    from kdbench.data.dataset import Samples
+
+BLOCK = 4096
+"""Bytes from the middle of a file, which tell nearly all files of one size apart."""
+
+READERS = 16
+"""Threads that read, since most of the time goes into waiting for a file."""
+
+Keys = dict[int, Hashable]
+"""By the positions of images, what is equal for equal images alone."""
+
+
+def duplicates(train: Samples, test: Samples) -> Iterator[str]:
+    """Sentences on test images that are training images, too, and on equal training images with several labels.
+
+    Images in memory are equal if their pixels are, and files if their bytes are. Only files of a size that both splits have are
+    opened, and a block of each is read first, so that nothing is said of equal training files.
+    """
+    if isinstance(train, Files) and isinstance(test, Files):
+        train_keys, test_keys = _of_equal_files(train, test)
+    else:
+        train_keys, test_keys = _of_pixels(train), _of_pixels(test)
+    train_labels, test_labels = train.labels.tolist(), test.labels.tolist()
+    labels: defaultdict[Hashable, set[int]] = defaultdict(set)
+    for position, key in train_keys.items():
+        labels[key].add(train_labels[position])
+    shared = {position: labels[key] for position, key in test_keys.items() if key in labels}
+    if shared:
+        differ = sum(known != {test_labels[position]} for position, known in shared.items())
+        told = f", {differ:,} of them with another label" if differ else ""
+        yield f"{len(shared):,} of {len(test):,} test images are identical to a training image{told}"
+    several = sum(len(labels[key]) > 1 for key in train_keys.values())
+    if several and not isinstance(train, Files):
+        yield f"{several:,} of {len(train):,} training images are identical to one with another label"
+
+
+def _of_pixels(split: Samples) -> Keys:
+    assert not isinstance(split, Files)
+    return {position: hashlib.sha256(image.data).digest() for position, image in enumerate(split.images.numpy())}
+
+
+def _of_equal_files(train: Files, test: Files) -> tuple[Keys, Keys]:
+    """Of the files that both have."""
+    both: set[Hashable] = set(np.intersect1d(train.file_sizes, test.file_sizes).tolist())
+    splits = (train, test)
+    keys: list[Keys] = [dict(enumerate(files.file_sizes.tolist())) for files in splits]
+    with ThreadPoolExecutor(READERS) as pool:
+        for digest in (_block_digest, _file_digest):
+            chosen = [[position for position, key in found.items() if key in both] for found in keys]
+            keys = [
+                dict(zip(positions, pool.map(digest, map(files.path, positions)), strict=True))
+                for files, positions in zip(splits, chosen, strict=True)
+            ]
+            both = {*keys[0].values()} & {*keys[1].values()}
+    return keys[0], keys[1]
+
+
+def _block_digest(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        size = opened.seek(0, 2)
+        opened.seek(max(0, size - BLOCK) // 2)
+        return hashlib.sha256(opened.read(BLOCK)).digest()
+
+
+def _file_digest(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
