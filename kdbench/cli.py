@@ -155,10 +155,11 @@ def report(
 ) -> None:
     """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
+    from kdbench.paths import expanded
     from kdbench.shipped import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
-    if Path(suite).is_dir() and suite not in suite_names():
+    if expanded(suite).is_dir() and suite not in suite_names():
         if methods is not None or seeds is not None or plugin:
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."

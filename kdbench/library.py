@@ -14,6 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network
 from kdbench.outputs import Outputs, Shapes
+from kdbench.paths import expanded
 from kdbench.plugins import load_plugins
 from kdbench.record import PROTOCOL
 from kdbench.trial import build_part, resolve_methods
@@ -109,7 +110,7 @@ def load_student(folder: str | Path, *, plugins: Sequence[str | Path] = ()) -> n
     from kdbench.deployed import load
 
     load_plugins(plugins)
-    return load(Path(folder))
+    return load(expanded(folder))
 
 
 def build_method(

@@ -19,6 +19,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method
 from kdbench.models import MODELS
 from kdbench.outputs import Outputs
+from kdbench.paths import expanded, found
 from kdbench.registry import Registry
 from kdbench.shipped import shipped
 from kdbench.source import followed
@@ -42,7 +43,7 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     for problem in load_shipped():
         log.warning("%s The others are usable.", problem)
     for path in paths:
-        load_path(Path(path))
+        load_path(expanded(path))
 
 
 @cache
@@ -73,7 +74,7 @@ def load_path(path: Path) -> None:
     Raises:
         KdbenchError: nothing there, or a file that fails to import or registers nothing; the message names the file and the line.
     """
-    if not path.exists():
+    if not found(path):
         raise KdbenchError(f"no plugin at {path}. Give a Python file or a folder of them.")
     load_shipped()
     files = _files(path) if path.is_dir() else [path]

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from kdbench.errors import KdbenchError
+from kdbench.paths import expanded
 from kdbench.record import PROTOCOL
 from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.results import frame, load_curves, load_results, row, row_without_record
@@ -60,6 +61,7 @@ def of_directory(root: Path) -> Comparison:
     Raises:
         KdbenchError: there are none, or they are of another protocol.
     """
+    root = expanded(root)
     Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
     results = load_results(root)
     results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
@@ -86,7 +88,7 @@ def show(
     if not (comparison.results["status"] == "done").any():
         counts = ", ".join(f"{n} {status}" for status, n in comparison.results["status"].value_counts().items())
         raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
-    directory = directory or comparison.directory
+    directory = expanded(directory) if directory else comparison.directory
     try:
         files = write_report(
             comparison.results,

@@ -13,6 +13,7 @@ import pandas as pd
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
+from kdbench.paths import expanded
 from kdbench.report.beside import plain
 from kdbench.shipped import shipped
 
@@ -68,7 +69,7 @@ def read_published(files: Sequence[Path]) -> pd.DataFrame:
         KdbenchError: a file cannot be read, or a line of it is wrong; the message names the file and the line.
     """
     found: dict[tuple[str, ...], tuple[str, Number]] = {}
-    for file in files:
+    for file in map(expanded, files):
         kinds: dict[str, str] = {}
         for line, given in _lines(file):
             place = f"{file}, line {line}"

@@ -95,8 +95,10 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             near = nearest(name, self._entries)
-            own = "" if near else "; what stands in a file of your own needs --plugin FILE"
-            raise KdbenchError(f"unknown {self.kind} '{name}'.{near} See `kdbench list {self.listing}`{own}.")
+            raise KdbenchError(
+                f"unknown {self.kind} '{name}'.{near} See `kdbench list {self.listing}`. One of your own needs its file: "
+                "--plugin FILE, `plugins: [FILE]` in the suite, or plugins=[FILE] in Python."
+            )
         return self._entries[name]
 
     def require(self, name: str) -> None:

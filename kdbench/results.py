@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
+from kdbench.paths import expanded
 from kdbench.record import Record
 from kdbench.wording import counted
 
@@ -34,7 +35,7 @@ def load_results(path: str | Path) -> pd.DataFrame:
     Raises:
         KdbenchError: no such directory, or no trials in it.
     """
-    root = Path(path)
+    root = expanded(path)
     records: dict[str, Record] = {}
     for file in sorted(root.glob("trials/*/record.json")):
         try:
@@ -60,7 +61,7 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for trial in trials:
-        file = Path(path) / "trials" / trial / "curves.jsonl"
+        file = expanded(path) / "trials" / trial / "curves.jsonl"
         if file.exists():
             rows += [{"trial": trial, **json.loads(line)} for line in file.read_text().splitlines()]
     return pd.DataFrame(rows)

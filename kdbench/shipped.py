@@ -10,6 +10,11 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else package.parent / folder
 
 
+def is_shipped(suite: Path) -> bool:
+    """Whether a suite's file is one of those that ship."""
+    return suite.resolve().is_relative_to(shipped("suites").resolve())
+
+
 def suite_names() -> list[str]:
     """Names of the shipped suites, such as `quick` and `ablations/ft-k`."""
     folder = shipped("suites")

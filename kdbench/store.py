@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
+from kdbench.paths import expanded
 from kdbench.record import Record
 from kdbench.wording import counted
 
@@ -29,7 +30,7 @@ class Store:
     """
 
     def __init__(self, root: Path, *, protocol: int) -> None:
-        self.root = root
+        self.root = expanded(root)
         self.protocol = protocol
 
     def folder(self, trial: str) -> Path:

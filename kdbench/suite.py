@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
+from kdbench.paths import expanded, found, from_folder, has_path, map_paths
+from kdbench.plugins import load_path
 from kdbench.recipe import Recipe
 from kdbench.registry import Registry
-from kdbench.shipped import recipe_names, shipped, suite_names
+from kdbench.shipped import is_shipped, recipe_names, shipped, suite_names
 from kdbench.suite_file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
 from kdbench.trial import DatasetSpec, MethodSpec, TrialSpec, resolve_methods
 from kdbench.validation import validated
@@ -54,7 +58,7 @@ class Suite:
 
 
 def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
-    """Read a suite by its shipped name or its path, and write out its trials.
+    """Read a suite by its shipped name or its path, load its plugins, and write out its trials.
 
     Args:
         name: `quick`, or a path to a YAML file.
@@ -62,10 +66,15 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
         seeds: where given, these instead of the suite's.
 
     Raises:
-        KdbenchError: no such suite, or a mistake in it; the message names the file and the place in it.
+        KdbenchError: no such suite, or a mistake in it or in a plugin; the message names the file and the place in it.
     """
     file = _find(str(name))
     spec = validated(SuiteFile, read_mapping(file), source=file)
+    for i, plugin in enumerate(spec.plugins):
+        try:
+            load_path(file.parent / expanded(plugin))
+        except KdbenchError as problem:
+            raise KdbenchError(f"{file}, plugins[{i}]: {problem}") from None
     return _Resolver(file, spec, wanted=tuple(dict.fromkeys(methods)), seeds=tuple(seeds)).suite()
 
 
@@ -87,6 +96,7 @@ class _Resolver:
 
     def __init__(self, file: Path, spec: SuiteFile, *, wanted: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.file = file
+        self.folder = Path() if is_shipped(file) else file.parent
         self.spec = spec
         self.wanted = wanted
         named = (("methods", wanted), ("seeds", seeds))
@@ -98,7 +108,7 @@ class _Resolver:
 
     def suite(self) -> Suite:
         source, params = self._dataset
-        dataset = DatasetSpec(name=self.spec.dataset["name"], params=params.model_dump(mode="json"))
+        dataset = DatasetSpec(name=self.spec.dataset["name"], params=self._identity(params))
         self._recipe({}, "recipe")
         pairs: dict[tuple[str, str], None] = {}
         trials: dict[str, TrialSpec] = {}
@@ -174,7 +184,7 @@ class _Resolver:
         weights = None
         if network.weights:
             try:
-                weights = identify(network.weights, model=network.model, folder=self.file.parent)
+                weights = identify(network.weights, model=network.model, folder=self.folder)
             except KdbenchError as problem:
                 raise self._error(f"{where}.weights", str(problem)) from None
         return {"student": network.model, "hooks": network.hooks, "weights": weights}
@@ -211,15 +221,19 @@ class _Resolver:
                 raise self._error(
                     f"{place}.{key}", f"parameters of '{name}' stand under the name of their part: `{parts[0]}: {{...}}`."
                 )
-        params = {part: by_part.get(part) or {} for part in parts}
+        params = {}
         for part in parts:
-            validated(METHODS.get(part).Params, params[part], source=self.file, path=f"{place}.{part}" if len(parts) > 1 else place)
+            kind, where = METHODS.get(part).Params, f"{place}.{part}" if len(parts) > 1 else place
+            params[part] = self._placed(kind, by_part.get(part) or {}, where, self.folder.absolute())
+            validated(kind, params[part], source=self.file, path=where)
         return _Entry(name, params, place)
 
     def _methods(self, entry: _Entry, pair: PairSpec, where: str) -> tuple[MethodSpec, ...]:
-        merged = {part: {**entry.params[part], **pair.methods.get(part, {})} for part in entry.parts}
+        merged = {}
         for part in entry.parts:
-            validated(METHODS.get(part).Params, merged[part], source=self.file, path=f"{where}.methods.{part}")
+            kind, place = METHODS.get(part).Params, f"{where}.methods.{part}"
+            merged[part] = entry.params[part] | self._placed(kind, pair.methods.get(part, {}), place, self.folder.absolute())
+            validated(kind, merged[part], source=self.file, path=place)
         return resolve_methods(entry.name, merged)
 
     def _seeds(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
@@ -238,7 +252,21 @@ class _Resolver:
         name = given.pop("name")
         self._known(DATASETS, name, "dataset")
         source = DATASETS.get(name)
-        return source, validated(source.Params, given, source=self.file, path="dataset")
+        placed = self._placed(source.Params, given, "dataset", self.folder)
+        return source, validated(source.Params, placed, source=self.file, path="dataset")
+
+    def _identity(self, params: SourceParams) -> Tree:
+        """The data set's parameters as part of a trial's identity: a path stands there as the file has it, wherever that lies."""
+        tree, fields = params.model_dump(mode="json"), type(params).model_fields
+        written = map_paths(type(params), self.spec.dataset, str)
+        return tree | {name: value for name, value in written.items() if name in tree and has_path(fields[name].annotation)}
+
+    def _placed(self, params: type[BaseModel], given: Tree, where: str, folder: Path) -> Tree:
+        """Parameters in which relative paths begin in the folder."""
+        try:
+            return map_paths(params, given, partial(from_folder, folder))
+        except KdbenchError as problem:
+            raise self._error(where, str(problem)) from None
 
     def _recipe_tree(self) -> Tree:
         given = dict(self.spec.recipe)
@@ -276,9 +304,9 @@ def _merge(base: Tree, changes: Mapping[str, Any]) -> Tree:
 
 
 def _find(name: str) -> Path:
-    path = Path(name)
+    path = expanded(name)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
+        if found(path):
             return path
         raise KdbenchError(f"no suite file at {path}. See `kdbench list suites` for those that ship with kdbench.")
     if name in suite_names():

@@ -82,9 +82,13 @@ class TeacherSpec(Spec):
 
 
 class SuiteFile(Spec):
-    """What a suite's YAML may hold."""
+    """What a suite's YAML may hold.
+
+    `plugins` are files, or folders of them, with the methods, models and data sets of one's own that it names.
+    """
 
     title: str
+    plugins: tuple[str, ...] = ()
     dataset: Annotated[Tree, _short_for("name")]
     recipe: Annotated[Tree, _short_for("base")]
     teacher: TeacherSpec = TeacherSpec()

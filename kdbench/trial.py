@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS, Method, Pair, PairError
+from kdbench.method import METHODS, Method, MethodParams, Pair, PairError
+from kdbench.paths import has_path, map_paths
 from kdbench.recipe import Recipe, Spec
 from kdbench.record import PROTOCOL
 from kdbench.wording import assigned
@@ -34,10 +35,16 @@ class DatasetSpec(Spec):
 
 
 class MethodSpec(Spec):
-    """One part of a composition and its resolved parameters."""
+    """One part of a composition and its resolved parameters.
+
+    Attributes:
+        params: as they are part of a trial's identity: a file stands there by the hash of its content.
+        local: the same with the places where files lie; None where no parameter is a path.
+    """
 
     name: str
     params: dict[str, Any]
+    local: MethodParams | None = Field(None, exclude=True, repr=False)
 
 
 FILE = "sha256:"
@@ -140,10 +147,28 @@ def resolve_methods(name: str, params: Mapping[str, Mapping[str, Any]]) -> tuple
     parts = name.split("+")
     if len(set(parts)) < len(parts):
         raise KdbenchError(f"'{name}' names a method twice. Name each once.")
-    return tuple(
-        MethodSpec(name=part, params=METHODS.get(part).Params.model_validate(params.get(part, {})).model_dump(mode="json"))
-        for part in parts
-    )
+    return tuple(_resolved(part, METHODS.get(part).Params.model_validate(params.get(part, {}))) for part in parts)
+
+
+def _resolved(name: str, params: MethodParams) -> MethodSpec:
+    tree, kind = params.model_dump(mode="json"), type(params)
+    if not has_path(kind):
+        return MethodSpec(name=name, params=tree)
+    return MethodSpec(name=name, params=map_paths(kind, tree, _by_content), local=params)
+
+
+def _by_content(path: Path) -> str:
+    return file_name(path) if path.is_file() else str(path)
+
+
+def file_name(file: Path) -> str:
+    """What stands for a file in a trial's identity: a hash of its content.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as handle:
+        return f"{FILE}{hashlib.file_digest(handle, 'sha256').hexdigest()[:16]}"
 
 
 def build_part(spec: MethodSpec, pair: Pair) -> Method:
@@ -154,6 +179,6 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
     """
     method = METHODS.get(spec.name)
     try:
-        return method(method.Params.model_validate(spec.params), pair)
+        return method(spec.local or method.Params.model_validate(spec.params), pair)
     except PairError as reason:
         raise PairError(f"{spec.name}: {reason}") from None

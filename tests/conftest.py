@@ -44,6 +44,9 @@ TINY: dict[str, Any] = {
     "pairs": [{"teacher": "wrn_10_1", "student": "resnet8"}],
 }
 
+OWN = ". One of your own needs its file: --plugin FILE, `plugins: [FILE]` in the suite, or plugins=[FILE] in Python."
+"""Ends every message on an unknown name."""
+
 Outcomes = dict[str, list[str]]
 
 

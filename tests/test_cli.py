@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from conftest import OWN
 
 import kdbench
 from kdbench import cli, conformance, progress
@@ -270,14 +271,14 @@ def refusal(refused: Result) -> str:
         (["--seeds", "1_0"], "--seeds: '1_0' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
         (["--seeds", "0-"], "--seeds: '0-' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
         (["--stop-after", "30m1h"], "--stop-after: '30m1h' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
-        (["--methods", "kdd"], "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (["--methods", "kdd"], f"--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (["--methods", ""], "--methods: '' has an empty name between or beside its commas. Write them as kd,ft."),
         (["--seeds", ""], "--seeds: '' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
         (["--methods", "KD,"], "--methods: 'KD,' has an empty name between or beside its commas. Write them as kd,ft."),
-        (["--methods", "KD"], "--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`."),
+        (["--methods", "KD"], f"--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (
             ["--methods", "own"],
-            "--methods: unknown method 'own'. See `kdbench list methods`; what stands in a file of your own needs --plugin FILE.",
+            f"--methods: unknown method 'own'. See `kdbench list methods`{OWN}",
         ),
         (["--plugin", "none.py"], "no plugin at none.py. Give a Python file or a folder of them."),
     ],
@@ -485,7 +486,7 @@ def test_a_report_of_a_directory_takes_no_choice_of_trials(call, done):
 
 
 def test_an_unknown_method_to_show(call):
-    refuses(call("show", "method", "kdd"), "unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.")
+    refuses(call("show", "method", "kdd"), f"unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}")
 
 
 # plan
@@ -697,7 +698,7 @@ def test_a_mistake_in_published_numbers(call, done):
     Path("mine.csv").write_text(f"{PUBLISHED}digits,resnet14,resnet8,kdd,90,top-1 accuracy %,last epoch,Mine\n")
     refuses(
         call("report", done, "--published-csv", "mine.csv"),
-        "mine.csv, line 2: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.",
+        f"mine.csv, line 2: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}",
     )
 
 
@@ -746,7 +747,7 @@ def test_a_failed_check_is_status_1(call):
 
 
 def test_an_unknown_method_to_check(call):
-    refuses(call("check", "kdd"), "unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.")
+    refuses(call("check", "kdd"), f"unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}")
     refuses(call("check", "none.py"), "no plugin at none.py. Give a Python file or a folder of them.")
 
 

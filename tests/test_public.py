@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from conftest import OWN
 from torch.nn.functional import cross_entropy
 
 import kdbench
@@ -387,7 +388,7 @@ def test_a_network_is_no_outputs(outputs):
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("ftt", {}, "unknown method 'ftt'. Did you mean 'ft'? See `kdbench list methods`."),
+        ("ftt", {}, f"unknown method 'ftt'. Did you mean 'ft'? See `kdbench list methods`{OWN}"),
         ("ft", {"kk": 2}, "build_method, ft.kk: unknown key. Did you mean 'k'?"),
         ("ft", {"k": 0}, "build_method, ft.k: must be greater than 0 (got 0)."),
         ("ft+kd", {"ft": {"kk": 2}}, "build_method, ft.kk: unknown key. Did you mean 'k'?"),

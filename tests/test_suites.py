@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import OWN
 
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
+from kdbench.method import METHODS
 from kdbench.plugins import load_shipped
 from kdbench.shipped import recipe_names, shipped, suite_names
 from kdbench.suite import Suite, load_suite
@@ -159,6 +161,25 @@ def test_tables_tell_what_is_not_trained_on(params, label):
     assert {trial.dataset.label for trial in load(dataset=f"dataset: {{name: digits{params}}}").trials} == {label}
 
 
+def test_a_suite_may_name_its_plugins(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "mine.py").write_text(
+        "from kdbench import Method, register\n\n\n@register('of_this_suite')\nclass Mine(Method):\n"
+        "    def losses(self, student, teacher, batch):\n        return {}\n"
+    )
+    text = "\n".join({**LINES, "methods": "methods: [of_this_suite]"}.values())
+    (tmp_path / "below" / "with.yaml").write_text(f"{text}\nplugins: [mine.py]\n")
+    undo = METHODS.snapshot()
+    try:
+        (trial, _) = load_suite("below/with.yaml").trials
+        assert trial.id == load(text).trials[0].id, "where a method comes from is no part of a trial"
+    finally:
+        undo()
+    assert refusal(f"{text}\nplugins: [none.py]\n") == (
+        "mine.yaml, plugins[0]: no plugin at none.py. Give a Python file or a folder of them."
+    )
+
+
 def test_yaml_may_merge_mappings():
     suite = load(recipe="recipe: {<<: {base: digits-quick, epochs: 9}, epochs: 8}")
     assert {trial.recipe.epochs for trial in suite.trials} == {8}
@@ -219,25 +240,28 @@ def test_there_are_suites_and_recipes():
     [
         (
             {"methods": "methods: [scratch, kdd]"},
-            "methods[1]: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.",
+            f"methods[1]: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}",
         ),
         (
             {"methods": "methods: [scratch, ft+kdd]"},
-            "methods[1]: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`.",
+            f"methods[1]: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}",
         ),
         ({"methods": "methods: [ft+ft]"}, "methods[0]: 'ft+ft' names a method twice. Name each once."),
         (
             {"pairs": "pairs:\n  - {teacher: resnt20, student: resnet8}"},
-            "pairs[0].teacher: unknown model 'resnt20'. Did you mean 'resnet20'? See `kdbench list models`.",
+            f"pairs[0].teacher: unknown model 'resnt20'. Did you mean 'resnet20'? See `kdbench list models`{OWN}",
         ),
         (
             {"pairs": "pairs:\n  - {teacher: resnet20, student: mobilnetv2_half}"},
-            "pairs[0].student: unknown model 'mobilnetv2_half'. Did you mean 'mobilenetv2_half'? See `kdbench list models`.",
+            f"pairs[0].student: unknown model 'mobilnetv2_half'. Did you mean 'mobilenetv2_half'? See `kdbench list models`{OWN}",
         ),
-        ({"dataset": "dataset: digit"}, "dataset: unknown data set 'digit'. Did you mean 'digits'? See `kdbench list datasets`."),
+        (
+            {"dataset": "dataset: digit"},
+            f"dataset: unknown data set 'digit'. Did you mean 'digits'? See `kdbench list datasets`{OWN}",
+        ),
         (
             {"dataset": "dataset: {name: digit}"},
-            "dataset: unknown data set 'digit'. Did you mean 'digits'? See `kdbench list datasets`.",
+            f"dataset: unknown data set 'digit'. Did you mean 'digits'? See `kdbench list datasets`{OWN}",
         ),
         (
             {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: [kt]}"},
@@ -278,8 +302,8 @@ def test_a_suite_file_that_is_not_there():
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (("kdd",), "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
-        (("kd", "at+kdd"), "--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`."),
+        (("kdd",), f"--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
+        (("kd", "at+kdd"), f"--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (("at+at",), "--methods: 'at+at' names a method twice. Name each once."),
     ],
 )

@@ -12,6 +12,7 @@ from kdbench.conformance.setting import CPU, Broken
 from kdbench.conformance.subject import Refused, Subject
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS
+from kdbench.paths import expanded
 from kdbench.plugins import load_path, load_shipped
 from kdbench.training.device import exact
 
@@ -100,7 +101,7 @@ def judge(test: Callable[[Subject], str | None], subject: Subject) -> Check:
 
 def _registered(name: str) -> str:
     load_shipped()
-    file = Path(name)
+    file = expanded(name)
     if file.suffix != ".py":
         if name not in METHODS.names() and (written := file.with_suffix(".py")).is_file():
             raise KdbenchError(f"no method is registered as '{name}'. For the file that lies here: kdbench check {written}")

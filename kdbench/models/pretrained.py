@@ -7,7 +7,6 @@ tensors: `weights_sha256` of a teacher that is used as it is, `teacher_weights_s
 `start_weights_sha256` of a student that starts from weights. Tables note where one name stood for several.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from torch import Tensor
 from kdbench.errors import KdbenchError, first_line, nearest
 from kdbench.models.foreign import timm, torchvision_models
 from kdbench.models.network import Network
+from kdbench.paths import from_folder
 from kdbench.streams import streams_kept
-from kdbench.trial import FILE, Weights
+from kdbench.trial import Weights, file_name
 from kdbench.weights import METHOD, WEIGHTS, State, read_foreign
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -37,13 +37,13 @@ def identify(weights: str, *, model: str, folder: Path) -> Weights:
         weights: a file, from `folder` or absolute; a name of torchvision, with or without its enum (`IMAGENET1K_V1`,
             `ResNet34_Weights.IMAGENET1K_V1`); a tag of timm, with or without its model (`a1_in1k`, `resnet18.a1_in1k`).
         model: whose weights they are.
-        folder: the suite's.
+        folder: where a relative path begins: the suite's folder.
 
     Raises:
         KdbenchError: there are none such; of published ones the message gives all.
     """
     if "/" in weights or weights.lower().endswith(SUFFIXES):
-        return _of_file(folder / Path(weights).expanduser())
+        return _of_file(from_folder(folder, Path(weights)))
     library, _, name = model.partition("/")
     if library == "torchvision" and name:
         return _of_torchvision(weights, name)
@@ -61,11 +61,9 @@ def _of_file(file: Path) -> Weights:
             "classifier. Give the student of another method."
         )
     try:
-        with file.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        return Weights(name=file_name(file), file=file)
     except OSError as problem:
         raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a file of weights.") from None
-    return Weights(name=f"{FILE}{digest[:16]}", file=file)
 
 
 def _of_torchvision(weights: str, model: str) -> Weights:
