@@ -15,7 +15,7 @@ from kdbench.models.measure import parameters
 from kdbench.record import Record
 from kdbench.training.bench import Bench
 from kdbench.trial import TrialSpec
-from kdbench.weights import METHOD, WEIGHTS, read_foreign, state_hash, write_weights
+from kdbench.weights import METHOD, WEIGHTS, read_safetensors, state_hash, write_weights
 
 MADE_FOR = "made_for"
 """The entry in the head of a file of weights that says for which images and how many classes."""
@@ -67,7 +67,7 @@ def load(folder: Path) -> Deployed:
         record = Record.model_validate_json((folder / "record.json").read_bytes())
         with safe_open(folder / WEIGHTS, "pt") as file:
             made_for = (file.metadata() or {}).get(MADE_FOR)
-        state = read_foreign(folder / WEIGHTS)
+        state = read_safetensors(folder / WEIGHTS)
         trial = TrialSpec.model_validate(record.spec)
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise KdbenchError(
@@ -84,7 +84,7 @@ def load(folder: Path) -> Deployed:
     bench = _bench(head["image_shape"], head["num_classes"])
     predicting = tuple(spec for spec in trial.methods if spec.name in head["parts"])
     method = bench.composition(trial.model_copy(update={"methods": predicting}), None) if predicting else Composition({})
-    found = read_foreign(folder / METHOD) if predicting and (folder / METHOD).exists() else {}
+    found = read_safetensors(folder / METHOD) if predicting and (folder / METHOD).exists() else {}
     if state_hash(state) != record.weights_sha256 or state_hash(found) != head["parts_sha256"]:
         raise KdbenchError(f"the weights in {folder} are not those that its training left. Train it again, or give a whole copy.")
     try:

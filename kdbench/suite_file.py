@@ -43,7 +43,8 @@ class NetworkSpec(Spec):
     """A network of a pair. A name is short for its `model`.
 
     `hooks` names the modules with which its groups end, shallow to deep, where the model has no groups of its own or others are
-    wanted. `weights` is what it starts from: a file, from the suite's folder, or what torchvision or timm publish.
+    wanted. `weights` is what it starts from: a file, from the suite's folder, or what torchvision or timm publish; `file#key` where
+    a file holds several.
     """
 
     model: str

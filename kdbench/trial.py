@@ -55,7 +55,8 @@ class Weights(Spec):
     """Weights that a network starts from.
 
     Attributes:
-        name: what they are: `sha256:` and the first 16 digits of a file's hash, or the name that a library publishes them under.
+        name: what they are: `sha256:` and the first 16 digits of a file's hash, with `#` and a key where one is given; or the name
+            that a library publishes them under.
         file: where they lie, which is no part of a trial's identity; None for published ones.
     """
 
@@ -63,10 +64,15 @@ class Weights(Spec):
     file: Path | None = Field(None, exclude=True)
 
     @property
+    def key(self) -> str:
+        """Of a file that holds several, those that are meant: `state_dict_ema`; empty where none is named."""
+        return self.name.partition("#")[2]
+
+    @property
     def label(self) -> str:
-        """For tables: `weights 1a2b3c4d`, or the last part of a published name, such as `IMAGENET1K_V1`."""
-        digits = self.name.removeprefix(FILE)
-        return self.name.split(" ")[0].split(".")[-1] if digits == self.name else f"weights {digits[:8]}"
+        """For tables: `weights 1a2b3c4d`, `weights 1a2b3c4d#ema`, or the last part of a published name: `IMAGENET1K_V1`."""
+        digits, sharp, key = self.name.removeprefix(FILE).partition("#")
+        return f"weights {digits[:8]}{sharp}{key}" if self.name.startswith(FILE) else self.name.split(" ")[0].split(".")[-1]
 
 
 class TrialSpec(Spec):

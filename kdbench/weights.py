@@ -1,10 +1,8 @@
 """Tensors on disk: weights as safetensors, checkpoints as torch archives read with `weights_only`."""
 
-import argparse
 import hashlib
 import io
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,6 @@ State = Mapping[str, Tensor]
 
 WEIGHTS, METHOD = "weights.safetensors", "method.safetensors"
 """Files of a trial: its student, and those parts of its method that predict, if any."""
-
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
-"""Keys under which other programs keep a network's state beside an optimiser's and other things."""
 
 
 def write_weights(file: Path, state: State, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -48,40 +43,16 @@ def read_weights(file: Path, *, sha256: str) -> dict[str, Tensor] | None:
     return state
 
 
-def read_foreign(file: Path) -> dict[str, Tensor]:
-    """A state dict that another program wrote: safetensors, or what `torch.save` wrote, of which no code is run.
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """A state dict of whatever hash.
 
     Raises:
-        KdbenchError: a damaged file, one that only arbitrary code can read, or one that holds no state dict.
+        KdbenchError: a damaged file.
     """
-    if file.suffix == ".safetensors":
-        try:
-            return load(file.read_bytes())
-        except SafetensorError as problem:
-            raise KdbenchError(f"{file} is damaged or no safetensors file ({first_line(problem)}). Give a whole copy.") from None
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a script, which many keep with their weights
-            tree: object = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as problem:  # a damaged file makes torch raise nearly anything
-        if code := re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(problem)):
-            raise KdbenchError(
-                f"{file} can only be read by running code that it names ({code[1]}), which kdbench does not. "
-                "Keep the weights alone: torch.save(model.state_dict(), file)."
-            ) from None
-        raise KdbenchError(
-            f"{file} is damaged or holds no weights. Give what `torch.save(model.state_dict(), file)` wrote."
-        ) from None
-    while isinstance(tree, Mapping) and (
-        inner := next((tree[key] for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None)
-    ):
-        tree = inner
-    state = {str(key): value for key, value in tree.items() if isinstance(value, Tensor)} if isinstance(tree, Mapping) else {}
-    if not state:
-        told = (
-            f"its keys are {', '.join(map(str, list(tree)[:5]))}" if isinstance(tree, Mapping) else f"it is a {type(tree).__name__}"
-        )
-        raise KdbenchError(f"{file} holds no state dict ({told}). Give what `torch.save(model.state_dict(), file)` wrote.")
-    return state
+        return load(file.read_bytes())
+    except SafetensorError as problem:
+        raise KdbenchError(f"{file} is damaged or no safetensors file ({first_line(problem)}). Give a whole copy.") from None
 
 
 def state_hash(state: State) -> str:

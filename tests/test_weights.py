@@ -2,8 +2,10 @@
 
 import argparse
 import csv
+import datetime
 import json
 import shutil
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from torch import Tensor, nn
 from kdbench import KdbenchError
 from kdbench.code import trial_code
 from kdbench.cost import Basis, costs
-from kdbench.models import MODELS, build_model, register_model
-from kdbench.models.pretrained import fetch, fit, identify
+from kdbench.foreign_weights import read_foreign
+from kdbench.models import MODELS, Network, build_model, register_model
+from kdbench.models.fitting import fit
+from kdbench.models.layouts import usual_names
+from kdbench.models.pretrained import fetch, identify
 from kdbench.plan import Rerun
 from kdbench.present import of_directory
 from kdbench.progress import Silent
@@ -31,7 +36,7 @@ from kdbench.results import load_results
 from kdbench.run import Options, execute
 from kdbench.suite import Suite, load_suite
 from kdbench.trial import TrialSpec
-from kdbench.weights import read_foreign, state_hash
+from kdbench.weights import state_hash
 
 ROOT = Path(__file__).parent.parent
 RESNET = "torchvision/resnet18"
@@ -42,6 +47,14 @@ def state_of(*, classes: int = CLASSES, seed: int = 0) -> dict[str, Tensor]:
     """Of torchvision's resnet18."""
     torch.manual_seed(seed)
     return torchvision.models.resnet18(num_classes=classes).state_dict()
+
+
+def small(prefix: str, *, seed: int = 0) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {f"{prefix}{name}": value for name, value in build_model("resnet8", num_classes=CLASSES).state_dict().items()}
+
+
+SMALL = small("")
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +80,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(lab: Lab, folder: Path) -> Callable[..., Suite]:
     """The tiny suite on the photos with a pair of one's own."""
 
-    def suite(teacher: object, student: object, **changes: Any) -> Suite:
-        given = {"root": str(folder / "photos"), "label": "photos", "size": 32, "channels": 3}
+    def suite(teacher: object, student: object, *, size: int = 32, **changes: Any) -> Suite:
+        given = {"root": str(folder / "photos"), "label": "photos", "size": size, "channels": 3}
         recipe = {"epochs": 2, "batch_size": 8, "schedule": {"milestones": []}}
         return lab.suite(
             **{
@@ -118,6 +131,35 @@ def test_a_file_is_known_by_its_bytes_and_not_by_its_place(folder, tmp_path):
     assert here.name.startswith("sha256:")
     assert identify("other.pth", model=RESNET, folder=folder).name != here.name
     assert here.label == f"weights {here.name[7:15]}"
+
+
+@pytest.mark.parametrize(
+    "name", ["best.pth.tar", "last.ckpt", "t.t7", "W.SAFETENSORS", "best", "IMAGENET1K_V1", "a1_in1k", "a#b.pth", "up/down.x"]
+)
+def test_what_lies_in_the_folder_is_a_file_whatever_its_name(name, tmp_path):
+    """Even the name of published weights. The content decides what it is."""
+    for write, content in ((save_file, SMALL), (torch.save, {"state_dict": SMALL})):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(content, tmp_path / name)
+        found = identify(name, model=RESNET, folder=tmp_path)
+        assert (found.file, found.key) == (tmp_path / name, "")
+        assert len(fetch(found, model=RESNET, in_channels=3)) == len(SMALL)
+
+
+def test_a_file_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(SMALL, tmp_path / "w.pth")
+    assert identify("~/w.pth", model="resnet8", folder=Path("elsewhere")).file == tmp_path / "w.pth"
+    assert "~no.such.user/w.pth cannot be read" in refusal(identify, "~no.such.user/w.pth", model="resnet8", folder=tmp_path)
+
+
+def test_a_key_is_part_of_what_weights_are(tmp_path):
+    torch.save({"state_dict": SMALL, "state_dict_ema": SMALL}, tmp_path / "w.ckpt")
+    plain, keyed = (identify(f"w.ckpt{key}", model="resnet8", folder=tmp_path) for key in ("", "#state_dict_ema"))
+    assert (keyed.name, keyed.key, keyed.file) == (f"{plain.name}#state_dict_ema", "state_dict_ema", plain.file)
+    assert keyed.label == f"{plain.label}#state_dict_ema"
+    assert "#" not in plain.name + plain.label
+    assert fetch(keyed, model="resnet8", in_channels=3).keys() == {f"state_dict_ema.{name}" for name in SMALL}
 
 
 @pytest.mark.parametrize("given", ["IMAGENET1K_V1", "ResNet34_Weights.IMAGENET1K_V1", "DEFAULT"])
@@ -181,6 +223,10 @@ def test_a_hash_in_the_name_of_weights_of_timm_is_checked(monkeypatch, folder):
         ),
         ("ResNet34_Weights.DEFAULT", RESNET, "torchvision/resnet18 has no weights 'ResNet34_Weights.DEFAULT'."),
         ("a1_in1k", "resnet20", "nobody publishes weights 'a1_in1k' of resnet20. Give a file, such as teacher.safetensors."),
+        ("photos", "resnet20", "photos, and nobody publishes weights 'photos' of resnet20. Give a file"),
+        ("best.CKPT", RESNET, "best.CKPT cannot be read (No such file or directory). Give a file of weights."),
+        ("nothing.pth#ema", RESNET, "nothing.pth cannot be read (No such file or directory). Give a file of weights."),
+        ("best", RESNET, "torchvision/resnet18 has no weights 'best'. It has: IMAGENET1K_V1, DEFAULT. Nor is there a file "),
     ],
 )
 def test_weights_that_do_not_exist_are_refused_where_the_suite_names_them(weights, model, message, folder, tmp_path):
@@ -291,6 +337,102 @@ class Mine:
     """Something that only its own code can read."""
 
 
+class Bag(dict[str, object]):
+    """What many scripts keep their options in."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(options)
+        self.__dict__ = self
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise SystemExit('code of a file was run')",)
+
+
+BESIDE: dict[str, object] = {
+    "NumPy's numbers": [np.float64(90.1), np.int64(3), np.bool_(True), np.str_("a"), np.float32, np.dtype("f4")],
+    "NumPy's arrays": [np.arange(6.0).reshape(2, 3), np.array([1, "a", None], dtype=object), np.random.RandomState(0).get_state()],
+    "an optimiser": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": np.float64(0.1)}]},
+    "options": argparse.Namespace(lr=0.1, folder=Path("x"), seen=datetime.datetime(2026, 1, 1), bag=Bag(a=Bag(b=1))),
+    "collections": [defaultdict(list, a=[1]), deque([1, 2], maxlen=3), Counter("aab"), OrderedDict(a=1)],
+    "an object": Mine(),
+    "code": Evil(),
+}
+
+
+@pytest.mark.parametrize("newer", [True, False], ids=["", "before torch 1.6"])
+@pytest.mark.parametrize("what", BESIDE)
+def test_what_stands_beside_weights_is_passed_over_and_no_code_is_run(what, newer, tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save({"before": BESIDE[what], "net": SMALL, "after": [BESIDE[what]]}, file, _use_new_zipfile_serialization=newer)
+    if not newer:
+        file.write_bytes(file.read_bytes().replace(b"numpy._core", b"numpy.core"))  # as NumPy 1 has it
+    found = fit(read_foreign(file), build_model("resnet8", num_classes=CLASSES), whole=True)
+    assert (state_hash(found.state), found.notes) == (state_hash(SMALL), ())
+
+
+LEFT = "leave out {} of the file's tensors as no part of the network: {}"
+WITHIN: dict[str, tuple[object, tuple[str, ...]]] = {
+    "Lightning": (
+        {"state_dict": small("model.net.") | {"loss.weight": torch.ones(3), "seen.total": torch.tensor(3)}},
+        (LEFT.format(2, "state_dict.loss.weight, state_dict.seen.total"),),
+    ),
+    "a distiller": (
+        {"model": small("module.student.") | {"module.teacher.conv1.weight": torch.ones(3)}, "best_acc": torch.tensor(3.0)},
+        (LEFT.format(2, "model.module.teacher.conv1.weight, best_acc"),),
+    ),
+    "a profiler": (
+        small("") | {"total_ops": torch.zeros(1), "stem.total_ops": torch.zeros(1), "a.b.total_params": torch.zeros(1)},
+        (LEFT.format(3, "total_ops, stem.total_ops, a.b.total_params"),),
+    ),
+    "a compiler": ({"ddp": {name.replace("groups", "groups._orig_mod"): value for name, value in small("_orig_mod.").items()}}, ()),
+    "an average": (small("module.") | {"n_averaged": torch.tensor(9)}, (LEFT.format(1, "n_averaged"),)),
+    "an average by name": ({"ema": small("module.")}, ("are 'ema.module' of the file",)),
+    "an average beside": (
+        {"model_ema": small("module.", seed=1) | {"n_averaged": torch.tensor(9)}, "model": small("")},
+        (
+            "are 'model' of the file; 'model_ema.module' fits, too: FILE#model_ema.module would take that",
+            LEFT.format(1, "model_ema.n_averaged"),
+        ),
+    ),
+    "the same twice": ({"model": small(""), "state_dict": small("")}, ()),
+}
+
+
+@pytest.mark.parametrize("what", WITHIN)
+def test_a_network_is_found_among_others_and_what_is_left_out_is_told(what, tmp_path):
+    tree, notes = WITHIN[what]
+    torch.save(tree, tmp_path / "w.pth")
+    found = fit(read_foreign(tmp_path / "w.pth"), build_model("resnet8", num_classes=CLASSES), whole=True)
+    assert (state_hash(found.state), found.notes) == (state_hash(SMALL), notes)
+
+
+def test_a_key_takes_one_of_several(tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save({"model": {"student": small(""), "teacher": small("module.", seed=1)}, "model_ema": small("", seed=2)}, file)
+
+    def hash_of(key: str) -> str:
+        return state_hash(fit(read_foreign(file, key=key), build_model("resnet8", num_classes=CLASSES), whole=True).state)
+
+    for key, ema in (("", ", model_ema"), ("model", "")):
+        assert refusal(hash_of, key) == (
+            f"they are several that fit: model.student, model.teacher.module{ema}. Name one of them after the file: "
+            "FILE#model.student."
+        )
+    assert [hash_of(key) for key in ("model.student", "model.teacher", "model_ema")] == [
+        state_hash(small("", seed=seed)) for seed in range(3)
+    ]
+    assert refusal(hash_of, "model_em") == f"{file} holds no 'model_em'. Did you mean 'model_ema'? It has: model, model_ema."
+
+
+def test_weights_from_a_gpu_are_read_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.serialization.location_tag", lambda _: "cuda:0")
+    for newer in (True, False):
+        torch.save(SMALL, tmp_path / "w.pth", _use_new_zipfile_serialization=newer)
+        assert state_hash(read_foreign(tmp_path / "w.pth")) == state_hash(SMALL)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "text.pth": (lambda f: f.write_text("hello"), "text.pth is damaged or holds no weights. Give what `torch.save("),
     "empty.pth": (lambda f: f.touch(), "empty.pth is damaged or holds no weights."),
@@ -298,18 +440,32 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (torch.save(state_of(), f), f.write_bytes(f.read_bytes()[:9999])),
         "half.pth is damaged or holds no weights.",
     ),
-    "text.safetensors": (lambda f: f.write_text("hello"), "text.safetensors is damaged or no safetensors file ("),
+    "text.safetensors": (lambda f: f.write_text("hello"), "text.safetensors is damaged or holds no weights."),
+    "half.safetensors": (
+        lambda f: (save_file(state_of(), f), f.write_bytes(f.read_bytes()[:9999])),
+        "half.safetensors is damaged or no safetensors file (",
+    ),
     "whole.pth": (
         lambda f: torch.save(torchvision.models.resnet18(), f),
         "whole.pth can only be read by running code that it names (torchvision.models.resnet.ResNet), which kdbench does not. "
         "Keep the weights alone: torch.save(model.state_dict(), file).",
     ),
     "mine.pth": (lambda f: torch.save({"model": {"a": Mine()}}, f), f"running code that it names ({__name__}.Mine)"),
+    "inner.pth": (
+        lambda f: torch.save({"net": nn.Sequential(nn.Linear(2, 2)), "acc": torch.ones(1)}, f),
+        "running code that it names (torch.nn.modules.container.Sequential), which kdbench does not. Keep the weights alone: ",
+    ),
+    "old.pth": (
+        lambda f: torch.save(nn.Linear(2, 2), f, _use_new_zipfile_serialization=False),
+        "old.pth can only be read by running code, which kdbench does not. Keep the weights alone: ",
+    ),
+    "script.pt": (lambda f: torch.jit.script(nn.ReLU()).save(f), "running code that it names (TorchScript), which"),
     "log.pth": (lambda f: torch.save({"epoch": 3, "loss": 0.1}, f), "log.pth holds no state dict (its keys are epoch, loss). Give"),
     "list.pth": (lambda f: torch.save([torch.ones(2)], f), "list.pth holds no state dict (it is a list). Give"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_file_that_cannot_be_used_is_one_sentence(name, tmp_path):
     make, message = BROKEN[name]
@@ -366,6 +522,36 @@ def test_a_teacher_must_fit_to_its_last_tensor():
     )
     headless = {name: value for name, value in state_of().items() if not name.startswith("fc")}
     assert "2 missing (fc.weight, fc.bias)" in refusal(fit, headless, network, whole=True)
+
+
+def by_crds_names(model: str, network: Network) -> dict[str, Tensor]:
+    return {their: network.state_dict()[own] for their, own in usual_names(model, network)["RepDistiller and mdistiller"].items()}
+
+
+@pytest.mark.parametrize("model", ["", "resnet8"])
+def test_where_only_names_differ_the_message_says_so(model):
+    network = build_model("resnet8", num_classes=CLASSES)
+    renamed = {f"module.a.{name.replace('.', '_')}.b": value for name, value in SMALL.items()}
+    told = "47 missing (stem.conv.weight, stem.norm.weight, stem.norm.bias, ...); 56 unexpected (stem_conv"
+    way = (
+        "Their shapes are the network's, and their names differ: rename them if it is the same network, or bring theirs as a model"
+    )
+    assert told in refusal(fit, renamed, network, whole=True, model=model)
+    assert way in refusal(fit, renamed, network, whole=True, model=model)
+    del renamed["module.a.stem_conv_weight.b"]
+    assert way not in refusal(fit, renamed, network, whole=True, model=model)
+
+
+def test_what_is_wrong_with_weights_by_other_names_is_told_by_these():
+    network = build_model("resnet8", num_classes=CLASSES)
+    renamed = {
+        their: network.state_dict()[own] for their, own in usual_names("resnet8", network)["RepDistiller and mdistiller"].items()
+    }
+    del renamed["layer2.0.downsample.0.weight"]
+    assert refusal(fit, renamed, network, whole=True, model="resnet8") == (
+        "they do not fit the network: 1 missing (layer2.0.downsample.0.weight), by the names of RepDistiller and mdistiller. "
+        "Give weights of this architecture."
+    )
 
 
 def test_our_own_networks_start_from_files_too(tmp_path):
@@ -461,6 +647,37 @@ def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_
         pass
     assert another.outcomes() == lab.outcomes()
     assert run(lab, suite) == []
+
+
+def test_a_teacher_of_repdistiller_is_used_as_it_is_and_the_record_says_by_whose_names(write, lab):
+    """As its train_teacher.py writes it, after the learning rate has fallen for the first time."""
+    network = build_model("resnet8", num_classes=CLASSES)
+    model = by_crds_names("resnet8", network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    optimizer.param_groups[0]["lr"] = 0.05 * 0.1 ** np.sum(np.asarray([150, 180, 210]) < 240)
+    tree = {"epoch": 240, "model": model, "best_acc": torch.tensor([33.3]), "optimizer": optimizer.state_dict()}
+    torch.save(tree | {"opt": argparse.Namespace(model="resnet8", lr_decay_epochs=[150])}, lab.root / "ckpt_epoch_240.pth")
+    suite = write({"model": "resnet8", "weights": "ckpt_epoch_240.pth"}, "resnet8", methods=["kd"], seeds=[0])
+    lines = run(lab, suite)
+    (teacher,) = suite.teachers
+    notes = (
+        f"the weights of {teacher.label} have their names as in RepDistiller and mdistiller",
+        f"the weights of {teacher.label} leave out 1 of the file's tensors as no part of the network: best_acc",
+    )
+    assert lab.record(teacher).notes == notes
+    assert {f"note: {note}." for note in notes} <= set(lines)
+    assert lab.record(teacher).weights_sha256 == state_hash(network.state_dict())
+    assert lab.record(suite.trials[0]).status == "done"
+
+
+def test_a_network_that_computes_otherwise_on_these_images_is_refused(write, lab):
+    torch.save(by_crds_names("vgg8", build_model("vgg8", num_classes=CLASSES)), lab.root / "vgg8.pth")
+    for size in (32, 64):
+        suite = write({"model": "vgg8", "weights": "vgg8.pth"}, "resnet8", methods=["kd"], size=size)
+        if size == 32:
+            assert lab.bench(suite).start(suite.teachers[0])
+        else:
+            assert "pools once more on images of 64 pixels" in refusal(lab.bench(suite).start, suite.teachers[0])
 
 
 def test_what_was_fetched_by_a_tag_is_bound_by_the_records(write, lab, another, monkeypatch):

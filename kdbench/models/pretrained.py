@@ -1,4 +1,4 @@
-"""Weights that a network starts from: what a suite's `weights` names, where they come from, and whether they fit.
+"""Weights that a network starts from: what a suite's `weights` names, and where they come from.
 
 A file is known by its hash, and so is what torchvision publishes. Of timm's, the few that lie at an address with a hash in it, or
 in a pinned revision, have that in their name too. The others are known by their tag alone: what their configuration gives beside
@@ -7,52 +7,56 @@ tensors: `weights_sha256` of a teacher that is used as it is, `teacher_weights_s
 `start_weights_sha256` of a student that starts from weights. Tables note where one name stood for several.
 """
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line, nearest
+from kdbench.foreign_weights import read_foreign
 from kdbench.models.foreign import timm, torchvision_models
-from kdbench.models.network import Network
-from kdbench.paths import from_folder
+from kdbench.paths import expanded, from_folder
 from kdbench.streams import streams_kept
 from kdbench.trial import Weights, file_name
-from kdbench.weights import METHOD, WEIGHTS, State, read_foreign
+from kdbench.weights import METHOD, WEIGHTS
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-"""How the names of files end; what has none of these and no folder is a published name."""
-
-SHOWN = 3
-"""How many names of each kind a message about misfits gives."""
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".t7", ".th", ".pkl")
+"""How the names of files end: the word for what neither lies in the folder nor is published."""
 
 
 def identify(weights: str, *, model: str, folder: Path) -> Weights:
     """What the `weights` of a suite are. Reads a file to its end, builds no network and downloads nothing.
 
     Args:
-        weights: a file, from `folder` or absolute; a name of torchvision, with or without its enum (`IMAGENET1K_V1`,
-            `ResNet34_Weights.IMAGENET1K_V1`); a tag of timm, with or without its model (`a1_in1k`, `resnet18.a1_in1k`).
+        weights: a file, from `folder`, from home (`~/`) or absolute, with `#key` after it where it holds several; a name of
+            torchvision, with or without its enum (`IMAGENET1K_V1`, `ResNet34_Weights.IMAGENET1K_V1`); a tag of timm, with or
+            without its model (`a1_in1k`, `resnet18.a1_in1k`). What lies in `folder` under such a name is a file all the same.
         model: whose weights they are.
         folder: where a relative path begins: the suite's folder.
 
     Raises:
         KdbenchError: there are none such; of published ones the message gives all.
     """
-    if "/" in weights or weights.lower().endswith(SUFFIXES):
-        return _of_file(from_folder(folder, Path(weights)))
+    place, key = weights, ""
+    if "#" in weights and not os.path.isfile(folder / expanded(weights)):
+        place, _, key = weights.rpartition("#")
+    file = folder / expanded(place)
+    if os.path.isfile(file) or "/" in place or file.suffix.lower() in SUFFIXES:
+        return _of_file(from_folder(folder, Path(place)), key)
     library, _, name = model.partition("/")
     if library == "torchvision" and name:
-        return _of_torchvision(weights, name)
+        return _of_torchvision(weights, name, file)
     if library == "timm" and name:
-        return _of_timm(weights, name)
-    raise KdbenchError(f"nobody publishes weights '{weights}' of {model}. Give a file, such as teacher.safetensors.")
+        return _of_timm(weights, name, file)
+    raise KdbenchError(
+        f"there is no file {file}, and nobody publishes weights '{weights}' of {model}. Give a file, such as teacher.safetensors."
+    )
 
 
-def _of_file(file: Path) -> Weights:
+def _of_file(file: Path, key: str) -> Weights:
     if file.is_dir():
         raise KdbenchError(f"{file} is a folder. Give a file in it, such as weights.safetensors.")
     if file.name == WEIGHTS and file.with_name(METHOD).exists():
@@ -61,25 +65,25 @@ def _of_file(file: Path) -> Weights:
             "classifier. Give the student of another method."
         )
     try:
-        return Weights(name=file_name(file), file=file)
+        return Weights(name=file_name(file) + (f"#{key}" if key else ""), file=file)
     except OSError as problem:
         raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a file of weights.") from None
 
 
-def _of_torchvision(weights: str, model: str) -> Weights:
+def _of_torchvision(weights: str, model: str, file: Path) -> Weights:
     known = torchvision_models().get_model_weights(model)
     _, _, member = weights.rpartition(".")
     if weights not in (member, f"{known.__name__}.{member}") or member not in known.__members__:
-        raise _unknown(f"torchvision/{model}", weights, known.__members__)
+        raise _unknown(f"torchvision/{model}", weights, known.__members__, file)
     found = known[member]  # its own name where DEFAULT is given
     return Weights(name=_with_hash(f"{known.__name__}.{found.name}", found.url))
 
 
-def _of_timm(weights: str, model: str) -> Weights:
+def _of_timm(weights: str, model: str, file: Path) -> Weights:
     library, tag = timm(), weights.removeprefix(f"{model}.")
     tags = [name.partition(".")[2] for name in library.list_pretrained(f"{model}.*")]
     if tag not in tags:
-        raise _unknown(f"timm/{model}", weights, tags)
+        raise _unknown(f"timm/{model}", weights, tags, file)
     config = library.get_pretrained_cfg(f"{model}.{tag}")
     return Weights(name=_with_hash(f"{model}.{tag}", config.hf_hub_id or config.url or ""))  # timm asks the hub first
 
@@ -90,9 +94,9 @@ def _with_hash(name: str, place: str) -> str:
     return f"{name} ({digits[1] or digits[2]})" if digits else name
 
 
-def _unknown(model: str, weights: str, known: Iterable[str]) -> KdbenchError:
+def _unknown(model: str, weights: str, known: Iterable[str], file: Path) -> KdbenchError:
     told = f"It has: {', '.join(known)}." if known else "It has none: give a file."
-    return KdbenchError(f"{model} has no weights '{weights}'.{nearest(weights, known)} {told}")
+    return KdbenchError(f"{model} has no weights '{weights}'.{nearest(weights, known)} {told} Nor is there a file {file}.")
 
 
 def fetch(weights: Weights, *, model: str, in_channels: int) -> dict[str, Tensor]:
@@ -107,9 +111,9 @@ def fetch(weights: Weights, *, model: str, in_channels: int) -> dict[str, Tensor
         KdbenchError: a file that cannot be read or has changed, or nothing to be had from the network.
     """
     if weights.file:
-        if _of_file(weights.file) != weights:
+        if _of_file(weights.file, weights.key) != weights:
             raise KdbenchError(f"{weights.file} has changed since the suite was read. Start again.")
-        return read_foreign(weights.file)
+        return read_foreign(weights.file, key=weights.key)
     library, _, name = model.partition("/")
     try:
         with streams_kept():
@@ -143,80 +147,3 @@ def normalisation(weights: Weights, *, model: str) -> tuple[tuple[float, ...], t
     else:
         meant = torchvision_models().get_model_weights(name)[published.rpartition(".")[2]].transforms()
     return tuple(meant.mean), tuple(meant.std)
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """Weights for a network, under the network's own names.
-
-    Attributes:
-        state: what the network takes over.
-        new_classifier: why its classifier is not among it, such as `have no classifier`; empty where it is.
-    """
-
-    state: Mapping[str, Tensor]
-    new_classifier: str
-
-
-def fit(state: State, network: Network, *, whole: bool) -> Fit:
-    """See that weights fit a network. Prefixes that all names share, such as `module.`, do not count on either side.
-
-    Args:
-        state: names and tensors.
-        network: as it is now; only its names and shapes are read.
-        whole: whether the classifier must fit too; otherwise one for another number of classes is left out.
-
-    Raises:
-        KdbenchError: they do not fit; the message counts what is missing, unexpected and of another shape, with the first of each.
-    """
-    wanted, given = _bare(network.state_dict()), _bare(state)
-    head = network.classifier
-    heads = {own for own, value in network.named_parameters(remove_duplicate=False) if value is head.weight or value is head.bias}
-    ours = [name for name, (own, _) in wanted.items() if own in heads]
-    rows = {len(given[name][1]) if name in given else 0 for name in ours}
-    other = "" if rows == {head.out_features} else _other_classes(max(rows), head.out_features)
-    if other and not whole:
-        for name in ours:
-            del wanted[name]
-            given.pop(name, None)
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in wanted]
-    unequal = {
-        name: f"{name}: {_told(given[name][1])} instead of {_told(tensor)}"
-        for name, (_, tensor) in wanted.items()
-        if name in given and given[name][1].shape != tensor.shape
-    }
-    if whole and other and not missing and not unexpected and unequal.keys() <= set(ours):
-        raise KdbenchError(
-            f"they {other}. A teacher is used as it is: train it on the data set first, as a student that starts from these "
-            "weights, with `keep_students: true`, and give the weights that it leaves."
-        )
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": list(unequal.values())}
-    if told := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
-        raise KdbenchError(f"they do not fit the network: {'; '.join(told)}. Give weights of this architecture.")
-    learnt = {own for own, _ in network.named_parameters(remove_duplicate=False)}  # a buffer may hold infinity, as masks do
-    if broken := [
-        name for name, (own, _) in wanted.items() if own in learnt and name in given and not given[name][1].isfinite().all()
-    ]:
-        raise KdbenchError(f"they hold NaN or infinity ({_some(broken)}). Give weights of a training that did not diverge.")
-    return Fit({own: given[name][1] for name, (own, _) in wanted.items() if name in given}, other)
-
-
-def _other_classes(theirs: int, ours: int) -> str:
-    return f"are for {theirs:,} classes and the data set has {ours:,}" if theirs else "have no classifier"
-
-
-def _bare(state: State) -> dict[str, tuple[str, Tensor]]:
-    """Name and tensor by the name without the prefix that all names share."""
-    names = {name: name for name in state}
-    while len(prefixes := {bare.partition(".")[0] for bare in names}) == 1 and all("." in bare for bare in names):
-        names = {bare.removeprefix(f"{next(iter(prefixes))}."): name for bare, name in names.items()}
-    return {bare: (name, state[name]) for bare, name in names.items()}
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join((*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])))
-
-
-def _told(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "one number"

@@ -14,8 +14,9 @@ from kdbench.data import UNAUGMENTED, Dataset, Feed, Resident, Samples, SourcePa
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, blank_model, build_model
+from kdbench.models.fitting import Fit, fit
 from kdbench.models.measure import shapes
-from kdbench.models.pretrained import Fit, fetch, fit, normalisation
+from kdbench.models.pretrained import fetch, normalisation
 from kdbench.outputs import Shapes
 from kdbench.recipe import Augmentation
 from kdbench.streams import seeded
@@ -103,7 +104,9 @@ class Bench:
         if key not in self.fits:
             state = fetch(trial.weights, model=trial.student, in_channels=self.dataset.image_shape[0])
             try:
-                self.fits[key] = fit(state, self.blank(trial.student, trial.hooks), whole=not trial.methods)
+                network = self.blank(trial.student, trial.hooks)
+                height = self.dataset.image_shape[1]
+                self.fits[key] = fit(state, network, whole=not trial.methods, model=trial.student, image_size=height)
             except KdbenchError as problem:
                 raise KdbenchError(f"weights {trial.weights.file or trial.weights.name} of {trial.student}: {problem}") from problem
         return self.fits[key]
@@ -116,6 +119,7 @@ class Bench:
         notes = []
         if start.new_classifier:
             notes.append(f"{trial.label} starts with a new classifier: its weights {start.new_classifier}")
+        notes += [f"the weights of {trial.label} {note}" for note in start.notes]
         ours = (self.dataset.mean, self.dataset.std)
         meant = normalisation(trial.weights, model=trial.student)
         if meant and any(abs(a - b) > SAME_NORMALISATION for a, b in zip(chain(*meant), chain(*ours), strict=False)):
