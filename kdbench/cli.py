@@ -123,12 +123,15 @@ def plan(
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
     plugin: PluginOption = [],  # noqa: B006  # typer copies it
+    check: Annotated[
+        bool, typer.Option("--check", help="Also build every network, weights file and pair, and tell all that `run` would refuse.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a suite would run, what is done and how long the rest will take; train nothing."""
     from kdbench import catalogue
     from kdbench.cost import costs
-    from kdbench.plan import make_plan
+    from kdbench.plan import Rerun, make_plan
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
@@ -137,6 +140,13 @@ def plan(
         _print_json(catalogue.plan_as_json(planned, estimates))
     else:
         print(catalogue.plan_as_text(planned, estimates))
+    if check:
+        from kdbench.preflight import preflight
+        from kdbench.training.device import choose_device
+
+        preflight(planned, planned.todo(Rerun.MISSING), cache=store.cache, device=choose_device("auto"), download=False)
+        if not as_json:
+            print("checked: data set, networks, weights and pairs are as `kdbench run` needs them.")
 
 
 @app.command()

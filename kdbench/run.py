@@ -16,6 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Composition
 from kdbench.models.measure import macs
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
+from kdbench.preflight import preflight
 from kdbench.progress import Progress
 from kdbench.recorder import Recorder
 from kdbench.store import Store, set_aside
@@ -71,22 +72,17 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         KdbenchError: the suite cannot run as it stands; nothing was started.
     """
     device = choose_device(options.device)
-    for trial in (*suite.trials, *suite.teachers):
-        if trial.recipe.precision == "tf32" and device.type == "cpu":
-            raise KdbenchError("precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device.")
-    kind, params = suite.source
-    source = kind(params, cache=store.cache)
-    if not make_plan(suite, store).todo(options.rerun):
+    plan = make_plan(suite, store)
+    if not (todo := plan.todo(options.rerun)):
         return True
-    with faults_told():
-        source.check()
+    loaded = preflight(plan, todo, cache=store.cache, device=device, download=True)
+    kind, params = suite.source
     with store.writing(), faults_told():
         plan = make_plan(suite, store)  # again, now that nobody else can change what is done
         todo = plan.todo(options.rerun)
-        dataset = source.load()
+        dataset = loaded or kind(params, cache=store.cache).load()
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
-        bench.refuse_impossible(planned.spec for planned in (*todo, *(t for t in plan.teachers_of(todo) if not t.record)))
         lanes = options.lanes or len(todo) + len(plan.teachers)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
         run = _Run(

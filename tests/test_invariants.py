@@ -24,7 +24,7 @@ import torch
 from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, write_images
 from torch import Tensor, nn
 
-from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage
+from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage
 from kdbench import code as code_of
 from kdbench.cli import main
 from kdbench.data import DATASETS, hold_out
@@ -208,13 +208,8 @@ def parameters_to_train(lane: Lane, segment: str) -> set[int]:
 def refusals(lab: Lab, suite: Suite) -> dict[str, str]:
     """The methods that cannot do the suite's pair, and why."""
     bench = lab.bench(suite)
-    found = {}
-    for trial in suite.trials:
-        try:
-            bench.refuse_impossible([trial])
-        except PairError as reason:
-            found[trial.method] = str(reason)
-    return found
+    found = ((trial.method, bench.misfits([trial], download=True)) for trial in suite.trials)
+    return {method: str(problem) for method, problems in found for problem in problems}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from kdbench.data.dataset import Samples as Samples
 from kdbench.data.dataset import Source as Source
 from kdbench.data.dataset import SourceParams as SourceParams
 from kdbench.data.dataset import Split as Split
+from kdbench.data.dataset import blank as blank
 from kdbench.data.dataset import channel_statistics as channel_statistics
 from kdbench.data.dataset import hold_out as hold_out
 from kdbench.data.dataset import register_dataset as register_dataset

@@ -155,6 +155,18 @@ class Dataset:
         return self.train.KIND + digest.hexdigest()[:16]
 
 
+def blank(contents: Contents) -> Dataset:
+    """A data set of that many images without their pixels, to see what networks and methods can be built on it."""
+    channels, height, width = contents.image_shape
+
+    def split(counts: tuple[int, ...]) -> Split:
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return Split(torch.empty(len(labels), height, width, channels, dtype=torch.uint8, device="meta"), labels)
+
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    return Dataset(split(contents.train), split(contents.test), contents.classes, mean, std)
+
+
 class SourceParams(Spec):
     """Base of every data set's parameters.
 

@@ -168,39 +168,53 @@ class Bench:
                 methods[spec.name] = build_part(spec, pair)
         return Composition(methods).to(self.device)
 
-    def refuse_impossible(self, trials: Iterable[TrialSpec]) -> None:
-        """Build every network, look at its weights, and build every method for every pair once, with blank teachers.
+    def misfits(self, trials: Iterable[TrialSpec], *, download: bool) -> list[KdbenchError]:
+        """What of some trials cannot be: every network is built, its weights looked at, every method built for every pair.
 
-        Raises:
-            KdbenchError: a network that cannot be built for these images, or weights that do not fit it.
-            PairError: the message names every such pair and method, with the reason.
+        Teachers are blank. A mistake in the code of a network or a method is none: it fails its trials when they are trained.
+
+        Args:
+            trials: of students and of teachers.
+            download: whether published weights may be fetched; they are not looked at otherwise.
         """
         trials = list(trials)
-        networks = {(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec}
-        looks: list[Callable[[], object]] = [
-            *(partial(self.shapes, *network) for network in sorted(networks)),
-            *(partial(self.start, trial) for trial in trials),
+        networks = sorted({(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec})
+        broken = {}
+        for network in networks:
+            if problem := _refusal(partial(self.shapes, *network)):
+                broken[network] = problem
+        sound = [
+            trial for trial in trials if not any((t.student, t.hooks) in broken for t in (trial.teacher, trial) if t is not None)
         ]
-        for look in looks:
-            try:
-                look()
-            except KdbenchError:
-                raise
-            except Exception:  # a mistake in a network, as one in a method, fails its trials and no others
-                continue
+        started = {
+            str((t.student, t.hooks, t.weights, t.methods == ())): t for t in sound if t.weights and (t.weights.file or download)
+        }
+        weights = [problem for trial in started.values() if (problem := _refusal(partial(self.start, trial)))]
+        return [*broken.values(), *weights, *self._impossible_pairs(sound)]
+
+    def _impossible_pairs(self, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
+        """At most one error, which names every pair and method that cannot be, with the reason."""
         refused: dict[str, list[str]] = {}
         for trial in {(t.teacher.label if t.teacher else "", t.label, str(t.methods)): t for t in trials}.values():
-            try:
-                self.composition(trial, None)
-            except PairError as reason:
+            if problem := _refusal(partial(self.composition, trial, None)):
                 teacher = trial.teacher.label if trial.teacher else "no teacher"
-                refused.setdefault(f"{teacher} -> {trial.label}: {str(reason).rstrip('.')}", []).append(trial.method)
-            except Exception:  # a mistake in a method fails its trial, and no other, when it is built to train
-                continue
-        if refused:
-            methods = list(dict.fromkeys(chain(*refused.values())))
-            noun = "method" if len(methods) == 1 else "methods of each pair"
-            raise PairError(f"{'; '.join(refused)}. Leave the {noun} out with `without: [{', '.join(methods)}]`.")
+                refused.setdefault(f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}", []).append(trial.method)
+        if not refused:
+            return []
+        methods = list(dict.fromkeys(chain(*refused.values())))
+        noun = "method" if len(methods) == 1 else "methods of each pair"
+        return [PairError(f"{'; '.join(refused)}. Leave the {noun} out with `without: [{', '.join(methods)}]`.")]
+
+
+def _refusal(build: Callable[[], object]) -> KdbenchError | None:
+    """Why something cannot be built; None where it can, and where the code that builds it is wrong."""
+    try:
+        build()
+    except KdbenchError as problem:
+        return problem
+    except Exception:
+        return None
+    return None
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:
