@@ -75,7 +75,7 @@ TYPES = {"Losses", "UnitInterval"}
 
 COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
-    "plan": "SUITE --results --methods --seeds --plugin --json",
+    "plan": "SUITE --results --methods --seeds --plugin --check --json",
     "report": "SUITE --results --methods --seeds --format --output --published --published-csv --plugin",
     "list": "WHAT --plugin --json",
     "show": "WHAT NAME --input --classes --hook --modules --plugin --json",
