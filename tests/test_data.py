@@ -660,6 +660,7 @@ def test_files_that_cannot_be_opened_are_told_at_once_before_anything_is_read(fo
     for i in range(6):
         (folder / "train" / "dog" / f"empty{i}.png").touch()
     (folder / "test" / "cat" / "lost.png").symlink_to("nowhere")
+    assert image_folder(folder).contents().train == (3, 9)
     with pytest.raises(DataError) as caught:
         image_folder(folder).check()
     assert f"{folder / 'train' / 'dog' / 'empty0.png'}: it is empty; " in str(caught.value)

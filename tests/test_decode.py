@@ -111,7 +111,7 @@ def from_gamma(values: Pixels) -> Pixels:
     return (255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)).round().astype(np.uint8)
 
 
-CASES: dict[str, tuple[Callable[[Path], None], Pixels]] = {
+CASES: dict[str, tuple[Callable[[Path], object], Pixels]] = {
     "plain colour.png": (lambda file: save(coloured(), file), COLOUR),
     "plain colour.ppm": (lambda file: save(coloured(), file), COLOUR),
     "plain grey.tif": (lambda file: save(grey(), file), GREY),
@@ -123,7 +123,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Pixels]] = {
     "16 bits.png": (lambda file: save(Image.fromarray(DEEP), file), GREY),
     "16 bits.tif": (lambda file: save(Image.fromarray(DEEP), file), GREY),
     "16 bits, packed.tif": (lambda file: save(Image.fromarray(DEEP), file, compression="tiff_lzw"), GREY),
-    "16 bits.pgm": (lambda file: save(Image.fromarray(DEEP), file), GREY),
+    "16 bits.pgm": (lambda file: file.write_bytes(b"P5 8 8 65535\n" + DEEP.astype(">u2").tobytes()), GREY),
     "16 bits.jp2": (lambda file: save(Image.fromarray(DEEP), file), GREY),
     "16 bits, upper byte first.tif": (
         lambda file: save(Image.frombytes("I;16B", (SIZE, SIZE), DEEP.astype(">u2").tobytes()), file),
@@ -164,8 +164,8 @@ CASES: dict[str, tuple[Callable[[Path], None], Pixels]] = {
         on_white(PALETTE[GREY], GREY),
     ),
     "palette and transparency.tif": (
-        lambda file: save(transparent(coloured()).convert("PA"), file),
-        on_white(COLOUR),
+        lambda file: save(transparent(palette().convert("PA")), file),
+        on_white(PALETTE[GREY]),
     ),
     "four inks.tif": (lambda file: save(coloured().convert("CMYK"), file), COLOUR),
     "an animation.gif": (lambda file: animated(file), COLOUR),
@@ -234,7 +234,6 @@ def test_greys_of_another_profile_become_those_of_srgb(image, tmp_path):
     ("name", "values"),
     [
         ("floats.tif", DEEP.astype(np.float32)),
-        ("floats.pfm", DEEP.astype(np.float32)),
         ("integers.tif", DEEP.astype(np.int32)),
     ],
 )

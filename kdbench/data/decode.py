@@ -27,7 +27,7 @@ class Unreadable(Exception):
     """A file is no image, or a damaged one, or cannot be shown; the message gives its path and the reason."""
 
 
-def unreadable(problems: Sequence[str]) -> DataError:
+def unreadable_files(problems: Sequence[str]) -> DataError:
     """One error for all files that cannot be read, from a path and a reason for each."""
     return DataError(
         f"cannot read {listed(problems, separator='; ')}. Put each file back as it was, and the same command goes on. Or replace "

@@ -1,4 +1,4 @@
-"""Folders of classes: which image files lie in them, what is passed over, and what cannot be read."""
+"""Folders of classes: which image files lie in them, and what is passed over."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.data.decode import image_suffixes, unreadable
+from kdbench.data.decode import image_suffixes, unreadable_files
 from kdbench.errors import KdbenchError, listed
 
 ANNOTATIONS = "val_annotations.txt"
@@ -20,12 +20,10 @@ class Listing:
 
     Attributes:
         files: their paths below the root.
-        sizes: of each, in bytes.
         labels: of each.
     """
 
     files: tuple[str, ...]
-    sizes: tuple[int, ...]
     labels: tuple[int, ...]
 
 
@@ -47,12 +45,11 @@ class Folders:
 
 
 def scan(root: Path) -> Folders:
-    """List the training and the test images below `root`; opens none.
+    """List the training and the test images below `root`; looks at no file.
 
     Raises:
         KdbenchError: a folder is missing, cannot be read or has no image, there are fewer than two classes, or the two splits have
             different ones.
-        DataError: files that are empty or cannot be opened; the message names them.
     """
     try:
         return _Scan(root.absolute()).folders()
@@ -62,11 +59,33 @@ def scan(root: Path) -> Folders:
         ) from None
 
 
+def file_sizes(root: Path, files: Iterable[str]) -> list[int]:
+    """Of each file below `root`, how many bytes it has.
+
+    Raises:
+        DataError: files that are empty, gone or not to be read; the message names them.
+    """
+    sizes, problems = [], []
+    for file in files:
+        path = os.path.join(root, file)
+        try:
+            sizes.append(os.stat(path).st_size)
+        except OSError as problem:
+            problems.append(f"{path}: {problem.strerror}")
+            continue
+        if not sizes[-1]:
+            problems.append(f"{path}: it is empty")
+        elif not os.access(path, os.R_OK):
+            problems.append(f"{path}: you may not read it")
+    if problems:
+        raise unreadable_files(problems)
+    return sizes
+
+
 class _Scan:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.passed_over: Counter[str] = Counter()
-        self.unreadable: list[str] = []
 
     def folders(self) -> Folders:
         root = self.root
@@ -94,8 +113,6 @@ class _Scan:
             )
         else:
             test = self._by_class(test_split, classes)
-        if self.unreadable:
-            raise unreadable(sorted(self.unreadable))
         return Folders(classes, train, test, self.passed_over)
 
     def _has_labels(self, split: str) -> bool:
@@ -122,18 +139,20 @@ class _Scan:
     def _by_class(self, split: str, classes: tuple[str, ...]) -> Listing:
         """The images in class folders and in the folders below these, as torchvision's ImageFolder reads them."""
         self._pass_over_files_beside_folders(split)
-        found = []
+        files: list[str] = []
+        labels: list[int] = []
         for label, name in enumerate(classes):
             before = self.passed_over.copy()
             images = _in_order(self._images(split, name))
-            if not images and not self.unreadable:
+            if not images:
                 counts = [f"{count:,} {reason.partition(': ')[2]}" for reason, count in (self.passed_over - before).items()]
                 others = f" (passed over: {listed(counts)})" if counts else ""
                 raise KdbenchError(
                     f"{self.root / split / name} has no image{others}; add some as .png or .jpg, or remove the folder."
                 )
-            found += [(file, size, label) for file, size in images]
-        return _listing(found)
+            files += images
+            labels += [label] * len(images)
+        return Listing(tuple(files), tuple(labels))
 
     def _annotated(self, split: str, classes: tuple[str, ...]) -> Listing:
         """Tiny-ImageNet's test images: images/*, their classes in a file of lines that begin with a name and a class."""
@@ -143,17 +162,17 @@ class _Scan:
         named = dict(line.split("\t")[:2] for line in lines if "\t" in line)
         number = {name: label for label, name in enumerate(classes)}
         images = _in_order(self._images(split, "images"))
-        if strangers := [file for file, _ in images if named.get(Path(file).name) not in number]:
+        if strangers := [file for file in images if named.get(Path(file).name) not in number]:
             raise KdbenchError(
                 f"{annotations} gives {listed(strangers)} no class that {self.root / 'train'} has; unpack the archive again, or "
                 f"arrange the images as {split}/<class>/."
             )
-        if not images and not self.unreadable:
+        if not images:
             raise KdbenchError(f"{self.root / split / 'images'} has no image; unpack the archive again.")
-        return _listing([(file, size, number[named[Path(file).name]]) for file, size in images])
+        return Listing(tuple(images), tuple(number[named[Path(file).name]] for file in images))
 
-    def _images(self, split: str, below: str) -> Iterator[tuple[str, int]]:
-        """Path below the root and size in bytes of the images in the folder `split`/`below` and the folders below it."""
+    def _images(self, split: str, below: str) -> Iterator[str]:
+        """Paths below the root of the images in the folder `split`/`below` and the folders below it."""
         folder = f"{split}/{below}"
         for entry in os.scandir(self.root / folder):
             suffix = os.path.splitext(entry.name)[1].lower()
@@ -167,10 +186,8 @@ class _Scan:
             elif suffix not in image_suffixes():
                 known = suffix if re.fullmatch(r"\.[a-z][a-z0-9]{0,7}", suffix) else "no suffix"
                 self.passed_over[f"{split}/: unknown type ({known})"] += 1
-            elif problem := _problem(entry):
-                self.unreadable.append(f"{entry.path}: {problem}")
             else:
-                yield f"{folder}/{entry.name}", entry.stat().st_size
+                yield f"{folder}/{entry.name}"
 
     def _pass_over_files_beside_folders(self, split: str) -> None:
         stray = [entry.name for entry in os.scandir(self.root / split) if entry.name.startswith(".") or not entry.is_dir()]
@@ -182,20 +199,6 @@ def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _in_order(images: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+def _in_order(files: Iterable[str]) -> list[str]:
     """Folder by folder, as torchvision's ImageFolder has them."""
-    return sorted(images, key=lambda image: os.path.split(image[0]))
-
-
-def _problem(entry: os.DirEntry[str]) -> str | None:
-    """What makes it hopeless to open a file."""
-    try:
-        if not entry.stat().st_size:
-            return "it is empty"
-    except OSError as problem:
-        return problem.strerror
-    return None if os.access(entry, os.R_OK) else "you may not read it"
-
-
-def _listing(found: list[tuple[str, int, int]]) -> Listing:
-    return Listing(tuple(file for file, _, _ in found), tuple(size for _, size, _ in found), tuple(label for *_, label in found))
+    return sorted(files, key=os.path.split)

@@ -24,9 +24,9 @@ from kdbench.data.dataset import (
     refuse_division,
     register_dataset,
 )
-from kdbench.data.decode import PIXELS, Unreadable, read_image, unreadable
+from kdbench.data.decode import PIXELS, Unreadable, read_image, unreadable_files
 from kdbench.data.files import Files
-from kdbench.data.folders import Folders, Listing, scan
+from kdbench.data.folders import Folders, Listing, file_sizes, scan
 from kdbench.data.pixel_cache import read_images, write_images
 from kdbench.errors import KdbenchError
 
@@ -104,7 +104,7 @@ class ImageFolder(FolderSource):
     params: Params
 
     def check(self) -> None:
-        """See that the folders are there, hold images and agree on their classes, and that memory can hold the pixels."""
+        """See that the folders hold images and agree on their classes, that files can be opened, and that memory can hold them."""
         contents = self.contents()
         refuse_division(contents, self.params)
         count, size, channels = sum(contents.train) + sum(contents.test), self.params.size, self.params.channels
@@ -115,6 +115,7 @@ class ImageFolder(FolderSource):
                 f"twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`, or give "
                 "a smaller `size`."
             )
+        file_sizes(self.params.root.absolute(), (*self.folders.train.files, *self.folders.test.files))
 
     def load(self) -> Dataset:
         """Decoded images; the first time from their files, later from `cache`, until a file's name or content changes.
@@ -157,7 +158,7 @@ class ImageFolder(FolderSource):
             except Unreadable as problem:
                 problems.append(str(problem))
         if problems:
-            raise unreadable(problems)
+            raise unreadable_files(problems)
         return torch.from_numpy(images)
 
 
@@ -206,19 +207,31 @@ class ImageStream(FolderSource):
     params: Params
 
     def check(self) -> None:
-        """See that the folders are there, hold images and agree on their classes; opens no image."""
+        """See that the folders hold images and agree on their classes, and that files can be opened; decodes none."""
         refuse_division(self.contents(), self.params)
+        _ = self.files
 
     def load(self) -> Dataset:
         """Names, sizes and labels of the files; no image is decoded."""
-        train, test = self._files(self.folders.train), self._files(self.folders.test)
+        train, test = self.files
         return Dataset(train, test, self.folders.classes, self.params.mean, self.params.std, self.folders.passed_over)
 
-    def _files(self, listing: Listing) -> Files:
+    @cached_property
+    def files(self) -> tuple[Files, Files]:
+        """Of the training and of the test images, looked at once.
+
+        Raises:
+            DataError: as `file_sizes`.
+        """
+        train, test = self.folders.train, self.folders.test
+        sizes = np.array(file_sizes(self.params.root.absolute(), (*train.files, *test.files)))
+        return self._files(train, sizes[: len(train.files)]), self._files(test, sizes[len(train.files) :])
+
+    def _files(self, listing: Listing, sizes: npt.NDArray[np.int64]) -> Files:
         return Files(
             root=self.params.root.absolute(),
             names=np.array([os.fsencode(file) for file in listing.files]),
-            file_sizes=np.array(listing.sizes),
+            file_sizes=sizes,
             labels=torch.tensor(listing.labels),
             size=self.params.size,
             resize=self.params.resize,

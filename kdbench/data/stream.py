@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from kdbench.data.augment import UNAUGMENTED
-from kdbench.data.decode import Unreadable, read_image, unreadable
+from kdbench.data.decode import Unreadable, read_image, unreadable_files
 from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.data.files import Files
 from kdbench.errors import DataError
@@ -133,7 +133,7 @@ def _loaded(loader: torch_data.DataLoader[Tensor | list[str]]) -> Iterator[Tenso
     finally:
         del batches  # ends the processes now, not when the last traceback is forgotten
     if problems:
-        raise unreadable(sorted(problems))
+        raise unreadable_files(sorted(problems))
 
 
 class _Reader(torch_data.Dataset[Tensor | list[str]]):
