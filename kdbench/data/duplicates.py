@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 BLOCK = 4096
 """Bytes from the middle of a file, which tell nearly all files of one size apart."""
 
-READERS = 16
-"""Threads that read, since most of the time goes into waiting for a file."""
+READERS, CHUNK = 16, 256
+"""Threads that read, since a disk far away answers slowly, and how many files each takes at once."""
 
 Keys = dict[int, Hashable]
 """By the positions of images, what is equal for equal images alone."""
@@ -58,17 +59,19 @@ def _of_pixels(split: Samples) -> Keys:
 def _of_equal_files(train: Files, test: Files) -> tuple[Keys, Keys]:
     """Of the files that both have."""
     both: set[Hashable] = set(np.intersect1d(train.file_sizes, test.file_sizes).tolist())
-    splits = (train, test)
-    keys: list[Keys] = [dict(enumerate(files.file_sizes.tolist())) for files in splits]
-    with ThreadPoolExecutor(READERS) as pool:
-        for digest in (_block_digest, _file_digest):
-            chosen = [[position for position, key in found.items() if key in both] for found in keys]
-            keys = [
-                dict(zip(positions, pool.map(digest, map(files.path, positions)), strict=True))
-                for files, positions in zip(splits, chosen, strict=True)
-            ]
-            both = {*keys[0].values()} & {*keys[1].values()}
+    keys: list[Keys] = [dict(enumerate(files.file_sizes.tolist())) for files in (train, test)]
+    for digest in (_block_digest, _file_digest):
+        chosen = [[position for position, key in found.items() if key in both] for found in keys]
+        keys = [_read(files, positions, digest) for files, positions in zip((train, test), chosen, strict=True)]
+        both = {*keys[0].values()} & {*keys[1].values()}
     return keys[0], keys[1]
+
+
+def _read(files: Files, positions: list[int], digest: Callable[[Path], bytes]) -> Keys:
+    chunks = [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
+    with ThreadPoolExecutor(READERS) as pool:
+        digests = pool.map(lambda chunk: [digest(files.path(position)) for position in chunk], chunks)
+        return dict(zip(positions, chain.from_iterable(digests), strict=True))
 
 
 def _block_digest(file: Path) -> bytes:
