@@ -652,7 +652,8 @@ def test_broken_images_are_told_at_once(folder, left):
 
 def test_files_that_one_may_not_read_are_told_as_such(folder, monkeypatch):
     monkeypatch.setattr(os, "access", lambda file, mode: Path(file).name != "1.png")
-    with pytest.raises(DataError, match=r"cat/1.png: you may not read it; .*dog/1.png: you may not read it\. Put each file back"):
+    told = r"you have no right to read it \(chmod a\+r\)"
+    with pytest.raises(DataError, match=rf"cat/1.png: {told}; .*dog/1.png: {told}\. Put each file back"):
         image_folder(folder).check()
 
 

@@ -76,7 +76,7 @@ def file_sizes(root: Path, files: Iterable[str]) -> list[int]:
         if not sizes[-1]:
             problems.append(f"{path}: it is empty")
         elif not os.access(path, os.R_OK):
-            problems.append(f"{path}: you may not read it")
+            problems.append(f"{path}: you have no right to read it (chmod a+r)")
     if problems:
         raise unreadable_files(problems)
     return sizes
