@@ -98,6 +98,7 @@ def animated(file: Path, **options: object) -> None:
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 RED_IS_BLUE = SRGB.replace(b"rXYZ", b"____").replace(b"bXYZ", b"rXYZ").replace(b"____", b"bXYZ")
+SRGB_ROUNDED_OTHERWISE = SRGB.replace(struct.pack(">i", round(2.4 * 65536)), struct.pack(">i", round(2.42 * 65536)))
 GAMMA = 1.8
 OF_GREY = bytearray(SRGB.replace(b"rTRC", b"kTRC"))
 """A profile of grey whose light is the value to the power of GAMMA."""
@@ -173,6 +174,7 @@ CASES: dict[str, tuple[Callable[[Path], object], Pixels]] = {
     "an animation.webp": (lambda file: animated(file, lossless=True), COLOUR),
     "pages.tif": (lambda file: animated(file), COLOUR),
     "sRGB profile.png": (lambda file: save(coloured(), file, icc_profile=SRGB), COLOUR),
+    "sRGB profile that rounds otherwise.png": (lambda file: save(coloured(), file, icc_profile=SRGB_ROUNDED_OTHERWISE), COLOUR),
     "damaged profile.png": (lambda file: save(coloured(), file, icc_profile=b"damaged"), COLOUR),
     "profile of another mode.png": (lambda file: save(grey(), file, icc_profile=RED_IS_BLUE), GREY),
     "damaged EXIF.png": (lambda file: save(coloured(), file, exif=b"Exif\0\0damaged"), COLOUR),

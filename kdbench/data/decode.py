@@ -1,7 +1,7 @@
 """One image file as a viewer shows it: upright, in sRGB, on white, with eight bits a channel."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -35,10 +35,9 @@ def unreadable_files(problems: Sequence[str]) -> DataError:
     )
 
 
-@cache
-def image_suffixes() -> frozenset[str]:
+def image_suffixes() -> set[str]:
     """Those of the files that are read, in lower case and with the dot: of each format of pictures that Pillow knows."""
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in NO_PICTURES)
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind not in NO_PICTURES}
 
 
 def read_image(file: Path, *, channels: int) -> Image.Image:

@@ -85,6 +85,7 @@ def file_sizes(root: Path, files: Iterable[str]) -> list[int]:
 class _Scan:
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.suffixes = image_suffixes()
         self.passed_over: Counter[str] = Counter()
 
     def folders(self) -> Folders:
@@ -96,7 +97,7 @@ class _Scan:
             missing = "test/ or val/" if (root / "train").is_dir() else "train/"
             raise KdbenchError(f"{root} has no folder {missing}; arrange the images as train/<class>/ and test/<class>/.")
         test_split = next((name for name in held_out if self._has_labels(name)), held_out[0])
-        for unused in set(held_out) - {test_split}:
+        for unused in (name for name in held_out if name != test_split):
             self.passed_over[f"{unused}/: not used beside {test_split}/"] = sum(len(files) for *_, files in os.walk(root / unused))
         classes = self._classes("train")
         if len(classes) < 2:
@@ -116,7 +117,7 @@ class _Scan:
         return Folders(classes, train, test, self.passed_over)
 
     def _has_labels(self, split: str) -> bool:
-        """Whether it holds more than images/, which is all that Tiny-ImageNet's test/ holds."""
+        """Whether it has class folders; images/ alone, as in Tiny-ImageNet's test/, is none."""
         return self._is_annotated(split) or _folders(self.root / split) not in ([], ["images"])
 
     def _is_annotated(self, split: str) -> bool:
@@ -183,7 +184,7 @@ class _Scan:
                     self.passed_over[f"{split}/: a link to a folder above it"] += 1
                 else:
                     yield from self._images(split, f"{below}/{entry.name}")
-            elif suffix not in image_suffixes():
+            elif suffix not in self.suffixes:
                 known = suffix if re.fullmatch(r"\.[a-z][a-z0-9]{0,7}", suffix) else "no suffix"
                 self.passed_over[f"{split}/: unknown type ({known})"] += 1
             else:

@@ -65,14 +65,7 @@ class FolderParams(SourceParams):
 
 
 class FolderSource(Source):
-    """Images in train/<class>/ and test/<class>/ (or val/) below a root, and in folders below these.
-
-    Classes are numbered in the order of their folders' names. Where both test/ and val/ have class folders, test/ is used.
-    Tiny-ImageNet is read as it is unpacked: its test/ has no labels, and those of val/images/* are in val_annotations.txt.
-
-    Files of every type that Pillow opens by itself are read (`kdbench.data.decode.image_suffixes`), as a viewer shows them
-    (`kdbench.data.decode.read_image`). Other files, and those whose names begin with a dot, are passed over and counted.
-    """
+    """Images in class folders: what imagefolder and imagestream share."""
 
     params: FolderParams
 
@@ -95,7 +88,16 @@ class FolderSource(Source):
 class ImageFolder(FolderSource):
     """Your own images: train/<class>/* and test/<class>/* (or val/), resized to size x size and held in memory.
 
-    Images of another size than `size` are resized without regard to their shape, bilinear and antialiased.
+    Classes are numbered in the order of their folders' names, and folders below a class folder belong to the class. Where test/ and
+    val/ both have class folders, test/ is used. Tiny-ImageNet is read as it is unpacked: its test/ has no labels, and those of
+    val/images/* are in val_annotations.txt.
+
+    Files of every type that Pillow opens by itself are read, but for documents, drawings, films and measurements. Other files, and
+    those whose names begin with a dot, are passed over and counted.
+
+    An image is read as a viewer shows it: turned as its EXIF says, in sRGB, on white where it is transparent, 16 bits scaled to 8.
+    Of an animation or a file with many pages, the first one is read. An image of another size than `size` is resized without regard
+    to its shape, bilinear and antialiased.
     """
 
     class Params(FolderParams):
@@ -111,9 +113,9 @@ class ImageFolder(FolderSource):
         pixels, memory = count * size * size * channels, memory_bytes()
         if 2 * pixels > memory:  # training images are copied once, padded
             raise KdbenchError(
-                f"{self.params.root}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of pixels, held "
-                f"twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`, or give "
-                "a smaller `size`."
+                f"{self.params.root.absolute()}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of "
+                f"pixels, held twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`, or "
+                "give a smaller `size`."
             )
         file_sizes(self.params.root.absolute(), (*self.folders.train.files, *self.folders.test.files))
 
