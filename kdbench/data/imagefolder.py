@@ -113,9 +113,9 @@ class ImageFolder(FolderSource):
         pixels, memory = count * size * size * channels, memory_bytes()
         if 2 * pixels > memory:  # training images are copied once, padded
             raise KdbenchError(
-                f"{self.params.root.absolute()}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of "
-                f"pixels, held twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`, or "
-                "give a smaller `size`."
+                f"{self.params.root.absolute()}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of pixels,"
+                f" held twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`,"
+                " or give a smaller `size`."
             )
         file_sizes(self.params.root.absolute(), (*self.folders.train.files, *self.folders.test.files))
 
