@@ -473,6 +473,17 @@ def test_folders_without_labels_are_no_test_images(folder):
     assert data.passed_over == {"test/: not used beside val/": 1}
 
 
+def test_images_of_12_bits_that_are_kept_as_16_are_told(folder):
+    assert image_folder(folder).load().notes == ()
+    for file in folder.rglob("*.png"):
+        grey = np.asarray(Image.open(file).convert("L")).astype(np.uint16)
+        Image.fromarray(grey << 4).save(file)
+    (note,) = image_folder(folder, channels=1).load().contents.notes
+    assert re.fullmatch(
+        r"the brightest value of the training images is 1[45] of 255; if they are 16-bit images .* 0\.\.65535", note
+    )
+
+
 # What is kept in the cache
 
 

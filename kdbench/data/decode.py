@@ -100,8 +100,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     """From 16 bits in grey to mode L, or LA where one value is transparent."""
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these hold 16 bits in 32
         raise ValueError(
-            f"its pixels are 32-bit numbers (mode {image.mode}), of which none is known to be black or white; scale them to 8 bits "
-            "and save them as .png"
+            f"32-bit numbers (mode {image.mode}) of no known black and white, to be scaled to 8 bits and saved as .png"
         )
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image).astype(np.uint16)

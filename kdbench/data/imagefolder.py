@@ -35,6 +35,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 GIB = 2**30
 
+DARK = 64
+"""Of 255; training images that are all darker are likely 16-bit ones of which fewer bits are used."""
+
 
 class FolderParams(SourceParams):
     """Where the images are and what is made of them.
@@ -139,7 +142,7 @@ class ImageFolder(FolderSource):
         train_split, test_split = (
             Split(pixels, torch.tensor(listing.labels)) for pixels, listing in zip(images, (train, test), strict=True)
         )
-        return Dataset(train_split, test_split, self.folders.classes, mean, std, self.folders.passed_over)
+        return Dataset(train_split, test_split, self.folders.classes, mean, std, self.folders.passed_over, _darkness(images[0]))
 
     def _key(self, files: tuple[str, ...]) -> str:
         """32 hexadecimal characters that depend on all that determines the pixels, and on nothing else."""
@@ -240,6 +243,17 @@ class ImageStream(FolderSource):
             channels=self.params.channels,
             workers=self.params.workers,
         )
+
+
+def _darkness(images: Tensor) -> tuple[str, ...]:
+    """A note where images use a small part of what they are read as."""
+    brightest = int(images.max())
+    if brightest >= DARK:
+        return ()
+    return (
+        f"the brightest value of the training images is {brightest} of 255; if they are 16-bit images that use fewer bits, scale "
+        "their values to 0..65535",
+    )
 
 
 def memory_bytes() -> int:
