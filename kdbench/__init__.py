@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdbench.library import build_model as build_model
     from kdbench.library import load_student as load_student
     from kdbench.library import run_suite as run_suite
+    from kdbench.losses import batch_norm_needs as batch_norm_needs
     from kdbench.losses import deepest_pairs as deepest_pairs
     from kdbench.losses import factor_convolutions as factor_convolutions
     from kdbench.losses import full_precision as full_precision
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from kdbench.losses import pool_to as pool_to
     from kdbench.losses import pool_to_smaller as pool_to_smaller
     from kdbench.losses import pooling_notes as pooling_notes
+    from kdbench.losses import refuse_memory as refuse_memory
+    from kdbench.losses import spatial_notes as spatial_notes
     from kdbench.method import Batch as Batch
     from kdbench.method import Composition as Composition
     from kdbench.method import Losses as Losses
@@ -58,6 +61,7 @@ _HOMES = {
     "build_model": "library",
     "load_student": "library",
     "run_suite": "library",
+    "batch_norm_needs": "losses",
     "deepest_pairs": "losses",
     "factor_convolutions": "losses",
     "full_precision": "losses",
@@ -68,6 +72,8 @@ _HOMES = {
     "pool_to": "losses",
     "pool_to_smaller": "losses",
     "pooling_notes": "losses",
+    "refuse_memory": "losses",
+    "spatial_notes": "losses",
     "Batch": "method",
     "Composition": "method",
     "Losses": "method",

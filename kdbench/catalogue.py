@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kdbench import cost
 from kdbench.data import DATASETS
-from kdbench.method import METHODS
+from kdbench.method import METHODS, Method
 from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned
 from kdbench.shipped import suite_names
@@ -64,7 +64,7 @@ def _docstring(value: object) -> str:
 
 
 def describe_method(name: str) -> Value:
-    """A method's `name`, `formula`, `paper`, `code`, `deviations`, `text`, `reads`, `file` and `params` with defaults.
+    """A method's `name`, `formula`, `paper`, `code`, `deviations`, `text`, `reads`, `needs`, `file` and `params` with defaults.
 
     Raises:
         KdbenchError: nothing of that name.
@@ -88,9 +88,17 @@ def describe_method(name: str) -> Value:
         "code": labelled.get("code", ""),
         "deviations": labelled.get("deviations", ""),
         "reads": list(entry.value.reads),
+        "needs": list(_needs(entry.value)),
         "file": entry.file,
         "params": {key: None if field.is_required() else field.default for key, field in entry.value.Params.model_fields.items()},
     }
+
+
+def _needs(method: type[Method]) -> Iterator[str]:
+    """What any pair must have for it, in words."""
+    for count, what in ((method.min_classes, "classes"), (method.min_batch_size, "images in a batch")):
+        if count > 1:
+            yield f"at least {count} {what}"
 
 
 def method_as_text(described: Value) -> str:
@@ -102,6 +110,8 @@ def method_as_text(described: Value) -> str:
         if described[label]:
             lines.append(f"{label + ':':<12}{described[label]}")
     lines.append(f"{'reads:':<12}{', '.join(described['reads']) or 'no teacher'}")
+    if described["needs"]:
+        lines.append(f"{'needs:':<12}{', '.join(described['needs'])}")
     lines.append(f"{'file:':<12}{described['file']}")
     lines.append("parameters:" if described["params"] else "no parameters")
     lines += [f"  {key} = {value}" for key, value in described["params"].items()]

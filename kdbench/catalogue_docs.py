@@ -65,6 +65,7 @@ def section(name: str) -> str:
         "Code": described["code"],
         "Deviations": described["deviations"],
         "Reads": ", ".join(described["reads"]) or "no teacher",
+        "Needs": ", ".join(described["needs"]),
         "Stages before the main training": "; ".join(stages(name)) or "none",
         "Parameters and defaults": params or "none",
         "Golden numbers": "; ".join(golden(name)) or "none",

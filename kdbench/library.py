@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdbench import models
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS, Composition, Pair, PairError, TeacherParts
+from kdbench.method import METHODS, USUAL_BATCH, Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network
 from kdbench.outputs import Outputs, Shapes
 from kdbench.paths import expanded
@@ -121,6 +121,7 @@ def build_method(
     labels: Tensor | None = None,
     teacher_parts: TeacherParts | None = None,
     image_shape: tuple[int, int, int] | None = None,
+    batch_size: int | None = None,
     **parameters: Any,
 ) -> Composition:
     """A method for a training loop of your own, on the student's device; its adapters are drawn from torch's global stream.
@@ -132,6 +133,7 @@ def build_method(
         labels: (N,), int64, of all training images, for methods with a memory bank.
         teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
         image_shape: (C, H, W), for methods with a network of their own.
+        batch_size: how many images a batch has, so that methods which relate them can refuse too few or too many.
         parameters: those that differ from their defaults, such as `k=2`, or by part, such as `ft={"k": 2}`.
 
     Raises:
@@ -152,7 +154,8 @@ def build_method(
             raise KdbenchError(f"build_method: '{name}' has no part '{key}'. Give parameters by part: {parts[0]}={{...}}.")
     for part in parts:
         validated(METHODS.get(part).Params, given.get(part, {}), source="build_method", path=part)
-    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape)
+    batch = batch_size or USUAL_BATCH
+    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape, batch, batch)
     methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
     return Composition(methods).to(student.logits.device)
 
@@ -166,6 +169,8 @@ class _PartlyKnown:
     known_labels: Tensor | None
     known_parts: TeacherParts | None
     known_shape: tuple[int, int, int] | None
+    smallest_batch: int
+    largest_batch: int
 
     @property
     def labels(self) -> Tensor:

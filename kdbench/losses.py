@@ -110,6 +110,51 @@ def pooling_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
     )
 
 
+def spatial_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
+    """For `Method.notes` of losses that norm each map over its places: which pairs of maps (C, H, W) say nothing, if any.
+
+    A map of one place is 1 then, whatever the network makes of it.
+
+    Raises:
+        PairError: none of the pairs says anything.
+    """
+    pairs = deepest_pairs(student, teacher)
+    single = [min(s[1], t[1]) * min(s[2], t[2]) == 1 for s, t in pairs]
+    if all(single):
+        raise PairError(
+            "it compares how activations are spread over a map, and the maps to be compared are of 1x1; choose larger images, or "
+            "networks that keep more places"
+        )
+    return [f"{sum(single)} of {len(pairs)} pairs of groups teach nothing, since they meet in maps of 1x1"] if any(single) else []
+
+
+def refuse_memory(numbers: float, holding: str, *, limit_gib: float) -> None:
+    """Refuse a pair whose loss would hold more than a method's `memory_limit_gib`.
+
+    Args:
+        numbers: how many float32 a step holds at once, in the largest batch.
+        holding: what they are, for the message.
+        limit_gib: the limit.
+
+    Raises:
+        PairError: it would; the message says how much.
+    """
+    gib = 4 * numbers / 2**30
+    if gib > limit_gib:
+        raise PairError(
+            f"it needs about {gib:.3g} GiB for {holding}, above memory_limit_gib = {limit_gib:g}; lower `batch_size` in the "
+            "recipe, or raise that limit if the device has more"
+        )
+
+
+def batch_norm_needs(*maps: tuple[int, ...]) -> int:
+    """For `Method.min_batch_size` of adapters with batch norms at maps of these shapes (C, H, W): 2 where one is 1x1, else 1.
+
+    A batch norm needs two values in each channel.
+    """
+    return 2 if any(height * width == 1 for _, height, width in maps) else 1
+
+
 def factor_convolutions(*widths: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
     """Half a paraphraser, or a translator: 3x3 convolutions between successive `widths` of channels, each with LeakyReLU(0.1).
 

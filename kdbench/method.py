@@ -23,6 +23,9 @@ Losses = Mapping[str, Tensor]
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
+USUAL_BATCH = 64
+"""Images in a batch where nobody says how many there are."""
+
 METHODS: Registry[type[Method]] = Registry("method", "methods")
 register = METHODS.register
 
@@ -82,6 +85,8 @@ class Pair:
         labels: (N,), int64, of the training set; N sizes a memory bank.
         teacher_parts: the teacher's classifier and last batch norms.
         image_shape: (C, H, W) of the images.
+        smallest_batch: images in the smallest batch of the training.
+        largest_batch: images in the largest one. Both are `USUAL_BATCH` where the recipe is not known.
     """
 
     student: Shapes
@@ -89,6 +94,8 @@ class Pair:
     labels: Tensor
     teacher_parts: TeacherParts
     image_shape: tuple[int, int, int]
+    smallest_batch: int = USUAL_BATCH
+    largest_batch: int = USUAL_BATCH
 
 
 @dataclass(frozen=True)
@@ -130,27 +137,45 @@ class Method(nn.Module, ABC):
     Class attributes:
         Params: the parameters, each with a default.
         reads: the hook points it reads, names of `Outputs`; empty, as it is unless given, when it needs no teacher.
-        weights: the parameters that weigh its terms against the cross-entropy.
+        weights: the parameters that weigh its terms against the cross-entropy; `build` may leave out those of terms that teach
+            nothing of this pair.
+        min_batch_size: how many images every batch needs, 1 unless given; `build` may set another.
+        min_classes: how many classes the data set needs, 1 unless given.
 
     Attributes:
         params: the parameters of this instance.
         ce_weight: the weight of the cross-entropy, a number: 1 unless `build` sets another. It is read in every step after
             `losses`, which may set it too. There, derive it from the batch, such as `1 - batch.epoch / batch.epochs`, and from
             nothing that the instance remembers: a training that is taken up again goes on with a new instance.
-        notes: sentences for the log and the record on how this pair is handled; `build` may append.
+        notes: sentences for the log, the record and the tables on how this pair is handled; `build` may append.
     """
 
     Params: ClassVar[type[MethodParams]] = MethodParams
     reads: ClassVar[tuple[str, ...]] = ()
-    weights: ClassVar[tuple[str, ...]] = ("beta",)
+    weights: tuple[str, ...] = ("beta",)
+    min_batch_size: int = 1
+    min_classes: ClassVar[int] = 1
     params: Any
+    ce_weight: float
+    notes: list[str]
 
     def __init__(self, params: MethodParams, pair: Pair) -> None:
         super().__init__()
         self.params = params
         self.ce_weight = 1.0
-        self.notes: list[str] = []
+        self.notes = []
         self.build(pair)
+        self._refuse_too_little(pair)
+
+    def _refuse_too_little(self, pair: Pair) -> None:
+        (classes,) = pair.student.logits
+        if classes < self.min_classes:
+            raise PairError(f"it needs at least {self.min_classes} classes, and the data set has {classes}; choose another method")
+        if pair.smallest_batch < self.min_batch_size:
+            raise PairError(
+                f"it needs at least {self.min_batch_size} images in every batch, and the smallest batch of this training has "
+                f"{pair.smallest_batch}; raise `batch_size` in the recipe, or train on more images"
+            )
 
     def build(self, pair: Pair) -> None:
         """Create adapters as submodules and memory banks as buffers. The default has none.
@@ -254,7 +279,17 @@ class Composition(nn.Module):
         return [tensor for part in self.parts.values() for tensor in part.deployed()]
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        """The weighted transfer terms of all parts, named `part.term`."""
+        """The weighted transfer terms of all parts, named `part.term`.
+
+        Raises:
+            KdbenchError: the batch is smaller than a part needs, as the last one of an epoch may be in a loop of one's own.
+        """
+        for name, part in self.parts.items():
+            if len(batch.labels) < part.min_batch_size:
+                raise KdbenchError(
+                    f"{name} needs at least {part.min_batch_size} images in a batch, and this one has {len(batch.labels)}. Leave a "
+                    "smaller last batch out, as DataLoader does with drop_last=True."
+                )
         return {
             f"{name}.{term}": value
             for name, part in self.parts.items()

@@ -125,6 +125,8 @@ class _Run:
     recorder: Recorder
     ungraphed: set[str] = field(default_factory=set)
     """The methods of which it was said that they run without CUDA graphs."""
+    noted: set[str] = field(default_factory=set)
+    """What was said of how methods handle pairs: other seeds of a trial need not repeat it."""
     begun: set[str] = field(default_factory=set)
     """The trials whose epochs `progress` counts."""
 
@@ -245,6 +247,7 @@ class _Run:
                 method = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
                 wanted[trial.id] = lessons(trial, method, teacher=teacher.frozen) if teacher else []
                 methods[trial.id] = method
+                self._say_notes(trial, method)
         known: Mapping[str, Mapping[str, Any]] | None = {}
         if teacher:
             known = teach(
@@ -270,7 +273,8 @@ class _Run:
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
             self.progress.epoch(now, active)
             for trial, lane in lanes:
-                if lane in active and trial.id not in warned and (warning := imbalance(trial, lane.rows[-1] if lane.rows else {})):
+                row = lane.rows[-1] if lane.rows else {}
+                if lane in active and trial.id not in warned and (warning := imbalance(trial, lane.method, row)):
                     warned.add(trial.id)
                     self.progress.say(warning)
             for _, lane in lanes:
@@ -298,6 +302,13 @@ class _Run:
         if teacher:
             teacher.frozen.assert_unchanged()
         return finished
+
+    def _say_notes(self, trial: TrialSpec, method: Composition) -> None:
+        pair = f"{trial.teacher.label} -> {trial.label}" if trial.teacher else trial.label
+        for note in (f"note: {pair}: {note}." for note in method.notes):
+            if note not in self.noted:
+                self.noted.add(note)
+                self.progress.say(note)
 
     def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
         """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""

@@ -37,6 +37,7 @@ class CLASS(Method):
     reads = ("pooled",)
     # The parameters that weigh the terms against the cross-entropy; kdbench names them when the balance is far off.
     weights = ("beta",)
+    # What compares the images of a batch with each other needs two of them: min_batch_size = 2. See also min_classes.
 
     class Params(MethodParams):
         # One line each, with the authors' value as default. A suite sets them: methods: [{NAME: {beta: 2}}].

@@ -11,6 +11,7 @@ from kdbench import (
     Pair,
     PairError,
     Stage,
+    batch_norm_needs,
     deepest_pairs,
     full_precision,
     hint_regressor,
@@ -38,6 +39,7 @@ class AB(Method):
 
     reads = ("preactivations", "logits")
     weights = ("kd_weight",)
+    min_classes = 2
 
     class Params(MethodParams):
         stage_epochs: PositiveInt = 30
@@ -54,7 +56,9 @@ class AB(Method):
         shapes = pair.student.preactivations, pair.teacher.preactivations
         if not all(shapes):
             raise PairError("it needs the pre-activations of both networks; choose a student and a teacher that give them")
-        self.connectors = nn.ModuleList(nn.Identity() if s == t else hint_regressor(s, t)[:2] for s, t in deepest_pairs(*shapes))
+        pairs = deepest_pairs(*shapes)
+        self.connectors = nn.ModuleList(nn.Identity() if s == t else hint_regressor(s, t)[:2] for s, t in pairs)
+        self.min_batch_size = batch_norm_needs(*(t for s, t in pairs if s != t))
         self.notes += pairing_notes(*shapes)
 
     def stages(self) -> tuple[Stage, ...]:

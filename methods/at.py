@@ -15,6 +15,7 @@ from kdbench import (
     pool_to_smaller,
     pooling_notes,
     register,
+    spatial_notes,
 )
 
 
@@ -41,6 +42,7 @@ class AT(Method):
     def build(self, pair: Pair) -> None:
         self.notes += pairing_notes(pair.student.features, pair.teacher.features)
         self.notes += pooling_notes(pair.student.features, pair.teacher.features)
+        self.notes += spatial_notes(pair.student.features, pair.teacher.features)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         total = student.logits.new_zeros(())

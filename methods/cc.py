@@ -16,6 +16,7 @@ class CC(Method):
     """
 
     reads = ("pooled",)
+    min_batch_size = 2
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 0.02

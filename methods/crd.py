@@ -2,10 +2,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, full_precision, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, register
+from kdbench.losses import full_precision, refuse_memory
 
 
 class Bank(nn.Module):
@@ -54,7 +55,7 @@ class CRD(Method):
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 0.8
-        dimensions: PositiveInt = 128
+        dimensions: int = Field(128, ge=2)  # of one dimension, unit vectors are 1 or -1
         negatives: PositiveInt = 16384
         temperature: PositiveFloat = 0.07
         momentum: UnitInterval = 0.5
@@ -64,16 +65,15 @@ class CRD(Method):
 
     def build(self, pair: Pair) -> None:
         samples, dimensions = len(pair.labels), self.params.dimensions
-        gib = 4 * samples * (4 * dimensions + 8 * 256) / 2**30  # two banks, each twice in a step, and eight matrices of 256 x N
-        if gib > self.params.memory_limit_gib:
-            raise PairError(
-                f"it needs about {gib:.3g} GiB for its banks of {samples} samples and the scores of a batch of 256, above "
-                f"memory_limit_gib = {self.params.memory_limit_gib:g}; raise that if the device has more"
-            )
+        held = samples * (4 * dimensions + 8 * pair.largest_batch)  # two banks, each twice in a step, and eight matrices of B x N
+        holding = f"its banks of {samples} samples and their scores in a batch of {pair.largest_batch}"
+        refuse_memory(held, holding, limit_gib=self.params.memory_limit_gib)
         self.embed_student = nn.Linear(pair.student.pooled[0], dimensions)
         self.embed_teacher = nn.Linear(pair.teacher.pooled[0], dimensions)
         self.bank_student, self.bank_teacher = Bank(samples, dimensions), Bank(samples, dimensions)
         sizes = torch.bincount(pair.labels)
+        if sizes.count_nonzero() < 2:
+            raise PairError("its negatives are of other classes, and all training images are of one; choose another method")
         self.register_buffer("by_class", pair.labels.argsort(stable=True), persistent=False)
         self.register_buffer("spans", torch.stack((sizes.cumsum(0) - sizes, sizes), dim=1), persistent=False)
 

@@ -2,7 +2,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, full_precision, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, full_precision, register
 
 
 @register("dist")
@@ -13,11 +13,13 @@ class DIST(Method):
 
     Paper: Huang et al., "Knowledge distillation from a stronger teacher", NeurIPS 2022, arXiv:2205.10536.
     Code: https://github.com/hunto/DIST_KD
-    Deviations: none. The defaults are those of CIFAR-100; on ImageNet tau is 1.
+    Deviations: constant rows and columns of P pass no gradient; the authors' is of the order of 1e8 there. The defaults are those
+    of CIFAR-100; on ImageNet tau is 1.
     """
 
     reads = ("logits",)
-    weights = ("beta", "gamma")
+    weights: tuple[str, ...] = ("beta", "gamma")
+    min_classes = 2
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 2.0
@@ -25,6 +27,16 @@ class DIST(Method):
         tau: PositiveFloat = 4.0
 
     params: Params
+
+    def build(self, pair: Pair) -> None:
+        lengths = {"beta": pair.student.logits[0], "gamma": pair.largest_batch}
+        self.weights = tuple(weight for weight, length in lengths.items() if length > 2)
+        if not self.weights:
+            raise PairError("it needs 3 classes, or batches of 3 images, since two numbers always correlate; choose another method")
+        if "beta" not in self.weights:
+            self.notes.append("with two classes a sample's correlation is 1 or -1, and the inter-class term teaches nothing")
+        if "gamma" not in self.weights:
+            self.notes.append("in batches of two a class's correlation is 1 or -1, and the intra-class term teaches nothing")
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         p_s, p_t = (probabilities(outputs.logits, self.params.tau) for outputs in (student, teacher))
@@ -44,5 +56,7 @@ def probabilities(logits: Tensor, tau: float) -> Tensor:
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation of the rows of `a` and `b` (M, N), (M,), with the authors' 1e-8 against constant rows."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    norms: Tensor = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return (a * b).sum(1) / (norms + 1e-8)
+    norm_a, norm_b = (torch.linalg.vector_norm(rows, dim=1) for rows in (a, b))
+    varies = torch.minimum(norm_a, norm_b) > 1e-6
+    correlations: Tensor = (a * b).sum(1) / (norm_a * norm_b + 1e-8) * varies
+    return correlations

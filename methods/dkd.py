@@ -2,7 +2,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, full_precision, kd_divergence, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, full_precision, kd_divergence, register
 
 
 @register("dkd")
@@ -19,7 +19,8 @@ class DKD(Method):
     """
 
     reads = ("logits",)
-    weights = ("alpha", "beta")
+    weights: tuple[str, ...] = ("alpha", "beta")
+    min_classes = 2
 
     class Params(MethodParams):
         alpha: NonNegativeFloat = 1.0
@@ -28,6 +29,11 @@ class DKD(Method):
         warm_up_epochs: NonNegativeInt = 20
 
     params: Params
+
+    def build(self, pair: Pair) -> None:
+        if pair.student.logits[0] == 2:
+            self.weights = ("alpha",)
+            self.notes.append("with two classes the non-target term compares distributions over one class, and is 0")
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         t = self.params.temperature

@@ -31,6 +31,8 @@ class DML(Method):
     Deviations: one peer. It has the student's recipe; the authors use Nesterov momentum for all their networks.
     """
 
+    min_classes = 2
+
     class Params(MethodParams):
         peer: str = "resnet20"
         beta: NonNegativeFloat = 1.0

@@ -10,6 +10,7 @@ from kdbench import (
     Pair,
     Stage,
     UnitInterval,
+    batch_norm_needs,
     hint_regressor,
     kd_divergence,
     middle,
@@ -30,6 +31,7 @@ class FitNets(Method):
 
     reads = ("features", "logits")
     weights = ("alpha",)
+    min_classes = 2
 
     class Params(MethodParams):
         hint_epochs: PositiveInt = 30
@@ -40,7 +42,9 @@ class FitNets(Method):
 
     def build(self, pair: Pair) -> None:
         self.ce_weight = 1 - self.params.alpha
-        self.regressor = hint_regressor(middle(pair.student.features), middle(pair.teacher.features))
+        hint = middle(pair.teacher.features)
+        self.regressor = hint_regressor(middle(pair.student.features), hint)
+        self.min_batch_size = batch_norm_needs(hint)
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("hint", self.params.hint_epochs, self.hint, (self.regressor,), trains_student=True),)

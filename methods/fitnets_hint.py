@@ -3,7 +3,7 @@ from typing import TypeVar
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, hint_regressor, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, batch_norm_needs, hint_regressor, register
 
 T = TypeVar("T")
 
@@ -27,7 +27,9 @@ class FitNetsHint(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        self.regressor = hint_regressor(second(pair.student.features), second(pair.teacher.features))
+        hint = second(pair.teacher.features)
+        self.regressor = hint_regressor(second(pair.student.features), hint)
+        self.min_batch_size = batch_norm_needs(hint)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         hint = second(teacher.features)

@@ -4,7 +4,20 @@ from itertools import pairwise
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, Stage, full_precision, pool_to_smaller, register
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    Stage,
+    full_precision,
+    pool_to_smaller,
+    refuse_memory,
+    register,
+)
 
 
 @register("fsp")
@@ -26,6 +39,7 @@ class FSP(Method):
     class Params(MethodParams):
         stage_epochs: PositiveInt = 30
         beta: PositiveFloat = 1.0
+        memory_limit_gib: PositiveFloat = 16.0
 
     params: Params
 
@@ -36,6 +50,8 @@ class FSP(Method):
                 f"it compares flow matrices and needs equal channels after the stem and after each group; the student has "
                 f"{student}, the teacher {teacher}. Choose a pair of one width, such as resnet20 and resnet56."
             )
+        entries = sum(a * b for a, b in pairwise(student))
+        refuse_memory(5 * pair.largest_batch * entries, "its flow matrices", limit_gib=self.params.memory_limit_gib)
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("flow", self.params.stage_epochs, self.flow, (), trains_student=True),)

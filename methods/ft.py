@@ -14,11 +14,13 @@ from kdbench import (
     Outputs,
     Pair,
     Stage,
+    batch_norm_needs,
     factor_convolutions,
     full_precision,
     pool_to_smaller,
     pooling_notes,
     register,
+    spatial_notes,
 )
 
 
@@ -56,7 +58,12 @@ class FT(Method):
         self.encoder = factor_convolutions(c_t, c_t, c_factor, c_factor, norm=norms == "both")
         self.decoder = factor_convolutions(c_factor, c_factor, c_t, c_t, transposed=True, norm=norms == "both")
         self.translator = factor_convolutions(c_s, c_s, c_factor, c_factor, norm=norms != "none")
-        self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
+        last = pair.student.features[-1:], pair.teacher.features[-1:]
+        if norms != "none":
+            self.min_batch_size = batch_norm_needs(*last[0], *last[1])
+        self.notes += pooling_notes(*last)
+        if c_factor == 1:  # a factor of one number has the norm 1
+            self.notes += spatial_notes(*last)
 
     def stages(self) -> tuple[Stage, ...]:
         return (

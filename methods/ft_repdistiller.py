@@ -17,6 +17,7 @@ from kdbench import (
     pool_to_smaller,
     pooling_notes,
     register,
+    spatial_notes,
 )
 
 
@@ -50,7 +51,8 @@ class FTRepDistiller(Method):
         self.encoder = factor_convolutions(c_t, c_t, c_factor, c_factor)
         self.decoder = factor_convolutions(c_factor, c_factor, c_t, c_t, transposed=True)
         self.translator = factor_convolutions(c_s, c_s, c_factor, c_factor, norm=True)
-        self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
+        last = pair.student.features[-1:], pair.teacher.features[-1:]
+        self.notes += pooling_notes(*last) + spatial_notes(*last)
 
     def stages(self) -> tuple[Stage, ...]:
         return (

@@ -13,6 +13,7 @@ class KD(Method):
 
     reads = ("logits",)
     weights = ("alpha",)
+    min_classes = 2
 
     class Params(MethodParams):
         temperature: PositiveFloat = 4.0

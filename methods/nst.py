@@ -1,5 +1,5 @@
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from kdbench import (
@@ -14,7 +14,9 @@ from kdbench import (
     pairing_notes,
     pool_to_smaller,
     pooling_notes,
+    refuse_memory,
     register,
+    spatial_notes,
 )
 
 
@@ -36,12 +38,15 @@ class NST(Method):
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 50.0
+        memory_limit_gib: PositiveFloat = 16.0
 
     params: Params
 
     def build(self, pair: Pair) -> None:
         shapes = pair.student.features, pair.teacher.features
-        self.notes += pairing_notes(*shapes) + pooling_notes(*shapes)
+        self.notes += pairing_notes(*shapes) + pooling_notes(*shapes) + spatial_notes(*shapes)
+        products = sum(3 * s[0] ** 2 + 2 * t[0] ** 2 for s, t in deepest_pairs(*shapes))
+        refuse_memory(pair.largest_batch * products, "its products of channels", limit_gib=self.params.memory_limit_gib)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         total = student.logits.new_zeros(())

@@ -12,6 +12,7 @@ from kdbench import (
     Outputs,
     Pair,
     PairError,
+    batch_norm_needs,
     deepest_pairs,
     full_precision,
     pairing_notes,
@@ -56,6 +57,7 @@ class OFD(Method):
         self.connectors = nn.ModuleList(connector(s[0], t[0]) for s, t in pairs)
         for i, norm in enumerate(norms[len(norms) - len(pairs) :]):
             self.register_buffer(f"margin_{i}", margin(*norm)[:, None, None])
+        self.min_batch_size = batch_norm_needs(*(s for s, _ in pairs))
         self.notes += pairing_notes(shapes_s, shapes_t) + pooling_notes(shapes_s, shapes_t)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:

@@ -20,6 +20,7 @@ class PKT(Method):
     """
 
     reads = ("pooled",)
+    min_batch_size = 2
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 30000.0

@@ -55,6 +55,7 @@ class ReviewKD(Method):
     """
 
     reads = ("features", "preactivations", "pooled")
+    min_batch_size = 2  # for the batch norms at the pooled vectors
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 5.0

@@ -1,9 +1,9 @@
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, full_precision, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, full_precision, refuse_memory, register
 
 
 @register("rkd")
@@ -20,12 +20,24 @@ class RKD(Method):
 
     reads = ("pooled",)
     weights = ("distance_weight", "angle_weight")
+    min_batch_size = 2
 
     class Params(MethodParams):
         distance_weight: NonNegativeFloat = 25.0
         angle_weight: NonNegativeFloat = 50.0
+        memory_limit_gib: PositiveFloat = 16.0
 
     params: Params
+
+    def build(self, pair: Pair) -> None:
+        size, width = pair.largest_batch, max(pair.student.pooled[0], pair.teacher.pooled[0])
+        if size < 3:
+            raise PairError(
+                f"it relates images to one another, and of fewer than 3 nothing is left; here a batch has {size} at most. Raise "
+                "`batch_size` in the recipe, or train on more images"
+            )
+        held = size**2 * (6 * width + 3 * size)
+        refuse_memory(held, f"the angles in a batch of {size}", limit_gib=self.params.memory_limit_gib)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         distances_s, angles_s = relations(student.pooled)

@@ -4,7 +4,20 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, full_precision, pool_to, pooling_notes, register
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    batch_norm_needs,
+    full_precision,
+    pool_to,
+    pooling_notes,
+    register,
+)
 
 
 @register("simkd")
@@ -39,6 +52,7 @@ class SimKD(Method):
             )
         self.ce_weight = 0.0
         self.size = (min(size_s[0], size_t[0]), min(size_s[1], size_t[1]))
+        self.min_batch_size = batch_norm_needs((c_t, *self.size))
         c_mid = max(1, c_t // self.params.factor)
         layers: list[nn.Module] = []
         for c_in, c_out, kernel in ((c_s, c_mid, 1), (c_mid, c_mid, 3), (c_mid, c_t, 1)):

@@ -17,6 +17,7 @@ class SP(Method):
     """
 
     reads = ("features",)
+    min_batch_size = 2
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 3000.0

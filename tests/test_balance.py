@@ -1,18 +1,22 @@
 """Whether the balance of losses is what it says, and whether a weight that is far off is told of."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Lab
+from test_method_traps import CLASSES, outputs, pair
 
 from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
+from kdbench.method import Composition
 from kdbench.recipe import Augmentation
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
+from kdbench.trial import build_part
 
 
 @pytest.mark.parametrize("name", ["kd", "at", "sp", "dist", "ab"])
@@ -53,17 +57,27 @@ def test_a_method_without_terms_has_no_ratio(lab: Lab) -> None:
     assert not {"loss_ratio", "gradient_ratio"} & lab.curves(suite.trials[0])[0].keys()
 
 
+def told(lab: Lab, method: Any, row: dict[str, Any], *, classes: int = CLASSES) -> str | None:
+    """What is said of a row of a trial with this method of a suite."""
+    trial = lab.suite(methods=[method]).trials[0]
+    points = [replace(outputs(4, seed=seed), logits=torch.zeros(4, classes)) for seed in (0, 1)]
+    parts = {spec.name: build_part(spec, pair(*points)) for spec in trial.methods}
+    return imbalance(trial, Composition(parts), {"epoch": 2, **row})
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"loss_ratio": 0.005}, "0.005 times the cross-entropy in loss; consider to raise sp.beta (now 7)."),
-        ({"loss_ratio": 101.0}, "101 times the cross-entropy in loss; consider to lower sp.beta (now 7)."),
+        ({"loss_ratio": 0.005}, "0.005 times the cross-entropy in loss; raise sp.beta (now 7)."),
+        ({"loss_ratio": 101.0}, "101 times the cross-entropy in loss; lower sp.beta (now 7)."),
         (
             {"loss_ratio": 0.009, "gradient_ratio": 101.0},
-            "0.009 times the cross-entropy in loss and 101 times the cross-entropy in gradient; consider to change sp.beta "
-            "(now 7).",
+            "0.009 times the cross-entropy in loss and 101 times the cross-entropy in gradient; change sp.beta (now 7).",
         ),
         ({"loss_ratio": 0.01, "gradient_ratio": 100.0}, None),
+        ({"loss_ratio": 101.0, "train_error_pct": 5.0}, "101 times the cross-entropy in loss; lower sp.beta (now 7)."),
+        ({"loss_ratio": 101.0, "train_error_pct": 4.9}, None),  # of labels that are learnt there is no loss left
+        ({"loss_ratio": 0.005, "train_error_pct": 4.9}, "0.005 times the cross-entropy in loss; raise sp.beta (now 7)."),
         ({"gradient_ratio": None}, None),
         ({}, None),
     ],
@@ -71,22 +85,51 @@ def test_a_method_without_terms_has_no_ratio(lab: Lab) -> None:
 def test_a_weight_that_is_far_off_is_told_with_the_method_the_pair_and_the_parameter(
     row: dict[str, Any], said: str | None, lab: Lab
 ) -> None:
-    trial = lab.suite(methods=[{"sp": {"beta": 7}}]).trials[0]
-    told = imbalance(trial, {"epoch": 2, **row})
     start = "warning: sp (beta=7), wrn_10_1 -> resnet8, epoch 2: the transfer terms are "
-    assert told == (said and start + said)
+    assert told(lab, {"sp": {"beta": 7}}, row) == (said and start + said)
 
 
 @pytest.mark.parametrize("row", [{"loss_ratio": 0.0, "gradient_ratio": 0.0}, {"loss_ratio": 0.5, "gradient_ratio": 0.0}])
 def test_no_weight_mends_a_term_that_does_not_reach_the_student(row: dict[str, Any], lab: Lab) -> None:
     """In the first of several epochs it may be a warm-up."""
-    trial = lab.suite(methods=["sp"]).trials[0]
-    told = imbalance(trial, {"epoch": 2, **row})
-    assert told == (
+    assert told(lab, "sp", row) == (
         "warning: sp, wrn_10_1 -> resnet8, epoch 2: no transfer term reaches the student: it is detached, its weight is 0, "
         "or a warm-up is too long."
     )
-    assert imbalance(trial, {"epoch": 1, **row}) is None
+    assert told(lab, "sp", {"epoch": 1, **row}) is None
+
+
+UNREACHED = {"loss_ratio": 0.0, "gradient_ratio": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"ab": {"ce_weight": 1, "kd_weight": 0}}, None),  # all of it happens in the stage before
+        ({"ab+kd": {"ab": {"kd_weight": 0}, "kd": {"alpha": 0}}}, None),
+        ({"kd": {"alpha": 0}}, "nothing is transferred: kd.alpha = 0."),
+        ({"at+kd": {"at": {"beta": 0}, "kd": {"alpha": 0}}}, "nothing is transferred: at.beta = 0, kd.alpha = 0."),
+        ({"at+kd": {"at": {"beta": 0}}}, "no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is"),
+    ],
+)
+def test_a_weight_that_is_0_on_purpose_is_no_mistake_after_a_stage(method: Any, said: str | None, lab: Lab) -> None:
+    found = told(lab, method, UNREACHED)
+    assert (found is None) if said is None else said in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("kd_standardized", None),
+        ("dkd", "raise dkd.alpha (now 1)."),
+        ("dist", "raise dist.gamma (now 2)."),
+        ("kd_standardized+dkd", "raise dkd.alpha (now 1)."),
+    ],
+)
+def test_no_weight_is_advised_of_a_term_that_two_classes_leave_nothing_of(method: str, said: str | None, lab: Lab) -> None:
+    found = told(lab, method, {"loss_ratio": 0.005}, classes=2)
+    assert found is None if said is None else str(found).endswith(said)
+    assert method != "kd_standardized" or told(lab, method, UNREACHED, classes=2) is None
 
 
 def test_a_run_says_it_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ def test_pairs_are_refused_where_and_only_where_a_method_cannot_do_them() -> Non
         ("fitnets", "deeper_student"),
         ("fsp", "deeper_student"),  # unequal channels
         ("fsp", "deeper_teacher"),
+        ("ft_repdistiller", "deeper_student"),  # maps of one pixel
+        ("ft_repdistiller", "deeper_teacher"),
         ("simkd", "deeper_teacher"),  # a convolution between the last group and the classifier
     }
 

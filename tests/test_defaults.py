@@ -32,8 +32,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "fitnets": {"hint_epochs": 30, "temperature": 4, "alpha": 0.9},
     # RepDistiller and mdistiller
     "fitnets_hint": {"beta": 100},
-    # 30 epochs: RepDistiller's init_epochs; its weight, 50, is read and never used, so 1
-    "fsp": {"stage_epochs": 30, "beta": 1},
+    # 30 epochs: RepDistiller's init_epochs; its weight, 50, is read and never used, so 1; the limit of memory is ours
+    "fsp": {"stage_epochs": 30, "beta": 1, "memory_limit_gib": 16},
     # the authors: L1, 6 epochs at 0.1, no batch norm
     "ft": {
         "k": 0.5,
@@ -49,16 +49,16 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "kd": {"temperature": 4, "alpha": 0.9},
     # the authors
     "kd_standardized": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 9},
-    # RepDistiller
-    "nst": {"beta": 50},
+    # RepDistiller; the limit of memory is ours
+    "nst": {"beta": 50, "memory_limit_gib": 16},
     # the authors, on CIFAR
     "ofd": {"beta": 0.001},
     # RepDistiller
     "pkt": {"beta": 30000},
     # the authors: the weight of ResNet-32x4 to ResNet-8x4; it is chosen per pair, below
     "reviewkd": {"beta": 5, "warm_up_epochs": 20},
-    # the authors and RepDistiller, which weighs their sum by 1
-    "rkd": {"distance_weight": 25, "angle_weight": 50},
+    # the authors and RepDistiller, which weighs their sum by 1; the limit of memory is ours
+    "rkd": {"distance_weight": 25, "angle_weight": 50, "memory_limit_gib": 16},
     "scratch": {},
     # the authors
     "simkd": {"beta": 1, "factor": 2},

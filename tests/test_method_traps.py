@@ -8,12 +8,33 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Lab
 from torch import Tensor
 
-from kdbench import Batch, Losses, Method, Outputs, Pair, PairError, Stage, TeacherParts
+from kdbench import (
+    SGD,
+    Batch,
+    Composition,
+    Dataset,
+    KdbenchError,
+    Losses,
+    Method,
+    Outputs,
+    Pair,
+    PairError,
+    SourceParams,
+    Split,
+    Stage,
+    TeacherParts,
+    build_method,
+    load_results,
+)
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance.points import mapped
 from kdbench.method import METHODS
+from kdbench.recipe import Recipe
+from kdbench.report.compare import footnotes
+from kdbench.training.bench import Bench
 
 SIZES = ((6, 8, 8), (8, 4, 4), (10, 2, 2))
 CLASSES = 5
@@ -88,6 +109,114 @@ def test_a_method_says_which_groups_it_pairs_where_their_numbers_differ(name: st
     assert any("the last 2 are paired" in note for note in build(name, outputs(4), outputs(4, sizes=SIZES[1:])).notes)
 
 
+PIXELS = tuple((channels, 1, 1) for channels, *_ in SIZES)
+
+
+def built_for(
+    name: str, *, classes: int = CLASSES, batches: tuple[int, int] = (8, 8), sizes: Any = SIZES, **params: object
+) -> Method:
+    """A method for so many classes, smallest and largest batch, and maps of a student whose teacher is like it."""
+    points = outputs(4, sizes=sizes), outputs(4, sizes=sizes, seed=1)
+    both = pair(*(replace(point, logits=torch.zeros(4, classes)) for point in points))
+    smallest, largest = batches
+    cls = METHODS.get(name)
+    return cls(cls.Params(**params), replace(both, smallest_batch=smallest, largest_batch=largest))  # type: ignore[no-any-return]
+
+
+REFUSALS: list[tuple[list[str], dict[str, Any], str]] = [
+    # methods, what the training is like, and why nothing of them is left in it
+    (
+        ["ab", "dist", "dkd", "dml", "fitnets", "kd", "kd_standardized"],
+        {"classes": 1},
+        "at least 2 classes, and the data set has 1",
+    ),
+    (["dist"], {"classes": 2, "batches": (2, 2)}, "3 classes, or batches of 3 images"),
+    (["cc", "pkt", "reviewkd", "sp"], {"batches": (1, 1)}, "at least 2 images in every batch, and the smallest .* has 1; raise"),
+    (["rkd"], {"batches": (1, 1)}, "of fewer than 3 nothing is left; here a batch has 1 at most. Raise `batch_size`"),
+    (["rkd"], {"batches": (2, 2)}, "here a batch has 2 at most"),
+    (["at", "ft_repdistiller", "nst"], {"sizes": PIXELS}, "the maps to be compared are of 1x1; choose larger images"),
+    (["ft"], {"sizes": PIXELS, "k": 0.01}, "the maps to be compared are of 1x1"),
+    (["fitnets", "fitnets_hint", "ofd", "simkd"], {"sizes": PIXELS, "batches": (1, 1)}, "at least 2 images in every batch"),
+    (["ft"], {"sizes": PIXELS, "batches": (1, 1), "batch_norm": "translator"}, "at least 2 images in every batch"),
+    (["rkd"], {"batches": (8, 2000)}, r"about 90\.3 GiB for the angles in a batch of 2000, above memory_limit_gib = 16; lower"),
+    (["nst"], {"batches": (8, 8), "memory_limit_gib": 1e-6}, "GiB for its products of channels, above memory_limit_gib = 1e-06"),
+    (["fsp"], {"batches": (8, 8), "memory_limit_gib": 1e-6}, "GiB for its flow matrices, above"),
+]
+
+
+@pytest.mark.parametrize(("names", "training", "reason"), REFUSALS)
+def test_what_leaves_nothing_of_a_method_or_is_too_large_is_refused(
+    names: list[str], training: dict[str, Any], reason: str
+) -> None:
+    for name in names:
+        with pytest.raises(PairError, match=reason):
+            built_for(name, **training)
+
+
+NOTES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
+    # a method, what the training is like, the note, and the weights of what is left
+    ("dkd", {"classes": 2}, "with two classes the non-target term compares distributions over one class, and is 0", ("alpha",)),
+    ("kd_standardized", {"classes": 2}, "nothing is transferred, and the student learns from the cross-entropy alone", ()),
+    ("dist", {"classes": 2}, "the inter-class term teaches nothing", ("gamma",)),
+    ("dist", {"batches": (2, 2)}, "the intra-class term teaches nothing", ("beta",)),
+    ("at", {"sizes": (*SIZES[:2], PIXELS[2])}, "1 of 3 pairs of groups teach nothing, since they meet in maps of 1x1", ("beta",)),
+    ("nst", {"sizes": (*SIZES[:2], PIXELS[2])}, "1 of 3 pairs of groups teach nothing", ("beta",)),
+]
+
+
+@pytest.mark.parametrize(("name", "training", "note", "weights"), NOTES)
+def test_a_term_that_teaches_nothing_is_noted_and_none_of_its_weights_advised(
+    name: str, training: dict[str, Any], note: str, weights: tuple[str, ...]
+) -> None:
+    method = built_for(name, **training)
+    assert [found for found in method.notes if note in found]
+    assert method.weights == weights
+    assert not built_for(name).notes
+
+
+@pytest.mark.parametrize("name", shipped_methods())
+def test_two_images_in_the_last_of_larger_batches_are_enough(name: str) -> None:
+    built_for(name, batches=(2, 8))
+
+
+@pytest.mark.parametrize("name", ["rkd", "cc"])
+def test_a_loop_of_ones_own_is_told_of_a_batch_of_one_image(name: str) -> None:
+    method = Composition({name: built_for(name)})
+    with pytest.raises(KdbenchError, match=rf"{name} needs at least 2 images .* this one has 1\. Leave .* drop_last=True"):
+        method.losses(outputs(1), outputs(1, seed=1), batch(1))
+
+
+def test_build_method_refuses_the_batch_size_that_it_is_given() -> None:
+    given = {"student": outputs(1), "teacher": outputs(1, seed=1)}
+    assert build_method("cc", **given)
+    with pytest.raises(PairError, match="cc: it needs at least 2 images"):
+        build_method("cc", **given, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "bounds"), [(33, 32, (33, 33)), (34, 32, (2, 32)), (2, 32, (2, 2)), (5, 1, (1, 1))]
+)
+def test_a_pair_knows_the_smallest_and_the_largest_batch(images: int, batch_size: int, bounds: tuple[int, int]) -> None:
+    split = Split(torch.zeros(images, 8, 8, 3, dtype=torch.uint8), torch.arange(images) % 2)
+    bench = Bench(Dataset(split, split, ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3), SourceParams(), torch.device("cpu"))
+    recipe = Recipe(epochs=1, batch_size=batch_size, optimiser=SGD(lr=0.1))
+    point = outputs(4)
+    found = bench.pair(point.shapes(), point.shapes(), pair(point, point).teacher_parts, recipe)
+    assert (found.smallest_batch, found.largest_batch) == bounds
+
+
+def test_notes_reach_the_log_the_record_and_the_table(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    changes = {"dataset": {"train_images": 6}, "recipe": {"batch_size": 2, "epochs": 1, "schedule": {"milestones": []}}}
+    suite = lab.suite(methods=["dist"], **changes)
+    lab.run(suite)
+    note = "in batches of two a class's correlation is 1 or -1, and the intra-class term teaches nothing"
+    assert f"note: wrn_10_1 -> resnet8: dist: {note}." in said
+    assert lab.record(suite.trials[0]).notes == (f"dist: {note}",)
+    assert f"DIST (wrn_10_1 → resnet8): {note}." in footnotes(load_results(lab.store.root))
+
+
 def crd(labels: Tensor, **params: object) -> Any:
     student, teacher = outputs(4), outputs(4, seed=1)
     cls = METHODS.get("crd")
@@ -143,8 +272,13 @@ def test_crd_is_exact_at_the_size_of_cifar() -> None:
 
 
 def test_crd_refuses_what_does_not_fit_and_says_what_it_needs() -> None:
-    with pytest.raises(PairError, match=r"needs about 0\.000381 GiB.*memory_limit_gib = 0\.0001"):
+    with pytest.raises(PairError, match=r"needs about 0\.000153 GiB.* batch of 64, above memory_limit_gib = 0\.0001"):
         crd(torch.arange(40) % 5, memory_limit_gib=0.0001)
+
+
+def test_crd_refuses_training_images_of_one_class() -> None:
+    with pytest.raises(PairError, match="its negatives are of other classes, and all training images are of one"):
+        crd(torch.full((40,), 3))
 
 
 def test_crd_moves_the_banks_once_per_step_and_keeps_its_normalisers() -> None:

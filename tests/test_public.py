@@ -38,7 +38,7 @@ pairs:
 # What is frozen
 
 FUNCTIONS = {
-    "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, **parameters)",
+    "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, batch_size=None, **parameters)",
     "build_model": "(name, *, num_classes=10, in_channels=3, hooks=(), image_size=None)",
     "load_results": "(path)",
     "load_student": "(folder, *, plugins=())",
@@ -49,6 +49,7 @@ FUNCTIONS = {
         "(suite, *, results='results', methods=(), seeds=(), device='auto', lanes=0, stop_after_s=None, rerun='missing', "
         "plugins=())"
     ),
+    "batch_norm_needs": "(*maps)",
     "deepest_pairs": "(student, teacher)",
     "factor_convolutions": "(*widths, transposed=False, norm=False)",
     "full_precision": "(term)",
@@ -59,12 +60,14 @@ FUNCTIONS = {
     "pool_to": "(maps, size)",
     "pool_to_smaller": "(a, b)",
     "pooling_notes": "(student, teacher)",
+    "refuse_memory": "(numbers, holding, *, limit_gib)",
+    "spatial_notes": "(student, teacher)",
 }
 VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
     "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes"],
     "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
-    "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape"],
+    "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
     "Split": ["images", "labels"],
     "Stage": ["name", "epochs", "losses", "modules", "trains_student", "depends_on", "optimiser"],

@@ -60,6 +60,7 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "train_s": 20.0 if teacher else 10.0,
         "setting": method,
         "stage_epochs": 0,
+        "notes": (),
         "teacher_inference_images_per_s": teacher and 3000.0,
         "precision": "fp32",
         "protocol": 1,
@@ -536,6 +537,15 @@ def test_the_gain_of_a_method_that_failed_is_not_without_a_word():
     results = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, None))
     notes = gain_table(results, pairs=[PAIR]).notes
     assert any(note.startswith("Failed: AT, resnet56 → resnet20, seed 3") for note in notes)
+
+
+def test_one_note_of_several_methods_and_pairs_is_one_sentence():
+    pooled, other = "maps are pooled: 8x8 and 4x4", ("vgg13", "vgg8")
+    rows = [trial(name, 1, 7.0, pair=pair, notes=(f"{name}: {pooled}",)) for name in ("at", "nst") for pair in (PAIR, other)]
+    found = footnotes(frame(*rows, trial("dkd", 1, 7.0, notes=("dkd: of two classes",)), trial("kd", 1, None, notes=("kd: no",))))
+    assert f"AT, NST (resnet56 → resnet20, vgg13 → vgg8): {pooled}." in found
+    assert "DKD (resnet56 → resnet20): of two classes." in found
+    assert not [note for note in found if "kd: no" in note]
 
 
 def test_a_frame_of_an_earlier_version_is_reported():

@@ -83,7 +83,7 @@ class Setting:
     def pair(self) -> Pair:
         """What the method may know of the two networks."""
         student, teacher = (self.bench.shapes(name) for name in (self.student, self.teacher))
-        return self.bench.pair(student, teacher, self.frozen.network.teacher_parts())
+        return self.bench.pair(student, teacher, self.frozen.network.teacher_parts(), RECIPE)
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair.

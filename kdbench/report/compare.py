@@ -224,8 +224,8 @@ def _flat(method_params: str) -> dict[str, str]:
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds; several environments; parameters that change from pair to pair, or are not the defaults; longer trainings; and
-    every failed or missing trial with its reason.
+    How many seeds; several environments; parameters that change from pair to pair, or are not the defaults; longer trainings; what
+    records note of a pair; and every failed or missing trial with its reason.
     """
     results = _placed(results)
     done = results[results["status"] == "done"]
@@ -237,6 +237,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
         *_settings(results),
         *changed_parameters(results),
         *_stages(done),
+        *_noted(done),
         *_not_done(results),
     ]
 
@@ -328,6 +329,19 @@ def _stages(done: pd.DataFrame) -> list[str]:
         for (label, epochs), rows in longer.groupby(["label", "stage_epochs"], sort=False)
     )
     return [f"Epochs that the student trains in stages before, beside those that all have: {told}."] if told else []
+
+
+def _noted(done: pd.DataFrame) -> list[str]:
+    """What records note, such as `dkd: with two classes ...`: a sentence for all methods and pairs of which the same is said."""
+    rows = done.explode("notes").dropna(subset="notes")
+    if rows.empty:
+        return []
+    rows[["head", "colon", "note"]] = rows["notes"].str.partition(": ").to_numpy()
+    sentences = []
+    for note, group in rows.groupby("note", sort=False):
+        heads = dict.fromkeys(_NAMES.get(head, head) for head in group["head"])
+        sentences.append(f"{', '.join(heads)} ({', '.join(group['at'].unique())}): {note}.")
+    return sentences
 
 
 def _not_done(results: pd.DataFrame) -> list[str]:

@@ -1,16 +1,20 @@
 """Whether a method's terms and the cross-entropy are of one scale, so that a weight that is a thousand times off is seen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import METHODS
+from kdbench.method import Composition
 from kdbench.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0
 """Ratios of the transfer terms to the cross-entropy between which nothing is said."""
+
+LEARNT_PCT = 5.0
+"""Training error below which the cross-entropy is as good as learnt, so that anything is large against it."""
 
 
 def gradient_norms(parameters: Sequence[nn.Parameter], g_ce: Sequence[Tensor | None], *, included: bool) -> dict[str, Tensor]:
@@ -29,27 +33,39 @@ def gradient_norms(parameters: Sequence[nn.Parameter], g_ce: Sequence[Tensor | N
     return {name: value.sqrt() for name, value in squares.items()}
 
 
-def imbalance(trial: TrialSpec, row: Mapping[str, Any]) -> str | None:
+def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> str | None:
     """A warning for an epoch's row whose terms are out of balance, in loss or in gradient norm at the student's parameters.
 
-    It names the method, the pair and the parameters to change; None where there is nothing to say.
+    It names the method, the pair and the parameters to change; None where there is nothing to say, or no weight would mend it.
     """
     keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
     ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
-    off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= HIGHEST}
+    highest = HIGHEST if row.get("train_error_pct", 100.0) >= LEARNT_PCT else math.inf
+    off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= highest}
     if not off or (0 in off.values() and row["epoch"] == 1 < trial.recipe.epochs):
         return None  # a warm-up may begin with 0: the next epoch tells
+    weights = _weights(trial, method)
+    if not weights and any(type(part).weights for part in method.parts.values()):
+        return None  # no term can teach anything of this pair, and a note says so
     teacher = trial.teacher.label if trial.teacher else "no teacher"
     where = f"warning: {trial.setting}, {teacher} -> {trial.label}, epoch {row['epoch']}: "
     if 0 in off.values():
-        return f"{where}no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long."
+        if not weights or any(weights.values()):
+            return f"{where}no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long."
+        return None if method.stages() else f"{where}nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}."
     said = " and ".join(f"{ratio:.3g} times the cross-entropy in {name}" for name, ratio in off.items())
     light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
     change = "change" if light and heavy else "raise" if light else "lower"
-    return f"{where}the transfer terms are {said}; consider to {change} {', '.join(_weights(trial)) or 'the weight of its terms'}."
+    named = ", ".join(f"{name} (now {value:g})" for name, value in weights.items()) or "the weight of its terms"
+    return f"{where}the transfer terms are {said}; {change} {named}."
 
 
-def _weights(trial: TrialSpec) -> Iterable[str]:
-    for part in trial.methods:
-        for name in (name for name in METHODS.get(part.name).weights if name in part.params):
-            yield f"{part.name}.{name} (now {part.params[name]:g})"
+def _weights(trial: TrialSpec, method: Composition) -> dict[str, float]:
+    """What weighs the terms that can teach something, such as `kd.alpha`, and its value."""
+    params = {part.name: part.params for part in trial.methods}
+    return {
+        f"{name}.{weight}": params[name][weight]
+        for name, part in method.parts.items()
+        for weight in part.weights
+        if weight in params[name]
+    }

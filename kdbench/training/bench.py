@@ -10,7 +10,19 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from kdbench.data import UNAUGMENTED, Dataset, Feed, Resident, Samples, SourceParams, Split, Streamed, hold_out, use_some
+from kdbench.data import (
+    UNAUGMENTED,
+    Dataset,
+    Feed,
+    Resident,
+    Samples,
+    SourceParams,
+    Split,
+    Streamed,
+    batch_bounds,
+    hold_out,
+    use_some,
+)
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, blank_model, build_model
@@ -18,7 +30,7 @@ from kdbench.models.fitting import Fit, fit
 from kdbench.models.measure import shapes
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.outputs import Shapes
-from kdbench.recipe import Augmentation
+from kdbench.recipe import Augmentation, Recipe
 from kdbench.streams import seeded
 from kdbench.trial import TrialSpec, build_part
 
@@ -145,9 +157,11 @@ class Bench:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""
         return _map(self.blank(name, hooks).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
 
-    def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts) -> Pair:
-        """What methods may know of a pair of networks; all of it on the CPU."""
-        return Pair(student, teacher, self.splits[0].labels, _map(parts, Tensor.cpu), self.dataset.image_shape)
+    def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts, recipe: Recipe) -> Pair:
+        """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU."""
+        labels = self.splits[0].labels
+        batches = [stop - start for start, stop in batch_bounds(len(labels), recipe.batch_size)]
+        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, min(batches), max(batches))
 
     def composition(self, trial: TrialSpec, parts: TeacherParts | None) -> Composition:
         """The trial's methods, on the device; each part's adapters have a stream of their own.
@@ -161,7 +175,7 @@ class Bench:
         """
         teacher = trial.teacher or trial
         student_shapes, teacher_shapes = (self.shapes(spec.student, spec.hooks) for spec in (trial, teacher))
-        pair = self.pair(student_shapes, teacher_shapes, parts or self.blank_parts(teacher.student, teacher.hooks))
+        pair = self.pair(student_shapes, teacher_shapes, parts or self.blank_parts(teacher.student, teacher.hooks), trial.recipe)
         methods = {}
         for spec in trial.methods:
             with seeded(trial.seed, "adapters", spec.name):
@@ -195,7 +209,8 @@ class Bench:
     def _impossible_pairs(self, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
         """At most one error, which names every pair and method that cannot be, with the reason."""
         refused: dict[str, list[str]] = {}
-        for trial in {(t.teacher.label if t.teacher else "", t.label, str(t.methods)): t for t in trials}.values():
+        kinds = {(t.teacher.label if t.teacher else "", t.label, str(t.methods), t.recipe.batch_size): t for t in trials}
+        for trial in kinds.values():
             if problem := _refusal(partial(self.composition, trial, None)):
                 teacher = trial.teacher.label if trial.teacher else "no teacher"
                 refused.setdefault(f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}", []).append(trial.method)

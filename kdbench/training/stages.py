@@ -134,7 +134,7 @@ def _stage(part: Method, name: str) -> Stage:
 def _learner(lesson: Lesson, spec: TrialSpec, network: Network, bench: Bench, checkpoint: Path) -> Lane:
     """The lesson's lane, at its start or where its checkpoint stands."""
     own = bench.shapes(spec.student, spec.hooks)
-    pair = bench.pair(own, own, network.teacher_parts())
+    pair = bench.pair(own, own, network.teacher_parts(), spec.recipe)
     with seeded(spec.id, "adapters", lesson.part.name):
         part = build_part(lesson.part, pair)
     method = Composition({lesson.part.name: part}).to(bench.device)
