@@ -52,7 +52,7 @@ def scan(root: Path) -> Folders:
             different ones.
     """
     try:
-        return _Scan(root.absolute()).folders()
+        return _Scan(root).folders()
     except OSError as problem:
         raise KdbenchError(
             f"{problem.filename} cannot be read ({problem.strerror}). Make it readable, or give another `root`."

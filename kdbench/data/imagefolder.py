@@ -72,10 +72,15 @@ class FolderSource(Source):
 
     params: FolderParams
 
+    @property
+    def root(self) -> Path:
+        """Absolute, so that a message names a file wherever it is read."""
+        return self.params.root.absolute()
+
     @cached_property
     def folders(self) -> Folders:
         """What lies below the root, looked at once."""
-        return scan(self.params.root)
+        return scan(self.root)
 
     def contents(self) -> Contents:
         """By the names of folders and files; no image is opened."""
@@ -116,11 +121,11 @@ class ImageFolder(FolderSource):
         pixels, memory = count * size * size * channels, memory_bytes()
         if 2 * pixels > memory:  # training images are copied once, padded
             raise KdbenchError(
-                f"{self.params.root.absolute()}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of pixels,"
+                f"{self.root}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of pixels,"
                 f" held twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`,"
                 " or give a smaller `size`."
             )
-        file_sizes(self.params.root.absolute(), (*self.folders.train.files, *self.folders.test.files))
+        file_sizes(self.root, (*self.folders.train.files, *self.folders.test.files))
 
     def load(self) -> Dataset:
         """Decoded images; the first time from their files, later from `cache`, until a file's name or content changes.
@@ -148,7 +153,7 @@ class ImageFolder(FolderSource):
         """32 hexadecimal characters that depend on all that determines the pixels, and on nothing else."""
         digest = hashlib.sha256(f"{PIXELS} {self.params.size} {self.params.channels}".encode())
         for file in files:
-            content = (self.params.root / file).read_bytes()
+            content = (self.root / file).read_bytes()
             digest.update(b"\0%s\0%d\0" % (os.fsencode(file), len(content)))
             digest.update(content)
         return digest.hexdigest()[:32]
@@ -159,7 +164,7 @@ class ImageFolder(FolderSource):
         problems = []
         for place, file in enumerate(files):  # threads make it slower: small images spend their time under Python's lock
             try:
-                images[place] = decode_file(self.params.root / file, size=self.params.size, channels=self.params.channels)
+                images[place] = decode_file(self.root / file, size=self.params.size, channels=self.params.channels)
             except Unreadable as problem:
                 problems.append(str(problem))
         if problems:
@@ -229,12 +234,12 @@ class ImageStream(FolderSource):
             DataError: as `file_sizes`.
         """
         train, test = self.folders.train, self.folders.test
-        sizes = np.array(file_sizes(self.params.root.absolute(), (*train.files, *test.files)))
+        sizes = np.array(file_sizes(self.root, (*train.files, *test.files)))
         return self._files(train, sizes[: len(train.files)]), self._files(test, sizes[len(train.files) :])
 
     def _files(self, listing: Listing, sizes: npt.NDArray[np.int64]) -> Files:
         return Files(
-            root=self.params.root.absolute(),
+            root=self.root,
             names=np.array([os.fsencode(file) for file in listing.files]),
             file_sizes=sizes,
             labels=torch.tensor(listing.labels),
