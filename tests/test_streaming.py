@@ -569,8 +569,10 @@ def test_a_missing_folder_and_a_file_that_is_not_there(photographs, tmp_path):
         stream(tmp_path / "nowhere")
     root = shutil.copytree(photographs, tmp_path / "images")
     (root / "train" / "n00" / "x.JPEG").symlink_to("gone")
-    with pytest.raises(KdbenchError, match=r"cannot read .*n00/x.JPEG: No such file or directory. Put each file back"):
-        stream(root)
+    source = ImageStream(ImageStream.Params(root=root, label="x", size=16), cache=root)
+    for look in (source.check, source.load):
+        with pytest.raises(DataError, match=r"cannot read .*n00/x.JPEG: No such file or directory. Put each file back"):
+            look()
 
 
 @pytest.mark.parametrize("params", [{"workers": -1}, {"size": 0}, {"label": ""}, {"mean": [0.5] * 3, "std": [0, 1, 1]}])
