@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kdbench import cost
-from kdbench.data import DATASETS
+from kdbench.data import DATASETS, Contents
+from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method
 from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned
+from kdbench.record import ImageCounts, images_told
 from kdbench.shipped import suite_names
-from kdbench.suite import load_suite
+from kdbench.store import Store
+from kdbench.suite import Suite, load_suite
 from kdbench.wording import counted
 
 Value = dict[str, Any]
@@ -118,8 +121,21 @@ def method_as_text(described: Value) -> str:
     return "\n".join(lines)
 
 
-def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost]) -> Value:
-    """`suite`, `teachers`, `students`, and `remaining`, what the rest will cost by `device`.
+def contents_of(suite: Suite, store: Store) -> Contents | None:
+    """How many images there are; None where only a run can tell, or where they are not as they ought to be."""
+    kind, params = suite.source
+    try:
+        return kind(params, cache=store.cache).contents()
+    except KdbenchError:
+        return None
+
+
+def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> Value:
+    """`suite`, `data`, `teachers`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
+
+    `data` is what lies there, null where only a run can tell: `classes`, `image_shape`, `train_images` and `test_images` as in a
+    record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
+    finished students whose weights the suite asks for and which are not there, whole.
 
     A trial has `trial`, `status`, `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`.
     A cost has `seconds`, `low_s` and `high_s`, how many `students` and `teachers` remain and how many of them are `unknown`, the
@@ -127,9 +143,22 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost]) -> Value:
     """
     return {
         "suite": plan.suite.name,
+        "data": _contents_as_json(contents) if contents else None,
         "teachers": [_planned_as_json(planned) for planned in plan.teachers],
         "students": [_planned_as_json(planned) for planned in plan.students],
+        "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
+    }
+
+
+def _contents_as_json(contents: Contents) -> Value:
+    return {
+        "classes": list(contents.classes),
+        "image_shape": list(contents.image_shape),
+        "train_images": ImageCounts.of(contents.train).model_dump(),
+        "test_images": ImageCounts.of(contents.test).model_dump(),
+        "passed_over_files": dict(contents.passed_over),
+        "notes": list(contents.notes),
     }
 
 
@@ -153,16 +182,22 @@ def _planned_as_json(planned: Planned) -> Value:
     }
 
 
-def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost]) -> str:
-    """A line for each teacher, then for each pair and method its seeds by status, then what remains by device."""
+def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> str:
+    """The images, a line for each teacher, then for each pair and method its seeds by status, then what remains by device."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
+    if contents:
+        train, test = ImageCounts.of(contents.train), ImageCounts.of(contents.test)
+        lines.append(f"  {images_told(train, test, classes=len(contents.classes), passed_over=contents.passed_over)}")
+        lines += [f"  note: {note}." for note in contents.notes]
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
         lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
+    if told := plan.without_weights_told:
+        lines.append(told)
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [

@@ -87,7 +87,13 @@ def run(
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
     lanes: Annotated[int, typer.Option(min=0, help="How many students train at once; 0 for all of a cohort.")] = 0,
     stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 1h30m.")] = "",
-    rerun: Annotated[Literal["missing", "failed", "all"], typer.Option(help="Which trials to take up.")] = "missing",
+    rerun: Annotated[
+        Literal["missing", "failed", "weights", "all"],
+        typer.Option(
+            help="Which trials to take up: what is not done; that and what failed; that and finished students without the weights "
+            "that `keep_students` asks for; every student anew."
+        ),
+    ] = "missing",
     plugin: PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
     """Train what a suite still needs, then print its tables and write its report."""
@@ -110,6 +116,8 @@ def run(
     if not finished:
         print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)
+    if told_of_weights := planned.without_weights_told:
+        print(told_of_weights)
     if failed := [trial.record for trial in (*planned.teachers, *planned.students) if trial.record and trial.record.reason]:
         print("\n".join(map(told, failed)))
         print(f"{len(failed)} failed; `--rerun failed` tries again.")
@@ -135,11 +143,11 @@ def plan(
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
-    estimates = costs(planned, store)
+    estimates, contents = costs(planned, store), catalogue.contents_of(loaded, store)
     if as_json:
-        _print_json(catalogue.plan_as_json(planned, estimates))
+        _print_json(catalogue.plan_as_json(planned, estimates, contents))
     else:
-        print(catalogue.plan_as_text(planned, estimates))
+        print(catalogue.plan_as_text(planned, estimates, contents))
     if check:
         from kdbench.preflight import preflight
         from kdbench.training.device import choose_device

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdbench import models
 from kdbench.errors import KdbenchError
@@ -23,6 +23,8 @@ from kdbench.validation import validated
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kdbench.deployed import Deployed
+
 
 def run_suite(
     suite: str | Path,
@@ -33,7 +35,7 @@ def run_suite(
     device: str = "auto",
     lanes: int = 0,
     stop_after_s: float | None = None,
-    rerun: Literal["missing", "failed", "all"] = "missing",
+    rerun: Literal["missing", "failed", "weights", "all"] = "missing",
     plugins: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
     """Train what a suite still needs and return its trials, quietly.
@@ -46,7 +48,8 @@ def run_suite(
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
         lanes: how many students train at once; 0 for all of a cohort. It changes no result.
         stop_after_s: seconds after which it stops at the end of the epoch; the same call goes on from there.
-        rerun: `missing` takes up what is not done; `failed` that and what failed; `all` every student anew.
+        rerun: `missing` takes up what is not done; `failed` that and what failed; `weights` what is not done and, of a suite with
+            `keep_students: true`, the finished students whose weights are not there, whole; `all` every student anew.
         plugins: files, or folders of them, with methods, models or data sets of your own.
 
     Returns:
@@ -59,9 +62,9 @@ def run_suite(
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise KdbenchError(f"{name}: {given!r} is no list. Write {name}={['kd', 'ft'] if name == 'methods' else [0, 1, 2]}.")
     # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
-    from kdbench import present
     from kdbench.plan import Rerun, make_plan
     from kdbench.progress import Silent
+    from kdbench.results import plan_frame
     from kdbench.run import Options, execute
     from kdbench.store import Store
     from kdbench.suite import load_suite
@@ -70,7 +73,7 @@ def run_suite(
     loaded, store = load_suite(suite, methods=methods, seeds=seeds), Store(Path(results), protocol=PROTOCOL)
     options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun))
     execute(loaded, store, options=options, progress=Silent())
-    return present.of_plan(make_plan(loaded, store), store).results
+    return plan_frame(make_plan(loaded, store))
 
 
 def build_model(
@@ -93,24 +96,32 @@ def build_model(
     return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(hooks), image_size=image_size)
 
 
-def load_student(folder: str | Path, *, plugins: Sequence[str | Path] = ()) -> nn.Module:
-    """The network that a finished trial would deploy, from images (B, C, H, W), normalised as its data set's, to logits (B, K).
+def load_student(folder: str | Path, *, normalise: bool = False, plugins: Sequence[str | Path] = ()) -> Deployed:
+    """The network that a finished trial would deploy, from images (B, C, H, W) to logits (B, K).
 
     It is on the CPU, in evaluation mode, and errs on the test images as its record says, whatever its method predicts with. The
     student's own weights are `weights.safetensors` in the folder; those of a network of torchvision, of timm or of a plain module
     have the network's names after `body.`.
 
+    What feeding it needs are attributes of it: `classes`, the names of the logits in order; `image_shape`, (C, H, W); `mean` and
+    `std`, one number for each channel, of pixels scaled to 0..1; and `resize`, how an image of another size was brought to that
+    shape, always bilinear and antialiased: `{"height_px": H, "width_px": W}` without regard to its shape, `{"shorter_side_px": N}`
+    before its centre was cut out, None where the data set has one size. Where C is 1, images were made grey, as by Pillow's `L`.
+
     Args:
         folder: a trial's, `results/trials/...`; teachers are kept there, and students of suites with `keep_students: true`.
+        normalise: whether it takes images as bytes, uint8, and normalises them itself, with `mean` and `std` as buffers that are
+            exported and moved with it. Otherwise it takes float32 images that are normalised already.
         plugins: files, or folders of them, with the networks and methods of your own that it uses.
 
     Raises:
-        KdbenchError: nothing was kept there, or it is damaged, or it needs a plugin that was not given.
+        KdbenchError: nothing was kept there, or it is damaged, or it needs a plugin that was not given, or `normalise` is asked for
+            and an earlier version kept it, without mean and std. A student that is to normalise was given no bytes.
     """
     from kdbench.deployed import load
 
     load_plugins(plugins)
-    return load(expanded(folder))
+    return load(expanded(folder), normalise=normalise)
 
 
 def build_method(

@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
 
 from kdbench.code import trial_code
 from kdbench.errors import KdbenchError
+from kdbench.kept import is_kept
 from kdbench.record import Record
 from kdbench.store import Store
 from kdbench.suite import Suite
@@ -35,6 +38,9 @@ class Rerun(StrEnum):
     """Those without a valid record: missing, started and stale ones."""
     FAILED = "failed"
     """These, and those that failed, from their start."""
+    WEIGHTS = "weights"
+    """Missing, started and stale ones, and, where the suite keeps students, the finished ones whose weights are not there, whole:
+    trained where they were before, they end in the same bits."""
     ALL = "all"
     """Every student of the suite from its start; teachers that are done, and no students themselves, are kept."""
 
@@ -43,18 +49,19 @@ class Rerun(StrEnum):
         raise KdbenchError(f"rerun: '{value}' is none of {', '.join(cls)}.")
 
     def takes_up(self, status: Status) -> bool:
-        """Whether a student that stands there is taken up."""
-        valid = {Rerun.MISSING: (Status.DONE, Status.FAILED), Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}[self]
+        """Whether a student that stands there is taken up, whatever was kept of it."""
+        valid = {Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}.get(self, (Status.DONE, Status.FAILED))
         return status not in valid
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial, where it stands, and its record where that is valid."""
+    """A trial, where it stands, its record where that is valid, and its folder."""
 
     spec: TrialSpec
     status: Status
     record: Record | None
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,27 @@ class Plan:
 
     def todo(self, rerun: Rerun) -> list[Planned]:
         """The students that a run takes up."""
-        return [planned for planned in self.students if rerun.takes_up(planned.status)]
+        lacking = {planned.spec.id for planned in self.without_weights} if rerun is Rerun.WEIGHTS else ()
+        return [planned for planned in self.students if rerun.takes_up(planned.status) or planned.spec.id in lacking]
+
+    @cached_property
+    def without_weights(self) -> tuple[Planned, ...]:
+        """The finished students whose weights the suite asks for, and which are not there, whole, with what feeding them needs."""
+        if not self.suite.keep_students:
+            return ()
+        done = [(planned, planned.record) for planned in self.students if planned.status is Status.DONE]
+        return tuple(planned for planned, record in done if record and not is_kept(planned.folder, record))
+
+    @property
+    def without_weights_told(self) -> str | None:
+        """How many they are and what to do; None where there are none."""
+        if not (count := len(self.without_weights)):
+            return None
+        those = "1 finished student has" if count == 1 else f"{count} finished students have"
+        return (
+            f"{those} no kept weights, damaged ones, or ones of an earlier kdbench, and the suite asks for them: "
+            "`kdbench run` with --rerun weights trains those again."
+        )
 
     def teachers_of(self, students: Iterable[Planned]) -> list[Planned]:
         """The teachers that some students need."""
@@ -93,14 +120,14 @@ def make_plan(suite: Suite, store: Store) -> Plan:
 
 
 def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Planned:
-    record = store.record(spec.id)
+    record, folder = store.record(spec.id), store.folder(spec.id)
     if record is None:
-        return Planned(spec, Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING, None)
+        return Planned(spec, Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING, None, folder)
     retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
     outdated = retrained or (teacher and teacher.status is Status.STALE)
     if record.method_code != trial_code(spec) or (record.status == "done" and outdated):
-        return Planned(spec, Status.STALE, None)
-    return Planned(spec, Status(record.status), record)
+        return Planned(spec, Status.STALE, None, folder)
+    return Planned(spec, Status(record.status), record, folder)
 
 
 def cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:

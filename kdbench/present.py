@@ -15,7 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.record import PROTOCOL
 from kdbench.report import FORMATS, terminal_tables, write_report
-from kdbench.results import frame, load_curves, load_results, row, row_without_record
+from kdbench.results import load_curves, load_results, plan_frame
 from kdbench.store import Store
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ class Comparison:
 
 def of_plan(plan: Plan, store: Store) -> Comparison:
     """The trials of a suite, those that are not done among them."""
-    results = frame(
-        {**row(planned.record), "setting": planned.spec.setting}
-        if planned.record
-        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
-        for planned in plan.students
-    )
+    results = plan_frame(plan)
     return Comparison(
         title=f"{plan.suite.title} ({plan.suite.selection})" if plan.suite.selection else plan.suite.title,
         results=results,

@@ -1,5 +1,6 @@
-"""The result of a trial as it lies on disk: about 2 kB of JSON with units in its keys."""
+"""The result of a trial as it lies on disk: some kB of JSON with units in its keys."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -25,6 +26,83 @@ class Environment(BaseModel):
     cudnn: int | None = None
 
 
+MOST_COUNTED = 100
+"""Classes up to which a record counts the images of each one: of ImageNet's thousand it would be as long as a book."""
+
+
+class ImageCounts(BaseModel):
+    """How many images a split has: in all, in its smallest and its largest class, and in each class in the order of the classes.
+
+    `by_class` is None where there are more than `MOST_COUNTED` classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int
+    fewest_of_a_class: int
+    most_of_a_class: int
+    by_class: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, by_class: Sequence[int]) -> Self:
+        """The counts of a split with `by_class[k]` images of class k."""
+        each = tuple(by_class) if len(by_class) <= MOST_COUNTED else None
+        return cls(images=sum(by_class), fewest_of_a_class=min(by_class), most_of_a_class=max(by_class), by_class=each)
+
+
+def images_told(
+    train: ImageCounts,
+    test: ImageCounts,
+    *,
+    validation: ImageCounts | None = None,
+    classes: int,
+    passed_over: Mapping[str, int],
+) -> str:
+    """`18 training images and 18 test images in 3 classes (2 to 12 a class)`, of the training images, and what was passed over."""
+    splits = ((train, "training"), (validation, "validation"), (test, "test"))
+    *others, last = [f"{split.images:,} {name} image{'s' * (split.images != 1)}" for split, name in splits if split]
+    least, most = train.fewest_of_a_class, train.most_of_a_class
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    told = f"{', '.join(others)} and {last} in {classes:,} class{'es' * (classes != 1)} ({each} a class)"
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in passed_over.items())
+    return f"{told}; passed over: {left_out}" if left_out else told
+
+
+class Data(BaseModel):
+    """What a trial saw of its data set, and what must be known to show its student other images.
+
+    `classes` are the names of the labels 0, 1, ...; `image_shape` is (C, H, W). An image of another size was resized, bilinear and
+    antialiased: `{"height_px": H, "width_px": W}` without regard to its shape, `{"shorter_side_px": N}` before its centre was cut
+    out; None where the images have one size. Then `mean` was subtracted from each channel of pixels scaled to 0..1, and the rest
+    was divided by `std`. `train_images` were trained on, `validation_images` held out of them (None where none were), and
+    `passed_over_files` were not read, by reason.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    resize: dict[str, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_images: ImageCounts
+    validation_images: ImageCounts | None
+    test_images: ImageCounts
+    passed_over_files: dict[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """How many images there are, in one line."""
+        return images_told(
+            self.train_images,
+            self.test_images,
+            validation=self.validation_images,
+            classes=len(self.classes),
+            passed_over=self.passed_over_files,
+        )
+
+
 class Record(BaseModel):
     """One trial's result. Everything but the keys in `MEASURED` is a function of the spec, the data and the code.
 
@@ -35,9 +113,10 @@ class Record(BaseModel):
     `extra_params` is the number of trainable parameters that are dropped after training, and `stage_epochs` of epochs in stages
     that trained the student before. `setting` is the method with the parameters that are not the defaults. `start_weights_sha256`
     is the hash of the tensors that a student with `weights` took over before its training, `weights_sha256` of those that
-    training left. `train_images_per_s` and `train_s` are what the method would cost alone: its own steps, the teacher's forward
-    passes where it reads them, and the data. `startup_s`, which is no part of them, is what compiling and recording graphs took.
-    `peak_mem_mib` is the lane's own on CUDA and the whole process's on the CPU.
+    training left. `data` says what the images were; records of earlier versions lack it. `train_images_per_s` and `train_s` are
+    what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data. `startup_s`,
+    which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is the lane's own on CUDA and the whole
+    process's on the CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,6 +177,7 @@ class Record(BaseModel):
     method_code: str
     core_code: str
     data_fingerprint: str
+    data: Data | None = None
 
     train_s: float | None = None
     data_s: float | None = None

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdbench.code import core_code, trial_code
+from kdbench.data import Samples
 from kdbench.deployed import keep
 from kdbench.errors import first_line
 from kdbench.method import Composition
 from kdbench.models.measure import macs, parameters
 from kdbench.progress import Progress
-from kdbench.record import Record
+from kdbench.record import Data, ImageCounts, Record
 from kdbench.store import Store
 from kdbench.suite import Suite
 from kdbench.teachers import Teacher
@@ -38,6 +41,34 @@ class Recorder:
     store: Store
     bench: Bench
     progress: Progress
+
+    @cached_property
+    def data(self) -> Data:
+        """What the trials see of their data set."""
+        dataset = self.bench.dataset
+        train, validation = self.bench.splits
+
+        def count(split: Samples) -> ImageCounts:
+            return ImageCounts.of(torch.bincount(split.labels, minlength=dataset.num_classes).tolist())
+
+        return Data(
+            classes=dataset.classes,
+            image_shape=dataset.image_shape,
+            resize=dataset.resize,
+            mean=dataset.mean,
+            std=dataset.std,
+            train_images=count(train),
+            validation_images=count(validation) if validation else None,
+            test_images=count(dataset.test),
+            passed_over_files=dataset.passed_over,
+            notes=dataset.notes,
+        )
+
+    def describe_data(self) -> None:
+        """Say, before anything trains, how many images were read and what a reader of the results must know of them."""
+        self.progress.say(f"{self.suite.trials[0].dataset.label}: {self.data.summary}")
+        for note in self.data.notes:
+            self.progress.say(f"note: {note}.")
 
     def ended(self, trial: TrialSpec, lane: Lane, teacher: Teacher | None) -> None:
         """A lane has come to its end, or has failed."""
@@ -132,8 +163,7 @@ class Recorder:
         return results
 
     def _keep(self, trial: TrialSpec, student: nn.Module, method: Composition | None) -> None:
-        shape, classes = self.bench.dataset.image_shape, self.bench.dataset.num_classes
-        keep(self.store.folder(trial.id), student, method, image_shape=shape, num_classes=classes)
+        keep(self.store.folder(trial.id), student, method, data=self.data)
 
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
         """The network's multiply-accumulate operations, or a note on why nobody knows: a training is not lost for that."""
@@ -171,6 +201,7 @@ class Recorder:
             method_code=trial_code(trial),
             core_code=core_code(),
             data_fingerprint=self.bench.dataset.fingerprint,
+            data=self.data,
             environment=environment(self.bench.device),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **results,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +13,44 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
-from kdbench.record import Record
+from kdbench.record import Data, Record
 from kdbench.wording import counted
 
 if TYPE_CHECKING:
+    from kdbench.plan import Plan
     from kdbench.trial import TrialSpec
 
 log = logging.getLogger("kdbench")
 
 
-def load_results(path: str | Path) -> pd.DataFrame:
-    """Every record of a results directory, one row per trial, unique on `trial`.
+def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
+    """Every record of a results directory, one row per trial, unique on `trial`; or the students of one suite.
 
     The columns are the keys of `kdbench.record.Record` with their units in their names (errors in percent, times in seconds,
     rates in images per second), `method_params` (JSON, by part), `dataset_params` (JSON), `evaluate_every` (epochs from one test to
     the next), `environment` (one line) and `device`. Students of `scratch` have no teacher.
 
+    Of the images, `data` is one line, `num_classes`, `train_images`, `validation_images` and `test_images` are their numbers after
+    `train_images` and `validation` of the suite took effect, `passed_over_files` is how many files were not read, and `data_notes`
+    are sentences. Records of earlier versions lack them.
+
+    The column `suite` names the suite that trained a trial first. Another suite that shares the trial has no second row: give
+    `suite` for the frame of one, and do not filter on the column.
+
     Args:
         path: a results directory.
+        suite: a shipped suite's name, or a path to a YAML file. The frame is then that which `run_suite` returns: each student of
+            the suite, whatever suite trained it, done or not, and no teachers. Nothing is trained, locked or written.
+        plugins: with `suite`, files or folders of them with the methods, models or data sets of your own that it names.
 
     Raises:
-        KdbenchError: no such directory, or no trials in it.
+        KdbenchError: no such directory, no trials in it where no suite is given, or a mistake in the suite.
     """
     root = expanded(path)
+    if suite is not None:
+        return _of_suite(root, suite, plugins)
+    if plugins:
+        raise KdbenchError("plugins have no effect on all records of a directory. Give them with suite=..., or leave them out.")
     records: dict[str, Record] = {}
     for file in sorted(root.glob("trials/*/record.json")):
         try:
@@ -49,6 +64,29 @@ def load_results(path: str | Path) -> pd.DataFrame:
     if not records:
         raise KdbenchError(f"no records under {root}. Give the directory that `kdbench run --results` wrote to.")
     return frame(map(row, records.values()))
+
+
+def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
+    from kdbench.plan import make_plan  # imports torch, which reading records needs not
+    from kdbench.plugins import load_plugins
+    from kdbench.record import PROTOCOL
+    from kdbench.store import Store
+    from kdbench.suite import load_suite
+
+    if not root.is_dir():
+        raise KdbenchError(f"there is no directory {root}. Give the one that `kdbench run --results` wrote to.")
+    load_plugins(plugins)
+    return plan_frame(make_plan(load_suite(suite), Store(root, protocol=PROTOCOL, read_only=True)))
+
+
+def plan_frame(plan: Plan) -> pd.DataFrame:
+    """The students of a suite, those that are not done among them."""
+    return frame(
+        {**row(planned.record), "setting": planned.spec.setting}
+        if planned.record
+        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
+        for planned in plan.students
+    )
 
 
 def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
@@ -77,13 +115,25 @@ def row(record: Record) -> dict[str, Any]:
     ran_on = record.environment
     threads = f", {counted(ran_on.threads, 'thread')}" if ran_on.threads else ""
     return {
-        **record.model_dump(exclude={"spec", "environment"}),
+        **record.model_dump(exclude={"spec", "environment", "data"}),
+        **(_flat(record.data) if record.data else {}),
         "method_params": _params_as_json(record.spec["methods"]),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
         "environment": f"{ran_on.device}{threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
         "device": ran_on.device,
         "kdbench_version": ran_on.kdbench,
+    }
+
+
+def _flat(data: Data) -> dict[str, Any]:
+    splits = {name: getattr(data, name) for name in ("train_images", "validation_images", "test_images")}
+    return {
+        "data": data.summary,
+        "num_classes": len(data.classes),
+        **{name: counts.images if counts else None for name, counts in splits.items()},
+        "passed_over_files": sum(data.passed_over_files.values()),
+        "data_notes": data.notes,
     }
 
 
@@ -113,8 +163,11 @@ def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps({part["name"]: part["params"] for part in methods})  # in the order of the method's own `Params`
 
 
+_COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
 _COLUMNS = (
     *(name for name in Record.model_fields if name not in ("spec", "environment")),
+    *_COUNTS,
+    "data_notes",
     "method_params",
     "dataset_params",
     "evaluate_every",
@@ -124,5 +177,8 @@ _COLUMNS = (
 )
 
 _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
-_OPTIONAL = {name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES}
+_OPTIONAL = {
+    **{name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES},
+    **dict.fromkeys(_COUNTS, "Int64"),
+}
 """Columns of what a trial may lack, and their types, which must not depend on the trials that happen to be there."""

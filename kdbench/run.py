@@ -12,6 +12,7 @@ import torch
 
 from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
+from kdbench.elsewhere import refuse_other_teachers, trained_elsewhere
 from kdbench.errors import KdbenchError
 from kdbench.method import Composition
 from kdbench.models.measure import macs
@@ -31,7 +32,7 @@ from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
-from kdbench.weights import WEIGHTS, read_checkpoint, write_checkpoint
+from kdbench.weights import read_checkpoint, write_checkpoint
 from kdbench.wording import counted
 
 EXPECTED_WITHIN_PCT = 0.5
@@ -138,7 +139,13 @@ class _Run:
             if (planned.spec.id in students or not self.teachers.usable(planned))
             and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
-        self._refuse_other_teachers(teachers, todo)
+        refuse_other_teachers(teachers, todo, store=self.store, bench=self.bench)
+        self.recorder.describe_data()
+        if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, bench=self.bench)):
+            self.progress.say(
+                f"warning: of the students that are trained again for their weights, {elsewhere} were trained elsewhere or with "
+                "other versions: here they end in other bits, and their records say so."
+            )
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED or rerun is Rerun.ALL:
                 self.store.discard(planned.spec.id)
@@ -154,29 +161,6 @@ class _Run:
             return False
         self._foretell(plan.teachers_of(todo), then)
         return all(self._cohort(cohort) for cohort in cohorts(then))
-
-    def _refuse_other_teachers(self, anew: Iterable[Planned], todo: Iterable[Planned]) -> None:
-        """A teacher whose weights are lost comes out the same where it was trained, and other elsewhere.
-
-        Raises:
-            KdbenchError: it is to be trained elsewhere, and students of some suite that are done, and stay so, had that one.
-        """
-        lost = [planned for planned in anew if planned.spec.methods and planned.status is not Status.STALE]
-        records = [record for record in self.store.records() if record.status == "done"] if lost else []
-        again = {planned.spec.id for planned in todo}
-        for teacher in lost:
-            spec = teacher.spec.model_dump(mode="json")
-            kept = [record for record in records if record.trial not in again and record.spec.get("teacher") == spec]
-            if not kept:
-                continue
-            with exact(self.bench.device, precision=teacher.spec.recipe.precision, image_shape=self.bench.dataset.image_shape):
-                here = environment(self.bench.device)
-            if any((teacher.record or student).environment != here for student in kept):
-                file = self.store.folder(teacher.spec.id) / WEIGHTS
-                raise KdbenchError(
-                    f"{file}, the teacher {teacher.spec.label}, is not there or damaged, and trained here it would be another one "
-                    f"than that of {counted(len(kept), 'finished student')}. Put the file back, or choose other --results."
-                )
 
     def _foretell(self, teachers: Iterable[Planned], students: Iterable[TrialSpec]) -> None:
         """Say, before any student starts, which teachers are not as they ought to be, and what students start with."""

@@ -29,9 +29,10 @@ class Store:
     holds the work of the networks, by data set, for estimates of what a plan costs.
     """
 
-    def __init__(self, root: Path, *, protocol: int) -> None:
+    def __init__(self, root: Path, *, protocol: int, read_only: bool = False) -> None:
         self.root = expanded(root)
         self.protocol = protocol
+        self._read_only = read_only
 
     def folder(self, trial: str) -> Path:
         """Where the trial's files lie."""
@@ -69,7 +70,7 @@ class Store:
             yield
 
     def record(self, trial: str) -> Record | None:
-        """The trial's record, None where there is none; a broken one is set aside and named.
+        """The trial's record, None where there is none; a broken one is named, and set aside unless the store is read only.
 
         Raises:
             KdbenchError: the record is of another protocol.
@@ -81,13 +82,19 @@ class Store:
             return None
         except ValidationError as problem:
             self._refuse_foreign(file)
-            set_aside(file, f"it is not a whole record ({counted(problem.error_count(), 'mistake')})")
+            self._unusable(file, f"it is not a whole record ({counted(problem.error_count(), 'mistake')})")
             return None
         self._refuse_foreign(file)
         if record.trial != trial:
-            set_aside(file, f"it is the record of {record.trial}")
+            self._unusable(file, f"it is the record of {record.trial}")
             return None
         return record
+
+    def _unusable(self, file: Path, reason: str) -> None:
+        if self._read_only:
+            log.warning("%s cannot be used: %s.", file, reason)
+        else:
+            set_aside(file, reason)
 
     def _refuse_foreign(self, file: Path) -> None:
         try:

@@ -203,7 +203,7 @@ def test_a_failed_trial_is_status_1_and_names_its_reason_every_time(call):
 def test_a_run_that_is_stopped_goes_on_with_the_same_command(call):
     arguments = ("run", write(), "--device", "cpu")
     stopped = call(*arguments, "--stop-after", "0s")
-    assert stopped == (3, "stopped before the end; the same command goes on.\n", "")
+    assert (stopped.status, lines_of(stopped.out)[-1], stopped.err) == (3, "stopped before the end; the same command goes on.", "")
     assert call(*arguments).status == 0
 
 
@@ -542,7 +542,7 @@ def test_one_is_no_plural(call):
 
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
-    assert set(planned) == {"suite", "teachers", "students", "remaining"}
+    assert set(planned) == {"suite", "data", "teachers", "students", "without_weights", "remaining"}
     assert planned["suite"] == "tiny"
     for trial in (*planned["teachers"], *planned["students"]):
         assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import Lab
+from PIL import Image
 from torch import Tensor, nn
 
 import kdbench
@@ -126,3 +128,68 @@ def test_a_student_whose_method_predicts_is_no_teacher_by_its_own_weights_alone(
     file = lab.file(suite.trials[0], "weights.safetensors")
     with pytest.raises(KdbenchError, match=r"is not all of its network: the method predicts with method.safetensors"):
         another.suite(pairs=[{"teacher": {"model": suite.trials[0].student, "weights": str(file)}, "student": "resnet8"}])
+
+
+# What feeding it needs
+
+
+def photographs(root: Path) -> Path:
+    """Dark photographs of many sizes, whose classes differ in where a stripe is; names of classes that no number stands for."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 8)):
+        for place, name in enumerate(("ash", "birch", "cedar")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                height, width = random.integers(20, 40, 2)
+                pixels = random.integers(0, 40, (height, width, 3))
+                pixels[:, width * (2 * place + 1) // 6 - 2 :][:, :5] += 20
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i:02}.png")
+    return root
+
+
+def read_by_hand(file: Path, network: nn.Module) -> Tensor:
+    """Bytes (C, H, W) of a file, made as the attributes of a loaded student say."""
+    image = Image.open(file)
+    _, height, width = network.image_shape
+    match network.resize:
+        case {"height_px": h, "width_px": w}:
+            image = image.resize((w, h), Image.Resampling.BILINEAR)
+        case {"shorter_side_px": side}:
+            scale = side / min(image.size)
+            image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.BILINEAR)
+            left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "imagestream"])
+def test_a_student_fed_from_files_errs_as_its_record_says(source: str, tmp_path: Path) -> None:
+    lab = Lab(tmp_path, photographs(tmp_path / "photographs"))
+    streamed = {"mean": [0.08, 0.08, 0.08], "std": [0.05, 0.05, 0.05], "workers": 0, "resize": 18}
+    suite = lab.suite(
+        keep_students=True,
+        methods=["scratch"],
+        dataset={"name": source, "size": 16, "channels": 3, **(streamed if source == "imagestream" else {})},
+        recipe={"epochs": 6, "batch_size": 9, "augmentation": {"pad": 0}},
+    )
+    assert lab.run(suite)
+    (trial,) = suite.trials
+    record, folder = lab.record(trial), lab.store.folder(trial.id)
+    bare, network = kdbench.load_student(folder), kdbench.load_student(folder, normalise=True)
+    files = sorted((lab.images / "test").glob("*/*.png"))
+    images = torch.stack([read_by_hand(file, network) for file in files])
+    with torch.no_grad():
+        logits = network(images)
+        by_hand = bare((images / 255 - torch.tensor(bare.mean).view(3, 1, 1)) / torch.tensor(bare.std).view(3, 1, 1))
+        unnormalised = bare(images / 255).argmax(1)
+    assert torch.equal(logits, by_hand)
+    wrong = [network.classes[label] != file.parent.name for label, file in zip(logits.argmax(1).tolist(), files, strict=True)]
+    assert 100 * sum(wrong) / len(wrong) == pytest.approx(record.test_error_pct)
+    with torch.no_grad():
+        seen = torch.cat([draw()[0] for draw in lab.bench(suite).test_data.plain_batches()])
+        assert torch.allclose(logits, bare(seen), atol=1e-4), "the pixels are those of the tests"
+    assert (unnormalised != logits.argmax(1)).any(), "these images need it"
+    for loaded in (bare, network):
+        assert (loaded.classes, loaded.image_shape) == (("ash", "birch", "cedar"), (3, 16, 16))
+        assert record.data is not None
+        assert (loaded.mean, loaded.std, loaded.resize) == (record.data.mean, record.data.std, record.data.resize)

@@ -40,8 +40,8 @@ pairs:
 FUNCTIONS = {
     "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, batch_size=None, **parameters)",
     "build_model": "(name, *, num_classes=10, in_channels=3, hooks=(), image_size=None)",
-    "load_results": "(path)",
-    "load_student": "(folder, *, plugins=())",
+    "load_results": "(path, *, suite=None, plugins=())",
+    "load_student": "(folder, *, normalise=False, plugins=())",
     "register": "(name, *, interface=1)",
     "register_dataset": "(name, *, interface=1)",
     "register_model": "(name, *, interface=1)",
@@ -65,7 +65,7 @@ FUNCTIONS = {
 }
 VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
-    "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes"],
+    "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes", "resize"],
     "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
     "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
@@ -91,7 +91,7 @@ RECORD = """
     test_error_pct best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
     train_error_pct train_loss teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params stage_epochs
     start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
-    method_code core_code data_fingerprint
+    method_code core_code data_fingerprint data
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
     environment finished
 """
@@ -250,7 +250,7 @@ def test_run_suite_refuses_a_mistake_before_anything_starts(home, tmp_path):
             kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", **given)
     with pytest.raises(kdbench.KdbenchError, match="-1 students cannot train at once"):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", lanes=-1)
-    with pytest.raises(kdbench.KdbenchError, match="'fail' is none of missing, failed, all"):
+    with pytest.raises(kdbench.KdbenchError, match="'fail' is none of missing, failed, weights, all"):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", rerun="fail")
     assert not (tmp_path / "r").exists()
 

@@ -99,6 +99,8 @@ class Dataset:
         std: per channel, on the same scale; what normalisation then divides by.
         passed_over: how many files were not read, by reason.
         notes: sentences on what a reader of the results must know, without a full stop; `contents` adds what it finds.
+        resize: how an image of another size was brought to this one, bilinear and antialiased: `{"height_px": H, "width_px": W}`
+            without regard to its shape, `{"shorter_side_px": N}` before its centre was cut out; None where all have one size.
 
     Raises:
         KdbenchError: the training images are of one class, or a label is of none.
@@ -111,6 +113,7 @@ class Dataset:
     std: tuple[float, ...]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    resize: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         for split in (self.train, self.test):

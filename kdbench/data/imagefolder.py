@@ -147,7 +147,16 @@ class ImageFolder(FolderSource):
         train_split, test_split = (
             Split(pixels, torch.tensor(listing.labels)) for pixels, listing in zip(images, (train, test), strict=True)
         )
-        return Dataset(train_split, test_split, self.folders.classes, mean, std, self.folders.passed_over, _darkness(images[0]))
+        return Dataset(
+            train_split,
+            test_split,
+            self.folders.classes,
+            mean,
+            std,
+            self.folders.passed_over,
+            _darkness(images[0]),
+            resize={"height_px": self.params.size, "width_px": self.params.size},
+        )
 
     def _key(self, files: tuple[str, ...]) -> str:
         """32 hexadecimal characters that depend on all that determines the pixels, and on nothing else."""
@@ -224,7 +233,15 @@ class ImageStream(FolderSource):
     def load(self) -> Dataset:
         """Names, sizes and labels of the files; no image is decoded."""
         train, test = self.files
-        return Dataset(train, test, self.folders.classes, self.params.mean, self.params.std, self.folders.passed_over)
+        return Dataset(
+            train,
+            test,
+            self.folders.classes,
+            self.params.mean,
+            self.params.std,
+            self.folders.passed_over,
+            resize={"shorter_side_px": self.params.resize},
+        )
 
     @cached_property
     def files(self) -> tuple[Files, Files]:

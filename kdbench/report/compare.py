@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pandas as pd
 
@@ -224,13 +225,14 @@ def _flat(method_params: str) -> dict[str, str]:
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds; several environments; parameters that change from pair to pair, or are not the defaults; longer trainings; what
-    records note of a pair; and every failed or missing trial with its reason.
+    How many seeds; what the images are; several environments; parameters that change from pair to pair, or are not the defaults;
+    longer trainings; what records note of a pair; and every failed or missing trial with its reason.
     """
     results = _placed(results)
     done = results[results["status"] == "done"]
     return [
         seeds_sentence(done),
+        *_data(done),
         *_environments(done),
         *_versions(done),
         *_recipes(results),
@@ -267,6 +269,17 @@ def seeds_sentence(done: pd.DataFrame) -> str:
     if high == 1:
         return "n = 1 seed, which gives no standard deviation."
     return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
+
+
+def _data(done: pd.DataFrame) -> list[str]:
+    """How many images there are and what must be known of them, by data set; frames of earlier versions do not say."""
+    if "data" not in done:
+        return []
+    notes = []
+    for name, rows in done.dropna(subset="data").groupby("dataset", sort=False):
+        told = [*rows["data"].unique(), *dict.fromkeys(chain.from_iterable(rows["data_notes"]))]
+        notes += [f"{name}: {sentence}." for sentence in told]
+    return notes
 
 
 def _environments(done: pd.DataFrame) -> list[str]:

@@ -1,0 +1,97 @@
+"""A student that was kept beside its record: its tensors and what it was made for, written, and read again whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kdbench.errors import KdbenchError, first_line
+from kdbench.record import Data, Record
+from kdbench.weights import METHOD, WEIGHTS, State, read_safetensors, state_hash, write_weights
+
+MADE_FOR = "made_for"
+"""The entry in the head of a file of weights that says for which images and classes."""
+
+AGAIN = "Train it again with `kdbench run SUITE --rerun weights`, where the suite has `keep_students: true`"
+
+
+class MadeFor(BaseModel):
+    """What a student was trained on, as `kdbench.record.Data` has it, and which parts of its method it predicts with.
+
+    Weights that an earlier kdbench kept have None for all that feeding them needs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    classes: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: dict[str, int] | None = None
+    parts: tuple[str, ...]
+    parts_sha256: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A student as it was kept: `method` holds the tensors of those parts of its method that predict."""
+
+    made_for: MadeFor
+    student: dict[str, Tensor]
+    method: dict[str, Tensor]
+
+
+def write_kept(folder: Path, student: State, method: State, *, parts: Sequence[str], data: Data) -> None:
+    """Write a student, and those `parts` of its method that predict, into its trial's folder."""
+    made_for = MadeFor(
+        **data.model_dump(include={"image_shape", "classes", "mean", "std", "resize"}),
+        num_classes=len(data.classes),
+        parts=tuple(parts),
+        parts_sha256=state_hash(method),
+    )
+    # One entry, since safetensors writes several in any order.
+    write_weights(folder / WEIGHTS, student, metadata={MADE_FOR: made_for.model_dump_json()})
+    (folder / METHOD).unlink(missing_ok=True)
+    if parts:
+        write_weights(folder / METHOD, method)
+
+
+def read_kept(folder: Path, record: Record) -> Kept:
+    """What `write_kept` wrote for the trial of `record`.
+
+    Raises:
+        KdbenchError: the trial has failed, nothing was kept, or it is damaged or of an early kdbench.
+    """
+    file = folder / WEIGHTS
+    if record.status == "failed":
+        raise KdbenchError(
+            f"{folder} is of a trial that has failed and left no student ({record.reason}). Mend that, and use --rerun failed."
+        )
+    if not file.is_file():
+        raise KdbenchError(f"{file} is missing: the trial is done and its student was not kept. {AGAIN}.")
+    try:
+        with safe_open(file, "pt") as head:
+            made_for = MadeFor.model_validate_json((head.metadata() or {})[MADE_FOR])
+        student = read_safetensors(file)
+        method = read_safetensors(folder / METHOD) if made_for.parts and (folder / METHOD).is_file() else {}
+    except KeyError:
+        raise KdbenchError(f"{file} is of an early kdbench, which did not note for which images it is. {AGAIN}.") from None
+    except (SafetensorError, ValidationError, OSError) as problem:
+        raise KdbenchError(f"{file} is damaged ({first_line(problem)}). {AGAIN}, or put a whole copy back.") from None
+    if state_hash(student) != record.weights_sha256 or state_hash(method) != made_for.parts_sha256:
+        raise KdbenchError(f"the weights in {folder} are not those that its training left. {AGAIN}, or put a whole copy back.")
+    return Kept(made_for, student, method)
+
+
+def is_kept(folder: Path, record: Record) -> bool:
+    """Whether a student lies there whole, with all that feeding it needs."""
+    try:
+        return read_kept(folder, record).made_for.mean is not None
+    except KdbenchError:
+        return False
