@@ -14,6 +14,7 @@ from kdbench.record import Record
 from kdbench.store import Store
 from kdbench.suite import Suite
 from kdbench.trial import TrialSpec
+from kdbench.wording import counted
 
 
 class Status(StrEnum):
@@ -88,12 +89,11 @@ class Plan:
     @property
     def without_weights_told(self) -> str | None:
         """How many they are and what to do; None where there are none."""
-        if not (count := len(self.without_weights)):
+        if not self.without_weights:
             return None
-        those = "1 finished student has" if count == 1 else f"{count} finished students have"
         return (
-            f"{those} no kept weights, damaged ones, or ones of an earlier kdbench, and the suite asks for them: "
-            "`kdbench run` with --rerun weights trains those again."
+            f"{counted(len(self.without_weights), 'finished student')} without kept weights, or with damaged ones or ones of an "
+            "earlier kdbench, and the suite has `keep_students: true`; `kdbench run` with --rerun weights trains them again."
         )
 
     def teachers_of(self, students: Iterable[Planned]) -> list[Planned]:

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from kdbench.wording import plural
+
 PROTOCOL = 2
 """Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours."""
 
@@ -60,11 +62,11 @@ def images_told(
 ) -> str:
     """`18 training images and 18 test images in 3 classes (2 to 12 a class)`, of the training images, and what was passed over."""
     splits = ((train, "training"), (validation, "validation"), (test, "test"))
-    *others, last = [f"{split.images:,} {name} image{'s' * (split.images != 1)}" for split, name in splits if split]
+    *others, last = [f"{split.images:,} {plural(f'{name} image', split.images)}" for split, name in splits if split]
     least, most = train.fewest_of_a_class, train.most_of_a_class
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    told = f"{', '.join(others)} and {last} in {classes:,} class{'es' * (classes != 1)} ({each} a class)"
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in passed_over.items())
+    told = f"{', '.join(others)} and {last} in {classes:,} {plural('class', classes)} ({each} a class)"
+    left_out = "; ".join(f"{count:,} {plural('file', count)}, {reason}" for reason, count in passed_over.items())
     return f"{told}; passed over: {left_out}" if left_out else told
 
 

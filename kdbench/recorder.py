@@ -45,7 +45,7 @@ class Recorder:
     @cached_property
     def data(self) -> Data:
         """What the trials see of their data set."""
-        dataset = self.bench.dataset
+        dataset, contents = self.bench.dataset, self.bench.dataset.contents
         train, validation = self.bench.splits
 
         def count(split: Samples) -> ImageCounts:
@@ -60,8 +60,8 @@ class Recorder:
             train_images=count(train),
             validation_images=count(validation) if validation else None,
             test_images=count(dataset.test),
-            passed_over_files=dataset.passed_over,
-            notes=dataset.notes,
+            passed_over_files=contents.passed_over,
+            notes=contents.notes,
         )
 
     def describe_data(self) -> None:

@@ -32,7 +32,7 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
 
     Of the images, `data` is one line, `num_classes`, `train_images`, `validation_images` and `test_images` are their numbers after
     `train_images` and `validation` of the suite took effect, `passed_over_files` is how many files were not read, and `data_notes`
-    are sentences. Records of earlier versions lack them.
+    is what else a reader must know. Records of earlier versions lack them.
 
     The column `suite` names the suite that trained a trial first. Another suite that shares the trial has no second row: give
     `suite` for the frame of one, and do not filter on the column.
@@ -133,7 +133,7 @@ def _flat(data: Data) -> dict[str, Any]:
         "num_classes": len(data.classes),
         **{name: counts.images if counts else None for name, counts in splits.items()},
         "passed_over_files": sum(data.passed_over_files.values()),
-        "data_notes": data.notes,
+        "data_notes": "; ".join(data.notes),
     }
 
 

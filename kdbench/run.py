@@ -33,7 +33,6 @@ from kdbench.training.segments import Position, segments
 from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, write_checkpoint
-from kdbench.wording import counted
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""

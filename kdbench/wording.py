@@ -3,8 +3,12 @@
 
 def counted(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`, `3 classes`."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{number} {plural(noun, number)}"
+
+
+def plural(noun: str, number: int) -> str:
+    """The noun as it stands after the number."""
+    return noun if number == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def assigned(name: str, value: object) -> str:

@@ -101,6 +101,17 @@ class Lab:
         }
 
 
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def outcome(file: Path) -> list[str]:
     """Of one `record.json` and its curves, as text, in which NaN equals itself."""
     record = Record.model_validate_json(file.read_bytes()).model_dump(exclude=set(Record.MEASURED))

@@ -583,6 +583,84 @@ def test_a_plan_of_ten_thousand_trials_looks_each_up_once(call, monkeypatch):
     assert looks["exists"] <= 10_100
 
 
+LISTED = """
+import torch
+from pathlib import Path
+from kdbench import Dataset, KdbenchError, Source, Split, register_dataset
+from kdbench.data import Contents
+
+PASSED_OVER, NOTES = {"train/: unknown type (.heic)": 3}, ("7 of 16 test images are training images",)
+
+
+@register_dataset("listed_for_test")
+class Listed(Source):
+    def check(self):
+        pass
+
+    def contents(self):
+        if Path("missing").exists():
+            raise KdbenchError("there is no folder. Give one.")
+        return Contents(("even", "odd"), (1, 8, 8), (10, 14), (8, 8), PASSED_OVER, NOTES)
+
+    def load(self):
+        def split(even, odd):
+            labels = torch.tensor([0] * even + [1] * odd)
+            images = torch.randint(256, (len(labels), 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(even))
+            return Split(images, labels)
+
+        return Dataset(split(10, 14), split(8, 8), ("even", "odd"), (0.5,), (0.3,), passed_over=PASSED_OVER, notes=NOTES)
+"""
+
+
+def test_what_the_images_are_is_told_before_a_run_by_a_run_and_in_its_report(call):
+    Path("plugin.py").write_text(LISTED)
+    suite = write(dataset="dataset: {name: listed_for_test, label: mine, validation: 0.25}", methods="methods: [scratch]")
+    arguments = (suite, "--plugin", "plugin.py")
+    passed_over = "passed over: 3 files, train/: unknown type (.heic)"
+    planned = lines_of(call("plan", *arguments).out)
+    assert planned[1:3] == [
+        f"  24 training images and 16 test images in 2 classes (10 to 14 a class); {passed_over}",
+        "  note: 7 of 16 test images are training images.",
+    ]
+    assert json.loads(call("plan", *arguments, "--json").out)["data"] == {
+        "classes": ["even", "odd"],
+        "image_shape": [1, 8, 8],
+        "train_images": {"images": 24, "fewest_of_a_class": 10, "most_of_a_class": 14, "by_class": [10, 14]},
+        "test_images": {"images": 16, "fewest_of_a_class": 8, "most_of_a_class": 8, "by_class": [8, 8]},
+        "passed_over_files": {"train/: unknown type (.heic)": 3},
+        "notes": ["7 of 16 test images are training images"],
+    }
+    label = "mine (25 % held out)"
+    summary = f"{label}: 18 training images, 6 validation images and 16 test images in 2 classes (8 to 10 a class); {passed_over}"
+    ran = call("run", *arguments, "--device", "cpu")
+    assert lines_of(ran.out)[:2] == [summary, "note: 7 of 16 test images are training images."]
+    report = Path("results/reports/tiny/report.md").read_text()
+    for told in (" ".join(ran.out.split()), report):
+        assert f"{summary}." in told
+        assert f"{label}: 7 of 16 test images are training images." in told
+    Path("missing").touch()
+    planned = call("plan", *arguments)
+    assert (planned.status, planned.err) == (0, "")
+    assert json.loads(call("plan", *arguments, "--json").out)["data"] is None
+
+
+def test_finished_students_whose_weights_are_asked_for_are_told_and_trained_again(call, done):
+    suite = write("later.yaml", keep="keep_students: true")
+    told = (
+        "2 finished students without kept weights, or with damaged ones or ones of an earlier kdbench, and the suite has "
+        "`keep_students: true`; `kdbench run` with --rerun weights trains them again."
+    )
+    assert lines_of(call("plan", suite).out)[-1] == told
+    students = json.loads(call("plan", suite, "--json").out)
+    assert students["without_weights"] == [trial["trial"] for trial in students["students"]]
+    ran = call("run", suite, "--device", "cpu")
+    assert (ran.status, lines_of(ran.out)[-1]) == (0, told)
+    ran = call("run", suite, "--device", "cpu", "--rerun", "weights")
+    assert (ran.status, "done kd, resnet14 -> resnet8" in ran.out, told in ran.out) == (0, True, False)
+    assert len(list(Path("results").glob("trials/*/weights.safetensors"))) == 3, "of the teacher, too"
+    assert lines_of(call("plan", suite).out)[-1] == "2 trials: 2 done"
+
+
 # list, show
 
 

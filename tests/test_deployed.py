@@ -1,19 +1,24 @@
 """What a run keeps can be loaded as the network that its table is about."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Lab
+from conftest import Lab, Said
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import kdbench
 from kdbench import Batch, KdbenchError, Losses, Method, Outputs
 from kdbench.method import METHODS
 from kdbench.models import MODELS
+from kdbench.plan import Rerun
+from kdbench.run import Options, execute
 from kdbench.training.cohort import error_pct
 from kdbench.training.device import exact
 from kdbench.trial import TrialSpec
@@ -131,6 +136,119 @@ def test_a_student_whose_method_predicts_is_no_teacher_by_its_own_weights_alone(
 
 
 # What feeding it needs
+
+
+def test_a_student_that_normalises_takes_its_mean_and_std_along(lab: Lab) -> None:
+    suite = lab.suite(keep_students=True, methods=["simkd"])
+    lab.run(suite)
+    for trial in (*suite.trials, *suite.teachers):
+        bare, network = (kdbench.load_student(lab.store.folder(trial.id), normalise=normalise) for normalise in (False, True))
+        images = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (network.mean, network.std))
+        assert torch.equal(network(images), bare((images / 255 - mean) / std))
+        assert network.double()(images).dtype == torch.float64, "the buffers go with it"
+        with pytest.raises(KdbenchError, match=r"images are torch\.float32 and not bytes\. Give torch\.uint8"):
+            network(images / 255)
+    exported = torch.export.export(network.float(), (images,)).module()
+    assert torch.equal(exported(images), network(images))
+    assert {"normalise.mean", "normalise.std"} <= dict(exported.named_buffers()).keys()
+
+
+def of_an_earlier_version(file: Path, *, lacking: tuple[str, ...]) -> None:
+    """Take entries out of the head of a file of kept weights."""
+    with safe_open(file, "pt") as opened:
+        head = json.loads(opened.metadata()["made_for"])
+    tensors = load_file(file)
+    save_file(tensors, file, {"made_for": json.dumps({key: head[key] for key in head if key not in lacking})})
+
+
+def test_a_student_that_an_earlier_version_kept_says_what_it_lacks(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    suite = lab.suite(keep_students=True, methods=["scratch"])
+    lab.run(suite)
+    (trial,) = suite.trials
+    error = error_of(lab, trial)
+    assert not caplog.records
+    of_an_earlier_version(lab.file(trial, "weights.safetensors"), lacking=("classes", "mean", "std", "resize"))
+    with pytest.raises(KdbenchError, match=r"earlier kdbench and lacks classes, mean, std and resize\. .*--rerun weights"):
+        kdbench.load_student(lab.store.folder(trial.id), normalise=True)
+    assert error_of(lab, trial) == error
+    assert "lacks classes, mean, std and resize" in caplog.text
+    network = kdbench.load_student(lab.store.folder(trial.id))
+    assert (network.mean, network.classes, network.image_shape) == (None, None, (1, 8, 8))
+    assert [planned.spec for planned in lab.plan(suite).without_weights] == [trial]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("failed", r"is of a trial that has failed and left no student \(the loss is nan\)\. .*--rerun failed\.$"),
+        ("no JSON", r"record.json is no whole record"),
+        ("no head", r"is of an early kdbench, which did not note for which images it is\. Train it again"),
+        ("half a head", r"weights.safetensors is damaged \(.*\)\. Train it again"),
+        ("no head that is one", r"weights.safetensors is damaged \(.*\)\. Train it again"),
+    ],
+)
+def test_a_folder_without_a_student_is_refused_in_one_sentence(change: str, told: str, lab: Lab) -> None:
+    suite = lab.suite(keep_students=True, methods=["scratch"], recipe={"epochs": 1, "schedule": {"milestones": []}})
+    lab.run(suite)
+    (trial,) = suite.trials
+    record, weights = lab.file(trial), lab.file(trial, "weights.safetensors")
+    tree = json.loads(record.read_text())
+    match change:
+        case "failed":
+            record.write_text(json.dumps({**tree, "status": "failed", "reason": "the loss is nan", "weights_sha256": None}))
+        case "no JSON":
+            record.write_text("{")
+        case "no head":
+            save_file(load_file(weights), weights)
+        case "half a head":
+            of_an_earlier_version(weights, lacking=("image_shape",))
+        case "no head that is one":
+            save_file(load_file(weights), weights, {"made_for": "photographs"})
+    with pytest.raises(KdbenchError, match=told) as refused:
+        kdbench.load_student(lab.store.folder(trial.id))
+    assert "\n" not in str(refused.value)
+
+
+# Students that a suite keeps once they are done
+
+
+def test_weights_that_are_asked_for_later_or_lost_are_trained_again_to_the_same_bits(lab: Lab) -> None:
+    methods = ["scratch", "kd", "simkd"]
+    lab.run(lab.suite(methods=methods))
+    before, suite = lab.outcomes(), lab.suite(methods=methods, keep_students=True)
+    scratch, kd, simkd = suite.trials
+
+    def lacking() -> list[TrialSpec]:
+        return [planned.spec for planned in lab.plan(suite).without_weights]
+
+    assert not lab.plan(lab.suite(methods=methods)).without_weights, "they were not asked for"
+    suite = lab.suite(methods=methods, keep_students=True)
+    assert lacking() == [scratch, kd, simkd]
+    assert lab.run(suite)
+    assert lacking() == [scratch, kd, simkd]
+    assert lab.run(suite, rerun=Rerun.WEIGHTS)
+    assert (lacking(), lab.outcomes()) == ([], before)
+    whole = {trial.method: lab.file(trial, "weights.safetensors").read_bytes() for trial in suite.trials}
+    lab.file(kd, "weights.safetensors").write_bytes(whole["kd"][:-1] + bytes([whole["kd"][-1] ^ 1]))
+    lab.file(simkd, "method.safetensors").unlink()
+    untouched = lab.file(scratch).stat().st_mtime_ns
+    assert lacking() == [kd, simkd]
+    assert lab.run(suite, rerun=Rerun.WEIGHTS)
+    assert (lacking(), lab.outcomes()) == ([], before)
+    assert {trial.method: lab.file(trial, "weights.safetensors").read_bytes() for trial in suite.trials} == whole
+    assert lab.file(scratch).stat().st_mtime_ns == untouched
+
+
+def test_who_trains_weights_again_elsewhere_is_warned_of_other_bits(lab: Lab) -> None:
+    said = Said()
+    lab.run(lab.suite(methods=["scratch"]))
+    suite = lab.suite(methods=["scratch"], keep_students=True)
+    record = lab.record(suite.trials[0])
+    elsewhere = record.model_copy(update={"environment": record.environment.model_copy(update={"torch": "1.0"})})
+    lab.file(suite.trials[0]).write_text(elsewhere.model_dump_json())
+    execute(suite, lab.store, options=Options(device="cpu", rerun=Rerun.WEIGHTS), progress=said)
+    assert any(line.startswith("warning: of the students that are trained again for their weights, 1 were") for line in said.lines)
 
 
 def photographs(root: Path) -> Path:

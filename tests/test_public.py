@@ -309,6 +309,59 @@ def test_a_second_record_of_a_trial_is_left_out_with_a_warning(copy, caplog):
     assert [r.getMessage() for r in caplog.records] == [f"{second} is left out: it is a second record of {first.parent.name}."]
 
 
+def test_a_record_of_an_earlier_version_is_read(copy):
+    for file in copy.glob("trials/*/record.json"):
+        record = json.loads(file.read_text())
+        del record["data"]
+        file.write_text(json.dumps(record))
+    frame = kdbench.load_results(copy)
+    assert len(frame) == 3
+    assert frame[["data", "num_classes", "train_images", "test_images", "passed_over_files", "data_notes"]].isna().all(axis=None)
+    assert frame["train_images"].dtype == "Int64"
+
+
+def files_of(root: Path) -> dict[Path, tuple[int, bytes]]:
+    return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in root.rglob("*") if file.is_file()}
+
+
+def test_load_results_gives_the_trials_of_a_suite_whatever_trained_them(copy, home, caplog):
+    suite = copy / "second.yaml"
+    suite.write_text(TINY.replace("[scratch, kd]", "[kd, at]"))
+    frame = kdbench.load_results(copy, suite=suite)
+    assert list(zip(frame["method"], frame["status"], frame["suite"], strict=True)) == [
+        ("kd", "done", "tiny"),
+        ("at", "missing", "second"),
+    ]
+    pd.testing.assert_frame_equal(frame, kdbench.run_suite(suite, results=copy, device="cpu", stop_after_s=0))
+    pd.testing.assert_frame_equal(kdbench.load_results(copy, suite=home / "tiny.yaml"), pd.read_pickle(home / "returned.pkl"))
+    broken = copy / "trials" / frame["trial"][0] / "record.json"
+    broken.write_text("{")
+    before = files_of(copy)
+    assert list(kdbench.load_results(copy, suite=suite)["status"]) == ["missing", "missing"]
+    assert files_of(copy) == before, "nothing is written, and nothing set aside"
+    assert f"{broken} cannot be used: it is not a whole record (1 mistake)." in caplog.messages
+
+
+def test_a_suite_of_plugins_is_read_from_its_results(copy):
+    (copy / "plugin.py").write_text(
+        "from kdbench import Method, register\n\n\n@register('read_for_test')\nclass Mine(Method):\n"
+        "    def losses(self, student, teacher, batch):\n        return {}\n"
+    )
+    (copy / "own.yaml").write_text(TINY.replace("kd]", "read_for_test]"))
+    restore = METHODS.snapshot()
+    try:
+        frame = kdbench.load_results(copy, suite=copy / "own.yaml", plugins=[copy / "plugin.py"])
+    finally:
+        restore()
+    assert list(zip(frame["method"], frame["status"], strict=True)) == [("scratch", "done"), ("read_for_test", "missing")]
+    with pytest.raises(kdbench.KdbenchError, match=r"^plugins have no effect on all records of a directory\. Give them with suite"):
+        kdbench.load_results(copy, plugins=[copy / "plugin.py"])
+    with pytest.raises(kdbench.KdbenchError, match=r"^there is no directory .*nowhere\. Give the one"):
+        kdbench.load_results(copy / "nowhere", suite="quick")
+    with pytest.raises(kdbench.KdbenchError, match=r"^unknown suite 'quik'"):
+        kdbench.load_results(copy, suite="quik")
+
+
 def test_a_directory_without_records(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in (".", "nowhere"):

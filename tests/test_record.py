@@ -13,6 +13,7 @@ from conftest import CLASSES, Lab
 import kdbench
 from kdbench.data import Resident
 from kdbench.plan import Rerun
+from kdbench.record import ImageCounts, images_told
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact
 
@@ -36,6 +37,46 @@ def test_a_record_counts_the_network_that_is_deployed(lab: Lab) -> None:
     assert macs["simkd"] == macs["scratch"] + at_2x2 + width * classes
     assert frame["extra_params"]["simkd"] == 0
     assert frame["extra_params"]["ft"] > 0
+
+
+def test_a_record_says_what_its_images_were(lab: Lab) -> None:
+    suite = lab.suite(methods=["scratch"], dataset={"train_images": 60, "validation": 0.2})
+    lab.run(suite)
+    source, params = suite.source
+    dataset = source(params, cache=lab.store.cache).load()
+    data = lab.record(suite.trials[0]).data
+    assert data is not None
+    assert data.model_dump(exclude={"passed_over_files", "notes"}) == {
+        "classes": ("at0", "at1", "at2"),
+        "image_shape": (1, 8, 8),
+        "resize": {"height_px": 8, "width_px": 8},
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "train_images": {"images": 48, "fewest_of_a_class": 16, "most_of_a_class": 16, "by_class": (16, 16, 16)},
+        "validation_images": {"images": 12, "fewest_of_a_class": 4, "most_of_a_class": 4, "by_class": (4, 4, 4)},
+        "test_images": {"images": 30, "fewest_of_a_class": 10, "most_of_a_class": 10, "by_class": (10, 10, 10)},
+    }
+    assert data.summary == "48 training images, 12 validation images and 30 test images in 3 classes (16 a class)"
+    row = kdbench.load_results(lab.store.root).iloc[0]
+    assert (row["data"], row["data_notes"]) == (data.summary, "")
+    assert [row[f"{split}_images"] for split in ("train", "validation", "test")] == [48, 12, 30]
+    assert (row["num_classes"], row["passed_over_files"]) == (3, 0)
+
+
+def test_a_record_of_a_thousand_classes_is_no_book() -> None:
+    few, many = (ImageCounts.of([*[1300] * (classes - 1), 732]) for classes in (100, 1000))
+    assert few.by_class == (*[1300] * 99, 732)
+    assert many.model_dump() == {
+        "images": 1300 * 999 + 732,
+        "fewest_of_a_class": 732,
+        "most_of_a_class": 1300,
+        "by_class": None,
+    }
+    told = images_told(many, many, classes=1000, passed_over={"train/: unknown type (.heic)": 1, "val/: not used": 1500})
+    assert told == (
+        "1,299,432 training images and 1,299,432 test images in 1,000 classes (732 to 1,300 a class); passed over: "
+        "1 file, train/: unknown type (.heic); 1,500 files, val/: not used"
+    )
 
 
 def slowly(act: Callable[..., Any], seconds: float) -> Callable[..., Any]:

@@ -566,6 +566,22 @@ def test_two_trainings_of_a_teacher_with_one_error_are_two():
     assert cells(error_table(results, pairs=[PAIR]))["Teacher error"] == "6.28 ± 0.00"
 
 
+def test_what_the_images_are_stands_in_every_format(tmp_path):
+    note = "12 of 30 test images are identical to a training image"
+    results = RESULTS.assign(data="90 training images and 30 test images in 3 classes (2 to 60 a class)", data_notes=note)
+    results.loc[results["method"] == "scratch", ["data", "data_notes"]] = None  # by an earlier version
+    told = [f"cifar10: {results['data'].iloc[-1]}.", f"cifar10: {note}."]
+    assert [sentence for sentence in footnotes(results) if sentence.startswith("cifar10")] == told
+    assert not [sentence for sentence in footnotes(RESULTS) if sentence.startswith("cifar10")]
+    results.loc[(results["seed"] == 3) & results["data"].notna(), ["data", "data_notes"]] = ["another line", ""]
+    assert f"{told[0]} cifar10: another line. {told[1]}" in " ".join(footnotes(results))
+    write_report(results, pd.DataFrame(), pairs=[PAIR], title="Short run", directory=tmp_path, formats=["md", "tex"])
+    console = Console(width=200, file=io.StringIO())
+    console.print(terminal_tables(results, pairs=[PAIR], title="Short run", width=200))
+    for text in ((tmp_path / "report.md").read_text(), (tmp_path / "tables.tex").read_text(), console.file.getvalue()):
+        assert all(sentence in text for sentence in told)
+
+
 # The cost table
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import Lab
+from conftest import Lab, Said
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
 from kdbench.plan import Rerun
 from kdbench.present import of_directory
-from kdbench.progress import Silent
 from kdbench.record import PROTOCOL
 from kdbench.results import load_results
 from kdbench.run import Options, execute
@@ -94,17 +93,6 @@ def write(lab: Lab, folder: Path) -> Callable[..., Suite]:
         )
 
     return suite
-
-
-class Said(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def run(lab: Lab, suite: Suite, **options: Any) -> list[str]:

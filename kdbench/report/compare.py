@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import pandas as pd
 
@@ -276,9 +275,9 @@ def _data(done: pd.DataFrame) -> list[str]:
     if "data" not in done:
         return []
     notes = []
-    for name, rows in done.dropna(subset="data").groupby("dataset", sort=False):
-        told = [*rows["data"].unique(), *dict.fromkeys(chain.from_iterable(rows["data_notes"]))]
-        notes += [f"{name}: {sentence}." for sentence in told]
+    for name, rows in done.groupby("dataset", sort=False):
+        told = [sentence for column in ("data", "data_notes") for sentence in rows[column].dropna().unique()]
+        notes += [f"{name}: {sentence}." for sentence in told if sentence]
     return notes
 
 
