@@ -106,8 +106,8 @@ def load_student(folder: str | Path, *, normalise: bool = False, plugins: Sequen
     What feeding it needs are attributes of it: `classes`, the names of the logits in order; `image_shape`, (C, H, W); `mean` and
     `std`, one number for each channel, of pixels scaled to 0..1; and `resize`, how an image of another size was brought to that
     shape, always bilinear and antialiased: `{"height_px": H, "width_px": W}` without regard to its shape, `{"shorter_side_px": N}`
-    before its centre was cut out, None where the data set has one size. Files were read as a viewer shows them, upright, in sRGB, on
-    white, with 8 bits, and made grey where C is 1.
+    before its centre was cut out, None where the data set has one size. Files were read as a viewer shows them: upright, in sRGB,
+    on white, with 8 bits; and made grey where C is 1.
 
     Args:
         folder: a trial's, `results/trials/...`; teachers are kept there, and students of suites with `keep_students: true`.
