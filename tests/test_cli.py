@@ -497,6 +497,7 @@ def test_a_plan_in_words(call, done):
     assert (planned.status, "".join(lines), planned.err) == (
         0,
         f"""Tiny: {record["dataset"]}, {record["recipe"]}
+  1,437 training images and 360 test images in 10 classes (139 to 147 a class)
   teacher resnet14 (seed 0): done
   resnet8              scratch   1 done, 1 missing
   resnet14 -> resnet8  kd        1 done, 1 missing
