@@ -148,8 +148,9 @@ def test_images_that_stand_in_both_splits_are_told():
     )
     train[[30, 31]] = train[40].clone()
     test[0] = random_images(2, 2, 3, seed=2)
-    assert made(Split(train, labels), Split(test, labels[:20])).contents.notes[1:] == (
-        "3 of 20 test images are identical to a training image, 1 of them with another label",
+    test[4] = train[40]  # of its own label, and of another one
+    assert made(Split(train, labels), Split(test, test_labels)).contents.notes[1:] == (
+        "4 of 20 test images are identical to a training image, 2 of them with another label",
         "3 of 60 training images are identical to one with another label",
     )
 
