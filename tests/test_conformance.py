@@ -11,7 +11,7 @@ import pytest
 
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue_docs import shipped_methods
-from kdbench.conformance import CHECKS, Check, as_json, as_text, judge
+from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, judge
 from kdbench.conformance.subject import Subject
 from kdbench.method import METHODS
 from kdbench.scaffold import new_method
@@ -130,7 +130,11 @@ TRAINED = ("repeatable", "resumable", "alone_or_beside")
 FAULTS = {
     "no paper": Fault("docstring", "no paragraph `Paper:`", edits={"    Paper:": "    By:"}),
     "no formula": Fault("docstring", "open with a formula", edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "Regression."}),
-    "a long file": Fault("file", r"the file has 1\d\d lines", members="\n" * 100),
+    "settings of an optimiser that nothing reads": Fault(
+        "names", "nothing reads `optimiser`: kdbench does not, nor does the file", members="    optimiser = 'adam'\n"
+    ),
+    "a member whose name is misspelt": Fault("names", "`stage`.* Did you mean 'stages'", members="    def stage(self): pass\n"),
+    "an attribute that nothing reads": Fault("names", "nothing reads `param_groups`", build="self.param_groups = [1]"),
     "unknown parameters are taken": Fault(
         "parameters", "an unknown parameter is taken", params='model_config = {"extra": "ignore"}'
     ),
@@ -173,6 +177,13 @@ FAULTS = {
         r"the term 'regression' is of shape \(\d+,\). Return the mean or the sum",
         extra="student.pooled.square().mean(1)",
     ),
+    "a network in a list": Fault(
+        "registered",
+        "it computes with a Linear of 2 tensors that is no submodule",
+        also=("permutation",),  # nor does it follow the method to float64
+        build="self.second = [nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)]",
+        extra="self.second[0](student.pooled).square().mean()",
+    ),
     "no optimiser has a tensor that learns": Fault(
         "gradients",
         r"a tensor of shape \(64, 2\) learns in main, and no optimiser has it",
@@ -186,7 +197,10 @@ FAULTS = {
         "reaches_student", "no term has a gradient", edits={"self.embed(student.pooled)": "self.embed(student.pooled.detach())"}
     ),
     "a quotient by the difference of widths": Fault(
-        "equal", r"ZeroDivisionError.*mine\.py:", build="self.scale = 1 / (pair.teacher.pooled[0] - pair.student.pooled[0])"
+        "equal",
+        r"ZeroDivisionError.*mine\.py:",
+        also=("names",),
+        build="self.scale = 1 / (pair.teacher.pooled[0] - pair.student.pooled[0])",
     ),
     "a student's group for each of the teacher's": Fault(
         "deeper_teacher",
@@ -209,13 +223,17 @@ FAULTS = {
         reads=("features", "pooled"),
         extra="student.features[0].unflatten(3, (-1, 2)).square().mean()",
     ),
-    "halves of batches": Fault("batch_sizes", "RuntimeError", extra="student.pooled.unflatten(0, (2, -1)).square().mean()"),
+    "halves of batches": Fault(
+        "batch_sizes", "RuntimeError", also=("refusals",), extra="student.pooled.unflatten(0, (2, -1)).square().mean()"
+    ),
     "a difference of large numbers": Fault(
         "bf16",
         "regression is .* in bfloat16 and .*full_precision",
         extra="((embedded + 300) - (teacher.pooled + 300)).square().mean()",
     ),
-    "a root of nothing": Fault("extremes", "not finite where all samples are alike", extra="embedded.var(0).sqrt().mean()"),
+    "a root of nothing": Fault(
+        "extremes", "not finite where all samples are alike", also=("refusals",), extra="embedded.var(0).sqrt().mean()"
+    ),
     "an exception where pre-activations are missing": Fault(
         "refusals",
         "a teacher without pre-activations: IndexError.*PairError",
@@ -232,12 +250,27 @@ FAULTS = {
     "a refusal without a reason": Fault(
         "refusals", "is refused with 'no'", build="if not pair.teacher.preactivations: raise PairError('no')"
     ),
+    "a relation between images": Fault(
+        "refusals",
+        "batches of one image: main.*is not finite. Refuse it with min_batch_size = 2",
+        extra="(embedded[:, None] - embedded).square().sum() / (len(embedded) - 1)",
+    ),
+    "three classes at least": Fault(
+        "refusals",
+        "two classes: .*Refuse it with min_classes = 3",
+        reads=("logits", "pooled"),
+        extra="student.logits[:, 2].square().mean()",
+    ),
     "half of the batch": Fault(
-        "permutation", "changes with the order of the batch", extra="student.pooled[: len(student.pooled) // 2].square().mean()"
+        "permutation",
+        "changes with the order of the batch",
+        also=("refusals",),
+        extra="student.pooled[: len(student.pooled) // 2].square().mean()",
     ),
     "half of the batch, at random": Fault(
         "permutation",
         "changes with the order of the batch",
+        also=("refusals",),
         extra="student.pooled[: len(student.pooled) // 2].square().mean() * (1 + 0.01 * torch.rand((), generator=batch.generator))",
     ),
     "the teacher's outputs in place": Fault(
@@ -291,10 +324,29 @@ def failures(checks: Sequence[Check]) -> dict[str, str]:
     return {check.name.replace(" ", "_"): check.reason for check in checks if check.status == "fail"}
 
 
+REVERSED = """
+    def reversed(self, value):
+        return (1 + self.params.strength) * value.detach() - self.params.strength * value
+"""
+SECOND = "self.second = nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)"
+
+
 @pytest.mark.parametrize(
     "nothing",
-    [Fault("", ""), Fault("", "", params="share: float = 0.5", extra="self.annealed(batch)", members=ANNEALED)],
-    ids=["plain", "the weight of the cross-entropy follows the epoch"],
+    [
+        Fault("", ""),
+        Fault("", "", params="share: float = 0.5", extra="self.annealed(batch)", members=ANNEALED),
+        Fault("", "", params="strength: float = 0.5", extra="self.reversed(embedded).square().mean()", members=REVERSED),
+        Fault("", "", build=SECOND, extra="self.second(student.pooled).square().mean()"),
+        Fault("", "", edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE + beta |W p_s - p_t|^2"}),
+    ],
+    ids=[
+        "plain",
+        "the weight of the cross-entropy follows the epoch",
+        "a reversed gradient",
+        "a frozen network",
+        "a plain formula",
+    ],
 )
 def test_the_method_that_faults_are_put_into_is_sound(nothing: Fault, mine: Path) -> None:
     mine.write_text(nothing.put_into(mine.read_text()))
@@ -310,7 +362,25 @@ def test_a_check_finds_the_method_that_breaks_its_promise_and_no_other_does(faul
 
 
 def test_every_check_is_shown_to_find_something() -> None:
-    assert {fault.check for fault in FAULTS.values()} == {test.__name__ for test in CHECKS}
+    assert {"file", *(fault.check for fault in FAULTS.values())} == {test.__name__ for test in CHECKS}
+
+
+def test_a_long_file_fails_among_kdbenchs_own_and_is_a_remark_elsewhere(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine.write_text(Fault("", "", members="\n" * 100).put_into(mine.read_text()))
+    monkeypatch.setattr(conformance, "CHECKS", [declared.file])
+    (found,) = conformance.check(str(mine))
+    assert found.status == "pass" and re.fullmatch(r"this one has 1\d\d", found.reason)
+    monkeypatch.setattr(declared, "shipped", lambda folder: mine.parent)
+    (found,) = conformance.check(str(mine))
+    assert found.status == "fail" and re.match(r"the file has 1\d\d lines", found.reason)
+
+
+def test_statistics_of_a_frozen_network_that_move_are_a_remark(mine: Path) -> None:
+    build = "self.second = nn.BatchNorm1d(pair.student.pooled[0]).requires_grad_(False)"
+    mine.write_text(Fault("", "", build=build, extra="self.second(student.pooled).square().mean()").put_into(mine.read_text()))
+    by_name = {check.name: check for check in conformance.check(str(mine))}
+    assert by_name["registered"].status == "pass"
+    assert "the statistics of second move although nothing there learns" in by_name["registered"].reason
 
 
 def test_a_method_that_does_no_pair_fails_with_its_reason(mine: Path) -> None:
@@ -326,7 +396,7 @@ def test_one_mistake_in_the_losses_is_told_once(mine: Path) -> None:
     checks = conformance.check(str(mine))
     assert [check.name for check in checks if check.status == "fail"] == ["scalars"]
     assert as_text(checks).count("poled") == 1
-    assert as_text(checks).endswith("1 failed, 3 passed, 19 not tried, since they need losses to look at")
+    assert as_text(checks).endswith("1 failed, 4 passed, 20 not tried, since they need losses to look at")
 
 
 def test_a_file_is_checked_whether_or_not_it_is_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,13 @@ def test_a_pair_knows_the_smallest_and_the_largest_batch(images: int, batch_size
     assert (found.smallest_batch, found.largest_batch) == bounds
 
 
+def test_a_pair_in_two_recipes_is_looked_at_in_both(lab: Lab) -> None:
+    """One teacher and one student, with batches of 32 and of one."""
+    trials = [trial for size in (1, 32) for trial in lab.suite(methods=["sp"], recipe={"batch_size": size}).trials]
+    (problem,) = lab.bench(lab.suite(methods=["sp"])).misfits(trials, download=False)
+    assert "sp: it needs at least 2 images in every batch" in str(problem)
+
+
 def test_notes_reach_the_log_the_record_and_the_table(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
+from unicodedata import category
 
 from pydantic import ValidationError
+from torch import nn
 
 from kdbench.catalogue import describe_method
+from kdbench.conformance.gradients import gradients_at
 from kdbench.conformance.points import mapped
 from kdbench.conformance.setting import Setting, expect, terms
 from kdbench.conformance.subject import Subject
-from kdbench.method import METHODS, MethodParams, PairError, Stage
+from kdbench.errors import nearest
+from kdbench.method import METHODS, Method, MethodParams, PairError, Stage
 from kdbench.outputs import Outputs
+from kdbench.shipped import shipped
 from kdbench.weights import state_hash
 
 LINES = 100
@@ -25,14 +33,41 @@ LINES = 100
 def docstring(subject: Subject) -> None:
     """The docstring opens with the formula and names the paper."""
     described = describe_method(subject.name)
-    expect("(" in described["formula"], "the docstring does not open with a formula. Begin it with one, such as CE(z_s, y) + D.")
+    expect(
+        any(category(sign) == "Sm" or sign in "(^" for sign in described["formula"]),  # Sm are the signs of mathematics, + to sums
+        "the docstring does not open with a formula. Begin it with one, such as CE(z_s, y) + D.",
+    )
     expect(bool(described["paper"]), "the docstring has no paragraph `Paper:`. Name authors, title, venue and year.")
 
 
-def file(subject: Subject) -> None:
-    """The file has fewer than 100 lines."""
-    lines = len(Path(METHODS.entry(subject.name).file).read_text().splitlines())
+def file(subject: Subject) -> str | None:
+    """The file has fewer than 100 lines, if it is to be one of kdbench's own."""
+    written = Path(METHODS.entry(subject.name).file)
+    lines = len(written.read_text().splitlines())
+    if written.parent != shipped("methods"):
+        return f"this one has {lines}" if lines >= LINES else None
     expect(lines < LINES, f"the file has {lines} lines. Leave out what the formula does not say, and use what kdbench.losses has.")
+    return None
+
+
+def names(subject: Subject) -> None:
+    """Every public name of the class and of its instances is one that kdbench reads, or that the file itself uses."""
+    (method,) = subject.usual.method().parts.values()
+    classes = type(method).__mro__[: type(method).__mro__.index(Method)]
+    known = {*dir(nn.Module()), *dir(Method), *Method.__annotations__}
+    used: set[object] = set()
+    for source in {inspect.getsourcefile(cls) for cls in classes} - {None}:
+        for node in ast.walk(ast.parse(Path(str(source)).read_text())):
+            if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+                used.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+            elif isinstance(node, ast.Constant):
+                used.add(node.value)  # as in getattr(self, "name")
+    for name in dict.fromkeys(chain(*map(vars, classes), vars(method))):
+        expect(
+            name.startswith("_") or name in known or name in used,
+            f"nothing reads `{name}`: kdbench does not, nor does the file.{nearest(name, known)} Delete it, or begin it with an "
+            "underscore.",
+        )
 
 
 def parameters(subject: Subject) -> None:
@@ -110,9 +145,12 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     student, teacher, batch = setting.example()
     seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
     seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
+    inputs = [*student.tensors(), *method.parameters()]
     for epoch in (0, 5, 60):  # warm-ups, and banks that move
         found = terms(method, student, teacher, replace(batch, epoch=epoch))
-        seen += [(name, value.item()) for name, value in found.items()]
+        for name, value in found.items():
+            gradients = gradients_at(value, inputs)  # which a parameter may scale alone, as where one is reversed
+            seen.append((name, value.item(), [None if gradient is None else gradient.norm().item() for gradient in gradients]))
         seen.append(method.ce_weight)  # which the losses may set
     return [*seen, method.predict(student).sum().item()]
 

@@ -7,16 +7,57 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdbench.conformance.points import mapped, synthetic
 from kdbench.conformance.setting import Broken, evaluated, expect, terms
 from kdbench.conformance.subject import Subject
+from kdbench.method import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
 
 EPOCHS = (0, 5, 60, 119)
 """Where gradients are looked for, of 120: some methods warm up."""
+
+
+def registered(subject: Subject) -> str | None:
+    """Every network that it computes with is a submodule, so that checkpoints hold its weights and devices get them."""
+    method = subject.usual.method()
+    called: list[nn.Module] = []
+    watch = register_module_forward_pre_hook(lambda module, inputs: called.append(module))
+    try:
+        student, _, _ = example = subject.usual.example()
+        fixed = {name: value.clone() for name, value in _fixed(method)}
+        evaluated(method, *example)
+        method.predict(student)
+    finally:
+        watch.remove()
+    known = set(method.modules())
+    for module in called:
+        count = len(module.state_dict())
+        expect(
+            module in known or not count,
+            f"it computes with a {type(module).__name__} of {count} tensors that is no submodule. Make it an attribute of the "
+            "method, in lists an nn.ModuleList; one that is not to learn: .requires_grad_(False).",
+        )
+    moved = dict.fromkeys(name.rsplit(".", 2)[0] for name, value in _fixed(method) if not value.equal(fixed[name]))
+    return (
+        f"the statistics of {', '.join(moved)} move although nothing there learns; .eval() in `losses` stops that"
+        if moved
+        else None
+    )
+
+
+def _fixed(method: Composition) -> list[tuple[str, Tensor]]:
+    """The buffers of modules whose parameters do not learn, such as the batch norms of a frozen network."""
+    (part,) = method.parts.values()
+    return [
+        (f"{prefix}.{name}", value)
+        for prefix, module in part.named_modules()
+        if (parameters := list(module.parameters())) and not any(parameter.requires_grad for parameter in parameters)
+        for name, value in module.named_buffers(recurse=False)
+    ]
 
 
 def gradients(subject: Subject) -> None:
@@ -37,8 +78,15 @@ def gradients(subject: Subject) -> None:
             trained = [parameter for module in segment.trained for parameter in module.parameters()]
             found = zip(trained, gradients_at(total, trained), strict=True)
             reached |= {id(parameter) for parameter, gradient in found if gradient is not None and gradient.any()}
-    idle = [name.removeprefix(f"parts.{subject.name}.") for name, value in method.named_parameters() if id(value) not in reached]
-    expect(not idle, f"where it is trained, no gradient reaches {', '.join(idle)}. Use it in that loss, or make it a buffer.")
+    idle = [
+        name.removeprefix(f"parts.{subject.name}.")
+        for name, value in method.named_parameters()
+        if value.requires_grad and id(value) not in reached
+    ]
+    expect(
+        not idle,
+        f"where it is trained, no gradient reaches {', '.join(idle)}. Use it in that loss, or fix it: .requires_grad_(False).",
+    )
 
 
 def reaches_student(subject: Subject) -> str | None:

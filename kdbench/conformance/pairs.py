@@ -11,7 +11,7 @@ import torch
 from kdbench.conformance.points import synthetic
 from kdbench.conformance.setting import Broken, Setting, built, expect, terms
 from kdbench.conformance.subject import Refused, Subject
-from kdbench.method import Pair, PairError
+from kdbench.method import Pair, PairError, TeacherParts
 from kdbench.outputs import Shapes
 from kdbench.streams import generator
 
@@ -59,37 +59,47 @@ def trains(subject: Subject, setting: Setting) -> None:
 def refusals(subject: Subject) -> None:
     """A pair that it cannot do is refused with a reason when it is built, never by an exception in training."""
     random = partial(torch.randn, generator=generator(0, "refusals"))
-    _, _, batch = subject.usual.example()
-    for case, pair in poor(subject.usual.pair):
+    _, _, usual = subject.usual.example()
+    for case, pair, refuse_it in poor(subject.usual.pair):
+        size, (classes,) = min(pair.largest_batch, len(usual.labels)), pair.student.logits
+        student, teacher = (synthetic(shapes, random, size=size) for shapes in (pair.student, pair.teacher))
+        batch = replace(usual, images=usual.images[:size], labels=usual.labels[:size] % classes, indices=usual.indices[:size])
         try:
-            found = terms(built(subject.name, pair), synthetic(pair.student, random), synthetic(pair.teacher, random), batch)
+            found = terms(built(subject.name, pair), student, teacher, batch)
         except PairError:
             reason = subject.refusal(pair)
             expect(reason is not None, f"{case} is refused in a loss, when training has begun. Raise PairError in `build`.")
             expect(len(reason or "") >= REASON, f"{case} is refused with '{reason}'. Say what is missing and what to choose.")
             continue
         except Exception as problem:
-            raise Broken(f"{case}: {subject.told(problem)}. Refuse it in `build` with PairError, or do it.") from problem
+            raise Broken(f"{case}: {subject.told(problem)}. Refuse it {refuse_it}, or do it.") from problem
         bad = [name for name, value in found.items() if not value.isfinite().all()]
-        expect(not bad, f"{case}: {', '.join(bad)} is not finite. Refuse it in `build` with PairError, or do it.")
+        expect(not bad, f"{case}: {', '.join(bad)} is not finite. Refuse it {refuse_it}, or do it.")
 
 
-def poor(pair: Pair) -> Iterator[tuple[str, Pair]]:
-    """Pairs that lack something, each after its name."""
+def poor(pair: Pair) -> Iterator[tuple[str, Pair, str]]:
+    """Pairs that lack something, each after its name and before the way to refuse it."""
     student, teacher, parts = pair.student, pair.teacher, pair.teacher_parts
-    yield "a teacher without pre-activations", replace(pair, teacher=replace(teacher, preactivations=()))
-    yield "a student without pre-activations", replace(pair, student=replace(student, preactivations=()))
-    yield "a teacher without batch norms", replace(pair, teacher_parts=replace(parts, norms=()))
-    other = replace(parts, classifier_weight=torch.zeros(len(parts.classifier_bias), 99))
-    yield (
-        "a teacher whose classifier does not read its last group",
-        replace(pair, teacher=replace(teacher, pooled=(99,)), teacher_parts=other),
-    )
     shallow = replace(parts, norms=parts.norms[-1:])
-    yield "a teacher of one group", replace(pair, teacher=last_group(teacher), teacher_parts=shallow)
-    yield "a student of one group", replace(pair, student=last_group(student))
-    yield "a student whose maps are single pixels", replace(pair, student=pixels(student))
-    yield "maps that are single pixels", replace(pair, student=pixels(student), teacher=pixels(teacher))
+    other = replace(parts, classifier_weight=torch.zeros(len(parts.classifier_bias), 99))
+    lacking = {
+        "a teacher without pre-activations": replace(pair, teacher=replace(teacher, preactivations=())),
+        "a student without pre-activations": replace(pair, student=replace(student, preactivations=())),
+        "a teacher without batch norms": replace(pair, teacher_parts=replace(parts, norms=())),
+        "a teacher whose classifier does not read its last group": replace(
+            pair, teacher=replace(teacher, pooled=(99,)), teacher_parts=other
+        ),
+        "a teacher of one group": replace(pair, teacher=last_group(teacher), teacher_parts=shallow),
+        "a student of one group": replace(pair, student=last_group(student)),
+        "a student whose maps are single pixels": replace(pair, student=pixels(student)),
+        "maps that are single pixels": replace(pair, student=pixels(student), teacher=pixels(teacher)),
+    }
+    yield from ((case, changed, "in `build` with PairError") for case, changed in lacking.items())
+    yield "batches of one image", replace(pair, smallest_batch=1, largest_batch=1), "with min_batch_size = 2"
+    two = TeacherParts(parts.classifier_weight[:2], parts.classifier_bias[:2], parts.norms)
+    student, teacher = replace(student, logits=(2,)), replace(teacher, logits=(2,))
+    labels = pair.labels % 2
+    yield "two classes", replace(pair, student=student, teacher=teacher, labels=labels, teacher_parts=two), "with min_classes = 3"
 
 
 def last_group(shapes: Shapes) -> Shapes:
