@@ -8,15 +8,23 @@ import torch
 
 from kdbench.catalogue import Value, aligned
 from kdbench.errors import KdbenchError
-from kdbench.models import MODELS, blank_model
+from kdbench.models import Network, blank_model, placed
+from kdbench.models.construct import constructed
 from kdbench.models.foreign import is_published
 from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.measure import macs, parameters, shapes_of
-from kdbench.models.recorded import record
+from kdbench.models.recorded import Point, record
 from kdbench.models.wiring import candidates
 from kdbench.wording import counted
 
 Shape = tuple[int, int, int]
+
+WHY_LACKING = {
+    "stem": "none of its modules gives maps",
+    "features": "none of its modules gives maps",
+    "pooled": "no linear map of one vector gives its logits",
+}
+"""By the hook points that a network may lack, but for pre-activations, of which the table tells."""
 
 
 def usual_shape(name: str) -> Shape:
@@ -27,8 +35,9 @@ def usual_shape(name: str) -> Shape:
 def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Sequence[str] = ()) -> Value:
     """A network's `name`, `input`, `classes`, `points`, `params` and `macs`, for images (C, H, W).
 
-    A point has `point` (such as `group 1`), `shape`, and, in a network of another library, the `module` that gives it; a group has
-    `preactivation` and `norm` too: the shape of the one and the weights of the other, or the modules; null where there is none.
+    A point has `point` (such as `group 1`), `shape`, and, in a network of another library, the `module` that gives it and the
+    `layout` of maps; a group has `preactivation` and `norm` too: the shape of the one and the weights of the other, or the modules;
+    null where there is none. `lacking` says why there are no points of some kind.
 
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
@@ -41,29 +50,33 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
         {
             "point": f"group {i + 1}",
             "shape": shape,
-            "module": wiring.groups[i].module if wiring else None,
+            **_source(wiring.groups[i] if wiring else None),
             "preactivation": bool(found.preactivations) and (wiring.activations[i] or "the same maps" if wiring else True),
             "norm": norms > 0 and (wiring.norms[i] if wiring else True),
         }
         for i, shape in enumerate(found.features)
     ]
+    stem = {"point": "stem", "shape": found.stem, **_source(wiring.stem if wiring else None)}
+    pooled = {"point": "pooled", "shape": found.pooled, "module": f"input of {wiring.classifier}" if wiring else None}
+    logits = {"point": "logits", "shape": found.logits, "module": ", ".join(wiring.heads) if wiring else None}
+    lacking = [point for point in found.lacking() if point in WHY_LACKING]
     return {
         "name": name,
         "input": image_shape,
         "classes": num_classes,
-        "points": [
-            {"point": "stem", "shape": found.stem, "module": wiring.stem.module if wiring else None},
-            *groups,
-            {"point": "pooled", "shape": found.pooled, "module": f"input of {wiring.classifier}" if wiring else None},
-            {"point": "logits", "shape": found.logits, "module": wiring.classifier if wiring else None},
-        ],
+        "points": [point for point in (stem, *groups, pooled, logits) if point["point"] not in lacking],
+        "lacking": {point: WHY_LACKING[point] for point in lacking},
         "params": parameters(network),
         "macs": macs(network, image_shape),
     }
 
 
+def _source(point: Point | None) -> Value:
+    return {"module": point.module if point else None, "layout": point.told if point else None}
+
+
 def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value]:
-    """The modules of a network whose outputs are maps or a square of tokens: `module` and `shape` (C, H, W), in the order of use.
+    """The modules of a network whose outputs become maps for sure: `module` and `shape` (C, H, W), in the order of use.
 
     Raises:
         KdbenchError: nothing of that name, images that are not square, or such that it cannot take.
@@ -74,9 +87,14 @@ def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value
             f"--modules: images of {_told(image_shape)} are not square, and maps are told by their squares. Give HxH."
         )
     with torch.device("meta"):
-        body = MODELS.get(name)(num_classes=num_classes, in_channels=channels)
-    calls = record(name, prepare(body), in_channels=channels, sizes=(height,))
-    return [{"module": module, "shape": shape} for module, shape in candidates(calls).items()]
+        body = prepare(constructed(name, num_classes=num_classes, in_channels=channels))
+    calls = record(name, body, in_channels=channels, sizes=(height,))
+    able = candidates(calls)
+    fixed = isinstance(body, Network)
+    points = {call.name: call.readings[0] for call in able} if fixed else placed(name, calls, {call.name for call in able})
+    return [
+        {"module": call.name, "shape": tuple(points[call.name].maps(call.made).shape[1:])} for call in able if call.name in points
+    ]
 
 
 def model_as_text(described: Value) -> str:
@@ -85,24 +103,31 @@ def model_as_text(described: Value) -> str:
     columns = ["point", "shape", *(["module"] if points[0]["module"] else []), "preactivation", "norm"]
     head = {"preactivation": "pre-activation", "norm": "batch norm before it"}
     rows = [[head.get(column, column) for column in columns]]
-    rows += [[_cell(point.get(column, "")) for column in columns] for point in points]
+    rows += [[_cell(column, point) for column in columns] for point in points]
     return "\n".join(
         [
             f"{described['name']}, images of {_told(described['input'])}, {counted(described['classes'], 'class')}",
             *aligned(rows),
+            *(f"no {point}: {why}" for point, why in described["lacking"].items()),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
         ]
     )
 
 
-def modules_as_text(modules: Iterable[Value]) -> str:
-    """One line for each module."""
-    return "\n".join(aligned([["module", "shape"], *([entry["module"], _told(entry["shape"])] for entry in modules)]))
+def modules_as_text(name: str, modules: Iterable[Value]) -> str:
+    """One line for each module of a network, and one that says so where they cannot be hooks."""
+    with torch.device("meta"):
+        fixed = isinstance(constructed(name, in_channels=3), Network)
+    lines = aligned([["module", "shape"], *([entry["module"], _told(entry["shape"])] for entry in modules)])
+    return "\n".join([*lines, *([f"None of them can be a hook: {name} has its own groups."] if fixed else [])])
 
 
-def _cell(value: object) -> str:
+def _cell(column: str, point: Value) -> str:
+    value = point.get(column, "")
     if isinstance(value, bool):
         return "yes" if value else "none"
+    if column == "module" and point.get("layout", "maps") != "maps":
+        return f"{value} ({point['layout']})"
     return _told(value) if isinstance(value, tuple) else str(value)
 
 

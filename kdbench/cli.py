@@ -227,7 +227,9 @@ def show(
     hook: Annotated[
         list[str], typer.Option(metavar="NAME", help="Of a model: a module with which a group ends; several, shallow to deep.")
     ] = [],  # noqa: B006  # typer copies it
-    modules: Annotated[bool, typer.Option("--modules", help="Of a model: list the modules that can be hooks.")] = False,
+    modules: Annotated[
+        bool, typer.Option("--modules", help="Of a model: list its modules that give maps, of which a suite's `hooks` name some.")
+    ] = False,
     plugin: PluginOption = [],  # noqa: B006  # typer copies it
     as_json: JsonOption = False,
 ) -> None:
@@ -248,7 +250,7 @@ def show(
             if hook:
                 raise KdbenchError("--hook has no effect on --modules. Leave one of them out.")
             value = names = catalogue_model.modules_of(name, image_shape=shape, num_classes=classes or 10)
-            text = catalogue_model.modules_as_text(names)
+            text = catalogue_model.modules_as_text(name, names)
         else:
             value = model = catalogue_model.describe_model(name, image_shape=shape, num_classes=classes or 10, hooks=hook)
             text = catalogue_model.model_as_text(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
@@ -11,12 +11,15 @@ from torch import Tensor
 class Outputs:
     """The hook points of one forward pass over B images.
 
+    A network that has no such hook point gives one without numbers: `Shapes.lacking` names those.
+
     Attributes:
         logits: (B, K), before the softmax.
-        stem: (B, C, H, W), after the stem's activation.
-        features: one (B, C_i, H_i, W_i) per group, shallow to deep, after the activation that follows the group.
+        stem: (B, C, H, W), after the stem's activation; (B, 0, 0, 0) where there are no maps.
+        features: one (B, C_i, H_i, W_i) per group, shallow to deep, after the activation that follows the group; empty where there
+            are no maps.
         preactivations: as `features`, before that activation; empty where a network has none to give.
-        pooled: (B, D), what the classifier reads.
+        pooled: (B, D), what the classifier reads; (B, 0) where no linear map of one vector gives the logits.
     """
 
     logits: Tensor
@@ -26,8 +29,8 @@ class Outputs:
     pooled: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All hook points, one after the other."""
-        return (self.logits, self.stem, *self.features, *self.preactivations, self.pooled)
+        """All hook points that there are, one after the other."""
+        return tuple(t for t in (self.logits, self.stem, *self.features, *self.preactivations, self.pooled) if t.numel())
 
     def shapes(self) -> Shapes:
         """The shapes of the hook points, without the batch dimension."""
@@ -49,3 +52,7 @@ class Shapes:
     features: tuple[tuple[int, ...], ...]
     preactivations: tuple[tuple[int, ...], ...]
     pooled: tuple[int, ...]
+
+    def lacking(self) -> tuple[str, ...]:
+        """The names of the hook points that the network does not have."""
+        return tuple(field.name for field in fields(self) if not (shape := getattr(self, field.name)) or 0 in shape)

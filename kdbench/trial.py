@@ -184,6 +184,10 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
         PairError: the method cannot do this pair; the message names it.
     """
     method = METHODS.get(spec.name)
+    for whose, shapes in (("teacher", pair.teacher), ("student", pair.student)):
+        # Whether a method compares with a pre-activation of the student's, too, it knows itself.
+        if lacking := [point for point in shapes.lacking() if point in method.reads and point != "preactivations"]:
+            raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
     try:
         return method(spec.local or method.Params.model_validate(spec.params), pair)
     except PairError as reason:

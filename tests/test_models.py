@@ -308,14 +308,14 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 def test_a_model_without_hook_points_is_refused() -> None:
     restore = MODELS.snapshot()
 
-    @register_model("linear_for_test")
-    def linear(*, num_classes: int, in_channels: int) -> nn.Module:
-        return nn.Linear(in_channels, num_classes)
+    @register_model("convolution_for_test")
+    def convolution(*, num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
 
     try:
         with pytest.raises(
-            KdbenchError, match=r"'linear_for_test' gives a Linear, without hook points\. Name the modules .* Or derive"
+            KdbenchError, match=r"'convolution_for_test' gives a Sequential, without hook points\. Name the modules .* Or derive"
         ):
-            build_model("linear_for_test")
+            build_model("convolution_for_test")
     finally:
         restore()

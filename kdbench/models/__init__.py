@@ -1,19 +1,21 @@
 """The networks of the harness, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache, partial
 
 import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.models import foreign, mobilenet, resnet, shufflenet, vgg, wrn  # noqa: F401  # they register their networks
+from kdbench.models.construct import constructed
 from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.network import MODELS as MODELS
 from kdbench.models.network import Network as Network
 from kdbench.models.network import register_model as register_model
-from kdbench.models.recorded import record
-from kdbench.models.wiring import Wiring, classifier, wire
-from kdbench.streams import streams_kept
+from kdbench.models.places import asked, tried
+from kdbench.models.recorded import Call, Point, record
+from kdbench.models.wiring import Wiring, candidates, refuse_other_outputs, wire
+from kdbench.streams import seeded, streams_kept
 
 
 def build_model(
@@ -22,13 +24,15 @@ def build_model(
     """A freshly initialised network for `num_classes` classes and images of `in_channels` channels.
 
     A registered factory gives a `Network` or any other classifier, as torchvision's and timm's are; of the latter, `hooks` names
-    the modules with which its groups end, shallow to deep. The usual families of torchvision and timm need none. What its modules
-    give is found out on images of `image_size` pixels squared, or of the usual sizes; a library's networks have sizes of their own.
+    the modules with which its groups end, shallow to deep. The usual families of torchvision and timm need none, and neither does a
+    classifier in which no module gives maps. What its modules give is found out on images of `image_size` pixels squared, or of the
+    usual sizes; a library's networks have sizes of their own.
 
     Raises:
-        KdbenchError: nothing of that name; a classifier without hooks, or hooks that it lacks; hooks for a `Network`.
+        KdbenchError: nothing of that name; what its library refuses to build; a classifier without hooks, hooks that it lacks, or
+            hooks whose maps cannot be told; hooks for a `Network`.
     """
-    model = MODELS.get(name)(num_classes=num_classes, in_channels=in_channels)
+    model = constructed(name, num_classes=num_classes, in_channels=in_channels)
     if not isinstance(model, Network):
         return Hooked(prepare(model), _wiring(name, in_channels, tuple(hooks), image_size))
     if hooks:
@@ -39,28 +43,47 @@ def build_model(
 def blank_model(
     name: str, *, num_classes: int, in_channels: int, hooks: Sequence[str] = (), image_size: int | None = None
 ) -> Network:
-    """As `build_model`, on the meta device: names and shapes without numbers.
+    """As `build_model`, on the meta device: names and shapes without numbers. The global streams stay as they are.
 
     Raises:
         KdbenchError: as `build_model`.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), streams_kept():
         return build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=hooks, image_size=image_size)
 
 
-@cache  # it takes a few tenths of a second, and every lane builds its network
+@cache  # it takes a few tenths of a second and more, and every lane builds its network
 def _wiring(name: str, in_channels: int, hooks: tuple[str, ...], image_size: int | None) -> Wiring:
     with torch.device("meta"), streams_kept():  # some constructors draw all the same
-        body = MODELS.get(name)(num_classes=10, in_channels=in_channels)
-    if not hooks and not foreign.is_published(name):
-        raise _without_hooks(name, body)
-    calls = record(name, prepare(body), in_channels=in_channels, sizes=foreign.sizes(name, body, image_size))
-    classifier(name, calls)
+        body = prepare(constructed(name, in_channels=in_channels))
+    calls = record(name, body, in_channels=in_channels, sizes=foreign.sizes(name, body, image_size))
+    refuse_other_outputs(name, calls)
     usual = partial(foreign.usual_groups, name, body, calls)
     groups = hooks or usual()
-    if not groups:
+    if not groups and candidates(calls):
         raise _without_hooks(name, body)
-    return wire(name, calls, groups, usual=usual)
+    wiring = wire(name, calls, groups, usual=usual)
+    modules = {point.module for point in wiring.groups} if foreign.is_published(name) else wiring.modules
+    doubted = {call.name for call in calls if call.name in modules and (hooks or foreign.in_doubt(name, call))}
+    return wiring.placed(name, doubted, placed(name, calls, doubted)) if doubted else wiring
+
+
+def placed(name: str, calls: Sequence[Call], modules: Collection[str]) -> dict[str, Point]:
+    """How the outputs of modules become maps, for sure; without the modules of which that cannot be told.
+
+    Args:
+        name: of the model.
+        calls: what `record` gives.
+        modules: their names.
+    """
+    twin, images = calls[-1].module, calls[-1].read
+    readings = {call.name: call.readings for call in calls if call.name in modules and call.readings}
+    with torch.device("cpu"), seeded(0, "places"):  # whatever is blank around it
+        known = asked(twin, readings, images)
+        if readings := {module: points for module, points in readings.items() if module not in known}:
+            body = prepare(constructed(name, in_channels=images.shape[1])).eval()
+            known |= tried(body, readings, image_shape=tuple(images.shape[1:]))
+    return known
 
 
 def _without_hooks(name: str, model: object) -> KdbenchError:

@@ -128,12 +128,14 @@ class _Reading:
 
 
 def _read(given: State, network: Network, *, prefix: str, whose: str, names: Mapping[str, str], whole: bool) -> _Reading:
-    own, head = network.state_dict(), network.classifier
+    own = network.state_dict()
     inside = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
-    heads = {mine for mine, value in network.named_parameters(remove_duplicate=False) if value is head.weight or value is head.bias}
+    of_heads = {id(parameter) for head in network.heads for parameter in head.parameters()}
+    heads = {mine for mine, value in network.named_parameters(remove_duplicate=False) if id(value) in of_heads}
+    classes = {len(head.weight) for head in network.heads}
     classifier = {name for name, mine in names.items() if mine in heads}
     rows = {next(iter(inside[name].shape), 0) if name in inside else 0 for name in classifier}
-    other = "" if rows == {head.out_features} else _other_classes(max(rows), head.out_features)
+    other = "" if rows == classes else _other_classes(max(rows), max(classes))
     left_out = classifier if other and not whole else set()
     wanted = {name: own[mine] for name, mine in names.items() if name not in left_out}
     inside = {name: tensor for name, tensor in inside.items() if name not in left_out}

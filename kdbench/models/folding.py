@@ -49,7 +49,7 @@ def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str
         calls[names[module]] += 1
         if isinstance(module, nn.Conv2d):
             made[id(result)] = names[module], result
-        elif id(given[0]) in made:
+        elif given and id(given[0]) in made:
             found.append((made[id(given[0])][0], names[module]))
 
     plain = [m for m in names if type(m) is nn.Conv2d or (type(m) is nn.BatchNorm2d and m.running_mean is not None)]

@@ -6,11 +6,10 @@ Transformers of one resolution are cut into four groups of equal depth.
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from kdbench.errors import KdbenchError, nearest
@@ -21,17 +20,21 @@ GROUPS = 4
 """How many of a network's groups are taken at the most, counted from the deepest."""
 
 UNKNOWN_SIZES = (224, 32)
-"""Heights of images in pixels that are tried with a network of which nothing is known, before that of its images."""
+"""Heights of images in pixels that are tried with a network of which nothing is known, after that of its images."""
 
 _NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(resnet|resnext|wide_resnet)\w+", ("layer1", "layer2", "layer3", "layer4")),
     (r"regnet_\w+", ("trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4")),
     (r"shufflenet_v2\w+", ("stage2", "stage3", "stage4")),
+    (r"googlenet", ("conv3", "inception3b", "inception4e", "inception5b")),
+    (r"inception_v3", ("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")),
+    (r"maxvit_t", ("blocks.0", "blocks.1", "blocks.2", "blocks.3")),
 )
 AUXILIARY = ("googlenet", "inception_v3")
-"""Networks of torchvision that give a tuple in training, with logits of classifiers halfway."""
+"""Networks of torchvision that would give a tuple in training, with logits of classifiers halfway, which are left out. Published
+weights of theirs are for images that they normalise anew, so that they always do."""
 
-_IN_FEATURES = r"(vgg|densenet|mobilenet_v|efficientnet|convnext|swin)\w*"
+_IN_FEATURES = r"(alexnet|squeezenet|vgg|densenet|mobilenet_v|efficientnet|convnext|swin)\w*"
 """Families of torchvision whose body is one sequence, `features`."""
 
 
@@ -60,8 +63,6 @@ def _torchvision(match: re.Match[str]) -> Factory:
             f"unknown model 'torchvision/{name}'.{_nearest('torchvision', name, known)} "
             "`torchvision.models.list_models()` gives all."
         )
-    if name in AUXILIARY:
-        raise KdbenchError(f"torchvision/{name} trains classifiers halfway, which kdbench does not. Choose another network.")
 
     def factory(*, num_classes: int, in_channels: int) -> nn.Module:
         if in_channels != 3:
@@ -69,7 +70,9 @@ def _torchvision(match: re.Match[str]) -> Factory:
                 f"torchvision/{name} takes images of 3 channels, and these have {in_channels}. "
                 "Give images of 3 channels, or take a timm/ network."
             )
-        return _anywhere(lambda: models.get_model(name, weights=None, num_classes=num_classes))
+        options = {"aux_logits": False, "transform_input": True, "init_weights": True} if name in AUXILIARY else {}
+        network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+        return network
 
     return factory
 
@@ -84,25 +87,14 @@ def _timm(match: re.Match[str]) -> Factory:
         raise KdbenchError(f"unknown model 'timm/{name}'.{_nearest('timm', name, known)} `timm.list_models()` gives all.")
 
     def factory(*, num_classes: int, in_channels: int) -> nn.Module:
-        return _anywhere(lambda: library.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels))
+        network: nn.Module = library.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
+        return network
 
     return factory
 
 
 def _nearest(library: str, name: str, known: Iterable[str]) -> str:
     return nearest(f"{library}/{name}", (f"{library}/{other}" for other in known))
-
-
-def _anywhere(make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` gives on torch's present device, even where its constructor computes and the device is meta."""
-    device = torch.get_default_device()
-    if device.type != "meta":
-        return make()
-    try:
-        return make()
-    except (NotImplementedError, RuntimeError):  # what torch raises where numbers are asked of a meta tensor
-        with torch.device("cpu"):
-            return make().to(device)
 
 
 MODELS.register_family(r"torchvision/(\w+)", _torchvision)
@@ -114,13 +106,19 @@ def is_published(name: str) -> bool:
     return name.startswith(("torchvision/", "timm/"))
 
 
+def in_doubt(name: str, call: Call) -> bool:
+    """Whether it is to be tried out how the output of one of a network's usual modules becomes maps."""
+    layouts = {point.layout for point in call.readings}
+    return len(layouts) > 1 or (name.startswith("timm/") and "tokens" in layouts)
+
+
 def sizes(name: str, body: nn.Module, image_size: int | None) -> tuple[int, ...]:
-    """Heights in pixels of square images that the network `name` is made for, or may be: the usual ones, and that of its images."""
+    """Heights in pixels of square images that the network `name` is made for, or may be: that of its images, and the usual ones."""
     if name.startswith("timm/"):
         return (vars(body)["default_cfg"]["input_size"][1],)
     if name.startswith("torchvision/"):
         return (224,)
-    return (*UNKNOWN_SIZES, *([image_size] if image_size else []))
+    return (*([image_size] if image_size else []), *UNKNOWN_SIZES)
 
 
 def usual_groups(name: str, body: nn.Module, calls: Sequence[Call]) -> tuple[str, ...]:
@@ -150,7 +148,7 @@ def _by_feature_info(body: nn.Module, calls: Sequence[Call]) -> tuple[str, ...]:
     ends = {reduction: module for module, reduction in entries}
     if len(ends) == 1:
         return _evenly([module for module, _ in entries])
-    return tuple(ends.values())[-GROUPS:]
+    return tuple(dict.fromkeys(ends.values()))[-GROUPS:]
 
 
 def _by_resolution(modules: Sequence[str], calls: Sequence[Call]) -> tuple[str, ...]:

@@ -1,15 +1,19 @@
 """Networks of other libraries, and plain modules, as `Network`s: groups are named modules, all else is found out.
 
 One forward pass without arithmetic, on the meta device, is recorded module by module (`recorded`). From it follow the stem, the
-pre-activations, the batch norms before them and the classifier, and how each output becomes maps (B, C, H, W) (`wiring`).
+pre-activations, the batch norms before them and the classifier (`wiring`). How each output becomes maps (B, C, H, W) follows from
+its shape, and is tried out where that does not tell (`places`).
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from kdbench.errors import KdbenchError
 from kdbench.losses import pool_to
 from kdbench.models.network import Network
+from kdbench.models.recorded import Point, first_tensor
 from kdbench.models.wiring import Wiring
 from kdbench.outputs import Outputs
 
@@ -28,18 +32,32 @@ class Hooked(Network):
         super().__init__()
         self.body = body
         self.wiring = wiring
+        for point in wiring.groups:
+            if point.order:
+                self.register_buffer(_order(point), torch.tensor(point.order), persistent=False)
 
     @property
-    def classifier(self) -> nn.Linear:  # type: ignore[override]  # not an attribute, or its weights would have two names
-        return self.body.get_submodule(self.wiring.classifier)  # type: ignore[return-value]
+    def classifier(self) -> nn.Linear | nn.Conv2d | None:  # type: ignore[override]  # no attribute, or it had two names
+        return self._module(self.wiring.classifier) if self.wiring.classifier else None  # type: ignore[return-value]
+
+    @property
+    def heads(self) -> tuple[nn.Linear | nn.Conv2d, ...]:
+        return tuple(self._module(name) for name in self.wiring.heads)  # type: ignore[misc]  # `wire` saw that they are
 
     def forward(self, images: Tensor) -> Outputs:
-        stem, groups, activations = self.wiring.stem, self.wiring.groups, self.wiring.activations
-        reading = [self.wiring.classifier, *filter(None, activations)]
+        """The hook points for normalised images (B, C, H, W).
+
+        Raises:
+            KdbenchError: the body gives something else than logits, as some do in training, or passes a hooked module by; or its
+                maps are made of tokens, and the images are not square.
+        """
+        stem, groups, activations, head = self.wiring.stem, self.wiring.groups, self.wiring.activations, self.wiring.classifier
+        making = self.wiring.modules
+        reading = {name for name in (head, *activations) if name}
         made: dict[str, Tensor] = {}
         read: dict[str, Tensor] = {}
         handles = [
-            *(self._module(name).register_forward_hook(_keep_made(made, name)) for name in {p.module for p in (stem, *groups)}),
+            *(self._module(name).register_forward_hook(_keep_made(made, name)) for name in making),
             *(self._module(name).register_forward_pre_hook(_keep_read(read, name)) for name in reading),
         ]
         try:
@@ -47,28 +65,61 @@ class Hooked(Network):
         finally:
             for handle in handles:
                 handle.remove()
-        features = tuple(point.maps(made[point.module]) for point in groups)
+        mode = "training" if self.training else "evaluation"
+        if not isinstance(logits, Tensor):
+            raise KdbenchError(
+                f"in {mode} it gives a {type(logits).__name__}, and not logits alone. Let it leave out what else it gives."
+            )
+        if passed := (making - made.keys()) | (reading - read.keys()):
+            raise KdbenchError(f"in {mode} it passes {', '.join(sorted(passed))} by. Name hooks that it calls in each pass.")
+        if images.shape[2] != images.shape[3] and any(point.layout == "tokens" for point in groups):
+            raise KdbenchError("its maps are squares of tokens, and these images are not square. Give square images.")
+        features = tuple(self._maps(point, made[point.module]) for point in groups)
         before = (
-            point.maps(read[name]) if name else feature
+            self._maps(point, read[name]) if name else feature
             for name, point, feature in zip(activations, groups, features, strict=False)  # of none, or of all groups
         )
-        return Outputs(logits, stem.maps(made[stem.module]), features, tuple(before), read[self.wiring.classifier])
+        return Outputs(
+            logits,
+            self._maps(stem, made[stem.module]) if stem else logits.new_empty(len(logits), 0, 0, 0),
+            features,
+            tuple(before),
+            _pooled(read[head]) if head else logits.new_empty(len(logits), 0),
+        )
 
     def _module(self, name: str) -> nn.Module:
         return self.body.get_submodule(name)
+
+    def _maps(self, point: Point, value: Tensor) -> Tensor:
+        return point.maps(value[:, self.get_buffer(_order(point))] if point.order else value)
 
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         return tuple(self._module(name) for name in self.wiring.norms)  # type: ignore[misc]  # `wire` saw that they are
 
 
+def _order(point: Point) -> str:
+    """What the buffer is called that holds a point's order."""
+    return f"order_{point.module.replace('.', '_')}"
+
+
+def _pooled(value: Tensor) -> Tensor:
+    """The vectors (B, D) that a classifier reads; of a convolution's input (B, D, H, W) the mean over its places."""
+    return value if value.ndim == 2 else value.mean((2, 3))
+
+
 def _keep_made(made: dict[str, Tensor], name: str) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        made[name] = output
+    """Keeps what the module gives first: a stem's activation may be used again further on."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if name not in made:
+            made[name] = first_tensor(output)
 
     return hook
 
 
 def _keep_read(read: dict[str, Tensor], name: str) -> Any:
+    """Keeps what the module reads last: the activation that ends a block is often the one within it."""
+
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         read[name] = args[0]
 

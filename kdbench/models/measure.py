@@ -50,10 +50,14 @@ def shapes_of(model: Network, *, name: str, image_shape: tuple[int, int, int]) -
     """
     with torch.no_grad():
         try:
-            outputs: Outputs = model(_images(image_shape))
+            outputs = model(_images(image_shape))
+        except KdbenchError as problem:
+            raise KdbenchError(f"{name}: {problem}") from None
         except (RuntimeError, AssertionError, ValueError) as reason:
             size = "x".join(map(str, image_shape))
             raise KdbenchError(
                 f"{name} cannot take images of {size} ({first_line(reason)}). Give another size, or choose another network."
             ) from None
+    if not isinstance(outputs, Outputs):
+        raise KdbenchError(f"{name} gives a {type(outputs).__name__}. Let `forward` of a kdbench.models.Network return Outputs.")
     return outputs.shapes()

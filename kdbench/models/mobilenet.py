@@ -45,6 +45,8 @@ class MobileNetV2(Network):
     Its bottlenecks are linear: no activation follows a group, so that `features` and `preactivations` are the same maps.
     """
 
+    classifier: nn.Linear
+
     def __init__(self, *, num_classes: int, in_channels: int) -> None:
         super().__init__()
         channels = 16

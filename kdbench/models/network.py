@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,10 +27,16 @@ class Network(nn.Module, ABC):
     """A classifier that hands out its hook points.
 
     Attributes:
-        classifier: the last layer, from `Outputs.pooled` to `Outputs.logits`.
+        classifier: the last layer, from `Outputs.pooled` to `Outputs.logits`: linear, or a 1x1 convolution; None where no such
+            layer gives the logits.
     """
 
-    classifier: nn.Linear
+    classifier: nn.Linear | nn.Conv2d | None
+
+    @property
+    def heads(self) -> tuple[nn.Linear | nn.Conv2d, ...]:
+        """The layers with an output for each class; several where their answers are averaged."""
+        return (self.classifier,) if self.classifier else ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Outputs:
@@ -41,9 +48,12 @@ class Network(nn.Module, ABC):
 
     def teacher_parts(self) -> TeacherParts:
         """Copies, without gradient, of what methods may read of a teacher's parameters."""
+        head = self.classifier
+        weight = head.weight.detach().flatten(1).clone() if head else torch.empty(0, 0)
+        bias = head.bias.detach().clone() if head and head.bias is not None else weight.new_zeros(len(weight))
         return TeacherParts(
-            classifier_weight=self.classifier.weight.detach().clone(),
-            classifier_bias=self.classifier.bias.detach().clone(),
+            classifier_weight=weight,
+            classifier_bias=bias,
             norms=tuple((norm.weight.detach().clone(), norm.bias.detach().clone()) for norm in self.group_norms()),
         )
 
@@ -58,6 +68,8 @@ class PostActivation(Network):
         head: between the last group and global average pooling.
         classifier: the last layer.
     """
+
+    classifier: nn.Linear
 
     def __init__(
         self,

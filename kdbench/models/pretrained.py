@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line, nearest
 from kdbench.foreign_weights import read_foreign
-from kdbench.models.foreign import timm, torchvision_models
+from kdbench.models.foreign import AUXILIARY, timm, torchvision_models
 from kdbench.paths import expanded, from_folder
 from kdbench.streams import streams_kept
 from kdbench.trial import Weights, file_name
@@ -133,7 +133,10 @@ def _published(library: str, name: str, weights: str, in_channels: int) -> Any:
         timm().models.set_pretrained_check_hash(True)  # of addresses with one; timm's default is not to look
         return timm().create_model(weights, pretrained=True, in_chans=in_channels)
     models = torchvision_models()
-    return models.get_model(name, weights=models.get_model_weights(name)[weights.rpartition(".")[2]], progress=False)
+    network = models.get_model(name, weights=models.get_model_weights(name)[weights.rpartition(".")[2]], progress=False)
+    if name in AUXILIARY:
+        network.AuxLogits = None  # inception_v3 keeps it; googlenet has left its own out
+    return network
 
 
 def normalisation(weights: Weights, *, model: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -16,8 +16,13 @@ from kdbench.errors import KdbenchError, first_line
 BATCH = 2
 """Of the recorded pass: not 1, so that no dimension of a map is taken for the batch."""
 
-MOST_EXTRA_TOKENS = 5
+CLASSES = 10
+"""Of a network that is recorded."""
+
+MOST_EXTRA_TOKENS = 16
 """Class and register tokens before the square grid of a transformer; with more, tokens are taken to form no square."""
+
+Layout = Literal["maps", "channels last", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,23 @@ class Point:
         layout: `maps` (B, C, H, W); `channels last` (B, H, W, C); `tokens` (B, N, C), the last N - `extra` of them a square grid,
             row by row.
         extra: how many tokens stand before the grid, such as the class token; maps leave them out.
+        order: of tokens that do not lie row by row, the token of each place of the grid, row by row; empty where they do.
     """
 
     module: str
-    layout: Literal["maps", "channels last", "tokens"]
+    layout: Layout
     extra: int = 0
+    order: tuple[int, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The layout for a reader, such as `tokens after 1 more`."""
+        if self.order:
+            return "tokens, put in order"
+        return f"{self.layout} after {self.extra} more" if self.extra else self.layout
 
     def maps(self, value: Tensor) -> Tensor:
-        """The module's output as maps (B, C, H, W), a view of it.
+        """The module's output as maps (B, C, H, W), a view of it; tokens of an `order` are given in that order, and no others.
 
         Raises:
             KdbenchError: tokens that are no square.
@@ -54,7 +68,10 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a module: what it read first and what it made, with the node and the version that these had then."""
+    """One call of a module: what it read first and what it made, with the node and the version that these had then.
+
+    Of a module that gives several things, `made` is the first; of the network itself it is all.
+    """
 
     name: str
     module: nn.Module
@@ -69,18 +86,23 @@ class Call:
         return self.versions != _versions(self.read, self.made)
 
     @property
-    def point(self) -> Point | None:
-        """How its output becomes maps; None where it does not."""
-        if not isinstance(self.made, Tensor):
-            return None
+    def readings(self) -> list[Point]:
+        """All ways in which its output may become maps by its shape, the likeliest first; none where its first axis is no batch."""
+        if not isinstance(self.made, Tensor) or self.made.shape[:1] != (BATCH,):
+            return []
         shape = tuple(self.made.shape)
-        if len(shape) == 4 and shape[2] == shape[3]:
-            return Point(self.name, "maps")
-        if len(shape) == 4 and shape[1] == shape[2]:
-            return Point(self.name, "channels last")
-        if len(shape) == 3 and (extra := shape[1] - isqrt(shape[1]) ** 2) <= MOST_EXTRA_TOKENS:
-            return Point(self.name, "tokens", extra)
-        return None
+        if len(shape) == 4:
+            maps = [Point(self.name, "maps")] if shape[2] == shape[3] else []
+            return maps + ([Point(self.name, "channels last")] if shape[1] == shape[2] else [])
+        if len(shape) == 3:
+            extras = [shape[1] - side**2 for side in range(isqrt(shape[1]), 1, -1)] or [shape[1] - 1]
+            return [Point(self.name, "tokens", extra) for extra in extras if extra <= MOST_EXTRA_TOKENS]
+        return []
+
+    @property
+    def point(self) -> Point | None:
+        """How its output becomes maps, as its shape lets suppose; None where it does not."""
+        return next(iter(self.readings), None)
 
 
 @contextmanager
@@ -90,9 +112,9 @@ def _recording(body: nn.Module) -> Iterator[list[Call]]:
 
     def recorder(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            read = args[0] if args else None
-            node = output.grad_fn if isinstance(output, Tensor) else None
-            calls.append(Call(name, module, read, output, node, _versions(read, output)))
+            read, made = args[0] if args else None, first_tensor(output) if name else output
+            node = made.grad_fn if isinstance(made, Tensor) else None
+            calls.append(Call(name, module, read, made, node, _versions(read, made)))
 
         return hook
 
@@ -102,6 +124,11 @@ def _recording(body: nn.Module) -> Iterator[list[Call]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def first_tensor(output: Any) -> Any:
+    """What a module gives; of several things the first, if that is a tensor, as blocks do that pass on what they know beside it."""
+    return output[0] if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor) else output
 
 
 def _versions(*values: object) -> tuple[int, ...]:

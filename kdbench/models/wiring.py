@@ -1,14 +1,15 @@
 """From the recorded calls of a network's modules to its hook points: stem, groups, pre-activations, batch norms and classifier."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from kdbench.errors import KdbenchError
-from kdbench.models.recorded import Call, Point
+from kdbench.models.recorded import BATCH, CLASSES, Call, Point
 
 SHOWN = 12
 """How many modules a message gives where no name is near and no usual hooks are known."""
@@ -30,6 +31,10 @@ ACTIVATIONS = (
 )
 NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 SUM, NORM = "AddBackward0", "NativeBatchNormBackward0"
+VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1", "MeanBackward1"}
+"""What autograd calls what may stand between a head and the logits: a mean over places does the same before a 1x1 convolution."""
+PROBABILITIES = {"SoftmaxBackward0", "SigmoidBackward0"}
+"""What autograd calls the operations that end a network which gives no logits."""
 LINEAR = {SUM, NORM, "ConvolutionBackward0", "NativeLayerNormBackward0"}
 """What autograd calls the operations after which no activation has been applied: a group that ends with one is linear."""
 
@@ -44,14 +49,43 @@ class Wiring:
         activations: for each group the module whose last input is the pre-activation, None where the group ends without an
             activation, so that its map is both; empty where one of them is out of reach.
         norms: for each group the batch norm that gives the pre-activation or a summand of it; empty where one has none.
-        classifier: the linear layer that gives the logits.
+        heads: the layers that give the logits, of which there are several where their answers are averaged.
+        classifier: the only head, where it maps a pooled vector to the logits: a linear layer, or a 1x1 convolution; empty where
+            there is none such.
     """
 
-    stem: Point
+    stem: Point | None
     groups: tuple[Point, ...]
     activations: tuple[str | None, ...]
     norms: tuple[str, ...]
+    heads: tuple[str, ...]
     classifier: str
+
+    @property
+    def modules(self) -> set[str]:
+        """Those that give the stem and the groups."""
+        return {point.module for point in (self.stem, *self.groups) if point}
+
+    def placed(self, name: str, tried: Collection[str], found: Mapping[str, Point]) -> "Wiring":
+        """As it is, with the outputs of some modules read as was found out; a stem of which that was not is the first group.
+
+        Args:
+            name: of the model, for messages.
+            tried: names of modules.
+            found: how their outputs become maps.
+
+        Raises:
+            KdbenchError: it was not found out for a group.
+        """
+        for point in self.groups:
+            if point.module in tried and point.module not in found:
+                raise KdbenchError(
+                    f"{name}, hooks: nothing tells where the places of an image are in what '{point.module}' gives: its tokens or "
+                    f"axes may be in an unusual order. Name other modules as `hooks`; {_see(name)}"
+                )
+        groups = tuple(found.get(point.module, point) for point in self.groups)
+        stem = self.stem and (found.get(self.stem.module) or (groups[0] if self.stem.module in tried else self.stem))
+        return replace(self, stem=stem, groups=groups)
 
 
 def wire(name: str, calls: Sequence[Call], groups: Sequence[str], *, usual: Callable[[], Sequence[str]] = tuple) -> Wiring:
@@ -64,41 +98,40 @@ def wire(name: str, calls: Sequence[Call], groups: Sequence[str], *, usual: Call
         usual: gives those that are taken where none are named, if any; for messages.
 
     Raises:
-        KdbenchError: no such module, one that gives no maps, a wrong order, or no linear layer that gives the logits.
+        KdbenchError: no such module, one that gives no maps or is called several times, or a wrong order.
     """
     last = {call.name: call for call in calls}
     if unknown := [group for group in groups if not group or group not in last]:
         raise KdbenchError(f"{name}, hooks: there is no module '{unknown[0]}'. {_existing(name, calls, unknown[0], usual())}")
-    ends = [_group(name, last, group) for group in groups]
+    times = Counter(call.name for call in calls)
+    ends = [_group(name, last[group], times[group]) for group in groups]
     if (order := [calls.index(end) for end in ends]) != sorted(set(order)):
         raise KdbenchError(f"{name}, hooks: {', '.join(groups)} do not follow each other. Name each once, from shallow to deep.")
     points = tuple(point for end in ends if (point := end.point))
     befores = [_before(end, last) for end in ends]
     known = [before for before in befores if before]
     norms = [_norm(before, calls) for before in known]
+    heads = _heads(calls)
+    direct = len(heads) == 1 and _maps_pooled(heads[0], calls[-1].node)
     return Wiring(
-        stem=_stem(calls) or points[0],
+        stem=_stem(calls) or next(iter(points), None),
         groups=points,
         activations=tuple(before.activation for before in known) if len(known) == len(points) else (),
         norms=tuple(filter(None, norms)) if len(known) == len(points) and all(norms) else (),
-        classifier=classifier(name, calls),
+        heads=tuple(head.name for head in heads),
+        classifier=heads[0].name if direct else "",
     )
 
 
-def candidates(calls: Sequence[Call]) -> dict[str, tuple[int, ...]]:
-    """Modules that can be hooks, in the order in which they end, and the shapes (C, H, W) that they give."""
-    last = {call.name: call for call in calls if call.name}
-    ordered = sorted(last.values(), key=calls.index)
-    return {
-        call.name: tuple(point.maps(call.made).shape[1:])
-        for call in ordered
-        if (point := call.point) and call.made._version == call.versions[-1]
-    }
+def candidates(calls: Sequence[Call]) -> list[Call]:
+    """Those of modules that can be hooks by the shape of what they give, in the order in which they end."""
+    times = Counter(call.name for call in calls)
+    return [call for call in calls[:-1] if call.point and times[call.name] == 1 and not _lost(call)]
 
 
 def _existing(name: str, calls: Sequence[Call], unknown: str, usual: Sequence[str]) -> str:
     """A sentence on what can be a hook: the names nearest to `unknown`, else the usual ones, else the first of all."""
-    able = list(candidates(calls))
+    able = [call.name for call in candidates(calls)]
     if close := get_close_matches(unknown, able, n=4, cutoff=0.3):
         told = f"The nearest: {', '.join(close)}"
     elif usual:
@@ -112,13 +145,20 @@ def _see(name: str) -> str:
     return f"`kdbench show model {name} --modules` lists those that can be hooks."
 
 
-def _group(name: str, last: dict[str, Call], group: str) -> Call:
-    see, call = _see(name), last[group]
+def _group(name: str, call: Call, times: int) -> Call:
+    group, see = call.name, _see(name)
+    if times > 1:
+        raise KdbenchError(f"{name}, hooks: '{group}' is called {times} times in a pass. Name a module that is called once; {see}")
     if call.point is None:
         raise KdbenchError(f"{name}, hooks: '{group}' gives {_told(call.made)}, neither maps nor a square of tokens; {see}")
-    if call.made._version != call.versions[-1]:
+    if _lost(call):
         raise KdbenchError(f"{name}, hooks: what '{group}' gives is overwritten by the operation after it; {see}")
     return call
+
+
+def _lost(call: Call) -> bool:
+    """Whether something after the call changed in place what it made."""
+    return bool(call.made._version != call.versions[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +175,8 @@ def _before(end: Call, last: dict[str, Call]) -> _Before | None:
     assert point
     channels = point.maps(end.made).shape[1]
     for call in last.values():
-        if isinstance(call.module, ACTIVATIONS) and call.made is end.made and not call.overwritten and call.read.grad_fn:
+        activates = isinstance(call.module, ACTIVATIONS) and call.made is end.made and isinstance(call.read, Tensor)
+        if activates and not call.overwritten and call.read.grad_fn:
             return _Before(call.name, call.read.grad_fn, channels)
     if end.node and end.node.name() in LINEAR:
         return _Before(None, end.node, channels)
@@ -164,21 +205,53 @@ def _stem(calls: Sequence[Call]) -> Point | None:
     return next((point for call in reversed(lead) if not call.overwritten and (point := call.point)), None)
 
 
-def classifier(name: str, calls: Sequence[Call]) -> str:
-    """The linear layer that gives the logits.
+def refuse_other_outputs(name: str, calls: Sequence[Call]) -> None:
+    """See that a network gives logits and nothing else.
 
     Raises:
-        KdbenchError: there is none.
+        KdbenchError: it gives something else, or probabilities.
     """
     logits = calls[-1].made
-    for call in calls:
-        if isinstance(call.module, nn.Linear) and call.made is logits and call.read.ndim == 2 and call.module.bias is not None:
-            return call.name
-    raise KdbenchError(
-        f"{name} gives {_told(logits)} that no linear layer with a bias made, and methods read that layer as its classifier. "
-        "Choose another network."
-    )
+    if not isinstance(logits, Tensor) or logits.shape != (BATCH, CLASSES):
+        raise KdbenchError(
+            f"{name} gives {_told(logits)} for {CLASSES} classes, and not a tensor with one logit for each. Choose another network."
+        )
+    if calls[-1].node and calls[-1].node.name() in PROBABILITIES:
+        raise KdbenchError(f"{name} gives probabilities, and losses take logits. Leave its last softmax or sigmoid out.")
+
+
+def _heads(calls: Sequence[Call]) -> list[Call]:
+    """The linear layers and convolutions, with an output for each class, that the logits come from with no such layer between."""
+    layers = {call.node: call for call in calls if isinstance(call.module, (nn.Linear, nn.Conv2d))}
+    found: list[Call] = []
+    seen: set[Node] = set()
+    ahead = [calls[-1].node]
+    while ahead:
+        node = ahead.pop(0)
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in layers:
+            found.append(layers[node])
+        else:
+            ahead += [earlier for earlier, _ in node.next_functions]
+    return [head for head in found if next(head.module.parameters()).shape[0] == CLASSES]
+
+
+def _maps_pooled(head: Call, logits: Node | None) -> bool:
+    """Whether the logits are what the layer makes of one vector: its input or, of a convolution, its input's mean over places."""
+    node = logits
+    while node and node is not head.node and node.name() in VIEWS:
+        node = node.next_functions[0][0]
+    if node is not head.node or not isinstance(head.read, Tensor) or head.read.shape[0] != BATCH:
+        return False
+    if isinstance(conv := head.module, nn.Conv2d):
+        return conv.kernel_size == (1, 1) and conv.groups == 1 and head.made.shape[2:] == head.read.shape[2:]
+    return head.read.ndim == 2
 
 
 def _told(value: object) -> str:
-    return "x".join(map(str, ("B", *value.shape[1:]))) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    batch, *rest = value.shape
+    return "x".join(map(str, ("B" if batch == BATCH else batch, *rest)))

@@ -43,6 +43,8 @@ class WideResNet(Network):
         KdbenchError: no network has this depth.
     """
 
+    classifier: nn.Linear
+
     def __init__(self, *, depth: int, widening: int, num_classes: int, in_channels: int) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
