@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kdbench import __version__, arguments
-from kdbench.errors import KdbenchError
+from kdbench import __version__, arguments, signals
+from kdbench.errors import KdbenchError, system_error
 
 if TYPE_CHECKING:
     from kdbench.store import Store
@@ -45,28 +44,20 @@ PluginOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-class _Interrupted(BaseException):
-    """A signal asked this process to stop; no handler of exceptions in between takes it for something else."""
-
-
 def main() -> None:
-    """The entry point: a user's mistake is one line on standard error and exit status 2, and Ctrl-C or SIGTERM 3."""
+    """The entry point: a user's mistake is one line on standard error and exit status 2, and a signal that asks to stop is 3."""
     logging.basicConfig(format="kdbench: %(message)s")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    stop = signals.Stop()
+    stop.listen()
     try:
-        app(prog_name="kdbench")
-    except KdbenchError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        app(prog_name="kdbench", obj=stop)
+    except (KdbenchError, OSError) as problem:
+        print(f"error: {system_error(problem) if isinstance(problem, OSError) else problem}", file=sys.stderr)
         sys.exit(BAD_USAGE)
-    except _Interrupted:
-        print("stopped; the same command, without --rerun, goes on from the last whole epoch.", file=sys.stderr)
+    except signals.Interrupted as told:
+        with suppress(OSError):  # the terminal may be gone
+            print(told, file=sys.stderr)
         sys.exit(STOPPED)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise _Interrupted
 
 
 @app.callback(invoke_without_command=True)
@@ -80,6 +71,7 @@ def version(
 
 @app.command()
 def run(
+    context: typer.Context,
     suite: SuiteArgument,
     results: ResultsOption = Path("results"),
     methods: MethodsOption = None,
@@ -104,15 +96,22 @@ def run(
     from kdbench.run import Options, execute
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
-    options = Options(device=device, lanes=lanes, stop_after_s=limit, rerun=Rerun(rerun))
-    progress = for_stream()
-    try:
-        finished = execute(loaded, store, options=options, progress=progress)
-    finally:
-        progress.end()
-    planned = make_plan(loaded, store)
-    if any(trial.status is Status.DONE for trial in planned.students):
-        present.show(present.of_plan(planned, store))
+    progress, stop = for_stream(), context.ensure_object(signals.Stop)
+    again = "the same command, without --rerun,"
+    with (
+        signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
+        stop.warned("stopping at the end of this epoch; another signal stops at once."),
+    ):
+        options = Options(device=device, lanes=lanes, stop_after_s=limit, stop=lambda: stop.asked, rerun=Rerun(rerun))
+        try:
+            finished = execute(loaded, store, options=options, progress=progress)
+        finally:
+            progress.end()
+    trained = "every trial has ended, and " if finished else ""
+    with signals.on_stop(f"stopped while the report was made; {trained}{again} {'makes it' if finished else 'goes on'}."):
+        planned = make_plan(loaded, store)
+        if any(trial.status is Status.DONE for trial in planned.students):
+            present.show(present.of_plan(planned, store))
     if not finished:
         print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)

@@ -1,5 +1,6 @@
 """The one error that users see, and the sentence that finishes it."""
 
+import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -23,6 +24,22 @@ def listed(items: Sequence[str], *, separator: str = ", ", most: int = 5) -> str
     """The first `most` of them in one line, and how many more there are."""
     more = f"{separator}and {len(items) - most:,} more" if len(items) > most else ""
     return separator.join(items[:most]) + more
+
+
+_MENDED = {
+    errno.EACCES: "Ask its owner for access, such as chmod g+rwX.",
+    errno.EPERM: "Ask its owner for access, such as chmod g+rwX.",
+    errno.EROFS: "Choose a place that can be written.",
+    errno.ENOSPC: "Make room there.",
+    errno.EDQUOT: "Make room there.",
+    errno.EMFILE: "Raise the limit, such as with ulimit -n 4096.",
+}
+
+
+def system_error(problem: OSError) -> str:
+    """Which file the system refused, why, and what mends that: `r/record.json: Permission denied. Ask its owner for ...`."""
+    file = f"{problem.filename}: " if problem.filename is not None else ""
+    return f"{file}{problem.strerror or problem}. {_MENDED.get(problem.errno or 0, 'Mend that, or give another path.')}"
 
 
 def first_line(problem: BaseException) -> str:

@@ -12,8 +12,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
-from kdbench.paths import expanded
+from kdbench.paths import expanded, found
 from kdbench.record import Data, Record
+from kdbench.store import record_files
 from kdbench.wording import counted
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
     if plugins:
         raise KdbenchError("plugins have no effect on all records of a directory. Give them with suite=..., or leave them out.")
     records: dict[str, Record] = {}
-    for file in sorted(root.glob("trials/*/record.json")):
+    for file in record_files(root):
         try:
             record = Record.model_validate_json(file.read_bytes())
         except ValidationError as problem:
@@ -100,7 +101,7 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for trial in trials:
         file = expanded(path) / "trials" / trial / "curves.jsonl"
-        if file.exists():
+        if found(file):
             rows += [{"trial": trial, **json.loads(line)} for line in file.read_text().splitlines()]
     return pd.DataFrame(rows)
 

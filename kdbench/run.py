@@ -46,6 +46,7 @@ class Options:
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
         lanes: how many students train at once, 0 for all of a cohort.
         stop_after_s: seconds after which the run stops at the end of the epoch; None for never.
+        stop: asked at the end of each epoch whether to stop.
         rerun: which trials are taken up.
 
     Raises:
@@ -55,6 +56,7 @@ class Options:
     device: str = "auto"
     lanes: int = 0
     stop_after_s: float | None = None
+    stop: Callable[[], bool] = lambda: False
     rerun: Rerun = Rerun.MISSING
 
     def __post_init__(self) -> None:
@@ -91,7 +93,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             bench,
             min(lanes, MOST_GRAPHS) if records_graphs(device) else lanes,
             progress,
-            lambda: time.monotonic() >= deadline,
+            lambda: options.stop() or time.monotonic() >= deadline,
             Teachers(store, bench, progress),
             Recorder(suite, store, bench, progress),
         )

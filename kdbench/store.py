@@ -4,14 +4,15 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
-from kdbench.paths import expanded
+from kdbench.lock import held
+from kdbench.paths import expanded, found
 from kdbench.record import Record
 from kdbench.wording import counted
 
@@ -50,23 +51,16 @@ class Store:
         Raises:
             KdbenchError: the directory cannot be written, or another process holds it.
         """
-        import fcntl
-
-        try:
-            (self.root / "trials").mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".lock").open("a")
-        except OSError as problem:
-            raise KdbenchError(
-                f"the results directory {self.root} cannot be written ({problem.strerror}). Choose another with --results."
-            ) from None
-        with lock:
+        with ExitStack() as holding:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                (self.root / "trials").mkdir(parents=True, exist_ok=True)
+                holding.enter_context(held(self.root))
+            except OSError as problem:
+                ask = ", or ask its owner for write access" if isinstance(problem, PermissionError) else ""
                 raise KdbenchError(
-                    f"another kdbench is writing to {self.root}. Wait for it, or choose another directory with --results."
+                    f"the results directory {self.root} cannot be written ({problem.filename}: {problem.strerror}). Choose another "
+                    f"with --results{ask}."
                 ) from None
-            os.register_at_fork(after_in_child=lock.close)  # a process that reads images must not hold it after this one's death
             yield
 
     def record(self, trial: str) -> Record | None:
@@ -113,7 +107,7 @@ class Store:
         Raises:
             KdbenchError: one is of another protocol.
         """
-        for file in self.root.glob("trials/*/record.json"):
+        for file in record_files(self.root):
             self._refuse_foreign(file)
 
     def refuse_other_data(self, label: str, *, fingerprint: str) -> None:
@@ -133,7 +127,7 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every whole record of the directory, whatever suite it belongs to."""
-        for file in sorted(self.root.glob("trials/*/record.json")):
+        for file in record_files(self.root):
             try:
                 yield Record.model_validate_json(file.read_bytes())
             except ValidationError:
@@ -141,7 +135,7 @@ class Store:
 
     def has_checkpoint(self, trial: str) -> bool:
         """Whether the trial was begun and not finished."""
-        return (self.folder(trial) / "checkpoint.pt").exists()
+        return found(self.folder(trial) / "checkpoint.pt")
 
     def write_spec(self, trial: str, spec: Mapping[str, Any]) -> None:
         """Write `spec.json`: the trial, readable by people."""
@@ -189,11 +183,29 @@ class Store:
             (folder / name).unlink(missing_ok=True)
 
 
+def record_files(root: Path) -> list[Path]:
+    """Every record of a results directory, in the order of the trials' ids.
+
+    Raises:
+        OSError: a folder cannot be read: its records are not known, which is not to have none.
+    """
+    trials = root / "trials"
+    try:
+        names = sorted(os.listdir(trials))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [file for name in names if found(file := trials / name / "record.json")]
+
+
 def set_aside(file: Path, reason: str) -> None:
     """Rename a file that cannot be used and say so; the last one of each name is kept."""
     aside = file.with_name(file.name + ".broken")
-    os.replace(file, aside)
-    log.warning("%s cannot be used: %s. It was set aside as %s.", file, reason, aside.name)
+    try:
+        os.replace(file, aside)
+        then = f"It was set aside as {aside.name}."
+    except OSError as problem:  # whoever only reads can do without it
+        then = f"It stays there, since it cannot be renamed ({problem.strerror})."
+    log.warning("%s cannot be used: %s. %s", file, reason, then)
 
 
 def write_bytes(file: Path, data: bytes) -> None:

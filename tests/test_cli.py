@@ -1,7 +1,9 @@
 """The command line, tried as a user would: what it prints, what it writes, and with which status it exits."""
 
+import errno
 import json
 import os
+import pkgutil
 import pty
 import re
 import runpy
@@ -27,6 +29,7 @@ from kdbench.models import MODELS
 from kdbench.plugins import load_shipped
 from kdbench.record import PROTOCOL
 from kdbench.shipped import suite_names
+from kdbench.signals import STOPS
 from kdbench.weights import read_checkpoint
 
 load_shipped()
@@ -86,7 +89,7 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
     """`kdbench` with arguments, in this process; reports are written as Markdown alone unless formats are asked for."""
     monkeypatch.setattr("kdbench.present.FORMATS", ("md",))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
     undo = [registry.snapshot() for registry in (METHODS, MODELS, DATASETS)]
 
     def run(*arguments: str) -> Result:
@@ -230,6 +233,31 @@ def test_an_interrupted_run_is_one_line_and_goes_on_from_the_last_epoch(number, 
     assert state is not None and len(state["rows"]) == 1
     assert call("run", suite, "--plugin", plugin, "--device", "cpu").status == 0
     assert len((file.parent / "curves.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_warned_run_ends_its_epoch(call):
+    recipe = "recipe: {base: digits-quick, epochs: 3, schedule: {milestones: []}}"
+    Path("interrupt").write_text(str(int(signal.SIGUSR1)))  # in the second epoch
+    suite = write(recipe=recipe, methods="methods: [plugin_for_test]")
+    stopped = call("run", suite, "--plugin", write_plugin(), "--device", "cpu")
+    assert stopped.status == 3
+    assert lines_of(stopped.out)[-1] == "stopped before the end; the same command goes on."
+    (file,) = Path("results/trials").glob("*/checkpoint.pt")
+    state = read_checkpoint(file)
+    assert state is not None and len(state["rows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "every trial has ended, and the same command, without --rerun, makes it."),
+        (["--seeds", "0,1", "--stop-after", "0s"], "the same command, without --rerun, goes on."),
+    ],
+)
+def test_a_run_that_is_stopped_in_its_report_says_what_is_left(arguments, told, call, done, monkeypatch):
+    monkeypatch.setattr("kdbench.present.write_report", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    stopped = call("run", done, "--device", "cpu", *arguments)
+    assert (stopped.status, stopped.err) == (3, f"stopped while the report was made; {told}\n")
 
 
 # Exit status 2: one line, nothing started, nothing written
@@ -412,9 +440,7 @@ def test_a_broken_image(call, pictures):
 def test_a_results_directory_that_cannot_be_written(place, call):
     Path("file").write_text("")
     assert refusal(call("run", write(), "--results", place, "--device", "cpu")) == (
-        f"the results directory {place} cannot be written ("
-        + ("Not a directory" if place != "file" else refused_as("file"))
-        + "). Choose another with --results."
+        f"the results directory {place} cannot be written ({refused_as(place)}). Choose another with --results."
     )
 
 
@@ -423,8 +449,38 @@ def refused_as(file: str) -> str:
     try:
         (Path(file) / "trials").mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        return problem.strerror or ""
+        return f"{problem.filename}: {problem.strerror}"
     raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("act", "name", "commands"),
+    [
+        ("pathlib.Path.read_bytes", "record.json", ("plan", "report", "run")),
+        ("os.listdir", "trials", ("plan", "report", "run")),
+        ("pathlib.Path.stat", "checkpoint.pt", ("plan", "run")),
+        ("pathlib.Path.read_text", "curves.jsonl", ("report",)),
+        ("pathlib.Path.read_text", "tiny.yaml", ("plan", "report", "run")),
+    ],
+)
+def test_a_file_of_another_user_is_told_as_such(act, name, commands, call, done, monkeypatch):
+    owner, _, function = act.rpartition(".")
+    original = getattr(pkgutil.resolve_name(owner), function)
+
+    def denied(path: Path, *rest: Any, **options: Any) -> Any:
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *rest, **options)
+
+    shutil.rmtree(min(Path("results/trials").iterdir()))  # a trial that is missing is looked for a checkpoint of
+    monkeypatch.setattr(act, denied)
+    for command in commands:
+        refused = call(command, done)
+        assert refused.status == 2
+        assert re.fullmatch(
+            rf"error: \S*{name}(:| cannot be read \()? ?Permission denied\)?\. .*(owner for access|a file that can).*\.\n",
+            refused.err,
+        )
 
 
 @pytest.mark.parametrize("command", [["run", "tiny.yaml"], ["plan", "tiny.yaml"], ["report", "tiny.yaml"], ["report", "results"]])

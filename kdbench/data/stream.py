@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.data.files import Files
 from kdbench.errors import DataError
 from kdbench.recipe import Augmentation
+from kdbench.signals import STOPS
 from kdbench.streams import seeded
 
 if TYPE_CHECKING:
@@ -181,8 +184,16 @@ def augmenting_transform(files: Files, augmentation: Augmentation) -> v2.Transfo
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C goes to every process of a terminal; the main one ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Terminals and schedulers signal every process; the main one ends its workers, with SIGTERM where they do not listen."""
+    for number in set(STOPS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _unless_the_main_process_has_gone
+
+
+def _unless_the_main_process_has_gone(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+    """Tell an exception that nobody has caught, as Python does, but not that a batch was on its way when nobody wanted it more."""
+    if not isinstance(problem, ConnectionError | EOFError):
+        sys.__excepthook__(kind, problem, trace)
 
 
 @contextmanager

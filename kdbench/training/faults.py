@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdbench.errors import DataError, KdbenchError, first_line
+from kdbench.errors import DataError, KdbenchError, first_line, system_error
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 
@@ -64,7 +64,7 @@ def faults_told() -> Iterator[None]:
         if not machine_fault(problem):
             raise
         if isinstance(problem, OSError):
-            told = f"{problem}. The same command goes on once that is mended; what is finished is kept."
+            told = f"{system_error(problem)} The same command goes on then; what is finished is kept."
         elif isinstance(problem, torch.AcceleratorError):
             told = (
                 f"the device is in a bad state ({first_line(problem)}), which a method may have caused. With --lanes 1, the same "
