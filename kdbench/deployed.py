@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError, first_line
 from kdbench.kept import AGAIN, MadeFor, read_kept, write_kept
-from kdbench.method import Composition, Method
+from kdbench.method import Composition
 from kdbench.models.measure import parameters
 from kdbench.record import Data, Record
 from kdbench.training.bench import Bench
@@ -79,12 +79,8 @@ class Deployed(nn.Module):
 
 def keep(folder: Path, student: nn.Module, method: Composition | None, *, data: Data) -> None:
     """Write a trained student into its trial's folder, and the parts of its method that predict."""
-    predicting = Composition({name: part for name, part in method.parts.items() if _predicts(part)} if method else {})
+    predicting = Composition(method.predicting if method else {})
     write_kept(folder, student.state_dict(), predicting.state_dict(), parts=[*predicting.parts], data=data)
-
-
-def _predicts(part: Method) -> bool:
-    return type(part).predict is not Method.predict or bool(part.deployed())
 
 
 def load(folder: Path, *, normalise: bool) -> Deployed:

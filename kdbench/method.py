@@ -268,6 +268,11 @@ class Composition(nn.Module):
         """Whether any part needs the teacher's forward pass."""
         return any(part.reads for part in self.parts.values())
 
+    @property
+    def predicting(self) -> dict[str, Method]:
+        """The parts that the network deployed predicts with."""
+        return {name: part for name, part in self.parts.items() if type(part).predict is not Method.predict or part.deployed()}
+
     def stages(self) -> list[tuple[str, Stage]]:
         """The parts' stages before the main one, each with the name of its part."""
         return [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,12 +25,14 @@ from kdbench.store import Store
 from kdbench.suite import Suite
 from kdbench.teachers import Teacher
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import error_pct, inference_images_per_s
 from kdbench.training.device import environment, exact
+from kdbench.training.examination import buffers_kept, error_pct, inference_images_per_s
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
 from kdbench.trial import TrialSpec
 from kdbench.weights import state_hash
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,8 @@ class Recorder:
         precision = spec.recipe.precision
         with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
             network = self.bench.student(spec).eval()
-            weights, test = network.state_dict(), self.bench.test_data
+            with buffers_kept(network):
+                error = error_pct(lambda images: network(images).logits, self.bench.test_data, precision=precision)
             work, uncounted = self._work(network)
             self._keep(spec, network, None)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
@@ -98,10 +101,10 @@ class Recorder:
                 None,
                 rows=(),
                 status="done",
-                test_error_pct=error_pct(lambda images: network(images).logits, test, precision=precision),
+                test_error_pct=error,
                 student_params=parameters(network),
                 student_macs=work,
-                weights_sha256=state_hash(weights),
+                weights_sha256=state_hash(network.state_dict()),
                 notes=(notes := (*self.bench.weight_notes(spec), *uncounted)),
             )
         for note in notes:
@@ -123,8 +126,12 @@ class Recorder:
         main = [row for row in lane.rows if row["stage"] == "main"]
         tested = [row for row in main if "test_error_pct" in row]
         best = min(tested, key=lambda row: row["test_error_pct"])
-        weights = lane.student.state_dict()
-        deployed = lane.predictor()
+        deployed, shown = lane.predictor(), self.bench.test_data.first(trial.recipe.batch_size)
+        with buffers_kept(deployed):
+            rate, unmeasured = _measured(
+                "the speed of inference is not measured",
+                lambda: inference_images_per_s(deployed, shown, precision=lane.precision),
+            )
         # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
         work, uncounted = self._work(deployed if lane.method.deployed() else lane.student)
         if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
@@ -141,16 +148,14 @@ class Recorder:
             "extra_params": lane.extra_params,
             "stage_epochs": sum(segment.epochs for segment in lane.segments[:-1]),
             "start_weights_sha256": state_hash(start.state) if (start := self.bench.start(trial)) else None,
-            "weights_sha256": state_hash(weights),
-            "notes": (*self.bench.weight_notes(trial), *lane.method.notes, *uncounted),
+            "weights_sha256": state_hash(lane.student.state_dict()),
+            "notes": (*self.bench.weight_notes(trial), *lane.method.notes, *uncounted, *unmeasured),
             "train_s": sum(row["train_s"] for row in lane.rows),
             "data_s": sum(row["data_s"] for row in lane.rows),
             "teacher_s": sum(row["teacher_s"] for row in lane.rows),
             "startup_s": sum(row["startup_s"] for row in lane.rows),
             "train_images_per_s": statistics.median(row["images"] / row["train_s"] for row in main),
-            "inference_images_per_s": inference_images_per_s(
-                deployed, self.bench.test_data, batch_size=trial.recipe.batch_size, precision=lane.precision
-            ),
+            "inference_images_per_s": rate,
             "peak_mem_mib": lane.peak_mem_mib,
         }
         if self.bench.validation_data:
@@ -166,13 +171,8 @@ class Recorder:
         keep(self.store.folder(trial.id), student, method, data=self.data)
 
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
-        """The network's multiply-accumulate operations, or a note on why nobody knows: a training is not lost for that."""
-        try:
-            return macs(network, self.bench.dataset.image_shape), ()
-        except Exception as problem:  # isolation: a network without numbers is run, and others' code may raise anything
-            if fault := machine_fault(problem):
-                raise fault from None
-            return None, (f"multiply-accumulates are not counted: {type(problem).__name__}: {first_line(problem)}",)
+        """The network's multiply-accumulate operations."""
+        return _measured("multiply-accumulates are not counted", lambda: macs(network, self.bench.dataset.image_shape))
 
     def _write(self, trial: TrialSpec, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
         if teacher and trial.teacher:
@@ -183,6 +183,7 @@ class Recorder:
                 "teacher_weights_sha256": teacher.record.weights_sha256,
                 "teacher_norms_folded": teacher.frozen.norms_folded,
                 "teacher_inference_images_per_s": teacher.images_per_s,
+                "notes": (*results.get("notes", ()), *teacher.notes),
             }
         record = Record(
             protocol=trial.protocol,
@@ -208,6 +209,16 @@ class Recorder:
         )
         self.store.write_record(record, rows)
         self.progress.recorded(record)
+
+
+def _measured(without: str, measure: Callable[[], T]) -> tuple[T | None, tuple[str, ...]]:
+    """What is measured, or a note, which begins with `without`, on why it is not: a training is not lost for that."""
+    try:
+        return measure(), ()
+    except Exception as problem:  # isolation: others' code is run as it never was, and may raise anything
+        if fault := machine_fault(problem):
+            raise fault from None
+        return None, (f"{without}: {type(problem).__name__}: {first_line(problem)}",)
 
 
 def _failed(reason: str) -> dict[str, Any]:

@@ -23,11 +23,16 @@ def generator(seed: int | str, *names: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *names))
 
 
-def reseed(seed: int) -> None:
-    """Set the global streams on the CPU, torch's, Python's and NumPy's, for networks and methods that draw from them."""
+def reseed(seed: int, device: torch.device | None = None) -> None:
+    """Set the global streams on the CPU, torch's, Python's and NumPy's, and torch's on a CUDA `device`, the current one.
+
+    Networks and methods draw from them.
+    """
     torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it takes a stack trace where CUDA is not in use
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    if device and device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @contextmanager

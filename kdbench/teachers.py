@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
+from kdbench.errors import first_line
 from kdbench.models import Network
 from kdbench.plan import Planned
 from kdbench.progress import Progress
@@ -13,7 +15,9 @@ from kdbench.recipe import Recipe
 from kdbench.record import Record
 from kdbench.store import Store
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, error_pct, inference_images_per_s
+from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.examination import error_pct, inference_images_per_s, repeats
+from kdbench.training.faults import machine_fault
 from kdbench.trial import TrialSpec
 from kdbench.weights import WEIGHTS, read_weights
 
@@ -29,6 +33,7 @@ class Teacher:
         record: of its trial.
         error_pct: its test error in percent, in the arithmetic of the students.
         images_per_s: of inference.
+        notes: sentences for the log and the records of its students.
     """
 
     spec: TrialSpec
@@ -37,6 +42,7 @@ class Teacher:
     record: Record
     error_pct: float
     images_per_s: float
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +52,7 @@ class Teachers:
     store: Store
     bench: Bench
     progress: Progress
-    loaded: dict[tuple[str, str], Teacher] = field(default_factory=dict)
+    loaded: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
     """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
 
     def usable(self, planned: Planned) -> bool:
@@ -54,29 +60,57 @@ class Teachers:
         return self._weights(planned.record) is not None
 
     def get(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
-        """The teacher in the arithmetic of `recipe`; None where it has failed."""
+        """The teacher in the arithmetic of `recipe`; None where it has failed, or where nothing can be learnt from it."""
         key = spec.id, recipe.arithmetic
         if key not in self.loaded:
             self.loaded.clear()
-            if teacher := self._load(spec, recipe):
-                self.loaded[key] = teacher
-        return self.loaded.get(key)
+            self.loaded[key] = self._load(spec, recipe)
+        return self.loaded[key]
 
     def _load(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
         record = self.store.record(spec.id)
         weights = self._weights(record)
         if record is None or weights is None:
             return None
+        try:
+            teacher = self._examined(spec, recipe, record, weights)
+        except Exception as problem:  # isolation: a network may raise in the students' arithmetic only
+            if fault := machine_fault(problem):
+                raise fault from None
+            self.progress.say(
+                f"nothing can be learnt from the teacher {spec.label}: {first_line(problem)}. Once that is mended, remove "
+                f"{self.store.folder(spec.id)}, and the same command makes it anew."
+            )
+            return None
+        self.progress.say(f"teacher {spec.label}: test error {teacher.error_pct:.2f} %")
+        for note in teacher.notes:
+            self.progress.say(f"note: {note}.")
+        return teacher
+
+    def _examined(self, spec: TrialSpec, recipe: Recipe, record: Record, weights: dict[str, torch.Tensor]) -> Teacher:
+        """The teacher, and what its students' records say of it.
+
+        Raises:
+            NotFinite: its weights or its logits are not finite.
+            RuntimeError: its answers are no function of the images.
+        """
         network = self.bench.restored(spec, weights)
-        shape = self.bench.dataset.image_shape
-        frozen = FrozenTeacher(network, image_shape=shape, recipe=recipe, device=self.bench.device)
-        test = self.bench.test_data
-        error = error_pct(lambda images: frozen(images).logits, test, precision=recipe.precision)
-        self.progress.say(f"teacher {spec.label}: test error {error:.2f} %")
-        rate = inference_images_per_s(
-            lambda images: network(images).logits, test, batch_size=spec.recipe.batch_size, precision=recipe.precision
+        test, precision = self.bench.test_data, recipe.precision
+        frozen = FrozenTeacher(network, image_shape=self.bench.dataset.image_shape, recipe=recipe, device=self.bench.device)
+        error = error_pct(lambda images: frozen(images).logits, test, precision=precision)
+        shown = test.first(spec.recipe.batch_size)
+        rate = inference_images_per_s(lambda images: network(images).logits, shown, precision=precision)
+        repeat = partial(repeats, lambda images: frozen(images).tensors(), shown, precision=precision)
+        if not frozen.unchanged or not repeat(seeds=(0, 0)):
+            raise RuntimeError(
+                "its answers depend on what it was shown before, since in evaluation mode it changes its buffers or draws from a "
+                "generator of its own; draw from torch's global stream, and change nothing where self.training is False"
+            )
+        note = (
+            f"the teacher {spec.label}: it draws at random in evaluation, so that students learn from noise; where that is not "
+            "meant, look for dropout without `training=self.training`"
         )
-        return Teacher(spec, frozen, network, record, error, rate)
+        return Teacher(spec, frozen, network, record, error, rate, notes=() if repeat(seeds=(0, 1)) else (note,))
 
     def _weights(self, record: Record | None) -> dict[str, torch.Tensor] | None:
         """Those that a trial left which is done, where they are still the same."""

@@ -3,7 +3,7 @@
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
+from kdbench.method import METHODS, Method
+from kdbench.models import MODELS, Network
 from kdbench.plan import Plan, make_plan
 from kdbench.plugins import load_shipped
 from kdbench.progress import Silent
@@ -187,6 +189,30 @@ def one_epoch_a_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ticks = itertools.count()
     monkeypatch.setattr("kdbench.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
     return {"stop_after_s": 1.5}
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[[str, type[Method]], None]]:
+    """Adds methods that last as long as the test."""
+
+    def add(name: str, method: type[Method]) -> None:
+        METHODS.register(name)(method)
+
+    restore = METHODS.snapshot()
+    yield add
+    restore()
+
+
+@pytest.fixture
+def register_network() -> Iterator[Callable[[str, type[Network]], None]]:
+    """Adds networks that last as long as the test."""
+
+    def add(name: str, network: type[Network]) -> None:
+        MODELS.register(name)(network)
+
+    restore = MODELS.snapshot()
+    yield add
+    restore()
 
 
 class Rehearsed(graphs.Graph):

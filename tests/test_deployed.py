@@ -19,8 +19,8 @@ from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plan import Rerun
 from kdbench.run import Options, execute
-from kdbench.training.cohort import error_pct
 from kdbench.training.device import exact
+from kdbench.training.examination import error_pct
 from kdbench.trial import TrialSpec
 
 

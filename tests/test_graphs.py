@@ -5,7 +5,7 @@ anew at each replay: who gets one, what recording leaves behind, what the graphs
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +18,6 @@ from kdbench import Batch, Losses, Method, Outputs, Pair
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance.setting import IMAGES, RECIPE, Setting
 from kdbench.data import epoch_plan
-from kdbench.method import METHODS
 from kdbench.streams import generator
 from kdbench.training import cohort, graphs
 from kdbench.training.cohort import FrozenTeacher
@@ -188,13 +187,6 @@ class Waits(Reads):
         if Rehearsed.recording:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         return {"gap": self.gap(student, teacher)}
-
-
-@pytest.fixture
-def register() -> Iterator[Callable[[str, type[Method]], None]]:
-    restore = METHODS.snapshot()
-    yield lambda name, cls: METHODS.register(name)(cls)
-    restore()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -63,4 +62,4 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1 and batch_size > 1:
         starts.pop()
-    return list(pairwise([*starts, n]))
+    return list(zip(starts, [*starts[1:], n], strict=True))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdbench.outputs import Outputs
+from kdbench.streams import seeded
 
 TOLERANCE = 1e-9
 """Relative, in float64: a batch norm whose folding changes any hook point by more stays."""
@@ -26,13 +27,20 @@ def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn
         found = _followed_by_norm(exact, images)
         if not found:
             return network, 0
-        expected: Outputs = exact(images)
+        expected = _passed(exact, images)
 
         def harmless(pairs: Iterable[tuple[str, str]]) -> bool:
-            return all(map(_agree, expected.tensors(), _fold(exact, pairs)(images).tensors()))
+            return all(map(_agree, expected.tensors(), _passed(_fold(exact, pairs), images).tensors()))
 
         kept = found if harmless(found) else [pair for pair in found if harmless([pair])]
     return _fold(network, kept), len(kept)
+
+
+def _passed(network: nn.Module, images: Tensor) -> Outputs:
+    """Of a network that draws at random in evaluation, too, the same whenever it is asked."""
+    with seeded(0, "folding"):
+        outputs: Outputs = network(images)
+        return outputs
 
 
 def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
@@ -54,7 +62,7 @@ def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str
 
     plain = [m for m in names if type(m) is nn.Conv2d or (type(m) is nn.BatchNorm2d and m.running_mean is not None)]
     hooks = [module.register_forward_hook(returned) for module in plain]
-    network(images)
+    _passed(network, images)
     for hook in hooks:
         hook.remove()
     return [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdbench.errors import KdbenchError, first_line
 from kdbench.models import Network, blank_model
 from kdbench.outputs import Outputs, Shapes
+from kdbench.streams import seeded
 
 BATCH = 2
 """One image would not do: a batch norm in training mode refuses a single value per channel."""
@@ -27,7 +28,7 @@ def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulate operations of the convolutions and linear layers for one image (C, H, W); `model` stays as it is."""
     with torch.no_grad():
         empty = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, seeded(0, "measure"):  # a network may leave out layers at random
             deepcopy(model, empty)(_images(image_shape))  # a copy that has these for its tensors
     return int(counter.get_total_flops()) // (2 * BATCH)
 

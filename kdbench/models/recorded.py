@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from kdbench.errors import KdbenchError, first_line
+from kdbench.streams import seeded
 
 BATCH = 2
 """Of the recorded pass: not 1, so that no dimension of a map is taken for the batch."""
@@ -154,7 +155,7 @@ def record(name: str, body: nn.Module, *, in_channels: int, sizes: Sequence[int]
     twin = deepcopy(body, copies).eval()
     refusals: list[str] = []
     for size in sizes:
-        with _recording(twin) as calls, torch.enable_grad():
+        with _recording(twin) as calls, torch.enable_grad(), seeded(0, "record"):  # a network may leave out layers at random
             try:
                 twin(torch.empty(BATCH, in_channels, size, size, device="meta"))
             except Exception as reason:  # whatever a foreign network raises

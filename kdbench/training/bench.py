@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from itertools import chain
@@ -32,6 +32,7 @@ from kdbench.models.pretrained import fetch, normalisation
 from kdbench.outputs import Shapes
 from kdbench.recipe import Augmentation, Recipe
 from kdbench.streams import seeded
+from kdbench.training.finite import Finite, NotFinite
 from kdbench.trial import TrialSpec, build_part
 
 SAME_NORMALISATION = 0.01
@@ -89,15 +90,23 @@ class Bench:
 
     def student(self, trial: TrialSpec) -> Network:
         """The trial's student before training: a function of its name, its weights and the seed, the same for every method."""
-        start, network = self.start(trial), self._initial(trial)
-        if start:
-            network.load_state_dict(start.state, strict=False)  # `fit` saw that they fit
-        return network
+        start = self.start(trial)
+        return self._loaded(trial, start.state, strict=False) if start else self._initial(trial)  # `fit` saw that they fit
 
     def restored(self, trial: TrialSpec, weights: dict[str, Tensor]) -> Network:
-        """The trial's student with the given weights."""
+        """The trial's student with the given weights.
+
+        Raises:
+            NotFinite: they hold NaN or infinity.
+        """
+        return self._loaded(trial, weights, strict=True)
+
+    def _loaded(self, trial: TrialSpec, weights: Mapping[str, Tensor], *, strict: bool) -> Network:
         network = self._initial(trial)  # buffers that no state holds are as they were in its training
-        network.load_state_dict(weights)
+        finite = Finite({"the network": network})
+        network.load_state_dict(weights, strict=strict)
+        if broken := finite.broken([network]):
+            raise NotFinite(f"the weights hold NaN or infinity: {broken}. Give those of a training that did not diverge.")
         return network
 
     def _initial(self, trial: TrialSpec) -> Network:
@@ -118,9 +127,11 @@ class Bench:
             try:
                 network = self.blank(trial.student, trial.hooks)
                 height = self.dataset.image_shape[1]
-                self.fits[key] = fit(state, network, whole=not trial.methods, model=trial.student, image_size=height)
+                found = fit(state, network, whole=not trial.methods, model=trial.student, image_size=height)
+                self._loaded(trial, found.state, strict=False)
             except KdbenchError as problem:
                 raise KdbenchError(f"weights {trial.weights.file or trial.weights.name} of {trial.student}: {problem}") from problem
+            self.fits[key] = found
         return self.fits[key]
 
     def weight_notes(self, trial: TrialSpec) -> tuple[str, ...]:
@@ -160,8 +171,7 @@ class Bench:
     def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts, recipe: Recipe) -> Pair:
         """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU."""
         labels = self.splits[0].labels
-        # Where a kept student is loaded there are no images, and its method is built as for whole batches.
-        batches = [stop - start for start, stop in batch_bounds(len(labels), recipe.batch_size)] or [recipe.batch_size]
+        batches = [stop - start for start, stop in batch_bounds(len(labels), recipe.batch_size)]
         return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, min(batches), max(batches))
 
     def composition(self, trial: TrialSpec, parts: TeacherParts | None) -> Composition:

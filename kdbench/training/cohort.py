@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from kdbench.data import Feed
-from kdbench.data.feed import Draw, PlainDraw
+from kdbench.data.feed import Draw
 from kdbench.errors import KdbenchError
 from kdbench.models import Network
 from kdbench.models.folding import folded
 from kdbench.outputs import Outputs
 from kdbench.recipe import Recipe
-from kdbench.streams import generator
+from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, refused_allocations
+from kdbench.training.examination import Examination, buffers_kept
 from kdbench.training.faults import machine_fault, where
 from kdbench.training.graphs import Slots
 from kdbench.training.lane import Lane
@@ -69,10 +70,15 @@ class FrozenTeacher:
             outputs: Outputs = (self._compiled or self._folded)(images)
         return outputs
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether every parameter and buffer is bitwise as at construction."""
+        states = self.network.state_dict(), self._folded.state_dict()
+        return list(map(state_hash, states)) == [self.sha256, self._folded_sha256]
+
     def assert_unchanged(self) -> None:
         """Fail if any parameter or buffer has changed by a bit since construction."""
-        states = self.network.state_dict(), self._folded.state_dict()
-        assert list(map(state_hash, states)) == [self.sha256, self._folded_sha256], "the teacher was changed during training"
+        assert self.unchanged, "the teacher was changed during training"
 
 
 class Crowded(KdbenchError):
@@ -87,11 +93,15 @@ class Crowded(KdbenchError):
 
 @dataclass(frozen=True)
 class Stream:
-    """The batches that a cohort sees: a function of the seed, the phase and the epoch."""
+    """The batches that a cohort sees, and what the teacher draws for them: a function of the seed, the phase and the epoch."""
 
     data: Feed
     recipe: Recipe
     seed: int | str
+
+    def reseed_for_teacher(self, now: Position, number: int) -> None:
+        """Set what a teacher may draw from that is random in evaluation too, for the batch `number` of an epoch."""
+        reseed(derive(self.seed, "teacher", *now, number), self.data.device)
 
 
 def train_in_lockstep(
@@ -140,7 +150,13 @@ class _Graphs:
         self._teacher = teacher
         self._slots: Slots | None = None
 
-    def step(self, lanes: Sequence[Lane], batch: tuple[Tensor, Tensor, Tensor], teacher_watch: Stopwatch) -> float:
+    def step(
+        self,
+        lanes: Sequence[Lane],
+        batch: tuple[Tensor, Tensor, Tensor],
+        teacher_watch: Stopwatch,
+        reseed_for_teacher: Callable[[], None],
+    ) -> float:
         """One step of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
         slots = self._slots = self._slots or Slots(*batch)
         slots.load(*batch)
@@ -148,6 +164,7 @@ class _Graphs:
         startup_s = 0.0
         if self._teacher and any(lane.reads_teacher for lane in active):
             startup_s = slots.prepare(self._teacher)
+            reseed_for_teacher()
             teacher_watch.start()
             slots.ask()
             teacher_watch.stop()
@@ -155,6 +172,7 @@ class _Graphs:
         def renew() -> None:
             slots.load(*batch)
             if slots.teacher:
+                reseed_for_teacher()
                 slots.ask()
 
         for lane in active:
@@ -195,11 +213,12 @@ def _epoch(
         data_watch.stop()
         return images, labels, indices.clone()  # the indices are a view of the plan
 
-    def outputs_for(images: Tensor) -> Outputs | None:
+    def outputs_for(images: Tensor, number: int) -> Outputs | None:
         nonlocal startup_s
         if teacher is None or not any(lane.reads_teacher and not lane.failure for lane in lanes):
             return None
         startup_s += teacher.prepare(images)
+        stream.reseed_for_teacher(now, number)
         teacher_watch.start()
         outputs = teacher(images)
         teacher_watch.stop()
@@ -209,13 +228,13 @@ def _epoch(
     for number, draw in enumerate(data_watch.waits(batches)):
         batch = drawn(draw)
         if graphs and number and len(batch[0]) == recipe.batch_size:  # the first batch makes what a graph needs to find
-            startup_s += graphs.step(lanes, batch, teacher_watch)
+            startup_s += graphs.step(lanes, batch, teacher_watch, partial(stream.reseed_for_teacher, now, number))
         else:
-            shared = *batch, outputs_for(batch[0])
+            shared = *batch, outputs_for(batch[0], number)
             for lane in lanes:
                 if _spoils(lane, partial(lane.step, *shared), shared):
                     batch = drawn(draw)
-                    shared = *batch, outputs_for(batch[0])
+                    shared = *batch, outputs_for(batch[0], number)
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
@@ -236,16 +255,18 @@ def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
         return
     started = time.perf_counter()
     predictors = [lane.predictor() for lane in lanes]
-    wrong = torch.zeros(len(lanes), dtype=torch.int64, device=data.device)
-
-    def count(place: int, draw: PlainDraw) -> None:
-        wrong[place] += wrong_count(predictors[place], draw, precision=lanes[place].precision)
-
-    for draw in data.plain_batches():
-        for place, lane in enumerate(lanes):
-            _guarded(lane, partial(count, place, draw))
-    for lane, found in zip(lanes, wrong.tolist(), strict=True):
-        lane.examined(key, 100 * found / len(data), seconds=(time.perf_counter() - started) / len(lanes))
+    under_way = [
+        Examination(predictor, data.device, precision=lane.precision) for lane, predictor in zip(lanes, predictors, strict=True)
+    ]
+    with ExitStack() as stack:
+        for predictor in predictors:
+            stack.enter_context(buffers_kept(predictor))
+        for draw in data.plain_batches():
+            for lane, examination in zip(lanes, under_way, strict=True):
+                _guarded(lane, partial(examination.take, draw))
+    for lane, examination in zip(lanes, under_way, strict=True):
+        if not lane.failure:
+            lane.examined(key, examination.result(), seconds=(time.perf_counter() - started) / len(lanes))
 
 
 def _spoils(lane: Lane, act: Callable[[], object], shared: tuple[Tensor, Tensor, Tensor, Outputs | None]) -> bool:
@@ -277,32 +298,3 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
         if "modified by an inplace operation" in told:
             told = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
         lane.fail(f"{told} ({where(problem)})")
-
-
-def error_pct(predict: Callable[[Tensor], Tensor], data: Feed, *, precision: str) -> float:
-    """Percent of `data`, not augmented, that `predict` (images -> logits) gets wrong."""
-    wrong = torch.zeros((), dtype=torch.int64, device=data.device)
-    for draw in data.plain_batches():
-        wrong += wrong_count(predict, draw, precision=precision)
-    return 100 * int(wrong) / len(data)
-
-
-def wrong_count(predict: Callable[[Tensor], Tensor], draw: PlainDraw, *, precision: str) -> Tensor:
-    """How many images of one batch `predict` gets wrong; a tensor on their device, so that nothing waits for it."""
-    images, labels = draw()
-    with torch.no_grad(), autocast(images.device, precision=precision):
-        return (predict(images).argmax(1) != labels).sum()
-
-
-def inference_images_per_s(predict: Callable[[Tensor], Tensor], data: Feed, *, batch_size: int, precision: str) -> float:
-    """Median rate of five forward passes over one batch, after one to warm up."""
-    images = data.first(batch_size)
-    watch = Stopwatch(data.device)
-    rates = []
-    with torch.no_grad(), autocast(data.device, precision=precision):
-        for _ in range(6):
-            watch.start()
-            predict(images)
-            watch.stop()
-            rates.append(len(images) / watch.take())
-    return statistics.median(rates[1:])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.outputs import Outputs
+from kdbench.training.examination import buffers_kept
 
 UNLIMITED = 2**31 - 1
 
@@ -44,13 +45,11 @@ class Compiled:
 
     def _pass(self, images: Tensor) -> None:
         """Forward and backward, without a trace in the network."""
-        buffers = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
-        outputs: Outputs = self._call(images)
-        total = torch.stack([tensor.float().sum() for tensor in outputs.tensors()]).sum()
-        if total.requires_grad:
-            torch.autograd.grad(total, [p for p in self._network.parameters() if p.requires_grad], allow_unused=True)
-        for name, buffer in self._network.named_buffers():
-            buffer.copy_(buffers[name])
+        with buffers_kept(self._network):
+            outputs: Outputs = self._call(images)
+            total = torch.stack([tensor.float().sum() for tensor in outputs.tensors()]).sum()
+            if total.requires_grad:
+                torch.autograd.grad(total, [p for p in self._network.parameters() if p.requires_grad], allow_unused=True)
 
     def __call__(self, images: Tensor) -> Outputs:
         """The network's outputs, by its compiled pass where that was prepared, as it is for training."""

@@ -213,6 +213,13 @@ class Stopwatch:
         else:
             self._seconds += time.perf_counter() - self._began
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens in the block is no part of the present span."""
+        self.stop()
+        yield
+        self.start()
+
     def waits(self, items: Iterable[T]) -> Iterator[T]:
         """The items; the time until each comes counts as a span."""
         iterator = iter(items)

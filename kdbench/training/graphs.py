@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from kdbench.errors import first_line
 from kdbench.method import Batch
 from kdbench.outputs import Outputs
-from kdbench.training.device import Stopwatch, full_memory_told, reserved_bytes, without_waiting
+from kdbench.training.device import Stopwatch, full_memory_told, random_states, reserved_bytes, without_waiting
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6
 """By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
@@ -98,11 +98,13 @@ class Slots:
     def prepare(self, teacher: Callable[[Tensor], Outputs]) -> float:
         """Seconds that it took to record the teacher's pass; 0 where it was recorded before.
 
-        A pass that cannot be recorded is done anew for each batch.
+        A pass that cannot be recorded, or that draws at random, which a graph might repeat, is done anew for each batch.
         """
         if self.teacher:
             return 0.0
         began = time.perf_counter()
+        device = self.batch[0].device
+        drawn = random_states(device)
         outputs = teacher(self.batch[0])  # what libraries set up at their first call cannot be recorded
 
         def work() -> None:
@@ -113,7 +115,9 @@ class Slots:
                 own.copy_(given)
 
         try:
-            with without_waiting(self.batch[0].device):
+            if not all(map(torch.equal, drawn, random_states(device))):
+                raise Unfit("it draws at random")
+            with without_waiting(device):
                 work()
             self._fill_in = Graph(work, self._stream).replay
         except torch.OutOfMemoryError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,10 @@ from kdbench.training.autograd import refuse_strays
 from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
+from kdbench.training.examination import Examined
+from kdbench.training.finite import Finite
 from kdbench.training.graphs import Slots, StepGraph, Unfit, own_stream
+from kdbench.training.modes import Modes
 from kdbench.training.segments import MAIN, Position, Segment
 
 Row = dict[str, Any]
@@ -72,7 +75,8 @@ class Lane:
         self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
         modules = [module for network in self._networks for module in network.modules()]
         self._plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
-        self._staged = [module for _, stage in method.stages() for module in stage.modules]
+        self._modes = Modes(student, method)
+        self._finite = Finite({**method.parts, **({"the student": student} if student else {})})
         self._compiled = Compiled(student) if student and compiled else None
         self._step_watch, self._memory = Stopwatch(device), MemoryWatch(device)
         self._stream_of_graphs, self._graph_bytes = own_stream(device), 0
@@ -106,6 +110,11 @@ class Lane:
     @property
     def _segment(self) -> Segment:
         return self.segments[self._index]
+
+    @property
+    def _now(self) -> str:
+        """The epoch, for messages."""
+        return f"epoch {self._epoch + 1} of stage {self._segment.name}"
 
     def _enter(self) -> None:
         """Begin the current segment: thaw and optimise what it trains, freeze the rest."""
@@ -145,11 +154,7 @@ class Lane:
         self._images = 0
         self._startup_s = 0.0
         self._row: Row = {}
-        if self.student:
-            self.student.train()
-        self.method.train()
-        for module in self._staged:
-            module.train(module in self._segment.trained)
+        self._modes.set_for(self._segment.trained)
 
     def step(self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> None:
         """One step of the optimiser on a batch; `teacher` is the teacher's outputs, None where no lane reads them."""
@@ -158,7 +163,7 @@ class Lane:
                 self._startup_s += self._compiled.prepare(images)
         self._step_watch.start()
         self._memory.start()
-        self._reseed(derive(self._stream, self._images))
+        reseed(derive(self._stream, self._images), self.device)
         new = not self._momentum
         self._update(self._batch(images, labels, indices), teacher, first=self._images == 0)
         self._images += len(labels)
@@ -214,10 +219,14 @@ class Lane:
         if first and self._epoch == 0:
             refuse_strays(total, self._optimiser, self._plain, stage=segment.name)
         self._optimiser.zero_grad(set_to_none=True)
-        g_ce = self._gradients(ce) if first and terms and self._learnt and ce is not None and ce.requires_grad else []
+        g_ce: Sequence[Tensor | None] = ()
+        if first and terms and self._learnt and ce is not None and ce.requires_grad:
+            with self._step_watch.paused():  # the balance is ours to know, not a cost of the method
+                g_ce = torch.autograd.grad(ce, self._learnt, retain_graph=True, allow_unused=True)
         total.backward()  # type: ignore[no-untyped-call]
         if g_ce:
-            self._measure_balance(g_ce, included=bool(ce_weight))
+            with self._step_watch.paused():
+                self._balance = gradient_norms(self._learnt, g_ce, included=bool(ce_weight))
         self._optimiser.step()
         weight = len(labels)
         self._add("loss", total.detach() * weight)
@@ -250,7 +259,7 @@ class Lane:
     def launch_step(self, images: int) -> None:
         """One step on a full batch of so many images, by the graph, on a stream of its own; `join_step` waits for it."""
         assert self.graph is not None
-        self._reseed(derive(self._stream, self._images))
+        reseed(derive(self._stream, self._images), self.device)
         self.graph.graph.launch()
         self._images += images
         self._replayed_s += self.graph.seconds
@@ -269,30 +278,11 @@ class Lane:
         found |= {f"momentum {i}": value for i, value in enumerate(self._momentum)}
         return found
 
-    def _reseed(self, seed: int) -> None:
-        """Give dropout in a student, or a method's careless draw, a stream that is the lane's own."""
-        reseed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-
     def _add(self, name: str, value: Tensor) -> None:
         if name in self._sums:
             self._sums[name] += value.double()
         else:
             self._sums[name] = value.double()
-
-    def _gradients(self, loss: Tensor) -> list[Tensor | None]:
-        """Of a loss, at what the student learns."""
-        self._step_watch.stop()  # the balance is ours to know, not a cost of the method
-        gradients = torch.autograd.grad(loss, self._learnt, retain_graph=True, allow_unused=True)
-        self._step_watch.start()
-        return list(gradients)
-
-    def _measure_balance(self, g_ce: list[Tensor | None], *, included: bool) -> None:
-        """Keep the gradient norms at the student's parameters; `included` as for `gradient_norms`."""
-        self._step_watch.stop()
-        self._balance = gradient_norms(self._learnt, g_ce, included=included)
-        self._step_watch.start()
 
     @property
     def _learnt(self) -> list[nn.Parameter]:
@@ -306,10 +296,10 @@ class Lane:
     def predictor(self) -> Deployed:
         """Images (B, C, H, W) to logits (B, K), in evaluation mode."""
         assert self.student is not None
-        return Deployed(self.student, self.method).eval()
+        return Deployed(self.student, Composition(self.method.predicting)).eval()
 
     def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
-        """Write the epoch's row; a loss that is no longer finite fails the lane."""
+        """Write the epoch's row; a loss, or anything learnt, that is no longer finite fails the lane."""
         values = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
         lane_s = self._step_watch.take() + self._replayed_s
         wrong = values.pop("wrong", None)
@@ -317,7 +307,10 @@ class Lane:
         loss, unused_ce = means.pop("loss"), means.pop(UNUSED, None)
         if not math.isfinite(loss):
             bad = [name for name, mean in means.items() if not math.isfinite(mean)]
-            self.fail(f"the loss is {loss} in epoch {self._epoch + 1} of stage {self._segment.name} (terms: {', '.join(bad)})")
+            self.fail(f"the loss is {loss} in {self._now} (terms: {', '.join(bad)})")
+            return
+        if broken := self._finite.broken((*self._segment.trained, *self.method.predicting.values())):
+            self.fail(f"not finite after {self._now}: {broken}")
             return
         own_s = lane_s + data_s + (teacher_s if self.reads_teacher else 0.0)
         row: Row = {
@@ -342,9 +335,13 @@ class Lane:
             row["gradient_ratio"] = norms["transfer"] / norms["cross_entropy"] if norms["cross_entropy"] else None
         self._row = row
 
-    def examined(self, key: str, error_pct: float, *, seconds: float) -> None:
-        """Enter an error into the epoch's row, and what it cost."""
-        self._row[key] = error_pct
+    def examined(self, key: str, found: Examined, *, seconds: float) -> None:
+        """Enter an error into the epoch's row, and what it cost; an answer that is not finite fails the lane."""
+        if found.not_finite:
+            images = f"{found.not_finite} of {found.images} {key.removesuffix('_error_pct')} images"
+            self.fail(f"the logits of {images} are not finite after {self._now}")
+            return
+        self._row[key] = found.error_pct
         self._row["evaluation_s"] = self._row.get("evaluation_s", 0.0) + seconds
 
     def end_epoch(self) -> None:

@@ -29,8 +29,9 @@ from kdbench.models import Network
 from kdbench.plugins import load_shipped
 from kdbench.recipe import SGD, Recipe
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, Stream, error_pct, records_graphs, train_in_lockstep
+from kdbench.training.cohort import FrozenTeacher, Stream, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact
+from kdbench.training.examination import error_pct
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, segments
 from kdbench.trial import DatasetSpec, TrialSpec, resolve_methods

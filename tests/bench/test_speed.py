@@ -15,7 +15,8 @@ from kdbench.record import PROTOCOL
 from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import FrozenTeacher, error_pct
+from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.examination import error_pct
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, segments
 

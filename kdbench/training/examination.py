@@ -1,0 +1,118 @@
+"""What an evaluation finds out about a network: what it gets wrong, whether it answers in numbers, and how fast it is.
+
+Whatever a network draws at random in evaluation comes from streams that depend on the place of the batch alone, so that an
+examination is a function of the network and of the images.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.data import Feed
+from kdbench.data.feed import PlainDraw
+from kdbench.streams import derive, reseed
+from kdbench.training.device import Stopwatch, autocast
+from kdbench.training.finite import NotFinite
+
+Predict = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) to logits (B, K)."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """How a network did.
+
+    Attributes:
+        images: how many it was shown.
+        wrong: how many of them it got wrong.
+        not_finite: for how many a logit was NaN or infinite, so that it gave no answer at all.
+    """
+
+    images: int
+    wrong: int
+    not_finite: int
+
+    @property
+    def error_pct(self) -> float:
+        """Percent of the images that it got wrong."""
+        return 100 * self.wrong / self.images
+
+
+class Examination:
+    """An evaluation under way. It counts on the device, so that nothing waits for a batch."""
+
+    def __init__(self, predict: Predict, device: torch.device, *, precision: str) -> None:
+        self._predict = predict
+        self._precision = precision
+        self._images = 0
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
+
+    def take(self, draw: PlainDraw) -> None:
+        """Show it the next batch."""
+        images, labels = draw()
+        reseed(derive(0, "examination", self._images), images.device)
+        with torch.no_grad(), autocast(images.device, precision=self._precision):
+            logits = self._predict(images)
+            self._counts += torch.stack(((logits.argmax(1) != labels).sum(), (~logits.isfinite().all(1)).sum()))
+        self._images += len(labels)
+
+    def result(self) -> Examined:
+        """What came of it; the host waits for the device."""
+        return Examined(self._images, *self._counts.tolist())
+
+
+def error_pct(predict: Predict, data: Feed, *, precision: str) -> float:
+    """Percent of `data`, not augmented, that `predict` gets wrong.
+
+    Raises:
+        NotFinite: a logit is NaN or infinite.
+    """
+    examination = Examination(predict, data.device, precision=precision)
+    for draw in data.plain_batches():
+        examination.take(draw)
+    found = examination.result()
+    if found.not_finite:
+        raise NotFinite(f"the logits of {found.not_finite} of {found.images} test images are not finite")
+    return found.error_pct
+
+
+def repeats(passed: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, seeds: tuple[int, int], precision: str) -> bool:
+    """Whether two passes over the same images give the same tensors, NaN for NaN, with the random streams at the two seeds."""
+    found = []
+    with torch.no_grad(), autocast(images.device, precision=precision):
+        for seed in seeds:
+            reseed(seed, images.device)
+            found.append([tensor.clone() for tensor in passed(images)])
+    return all(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) for one, other in zip(*found, strict=True))
+
+
+def inference_images_per_s(predict: Predict, images: Tensor, *, precision: str) -> float:
+    """Median rate of five forward passes over one batch, after one to warm up."""
+    watch = Stopwatch(images.device)
+    rates = []
+    with torch.no_grad(), autocast(images.device, precision=precision):
+        for _ in range(6):
+            reseed(derive(0, "examination", 0), images.device)
+            watch.start()
+            predict(images)
+            watch.stop()
+            rates.append(len(images) / watch.take())
+    return statistics.median(rates[1:])
+
+
+@contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """The buffers of a network are after the block what they were before it: an examination teaches nothing."""
+    kept = [(module, name, buffer) for module in network.modules() for name, buffer in module.named_buffers(recurse=False)]
+    values = [buffer.clone() for _, _, buffer in kept]
+    try:
+        yield
+    finally:
+        for (module, name, buffer), value in zip(kept, values, strict=True):
+            setattr(module, name, buffer.copy_(value))  # in its place, which a CUDA graph knows
