@@ -54,11 +54,11 @@ class Recorder:
             return ImageCounts.of(torch.bincount(split.labels, minlength=dataset.num_classes).tolist())
 
         return Data(
-            classes=dataset.classes,
+            classes=tuple(map(str, dataset.classes)),  # a data set of one's own may number them, and count with numpy
             image_shape=dataset.image_shape,
             resize=dataset.resize,
-            mean=dataset.mean,
-            std=dataset.std,
+            mean=tuple(map(float, dataset.mean)),
+            std=tuple(map(float, dataset.std)),
             train_images=count(train),
             validation_images=count(validation) if validation else None,
             test_images=count(dataset.test),

@@ -641,6 +641,7 @@ def test_a_plan_of_ten_thousand_trials_looks_each_up_once(call, monkeypatch):
 
 
 LISTED = """
+import numpy as np
 import torch
 from pathlib import Path
 from kdbench import Dataset, KdbenchError, Source, Split, register_dataset
@@ -665,7 +666,8 @@ class Listed(Source):
             images = torch.randint(256, (len(labels), 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(even))
             return Split(images, labels)
 
-        return Dataset(split(10, 14), split(8, 8), ("even", "odd"), (0.5,), (0.3,), passed_over=PASSED_OVER, notes=NOTES)
+        mean, std = np.float32([0.5]), np.float32([0.3])
+        return Dataset(split(10, 14), split(8, 8), ("even", "odd"), mean, std, passed_over=PASSED_OVER, notes=NOTES)
 """
 
 
