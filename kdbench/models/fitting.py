@@ -57,7 +57,8 @@ def fit(state: State, network: Network, *, whole: bool, model: str = "", image_s
     if told := trap(model, given, image_size=image_size):
         raise KdbenchError(f"{told}. Bring that network as a model of your own (--plugin), or give other weights.")
     own = network.state_dict()
-    layouts = {"": {name.removeprefix(_common_prefix(own)): name for name in own}, **usual_names(model, network)}
+    shared = _common_prefix(own)
+    layouts = {"": {name.removeprefix(shared): name for name in own}, **usual_names(model, network)}
     readings = [
         _read(given, network, prefix=prefix, whose=whose, names=names, whole=whole)
         for whose, names in layouts.items()
