@@ -383,7 +383,7 @@ def test_a_pair_that_a_method_cannot_do(call):
     assert message.endswith("Leave the method out with `without: [ft+fsp]`.")
     message = refusal(call("run", suite, "--device", "cpu", "--methods", "kd,fsp,ft+fsp"))
     assert message.count("needs equal channels") == 1
-    assert message.endswith("Leave the methods of each pair out with `without: [ft+fsp, fsp]`.")
+    assert message.endswith("Leave the methods of each pair out with `without: [fsp, ft+fsp]`.")
 
 
 def test_python_runs_the_package_as_the_command(monkeypatch, capsys):
@@ -748,7 +748,7 @@ def test_a_list(what, keys, some, call, monkeypatch):
 @pytest.mark.parametrize("name", METHODS.names())
 def test_a_method_is_shown_in_full(name, call):
     shown = json.loads(call("show", "method", name, "--json").out)
-    assert set(shown) == {"name", "formula", "text", "paper", "code", "deviations", "reads", "file", "params"}
+    assert set(shown) == {"name", "formula", "text", "paper", "code", "deviations", "reads", "needs", "file", "params"}
     assert shown["name"] == name
     assert shown["formula"] and Path(shown["file"]).is_file()
     assert shown["params"] == json.loads(METHODS.get(name).Params().model_dump_json())

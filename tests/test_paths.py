@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -167,7 +168,9 @@ def test_a_methods_file_is_found_beside_the_suite_and_known_by_its_content(home)
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "w.pth").write_text(content)
         (found,) = suite("digits", folder=folder, methods="[{second_teacher: {weights: w.pth}}]").trials
-        assert build_part(found.methods[0], None).params.weights == home / folder / "w.pth"  # type: ignore[arg-type, attr-defined]
+        network = SimpleNamespace(logits=(10,), lacking=list)
+        pair = SimpleNamespace(student=network, teacher=network, smallest_batch=32)
+        assert build_part(found.methods[0], pair).params.weights == home / folder / "w.pth"  # type: ignore[arg-type, attr-defined]
         return found.id
 
     first = trial("one", "first")
