@@ -11,7 +11,7 @@ from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method
 from kdbench.models import MODELS, blank_model
-from kdbench.plan import Plan, Planned
+from kdbench.plan import Plan, Planned, PlannedStage
 from kdbench.record import ImageCounts, images_told
 from kdbench.shipped import suite_names
 from kdbench.store import Store
@@ -131,20 +131,23 @@ def contents_of(suite: Suite, store: Store) -> Contents | None:
 
 
 def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> Value:
-    """`suite`, `data`, `teachers`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
+    """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
 
     `data` is what lies there, null where only a run can tell: `classes`, `image_shape`, `train_images` and `test_images` as in a
     record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
     finished students whose weights the suite asks for and which are not there, whole.
 
-    A trial has `trial`, `status`, `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`.
-    A cost has `seconds`, `low_s` and `high_s`, how many `students` and `teachers` remain and how many of them are `unknown`, the
-    `bases` of the others, and how many trainings were `measured`.
+    A stage, which a method learns from a teacher alone for students that remain, has `teacher`, `method`, `stage`, `params` (those
+    that it depends on), `seed` (null where one training serves all seeds) and `status`. A trial has `trial`, `status`, `teacher`
+    (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`. A cost has `seconds`, `low_s` and
+    `high_s`, how many `students`, `teachers` and `stages` remain and how many of them are `unknown`, the `bases` of the others, and
+    how many trainings were `measured`.
     """
     return {
         "suite": plan.suite.name,
         "data": _contents_as_json(contents) if contents else None,
         "teachers": [_planned_as_json(planned) for planned in plan.teachers],
+        "stages": [_stage_as_json(planned) for planned in plan.stages],
         "students": [_planned_as_json(planned) for planned in plan.students],
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
@@ -164,8 +167,20 @@ def _contents_as_json(contents: Contents) -> Value:
 
 def _cost_as_json(estimate: cost.Cost) -> Value:
     seconds = dict(zip(("seconds", "low_s", "high_s"), estimate.seconds, strict=True))
-    known = {name: getattr(estimate, name) for name in ("students", "teachers", "unknown", "measured")}
+    known = {name: getattr(estimate, name) for name in ("students", "teachers", "stages", "unknown", "measured")}
     return {"device": estimate.device, **seconds, **known, "bases": {basis.value: n for basis, n in estimate.bases.items()}}
+
+
+def _stage_as_json(planned: PlannedStage) -> Value:
+    stage = planned.stage
+    return {
+        "teacher": stage.teacher.label,
+        "method": stage.part.name,
+        "stage": stage.stage,
+        "params": stage.part.params,
+        "seed": stage.seed,
+        "status": planned.status.value,
+    }
 
 
 def _planned_as_json(planned: Planned) -> Value:
@@ -183,7 +198,7 @@ def _planned_as_json(planned: Planned) -> Value:
 
 
 def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> str:
-    """The images, a line for each teacher, then for each pair and method its seeds by status, then what remains by device."""
+    """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     if contents:
@@ -193,6 +208,10 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
         lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
+    stages: dict[str, list[PlannedStage]] = {}
+    for entry in plan.stages:
+        stages.setdefault(f"{entry.stage.name} of {entry.stage.teacher.label}", []).append(entry)
+    lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
@@ -200,9 +219,10 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
         lines.append(told)
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
+        counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))
         lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [
-            f"left: {cost.networks(*cost.numbers(left))}, {counted(epochs, 'epoch')}; how long is not known, since nothing like it "
-            "was measured here. `kdbench run` with --stop-after 2m measures, and loses nothing."
+            f"left: {counts}, {counted(epochs, 'epoch')}; how long is not known, since nothing like it was measured here. "
+            "`kdbench run` with --stop-after 2m measures, and loses nothing."
         ]
     return "\n".join(lines)
 
@@ -223,5 +243,5 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _counts(plan: Plan, trials: Sequence[Planned]) -> str:
+def _counts(plan: Plan, trials: Sequence[Planned] | Sequence[PlannedStage]) -> str:
     return ", ".join(f"{n} {status}" for status, n in plan.counts(trials).items())

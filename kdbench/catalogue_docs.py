@@ -91,7 +91,7 @@ def _told(value: object) -> str:
 
 
 def _learner(stage: Stage) -> str:
-    learner = "of the student" if stage.trains_student else "once per teacher"
+    learner = "of the student" if stage.trains_student else "from the teacher alone"
     return f"{learner}, learning rate {stage.optimiser.lr:g}" if stage.optimiser else learner
 
 

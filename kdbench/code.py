@@ -17,7 +17,10 @@ from kdbench.trial import MethodSpec, TrialSpec
 
 _BASES = (Method, Network, Source)
 
-_CORE = ("losses.py", "method.py", "outputs.py", "recipe.py", "streams.py", "data", "models", "training")
+_CORE = (
+    *("losses.py", "method.py", "outputs.py", "recipe.py", "streams.py", "teacher_stages.py"),
+    *("data", "models", "training"),
+)
 
 
 @cache

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import ValidationError
+from typing import NamedTuple, TypeVar
 
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
 from kdbench.store import Store
+from kdbench.teacher_stages import TeacherStage
+from kdbench.timings import StageTiming, Timing, read_timings
 from kdbench.trial import TrialSpec
 from kdbench.wording import counted
+
+T = TypeVar("T")
 
 FORWARD = 1 / 3
 """Of a training step's arithmetic; the backward pass has about twice as much."""
@@ -46,29 +46,6 @@ NOTHING = Span(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Timing:
-    """A training that was measured, whole or in part: seconds per epoch of the main training, stages before it spread over those.
-
-    Attributes:
-        spec: what was trained.
-        device: where.
-        own_s: the student's own steps.
-        data_s: the batches, which a cohort shares.
-        teacher_s: the teacher's forward passes, which a cohort shares; 0 where the method reads none.
-        evaluation_s: the student on the test images, once; 0 where it was not tested after the last of these epochs.
-        epochs: how many epochs of the main training are over.
-    """
-
-    spec: TrialSpec
-    device: str
-    own_s: float
-    data_s: float
-    teacher_s: float
-    evaluation_s: float
-    epochs: int
-
-
-@dataclass(frozen=True)
 class Cost:
     """What remains of a plan on one device, all students of a cohort side by side.
 
@@ -77,7 +54,8 @@ class Cost:
         seconds: for all trainings that `bases` counts, without what compiling takes before the first steps.
         students: how many remain.
         teachers: how many must be trained before them.
-        bases: how many of both rest on what.
+        stages: how many stages must be trained that learn from a teacher alone.
+        bases: how many of all these rest on what.
         measured: how many trainings were measured.
     """
 
@@ -85,13 +63,14 @@ class Cost:
     seconds: Span
     students: int
     teachers: int
+    stages: int
     bases: Mapping[Basis, int]
     measured: int
 
     @property
     def unknown(self) -> int:
         """How many trainings `seconds` leaves out, because nothing that compares was measured."""
-        return self.students + self.teachers - sum(self.bases.values())
+        return self.students + self.teachers + self.stages - sum(self.bases.values())
 
 
 def remaining(plan: Plan) -> list[Planned]:
@@ -105,6 +84,12 @@ def remaining(plan: Plan) -> list[Planned]:
     return [planned for planned in left.values() if planned.spec.methods]  # without a method nothing is trained
 
 
+def remaining_stages(plan: Plan, left: Iterable[Planned]) -> list[TeacherStage]:
+    """The stages of teachers that a run would train for the students in `left`."""
+    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    return [entry.stage for entry in plan.stages if entry.status is not Status.DONE and entry.stage.teacher.id in teachers]
+
+
 def numbers(left: Sequence[Planned]) -> tuple[int, int]:
     """How many of what remains are students, and how many are teachers of others of it."""
     teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
@@ -115,65 +100,27 @@ def numbers(left: Sequence[Planned]) -> tuple[int, int]:
 def costs(plan: Plan, store: Store) -> list[Cost]:
     """What remains, by device; empty where nothing remains, or nothing that compares was measured."""
     left = remaining(plan)
+    stages = remaining_stages(plan, left)
     timings = read_timings(store) if left else {}
     by_device: dict[str, dict[str, Timing]] = {}
     for trial, timing in timings.items():
         by_device.setdefault(timing.device, {})[trial] = timing
-    found = [_cost(device, left, here, store.macs()) for device, here in by_device.items()]
+    found = [_cost(device, left, stages, here, store.macs()) for device, here in by_device.items()]
     return sorted((cost for cost in found if cost.bases), key=lambda cost: -cost.measured)
 
 
-def read_timings(store: Store) -> dict[str, Timing]:
-    """By trial, what each training of the results directory took, those that were interrupted or have failed among them."""
-    found = ((file.parent.name, _timing(file)) for file in store.root.glob("trials/*/curves.jsonl"))
-    return {trial: timing for trial, timing in found if timing}
-
-
-def _timing(curves: Path) -> Timing | None:
-    record = _json(curves.with_name("record.json"))
-    spec, environment = (record.get(name) or _json(curves.with_name(f"{name}.json")) for name in ("spec", "environment"))
-    row = _last_row(curves)
-    try:
-        trial = TrialSpec.model_validate(spec)
-        if not trial.methods:
-            return None  # a teacher that is used as it is
-        took, epochs = (record, trial.recipe.epochs) if record.get("status") == "done" else (row, 1)
-        return Timing(
-            spec=trial,
-            device=environment["device"],
-            own_s=(took["train_s"] - took["data_s"] - took["teacher_s"]) / epochs,
-            data_s=took["data_s"] / epochs,
-            teacher_s=took["teacher_s"] / epochs,
-            evaluation_s=row.get("evaluation_s", 0.0),
-            epochs=row["epoch"] if row["stage"] == "main" else 0,
-        )
-    except (ValidationError, KeyError):  # broken, or of a version that had other keys: planning itself names the broken ones
-        return None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _last_row(file: Path) -> dict[str, Any]:
-    """The last line alone: a file has hundreds, and a directory hundreds of files."""
-    with file.open("rb") as handle:
-        handle.seek(max(0, file.stat().st_size - 16384))
-        lines = handle.read().splitlines()
-    try:
-        return dict(json.loads(lines[-1]))
-    except (IndexError, ValueError):
-        return {}
-
-
-def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], macs: Mapping[str, Mapping[str, int]]) -> Cost:
+def _cost(
+    device: str,
+    left: Sequence[Planned],
+    stages: Sequence[TeacherStage],
+    timings: Mapping[str, Timing],
+    macs: Mapping[str, Mapping[str, int]],
+) -> Cost:
     parts: list[tuple[Span, int]] = []
     bases: Counter[Basis] = Counter()
     epochs: dict[str, int] = {}  # of each training that something compares with
-    rates_in = {setting: _Rates(setting, timings.values(), macs) for setting in {_setting(planned.spec) for planned in left}}
+    specs = (*(planned.spec for planned in left), *(stage.teacher for stage in stages))
+    rates_in = {setting: _Rates(setting, timings.values(), macs) for setting in set(map(_setting, specs))}
     for planned in left:
         spec = planned.spec
         teacher = spec.teacher.student if spec.teacher else ""
@@ -194,9 +141,16 @@ def _cost(device: str, left: Sequence[Planned], timings: Mapping[str, Timing], m
             parts.append((rates.data(), max(epochs[spec.id] for spec in cohort)))
             if reading and reading[0].teacher:
                 parts.append((rates.teacher(reading[0].teacher.student), max(epochs[spec.id] for spec in reading)))
+    shared: dict[str, list[Span]] = {}
+    for stage in stages:
+        if found := rates_in[_setting(stage.teacher)].stage(stage):
+            parts.append((found[0], 1))
+            shared.setdefault(stage.teacher.id, []).append(found[1])
+            bases[found[2]] += 1
+    parts += [(max(spans), 1) for spans in shared.values()]  # all stages of a teacher train side by side
     total = Span(*(sum(span[i] * times for span, times in parts) for i in range(3)))
     measured = sum(len(rates.timings) for rates in rates_in.values())
-    return Cost(device, total, *numbers(left), bases, measured)
+    return Cost(device, total, *numbers(left), len(stages), bases, measured)
 
 
 class _Setting(NamedTuple):
@@ -211,7 +165,9 @@ class _Rates:
     """Seconds per epoch in one setting: the same images, arithmetic and size of batches."""
 
     def __init__(self, setting: _Setting, timings: Iterable[Timing], macs: Mapping[str, Mapping[str, int]]) -> None:
+        timings = list(timings)
         self.timings = [timing for timing in timings if _setting(timing.spec) == setting]
+        self.stages = [found for timing in timings for found in timing.stages if _setting(found.stage.teacher) == setting]
         self.macs = macs.get(setting.dataset, {})
         self.own = cache(self._own)  # the seeds of a method ask for the same
         self.evaluation = cache(self._evaluation)
@@ -250,9 +206,15 @@ class _Rates:
             or NOTHING
         )
 
-    def _scaled(
-        self, name: str, timings: Iterable[Timing], network: Callable[[Timing], str], seconds: Callable[[Timing], float]
-    ) -> Span | None:
+    def stage(self, stage: TeacherStage) -> tuple[Span, Span, Basis] | None:
+        """A stage of a teacher: its own steps, what stages share, and what that rests on; None where nothing compares."""
+        alike = [timing for timing in self.stages if (timing.stage.part, timing.stage.stage) == (stage.part, stage.stage)]
+        exact = [timing for timing in alike if _taught(timing) == stage.teacher.student]
+        own = self._scaled(stage.teacher.student, exact or alike, _taught, lambda timing: timing.own_s)
+        shared = self._scaled(stage.teacher.student, exact or alike, _taught, lambda timing: timing.shared_s)
+        return (own, shared, Basis.MEASURED if exact else Basis.SCALED) if own and shared else None
+
+    def _scaled(self, name: str, timings: Iterable[T], network: Callable[[T], str], seconds: Callable[[T], float]) -> Span | None:
         """`seconds` of the timings, each in proportion to the MACs of `name` against those of its own `network`."""
         found = [seconds(timing) * ratio for timing in timings if (ratio := self._ratio(name, network(timing)))]
         return _span(found) if found else None
@@ -276,6 +238,10 @@ def _teacher(timing: Timing) -> str:
     return timing.spec.teacher.student
 
 
+def _taught(timing: StageTiming) -> str:
+    return timing.stage.teacher.student
+
+
 def _span(seconds: Sequence[float]) -> Span:
     return Span(statistics.median(seconds), min(seconds), max(seconds))
 
@@ -287,15 +253,18 @@ def told(cost: Cost) -> str:
     bases = [f"{cost.bases[basis]} {basis}" for basis in Basis if cost.bases.get(basis)]
     bases += [f"{cost.unknown} of unknown length and not counted"] if cost.unknown else []
     about = "more than" if cost.unknown else "about"
+    trainings = networks(cost.students, cost.teachers, cost.stages)
     return (
-        f"{about} {_duration(mid)}{span} on {cost.device} for {networks(cost.students, cost.teachers)}: {', '.join(bases)}; from "
-        f"{cost.measured} measured in this directory."
+        f"{about} {_duration(mid)}{span} on {cost.device} for {trainings}: {', '.join(bases)}; from {cost.measured} measured in "
+        "this directory."
     )
 
 
-def networks(students: int, teachers: int) -> str:
-    """`1 student`, `20 students and 1 teacher`."""
-    return " and ".join(counted(count, noun) for count, noun in ((students, "student"), (teachers, "teacher")) if count)
+def networks(students: int, teachers: int, stages: int) -> str:
+    """`1 student`, `20 students and 1 teacher`, `20 students, 1 teacher and 5 teacher stages`."""
+    nouns = ((students, "student"), (teachers, "teacher"), (stages, "teacher stage"))
+    *first, last = (counted(count, noun) for count, noun in nouns if count)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _duration(seconds: float) -> str:

@@ -102,8 +102,9 @@ class Pair:
 class Stage:
     """A training before the main one.
 
-    What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` reads the teacher alone: it
-    is trained once per teacher and kept beside it, under the values of `depends_on`.
+    What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` learns from the teacher alone,
+    and its method declares it in `teacher_stages`: it is trained before any student, once for each student seed, side by side for
+    all of them, and kept beside the teacher for every student and method that needs the same.
 
     Attributes:
         name: stands in logs and in the key of what is kept.
@@ -111,7 +112,6 @@ class Stage:
         losses: `(student, teacher, batch) -> Losses`; a stage of the teacher alone gets its `teacher` for both.
         modules: the adapters it trains.
         trains_student: whether the student is trained too.
-        depends_on: names of the parameters that determine what a stage of the teacher alone learns.
         optimiser: constant through the stage; None means the recipe's at its first learning rate.
     """
 
@@ -120,7 +120,6 @@ class Stage:
     losses: Callable[[Outputs, Outputs, Batch], Losses]
     modules: tuple[nn.Module, ...]
     trains_student: bool
-    depends_on: tuple[str, ...] = ()
     optimiser: SGD | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +140,11 @@ class Method(nn.Module, ABC):
             nothing of this pair.
         min_batch_size: how many images every batch needs, 1 unless given; `build` may set another.
         min_classes: how many classes the data set needs, 1 unless given.
+        teacher_stages: its stages that learn from the teacher alone, by name, each with the names of the parameters that determine
+            what it learns; planning reads them before anything is built.
+
+    Raises:
+        KdbenchError: the class names in `teacher_stages` a parameter that it has not.
 
     Attributes:
         params: the parameters of this instance.
@@ -155,9 +159,19 @@ class Method(nn.Module, ABC):
     weights: tuple[str, ...] = ("beta",)
     min_batch_size: int = 1
     min_classes: ClassVar[int] = 1
+    teacher_stages: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     params: Any
     ce_weight: float
     notes: list[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for stage, names in cls.teacher_stages.items():
+            if unknown := sorted(set(names) - set(cls.Params.model_fields)):
+                raise KdbenchError(
+                    f"{cls.__name__}: stage {stage} depends on {', '.join(unknown)} in `teacher_stages`, and there is no such "
+                    "parameter. Mend the names."
+                )
 
     def __init__(self, params: MethodParams, pair: Pair) -> None:
         super().__init__()
@@ -226,9 +240,18 @@ class _Unread:
 _UNREAD = cast(Outputs, _Unread())
 
 
-def _without_teacher(stage: Stage) -> Stage:
-    """The stage of a method that reads no teacher; one of the teacher alone has nothing else."""
-    if not stage.trains_student:
+def _declared(part: Method, stage: Stage) -> Stage:
+    """The stage, if its method's class says of whom it learns; without the teacher where the method declares that it reads none."""
+    if stage.trains_student and stage.name in part.teacher_stages:
+        raise RuntimeError(f"`teacher_stages` names {stage.name}, which trains the student. Take it out there.")
+    if not stage.trains_student and stage.name not in part.teacher_stages:
+        raise RuntimeError(
+            f"stage {stage.name} learns from the teacher alone, and its class does not say so. Write teacher_stages = "
+            f"{{'{stage.name}': (...)}} with the names of the parameters that determine what it learns."
+        )
+    if not stage.trains_student and not part.reads:
+        raise RuntimeError(f"stage {stage.name} learns from the teacher alone, and `reads` names nothing. Name what it reads.")
+    if part.reads:
         return stage
     return replace(stage, losses=lambda student, teacher, batch: stage.losses(student, _UNREAD, batch))
 
@@ -274,10 +297,12 @@ class Composition(nn.Module):
         return {name: part for name, part in self.parts.items() if type(part).predict is not Method.predict or part.deployed()}
 
     def stages(self) -> list[tuple[str, Stage]]:
-        """The parts' stages before the main one, each with the name of its part."""
-        return [
-            (name, stage if part.reads else _without_teacher(stage)) for name, part in self.parts.items() for stage in part.stages()
-        ]
+        """The parts' stages before the main one, each with the name of its part.
+
+        Raises:
+            RuntimeError: a stage of the teacher alone that its class does not declare.
+        """
+        return [(name, _declared(part, stage)) for name, part in self.parts.items() for stage in part.stages()]
 
     def deployed(self) -> list[Tensor]:
         """The parameters, learnt or fixed, that the network deployed has beside the student's."""

@@ -13,6 +13,7 @@ from kdbench.kept import is_kept
 from kdbench.record import Record
 from kdbench.store import Store
 from kdbench.suite import Suite
+from kdbench.teacher_stages import TeacherStage, checkpoint_of, teacher_stages
 from kdbench.trial import TrialSpec
 from kdbench.wording import counted
 
@@ -66,12 +67,25 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class PlannedStage:
+    """What a method is to learn from a teacher alone, and where that stands: done, started or missing."""
+
+    stage: TeacherStage
+    status: Status
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Where every teacher and every student of a suite stands."""
+    """Where every teacher and every student of a suite stands, and what methods learn from the teachers before.
+
+    Attributes:
+        stages: those that students need which are not done.
+    """
 
     suite: Suite
     teachers: tuple[Planned, ...]
     students: tuple[Planned, ...]
+    stages: tuple[PlannedStage, ...] = ()
 
     def todo(self, rerun: Rerun) -> list[Planned]:
         """The students that a run takes up."""
@@ -101,8 +115,8 @@ class Plan:
         needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
         return [planned for planned in self.teachers if planned.spec.id in needed]
 
-    def counts(self, trials: Iterable[Planned]) -> dict[str, int]:
-        """How many trials have each status, statuses without trials left out."""
+    def counts(self, trials: Iterable[Planned | PlannedStage]) -> dict[str, int]:
+        """How many trials or stages have each status, statuses that none has left out."""
         found = Counter(trial.status for trial in trials)
         return {status.value: found[status] for status in Status if found[status]}
 
@@ -116,7 +130,19 @@ def make_plan(suite: Suite, store: Store) -> Plan:
     store.refuse_foreign_protocols()
     teachers = {spec.id: _look_up(spec, store, teacher=None) for spec in suite.teachers}
     students = tuple(_look_up(spec, store, teacher=teachers[spec.teacher.id] if spec.teacher else None) for spec in suite.trials)
-    return Plan(suite, tuple(teachers.values()), students)
+    left = (planned.spec for planned in students if Rerun.MISSING.takes_up(planned.status))
+    needed = {stage.id: stage for trial in left for stage in teacher_stages(trial)}.values()
+    stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id]) for stage in needed)
+    return Plan(suite, tuple(teachers.values()), students, stages)
+
+
+def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned) -> PlannedStage:
+    if not teacher.record or not teacher.record.weights_sha256:
+        return PlannedStage(stage, Status.MISSING)
+    file = stage.file(store.folder(stage.teacher.id), teacher_sha256=teacher.record.weights_sha256)
+    if file.exists():
+        return PlannedStage(stage, Status.DONE)
+    return PlannedStage(stage, Status.STARTED if checkpoint_of(file).exists() else Status.MISSING)
 
 
 def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Planned:

@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from kdbench.wording import plural
 
-PROTOCOL = 2
-"""Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours."""
+PROTOCOL = 3
+"""Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours.
+
+3: stages that learn from the teacher alone are trained for each student seed, where one training served all seeds before; methods
+are defined on small batches, few classes and constant outputs, where some were not; image files are read as a viewer shows them.
+"""
 
 
 class Environment(BaseModel):
@@ -115,10 +119,11 @@ class Record(BaseModel):
     `extra_params` is the number of trainable parameters that are dropped after training, and `stage_epochs` of epochs in stages
     that trained the student before. `setting` is the method with the parameters that are not the defaults. `start_weights_sha256`
     is the hash of the tensors that a student with `weights` took over before its training, `weights_sha256` of those that
-    training left. `data` says what the images were; records of earlier versions lack it. `train_images_per_s` and `train_s` are
-    what the method would cost alone: its own steps, the teacher's forward passes where it reads them, and the data. `startup_s`,
-    which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is the lane's own on CUDA and the whole
-    process's on the CPU.
+    training left. `data` says what the images were; records of earlier versions lack it. `stages` says how often stages that learn
+    from the teacher alone were trained: `per-seed`, or `per-teacher`, once for all seeds; None where the method has none.
+    `train_images_per_s` and `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it
+    reads them, and the data. `startup_s`, which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is
+    the lane's own on CUDA and the whole process's on the CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -171,6 +176,7 @@ class Record(BaseModel):
     teacher_macs: int | None = None
     extra_params: int | None = None
     stage_epochs: int | None = None
+    stages: str | None = None
     start_weights_sha256: str | None = None
     weights_sha256: str | None = None
     teacher_weights_sha256: str | None = None

@@ -198,6 +198,7 @@ class Recorder:
             student=trial.label,
             method=trial.method,
             setting=trial.setting,
+            stages=trial.stages,
             seed=trial.seed,
             method_code=trial_code(trial),
             core_code=core_code(),

@@ -153,6 +153,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "student": trial.label,
         "method": trial.method,
         "setting": trial.setting,
+        "stages": trial.stages,
         "seed": trial.seed,
         "method_params": _params_as_json([part.model_dump(mode="json") for part in trial.methods]),
         "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),

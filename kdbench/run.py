@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
 from kdbench.elsewhere import refuse_other_teachers, trained_elsewhere
 from kdbench.errors import KdbenchError
+from kdbench.fitting import Fitting, Work
 from kdbench.method import Composition
 from kdbench.models.measure import macs
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
@@ -25,12 +25,11 @@ from kdbench.suite import Suite
 from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
-from kdbench.training.cohort import MOST_GRAPHS, Crowded, Stream, records_graphs, train_in_lockstep
-from kdbench.training.device import choose_device, environment, exact, refused_allocations
+from kdbench.training.cohort import Stream, train_in_lockstep
+from kdbench.training.device import choose_device, environment, exact
 from kdbench.training.faults import faults_told
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, segments
-from kdbench.training.stages import Lesson, lessons, recall, teach
 from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, write_checkpoint
 
@@ -85,18 +84,14 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         dataset = loaded or kind(params, cache=store.cache).load()
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
-        lanes = options.lanes or len(todo) + len(plan.teachers)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
-        run = _Run(
-            suite,
-            store,
-            bench,
-            min(lanes, MOST_GRAPHS) if records_graphs(device) else lanes,
-            progress,
-            lambda: options.stop() or time.monotonic() >= deadline,
-            Teachers(store, bench, progress),
-            Recorder(suite, store, bench, progress),
-        )
+        fitting = Fitting(device, options.lanes or sys.maxsize, progress.say)
+
+        def stop() -> bool:
+            return options.stop() or time.monotonic() >= deadline
+
+        teachers, recorder = Teachers(store, bench, progress, fitting, stop), Recorder(suite, store, bench, progress)
+        run = _Run(suite, store, bench, fitting, progress, stop, teachers, recorder)
         _note_macs(store, bench, [planned.spec for planned in todo])
         return run.run(plan, todo, rerun=options.rerun)
 
@@ -120,7 +115,7 @@ class _Run:
     suite: Suite
     store: Store
     bench: Bench
-    lanes: int
+    fitting: Fitting
     progress: Progress
     stop: Callable[[], bool]
     teachers: Teachers
@@ -131,6 +126,8 @@ class _Run:
     """What was said of how methods handle pairs: other seeds of a trial need not repeat it."""
     begun: set[str] = field(default_factory=set)
     """The trials whose epochs `progress` counts."""
+    remaining: list[TrialSpec] = field(default_factory=list)
+    """All trials of this run: what they need of one teacher is trained together."""
 
     def run(self, plan: Plan, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
@@ -152,7 +149,8 @@ class _Run:
                 self.store.discard(planned.spec.id)
         first = {planned.spec.id: planned.spec for planned in teachers if planned.spec.methods}
         then = [planned.spec for planned in todo if planned.spec.id not in first]
-        self.progress.begin(sum(spec.recipe.epochs for spec in (*first.values(), *then)))
+        self.remaining = [*first.values(), *then]
+        self.progress.begin(sum(spec.recipe.epochs for spec in self.remaining))
         for planned in teachers:
             if not planned.spec.methods:
                 self.bench.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
@@ -186,74 +184,25 @@ class _Run:
             if teacher_spec and teacher is None:
                 trials = [trial for trial in trials if trial.teacher is None]
                 self.progress.say(f"the teacher {teacher_spec.label} has failed: its students are left for another run.")
-            left = list(trials)
-            while left:  # how many train at once may become fewer on the way
-                group, left = left[: self.lanes], left[self.lanes :]
-                if not self._fitting(group, teacher, graphs=records_graphs(self.bench.device)):
-                    return False
-        return True
-
-    def _fitting(self, trials: Sequence[TrialSpec], teacher: Teacher | None, *, graphs: bool) -> bool:
-        """Train some trials of one cohort side by side, or in halves where they are too many for the device's memory.
-
-        One alone that is too large goes on without `graphs`, for which a step's memory is taken twice.
-        """
-        refused = refused_allocations(self.bench.device)
-        try:
-            return self._group(trials, teacher, graphs=graphs)
-        except torch.OutOfMemoryError:
-            if refused_allocations(self.bench.device) > refused + 1:  # more than this one, of which nobody was told
-                raise Crowded from None
-            left = [trial for trial in trials if not self.store.record(trial.id)]
-            if not left:
-                raise
-            if len(left) == 1 and not graphs:
-                raise KdbenchError(
-                    f"the memory is full although {left[0].method} trains alone. Make room, or leave it out with --methods; what "
-                    "is finished is kept."
-                ) from None
-        # Out of the handler, whose traceback would hold the lanes.
-        torch.cuda.empty_cache()
-        if len(left) == 1:
-            name = left[0].method
-            self.progress.say(f"{name} is too large for the device's memory with CUDA graphs: it goes on without, more slowly.")
-            return self._fitting(left, teacher, graphs=False)
-        half = (len(left) + 1) // 2
-        self.lanes = min(self.lanes, half)
-        self.progress.say(f"{len(left)} students at once are too many for the device's memory: {half} at once from here on.")
-        return all(self._fitting(part, teacher, graphs=graphs) for part in (left[:half], left[half:]))
+            if teacher and not self.teachers.train_stages(teacher, self.remaining):
+                return False
+            students = Work[TrialSpec](
+                train=lambda group, graphs: self._group(group, teacher, graphs=graphs),
+                ended=lambda trial: self.store.record(trial.id) is not None,
+                name=lambda trial: trial.method,
+                noun="students",
+            )
+            return self.fitting.train(trials, students)
 
     def _group(self, trials: Sequence[TrialSpec], teacher: Teacher | None, *, graphs: bool) -> bool:
         """Train some trials of one cohort side by side, and record each when it ends."""
-        methods: dict[str, Composition] = {}
-        wanted: dict[str, list[Lesson]] = {}
+        lanes: list[tuple[TrialSpec, Lane]] = []
         for trial in trials:
             with self.recorder.isolated(trial, teacher):
                 method = self.bench.composition(trial, teacher.network.teacher_parts() if teacher else None)
-                wanted[trial.id] = lessons(trial, method, teacher=teacher.frozen) if teacher else []
-                methods[trial.id] = method
                 self._say_notes(trial, method)
-        known: Mapping[str, Mapping[str, Any]] | None = {}
-        if teacher:
-            known = teach(
-                [lesson for found in wanted.values() for lesson in found],
-                spec=teacher.spec,
-                teacher=teacher.frozen,
-                bench=self.bench,
-                folder=self.store.folder(teacher.spec.id) / "stages",
-                lanes=self.lanes,
-                stop=self.stop,
-                epoch_done=self.progress.epoch,
-                graphs=graphs,
-            )
-        if known is None:
-            return False
-        lanes: list[tuple[TrialSpec, Lane]] = []
-        for trial in trials:
-            if trial.id in methods:
-                with self.recorder.isolated(trial, teacher):
-                    rows = recall(methods[trial.id], wanted[trial.id], known)
-                    lanes.append((trial, self._lane(trial, methods[trial.id], rows, teacher)))
+                rows = self.teachers.load_stages(teacher, trial, method) if teacher else []
+                lanes.append((trial, self._lane(trial, method, rows, teacher)))
 
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
             self.progress.epoch(now, active)
@@ -296,7 +245,7 @@ class _Run:
                 self.progress.say(note)
 
     def _lane(self, trial: TrialSpec, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
-        """The trial's lane, at its start after the lessons whose `rows` are given, or where its checkpoint stands."""
+        """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
         file = self.store.folder(trial.id) / "checkpoint.pt"
         ran_on = environment(self.bench.device)
         origin = [

@@ -90,6 +90,11 @@ class _Entry:
     def parts(self) -> list[str]:
         return self.name.split("+")
 
+    @property
+    def teacher_stages(self) -> bool:
+        """Whether any part has a stage that learns from the teacher alone."""
+        return any(METHODS.get(part).teacher_stages for part in self.parts)
+
 
 class _Resolver:
     """Turns one parsed file into trials; every error it raises begins with the place of the mistake."""
@@ -102,6 +107,8 @@ class _Resolver:
         named = (("methods", wanted), ("seeds", seeds))
         self.selection = "; ".join(f"{what} {', '.join(map(str, which))}" for what, which in named if which)
         self.listed = self._listed()
+        if "stages" in spec.model_fields_set and not any(entry.teacher_stages for entry in self.listed):
+            raise self._error("stages", "none of the suite's methods has a stage that learns from the teacher alone. Take it out.")
         self.seeds = self._seeds(seeds)
         self.recipe_tree = self._recipe_tree()
         self.expected: dict[str, float] = {}
@@ -175,8 +182,9 @@ class _Resolver:
                 raise self._error(entry.place, f"for {where} this is the same as {place}. Take one of them out.")
             places[str(methods)] = entry.place
             reads = any(METHODS.get(part).reads for part in entry.parts)
+            stages = self.spec.stages if entry.teacher_stages else None
             for seed in self.seeds:
-                yield TrialSpec(**shared, methods=methods, seed=seed, teacher=teacher if reads else None)
+                yield TrialSpec(**shared, methods=methods, stages=stages, seed=seed, teacher=teacher if reads else None)
 
     def _network(self, network: NetworkSpec, where: str) -> Tree:
         """The fields of a trial that say which network it is."""

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from kdbench.errors import KdbenchError
 from kdbench.recipe import Spec
+from kdbench.trial import Stages
 
 Tree = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, strict=True)]
@@ -85,7 +86,9 @@ class TeacherSpec(Spec):
 class SuiteFile(Spec):
     """What a suite's YAML may hold.
 
-    `plugins` are files, or folders of them, with the methods, models and data sets of one's own that it names.
+    `plugins` are files, or folders of them, with the methods, models and data sets of one's own that it names. `stages` says how
+    often a stage that learns from the teacher alone is trained, such as FT's paraphraser: `per-seed`, so that the spread over seeds
+    holds its draw, or `per-teacher`, once for all seeds.
     """
 
     title: str
@@ -93,6 +96,7 @@ class SuiteFile(Spec):
     dataset: Annotated[Tree, _short_for("name")]
     recipe: Annotated[Tree, _short_for("base")]
     teacher: TeacherSpec = TeacherSpec()
+    stages: Stages = "per-seed"
     seeds: tuple[Seed, ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
     pairs: tuple[PairSpec, ...] = Field(min_length=1)

@@ -1,25 +1,32 @@
-"""The teachers of a run: trained before, kept by the store, and taken from there once for all seeds."""
+"""The teachers of a run, trained before and kept by the store, and what methods learn from them before any student."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from kdbench.errors import first_line
+from kdbench.fitting import Fitting, Work
+from kdbench.method import Composition
 from kdbench.models import Network
 from kdbench.plan import Planned
 from kdbench.progress import Progress
 from kdbench.recipe import Recipe
 from kdbench.record import Record
 from kdbench.store import Store
+from kdbench.teacher_stages import TeacherStage, teacher_stages
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.examination import error_pct, inference_images_per_s, repeats
 from kdbench.training.faults import machine_fault
+from kdbench.training.lane import Row
+from kdbench.training.stages import load_teacher_stages, train_teacher_stages
 from kdbench.trial import TrialSpec
-from kdbench.weights import WEIGHTS, read_weights
+from kdbench.weights import WEIGHTS, read_checkpoint, read_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +59,12 @@ class Teachers:
     store: Store
     bench: Bench
     progress: Progress
+    fitting: Fitting
+    stop: Callable[[], bool]
     loaded: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
     """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
+    failed_stages: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By the trial of each teacher whose stages were trained: why some failed, by their ids."""
 
     def usable(self, planned: Planned) -> bool:
         """Whether it is trained, and its weights are there, bit for bit."""
@@ -117,3 +128,48 @@ class Teachers:
         if record is None or record.status != "done":
             return None
         return read_weights(self.store.folder(record.trial) / WEIGHTS, sha256=record.weights_sha256 or "")
+
+    def train_stages(self, teacher: Teacher, students: Iterable[TrialSpec]) -> bool:
+        """Train together, once in a run, what the methods of all its students learn from a teacher alone; False when stopped."""
+        if teacher.spec.id in self.failed_stages:
+            return True
+        needed = {stage.id: stage for trial in students for stage in teacher_stages(trial) if stage.teacher.id == teacher.spec.id}
+        failures: dict[str, str] = {}
+
+        def train(group: Sequence[TeacherStage], graphs: bool) -> bool:
+            failed = train_teacher_stages(
+                {self._file(stage, teacher): stage for stage in group},
+                spec=teacher.spec,
+                teacher=teacher.frozen,
+                bench=self.bench,
+                stop=self.stop,
+                epoch_done=self.progress.epoch,
+                graphs=graphs,
+            )
+            failures.update(failed or {})
+            return failed is not None
+
+        stages = Work[TeacherStage](
+            train=train,
+            ended=lambda stage: stage.id in failures or self._file(stage, teacher).exists(),
+            name=lambda stage: stage.label,
+            noun="stages",
+        )
+        missing = [stage for stage in needed.values() if read_checkpoint(self._file(stage, teacher)) is None]
+        if not self.fitting.train(missing, stages):
+            return False
+        teacher.frozen.assert_unchanged()
+        self.failed_stages[teacher.spec.id] = failures
+        return True
+
+    def load_stages(self, teacher: Teacher, trial: TrialSpec, method: Composition) -> list[Row]:
+        """Load into a student's method what it learnt from the teacher alone; returns the curves of that.
+
+        Raises:
+            RuntimeError: a stage failed, or what it learnt does not fit the method.
+        """
+        stages = [(self._file(stage, teacher), stage) for stage in teacher_stages(trial)]
+        return load_teacher_stages(method, stages, self.failed_stages[teacher.spec.id])
+
+    def _file(self, stage: TeacherStage, teacher: Teacher) -> Path:
+        return stage.file(self.store.folder(teacher.spec.id), teacher_sha256=teacher.frozen.sha256)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -17,6 +17,9 @@ from kdbench.paths import has_path, map_paths
 from kdbench.recipe import Recipe, Spec
 from kdbench.record import PROTOCOL
 from kdbench.wording import assigned
+
+Stages = Literal["per-seed", "per-teacher"]
+"""How often a stage that learns from the teacher alone is trained: once for each student seed, or once for all of them."""
 
 
 class DatasetSpec(Spec):
@@ -84,6 +87,7 @@ class TrialSpec(Spec):
         student: the name of the model that is trained.
         hooks: modules with which its groups end, where they are not the usual ones.
         weights: what it starts from, where that is not its own initialisation.
+        stages: how often the stages that learn from the teacher alone are trained; None where its methods have none.
         teacher: the trial that trained the teacher, None where the methods read none.
     """
 
@@ -93,15 +97,16 @@ class TrialSpec(Spec):
     hooks: tuple[str, ...] = ()
     weights: Weights | None = None
     methods: tuple[MethodSpec, ...]
+    stages: Stages | None = None
     seed: int
     teacher: TrialSpec | None = None
     protocol: int = PROTOCOL
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Trials from before there were hooks and weights keep their ids."""
+        """What concerns few trials is no part of the ids of the others."""
         tree: dict[str, Any] = whole(self)
-        return {key: value for key, value in tree.items() if key not in ("hooks", "weights") or value}
+        return {key: value for key, value in tree.items() if key not in ("hooks", "weights", "stages") or value}
 
     @cached_property
     def id(self) -> str:

@@ -28,7 +28,7 @@ from kdbench import (
 class FT(Method):
     r"""CE(z_s, y) + beta mean |n(translator(f_s)) - n(factor(f_t))|,  n = L2 normalisation of the flattened factor
 
-    Stage 1, once per teacher and without labels: the paraphraser's encoder `factor` and its decoder learn under
+    Stage 1, from the teacher alone and without labels: the paraphraser's encoder `factor` and its decoder learn under
     mean |decoder(factor(f_t)) - f_t|. f is the last group; the factor has k times the teacher's channels.
 
     The defaults are the authors'. `reconstruction` (mse), `batch_norm` (in the translator or in both), `paraphraser_epochs`,
@@ -40,6 +40,7 @@ class FT(Method):
     """
 
     reads = ("features",)
+    teacher_stages = {"paraphraser": ("k", "paraphraser_epochs", "paraphraser_lr", "reconstruction", "batch_norm")}
 
     class Params(MethodParams):
         k: PositiveFloat = 0.5
@@ -73,7 +74,6 @@ class FT(Method):
                 self.reconstruction,
                 (self.encoder, self.decoder),
                 trains_student=False,
-                depends_on=("k", "paraphraser_epochs", "paraphraser_lr", "reconstruction", "batch_norm"),
                 optimiser=SGD(lr=self.params.paraphraser_lr),
             ),
         )

@@ -25,7 +25,7 @@ from kdbench import (
 class FTRepDistiller(Method):
     r"""CE(z_s, y) + beta mean |q(translator(f_s)) - q(factor(f_t))|,  q(F) = vec(mean_c F^2) / ||vec(mean_c F^2)||_2
 
-    Stage 1, once per teacher and without labels: the paraphraser's encoder `factor` and its decoder learn under
+    Stage 1, from the teacher alone and without labels: the paraphraser's encoder `factor` and its decoder learn under
     mean (decoder(factor(f_t)) - f_t)^2. f is the last group; the factor has k times the teacher's channels.
 
     Paper: none in this form; it is what RepDistiller and the tables made with it call FT. It compares attention maps of the
@@ -36,6 +36,7 @@ class FTRepDistiller(Method):
     """
 
     reads = ("features",)
+    teacher_stages = {"paraphraser": ("k", "paraphraser_epochs", "paraphraser_lr")}
 
     class Params(MethodParams):
         k: PositiveFloat = 0.5
@@ -62,7 +63,6 @@ class FTRepDistiller(Method):
                 self.reconstruction,
                 (self.encoder, self.decoder),
                 trains_student=False,
-                depends_on=("k", "paraphraser_epochs", "paraphraser_lr"),
                 optimiser=SGD(lr=self.params.paraphraser_lr),
             ),
         )

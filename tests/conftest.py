@@ -242,6 +242,6 @@ class Rehearsed(graphs.Graph):
 
 @pytest.fixture
 def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.run.records_graphs", lambda device: True)
+    monkeypatch.setattr("kdbench.fitting.records_graphs", lambda device: True)
     monkeypatch.setattr(graphs, "Graph", Rehearsed)
     Rehearsed.made = 0

@@ -3,18 +3,21 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kdbench.cost import Basis, Span, costs, read_timings, remaining, told
+from kdbench import catalogue
+from kdbench.cost import Basis, Span, costs, remaining, told
 from kdbench.plan import Status, make_plan
 from kdbench.plugins import load_shipped
 from kdbench.record import PROTOCOL
 from kdbench.store import Store
 from kdbench.suite import load_suite
+from kdbench.timings import read_timings
 from kdbench.trial import TrialSpec
 
 load_shipped()
@@ -61,8 +64,9 @@ def measure(
     evaluation: float = 0.0,
     epoch: int = 1,
     device: str = DEVICE,
+    before: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Leave behind what a training leaves that was interrupted after `epoch`; seconds per epoch."""
+    """Leave behind what a training leaves that was interrupted after `epoch`; seconds per epoch. Rows of stages stand `before`."""
     row = {
         "stage": "main",
         "epoch": epoch,
@@ -73,7 +77,7 @@ def measure(
         "images": 100,
     }
     STORE.begin(spec.id, spec.model_dump(mode="json"), environment={"device": device})
-    STORE.write_curves(spec.id, [{**row, "train_s": 1e9, "epoch": epoch - 1}] * (epoch - 1) + [row])
+    STORE.write_curves(spec.id, [*before, *[{**row, "train_s": 1e9, "epoch": epoch - 1}] * (epoch - 1), row])
     (STORE.folder(spec.id) / "checkpoint.pt").touch()
 
 
@@ -205,6 +209,39 @@ def test_a_student_that_is_tested_less_often_costs_less():
     assert cost(**one).seconds.mid == 6 * 2 + 2 * 5
 
 
+STAGE = {"stage": "ft.paraphraser", "train_s": 10 + 1 + 2, "data_s": 1, "teacher_s": 2}
+SEEDS = (
+    SUITE.replace("[0, 1]", "[0, 1, 2]")
+    .replace("[scratch, kd]", "[ft, ft+kd]")
+    .replace(", {teacher: resnet20, student: resnet14}", "")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "stages", "seconds"),
+    [(SEEDS, 3, 3 * 30 + 9), (SEEDS + "stages: per-teacher", 1, 30 + 9), (SEEDS.replace("[ft, ft+kd]", "[ft: {k: 2}]"), 3, 0)],
+    ids=["for each seed", "for all seeds", "of other parameters nothing is known"],
+)
+def test_stages_of_one_teacher_share_its_batches_and_students_share_stages(text, stages, seconds):
+    """Of the student nothing but its stage takes time."""
+    planned = plan(text)
+    for spec in (planned.teachers[0].spec, trial("resnet8", planned=plan(SEEDS), method="ft")):
+        measure(spec, own=0, before=[STAGE] * 3 if spec.methods[0].name == "ft" else [])
+    (found,) = costs(planned, STORE)
+    assert found.stages == stages
+    assert found.seconds.mid == seconds
+    assert found.unknown == (0 if seconds else stages)
+
+
+def test_a_stage_is_scaled_by_the_macs_of_its_teacher():
+    STORE.note_macs("sums", {"resnet20": 100, "resnet14": 30, "resnet8": 10})
+    planned = plan(SEEDS.replace("teacher: resnet20", "teacher: resnet14"))
+    measure(trial("resnet8", planned=plan(SEEDS), method="ft"), own=0, before=[STAGE] * 3)
+    (found,) = costs(planned, STORE)
+    assert found.seconds.mid == pytest.approx(0.3 * (3 * 30 + 9))
+    assert found.bases == {Basis.SCALED: 1 + 3, Basis.SAME_STUDENT: 6}
+
+
 def test_each_device_has_its_own_estimate():
     measure(trial("resnet8"), own=2)
     measure(trial("resnet8", seed=1), own=7, device="Napier's bones")
@@ -227,8 +264,10 @@ def test_a_finished_training_counts_with_its_stages(undisturbed):
     assert timings.keys() == {record.parent.name for record in undisturbed.store.root.glob("trials/*/record.json")}
     for name, timing in timings.items():
         record = json.loads((undisturbed.store.folder(name) / "record.json").read_text())
-        total = timing.own_s + timing.data_s + timing.teacher_s
-        assert total * record["epochs"] == pytest.approx(record["train_s"])
+        total = (timing.own_s + timing.data_s + timing.teacher_s) * record["epochs"]
+        of_teacher = sum(stage.own_s + stage.shared_s for stage in timing.stages)
+        assert total + of_teacher == pytest.approx(record["train_s"])
+        assert bool(of_teacher) == (record["method"] == "ft")
         assert timing.evaluation_s > 0
         assert timing.epochs == record["epochs"]
         assert timing.device == record["environment"]["device"]
@@ -245,6 +284,18 @@ def test_an_interrupted_run_leaves_what_an_estimate_needs(lab, one_epoch_a_run):
     assert lab.store.macs()["stripes"].keys() == {"resnet8", "wrn_10_1"}
 
 
+def test_a_stage_that_is_kept_costs_nothing(finished):
+    from conftest import MIXED
+
+    methods = [{"ft": {"paraphraser_epochs": 2, "beta": 1}}]
+    planned = finished.plan(finished.suite(**{**MIXED, "methods": methods, "seeds": [0, 1]}))
+    assert "  stage ft.paraphraser of wrn_10_1: 1 done, 1 missing\n" in catalogue.plan_as_text(planned, [])
+    told_stages = catalogue.plan_as_json(planned, [])["stages"]
+    assert [(stage["seed"], stage["status"]) for stage in told_stages] == [(0, "done"), (1, "missing")]
+    (found,) = costs(planned, finished.store)
+    assert (found.students, found.stages, found.bases) == (2, 1, {Basis.MEASURED: 3})
+
+
 def test_what_is_done_costs_nothing(finished):
     from conftest import MIXED
 
@@ -257,7 +308,14 @@ def test_what_is_done_costs_nothing(finished):
 def estimate(seconds: tuple[float, float, float], **changes: Any):
     from kdbench.cost import Cost
 
-    given = {"device": DEVICE, "students": 11, "teachers": 1, "bases": {Basis.MEASURED: 8, Basis.SCALED: 4}, "measured": 3}
+    given = {
+        "device": DEVICE,
+        "students": 11,
+        "teachers": 1,
+        "stages": 0,
+        "bases": {Basis.MEASURED: 8, Basis.SCALED: 4},
+        "measured": 3,
+    }
     return Cost(seconds=Span(*seconds), **{**given, **changes})
 
 
@@ -265,6 +323,9 @@ def test_an_estimate_in_words():
     assert told(estimate((7260, 5000, 9000))) == (
         "about 2.0 h (83 min to 2.5 h) on Abacus for 11 students and 1 teacher: 8 as measured, 4 scaled by MACs; from 3 "
         "measured in this directory."
+    )
+    assert "for 11 students, 1 teacher and 5 teacher stages: 12 as measured, 5 of unknown" in told(
+        estimate((7260, 5000, 9000), stages=5, bases={Basis.MEASURED: 12})
     )
     assert told(estimate((45, 45.1, 45.2), students=1, teachers=0, bases={Basis.MEASURED: 1}, measured=1)) == (
         "about 45 s on Abacus for 1 student: 1 as measured; from 1 measured in this directory."

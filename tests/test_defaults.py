@@ -72,8 +72,8 @@ STAGES = {
     "ab": ["boundaries, 30 epochs, of the student"],
     "fitnets": ["hint, 30 epochs, of the student"],
     "fsp": ["flow, 30 epochs, of the student"],
-    "ft": ["paraphraser, 6 epochs, once per teacher, learning rate 0.1"],
-    "ft_repdistiller": ["paraphraser, 30 epochs, once per teacher, learning rate 0.01"],
+    "ft": ["paraphraser, 6 epochs, from the teacher alone, learning rate 0.1"],
+    "ft_repdistiller": ["paraphraser, 30 epochs, from the teacher alone, learning rate 0.01"],
 }
 """A stage without a rate of its own has the recipe's first one, as AB's and FSP's have in RepDistiller."""
 

@@ -30,7 +30,7 @@ def test_it_tells_a_methods_formula_paper_stages_defaults_and_golden_numbers() -
         '* Paper: Kim, Park and Kwak, "Paraphrasing complex network", NeurIPS 2018',
         "* Code: https://github.com/Jangho-Kim/Factor-Transfer-pytorch\n* Deviations: none where",
         "* Reads: features\n",
-        "* Stages before the main training: paraphraser, 6 epochs, once per teacher, learning rate 0.1\n",
+        "* Stages before the main training: paraphraser, 6 epochs, from the teacher alone, learning rate 0.1\n",
         "* Parameters and defaults: `k` 0.5, `beta` 500, `paraphraser_epochs` 6,",
         "* Golden numbers: `ft` (the code of Kim et al.)\n",
     ):

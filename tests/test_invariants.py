@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ import torch
 from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, write_images
 from torch import Tensor, nn
 
-from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage
+from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage, teachers
 from kdbench import code as code_of
 from kdbench.cli import main
 from kdbench.data import DATASETS, hold_out
@@ -37,7 +37,8 @@ from kdbench.report.tables import error_table
 from kdbench.results import load_results
 from kdbench.streams import derive, generator, seeded
 from kdbench.suite import Suite
-from kdbench.training import cohort, stages
+from kdbench.teacher_stages import TeacherStage
+from kdbench.training import cohort
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
@@ -570,6 +571,7 @@ class Faulty(Method):
     """Raises on purpose, or diverges, at the place that `at` names."""
 
     reads = ("logits",)
+    teacher_stages = {"lesson": ("at",)}
 
     class Params(MethodParams):
         at: str = ""
@@ -590,7 +592,7 @@ class Faulty(Method):
     def stages(self) -> tuple[Stage, ...]:
         self.break_at("stages")
         return (
-            Stage("lesson", 1, self.lesson, (self.lesson_adapter,), trains_student=False, depends_on=("at",)),
+            Stage("lesson", 1, self.lesson, (self.lesson_adapter,), trains_student=False),
             Stage("hint", 1, self.hint, (self.hint_adapter,), trains_student=True),
         )
 
@@ -650,9 +652,9 @@ def test_a_lane_that_raises_or_diverges_fails_with_its_reason_and_the_others_are
                 assert epochs == [("faulty.lesson", 1), ("faulty.hint", 1), ("main", 1)], "the epochs before it are kept"
 
 
-def test_a_method_that_cannot_be_built_for_its_lesson_fails_alone(lab: Lab, register: Callable[..., None]) -> None:
+def test_a_method_that_cannot_be_built_for_a_stage_of_the_teacher_fails_alone(lab: Lab, register: Callable[..., None]) -> None:
     register("faulty", Faulty)
-    pairs = [{"teacher": "wrn_10_2", "student": "resnet8"}]  # for a lesson the teacher stands in for the student
+    pairs = [{"teacher": "wrn_10_2", "student": "resnet8"}]  # for a stage of its own the teacher stands in for the student
     suite = lab.suite(methods=[{"faulty": {"at": "build for equal networks"}}, "kd"], pairs=pairs)
     lab.run(suite)
     assert statuses(lab, suite) == {"faulty": "failed", "kd": "done"}
@@ -966,7 +968,7 @@ def test_nothing_is_kept_of_an_epoch_in_which_memory_was_full_without_a_word(
     methods = ["scratch", "kd"]
     lab.run(lab.suite(methods=methods))
     suite, refused, original = another.suite(methods=methods), [0], Lane.end_epoch
-    for module in ("kdbench.training.cohort", "kdbench.run"):
+    for module in ("kdbench.training.cohort", "kdbench.fitting"):
         monkeypatch.setattr(f"{module}.refused_allocations", lambda device: refused[0])
     step = Lane.step
 
@@ -1139,7 +1141,7 @@ def test_a_damaged_teacher_is_set_aside_and_trained_again_to_the_same_weights(
 
 
 @pytest.mark.parametrize("damage", [half, emptied, with_a_flipped_bit])
-def test_a_damaged_lesson_is_set_aside_and_learnt_again(damage: Callable[[Path], None], finished: Lab, undisturbed: Lab) -> None:
+def test_a_damaged_stage_is_set_aside_and_trained_again(damage: Callable[[Path], None], finished: Lab, undisturbed: Lab) -> None:
     suite = finished.suite(**MIXED)
     (file,) = finished.file(suite.teachers[0], "stages").iterdir()
     damage(file)
@@ -1361,7 +1363,7 @@ def retrain_otherwise(lab: Lab, teacher: TrialSpec) -> None:
     lab.file(teacher).write_text(json.dumps({**record, "weights_sha256": state_hash(weights)}))
 
 
-def test_students_and_lessons_of_a_teacher_that_has_changed_are_done_again(finished: Lab) -> None:
+def test_students_and_stages_of_a_teacher_that_has_changed_are_done_again(finished: Lab) -> None:
     suite = finished.suite(**{**MIXED, "methods": MIXED["methods"][-2:]})
     (teacher,) = suite.teachers
     retrain_otherwise(finished, teacher)
@@ -1486,41 +1488,112 @@ def test_tables_refuse_to_mix_precisions(lab: Lab) -> None:
 
 
 @pytest.fixture
-def learners(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the lessons that were trained."""
-    names: list[str] = []
-    original = stages._learner
+def trained_stages(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The stages of teachers that were trained, side by side where they stand in one list."""
+    labels: list[list[str]] = []
+    original = teachers.train_teacher_stages
 
-    def learner(lesson: stages.Lesson, *rest: Any) -> Lane:
-        names.append(lesson.name)
-        return original(lesson, *rest)
+    def train(wanted: Mapping[Path, TeacherStage], **options: Any) -> dict[str, str] | None:
+        labels.append([stage.label for stage in wanted.values()])
+        return original(wanted, **options)
 
-    monkeypatch.setattr(stages, "_learner", learner)
-    return names
+    monkeypatch.setattr(teachers, "train_teacher_stages", train)
+    return labels
 
 
-def lessons_of(lab: Lab, teacher: TrialSpec) -> dict[str, list[str]]:
-    """By key, the hashes of what was learnt."""
+def kept_stages(lab: Lab, teacher: TrialSpec) -> dict[str, list[str]]:
+    """By file, the hashes of what was learnt."""
     kept = {file.stem: read_checkpoint(file) for file in lab.file(teacher, "stages").iterdir()}
     return {key: [state_hash(module) for module in state["modules"]] for key, state in kept.items() if state}
 
 
-def test_a_lesson_is_learnt_once_per_teacher_whoever_asks(lab: Lab, another: Lab, learners: list[str]) -> None:
-    paraphraser = {"paraphraser_epochs": 2}
-    methods = [{"ft": paraphraser}, {"ft+kd": {"ft": paraphraser}}, {"ft": {**paraphraser, "beta": 100}}]
-    pairs: list[dict[str, Any]] = [{"teacher": "wrn_10_1", "student": student} for student in ("resnet8", "wrn_10_1")]
-    pairs[1]["recipe"] = {"precision": "bf16"}
-    recipe = {"epochs": 1, "schedule": {}}
-    suite = lab.suite(methods=methods, pairs=pairs, seeds=[0, 1], recipe=recipe)
+SHARED: dict[str, Any] = {
+    "methods": [{"ft": SHORT["ft"]}, {"ft+kd": {"ft": {**SHORT["ft"], "beta": 100}}}],
+    "recipe": {"epochs": 1, "schedule": {}},
+    "pairs": [
+        {"teacher": "wrn_10_1", "student": "resnet8"},
+        {"teacher": "wrn_10_1", "student": "wrn_10_1", "recipe": {"precision": "bf16"}},
+    ],
+    "seeds": [0, 1],
+}
+"""Eight students that need one stage of one teacher, each seed its own."""
+
+
+def test_a_stage_is_trained_once_for_each_seed_whoever_asks_and_side_by_side(
+    lab: Lab, another: Lab, trained_stages: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    call = FrozenTeacher.__call__
+    monkeypatch.setattr(FrozenTeacher, "__call__", lambda teacher, images: (passes.append(len(images)), call(teacher, images))[1])
+    suite = lab.suite(**SHARED)
     (teacher,) = suite.teachers
-    lab.run(suite, lanes=2)
-    assert learners == ["ft.paraphraser"]
-    assert len(lessons_of(lab, teacher)) == 1
-    another.run(another.suite(methods=methods[1:2], pairs=pairs[1:], seeds=[1], recipe=recipe))
-    assert lessons_of(another, teacher) == lessons_of(lab, teacher)
-    lab.run(lab.suite(methods=[{"ft": {**paraphraser, "k": 1.0}}], recipe=recipe))
-    assert learners == ["ft.paraphraser"] * 3
-    assert len(lessons_of(lab, teacher)) == 2
+    lab.run(suite)
+    assert trained_stages == [["ft.paraphraser (seed 0)", "ft.paraphraser (seed 1)"]]
+    assert passes[:5] == [TEST_IMAGES, 32, 32, 8, 32], "its test, one pass for each batch of the stages' epoch, then students"
+    kept = kept_stages(lab, teacher)
+    assert len(set(map(str, kept.values()))) == 2, "the seeds draw apart"
+
+    trained_stages.clear()
+    another.run(another.suite(**{**SHARED, "methods": SHARED["methods"][1:], "pairs": SHARED["pairs"][1:], "seeds": [1]}))
+    lab.run(lab.suite(**{**SHARED, "methods": [{"ft": {**SHORT["ft"], "k": 1.0}}], "pairs": SHARED["pairs"][:1], "seeds": [0]}))
+    assert trained_stages == [["ft.paraphraser (seed 1)"], ["ft.paraphraser (seed 0)"]]
+    assert kept_stages(another, teacher).items() <= kept.items()
+    assert len(kept_stages(lab, teacher)) == 3
+
+
+def test_one_training_of_a_stage_serves_all_seeds_where_the_suite_says_so(lab: Lab, trained_stages: list[list[str]]) -> None:
+    settings = {**SHARED, "methods": [*SHARED["methods"][:1], "kd"], "pairs": SHARED["pairs"][:1], "seeds": [0, 1]}
+    suites = [lab.suite(**settings, stages=stages) for stages in ("per-seed", "per-teacher")]
+    assert lab.run(suites[0], lanes=1) and lab.run(suites[1])
+    assert trained_stages == [["ft.paraphraser (seed 0)"], ["ft.paraphraser (seed 1)"], ["ft.paraphraser"]], "with lanes: 1"
+    records = [[lab.record(trial) for trial in suite.trials] for suite in suites]
+    assert [[record.stages for record in found] for found in records] == [
+        ["per-seed", "per-seed", None, None],
+        ["per-teacher", "per-teacher", None, None],
+    ]
+    reconstructions = [[lab.curves(trial)[0]["train_loss"] for trial in suite.trials if trial.stages] for suite in suites]
+    assert len({*reconstructions[0], *reconstructions[1]}) == 3, "two draws for two seeds, one for both"
+    assert records[0][2:] == records[1][2:], "kd is one trial of both suites"
+
+
+def test_stages_that_do_not_fit_and_stop_after_every_epoch_come_to_the_same_end(
+    lab: Lab, another: Lab, one_epoch_a_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SHARED, "methods": [{"ft": {"paraphraser_epochs": 2}}], "pairs": SHARED["pairs"][:1]}
+    lab.run(lab.suite(**settings))
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    original = cohort._epoch
+
+    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
+        if len(lanes) > 1:
+            raise torch.OutOfMemoryError("on purpose")
+        original(now, lanes, *rest, **options)
+
+    monkeypatch.setattr(cohort, "_epoch", limited)
+    suite = another.suite(**{**settings, "seeds": [1, 0]})
+    stop_after_s = one_epoch_a_run["stop_after_s"] + 1  # the attempt to train two at once is a tick of the clock, too
+    assert any(another.run(suite, stop_after_s=stop_after_s) for _ in range(20))
+    assert "2 stages at once are too many for the device's memory: 1 at once from here on." in said
+    assert another.outcomes() == lab.outcomes()
+    assert kept_stages(another, suite.teachers[0]) == kept_stages(lab, suite.teachers[0])
+    assert not list(another.store.root.glob("trials/**/*checkpoint*"))
+
+
+class Undeclared(Faulty):
+    """Has a stage of the teacher alone, of which its class says nothing."""
+
+    teacher_stages = {}
+
+
+def test_a_stage_of_the_teacher_alone_is_declared_where_planning_can_see_it(lab: Lab, register: Callable[..., None]) -> None:
+    register("undeclared", Undeclared)
+    suite = lab.suite(methods=["undeclared", "kd"])
+    lab.run(suite)
+    assert statuses(lab, suite) == {"undeclared": "failed", "kd": "done"}
+    assert "Write teacher_stages = {'lesson': " in (lab.record(only(suite, "undeclared")).reason or "")
+    with pytest.raises(KdbenchError, match=r"Mistaken: stage lesson depends on att .*no such parameter\. Mend the names\."):
+        type("Mistaken", (Faulty,), {"teacher_stages": {"lesson": ("at", "att")}})
 
 
 # The recipe is what is trained

@@ -15,7 +15,7 @@ START_S = 120.0
 
 
 def written(lab: Lab) -> dict[Path, int]:
-    """Every checkpoint, record and lesson, and when it was last written."""
+    """Every checkpoint, record and stage of a teacher, and when it was last written."""
     found = {}
     for file in lab.store.root.glob("trials/**/*"):
         if file.name.strip(".").startswith(("spec", "environment", "curves")) or file.is_dir():  # before training, or beside it

@@ -70,7 +70,7 @@ VALUES = {
     "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
     "Split": ["images", "labels"],
-    "Stage": ["name", "epochs", "losses", "modules", "trains_student", "depends_on", "optimiser"],
+    "Stage": ["name", "epochs", "losses", "modules", "trains_student", "optimiser"],
     "TeacherParts": ["classifier_weight", "classifier_bias", "norms"],
 }
 CLASSES = {"Composition", "KdbenchError", "Method", "MethodParams", "Network", "PairError", "SGD", "Source", "SourceParams"}
@@ -90,7 +90,7 @@ RECORD = """
     protocol trial suite status reason spec dataset recipe precision epochs teacher student method setting seed notes
     test_error_pct best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
     train_error_pct train_loss teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params stage_epochs
-    start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
+    stages start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
     method_code core_code data_fingerprint data
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
     environment finished

@@ -52,7 +52,7 @@ def make_results(*, methods=("scratch", "kd", "ft"), seeds=3, pairs=PAIRS[:1], *
                 },
                 **{"precision": "fp32", "protocol": 1, "method_code": "c", "data_fingerprint": "d", "environment": "H100"},
                 **{"core_code": "c", "teacher_weights_sha256": "w", "start_weights_sha256": None},
-                **{"setting": method, "stage_epochs": 0, "train_s": 10.0 + position},
+                **{"setting": method, "stage_epochs": 0, "stages": None, "train_s": 10.0 + position},
                 **changes,
             }
         )

@@ -61,6 +61,7 @@ def trial(method: str, seed: int, error: float | None, *, pair: tuple[str, str] 
         "setting": method,
         "stage_epochs": 0,
         "notes": (),
+        "stages": None,
         "teacher_inference_images_per_s": teacher and 3000.0,
         "precision": "fp32",
         "protocol": 1,
@@ -315,6 +316,17 @@ def test_a_difference_that_one_protocol_allows_is_stated(column, words):
     assert words in " ".join(footnotes(mixed))
 
 
+def test_a_table_says_what_its_spread_leaves_out_where_seeds_share_a_stage():
+    told = "KD: all seeds share one training of the stage that learns from the teacher alone; ± and intervals over seeds leave out"
+    shared = RESULTS.assign(stages=RESULTS["method"].map({"kd": "per-teacher", "at": "per-seed"}))
+    for table in (error_table, gain_table):
+        assert not any("share" in note for note in table(RESULTS, pairs=[PAIR]).notes)
+        assert any(note.startswith(told) for note in table(shared, pairs=[PAIR]).notes)
+    shared.loc[shared["trial"] == "kd-resnet56-2-4", "stages"] = "per-seed"
+    with pytest.raises(KdbenchError, match="cannot mix ways to train what a method learns from the teacher alone, in trials of kd"):
+        error_table(shared, pairs=[PAIR])
+
+
 def test_students_of_one_table_may_have_recipes_of_their_own():
     other = [trial(method, 1, 9.0, pair=("resnet56", "resnet8"), recipe="lr 0.01") for method in ("scratch", "kd")]
     check_comparable(frame(*RESULTS.to_dict("records"), *other))
@@ -549,7 +561,7 @@ def test_one_note_of_several_methods_and_pairs_is_one_sentence():
 
 
 def test_a_frame_of_an_earlier_version_is_reported():
-    older = RESULTS.drop(columns=["validation_error_pct", "selected_test_error_pct", "selected_epoch"])
+    older = RESULTS.drop(columns=["validation_error_pct", "selected_test_error_pct", "selected_epoch", "stages"])
     assert cells(error_table(older, pairs=[PAIR])) == cells(error_table(RESULTS, pairs=[PAIR]))
     assert selection_table(older, pairs=[PAIR]) is None
 

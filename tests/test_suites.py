@@ -98,6 +98,25 @@ def test_a_method_may_stand_in_several_settings():
     assert suite.methods == ("ft",)
 
 
+def test_how_often_a_stage_of_the_teacher_is_trained_concerns_the_trials_that_have_one_alone():
+    methods = "methods: [scratch, kd, fitnets, ft, ft+kd]"
+    default, seed, teacher = (load(methods=methods, stages=line) for line in ("", "stages: per-seed", "stages: per-teacher"))
+    assert default.trials == seed.trials
+    differ = [trial.method for trial, other in zip(seed.trials, teacher.trials, strict=True) if trial.id != other.id]
+    assert differ == ["ft", "ft", "ft+kd", "ft+kd"]
+    assert {trial.stages for trial in teacher.trials} == {None, "per-teacher"}
+    assert load(methods=methods, stages="stages: per-teacher", only=("kd",)).trials == tuple(
+        t for t in seed.trials if t.method == "kd"
+    )
+
+
+@pytest.mark.parametrize("value", ["per-seed", "per-teacher"])
+def test_how_often_a_stage_of_the_teacher_is_trained_is_refused_where_there_is_none(value):
+    assert refusal(methods="methods: [scratch, kd, fitnets]", stages=f"stages: {value}") == (
+        "mine.yaml, stages: none of the suite's methods has a stage that learns from the teacher alone. Take it out."
+    )
+
+
 def test_a_pair_has_its_own_recipe_parameters_and_exceptions():
     suite = load(
         methods="methods: [scratch, ft, ft+kd, at]",

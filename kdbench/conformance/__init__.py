@@ -25,7 +25,7 @@ CHECKS: tuple[Callable[[Subject], str | None], ...] = (
     declared.effects,
     declared.weights,
     declared.reads,
-    declared.depends_on,
+    declared.stages_of_the_teacher,
     gradients.registered,
     gradients.gradients,
     gradients.reaches_student,

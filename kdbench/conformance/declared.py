@@ -181,31 +181,34 @@ def reads(subject: Subject) -> None:
     expect(set(read) == set(declared), f"it reads {read} and declares {list(declared)}. Write reads = {tuple(read)!r}.")
 
 
-def depends_on(subject: Subject) -> str | None:
-    """What is learnt from the teacher alone depends on no student, and on no parameter that `depends_on` leaves out."""
+def stages_of_the_teacher(subject: Subject) -> str | None:
+    """What is learnt from the teacher alone depends on no student, and on no parameter that `teacher_stages` leaves out."""
     setting, params = subject.usual, subject.cls.Params
-    learner = replace(setting, student=setting.teacher)  # as the engine builds it
-    stages = [stage for _, stage in setting.method().stages() if not stage.trains_student]
-    for stage in stages:
-        unknown = sorted(set(stage.depends_on) - set(params.model_fields))
-        expect(not unknown, f"`depends_on` of stage {stage.name} names {unknown}, which are no parameters. Mend the names.")
+    as_built = replace(setting, student=setting.teacher)  # the engine builds it as if the teacher were its own student
+    for name, depends_on in subject.cls.teacher_stages.items():
         expect(
-            shapes(stage) == shapes(lesson(learner, stage.name, {})),
-            f"the modules of stage {stage.name} have shapes of the student's. Build them from the teacher's.",
+            shapes(found(setting, name, {})) == shapes(found(as_built, name, {})),
+            f"the modules of stage {name} have shapes of the student's. Build them from the teacher's.",
         )
-        usual = learnt(learner, stage.name, {})
-        for key in (key for key in params.model_fields if key not in stage.depends_on):
+        usual = learnt(as_built, name, {})
+        for key in (key for key in params.model_fields if key not in depends_on):
             expect(
-                all(learnt(learner, stage.name, {key: value}) in (usual, None) for value in alternatives(params, key)),
-                f"`{key}` changes what stage {stage.name} learns or starts from. Name it in `depends_on`, or build what it changes "
+                all(learnt(as_built, name, {key: value}) in (usual, None) for value in alternatives(params, key)),
+                f"`{key}` changes what stage {name} learns or starts from. Name it in `teacher_stages`, or build what it changes "
                 "after the modules of the stage.",
             )
-    return None if stages else "it has no stage of the teacher alone"
+    return None if subject.cls.teacher_stages else "it has no stage of the teacher alone"
 
 
-def lesson(setting: Setting, name: str, params: Mapping[str, Any]) -> Stage:
-    """The stage `name` of the method with some parameters."""
-    return next(stage for _, stage in setting.method(params).stages() if stage.name == name)
+def found(setting: Setting, name: str, params: Mapping[str, Any]) -> Stage:
+    """The stage `name` of the method with some parameters.
+
+    Raises:
+        Broken: the method declares it in `teacher_stages` and has none of that name.
+    """
+    stages = [stage for _, stage in setting.method(params).stages() if stage.name == name]
+    expect(len(stages) == 1, f"`teacher_stages` names {name}, and `stages` returns {len(stages)} of that name. Return one.")
+    return stages[0]
 
 
 def shapes(stage: Stage) -> list[dict[str, tuple[int, ...]]]:
@@ -216,7 +219,7 @@ def shapes(stage: Stage) -> list[dict[str, tuple[int, ...]]]:
 def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[object] | None:
     """All that determines what a stage of the teacher alone learns; None where the pair is refused."""
     try:
-        stage = lesson(setting, name, params)
+        stage = found(setting, name, params)
     except PairError:
         return None
     _, teacher, batch = setting.example()

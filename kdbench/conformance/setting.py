@@ -15,12 +15,12 @@ from kdbench.conformance.points import mapped
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method import Batch, Composition, Losses, Pair, checked
 from kdbench.outputs import Outputs
-from kdbench.recipe import SGD, Augmentation, Recipe, Schedule
+from kdbench.recipe import SGD, Augmentation, Recipe
 from kdbench.streams import generator, seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.lane import Lane
-from kdbench.training.segments import STAGES, Segment, segments
+from kdbench.training.segments import STAGES, Segment, segments, teacher_stages
 from kdbench.trial import build_part, resolve_methods
 from kdbench.weights import state_hash
 
@@ -104,8 +104,8 @@ class Setting:
         """
         method = self.method(seed=seed)
         lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU)
-        for lesson in lessons(method):
-            self.train(lane(lesson.name, student=None, segments=[lesson]))
+        for stage in teacher_stages(method, RECIPE.optimiser):
+            self.train(lane(stage.name, student=None, segments=shortened([stage], EPOCHS)))
         student = self._student(seed)
         return lane(
             self.name, student=student, segments=shortened(segments(method, student, RECIPE), epochs), checkpoint=checkpoint
@@ -184,24 +184,6 @@ def built(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *, see
         return Composition({name: build_part(spec, pair)})
 
 
-def lessons(method: Composition) -> list[Segment]:
-    """The stages that read the teacher alone, shortened."""
-    return [
-        Segment(
-            f"{part}.{stage.name}",
-            STAGES,
-            0,
-            EPOCHS,
-            stage.losses,
-            stage.modules,
-            stage.optimiser or RECIPE.optimiser,
-            Schedule(),
-        )
-        for part, stage in method.stages()
-        if not stage.trains_student
-    ]
-
-
 def shortened(found: list[Segment], epochs: int) -> list[Segment]:
     """Segments of `epochs` each, one behind the other."""
     return [replace(s, first=epochs * i if s.phase == STAGES else 0, epochs=epochs) for i, s in enumerate(found)]
@@ -217,10 +199,11 @@ def evaluated(
     Raises:
         TypeError: a term is no tensor of shape ().
     """
+    alone, with_student = teacher_stages(method, RECIPE.optimiser), segments(method, nn.Module(), RECIPE)
     with seeded(draw, "default"):
         return [
             (segment, checked(segment.losses(first, teacher, replace(batch, generator=generator(draw, segment.name)))))
-            for found, first in ((lessons(method), teacher), (segments(method, nn.Module(), RECIPE), student))
+            for found, first in ((alone, teacher), (with_student, student))
             for segment in found
         ]
 

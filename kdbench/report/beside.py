@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report.compare import Comparison, PairTrials, changed_parameters, compare
+from kdbench.report.compare import Comparison, PairTrials, changed_parameters, compare, shared_stages
 from kdbench.report.tables import NONE, Cell, Table, mean_and_std, method_row, on_data, pair_heading
 
 LAST = "last epoch"
@@ -52,7 +52,7 @@ def published_table(
     columns = (*pair_heading(comparison), "Method", "Ours", *(source.split(" (")[0] for source in sources))
     protocols = [_protocol(matching[matching["source"] == source]) for source in sources]
     changed = changed_parameters(comparison.results)
-    notes = (*_NOTES, *_data(comparison), *changed, *_settings(matching), *protocols)
+    notes = (*_NOTES, *_data(comparison), *shared_stages(comparison.results), *changed, *_settings(matching), *protocols)
     title = f"Test error (%) beside published numbers{on_data(comparison, with_pair=True)}"
     return Table("published", title, columns, tuple(rows), notes, naming=columns.index("Ours"))
 

@@ -37,6 +37,7 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("dataset_params", ["dataset"], "settings of the data", "Run each under a `label` of its own."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
     ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
+    ("stages", ["method", "student"], "ways to train what a method learns from the teacher alone, in trials", _ALONE),
 )
 """Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 
@@ -123,9 +124,10 @@ def compare(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods:
     teacherless = results["teacher"].isna() & results["student"].isin([student for _, student in pairs])
     paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
     chosen = results[teacherless | paired]
+    missing = [name for name in (*_NUMBERS, "stages") if name not in chosen]  # of a file that an earlier kdbench wrote
+    chosen = chosen.reindex(columns=[*chosen, *missing])
     check_comparable(chosen)
-    missing = [name for name in _NUMBERS if name not in chosen]  # of a file that an earlier kdbench wrote
-    chosen = chosen.reindex(columns=[*chosen, *missing]).astype(dict.fromkeys(_NUMBERS, float)).assign(label=method_labels(chosen))
+    chosen = chosen.astype(dict.fromkeys(_NUMBERS, float)).assign(label=method_labels(chosen))
     rank = {method: position for position, method in enumerate(methods)}
     labelled = chosen.drop_duplicates("label")
     labels = labelled.iloc[labelled["method"].map(lambda method: rank.get(method, len(rank))).argsort(kind="stable")]["label"]
@@ -224,13 +226,14 @@ def _flat(method_params: str) -> dict[str, str]:
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds; what the images are; several environments; parameters that change from pair to pair, or are not the defaults;
-    longer trainings; what records note of a pair; and every failed or missing trial with its reason.
+    How many seeds, and what they share; what the images are; several environments; parameters that change from pair to pair, or are
+    not the defaults; longer trainings; what records note of a pair; and every failed or missing trial with its reason.
     """
     results = _placed(results)
     done = results[results["status"] == "done"]
     return [
         seeds_sentence(done),
+        *shared_stages(results),
         *_data(done),
         *_environments(done),
         *_versions(done),
@@ -268,6 +271,17 @@ def seeds_sentence(done: pd.DataFrame) -> str:
     if high == 1:
         return "n = 1 seed, which gives no standard deviation."
     return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
+
+
+def shared_stages(results: pd.DataFrame) -> list[str]:
+    """What ± and intervals over seeds leave out, where all seeds share a stage; `results` has the column `label`."""
+    shared = results[(results["status"] == "done") & (results["stages"] == "per-teacher")]["label"].unique()
+    if not len(shared):
+        return []
+    return [
+        f"{', '.join(shared)}: all seeds share one training of the stage that learns from the teacher alone; ± and intervals over "
+        "seeds leave out how far another draw of it would move the result."
+    ]
 
 
 def _data(done: pd.DataFrame) -> list[str]:

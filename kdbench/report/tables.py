@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.special import stdtrit
 
-from kdbench.report.compare import Comparison, PairTrials, compare, footnotes, not_done
+from kdbench.report.compare import Comparison, PairTrials, compare, footnotes, not_done, shared_stages
 
 MIN_PAIRS = 3
 """With fewer values a confidence interval is not worth its name."""
@@ -180,6 +180,7 @@ def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
         "Gain: test error of scratch minus that of the method, last epoch, over the n seeds that both have; positive is better.",
         "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
         f"n too small: fewer than {MIN_PAIRS} seeds in common.",
+        *shared_stages(comparison.results),
         *not_done(comparison.results),
     )
     columns = (*pair_heading(comparison), "Method", "Gain (points)", "95 % interval", "n")

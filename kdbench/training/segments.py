@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from kdbench.method import Batch, Composition, Losses
+from kdbench.method import Batch, Composition, Losses, Stage
 from kdbench.outputs import Outputs
 from kdbench.recipe import SGD, Recipe, Schedule
 
@@ -42,24 +42,32 @@ class Segment:
 
 def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Segment]:
     """The stages that train the student, then the main training; what only the teacher's stages train is left out."""
-    found = []
-    first = 0
-    for part, stage in method.stages():
-        if stage.trains_student and stage.epochs:
-            found.append(
-                Segment(
-                    f"{part}.{stage.name}",
-                    STAGES,
-                    first,
-                    stage.epochs,
-                    stage.losses,
-                    (student, *stage.modules),
-                    stage.optimiser or recipe.optimiser,
-                    Schedule(),
-                )
-            )
-            first += stage.epochs
+    found = student_stages(method, student, recipe.optimiser)
     staged = {id(p) for _, stage in method.stages() for module in stage.modules for p in module.parameters()}
     rest = nn.ParameterList(p for p in method.parameters() if id(p) not in staged)
     main = Segment("main", MAIN, 0, recipe.epochs, method.losses, (student, rest), recipe.optimiser, recipe.schedule)
     return [*found, main]
+
+
+def student_stages(method: Composition, student: nn.Module, optimiser: SGD) -> list[Segment]:
+    """The stages that train the student, one behind the other; `optimiser` is that of stages without settings of their own."""
+    found: list[Segment] = []
+    for part, stage in method.stages():
+        if stage.trains_student and stage.epochs:
+            first = sum(segment.epochs for segment in found)
+            found.append(_stage(part, stage, (student, *stage.modules), optimiser, first=first))
+    return found
+
+
+def teacher_stages(method: Composition, optimiser: SGD) -> list[Segment]:
+    """The stages that learn from the teacher alone, each for a lane of its own; `optimiser` as for `student_stages`."""
+    return [
+        _stage(part, stage, stage.modules, optimiser)
+        for part, stage in method.stages()
+        if not stage.trains_student and stage.epochs
+    ]
+
+
+def _stage(part: str, stage: Stage, trained: tuple[nn.Module, ...], optimiser: SGD, *, first: int = 0) -> Segment:
+    name, settings = f"{part}.{stage.name}", stage.optimiser or optimiser
+    return Segment(name, STAGES, first, stage.epochs, stage.losses, trained, settings, Schedule())

@@ -1,150 +1,120 @@
-"""What methods learn from the teacher alone: trained once per teacher and kept beside it, whatever student asks first."""
+"""Trains what methods learn from a teacher alone, side by side, and loads it into the methods of students."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from kdbench.code import core_code, method_code
-from kdbench.method import Composition, Method, Stage
+from kdbench.method import Composition
 from kdbench.models import Network
-from kdbench.recipe import Schedule
 from kdbench.streams import seeded
+from kdbench.teacher_stages import TeacherStage, checkpoint_of
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.device import environment, exact
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
-from kdbench.training.segments import STAGES, Position, Segment
-from kdbench.trial import MethodSpec, TrialSpec, build_part, digest
+from kdbench.training.segments import Position, teacher_stages
+from kdbench.trial import TrialSpec, build_part
 from kdbench.weights import read_checkpoint, write_checkpoint
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One stage of one method on one teacher; `key` is the hash of all that it depends on."""
-
-    part: MethodSpec
-    stage: str
-    key: str
-
-    @property
-    def name(self) -> str:
-        """For logs and curves, such as `ft.paraphraser`."""
-        return f"{self.part.name}.{self.stage}"
-
-
-def lessons(trial: TrialSpec, method: Composition, *, teacher: FrozenTeacher) -> list[Lesson]:
-    """The stages of a trial's methods that read the teacher alone."""
-    specs = {spec.name: spec for spec in trial.methods}
-    found = []
-    for part, stage in method.stages():
-        if not stage.trains_student and stage.epochs:
-            learnt_from = {name: specs[part].params[name] for name in stage.depends_on}
-            key = digest([teacher.sha256, core_code(), method_code([specs[part]]), part, stage.name, learnt_from])
-            found.append(Lesson(specs[part], stage.name, key))
-    return found
-
-
-def teach(
-    wanted: Iterable[Lesson],
+def train_teacher_stages(
+    stages: Mapping[Path, TeacherStage],
     *,
     spec: TrialSpec,
     teacher: FrozenTeacher,
     bench: Bench,
-    folder: Path,
-    lanes: int,
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
     graphs: bool,
-) -> dict[str, Mapping[str, Any]] | None:
-    """Train the lessons that `folder` lacks, in lockstep, and return all of them.
+) -> dict[str, str] | None:
+    """Train stages of one teacher in lockstep, and write each to its file.
 
-    The recipe, apart from the optimiser's settings that the stage gives, is the teacher's own, and so are the streams and the
-    precision: what is learnt depends on the teacher `spec` and on no student. Each stage is built as if the teacher were its own
-    student.
+    The recipe, apart from the optimiser's settings that a stage gives, is the teacher's own, and so are the batches and the
+    precision: what is learnt depends on the teacher `spec`, on the stage's parameters and on its seed, and on no student. Each
+    stage is built as if the teacher were its own student.
+
+    Args:
+        stages: by the file that each is to be written to.
 
     Returns:
-        By key: `modules`, a list of state dicts, `rows`, the curves, and `failure`; None when stopped before the end.
+        Why stages failed, by their ids; None when stopped before the end.
     """
-    unique = {lesson.key: lesson for lesson in wanted}
-    known: dict[str, Mapping[str, Any]] = {key: state for key in unique if (state := read_checkpoint(folder / f"{key}.pt"))}
-    missing = [key for key in unique if key not in known]
-    if not missing:
-        return known
-    stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
-    precision = spec.recipe.precision
-    with exact(bench.device, precision=precision, image_shape=bench.dataset.image_shape):
+    failures: dict[str, str] = {}
+    lanes: dict[Path, Lane] = {}
+    with exact(bench.device, precision=spec.recipe.precision, image_shape=bench.dataset.image_shape):
         teacher = teacher.under(spec.recipe)
-        for first in range(0, len(missing), lanes):
-            learners: dict[str, Lane] = {}
-            for key in missing[first : first + lanes]:
-                try:
-                    learners[key] = _learner(unique[key], spec, teacher.network, bench, folder / f"{key}.checkpoint.pt")
-                except Exception as problem:  # isolation: the trials that want this lesson fail
-                    if fault := machine_fault(problem):
-                        raise fault from None
-                    known[key] = {"modules": [], "rows": [], "failure": f"{type(problem).__name__}: {problem}"}
-            if not train_in_lockstep(
-                list(learners.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
-            ):
-                return None
-            for key, lane in learners.items():
-                state = {
-                    "modules": [m.state_dict() for m in _modules(lane.method, unique[key])],
-                    "rows": lane.rows,
-                    "failure": lane.failure,
-                }
-                if not lane.failure:
-                    write_checkpoint(folder / f"{key}.pt", state)
-                (folder / f"{key}.checkpoint.pt").unlink(missing_ok=True)
-                known[key] = state
-    return known
+        for file, stage in stages.items():
+            try:
+                lane = _lane(stage, spec, teacher.network, bench, checkpoint_of(file))
+            except Exception as problem:  # isolation: the trials that need this stage fail
+                if fault := machine_fault(problem):
+                    raise fault from None
+                failures[stage.id] = f"{type(problem).__name__}: {problem}"
+            else:
+                lanes |= {file: lane} if lane else {}
+        stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
+        if not train_in_lockstep(
+            list(lanes.values()), stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
+        ):
+            return None
+    for file, lane in lanes.items():
+        if lane.failure:
+            failures[stages[file].id] = lane.failure
+        else:
+            modules = [module.state_dict() for module in _modules(lane.method, stages[file])]
+            write_checkpoint(file, {"modules": modules, "rows": lane.rows})
+        checkpoint_of(file).unlink(missing_ok=True)
+    return failures
 
 
-def recall(lane_method: Composition, learnt: Iterable[Lesson], known: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Load what was learnt into a lane's method; returns the curves of its lessons.
+def load_teacher_stages(method: Composition, stages: Iterable[tuple[Path, TeacherStage]], failures: Mapping[str, str]) -> list[Row]:
+    """Load what was learnt into a student's method; returns the curves of the stages.
+
+    Args:
+        method: of the student.
+        stages: those that it needs, each with its file.
+        failures: why stages failed, by their ids.
 
     Raises:
-        RuntimeError: a lesson failed, or what it learnt does not fit the lane.
+        RuntimeError: a stage failed, or what it learnt does not fit the method.
     """
     rows: list[Row] = []
-    for lesson in learnt:
-        state = known[lesson.key]
-        if state["failure"]:
-            raise RuntimeError(f"stage {lesson.name} failed: {state['failure']}")
-        for module, weights in zip(_modules(lane_method, lesson), state["modules"], strict=True):
-            module.load_state_dict(weights)
-        rows += state["rows"]
+    for file, stage in stages:
+        if stage.id in failures:
+            raise RuntimeError(f"stage {stage.name} failed: {failures[stage.id]}")
+        if modules := _modules(method, stage):
+            kept = read_checkpoint(file)
+            assert kept, f"{file} was there when the run began"
+            for module, weights in zip(modules, kept["modules"], strict=True):
+                module.load_state_dict(weights)
+            rows += kept["rows"]
     return rows
 
 
-def _modules(method: Composition, lesson: Lesson) -> tuple[nn.Module, ...]:
-    return _stage(method.parts[lesson.part.name], lesson.stage).modules
+def _modules(method: Composition, wanted: TeacherStage) -> tuple[nn.Module, ...]:
+    """What a stage trains in a method; nothing where it is left out."""
+    stages = method.parts[wanted.part.name].stages()
+    return next((stage.modules for stage in stages if stage.name == wanted.stage and stage.epochs), ())
 
 
-def _stage(part: Method, name: str) -> Stage:
-    return next(stage for stage in part.stages() if stage.name == name)
-
-
-def _learner(lesson: Lesson, spec: TrialSpec, network: Network, bench: Bench, checkpoint: Path) -> Lane:
-    """The lesson's lane, at its start or where its checkpoint stands."""
+def _lane(stage: TeacherStage, spec: TrialSpec, network: Network, bench: Bench, checkpoint: Path) -> Lane | None:
+    """The stage's lane, at its start or where its checkpoint stands; None where it has no epochs."""
     own = bench.shapes(spec.student, spec.hooks)
     pair = bench.pair(own, own, network.teacher_parts(), spec.recipe)
-    with seeded(spec.id, "adapters", lesson.part.name):
-        part = build_part(lesson.part, pair)
-    method = Composition({lesson.part.name: part}).to(bench.device)
-    stage = _stage(part, lesson.stage)
-    optimiser = stage.optimiser or spec.recipe.optimiser
-    segment = Segment(lesson.name, STAGES, 0, stage.epochs, stage.losses, stage.modules, optimiser, Schedule())
+    with seeded(stage.draw, "adapters", stage.part.name):
+        part = build_part(stage.part, pair)
+    method = Composition({stage.part.name: part}).to(bench.device)
+    segment = next((found for found in teacher_stages(method, spec.recipe.optimiser) if found.name == stage.name), None)
+    if segment is None:
+        return None
     origin = environment(bench.device).model_dump()
     lane = Lane(
-        lesson.name,
-        seed=spec.id,
+        stage.label,
+        seed=stage.draw,
         student=None,
         method=method,
         segments=[segment],

@@ -1,0 +1,71 @@
+"""What methods learn from a teacher alone, before any student: which stages a trial needs, and where each is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kdbench.code import core_code, method_code
+from kdbench.method import METHODS
+from kdbench.streams import derive
+from kdbench.trial import MethodSpec, TrialSpec, digest
+
+
+@dataclass(frozen=True)
+class TeacherStage:
+    """One training of a stage that learns from a teacher alone.
+
+    Attributes:
+        teacher: the trial that trained the teacher.
+        part: the method, with those of its parameters alone that determine what the stage learns.
+        stage: its name in the method.
+        seed: of the students that it is for; None where one training serves all seeds.
+    """
+
+    teacher: TrialSpec
+    part: MethodSpec
+    stage: str
+    seed: int | None
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal characters: students that need the same stage name the same one."""
+        return digest([self.teacher.id, self.part.model_dump(mode="json"), self.stage, self.seed])
+
+    @property
+    def name(self) -> str:
+        """For curves, such as `ft.paraphraser`."""
+        return f"{self.part.name}.{self.stage}"
+
+    @property
+    def label(self) -> str:
+        """For logs, such as `ft.paraphraser (seed 3)`."""
+        return self.name if self.seed is None else f"{self.name} (seed {self.seed})"
+
+    @property
+    def draw(self) -> int | str:
+        """Seeds the initial weights of its modules and the method's own streams; the batches are the same for all seeds."""
+        return self.teacher.id if self.seed is None else derive(self.teacher.id, "stages", self.seed)
+
+    def file(self, folder: Path, *, teacher_sha256: str) -> Path:
+        """Where it is kept in a teacher's `folder`: other weights of the teacher, and other code, have another file."""
+        key = digest([self.id, teacher_sha256, core_code(), method_code([self.part])])
+        return folder / "stages" / f"{key}.pt"
+
+
+def checkpoint_of(file: Path) -> Path:
+    """What stands beside a stage's file until that is there."""
+    return file.with_suffix(".checkpoint.pt")
+
+
+def teacher_stages(trial: TrialSpec) -> list[TeacherStage]:
+    """Those that a student's trial needs, in the order of its methods."""
+    if not trial.teacher:
+        return []
+    seed = trial.seed if trial.stages == "per-seed" else None
+    return [
+        TeacherStage(trial.teacher, MethodSpec(name=part.name, params={key: part.params[key] for key in names}), stage, seed)
+        for part in trial.methods
+        for stage, names in METHODS.get(part.name).teacher_stages.items()
+    ]

@@ -1,0 +1,114 @@
+"""What the trainings of a results directory took, finished or not. Builds no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import KdbenchError
+from kdbench.store import Store
+from kdbench.teacher_stages import TeacherStage, teacher_stages
+from kdbench.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """A stage of a teacher that was measured: seconds for all of it.
+
+    Attributes:
+        own_s: its own steps.
+        shared_s: the batches and the teacher's forward passes, which all stages of the teacher share.
+    """
+
+    stage: TeacherStage
+    own_s: float
+    shared_s: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A training that was measured, whole or in part: seconds per epoch of the main training, stages before it spread over those.
+
+    Stages that learn from the teacher alone, which several students share, stand apart.
+
+    Attributes:
+        spec: what was trained.
+        device: where.
+        own_s: the student's own steps.
+        data_s: the batches, which a cohort shares.
+        teacher_s: the teacher's forward passes, which a cohort shares; 0 where the method reads none.
+        evaluation_s: the student on the test images, once; 0 where it was not tested after the last of these epochs.
+        epochs: how many epochs of the main training are over.
+        stages: what the student's methods learnt from the teacher alone took.
+    """
+
+    spec: TrialSpec
+    device: str
+    own_s: float
+    data_s: float
+    teacher_s: float
+    evaluation_s: float
+    epochs: int
+    stages: tuple[StageTiming, ...] = ()
+
+
+def read_timings(store: Store) -> dict[str, Timing]:
+    """By trial, what each training of the results directory took, those that were interrupted or have failed among them."""
+    found = ((file.parent.name, _timing(file)) for file in store.root.glob("trials/*/curves.jsonl"))
+    return {trial: timing for trial, timing in found if timing}
+
+
+def _timing(curves: Path) -> Timing | None:
+    record = _json(curves.with_name("record.json"))
+    spec, environment = (record.get(name) or _json(curves.with_name(f"{name}.json")) for name in ("spec", "environment"))
+    try:
+        trial = TrialSpec.model_validate(spec)
+        if not trial.methods:
+            return None  # a teacher that is used as it is
+        before = {stage.name: stage for stage in teacher_stages(trial)}
+        rows = _rows(curves, whole=bool(before))
+        own = [row for row in rows if row["stage"] not in before]
+        took, epochs = (_total(own) if before else record, trial.recipe.epochs) if record.get("status") == "done" else (own[-1], 1)
+        stages = []
+        for name, stage in before.items():
+            of_stage = _total(row for row in rows if row["stage"] == name)
+            stages.append(StageTiming(stage, own_s=_own(of_stage), shared_s=of_stage["data_s"] + of_stage["teacher_s"]))
+        return Timing(
+            spec=trial,
+            device=environment["device"],
+            own_s=_own(took) / epochs,
+            data_s=took["data_s"] / epochs,
+            teacher_s=took["teacher_s"] / epochs,
+            evaluation_s=own[-1].get("evaluation_s", 0.0),
+            epochs=own[-1]["epoch"] if own[-1]["stage"] == "main" else 0,
+            stages=tuple(stages),
+        )
+    except (KdbenchError, LookupError, ValueError):  # broken, of a version that had other keys, or of a method that is not here
+        return None
+
+
+def _total(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    found = list(rows)
+    return {key: sum(row[key] for row in found) for key in ("train_s", "data_s", "teacher_s")}
+
+
+def _own(took: Mapping[str, Any]) -> float:
+    return float(took["train_s"] - took["data_s"] - took["teacher_s"])
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _rows(file: Path, *, whole: bool) -> list[dict[str, Any]]:
+    """The epochs; the last one alone unless `whole` is asked for: a file has hundreds, and a directory hundreds of files."""
+    with file.open("rb") as handle:
+        handle.seek(0 if whole else max(0, file.stat().st_size - 16384))
+        lines = handle.read().splitlines()
+    return [dict(json.loads(line)) for line in (lines if whole else lines[-1:])]
