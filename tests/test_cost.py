@@ -289,8 +289,8 @@ def test_a_stage_that_is_kept_costs_nothing(finished):
 
     methods = [{"ft": {"paraphraser_epochs": 2, "beta": 1}}]
     planned = finished.plan(finished.suite(**{**MIXED, "methods": methods, "seeds": [0, 1]}))
-    assert "  stage ft.paraphraser of wrn_10_1: 1 done, 1 missing\n" in catalogue.plan_as_text(planned, [])
-    told_stages = catalogue.plan_as_json(planned, [])["stages"]
+    assert "  stage ft.paraphraser of wrn_10_1: 1 done, 1 missing\n" in catalogue.plan_as_text(planned, [], None)
+    told_stages = catalogue.plan_as_json(planned, [], None)["stages"]
     assert [(stage["seed"], stage["status"]) for stage in told_stages] == [(0, "done"), (1, "missing")]
     (found,) = costs(planned, finished.store)
     assert (found.students, found.stages, found.bases) == (2, 1, {Basis.MEASURED: 3})
