@@ -152,7 +152,6 @@ TIMM = {
     "deit_tiny_distilled_patch16_224": ("tokens after 2 more", "192x14x14 192x14x14 192x14x14 192x14x14"),
     "levit_128s": ("tokens", "128x14x14 256x7x7 384x4x4"),
     "pit_ti_224": ("maps", "64x27x27 128x14x14 256x7x7"),
-    "efficientformer_l1": ("tokens", "48x56x56 96x28x28 224x14x14 448x7x7"),
     "test_maxvit": ("maps", "32x40x40 64x20x20 96x10x10 128x5x5"),
 }
 

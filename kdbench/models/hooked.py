@@ -72,7 +72,7 @@ class Hooked(Network):
             )
         if passed := (making - made.keys()) | (reading - read.keys()):
             raise KdbenchError(f"in {mode} it passes {', '.join(sorted(passed))} by. Name hooks that it calls in each pass.")
-        if images.shape[2] != images.shape[3] and any(point.layout == "tokens" for point in groups):
+        if images.shape[2] != images.shape[3] and any(point and point.layout == "tokens" for point in (stem, *groups)):
             raise KdbenchError("its maps are squares of tokens, and these images are not square. Give square images.")
         features = tuple(self._maps(point, made[point.module]) for point in groups)
         before = (
