@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -62,4 +63,4 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1 and batch_size > 1:
         starts.pop()
-    return list(zip(starts, [*starts[1:], n], strict=True))
+    return list(pairwise([*starts, n]))

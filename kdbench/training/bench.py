@@ -171,7 +171,8 @@ class Bench:
     def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts, recipe: Recipe) -> Pair:
         """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU."""
         labels = self.splits[0].labels
-        batches = [stop - start for start, stop in batch_bounds(len(labels), recipe.batch_size)]
+        # Where a kept student is loaded there are no images, and its method is built as for whole batches.
+        batches = [stop - start for start, stop in batch_bounds(len(labels), recipe.batch_size)] or [recipe.batch_size]
         return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, min(batches), max(batches))
 
     def composition(self, trial: TrialSpec, parts: TeacherParts | None) -> Composition:
