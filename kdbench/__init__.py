@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kdbench.models import register_model as register_model
     from kdbench.outputs import Outputs as Outputs
     from kdbench.outputs import Shapes as Shapes
+    from kdbench.own_loop import train_stages as train_stages
     from kdbench.recipe import SGD as SGD
     from kdbench.results import load_results as load_results
 
@@ -89,6 +90,7 @@ _HOMES = {
     "register_model": "models",
     "Outputs": "outputs",
     "Shapes": "outputs",
+    "train_stages": "own_loop",
     "SGD": "recipe",
     "load_results": "results",
 }

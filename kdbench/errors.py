@@ -1,6 +1,7 @@
 """The one error that users see, and the sentence that finishes it."""
 
 import errno
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -11,6 +12,16 @@ class KdbenchError(ValueError):
 
 class DataError(KdbenchError):
     """An image cannot be read. It ends the run and is no method's failure, whatever lane asked for the image."""
+
+
+class UntrainedStages(KdbenchError, UserWarning):
+    """The losses of a method were asked for before its stages were trained, so that they would compare with what is random.
+
+    It is raised, unless the process has a filter of warnings for it that says otherwise.
+    """
+
+
+warnings.filterwarnings("error", category=UntrainedStages)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

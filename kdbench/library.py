@@ -138,6 +138,9 @@ def build_method(
 ) -> Composition:
     """A method for a training loop of your own, on the student's device; its adapters are drawn from torch's global stream.
 
+    Some methods have stages before the main training, such as FT's paraphraser. `kdbench.train_stages(method, teacher, loader)`
+    trains them; before that, `losses` is refused.
+
     Args:
         name: such as `ft`, or `ft+kd` for both.
         student: what the student gives for any batch; its shapes are read.
@@ -152,6 +155,8 @@ def build_method(
         PairError: the method cannot do this pair, or needs what was not given.
         KdbenchError: an unknown method or parameter.
     """
+    from kdbench.own_loop import OwnLoop  # it imports the engine, which methods that build networks with this module do not need
+
     load_plugins()
     parts = name.split("+")
     by_part = len(parts) > 1 or parameters.keys() == {name}
@@ -169,7 +174,7 @@ def build_method(
     batch = batch_size or USUAL_BATCH
     pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape, batch, batch)
     methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
-    return Composition(methods).to(student.logits.device)
+    return OwnLoop(methods).to(student.logits.device)
 
 
 @dataclass(frozen=True)

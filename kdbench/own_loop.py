@@ -1,0 +1,189 @@
+"""Methods in a training loop of one's own: their stages are trained first, by the same steps as in a suite."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError, UntrainedStages
+from kdbench.method import Batch, Composition, Losses, Method
+from kdbench.models import Network
+from kdbench.outputs import Outputs
+from kdbench.recipe import SGD, Recipe
+from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.device import exact
+from kdbench.training.lane import Lane
+from kdbench.training.segments import Segment, student_stages, teacher_stages
+
+
+class OwnLoop(Composition):
+    """What `kdbench.build_method` gives.
+
+    Attributes:
+        untrained: the stages that are still to be trained, such as `ft.paraphraser`.
+    """
+
+    def __init__(self, parts: Mapping[str, Method]) -> None:
+        super().__init__(parts)
+        self.untrained = [f"{part}.{stage.name}" for part, stage in self.stages() if stage.epochs]
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """The weighted transfer terms of all parts, named `part.term`.
+
+        Raises:
+            UntrainedStages: stages were not trained before.
+        """
+        if self.untrained:
+            reason = UntrainedStages(
+                f"not trained yet: {', '.join(self.untrained)}. The losses would compare with what is random. Call "
+                "kdbench.train_stages(method, teacher, loader) first."
+            )
+            warnings.warn(reason, stacklevel=2)
+        return super().losses(student, teacher, batch)
+
+    def train(self, mode: bool = True) -> OwnLoop:
+        """As every module's; what stages have trained stays in evaluation mode."""
+        super().train(mode)
+        if not self.untrained:
+            for _, stage in self.stages():
+                for module in stage.modules:
+                    module.eval()
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        """Whether the stages are trained: a part of its state, since a loaded method needs no training anew."""
+        return torch.tensor(not self.untrained)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over whether the stages are trained."""
+        if state:
+            self._finish()
+
+    def _finish(self) -> None:
+        """What stages have trained is frozen from now on."""
+        self.untrained = []
+        for _, stage in self.stages():
+            for module in stage.modules:
+                module.eval().requires_grad_(False)
+
+
+def train_stages(
+    method: Composition,
+    teacher: nn.Module,
+    loader: Iterable[Sequence[Tensor]],
+    *,
+    student: nn.Module | None = None,
+    optimiser: SGD | None = None,
+    precision: str = "fp32",
+    seed: int | str = 0,
+) -> None:
+    """Train the stages of a method before a training loop of your own: FT's paraphraser, the hint of FitNets.
+
+    Stages that learn from the teacher alone come first, then those that train the student too. Afterwards what they have trained
+    is frozen and in evaluation mode, but for the student, and `method.losses` may be called.
+
+    Args:
+        method: what `build_method` gave.
+        teacher: a `Network`, such as `build_model` gives, trained, on the method's device. It is left as it is.
+        loader: gives batches anew each time that it is gone through, as a DataLoader does: images (B, C, H, W), normalised; labels
+            (B,); and, for methods that ask for them, the images' positions in the training set (B,).
+        student: the network to train, where a stage trains it.
+        optimiser: of stages that have no settings of their own, constant; such as `SGD(lr=0.1)`.
+        precision: `fp32`, `tf32` or `bf16`, as in a recipe.
+        seed: derives the method's own random draws.
+
+    Raises:
+        KdbenchError: the method is none of `build_method`'s or has no stages left, a network or the optimiser is missing, the
+            loader gives no batches, or a stage diverges.
+    """
+    if not isinstance(method, OwnLoop):
+        raise KdbenchError(f"train_stages: a {type(method).__name__} is no method of build_method's. Give what that returns.")
+    if not method.untrained:
+        raise KdbenchError("train_stages: the method has no stage that is still to be trained. Call its losses.")
+    for name, network in (("teacher", teacher), ("student", student)):
+        if network is not None and not isinstance(network, Network):
+            raise KdbenchError(
+                f"train_stages: the {name} is a {type(network).__name__} and no Network. Give what build_model returns."
+            )
+    assert isinstance(teacher, Network)
+    settings = optimiser or SGD(lr=1.0)
+    stages = [(f"{part}.{stage.name}", stage) for part, stage in method.stages() if stage.epochs]
+    if student is None and (lacking := [name for name, stage in stages if stage.trains_student]):
+        raise KdbenchError(f"train_stages: {', '.join(lacking)} trains the student. Give it as student=...")
+    if lacking := [name for name, stage in stages if not (stage.optimiser or optimiser)]:
+        raise KdbenchError(
+            f"train_stages: {', '.join(lacking)} has no settings of its own. Give the learning rate of your training: "
+            "optimiser=kdbench.SGD(lr=...)."
+        )
+    with _left_as_they_are(teacher, method, *([student] if student else [])):
+        frozen: FrozenTeacher | None = None
+        for segment in teacher_stages(method, settings):
+            frozen = _train(method, teacher, frozen, loader, None, [segment], precision=precision, seed=seed)
+        if student and (segments := student_stages(method, student, settings)):
+            _train(method, teacher, frozen, loader, student, segments, precision=precision, seed=seed)
+    method._finish()
+
+
+def _train(
+    method: OwnLoop,
+    teacher: Network,
+    frozen: FrozenTeacher | None,
+    loader: Iterable[Sequence[Tensor]],
+    student: nn.Module | None,
+    segments: list[Segment],
+    *,
+    precision: str,
+    seed: int | str,
+) -> FrozenTeacher | None:
+    """Train some stages one behind the other; returns the teacher as the engine reads it, for the next ones."""
+    device = next(teacher.parameters()).device
+    lane = Lane(
+        ", ".join(segment.name for segment in segments),
+        seed=seed,
+        student=student,
+        method=method,
+        segments=segments,
+        precision=precision,
+        device=device,
+    )
+    while lane.position:
+        lane.begin_epoch()
+        seen = 0
+        for images, labels, *rest in loader:
+            indices = rest[0] if rest else torch.arange(seen, seen + len(labels))
+            image_shape = (images.shape[1], images.shape[2], images.shape[3])
+            with exact(device, precision=precision, image_shape=image_shape):  # the loader draws from the user's streams
+                if frozen is None:
+                    recipe = Recipe(epochs=1, batch_size=len(labels), optimiser=segments[0].optimiser, precision=precision)
+                    frozen = FrozenTeacher(teacher, image_shape=image_shape, recipe=recipe, device=device)
+                shown = images.to(device)
+                lane.step(shown, labels.to(device), indices.to(device), frozen(shown))
+            seen += len(labels)
+        if not seen:
+            raise KdbenchError(
+                "train_stages: the loader gave no batches. Give a DataLoader, or a list of batches, and no iterator."
+            )
+        lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
+        if lane.failure:
+            raise KdbenchError(f"train_stages: {lane.failure}. Lower the learning rate.")
+        lane.end_epoch()
+    return frozen
+
+
+@contextmanager
+def _left_as_they_are(*networks: nn.Module) -> Iterator[None]:
+    """Modes and what asks for a gradient are after the block as before it."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    asking = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, asks in asking:
+            parameter.requires_grad_(asks)
+            parameter.grad = None

@@ -1,0 +1,120 @@
+"""Methods in a training loop of one's own: stages are trained first, as a suite trains them, and losses are refused before."""
+
+import copy
+
+import pytest
+import torch
+from conftest import Lab
+
+from kdbench import SGD, Batch, KdbenchError, build_method, build_model, train_stages
+from kdbench.method import METHODS
+from kdbench.streams import generator, seeded
+from kdbench.teacher_stages import teacher_stages
+from kdbench.weights import WEIGHTS, read_checkpoint, read_weights
+
+STAGED = {"ft": {"paraphraser_epochs": 1}, "ft_repdistiller": {"paraphraser_epochs": 1}, "fitnets": {"hint_epochs": 1}}
+
+
+def networks():
+    torch.manual_seed(0)
+    teacher, student = (build_model(name, num_classes=3, in_channels=1) for name in ("wrn_10_1", "resnet8"))
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
+    with torch.no_grad():
+        target = teacher.eval()(images)
+    return teacher, student, target, Batch(images, labels, torch.arange(8), 0, 1, torch.Generator())
+
+
+def made(name, student, target, batch, **parameters):
+    return build_method(name, student=student(batch.images), teacher=target, image_shape=(1, 8, 8), **parameters)
+
+
+def test_losses_are_refused_before_the_stages_of_every_method_that_has_some():
+    teacher, student, target, batch = networks()
+    staged = []
+    for name in METHODS.names():
+        with torch.no_grad():
+            method = build_method(
+                name,
+                student=student(batch.images),
+                teacher=target,
+                labels=batch.labels,
+                teacher_parts=teacher.teacher_parts(),
+                image_shape=(1, 8, 8),
+            )
+        if [stage for _, stage in method.stages() if stage.epochs]:
+            staged.append(name)
+            with pytest.raises(KdbenchError, match=rf"not trained yet: {name}\.\w+\. .*kdbench\.train_stages"):
+                method.losses(student(batch.images), target, batch)
+    assert {"ft", "ft_repdistiller", "fitnets", "ab", "fsp"} <= set(staged)
+
+
+def test_a_paraphraser_is_bitwise_the_one_of_a_suite(lab: Lab):
+    suite = lab.suite(methods=[{"ft": {"paraphraser_epochs": 2}}], pairs=[{"teacher": "wrn_10_1", "student": "resnet8"}])
+    lab.run(suite)
+    (trial,) = suite.trials
+    (stage,), spec, bench = teacher_stages(trial), trial.teacher, lab.bench(suite)
+    folder = lab.store.folder(spec.id)
+    teacher = bench.restored(spec, read_weights(folder / WEIGHTS, sha256=lab.record(spec).weights_sha256))
+    kept = read_checkpoint(next((folder / "stages").glob("*.pt")))["modules"]
+    data, epochs = bench.training_data(spec.recipe.augmentation), []
+
+    class Batches:
+        """The batches of a suite, one epoch after the other."""
+
+        def __iter__(self):
+            epochs.append(len(epochs))
+            draws = data.epoch(generator(spec.id, "batches", 0, epochs[-1]), batch_size=spec.recipe.batch_size)
+            return (draw() for draw in draws)
+
+    images = data.first(8)
+    with torch.no_grad(), seeded(stage.draw, "adapters", "ft"):
+        method = build_method("ft", student=teacher.eval()(images), teacher=teacher(images), paraphraser_epochs=2)
+    train_stages(method, teacher, Batches(), seed=stage.draw)
+    (_, trained), *_ = method.stages()
+    assert epochs == [0, 1]
+    for module, weights in zip(trained.modules, kept, strict=True):
+        assert module.state_dict().keys() == weights.keys()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_what_stages_trained_is_frozen_and_all_else_is_left_as_it_was(name):
+    teacher, student, target, batch = networks()
+    student.classifier.bias.requires_grad_(False)
+    method = made(name, student, target, batch, **STAGED[name])
+    before, state = copy.deepcopy(teacher.state_dict()), torch.get_rng_state()
+    train_stages(method, teacher, [(batch.images, batch.labels)] * 2, student=student, optimiser=SGD(lr=0.1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.state_dict().items())
+    assert not teacher.training and all(parameter.requires_grad for parameter in teacher.parameters())
+    assert student.training and not student.classifier.bias.requires_grad and student.classifier.weight.requires_grad
+    staged = {id(p) for _, stage in method.stages() for module in stage.modules for p in module.parameters()}
+    assert staged and all(parameter.requires_grad == (id(parameter) not in staged) for parameter in method.parameters())
+    assert not any(module.training for _, stage in method.train().stages() for module in stage.modules)
+    assert all(parameter.grad is None for network in (teacher, student, method) for parameter in network.parameters())
+    sum(method.losses(student(batch.images), target, batch).values()).backward()
+    loaded = made(name, student, target, batch, **STAGED[name])
+    loaded.load_state_dict(method.state_dict())
+    assert loaded.losses(student(batch.images), target, batch).keys() == method.losses(student(batch.images), target, batch).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("kd", {}, "no stage that is still to be trained"),
+        ("fitnets", {}, "fitnets.hint trains the student. Give it as student="),
+        ("fitnets", {"student": True}, "fitnets.hint has no settings of its own"),
+        ("ft", {"teacher": torch.nn.Flatten()}, "the teacher is a Flatten and no Network"),
+        ("ft", {"loader": []}, "the loader gave no batches"),
+        ("ft", {"optimiser": SGD(lr=1), "paraphraser_lr": 1e30}, "the loss is|not finite"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(name, changes, told):
+    teacher, student, target, batch = networks()
+    lr = {"paraphraser_lr": changes.pop("paraphraser_lr")} if "paraphraser_lr" in changes else {}
+    method = made(name, student, target, batch, **lr)
+    given = {"teacher": teacher, "loader": [(batch.images, batch.labels)] * 3, **changes}
+    if changes.get("student"):
+        given["student"] = student
+    with pytest.raises(KdbenchError, match=told):
+        train_stages(method, given.pop("teacher"), given.pop("loader"), **given)
