@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,14 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.record import PROTOCOL
 from kdbench.report import FORMATS, terminal_tables, write_report
+from kdbench.report_folder import Subject, folder_of, put
 from kdbench.results import load_curves, load_results, plan_frame
+from kdbench.shipped import is_shipped
 from kdbench.store import Store
 
 if TYPE_CHECKING:
     from kdbench.plan import Plan
+    from kdbench.suite import Suite
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""
@@ -27,14 +31,15 @@ FILE_WIDTH = 160
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a report is made of; `directory` is where it goes unless another is asked for."""
+    """What a report is made of; it is written below `reports` unless another directory is asked for."""
 
     title: str
     results: pd.DataFrame
     curves: pd.DataFrame
     pairs: Sequence[tuple[str, str]]
     methods: Sequence[str]
-    directory: Path
+    reports: Path
+    subject: Subject
 
 
 def of_plan(plan: Plan, store: Store) -> Comparison:
@@ -46,7 +51,8 @@ def of_plan(plan: Plan, store: Store) -> Comparison:
         curves=load_curves(store.root, results["trial"]),
         pairs=plan.suite.pairs,
         methods=plan.suite.methods,
-        directory=store.root / "reports" / (f"{plan.suite.name}-selection" if plan.suite.selection else plan.suite.name),
+        reports=store.root / "reports",
+        subject=_subject(plan.suite),
     )
 
 
@@ -68,8 +74,16 @@ def of_directory(root: Path) -> Comparison:
         curves=load_curves(root, results["trial"]),
         pairs=list(dict.fromkeys(zip(taught["teacher"], taught["student"], strict=True))),
         methods=sorted(results["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method)),
-        directory=root / "reports" / "all",
+        reports=root / "reports",
+        subject=Subject("all", suite="all trials", place="trials"),
     )
+
+
+def _subject(suite: Suite) -> Subject:
+    ships = is_shipped(suite.file)
+    told = f"the suite {suite.name} that ships with kdbench" if ships else str(suite.file)
+    place = "shipped" if ships else suite.file.parent.name
+    return Subject(suite.name, suite=told, place=place, content=suite.content, selection=suite.selection)
 
 
 def show(
@@ -83,20 +97,21 @@ def show(
     if not (comparison.results["status"] == "done").any():
         counts = ", ".join(f"{n} {status}" for status, n in comparison.results["status"].value_counts().items())
         raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
-    directory = expanded(directory) if directory else comparison.directory
+    folder, elsewhere = (expanded(directory), "") if directory else folder_of(comparison.reports, comparison.subject)
+    write = partial(
+        write_report,
+        comparison.results,
+        comparison.curves,
+        title=comparison.title,
+        formats=formats or FORMATS,
+        pairs=comparison.pairs,
+        methods=comparison.methods,
+        published=published,
+    )
     try:
-        files = write_report(
-            comparison.results,
-            comparison.curves,
-            title=comparison.title,
-            directory=directory,
-            formats=formats or FORMATS,
-            pairs=comparison.pairs,
-            methods=comparison.methods,
-            published=published,
-        )
+        files, removed = put(folder, comparison.subject, lambda staged: write(directory=staged), chosen_by_user=bool(directory))
     except OSError as problem:
-        raise KdbenchError(f"the report cannot be written to {directory} ({problem.strerror}). Choose --output.") from None
+        raise KdbenchError(f"the report cannot be written to {folder} ({problem.strerror}). Choose --output.") from None
     # What is no terminal has no width: nothing is cut off in a file.
     Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(
         terminal_tables(
@@ -107,5 +122,9 @@ def show(
             published=published,
         )
     )
+    if elsewhere:
+        print(elsewhere)
+    if removed:
+        print(f"removed from the report before: {', '.join(file.name for file in removed)}")
     for file in files:
         print(file)

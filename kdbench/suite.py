@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,6 +32,8 @@ class Suite:
 
     Attributes:
         name: the file's stem.
+        file: where it lies, absolute.
+        content: a hash of its text.
         title: heads the report.
         pairs: (teacher, student) as tables call them, in the file's order.
         methods: their names in the order in which they were asked for, the file's unless any were.
@@ -42,6 +45,8 @@ class Suite:
     """
 
     name: str
+    file: Path
+    content: str
     title: str
     pairs: tuple[tuple[str, str], ...]
     methods: tuple[str, ...]
@@ -130,6 +135,8 @@ class _Resolver:
             raise self._error("pairs", f"`without` leaves no pair for {' and '.join(self.wanted)}. Ask for other methods.")
         return Suite(
             name=self.file.stem,
+            file=self.file.resolve(),
+            content=hashlib.sha256(self.file.read_bytes()).hexdigest()[:16],
             title=self.spec.title,
             pairs=tuple(pairs),
             methods=tuple(dict.fromkeys(entry.name for entry in self.chosen)),

@@ -28,6 +28,7 @@ from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_shipped
 from kdbench.record import PROTOCOL
+from kdbench.report_folder import LIST
 from kdbench.shipped import suite_names
 from kdbench.signals import STOPS
 from kdbench.weights import read_checkpoint
@@ -776,13 +777,13 @@ def test_a_report_prints_the_tables_and_the_paths_of_all_its_files(call, done):
     files = [Path(line) for line in lines_of(reported.out) if line.startswith("results/reports/tiny/")]
     assert {file.suffix for file in files} == {".md", ".tex", ".csv", ".png", ".pdf"}
     assert all(file.stat().st_size for file in files)
-    assert set(files) == set(Path("results/reports/tiny").iterdir())
+    assert {*files, Path("results/reports/tiny", LIST)} == set(Path("results/reports/tiny").iterdir())
 
 
 def test_a_report_elsewhere_in_one_format(call, done):
     reported = call("report", done, "--format", "tex", "--output", "paper")
     assert lines_of(reported.out)[-1] == "paper/tables.tex"
-    assert os.listdir("paper") == ["tables.tex"]
+    assert sorted(os.listdir("paper")) == [LIST, "tables.tex"]
     assert not Path("results/reports").exists()
 
 
@@ -987,4 +988,48 @@ def test_the_report_of_a_selection_leaves_that_of_the_suite_as_it_is(call, done)
     for command in (["run", done, "--device", "cpu"], ["report", done]):
         assert "Tiny (methods kd; seeds 0)" in call(*command, "--methods", "kd", "--seeds", "0").out
     assert Path("results/reports/tiny/report.md").read_text() == whole
-    assert Path("results/reports/tiny-selection/report.md").read_text().startswith("# Tiny (methods kd; seeds 0)\n")
+    selected = Path("results/reports/tiny-methods-kd-seeds-0/report.md")
+    assert selected.read_text().startswith("# Tiny (methods kd; seeds 0)\n")
+    call("report", done, "--methods", "scratch,kd")
+    assert Path("results/reports/tiny-methods-scratch,kd/report.md").exists()
+    assert selected.exists()
+
+
+def test_suites_of_one_name_have_a_report_each_and_it_is_said(call, done):
+    for folder, title in (("first", "One"), ("second", "Two")):
+        Path(folder).mkdir()
+        write(f"{folder}/tiny.yaml", title=f"title: {title}")
+    assert "holds the report" not in call("report", "first/tiny.yaml").out
+    first = Path("first/tiny.yaml").resolve()
+    told = f"results/reports/tiny holds the report of {first}: this one lies in results/reports/tiny-second."
+    for _ in range(2):
+        assert told in lines_of(call("report", "second/tiny.yaml").out)
+    titles = {name: Path(f"results/reports/{name}/report.md").read_text().splitlines()[0] for name in ("tiny", "tiny-second")}
+    assert titles == {"tiny": "# One", "tiny-second": "# Two"}
+
+
+def test_a_report_in_another_format_leaves_nothing_of_the_one_before(call, done):
+    call("report", done, "--format", "md,csv")
+    reported = call("report", done, "--format", "tex")
+    assert sorted(os.listdir("results/reports/tiny")) == [LIST, "tables.tex"]
+    assert "removed from the report before: " in reported.out
+    assert "report.md" in reported.out
+
+
+def test_a_directory_of_the_users_keeps_what_is_not_kdbenchs(call, done):
+    Path("paper").mkdir()
+    Path("paper/mine.tex").write_text("mine")
+    Path("paper/tables.tex").write_text("mine")
+    refuses(
+        call("report", done, "--format", "tex", "--output", "paper"),
+        "paper/tables.tex is there already, and no report of kdbench's. Move it away, or choose another --output.",
+    )
+    assert call("report", done, "--format", "md", "--output", "paper").status == 0
+    assert call("report", done, "--format", "csv", "--output", "paper").status == 0
+    assert not Path("paper/report.md").exists()
+    assert {Path(f"paper/{name}.tex").read_text() for name in ("mine", "tables")} == {"mine"}
+    refused = call("report", "results", "--format", "csv", "--output", "paper")
+    assert (refused.status, refused.err) == (
+        2,
+        f"error: paper holds the report of {Path(done).resolve()}. Choose another --output.\n",
+    )
