@@ -53,6 +53,16 @@ def system_error(problem: OSError) -> str:
     return f"{file}{problem.strerror or problem}. {_MENDED.get(problem.errno or 0, 'Mend that, or give another path.')}"
 
 
+def refuse_no_list(name: str, given: object, *, example: Sequence[object]) -> None:
+    """See that an argument is a list, and not one text, which Python would take for a list of letters.
+
+    Raises:
+        KdbenchError: it is not; the message gives the example.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise KdbenchError(f"{name}: {given!r} is no list. Write {name}={list(example)!r}.")
+
+
 def first_line(problem: BaseException) -> str:
     """What another library's exception says, to stand inside a sentence of ours."""
     return (str(problem).strip() or type(problem).__name__).split("\n")[0].rstrip(".")

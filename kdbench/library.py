@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 from torch import Tensor
 
 from kdbench import models
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.method import METHODS, USUAL_BATCH, Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network
 from kdbench.outputs import Outputs, Shapes
@@ -58,9 +58,11 @@ def run_suite(
     Raises:
         KdbenchError: a mistake in the suite or in the arguments; nothing was started.
     """
-    for name, given in (("methods", methods), ("seeds", seeds)):
-        if isinstance(given, str) or not isinstance(given, Sequence):
-            raise KdbenchError(f"{name}: {given!r} is no list. Write {name}={['kd', 'ft'] if name == 'methods' else [0, 1, 2]}.")
+    refuse_no_list("methods", methods, example=["kd", "ft"])
+    refuse_no_list("seeds", seeds, example=[0, 1, 2])
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+            raise KdbenchError(f"seeds: {seed!r} is no whole number. Write seeds=[0, 1, 2].")
     # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
     from kdbench.plan import Rerun, make_plan
     from kdbench.progress import Silent
@@ -70,7 +72,7 @@ def run_suite(
     from kdbench.suite import load_suite
 
     load_plugins(plugins)
-    loaded, store = load_suite(suite, methods=methods, seeds=seeds), Store(Path(results), protocol=PROTOCOL)
+    loaded, store = load_suite(suite, methods=methods, seeds=[int(seed) for seed in seeds]), Store(Path(results), protocol=PROTOCOL)
     options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun))
     execute(loaded, store, options=options, progress=Silent())
     return plan_frame(make_plan(loaded, store))
@@ -92,6 +94,7 @@ def build_model(
     Raises:
         KdbenchError: nothing of that name, or hooks that it lacks.
     """
+    refuse_no_list("hooks", hooks, example=["layer1", "layer2"])
     load_plugins()
     return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(hooks), image_size=image_size)
 

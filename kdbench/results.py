@@ -98,6 +98,8 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     `train_s, data_s, teacher_s, evaluation_s` (its share where students are examined side by side), and `terms` (a mapping of
     weighted loss terms).
     """
+    if isinstance(trials, str):
+        raise KdbenchError(f"trials: {trials!r} is no list. Write trials=[{trials!r}].")
     rows: list[dict[str, Any]] = []
     for trial in trials:
         file = expanded(path) / "trials" / trial / "curves.jsonl"

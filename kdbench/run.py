@@ -49,7 +49,7 @@ class Options:
         rerun: which trials are taken up.
 
     Raises:
-        KdbenchError: fewer than 0 lanes.
+        KdbenchError: fewer than 0 lanes, or a time that is no number of seconds from 0 up.
     """
 
     device: str = "auto"
@@ -59,8 +59,10 @@ class Options:
     rerun: Rerun = Rerun.MISSING
 
     def __post_init__(self) -> None:
-        if self.lanes < 0:
-            raise KdbenchError(f"lanes: {self.lanes} students cannot train at once. Give a number, or 0 for all of a cohort.")
+        if not isinstance(self.lanes, int) or self.lanes < 0:
+            raise KdbenchError(f"lanes: {self.lanes!r} students cannot train at once. Give a number, or 0 for all of a cohort.")
+        if self.stop_after_s is not None and not (isinstance(self.stop_after_s, int | float) and self.stop_after_s >= 0):
+            raise KdbenchError(f"stop_after_s: {self.stop_after_s!r} is no number of seconds. Give one, such as 540.")
 
 
 def execute(suite: Suite, store: Store, *, options: Options, progress: Progress) -> bool:

@@ -251,6 +251,16 @@ def test_run_suite_refuses_a_mistake_before_anything_starts(home, tmp_path):
     for given, told in (({"methods": "kd,ft"}, "methods=['kd', 'ft']"), ({"seeds": 0}, "seeds=[0, 1, 2]")):
         with pytest.raises(kdbench.KdbenchError, match=re.escape(f"is no list. Write {told}.")):
             kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", **given)
+    for seed in ("0", 0.5, True):
+        with pytest.raises(kdbench.KdbenchError, match=re.escape(f"seeds: {seed!r} is no whole number")):
+            kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", seeds=[seed])
+    for seconds in ("9m", -1, float("nan")):
+        with pytest.raises(kdbench.KdbenchError, match=re.escape(f"stop_after_s: {seconds!r} is no number of seconds")):
+            kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", stop_after_s=seconds)
+    with pytest.raises(kdbench.KdbenchError, match="'2' students cannot train at once"):
+        kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", lanes="2")
+    with pytest.raises(kdbench.KdbenchError, match=re.escape("hooks: 'layer1' is no list. Write hooks=['layer1', 'layer2'].")):
+        kdbench.build_model("torchvision/resnet18", hooks="layer1")
     with pytest.raises(kdbench.KdbenchError, match="-1 students cannot train at once"):
         kdbench.run_suite(home / "tiny.yaml", results=tmp_path / "r", lanes=-1)
     with pytest.raises(kdbench.KdbenchError, match="'fail' is none of missing, failed, weights, all"):

@@ -66,9 +66,14 @@ def test_each_selection_has_its_folder_and_long_ones_are_told_apart(tmp_path):
         "exp-methods-ft,kd-seeds-0",
     ]
     numbers = ", ".join(map(str, range(200)))
-    long = [lies(tmp_path, changed(FIRST, selection=f"seeds {numbers}, {last}")) for last in (200, 201)]
-    assert len(set(long)) == 2
+    long = [lies(tmp_path, changed(FIRST, selection=f"seeds {numbers}, {last}")) for last in range(200, 205)]
+    assert len(set(long)) == 5
     assert all(name.startswith("exp-seeds-0,1,2,") and len(name) < 70 for name in long)
+
+
+def test_selections_whose_folders_would_have_one_name_have_two(tmp_path):
+    both = [lies(tmp_path, changed(FIRST, selection=selection)) for selection in ("methods a; seeds 0", "methods a-seeds-0")]
+    assert both == ["exp-methods-a-seeds-0", "exp-methods-a-seeds-0-first"]
 
 
 def test_a_selection_is_no_suite_of_its_name(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Group
 from rich.text import Text
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.beside import published_table
 from kdbench.report.compare import compare, seeds_sentence
 from kdbench.report.costs import cost_table
@@ -51,6 +51,9 @@ def write_report(
     Raises:
         KdbenchError: an unknown format, a pair without trials, trials that are not comparable, or published numbers of others.
     """
+    refuse_no_list("formats", formats, example=["md", "tex"])
+    refuse_no_list("methods", methods, example=["kd", "ft"])
+    refuse_no_list("pairs", pairs, example=[("resnet56", "resnet20")])
     for name in formats:
         if name not in FORMATS:
             raise KdbenchError(f"unknown report format '{name}'. Choose from {', '.join(FORMATS)}.")
