@@ -12,7 +12,7 @@ from kdbench.data import DATASETS, Source
 from kdbench.method import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.registry import Entry
-from kdbench.source import belongs, followed, is_core, read
+from kdbench.source import belongs, followed, is_core, parsed
 from kdbench.trial import MethodSpec, TrialSpec
 
 _BASES = (Method, Network, Source)
@@ -87,7 +87,7 @@ def _code(file: Path) -> bytes:
     """What counts of a file: of a compiled module all of it, of Python's source all but comments, docstrings and layout."""
     if file.suffix != ".py":
         return file.read_bytes()
-    tree = ast.parse(read(file))
+    tree = parsed(file)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError, first_line
 from kdbench.kept import AGAIN, MadeFor, read_kept, write_kept
-from kdbench.method import Composition
+from kdbench.method import METHODS, Composition
 from kdbench.models.measure import parameters
+from kdbench.paths import has_path
 from kdbench.record import Data, Record
 from kdbench.training.bench import Bench
 from kdbench.trial import TrialSpec
@@ -110,6 +111,11 @@ def load(folder: Path, *, normalise: bool) -> Deployed:
         normalising = Normalise(made_for.mean, made_for.std)
     bench = _bench(made_for)
     predicting = tuple(spec for spec in trial.methods if spec.name in made_for.parts)
+    if files := [spec.name for spec in predicting if has_path(METHODS.get(spec.name).Params)]:
+        raise KdbenchError(
+            f"{folder}: {', '.join(files)} predicts with what it read from a file of its parameters, and its record has the file's "
+            "hash alone. Build the method with build_method, and load weights.safetensors and method.safetensors into both."
+        )
     method = bench.composition(trial.model_copy(update={"methods": predicting}), None) if predicting else Composition({})
     try:
         student = bench.restored(trial, kept.student)

@@ -25,7 +25,8 @@ def read_foreign(file: Path, *, key: str = "") -> dict[str, Tensor]:
 
     Args:
         file: what to read.
-        key: the mapping whose tensors are wanted, such as `state_dict_ema`; all of them where it is empty.
+        key: the mapping whose tensors are wanted, such as `state_dict_ema`, from the top or else from within another; all of them
+            where it is empty.
 
     Raises:
         KdbenchError: a damaged file, one that only arbitrary code can read, one that holds no state dict, or none under the key.
@@ -34,11 +35,13 @@ def read_foreign(file: Path, *, key: str = "") -> dict[str, Tensor]:
         is_safetensors = handle.read(9)[8:] == b"{"  # eight bytes of length, then JSON
     tensors = read_safetensors(file) if is_safetensors else _saved_by_torch(file)
     tensors = {WRAPPER.sub("", name): tensor for name, tensor in tensors.items()}
-    chosen = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{key}.")} if key else tensors
-    if key and not chosen:
+    if not key:
+        return tensors
+    within = {name: tensor for name, tensor in tensors.items() if f".{key}." in f".{name}"}
+    if not within:
         known = list(dict.fromkeys(name.partition(".")[0] for name in tensors if "." in name))
         raise KdbenchError(f"{file} holds no '{key}'.{nearest(key, known)} It has: {listed(known)}.")
-    return chosen
+    return {name: tensor for name, tensor in within.items() if name.startswith(f"{key}.")} or within
 
 
 def _saved_by_torch(file: Path) -> dict[str, Tensor]:

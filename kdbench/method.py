@@ -104,7 +104,8 @@ class Stage:
 
     What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` learns from the teacher alone,
     and its method declares it in `teacher_stages`: it is trained before any student, once for each student seed, side by side for
-    all of them, and kept beside the teacher for every student and method that needs the same.
+    all of them (once for all seeds where the suite says `stages: per-teacher`), and kept beside the teacher for every student and
+    method that needs the same.
 
     Attributes:
         name: stands in logs and in the key of what is kept.

@@ -113,6 +113,8 @@ class Recorder:
     def _outcome(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
         """What the record says of a lane that has ended."""
         if lane.failure:
+            if self.suite.keep_students and lane.student:
+                self._keep(trial, lane.student, lane.method)  # to look at: a record that failed is no one's student or teacher
             return _failed(lane.failure)
         try:
             return self._results(trial, lane)

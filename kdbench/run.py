@@ -82,7 +82,8 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     kind, params = suite.source
     with store.writing(), faults_told():
         plan = make_plan(suite, store)  # again, now that nobody else can change what is done
-        todo = plan.todo(options.rerun)
+        if not (todo := plan.todo(options.rerun)):
+            return True  # another process has done it meanwhile
         dataset = loaded or kind(params, cache=store.cache).load()
         bench = Bench(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)

@@ -64,7 +64,7 @@ def _imported(file: Path) -> Iterator[Path]:
     if file.suffix != ".py":
         return  # a compiled module
     package = _package(file)
-    for node in ast.walk(ast.parse(read(file), filename=str(file))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -73,7 +73,7 @@ def _imported(file: Path) -> Iterator[Path]:
         elif isinstance(node, ast.Call) and _called(node) in _CONSTRUCTED:
             name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
             if not isinstance(name, str) or _called(node) not in ("import_module", "__import__"):
-                yield from sorted(_top(file, package).rglob("*.py") if package else file.parent.glob("*.py"))
+                yield from _whole(_top(file, package).rglob("*.py") if package else file.parent.glob("*.py"))
                 continue
             names = [f"{package}{name}" if name.startswith(".") else name]
         else:
@@ -83,7 +83,19 @@ def _imported(file: Path) -> Iterator[Path]:
 
 
 def _called(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr if node.func.attr != "exec" else ""  # a method of anything
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _whole(files: Iterable[Path]) -> Iterator[Path]:
+    """Those that Python could import: of files that lie about, some may be of another Python, or none at all."""
+    for file in sorted(files):
+        try:
+            parsed(file)
+        except (SyntaxError, ValueError):
+            continue
+        yield file
 
 
 def _package(file: Path) -> str:
@@ -134,14 +146,15 @@ def _files_of(name: str, importer: Path) -> Iterator[Path]:
             return
 
 
-def read(file: Path) -> str:
-    """The source.
+def parsed(file: Path) -> ast.Module:
+    """The syntax tree of a source file.
 
     Raises:
         KdbenchError: it stands in no file, as what is typed into a notebook does.
+        SyntaxError: it is no Python.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return ast.parse(file.read_bytes(), filename=str(file))
     except OSError:
         raise KdbenchError(
             f"the code in {file} cannot be read, so that no record could say what made its number. Write it into a file of its "

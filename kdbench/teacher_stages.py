@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +66,13 @@ def teacher_stages(trial: TrialSpec) -> list[TeacherStage]:
         return []
     seed = trial.seed if trial.stages == "per-seed" else None
     return [
-        TeacherStage(trial.teacher, MethodSpec(name=part.name, params={key: part.params[key] for key in names}), stage, seed)
+        TeacherStage(trial.teacher, _only(part, names), stage, seed)
         for part in trial.methods
         for stage, names in METHODS.get(part.name).teacher_stages.items()
     ]
+
+
+def _only(part: MethodSpec, names: Iterable[str]) -> MethodSpec:
+    """The method with these of its parameters, and the defaults of the others."""
+    local = part.local and type(part.local)(**{name: getattr(part.local, name) for name in names})
+    return MethodSpec(name=part.name, params={name: part.params[name] for name in names}, local=local)

@@ -169,7 +169,9 @@ def _resolved(name: str, params: MethodParams) -> MethodSpec:
 
 
 def _by_content(path: Path) -> str:
-    return file_name(path) if path.is_file() else str(path)
+    if not path.is_file():
+        raise KdbenchError(f"{path} is no file, so that no record could say what was read from it. Give a file that is there.")
+    return file_name(path)
 
 
 def file_name(file: Path) -> str:

@@ -208,3 +208,17 @@ def test_what_is_typed_into_a_notebook_has_no_hash():
     exec(compile(DISTANCE + METHOD, "/tmp/ipykernel_1/2.py", "exec"), {"__name__": "cell"})
     with pytest.raises(KdbenchError, match=r"/tmp/ipykernel_1/2.py cannot be read.*Write it into a file of its own"):
         code_of.method_code([MethodSpec(name="mine", params={})])
+
+
+def test_files_that_lie_about_are_no_code_where_a_name_is_made(tmp_path):
+    files, _ = PLUGINS["an import by a name that is made"]
+    write(tmp_path, files)
+    before = code(tmp_path, ["mine.py"], {})
+    (tmp_path / "old.py").write_text("print 'Python 2'\n")
+    (tmp_path / "latin.py").write_bytes(b"x = 'caf\xe9'\n")
+    assert code(tmp_path, ["mine.py"], {}) == before
+
+
+def test_a_method_called_exec_imports_nothing(tmp_path):
+    write(tmp_path, {"mine.py": f"{DISTANCE}def show(query):\n    query.exec()\n{METHOD}", "bystander.py": "x = 1\n"})
+    assert code_of.followed([tmp_path / "mine.py"]) == [tmp_path / "mine.py"]

@@ -398,20 +398,22 @@ def test_a_network_is_found_among_others_and_what_is_left_out_is_told(what, tmp_
 
 def test_a_key_takes_one_of_several(tmp_path):
     file = tmp_path / "w.pth"
-    torch.save({"model": {"student": small(""), "teacher": small("module.", seed=1)}, "model_ema": small("", seed=2)}, file)
+    both = {"student": small(""), "teacher": small("module.", seed=1)}
+    torch.save({"model": both, "ema": small("", seed=2), "later": {"ema": small("", seed=3)}}, file)
 
     def hash_of(key: str) -> str:
         return state_hash(fit(read_foreign(file, key=key), build_model("resnet8", num_classes=CLASSES), whole=True).state)
 
-    for key, ema in (("", ", model_ema"), ("model", "")):
+    for key, averages in (("", ", ema, later.ema"), ("model", "")):
         assert refusal(hash_of, key) == (
-            f"they are several that fit: model.student, model.teacher.module{ema}. Name one of them after the file: "
+            f"several networks in it fit: model.student, model.teacher.module{averages}. Name one of them after the file: "
             "FILE#model.student."
         )
-    assert [hash_of(key) for key in ("model.student", "model.teacher", "model_ema")] == [
-        state_hash(small("", seed=seed)) for seed in range(3)
-    ]
-    assert refusal(hash_of, "model_em") == f"{file} holds no 'model_em'. Did you mean 'model_ema'? It has: model, model_ema."
+    for seed, keys in enumerate(
+        (("student", "model.student"), ("teacher", "model.teacher.module", "module"), ("ema",), ("later",))
+    ):
+        assert {hash_of(key) for key in keys} == {state_hash(small("", seed=seed))}
+    assert refusal(hash_of, "models") == f"{file} holds no 'models'. Did you mean 'model'? It has: model, ema, later."
 
 
 def test_weights_from_a_gpu_are_read_without_one(tmp_path, monkeypatch):
@@ -516,6 +518,7 @@ def by_crds_names(model: str, network: Network) -> dict[str, Tensor]:
 def test_where_only_names_differ_the_message_says_so(model):
     network = build_model("resnet8", num_classes=CLASSES)
     renamed = {f"module.a.{name.replace('.', '_')}.b": value for name, value in SMALL.items()}
+    renamed["module.a.b.classifier.weight"] = renamed.pop("module.a.classifier_weight.b")  # a name that many networks have
     told = "47 missing (stem.conv.weight, stem.norm.weight, stem.norm.bias, ...); 56 unexpected (stem_conv"
     way = (
         "Their shapes are the network's, and their names differ: rename them if it is the same network, or bring theirs as a model"

@@ -333,6 +333,4 @@ def refuse_division(contents: Contents, params: SourceParams) -> None:
     Raises:
         KdbenchError: as `use_some` and `hold_out`.
     """
-    labels = torch.arange(len(contents.train)).repeat_interleave(torch.tensor(contents.train))
-    blank = Split(torch.empty(len(labels), 0, 0, 0, dtype=torch.uint8), labels)
-    hold_out(use_some(blank, count=params.train_images), fraction=params.validation)
+    hold_out(use_some(blank(contents).train, count=params.train_images), fraction=params.validation)

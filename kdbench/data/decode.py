@@ -82,7 +82,7 @@ def _as_shown(image: Image.Image) -> Image.Image:
         image = transform.apply(image)
     if image.mode == "CMYK":
         image = image.convert("RGB")
-    if alpha:
+    if alpha is not None:
         paper = Image.new(image.mode, image.size, "white")
         paper.paste(image, mask=alpha)
         return paper

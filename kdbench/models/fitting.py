@@ -70,7 +70,7 @@ def fit(state: State, network: Network, *, whole: bool, model: str = "", image_s
     found, *others = distinct = _distinct(sorted(fitting, key=lambda reading: reading.is_average))
     if others and others[0].is_average == found.is_average:
         keys = [reading.key for reading in distinct]
-        raise KdbenchError(f"they are several that fit: {', '.join(keys)}. Name one of them after the file: FILE#{keys[0]}.")
+        raise KdbenchError(f"several networks in it fit: {', '.join(keys)}. Name one of them after the file: FILE#{keys[0]}.")
     prefixes = tuple(reading.prefix for reading in fitting)
     beside = [name for name in state if not name.startswith(prefixes) or name not in given]
     mine = {found.names[name]: tensor for name, tensor in found.inside.items()}

@@ -37,7 +37,7 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("dataset_params", ["dataset"], "settings of the data", "Run each under a `label` of its own."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
     ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
-    ("stages", ["method", "student"], "ways to train what a method learns from the teacher alone, in trials", _ALONE),
+    ("stages", ["method", "dataset", "student"], "ways to train what a method learns from the teacher alone, in trials", _ALONE),
 )
 """Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 
