@@ -11,7 +11,7 @@ import pytest
 
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue_docs import shipped_methods
-from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, judge
+from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, gradients, judge
 from kdbench.conformance.subject import Subject
 from kdbench.method import METHODS
 from kdbench.scaffold import new_method
@@ -135,8 +135,6 @@ FAULTS = {
     "settings of an optimiser that nothing reads": Fault(
         "names", "nothing reads `optimiser`: kdbench does not, nor does the file", members="    optimiser = 'adam'\n"
     ),
-    "a member whose name is misspelt": Fault("names", "`stage`.* Did you mean 'stages'", members="    def stage(self): pass\n"),
-    "an attribute that nothing reads": Fault("names", "nothing reads `param_groups`", build="self.param_groups = [1]"),
     "unknown parameters are taken": Fault(
         "parameters", "an unknown parameter is taken", params='model_config = {"extra": "ignore"}'
     ),
@@ -332,16 +330,20 @@ SECOND = "self.second = nn.Linear(pair.student.pooled[0], 3).requires_grad_(Fals
     [
         Fault("", ""),
         Fault("", "", params="share: float = 0.5", extra="self.annealed(batch)", members=ANNEALED),
-        Fault("", "", params="strength: float = 0.5", extra="self.reversed(embedded).square().mean()", members=REVERSED),
-        Fault("", "", build=SECOND, extra="self.second(student.pooled).square().mean()"),
-        Fault("", "", edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE + beta |W p_s - p_t|^2"}),
+        Fault(
+            "",
+            "",
+            params="strength: float = 0.5",
+            build=SECOND,
+            extra="(self.reversed(embedded).square().mean() + self.second(student.pooled).square().mean())",
+            members=REVERSED,
+            edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE + beta |W p_s - p_t|^2"},
+        ),
     ],
     ids=[
         "plain",
         "the weight of the cross-entropy follows the epoch",
-        "a reversed gradient",
-        "a frozen network",
-        "a plain formula",
+        "a reversed gradient, a frozen network and a formula without a parenthesis",
     ],
 )
 def test_the_method_that_faults_are_put_into_is_sound(nothing: Fault, mine: Path) -> None:
@@ -371,12 +373,31 @@ def test_a_long_file_fails_among_kdbenchs_own_and_is_a_remark_elsewhere(mine: Pa
     assert found.status == "fail" and re.match(r"the file has 1\d\d lines", found.reason)
 
 
-def test_statistics_of_a_frozen_network_that_move_are_a_remark(mine: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault("", "", members="    def stage(self): pass\n"), "nothing reads `stage`.* Did you mean 'stages'"),
+        (Fault("", "", build="self.param_groups = [1]"), "nothing reads `param_groups`"),
+        (Fault("", "", members="    def half(self, x): return x / 2\n", extra="0 * self.half(embedded).sum()"), None),
+    ],
+)
+def test_a_public_name_is_read_by_kdbench_or_by_its_file(
+    fault: Fault, reason: str | None, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "CHECKS", [declared.names])
+    mine.write_text(fault.put_into(mine.read_text()))
+    (found,) = conformance.check(str(mine))
+    assert found.status == ("fail" if reason else "pass")
+    assert re.match(reason or "", found.reason)
+
+
+def test_statistics_of_a_frozen_network_that_move_are_a_remark(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "CHECKS", [gradients.registered])
     build = "self.second = nn.BatchNorm1d(pair.student.pooled[0]).requires_grad_(False)"
     mine.write_text(Fault("", "", build=build, extra="self.second(student.pooled).square().mean()").put_into(mine.read_text()))
-    by_name = {check.name: check for check in conformance.check(str(mine))}
-    assert by_name["registered"].status == "pass"
-    assert "the statistics of second move although nothing there learns" in by_name["registered"].reason
+    (found,) = conformance.check(str(mine))
+    assert found.status == "pass"
+    assert "the statistics of second move although nothing there learns" in found.reason
 
 
 def test_a_method_that_does_no_pair_fails_with_its_reason(mine: Path) -> None:

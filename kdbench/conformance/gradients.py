@@ -24,11 +24,11 @@ EPOCHS = (0, 5, 60, 119)
 def registered(subject: Subject) -> str | None:
     """Every network that it computes with is a submodule, so that checkpoints hold its weights and devices get them."""
     method = subject.usual.method()
+    student, _, _ = example = subject.usual.example()  # before the watch begins, for it runs the networks
+    fixed = {name: value.clone() for name, value in _fixed(method)}
     called: list[nn.Module] = []
     watch = register_module_forward_pre_hook(lambda module, inputs: called.append(module))
     try:
-        student, _, _ = example = subject.usual.example()
-        fixed = {name: value.clone() for name, value in _fixed(method)}
         evaluated(method, *example)
         method.predict(student)
     finally:

@@ -15,8 +15,8 @@ BATCH = 2
 """One image would not do: a batch norm in training mode refuses a single value per channel."""
 
 
-def _images(image_shape: tuple[int, int, int]) -> Tensor:
-    return torch.empty(BATCH, *image_shape, device="meta")
+def _images(image_shape: tuple[int, int, int], *, count: int = BATCH) -> Tensor:
+    return torch.empty(count, *image_shape, device="meta")
 
 
 def parameters(module: nn.Module) -> int:
@@ -62,3 +62,19 @@ def shapes_of(model: Network, *, name: str, image_shape: tuple[int, int, int]) -
     if not isinstance(outputs, Outputs):
         raise KdbenchError(f"{name} gives a {type(outputs).__name__}. Let `forward` of a kdbench.models.Network return Outputs.")
     return outputs.shapes()
+
+
+def refuse_one_image(model: Network, *, name: str, image_shape: tuple[int, int, int]) -> None:
+    """See that a model on the meta device, called `name` in messages, trains on one image (C, H, W) at a time.
+
+    Raises:
+        KdbenchError: a batch norm in it would have a single value for each channel.
+    """
+    with torch.no_grad():
+        try:
+            model.train()(_images(image_shape, count=1))
+        except ValueError as reason:
+            raise KdbenchError(
+                f"{name} cannot train on batches of one image ({first_line(reason)}). Raise `batch_size` in the recipe, or train "
+                "on more images."
+            ) from None

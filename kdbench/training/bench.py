@@ -27,7 +27,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Composition, Pair, PairError, TeacherParts
 from kdbench.models import Network, blank_model, build_model
 from kdbench.models.fitting import Fit, fit
-from kdbench.models.measure import shapes
+from kdbench.models.measure import refuse_one_image, shapes
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.outputs import Shapes
 from kdbench.recipe import Augmentation, Recipe
@@ -171,9 +171,14 @@ class Bench:
     def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts, recipe: Recipe) -> Pair:
         """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU."""
         labels = self.splits[0].labels
+        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, *self._batch_sizes(recipe))
+
+    def _batch_sizes(self, recipe: Recipe) -> tuple[int, int]:
+        """How many images the smallest and the largest batch of a training have."""
+        bounds = batch_bounds(len(self.splits[0]), recipe.batch_size)
         # Where a kept student is loaded there are no images, and its method is built as for whole batches.
-        batches = [stop - start for start, stop in batch_bounds(len(labels), recipe.batch_size)] or [recipe.batch_size]
-        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, min(batches), max(batches))
+        sizes = [stop - start for start, stop in bounds] or [recipe.batch_size]
+        return min(sizes), max(sizes)
 
     def composition(self, trial: TrialSpec, parts: TeacherParts | None) -> Composition:
         """The trial's methods, on the device; each part's adapters have a stream of their own.
@@ -216,7 +221,12 @@ class Bench:
             str((t.student, t.hooks, t.weights, t.methods == ())): t for t in sound if t.weights and (t.weights.file or download)
         }
         weights = [problem for trial in started.values() if (problem := _refusal(partial(self.start, trial)))]
-        return [*broken.values(), *weights, *self._impossible_pairs(sound)]
+        single = {(t.student, t.hooks) for t in sound if t.methods and 1 in self._batch_sizes(t.recipe)}
+        starved = [problem for network in sorted(single) if (problem := _refusal(partial(self._refuse_one_image, *network)))]
+        return [*broken.values(), *weights, *starved, *self._impossible_pairs(sound)]
+
+    def _refuse_one_image(self, name: str, hooks: tuple[str, ...]) -> None:
+        refuse_one_image(self.blank(name, hooks), name=name, image_shape=self.dataset.image_shape)
 
     def _impossible_pairs(self, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
         """At most one error, which names every pair and method that cannot be, with the reason."""
