@@ -153,7 +153,7 @@ def plan(
 
         preflight(planned, planned.todo(Rerun.MISSING), cache=store.cache, device=choose_device("auto"), download=False)
         if not as_json:
-            print("checked: data set, networks, weights and pairs are as `kdbench run` needs them.")
+            print("checked: networks, weights and pairs are as `kdbench run` needs them. Images were listed and not decoded.")
 
 
 @app.command()

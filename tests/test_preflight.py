@@ -1,6 +1,5 @@
 """What keeps a suite from running is told before images are read, by `kdbench plan --check` and by the start of a run alike."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,8 +89,8 @@ def test_published_weights_are_fetched_by_a_run_alone(lab, monkeypatch):
     suite = lab.suite(dataset={"channels": 3}, pairs=[{**PAIR, "student": {"model": "torchvision/resnet18", "weights": "DEFAULT"}}])
     plan = lab.plan(suite)
     cpu, todo = torch.device("cpu"), plan.todo(Rerun.MISSING)
-    preflight(plan, todo, cache=Path("none"), device=cpu, download=False)
+    preflight(plan, todo, cache=lab.store.cache, device=cpu, download=False)
     assert fetched == []
     with pytest.raises(KdbenchError, match=r"weights ResNet18_Weights\.IMAGENET1K_V1"):
-        preflight(plan, todo, cache=Path("none"), device=cpu, download=True)
+        preflight(plan, todo, cache=lab.store.cache, device=cpu, download=True)
     assert len(fetched) == 1
