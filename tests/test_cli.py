@@ -556,6 +556,7 @@ def test_a_plan_in_words(call, done):
         f"""Tiny: {record["dataset"]}, {record["recipe"]}
   1,437 training images and 360 test images in 10 classes (139 to 147 a class)
   teacher resnet14 (seed 0): done
+  stage ft.paraphraser of resnet14: 4 missing
   resnet8              scratch   1 done, 1 missing
   resnet14 -> resnet8  kd        1 done, 1 missing
   resnet14 -> resnet8  ft (k=1)  2 missing
@@ -565,8 +566,8 @@ def test_a_plan_in_words(call, done):
         "",
     )
     assert re.fullmatch(
-        r"left: about \d+ s.* on .+ for 6 students: 2 as measured, 4 from the same student; from 3 measured "
-        r"in this directory\.\n",
+        r"left: more than \d+ s.* on .+ for 6 students and 4 teacher stages: 2 as measured, 4 from the same student, 4 of unknown "
+        r"length and not counted; from 3 measured in this directory\.\n",
         left,
     )
 
@@ -600,7 +601,7 @@ def test_one_is_no_plural(call):
 
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
-    assert set(planned) == {"suite", "data", "teachers", "students", "without_weights", "remaining"}
+    assert set(planned) == {"suite", "data", "teachers", "stages", "students", "without_weights", "remaining"}
     assert planned["suite"] == "tiny"
     for trial in (*planned["teachers"], *planned["students"]):
         assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}

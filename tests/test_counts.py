@@ -23,7 +23,7 @@ FREE = {
 """Operations that compute nothing."""
 
 OPERATIONS = {
-    **{"scratch": 96, "kd": 119, "kd_standardized": 148, "dkd": 169, "dist": 178, "fitnets": 119, "fitnets_hint": 113, "at": 226},
+    **{"scratch": 96, "kd": 119, "kd_standardized": 153, "dkd": 169, "dist": 186, "fitnets": 119, "fitnets_hint": 113, "at": 226},
     **{
         "ft": 156,
         "ft_repdistiller": 171,

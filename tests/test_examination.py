@@ -63,6 +63,7 @@ class Breaks(Method):
     """Has finite losses, and breaks what `part` names."""
 
     reads = ("logits",)
+    teacher_stages = {"lesson": ("part",)}
 
     class Params(MethodParams):
         part: str = "nothing"
@@ -73,7 +74,7 @@ class Breaks(Method):
 
     def stages(self) -> tuple[Stage, ...]:
         return (
-            Stage("lesson", 1, self.lesson, (self.lesson_adapter,), trains_student=False, depends_on=("part",)),
+            Stage("lesson", 1, self.lesson, (self.lesson_adapter,), trains_student=False),
             Stage("hint", 1, self.hint, (self.hint_adapter,), trains_student=True),
         )
 

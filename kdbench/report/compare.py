@@ -359,6 +359,8 @@ def _stages(done: pd.DataFrame) -> list[str]:
 
 def _noted(done: pd.DataFrame) -> list[str]:
     """What records note, such as `dkd: with two classes ...`: a sentence for all methods and pairs of which the same is said."""
+    if "notes" not in done:
+        return []
     rows = done.explode("notes").dropna(subset="notes")
     if rows.empty:
         return []
