@@ -71,8 +71,6 @@ def load_shipped() -> tuple[str, ...]:
 def load_path(path: Path) -> None:
     """Import a user's Python file, or every file of a folder but tests and those whose name begins with an underscore.
 
-    Modules beside a file can be imported by it, as by a script; what is installed goes before them.
-
     Raises:
         KdbenchError: nothing there, or a file that fails to import or registers nothing; the message names the file and the line.
     """
@@ -84,8 +82,6 @@ def load_path(path: Path) -> None:
         raise KdbenchError(
             f"{path} holds no Python file but tests and such as begin with an underscore. Give a Python file or a folder of them."
         )
-    if (folder := str(files[0].resolve().parent)) not in sys.path:
-        sys.path.append(folder)
     for file in files:
         _load_file(file)
 

@@ -47,10 +47,6 @@ class Mine(METHODS.get("base")):
 """
 
 PLUGINS: dict[str, tuple[dict[str, str], str]] = {
-    "a module beside it, without a path": (
-        {"mine.py": f"from other_near import distance\n{METHOD}", "other_near.py": DISTANCE},
-        "other_near.py",
-    ),
     "a module beside it": (
         {"mine.py": f"{BESIDE}from other_losses import distance\n{METHOD}", "other_losses.py": DISTANCE},
         "other_losses.py",
