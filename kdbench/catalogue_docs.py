@@ -1,4 +1,4 @@
-"""The page of all shipped methods: `python -m kdbench.catalogue_docs > docs/methods.md` writes it anew."""
+"""The page of all shipped methods: `python -m kdbench.catalogue_docs > docs/reference/methods.md` writes it anew."""
 
 import textwrap
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from kdbench.wording import counted
 INTRODUCTION = """\
 # Methods
 
-Generated from the methods themselves: `python -m kdbench.catalogue_docs > docs/methods.md`. `kdbench show method NAME` prints one.
+Generated from the methods themselves: `python -m kdbench.catalogue_docs > docs/reference/methods.md`.
+`kdbench show method NAME` prints one.
 
 CE is the cross-entropy, y are labels, z logits, f the maps after a group of layers, B is the size of a batch; s and t mark the
 student and the teacher. Golden numbers are what the reference code computes on fixed inputs, in float64: ours agrees with its loss

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_page_of_methods_is_up_to_date() -> None:
-    page = (ROOT / "docs" / "methods.md").read_text()
-    assert page == methods_page(), "write it anew: python -m kdbench.catalogue_docs > docs/methods.md"
+    page = (ROOT / "docs" / "reference" / "methods.md").read_text()
+    assert page == methods_page(), "write it anew: python -m kdbench.catalogue_docs > docs/reference/methods.md"
 
 
 def test_the_command_in_its_first_lines_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"python -m {catalogue_docs.__name__} > docs/methods.md" in methods_page()
+    assert f"python -m {catalogue_docs.__name__} > docs/reference/methods.md" in methods_page()
     runpy.run_path(catalogue_docs.__file__, run_name="__main__")
     assert capsys.readouterr().out == methods_page()
 
