@@ -5,8 +5,19 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, register
-from kdbench.losses import full_precision, refuse_memory
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    UnitInterval,
+    full_precision,
+    refuse_memory,
+    register,
+)
 
 
 class Bank(nn.Module):

@@ -2,8 +2,20 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, deepest_pairs, pool_to, register
-from kdbench.losses import full_precision, pairing_notes
+from kdbench import (
+    Batch,
+    Losses,
+    Method,
+    MethodParams,
+    Outputs,
+    Pair,
+    PairError,
+    deepest_pairs,
+    full_precision,
+    pairing_notes,
+    pool_to,
+    register,
+)
 
 
 def nearest(maps: Tensor, size: tuple[int, ...]) -> Tensor:
