@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from kdbench.outputs import Outputs as Outputs
     from kdbench.outputs import Shapes as Shapes
     from kdbench.own_loop import train_stages as train_stages
-    from kdbench.recipe import SGD as SGD
     from kdbench.results import load_results as load_results
+    from kdbench.spec.recipe import SGD as SGD
 
 _HOMES = {
     "Dataset": "data",
@@ -91,7 +91,7 @@ _HOMES = {
     "Outputs": "outputs",
     "Shapes": "outputs",
     "train_stages": "own_loop",
-    "SGD": "recipe",
+    "SGD": "spec.recipe",
     "load_results": "results",
 }
 

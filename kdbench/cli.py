@@ -295,7 +295,7 @@ def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[st
 
 def _open(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:
     from kdbench.plugins import load_plugins
-    from kdbench.record import PROTOCOL
+    from kdbench.spec.record import PROTOCOL
     from kdbench.store import Store
     from kdbench.suite import load_suite
 

@@ -13,7 +13,7 @@ from kdbench.method import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.registry import Entry
 from kdbench.source import belongs, followed, is_core, parsed
-from kdbench.trial import MethodSpec, TrialSpec
+from kdbench.spec.trial import MethodSpec, TrialSpec
 
 _BASES = (Method, Network, Source)
 

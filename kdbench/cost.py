@@ -11,10 +11,10 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store
 from kdbench.teacher_stages import TeacherStage
 from kdbench.timings import StageTiming, Timing, read_timings
-from kdbench.trial import TrialSpec
 from kdbench.wording import counted
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from kdbench.kept import AGAIN, MadeFor, read_kept, write_kept
 from kdbench.method import METHODS, Composition
 from kdbench.models.measure import parameters
 from kdbench.paths import has_path
-from kdbench.record import Data, Record
+from kdbench.spec.record import Data, Record
+from kdbench.spec.trial import TrialSpec
 from kdbench.training.bench import Bench
-from kdbench.trial import TrialSpec
 from kdbench.weights import WEIGHTS
 
 log = logging.getLogger("kdbench")
@@ -51,7 +51,7 @@ class Deployed(nn.Module):
         image_shape: (C, H, W), of the images that it was trained on.
         mean: per channel, of pixels scaled to 0..1; what normalisation subtracts.
         std: per channel, on the same scale; what normalisation then divides by.
-        resize: how images of another size are brought to this one, as in `kdbench.record.Data`.
+        resize: how images of another size are brought to this one, as in `kdbench.spec.record.Data`.
     """
 
     image_shape: tuple[int, int, int]

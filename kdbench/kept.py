@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line
-from kdbench.record import Data, Record
+from kdbench.spec.record import Data, Record
 from kdbench.weights import METHOD, WEIGHTS, State, read_safetensors, state_hash, write_weights
 
 MADE_FOR = "made_for"
@@ -21,7 +21,7 @@ AGAIN = "Train it again with `kdbench run SUITE --rerun weights`, where the suit
 
 
 class MadeFor(BaseModel):
-    """What a student was trained on, as `kdbench.record.Data` has it, and which parts of its method it predicts with.
+    """What a student was trained on, as `kdbench.spec.record.Data` has it, and which parts of its method it predicts with.
 
     Weights that an earlier kdbench kept have None for all that feeding them needs.
     """

@@ -16,9 +16,9 @@ from kdbench.models import Network
 from kdbench.outputs import Outputs, Shapes
 from kdbench.paths import expanded
 from kdbench.plugins import load_plugins
-from kdbench.record import PROTOCOL
-from kdbench.trial import build_part, resolve_methods
-from kdbench.validation import validated
+from kdbench.spec.record import PROTOCOL
+from kdbench.spec.trial import build_part, resolve_methods
+from kdbench.spec.validation import validated
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
 from kdbench.outputs import Outputs, Shapes
-from kdbench.recipe import SGD, Spec
 from kdbench.registry import Registry
+from kdbench.spec.recipe import SGD, Spec
 
 Losses = Mapping[str, Tensor]
 """Named scalar terms, already weighted; the engine adds `ce_weight * cross-entropy` and logs each."""

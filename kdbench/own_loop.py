@@ -13,7 +13,7 @@ from kdbench.errors import KdbenchError, UntrainedStages
 from kdbench.method import Batch, Composition, Losses, Method
 from kdbench.models import Network
 from kdbench.outputs import Outputs
-from kdbench.recipe import SGD, Recipe
+from kdbench.spec.recipe import SGD, Recipe
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact
 from kdbench.training.lane import Lane

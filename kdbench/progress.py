@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdbench.trial import TrialSpec
+from kdbench.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
-    from kdbench.record import Record
+    from kdbench.spec.record import Record
     from kdbench.training.lane import Lane
     from kdbench.training.segments import Position
 

@@ -20,7 +20,8 @@ from kdbench.errors import first_line
 from kdbench.method import Composition
 from kdbench.models.measure import macs, parameters
 from kdbench.progress import Progress
-from kdbench.record import Data, ImageCounts, Record
+from kdbench.spec.record import Data, ImageCounts, Record
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store
 from kdbench.suite import Suite
 from kdbench.teachers import Teacher
@@ -29,7 +30,6 @@ from kdbench.training.device import environment, exact
 from kdbench.training.examination import buffers_kept, error_pct, inference_images_per_s
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
-from kdbench.trial import TrialSpec
 from kdbench.weights import state_hash
 
 T = TypeVar("T")

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
-from kdbench.record import Data, Record
+from kdbench.spec.record import Data, Record
 from kdbench.store import record_files
 from kdbench.wording import counted
 
 if TYPE_CHECKING:
     from kdbench.plan import Plan
-    from kdbench.trial import TrialSpec
+    from kdbench.spec.trial import TrialSpec
 
 log = logging.getLogger("kdbench")
 
@@ -27,7 +27,7 @@ log = logging.getLogger("kdbench")
 def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
     """Every record of a results directory, one row per trial, unique on `trial`; or the students of one suite.
 
-    The columns are the keys of `kdbench.record.Record` with their units in their names (errors in percent, times in seconds,
+    The columns are the keys of `kdbench.spec.record.Record` with their units in their names (errors in percent, times in seconds,
     rates in images per second), `method_params` (JSON, by part), `dataset_params` (JSON), `evaluate_every` (epochs from one test to
     the next), `environment` (one line) and `device`. Students of `scratch` have no teacher.
 
@@ -70,7 +70,7 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
 def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
     from kdbench.plan import make_plan  # imports torch, which reading records needs not
     from kdbench.plugins import load_plugins
-    from kdbench.record import PROTOCOL
+    from kdbench.spec.record import PROTOCOL
     from kdbench.store import Store
     from kdbench.suite import load_suite
 

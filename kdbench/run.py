@@ -20,6 +20,7 @@ from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.preflight import preflight
 from kdbench.progress import Progress
 from kdbench.recorder import Recorder
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store, set_aside
 from kdbench.suite import Suite
 from kdbench.teachers import Teacher, Teachers
@@ -30,7 +31,6 @@ from kdbench.training.device import choose_device, environment, exact
 from kdbench.training.faults import faults_told
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, segments
-from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, write_checkpoint
 
 EXPECTED_WITHIN_PCT = 0.5

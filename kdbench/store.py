@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.lock import held
 from kdbench.paths import expanded, found
-from kdbench.record import Record
+from kdbench.spec.record import Record
 from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")

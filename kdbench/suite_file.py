@@ -9,8 +9,8 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from kdbench.errors import KdbenchError
-from kdbench.recipe import Spec
-from kdbench.trial import Stages
+from kdbench.spec.recipe import Spec
+from kdbench.spec.trial import Stages
 
 Tree = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, strict=True)]

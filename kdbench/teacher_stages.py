@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kdbench.code import core_code, method_code
 from kdbench.method import METHODS
+from kdbench.spec.trial import MethodSpec, TrialSpec, digest
 from kdbench.streams import derive
-from kdbench.trial import MethodSpec, TrialSpec, digest
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from kdbench.method import Composition
 from kdbench.models import Network
 from kdbench.plan import Planned
 from kdbench.progress import Progress
-from kdbench.recipe import Recipe
-from kdbench.record import Record
+from kdbench.spec.recipe import Recipe
+from kdbench.spec.record import Record
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store
 from kdbench.teacher_stages import TeacherStage, teacher_stages
 from kdbench.training.bench import Bench
@@ -25,7 +26,6 @@ from kdbench.training.examination import error_pct, inference_images_per_s, repe
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Row
 from kdbench.training.stages import load_teacher_stages, train_teacher_stages
-from kdbench.trial import TrialSpec
 from kdbench.weights import WEIGHTS, read_checkpoint, read_weights
 
 

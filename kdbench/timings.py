@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store
 from kdbench.teacher_stages import TeacherStage, teacher_stages
-from kdbench.trial import TrialSpec
 
 
 @dataclass(frozen=True)

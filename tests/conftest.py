@@ -20,13 +20,13 @@ from kdbench.models import MODELS, Network
 from kdbench.plan import Plan, make_plan
 from kdbench.plugins import load_shipped
 from kdbench.progress import Silent
-from kdbench.record import PROTOCOL, Record
 from kdbench.run import Options, execute
+from kdbench.spec.record import PROTOCOL, Record
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
 from kdbench.training import graphs
 from kdbench.training.bench import Bench
-from kdbench.trial import TrialSpec
 
 load_shipped()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import functional as F
 
 from kdbench.data import EpochPlan, Resident, Split, batch_bounds, epoch_plan
-from kdbench.recipe import Augmentation
+from kdbench.spec.recipe import Augmentation
 from kdbench.streams import generator
 from kdbench.training.device import without_waiting
 

@@ -13,10 +13,10 @@ from test_method_traps import CLASSES, outputs, pair
 from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
 from kdbench.method import Composition
-from kdbench.recipe import Augmentation
+from kdbench.spec.recipe import Augmentation
+from kdbench.spec.trial import build_part
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
-from kdbench.trial import build_part
 
 
 @pytest.mark.parametrize("name", ["kd", "at", "sp", "dist", "ab"])

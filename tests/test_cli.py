@@ -27,10 +27,10 @@ from kdbench.data import DATASETS
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_shipped
-from kdbench.record import PROTOCOL
 from kdbench.report_folder import LIST
 from kdbench.shipped import suite_names
 from kdbench.signals import STOPS
+from kdbench.spec.record import PROTOCOL
 from kdbench.weights import read_checkpoint
 
 load_shipped()

@@ -13,7 +13,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_path, load_plugins
-from kdbench.trial import MethodSpec
+from kdbench.spec.trial import MethodSpec
 
 METHOD = '''
 from kdbench import Method, register

@@ -14,11 +14,11 @@ from kdbench import catalogue
 from kdbench.cost import Basis, Span, costs, remaining, told
 from kdbench.plan import Status, make_plan
 from kdbench.plugins import load_shipped
-from kdbench.record import PROTOCOL
+from kdbench.spec.record import PROTOCOL
+from kdbench.spec.trial import TrialSpec
 from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.timings import read_timings
-from kdbench.trial import TrialSpec
 
 load_shipped()
 

@@ -19,9 +19,9 @@ from kdbench.method import METHODS
 from kdbench.models import MODELS
 from kdbench.plan import Rerun
 from kdbench.run import Options, execute
+from kdbench.spec.trial import TrialSpec
 from kdbench.training.device import exact
 from kdbench.training.examination import error_pct
-from kdbench.trial import TrialSpec
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdbench.models import build_model
 from kdbench.models.folding import folded
-from kdbench.recipe import SGD, Recipe
+from kdbench.spec.recipe import SGD, Recipe
 from kdbench.streams import seeded
 from kdbench.training.cohort import FrozenTeacher
 

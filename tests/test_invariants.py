@@ -35,6 +35,7 @@ from kdbench.plugins import load_path
 from kdbench.registry import Registry
 from kdbench.report.tables import error_table
 from kdbench.results import load_results
+from kdbench.spec.trial import TrialSpec
 from kdbench.streams import derive, generator, seeded
 from kdbench.suite import Suite
 from kdbench.teacher_stages import TeacherStage
@@ -42,7 +43,6 @@ from kdbench.training import cohort
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
-from kdbench.trial import TrialSpec
 from kdbench.weights import read_checkpoint, state_hash, write_weights
 
 STEPS = 3

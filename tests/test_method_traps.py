@@ -32,8 +32,8 @@ from kdbench import (
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance.points import mapped
 from kdbench.method import METHODS
-from kdbench.recipe import Recipe
 from kdbench.report.compare import footnotes
+from kdbench.spec.recipe import Recipe
 from kdbench.training.bench import Bench
 
 SIZES = ((6, 8, 8), (8, 4, 4), (10, 2, 2))

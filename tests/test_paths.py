@@ -16,10 +16,10 @@ from kdbench.method import METHODS, Losses, Method, MethodParams, register
 from kdbench.paths import has_path, map_paths
 from kdbench.plugins import load_plugins, load_shipped
 from kdbench.published import REQUIRED, read_published
-from kdbench.record import PROTOCOL
+from kdbench.spec.record import PROTOCOL
+from kdbench.spec.trial import build_part
 from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
-from kdbench.trial import build_part
 
 load_shipped()
 

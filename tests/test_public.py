@@ -22,7 +22,7 @@ from kdbench import cli
 from kdbench.errors import UntrainedStages
 from kdbench.method import METHODS
 from kdbench.plugins import load_shipped
-from kdbench.record import Record
+from kdbench.spec.record import Record
 
 load_shipped()
 

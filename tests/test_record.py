@@ -13,7 +13,7 @@ from conftest import CLASSES, Lab
 import kdbench
 from kdbench.data import Resident
 from kdbench.plan import Rerun
-from kdbench.record import ImageCounts, images_told
+from kdbench.spec.record import ImageCounts, images_told
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact
 

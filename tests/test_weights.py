@@ -30,11 +30,11 @@ from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
 from kdbench.plan import Rerun
 from kdbench.present import of_directory
-from kdbench.record import PROTOCOL
 from kdbench.results import load_results
 from kdbench.run import Options, execute
+from kdbench.spec.record import PROTOCOL
+from kdbench.spec.trial import TrialSpec
 from kdbench.suite import Suite, load_suite
-from kdbench.trial import TrialSpec
 from kdbench.weights import state_hash
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdbench.data.dataset import Split
 from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
-from kdbench.recipe import Augmentation
+from kdbench.spec.recipe import Augmentation
 
 UNAUGMENTED = Augmentation(pad=0, flip=False)
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from kdbench.data.duplicates import duplicates
 from kdbench.data.files import Files
 from kdbench.errors import KdbenchError
-from kdbench.recipe import Augmentation, Spec
 from kdbench.registry import Registry
+from kdbench.spec.recipe import Augmentation, Spec
 from kdbench.streams import generator
 
 

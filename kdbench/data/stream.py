@@ -23,8 +23,8 @@ from kdbench.data.decode import Unreadable, read_image, unreadable_files
 from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.data.files import Files
 from kdbench.errors import DataError
-from kdbench.recipe import Augmentation
 from kdbench.signals import STOPS
+from kdbench.spec.recipe import Augmentation
 from kdbench.streams import seeded
 
 if TYPE_CHECKING:

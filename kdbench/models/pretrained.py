@@ -19,8 +19,8 @@ from kdbench.errors import KdbenchError, first_line, nearest
 from kdbench.foreign_weights import read_foreign
 from kdbench.models.foreign import AUXILIARY, timm, torchvision_models
 from kdbench.paths import expanded, from_folder
+from kdbench.spec.trial import Weights, file_name
 from kdbench.streams import streams_kept
-from kdbench.trial import Weights, file_name
 from kdbench.weights import METHOD, WEIGHTS
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".t7", ".th", ".pkl")

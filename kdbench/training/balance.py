@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method import Composition
-from kdbench.trial import TrialSpec
+from kdbench.spec.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0
 """Ratios of the transfer terms to the cross-entropy between which nothing is said."""

@@ -30,10 +30,10 @@ from kdbench.models.fitting import Fit, fit
 from kdbench.models.measure import refuse_one_image, shapes
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.outputs import Shapes
-from kdbench.recipe import Augmentation, Recipe
+from kdbench.spec.recipe import Augmentation, Recipe
+from kdbench.spec.trial import TrialSpec, build_part
 from kdbench.streams import seeded
 from kdbench.training.finite import Finite, NotFinite
-from kdbench.trial import TrialSpec, build_part
 
 SAME_NORMALISATION = 0.01
 """Means and standard deviations on the scale 0..1 that differ by no more are taken for the same."""

@@ -18,7 +18,7 @@ from kdbench.errors import KdbenchError
 from kdbench.models import Network
 from kdbench.models.folding import folded
 from kdbench.outputs import Outputs
-from kdbench.recipe import Recipe
+from kdbench.spec.recipe import Recipe
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, refused_allocations

@@ -22,7 +22,7 @@ from torch._functorch import config as functorch_config
 
 import kdbench
 from kdbench.errors import KdbenchError
-from kdbench.record import Environment
+from kdbench.spec.record import Environment
 from kdbench.streams import streams_kept
 from kdbench.wording import counted
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdbench.method import Batch, Composition, Losses, Stage
 from kdbench.outputs import Outputs
-from kdbench.recipe import SGD, Recipe, Schedule
+from kdbench.spec.recipe import SGD, Recipe, Schedule
 
 
 class Position(NamedTuple):

@@ -9,6 +9,7 @@ from torch import nn
 
 from kdbench.method import Composition
 from kdbench.models import Network
+from kdbench.spec.trial import TrialSpec, build_part
 from kdbench.streams import seeded
 from kdbench.teacher_stages import TeacherStage, checkpoint_of
 from kdbench.training.bench import Bench
@@ -17,7 +18,6 @@ from kdbench.training.device import environment, exact
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, teacher_stages
-from kdbench.trial import TrialSpec, build_part
 from kdbench.weights import read_checkpoint, write_checkpoint
 
 

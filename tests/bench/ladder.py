@@ -12,8 +12,8 @@ from kdbench import Batch
 from kdbench.data import batch_bounds, epoch_plan
 from kdbench.models.folding import folded
 from kdbench.plugins import load_shipped
+from kdbench.spec.trial import TrialSpec
 from kdbench.training.bench import Bench
-from kdbench.trial import TrialSpec
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
 from kdbench.method import METHODS, PairError
 from kdbench.plan import make_plan
 from kdbench.plugins import load_shipped
-from kdbench.recipe import SGD, Augmentation, Recipe
-from kdbench.record import PROTOCOL
+from kdbench.spec.recipe import SGD, Augmentation, Recipe
+from kdbench.spec.record import PROTOCOL
 from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.training.bench import Bench

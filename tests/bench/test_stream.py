@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from kdbench.data import ImageStream, Streamed
-from kdbench.recipe import Augmentation, ResizedCrop
+from kdbench.spec.recipe import Augmentation, ResizedCrop
 
 IMAGES, BATCH, ROUNDS = 512, 64, 5
 CORES = len(os.sched_getaffinity(0))

@@ -14,8 +14,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from kdbench.errors import KdbenchError
 from kdbench.method import METHODS, Method, MethodParams, Pair, PairError
 from kdbench.paths import has_path, map_paths
-from kdbench.recipe import Recipe, Spec
-from kdbench.record import PROTOCOL
+from kdbench.spec.recipe import Recipe, Spec
+from kdbench.spec.record import PROTOCOL
 from kdbench.wording import assigned
 
 Stages = Literal["per-seed", "per-teacher"]
