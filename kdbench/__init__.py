@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from kdbench.library import build_model as build_model
     from kdbench.library import load_student as load_student
     from kdbench.library import run_suite as run_suite
-    from kdbench.losses import batch_norm_needs as batch_norm_needs
-    from kdbench.losses import deepest_pairs as deepest_pairs
-    from kdbench.losses import factor_convolutions as factor_convolutions
-    from kdbench.losses import full_precision as full_precision
-    from kdbench.losses import hint_regressor as hint_regressor
-    from kdbench.losses import kd_divergence as kd_divergence
-    from kdbench.losses import middle as middle
-    from kdbench.losses import pairing_notes as pairing_notes
-    from kdbench.losses import pool_to as pool_to
-    from kdbench.losses import pool_to_smaller as pool_to_smaller
-    from kdbench.losses import pooling_notes as pooling_notes
-    from kdbench.losses import refuse_memory as refuse_memory
-    from kdbench.losses import spatial_notes as spatial_notes
-    from kdbench.method import Batch as Batch
-    from kdbench.method import Composition as Composition
-    from kdbench.method import Losses as Losses
-    from kdbench.method import Method as Method
-    from kdbench.method import MethodParams as MethodParams
-    from kdbench.method import Pair as Pair
-    from kdbench.method import PairError as PairError
-    from kdbench.method import Stage as Stage
-    from kdbench.method import TeacherParts as TeacherParts
-    from kdbench.method import UnitInterval as UnitInterval
-    from kdbench.method import register as register
+    from kdbench.method.interface import Batch as Batch
+    from kdbench.method.interface import Composition as Composition
+    from kdbench.method.interface import Losses as Losses
+    from kdbench.method.interface import Method as Method
+    from kdbench.method.interface import MethodParams as MethodParams
+    from kdbench.method.interface import Pair as Pair
+    from kdbench.method.interface import PairError as PairError
+    from kdbench.method.interface import Stage as Stage
+    from kdbench.method.interface import TeacherParts as TeacherParts
+    from kdbench.method.interface import UnitInterval as UnitInterval
+    from kdbench.method.interface import register as register
+    from kdbench.method.losses import batch_norm_needs as batch_norm_needs
+    from kdbench.method.losses import deepest_pairs as deepest_pairs
+    from kdbench.method.losses import factor_convolutions as factor_convolutions
+    from kdbench.method.losses import full_precision as full_precision
+    from kdbench.method.losses import hint_regressor as hint_regressor
+    from kdbench.method.losses import kd_divergence as kd_divergence
+    from kdbench.method.losses import middle as middle
+    from kdbench.method.losses import pairing_notes as pairing_notes
+    from kdbench.method.losses import pool_to as pool_to
+    from kdbench.method.losses import pool_to_smaller as pool_to_smaller
+    from kdbench.method.losses import pooling_notes as pooling_notes
+    from kdbench.method.losses import refuse_memory as refuse_memory
+    from kdbench.method.losses import spatial_notes as spatial_notes
+    from kdbench.method.outputs import Outputs as Outputs
+    from kdbench.method.outputs import Shapes as Shapes
     from kdbench.models import Network as Network
     from kdbench.models import register_model as register_model
-    from kdbench.outputs import Outputs as Outputs
-    from kdbench.outputs import Shapes as Shapes
     from kdbench.own_loop import train_stages as train_stages
     from kdbench.results import load_results as load_results
     from kdbench.spec.recipe import SGD as SGD
@@ -62,34 +62,34 @@ _HOMES = {
     "build_model": "library",
     "load_student": "library",
     "run_suite": "library",
-    "batch_norm_needs": "losses",
-    "deepest_pairs": "losses",
-    "factor_convolutions": "losses",
-    "full_precision": "losses",
-    "hint_regressor": "losses",
-    "kd_divergence": "losses",
-    "middle": "losses",
-    "pairing_notes": "losses",
-    "pool_to": "losses",
-    "pool_to_smaller": "losses",
-    "pooling_notes": "losses",
-    "refuse_memory": "losses",
-    "spatial_notes": "losses",
-    "Batch": "method",
-    "Composition": "method",
-    "Losses": "method",
-    "Method": "method",
-    "MethodParams": "method",
-    "Pair": "method",
-    "PairError": "method",
-    "Stage": "method",
-    "TeacherParts": "method",
-    "UnitInterval": "method",
-    "register": "method",
+    "batch_norm_needs": "method.losses",
+    "deepest_pairs": "method.losses",
+    "factor_convolutions": "method.losses",
+    "full_precision": "method.losses",
+    "hint_regressor": "method.losses",
+    "kd_divergence": "method.losses",
+    "middle": "method.losses",
+    "pairing_notes": "method.losses",
+    "pool_to": "method.losses",
+    "pool_to_smaller": "method.losses",
+    "pooling_notes": "method.losses",
+    "refuse_memory": "method.losses",
+    "spatial_notes": "method.losses",
+    "Batch": "method.interface",
+    "Composition": "method.interface",
+    "Losses": "method.interface",
+    "Method": "method.interface",
+    "MethodParams": "method.interface",
+    "Pair": "method.interface",
+    "PairError": "method.interface",
+    "Stage": "method.interface",
+    "TeacherParts": "method.interface",
+    "UnitInterval": "method.interface",
+    "register": "method.interface",
     "Network": "models",
     "register_model": "models",
-    "Outputs": "outputs",
-    "Shapes": "outputs",
+    "Outputs": "method.outputs",
+    "Shapes": "method.outputs",
     "train_stages": "own_loop",
     "SGD": "spec.recipe",
     "load_results": "results",

@@ -9,7 +9,7 @@ from typing import Any
 from kdbench import cost
 from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS, Method
+from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned, PlannedStage
 from kdbench.shipped import suite_names

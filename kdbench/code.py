@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.data import DATASETS, Source
-from kdbench.method import METHODS, Method
+from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.registry import Entry
 from kdbench.source import belongs, followed, is_core, parsed

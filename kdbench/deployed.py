@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError, first_line
 from kdbench.kept import AGAIN, MadeFor, read_kept, write_kept
-from kdbench.method import METHODS, Composition
+from kdbench.method.interface import METHODS, Composition
 from kdbench.models.measure import parameters
 from kdbench.paths import has_path
 from kdbench.spec.record import Data, Record

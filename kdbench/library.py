@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdbench import models
 from kdbench.errors import KdbenchError, refuse_no_list
-from kdbench.method import METHODS, USUAL_BATCH, Composition, Pair, PairError, TeacherParts
+from kdbench.method.interface import METHODS, USUAL_BATCH, Composition, Pair, PairError, TeacherParts
+from kdbench.method.outputs import Outputs, Shapes
 from kdbench.models import Network
-from kdbench.outputs import Outputs, Shapes
 from kdbench.paths import expanded
 from kdbench.plugins import load_plugins
 from kdbench.spec.record import PROTOCOL

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError, UntrainedStages
-from kdbench.method import Batch, Composition, Losses, Method
+from kdbench.method.interface import Batch, Composition, Losses, Method
+from kdbench.method.outputs import Outputs
 from kdbench.models import Network
-from kdbench.outputs import Outputs
 from kdbench.spec.recipe import SGD, Recipe
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact

@@ -16,9 +16,9 @@ from typing import Any
 
 from kdbench.data import DATASETS, Source
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS, Method
+from kdbench.method.interface import METHODS, Method
+from kdbench.method.outputs import Outputs
 from kdbench.models import MODELS
-from kdbench.outputs import Outputs
 from kdbench.paths import expanded, found
 from kdbench.registry import Registry
 from kdbench.shipped import shipped

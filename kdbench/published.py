@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kdbench.errors import KdbenchError, nearest
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.paths import expanded
 from kdbench.report.beside import plain

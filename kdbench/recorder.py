@@ -17,7 +17,7 @@ from kdbench.code import core_code, trial_code
 from kdbench.data import Samples
 from kdbench.deployed import keep
 from kdbench.errors import first_line
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 from kdbench.models.measure import macs, parameters
 from kdbench.progress import Progress
 from kdbench.spec.record import Data, ImageCounts, Record

@@ -14,7 +14,7 @@ from kdbench.data import Feed
 from kdbench.elsewhere import refuse_other_teachers, trained_elsewhere
 from kdbench.errors import KdbenchError
 from kdbench.fitting import Fitting, Work
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 from kdbench.models.measure import macs
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.preflight import preflight

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_shipped
 
 METHOD = '''\
@@ -67,7 +67,7 @@ from pathlib import Path
 import torch
 
 from kdbench import Batch, Outputs, Pair, TeacherParts, conformance
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_path
 
 FILE = Path(__file__).with_name("NAME.py")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
 from kdbench.paths import expanded, found, from_folder, has_path, map_paths

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.code import core_code, method_code
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.spec.trial import MethodSpec, TrialSpec, digest
 from kdbench.streams import derive
 

@@ -11,7 +11,7 @@ import torch
 
 from kdbench.errors import first_line
 from kdbench.fitting import Fitting, Work
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 from kdbench.models import Network
 from kdbench.plan import Planned
 from kdbench.progress import Progress

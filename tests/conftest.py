@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from kdbench.method import METHODS, Method
+from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.plan import Plan, make_plan
 from kdbench.plugins import load_shipped

@@ -24,7 +24,7 @@ import kdbench
 from kdbench import cli, conformance, progress
 from kdbench.arguments import seconds, seed_numbers
 from kdbench.data import DATASETS
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_shipped
 from kdbench.report_folder import LIST

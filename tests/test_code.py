@@ -10,7 +10,7 @@ import pytest
 from kdbench import code as code_of
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.plugins import load_path, load_plugins
 from kdbench.spec.trial import MethodSpec
@@ -39,7 +39,7 @@ def narrow(*, num_classes, in_channels):
 
 DERIVED = """
 from kdbench import register
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 
 @register("mine")
 class Mine(METHODS.get("base")):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
+from kdbench.method.outputs import Outputs
 from kdbench.models import MODELS, Network, build_model
-from kdbench.outputs import Outputs
 from kdbench.report.compare import check_comparable
 from kdbench.results import load_results
 from kdbench.training.compiled import Compiled

@@ -13,7 +13,7 @@ from kdbench import KdbenchError, conformance
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, gradients, judge
 from kdbench.conformance.subject import Subject
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.scaffold import new_method
 
 SHIPPED = shipped_methods()

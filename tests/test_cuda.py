@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdbench import Batch, Losses, Method, MethodParams, Outputs
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.results import load_results
 from kdbench.training import cohort
 from kdbench.training.device import without_waiting

@@ -13,7 +13,7 @@ from kdbench import Composition, Outputs, PairError
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance.gradients import gradients_at
 from kdbench.conformance.points import mapped
-from kdbench.method import METHODS, Method
+from kdbench.method.interface import METHODS, Method
 
 LARGEST = 1e6
 """What is larger is no gradient of usual features."""

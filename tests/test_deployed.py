@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import kdbench
 from kdbench import Batch, KdbenchError, Losses, Method, Outputs
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.plan import Rerun
 from kdbench.run import Options, execute

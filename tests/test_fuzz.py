@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kdbench import cli
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import build_model
 from kdbench.plugins import load_shipped
 

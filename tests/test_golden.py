@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from kdbench import Batch, Outputs, Pair, TeacherParts
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_shipped
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -28,7 +28,7 @@ from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, 
 from kdbench import code as code_of
 from kdbench.cli import main
 from kdbench.data import DATASETS, hold_out
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, Network, build_model
 from kdbench.plan import Rerun
 from kdbench.plugins import load_path

@@ -31,7 +31,7 @@ from kdbench import (
 )
 from kdbench.catalogue_docs import shipped_methods
 from kdbench.conformance.points import mapped
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.report.compare import footnotes
 from kdbench.spec.recipe import Recipe
 from kdbench.training.bench import Bench

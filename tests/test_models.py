@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
+from kdbench.method.outputs import Outputs, Shapes
 from kdbench.models import MODELS, Network, build_model, register_model
 from kdbench.models.measure import macs, parameters, shapes
 from kdbench.models.mobilenet import InvertedResidual
 from kdbench.models.resnet import BasicBlock, Bottleneck
 from kdbench.models.shufflenet import GroupedBlock, SplitBlock, shuffle
 from kdbench.models.wrn import WideResNet
-from kdbench.outputs import Outputs, Shapes
 
 EXPECTED = {
     # parameters with 10 and with 100 classes; MMACs of a 32x32 image, 100 classes; stem, groups and pooled

@@ -7,7 +7,7 @@ import torch
 from conftest import Lab
 
 from kdbench import SGD, Batch, KdbenchError, build_method, build_model, train_stages
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.streams import generator, seeded
 from kdbench.teacher_stages import teacher_stages
 from kdbench.weights import WEIGHTS, read_checkpoint, read_weights

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, FilePath
 
 import kdbench
 from kdbench.data import DATASETS, Dataset, Source, SourceParams, register_dataset
-from kdbench.method import METHODS, Losses, Method, MethodParams, register
+from kdbench.method.interface import METHODS, Losses, Method, MethodParams, register
 from kdbench.paths import has_path, map_paths
 from kdbench.plugins import load_plugins, load_shipped
 from kdbench.published import REQUIRED, read_published

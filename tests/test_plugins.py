@@ -14,7 +14,7 @@ import kdbench
 from kdbench import plugins
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, build_model
 from kdbench.plugins import load_path, load_plugins, load_shipped
 

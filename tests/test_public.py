@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 import kdbench
 from kdbench import cli
 from kdbench.errors import UntrainedStages
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_shipped
 from kdbench.spec.record import Record
 

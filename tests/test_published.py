@@ -9,7 +9,7 @@ from conftest import OWN
 from test_report_tables import PAIR, cells, frame, three_seeds, trial
 
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_shipped
 from kdbench.published import OPTIONAL, REQUIRED, read_published, shipped_numbers
 from kdbench.report import terminal_tables, write_report

@@ -11,7 +11,7 @@ import pytest
 
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue import describe_method
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_path
 from kdbench.scaffold import METHOD, new_method
 

@@ -24,7 +24,7 @@ from torchvision.transforms import _presets, v2
 from kdbench import Batch, Losses, Method, MethodParams, Outputs, cli, register
 from kdbench.data import Dataset, ImageFolder, ImageStream, Streamed, hold_out, use_some
 from kdbench.errors import DataError, KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.shipped import shipped
 from kdbench.spec.recipe import Augmentation, Recipe, ResizedCrop
 from kdbench.store import Store

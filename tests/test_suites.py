@@ -10,7 +10,7 @@ from conftest import OWN
 
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.plugins import load_shipped
 from kdbench.shipped import recipe_names, shipped, suite_names
 from kdbench.suite import Suite, load_suite

@@ -11,7 +11,7 @@ from kdbench.conformance import declared, gradients, invariant, pairs, values
 from kdbench.conformance.setting import CPU, Broken
 from kdbench.conformance.subject import Refused, Subject
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.paths import expanded
 from kdbench.plugins import load_path, load_shipped
 from kdbench.training.device import exact

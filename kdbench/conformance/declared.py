@@ -22,8 +22,8 @@ from kdbench.conformance.points import mapped
 from kdbench.conformance.setting import Setting, expect, terms
 from kdbench.conformance.subject import Subject
 from kdbench.errors import nearest
-from kdbench.method import METHODS, Method, MethodParams, PairError, Stage
-from kdbench.outputs import Outputs
+from kdbench.method.interface import METHODS, Method, MethodParams, PairError, Stage
+from kdbench.method.outputs import Outputs
 from kdbench.shipped import shipped
 from kdbench.weights import state_hash
 

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from kdbench.conformance.points import mapped, synthetic
 from kdbench.conformance.setting import Broken, evaluated, expect, terms
 from kdbench.conformance.subject import Subject
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
 

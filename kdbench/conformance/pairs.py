@@ -11,8 +11,8 @@ import torch
 from kdbench.conformance.points import synthetic
 from kdbench.conformance.setting import Broken, Setting, built, expect, terms
 from kdbench.conformance.subject import Refused, Subject
-from kdbench.method import Pair, PairError, TeacherParts
-from kdbench.outputs import Shapes
+from kdbench.method.interface import Pair, PairError, TeacherParts
+from kdbench.method.outputs import Shapes
 from kdbench.streams import generator
 
 REASON = 30

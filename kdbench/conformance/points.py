@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from torch import Tensor
 
-from kdbench.outputs import Outputs, Shapes
+from kdbench.method.outputs import Outputs, Shapes
 
 
 def synthetic(shapes: Shapes, make: Callable[..., Tensor], *, size: int = 8) -> Outputs:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from kdbench.conformance.points import mapped
 from kdbench.data import Dataset, SourceParams, Split
-from kdbench.method import Batch, Composition, Losses, Pair, checked
-from kdbench.outputs import Outputs
+from kdbench.method.interface import Batch, Composition, Losses, Pair, checked
+from kdbench.method.outputs import Outputs
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.spec.trial import build_part, resolve_methods
 from kdbench.streams import generator, seeded

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.conformance.setting import Broken, Setting, built, fingerprint
-from kdbench.method import METHODS, Method, Pair, PairError
+from kdbench.method.interface import METHODS, Method, Pair, PairError
 
 
 class Refused(Exception):

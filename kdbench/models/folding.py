@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kdbench.outputs import Outputs
+from kdbench.method.outputs import Outputs
 from kdbench.streams import seeded
 
 TOLERANCE = 1e-9

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.losses import pool_to
+from kdbench.method.losses import pool_to
+from kdbench.method.outputs import Outputs
 from kdbench.models.network import Network
 from kdbench.models.recorded import Point, first_tensor
 from kdbench.models.wiring import Wiring
-from kdbench.outputs import Outputs
 
 
 class Hooked(Network):

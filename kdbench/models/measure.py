@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.errors import KdbenchError, first_line
+from kdbench.method.outputs import Outputs, Shapes
 from kdbench.models import Network, blank_model
-from kdbench.outputs import Outputs, Shapes
 from kdbench.streams import seeded
 
 BATCH = 2

@@ -7,9 +7,9 @@ literature has it: ReLU instead of ReLU6, an expansion in the first block too, a
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.method.outputs import Outputs
 from kdbench.models.layers import ConvNorm, init_classifier, init_convolutions
 from kdbench.models.network import Network, register_model
-from kdbench.outputs import Outputs
 
 
 class InvertedResidual(nn.Module):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method import TeacherParts
-from kdbench.outputs import Outputs
+from kdbench.method.interface import TeacherParts
+from kdbench.method.outputs import Outputs
 from kdbench.registry import Registry
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
+from kdbench.method.outputs import Outputs
 from kdbench.models.layers import ConvNorm, init_convolutions
 from kdbench.models.network import MODELS, Factory, Network, register_model
-from kdbench.outputs import Outputs
 
 
 class WideBlock(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from kdbench.errors import KdbenchError
-from kdbench.method import METHODS, Method, MethodParams, Pair, PairError
+from kdbench.method.interface import METHODS, Method, MethodParams, Pair, PairError
 from kdbench.paths import has_path, map_paths
 from kdbench.spec.recipe import Recipe, Spec
 from kdbench.spec.record import PROTOCOL

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 from kdbench.spec.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0

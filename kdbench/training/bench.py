@@ -24,12 +24,12 @@ from kdbench.data import (
     use_some,
 )
 from kdbench.errors import KdbenchError
-from kdbench.method import Composition, Pair, PairError, TeacherParts
+from kdbench.method.interface import Composition, Pair, PairError, TeacherParts
+from kdbench.method.outputs import Shapes
 from kdbench.models import Network, blank_model, build_model
 from kdbench.models.fitting import Fit, fit
 from kdbench.models.measure import refuse_one_image, shapes
 from kdbench.models.pretrained import fetch, normalisation
-from kdbench.outputs import Shapes
 from kdbench.spec.recipe import Augmentation, Recipe
 from kdbench.spec.trial import TrialSpec, build_part
 from kdbench.streams import seeded

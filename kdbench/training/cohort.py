@@ -15,9 +15,9 @@ from torch import Tensor
 from kdbench.data import Feed
 from kdbench.data.feed import Draw
 from kdbench.errors import KdbenchError
+from kdbench.method.outputs import Outputs
 from kdbench.models import Network
 from kdbench.models.folding import folded
-from kdbench.outputs import Outputs
 from kdbench.spec.recipe import Recipe
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled

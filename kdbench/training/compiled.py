@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.outputs import Outputs
+from kdbench.method.outputs import Outputs
 from kdbench.training.examination import buffers_kept
 
 UNLIMITED = 2**31 - 1

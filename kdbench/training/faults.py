@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kdbench.errors import DataError, KdbenchError, first_line, system_error
-from kdbench.method import METHODS
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 
 _OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError, DataError)

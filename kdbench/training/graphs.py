@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from kdbench.errors import first_line
-from kdbench.method import Batch
-from kdbench.outputs import Outputs
+from kdbench.method.interface import Batch
+from kdbench.method.outputs import Outputs
 from kdbench.training.device import Stopwatch, full_memory_told, random_states, reserved_bytes, without_waiting
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6

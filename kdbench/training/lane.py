@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.deployed import Deployed
-from kdbench.method import Batch, Composition, checked
-from kdbench.outputs import Outputs
+from kdbench.method.interface import Batch, Composition, checked
+from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.autograd import refuse_strays
 from kdbench.training.balance import gradient_norms

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 
 
 class Modes:

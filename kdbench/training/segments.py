@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from kdbench.method import Batch, Composition, Losses, Stage
-from kdbench.outputs import Outputs
+from kdbench.method.interface import Batch, Composition, Losses, Stage
+from kdbench.method.outputs import Outputs
 from kdbench.spec.recipe import SGD, Recipe, Schedule
 
 

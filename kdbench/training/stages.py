@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kdbench.method import Composition
+from kdbench.method.interface import Composition
 from kdbench.models import Network
 from kdbench.spec.trial import TrialSpec, build_part
 from kdbench.streams import seeded

@@ -7,7 +7,7 @@ from plain import PilImages, train_epoch
 from row import MEAN, ROW, STD, lockstep, noise, trials
 
 from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
-from kdbench.method import METHODS, PairError
+from kdbench.method.interface import METHODS, PairError
 from kdbench.plan import make_plan
 from kdbench.plugins import load_shipped
 from kdbench.spec.recipe import SGD, Augmentation, Recipe

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.outputs import Outputs, Shapes
+from kdbench.method.outputs import Outputs, Shapes
 from kdbench.registry import Registry
 from kdbench.spec.recipe import SGD, Spec
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method import PairError
+from kdbench.method.interface import PairError
 from kdbench.wording import counted
 
 P = ParamSpec("P")
