@@ -13,11 +13,11 @@ from kdbench.errors import KdbenchError, first_line
 from kdbench.kept import AGAIN, MadeFor, read_kept, write_kept
 from kdbench.method.interface import METHODS, Composition
 from kdbench.models.measure import parameters
+from kdbench.models.weights import WEIGHTS
 from kdbench.paths import has_path
 from kdbench.spec.record import Data, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.bench import Bench
-from kdbench.weights import WEIGHTS
 
 log = logging.getLogger("kdbench")
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line
+from kdbench.models.weights import METHOD, WEIGHTS, State, read_safetensors, state_hash, write_weights
 from kdbench.spec.record import Data, Record
-from kdbench.weights import METHOD, WEIGHTS, State, read_safetensors, state_hash, write_weights
 
 MADE_FOR = "made_for"
 """The entry in the head of a file of weights that says for which images and classes."""

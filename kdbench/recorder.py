@@ -19,6 +19,7 @@ from kdbench.deployed import keep
 from kdbench.errors import first_line
 from kdbench.method.interface import Composition
 from kdbench.models.measure import macs, parameters
+from kdbench.models.weights import state_hash
 from kdbench.progress import Progress
 from kdbench.spec.record import Data, ImageCounts, Record
 from kdbench.spec.trial import TrialSpec
@@ -30,7 +31,6 @@ from kdbench.training.device import environment, exact
 from kdbench.training.examination import buffers_kept, error_pct, inference_images_per_s
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
-from kdbench.weights import state_hash
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.fitting import Fitting, Work
 from kdbench.method.interface import Composition
 from kdbench.models.measure import macs
+from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.preflight import preflight
 from kdbench.progress import Progress
@@ -31,7 +32,6 @@ from kdbench.training.device import choose_device, environment, exact
 from kdbench.training.faults import faults_told
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, segments
-from kdbench.weights import read_checkpoint, write_checkpoint
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""

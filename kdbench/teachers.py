@@ -13,6 +13,7 @@ from kdbench.errors import first_line
 from kdbench.fitting import Fitting, Work
 from kdbench.method.interface import Composition
 from kdbench.models import Network
+from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
 from kdbench.plan import Planned
 from kdbench.progress import Progress
 from kdbench.spec.recipe import Recipe
@@ -26,7 +27,6 @@ from kdbench.training.examination import error_pct, inference_images_per_s, repe
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Row
 from kdbench.training.stages import load_teacher_stages, train_teacher_stages
-from kdbench.weights import WEIGHTS, read_checkpoint, read_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage
 from kdbench.models import Network, build_model
 from kdbench.models.measure import macs
+from kdbench.models.weights import state_hash
 from kdbench.plan import Rerun
-from kdbench.weights import state_hash
 
 NAN, INFINITY = float("nan"), float("inf")
 

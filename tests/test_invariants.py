@@ -30,6 +30,7 @@ from kdbench.cli import main
 from kdbench.data import DATASETS, hold_out
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, Network, build_model
+from kdbench.models.weights import read_checkpoint, state_hash, write_weights
 from kdbench.plan import Rerun
 from kdbench.plugins import load_path
 from kdbench.registry import Registry
@@ -43,7 +44,6 @@ from kdbench.training import cohort
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
-from kdbench.weights import read_checkpoint, state_hash, write_weights
 
 STEPS = 3
 """Of an epoch: 72 images in batches of 32."""

@@ -8,9 +8,9 @@ from conftest import Lab
 
 from kdbench import SGD, Batch, KdbenchError, build_method, build_model, train_stages
 from kdbench.method.interface import METHODS
+from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
 from kdbench.streams import generator, seeded
 from kdbench.teacher_stages import teacher_stages
-from kdbench.weights import WEIGHTS, read_checkpoint, read_weights
 
 STAGED = {"ft": {"paraphraser_epochs": 1}, "ft_repdistiller": {"paraphraser_epochs": 1}, "fitnets": {"hint_epochs": 1}}
 

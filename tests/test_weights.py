@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from kdbench import KdbenchError
 from kdbench.code import trial_code
 from kdbench.cost import Basis, costs
-from kdbench.foreign_weights import read_foreign
 from kdbench.models import MODELS, Network, build_model, register_model
 from kdbench.models.fitting import fit
+from kdbench.models.foreign_weights import read_foreign
 from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
+from kdbench.models.weights import state_hash
 from kdbench.plan import Rerun
 from kdbench.present import of_directory
 from kdbench.results import load_results
@@ -35,7 +36,6 @@ from kdbench.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite import Suite, load_suite
-from kdbench.weights import state_hash
 
 ROOT = Path(__file__).parent.parent
 RESNET = "torchvision/resnet18"

@@ -24,8 +24,8 @@ from kdbench.conformance.subject import Subject
 from kdbench.errors import nearest
 from kdbench.method.interface import METHODS, Method, MethodParams, PairError, Stage
 from kdbench.method.outputs import Outputs
+from kdbench.models.weights import state_hash
 from kdbench.shipped import shipped
-from kdbench.weights import state_hash
 
 LINES = 100
 

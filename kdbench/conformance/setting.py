@@ -15,6 +15,7 @@ from kdbench.conformance.points import mapped
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method.interface import Batch, Composition, Losses, Pair, checked
 from kdbench.method.outputs import Outputs
+from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.spec.trial import build_part, resolve_methods
 from kdbench.streams import generator, seeded
@@ -22,7 +23,6 @@ from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.lane import Lane
 from kdbench.training.segments import STAGES, Segment, segments, teacher_stages
-from kdbench.weights import state_hash
 
 IMAGES, CLASSES = 24, 5
 EPOCHS = 2

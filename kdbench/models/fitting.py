@@ -12,7 +12,7 @@ from torch import Tensor
 from kdbench.errors import KdbenchError
 from kdbench.models.layouts import trap, usual_names
 from kdbench.models.network import Network
-from kdbench.weights import State, state_hash
+from kdbench.models.weights import State, state_hash
 
 COUNTERS = ("total_ops", "total_params", "n_averaged")
 """Last parts of names that profilers and averages leave in a network's state."""

@@ -16,12 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line, nearest
-from kdbench.foreign_weights import read_foreign
 from kdbench.models.foreign import AUXILIARY, timm, torchvision_models
+from kdbench.models.foreign_weights import read_foreign
+from kdbench.models.weights import METHOD, WEIGHTS
 from kdbench.paths import expanded, from_folder
 from kdbench.spec.trial import Weights, file_name
 from kdbench.streams import streams_kept
-from kdbench.weights import METHOD, WEIGHTS
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".t7", ".th", ".pkl")
 """How the names of files end: the word for what neither lies in the folder nor is published."""

@@ -18,6 +18,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
 from kdbench.models.folding import folded
+from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import Recipe
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled
@@ -27,7 +28,6 @@ from kdbench.training.faults import machine_fault, where
 from kdbench.training.graphs import Slots
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
-from kdbench.weights import state_hash
 
 
 class FrozenTeacher:

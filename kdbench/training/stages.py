@@ -9,6 +9,7 @@ from torch import nn
 
 from kdbench.method.interface import Composition
 from kdbench.models import Network
+from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.spec.trial import TrialSpec, build_part
 from kdbench.streams import seeded
 from kdbench.teacher_stages import TeacherStage, checkpoint_of
@@ -18,7 +19,6 @@ from kdbench.training.device import environment, exact
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Lane, Row
 from kdbench.training.segments import Position, teacher_stages
-from kdbench.weights import read_checkpoint, write_checkpoint
 
 
 def train_teacher_stages(

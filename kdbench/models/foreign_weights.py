@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, listed, nearest
-from kdbench.weights import read_safetensors
+from kdbench.models.weights import read_safetensors
 
 WRAPPER = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch puts into the names of tensors, wherever it wraps a module."""
