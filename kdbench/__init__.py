@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from kdbench.models import Network as Network
     from kdbench.models import register_model as register_model
     from kdbench.own_loop import train_stages as train_stages
-    from kdbench.results import load_results as load_results
+    from kdbench.results.frames import load_results as load_results
     from kdbench.spec.recipe import SGD as SGD
 
 _HOMES = {
@@ -92,7 +92,7 @@ _HOMES = {
     "Shapes": "method.outputs",
     "train_stages": "own_loop",
     "SGD": "spec.recipe",
-    "load_results": "results",
+    "load_results": "results.frames",
 }
 
 __all__ = ["__version__", *_HOMES]

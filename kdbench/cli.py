@@ -16,7 +16,7 @@ from kdbench import __version__, arguments, signals
 from kdbench.errors import KdbenchError, system_error
 
 if TYPE_CHECKING:
-    from kdbench.store import Store
+    from kdbench.results.store import Store
     from kdbench.suite import Suite
 
 app = typer.Typer(
@@ -295,8 +295,8 @@ def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[st
 
 def _open(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:
     from kdbench.plugins import load_plugins
+    from kdbench.results.store import Store
     from kdbench.spec.record import PROTOCOL
-    from kdbench.store import Store
     from kdbench.suite import load_suite
 
     load_plugins(plugins)

@@ -11,8 +11,8 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
+from kdbench.results.store import Store
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.teacher_stages import TeacherStage
 from kdbench.timings import StageTiming, Timing, read_timings
 from kdbench.wording import counted

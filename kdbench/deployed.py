@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError, first_line
-from kdbench.kept import AGAIN, MadeFor, read_kept, write_kept
 from kdbench.method.interface import METHODS, Composition
 from kdbench.models.measure import parameters
 from kdbench.models.weights import WEIGHTS
 from kdbench.paths import has_path
+from kdbench.results.kept import AGAIN, MadeFor, read_kept, write_kept
 from kdbench.spec.record import Data, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.bench import Bench

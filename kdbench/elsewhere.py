@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from kdbench.errors import KdbenchError
 from kdbench.models.weights import WEIGHTS
 from kdbench.plan import Planned, Status
+from kdbench.results.store import Store
 from kdbench.spec.record import Environment
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.training.bench import Bench
 from kdbench.training.device import environment, exact
 from kdbench.wording import counted

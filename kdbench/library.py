@@ -66,9 +66,9 @@ def run_suite(
     # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
     from kdbench.plan import Rerun, make_plan
     from kdbench.progress import Silent
-    from kdbench.results import plan_frame
+    from kdbench.results.frames import plan_frame
+    from kdbench.results.store import Store
     from kdbench.run import Options, execute
-    from kdbench.store import Store
     from kdbench.suite import load_suite
 
     load_plugins(plugins)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from kdbench.code import trial_code
 from kdbench.errors import KdbenchError
-from kdbench.kept import is_kept
+from kdbench.results.kept import is_kept
+from kdbench.results.store import Store
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.suite import Suite
 from kdbench.teacher_stages import TeacherStage, checkpoint_of, teacher_stages
 from kdbench.wording import counted

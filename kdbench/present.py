@@ -16,10 +16,10 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.report_folder import Subject, folder_of, put
-from kdbench.results import load_curves, load_results, plan_frame
+from kdbench.results.frames import load_curves, load_results, plan_frame
+from kdbench.results.store import Store
 from kdbench.shipped import is_shipped
 from kdbench.spec.record import PROTOCOL
-from kdbench.store import Store
 
 if TYPE_CHECKING:
     from kdbench.plan import Plan

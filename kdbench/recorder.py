@@ -21,9 +21,9 @@ from kdbench.method.interface import Composition
 from kdbench.models.measure import macs, parameters
 from kdbench.models.weights import state_hash
 from kdbench.progress import Progress
+from kdbench.results.store import Store
 from kdbench.spec.record import Data, ImageCounts, Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.suite import Suite
 from kdbench.teachers import Teacher
 from kdbench.training.bench import Bench

@@ -21,8 +21,8 @@ from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
 from kdbench.preflight import preflight
 from kdbench.progress import Progress
 from kdbench.recorder import Recorder
+from kdbench.results.store import Store, set_aside
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store, set_aside
 from kdbench.suite import Suite
 from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance

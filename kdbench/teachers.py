@@ -16,10 +16,10 @@ from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
 from kdbench.plan import Planned
 from kdbench.progress import Progress
+from kdbench.results.store import Store
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.teacher_stages import TeacherStage, teacher_stages
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.results.store import Store
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.teacher_stages import TeacherStage, teacher_stages
 
 

@@ -20,10 +20,10 @@ from kdbench.models import MODELS, Network
 from kdbench.plan import Plan, make_plan
 from kdbench.plugins import load_shipped
 from kdbench.progress import Silent
+from kdbench.results.store import Store
 from kdbench.run import Options, execute
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
 from kdbench.training import graphs
 from kdbench.training.bench import Bench

@@ -14,9 +14,9 @@ from kdbench import catalogue
 from kdbench.cost import Basis, Span, costs, remaining, told
 from kdbench.plan import Status, make_plan
 from kdbench.plugins import load_shipped
+from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
-from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.timings import read_timings
 

@@ -35,7 +35,7 @@ from kdbench.plan import Rerun
 from kdbench.plugins import load_path
 from kdbench.registry import Registry
 from kdbench.report.tables import error_table
-from kdbench.results import load_results
+from kdbench.results.frames import load_results
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import derive, generator, seeded
 from kdbench.suite import Suite

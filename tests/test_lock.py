@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.lock import _this_process, held
+from kdbench.results.lock import _this_process, held
 
 
 @pytest.fixture(params=["flock", "ENOSYS", "ENOLCK", "EOPNOTSUPP", "no fcntl"])
@@ -142,7 +142,7 @@ def test_a_dead_writer_may_be_replaced_while_it_is_looked_at(tmp_path, monkeypat
         return True
 
     marked(tmp_path, pid=dead())
-    monkeypatch.setattr("kdbench.lock._over", slow)
+    monkeypatch.setattr("kdbench.results.lock._over", slow)
     assert f"process {os.getppid()} " in refusal(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".lock", ".writer"]
 

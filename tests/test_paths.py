@@ -16,9 +16,9 @@ from kdbench.method.interface import METHODS, Losses, Method, MethodParams, regi
 from kdbench.paths import has_path, map_paths
 from kdbench.plugins import load_plugins, load_shipped
 from kdbench.published import REQUIRED, read_published
+from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import build_part
-from kdbench.store import Store
 from kdbench.suite import Suite, load_suite
 
 load_shipped()

@@ -25,9 +25,9 @@ from kdbench import Batch, Losses, Method, MethodParams, Outputs, cli, register
 from kdbench.data import Dataset, ImageFolder, ImageStream, Streamed, hold_out, use_some
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
+from kdbench.results.store import Store
 from kdbench.shipped import shipped
 from kdbench.spec.recipe import Augmentation, Recipe, ResizedCrop
-from kdbench.store import Store
 from kdbench.streams import generator, seeded
 from kdbench.suite import load_suite
 

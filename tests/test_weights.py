@@ -31,7 +31,7 @@ from kdbench.models.pretrained import fetch, identify
 from kdbench.models.weights import state_hash
 from kdbench.plan import Rerun
 from kdbench.present import of_directory
-from kdbench.results import load_results
+from kdbench.results.frames import load_results
 from kdbench.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec

@@ -10,9 +10,9 @@ from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
 from kdbench.method.interface import METHODS, PairError
 from kdbench.plan import make_plan
 from kdbench.plugins import load_shipped
+from kdbench.results.store import Store
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.spec.record import PROTOCOL
-from kdbench.store import Store
 from kdbench.suite import load_suite
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher

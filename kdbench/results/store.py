@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
-from kdbench.lock import held
 from kdbench.paths import expanded, found
+from kdbench.results.lock import held
 from kdbench.spec.record import Record
 from kdbench.wording import counted
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
+from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Record
-from kdbench.store import record_files
 from kdbench.wording import counted
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
 def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
     from kdbench.plan import make_plan  # imports torch, which reading records needs not
     from kdbench.plugins import load_plugins
+    from kdbench.results.store import Store
     from kdbench.spec.record import PROTOCOL
-    from kdbench.store import Store
     from kdbench.suite import load_suite
 
     if not root.is_dir():
