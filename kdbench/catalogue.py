@@ -13,9 +13,9 @@ from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, blank_model
 from kdbench.plan import Plan, Planned, PlannedStage
 from kdbench.results.store import Store
-from kdbench.shipped import suite_names
 from kdbench.spec.record import ImageCounts, images_told
-from kdbench.suite import Suite, load_suite
+from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.shipped import suite_names
 from kdbench.wording import counted
 
 Value = dict[str, Any]

@@ -7,8 +7,8 @@ from pathlib import Path
 from kdbench.catalogue import describe_method
 from kdbench.conformance.subject import Subject
 from kdbench.method.interface import METHODS, Stage
-from kdbench.plugins import load_shipped
-from kdbench.shipped import shipped
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.shipped import shipped
 from kdbench.wording import counted
 
 INTRODUCTION = """\

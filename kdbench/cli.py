@@ -17,7 +17,7 @@ from kdbench.errors import KdbenchError, system_error
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store
-    from kdbench.suite import Suite
+    from kdbench.suite.resolve import Suite
 
 app = typer.Typer(
     add_completion=False,
@@ -173,7 +173,7 @@ def report(
     """Print the tables of what is done, and write them and the plots."""
     from kdbench import present
     from kdbench.paths import expanded
-    from kdbench.shipped import suite_names
+    from kdbench.suite.shipped import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
     if expanded(suite).is_dir() and suite not in suite_names():
@@ -189,8 +189,8 @@ def report(
         comparison = present.of_plan(make_plan(loaded, store), store)
     beside = None
     if published or published_csv:
-        from kdbench.plugins import load_shipped
         from kdbench.published import read_published, shipped_numbers
+        from kdbench.suite.plugins import load_shipped
 
         load_shipped()  # published numbers name methods and networks
         beside = read_published([*([shipped_numbers()] if published else []), *published_csv])
@@ -205,7 +205,7 @@ def list_(
 ) -> None:
     """List what there is, one line each."""
     from kdbench import catalogue
-    from kdbench.plugins import load_plugins
+    from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
     entries = catalogue.listing(what)
@@ -234,7 +234,7 @@ def show(
 ) -> None:
     """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
     from kdbench import catalogue, catalogue_model
-    from kdbench.plugins import load_plugins
+    from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
     value: object
@@ -267,7 +267,7 @@ def check(
 ) -> None:
     """Test a method against what kdbench promises of every method."""
     from kdbench import conformance
-    from kdbench.plugins import load_plugins
+    from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
     checks = conformance.check(name)
@@ -294,10 +294,10 @@ def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[st
 
 
 def _open(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:
-    from kdbench.plugins import load_plugins
     from kdbench.results.store import Store
     from kdbench.spec.record import PROTOCOL
-    from kdbench.suite import load_suite
+    from kdbench.suite.plugins import load_plugins
+    from kdbench.suite.resolve import load_suite
 
     load_plugins(plugins)
     names = [] if methods is None else arguments.method_names(methods)

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
 from kdbench.results.store import Store
 from kdbench.spec.trial import TrialSpec
-from kdbench.teacher_stages import TeacherStage
+from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.timings import StageTiming, Timing, read_timings
 from kdbench.wording import counted
 

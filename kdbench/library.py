@@ -15,10 +15,10 @@ from kdbench.method.interface import METHODS, USUAL_BATCH, Composition, Pair, Pa
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.models import Network
 from kdbench.paths import expanded
-from kdbench.plugins import load_plugins
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import build_part, resolve_methods
 from kdbench.spec.validation import validated
+from kdbench.suite.plugins import load_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def run_suite(
     from kdbench.results.frames import plan_frame
     from kdbench.results.store import Store
     from kdbench.run import Options, execute
-    from kdbench.suite import load_suite
+    from kdbench.suite.resolve import load_suite
 
     load_plugins(plugins)
     loaded, store = load_suite(suite, methods=methods, seeds=[int(seed) for seed in seeds]), Store(Path(results), protocol=PROTOCOL)

@@ -7,14 +7,14 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from kdbench.code import trial_code
 from kdbench.errors import KdbenchError
 from kdbench.results.kept import is_kept
 from kdbench.results.store import Store
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import Suite
-from kdbench.teacher_stages import TeacherStage, checkpoint_of, teacher_stages
+from kdbench.suite.code import trial_code
+from kdbench.suite.resolve import Suite
+from kdbench.suite.teacher_stages import TeacherStage, checkpoint_of, teacher_stages
 from kdbench.wording import counted
 
 

@@ -18,12 +18,12 @@ from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.report_folder import Subject, folder_of, put
 from kdbench.results.frames import load_curves, load_results, plan_frame
 from kdbench.results.store import Store
-from kdbench.shipped import is_shipped
 from kdbench.spec.record import PROTOCOL
+from kdbench.suite.shipped import is_shipped
 
 if TYPE_CHECKING:
     from kdbench.plan import Plan
-    from kdbench.suite import Suite
+    from kdbench.suite.resolve import Suite
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""

@@ -15,7 +15,7 @@ from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.paths import expanded
 from kdbench.report.beside import plain
-from kdbench.shipped import shipped
+from kdbench.suite.shipped import shipped
 
 REQUIRED = ("dataset", "teacher", "student", "method", "value", "quantity", "selection", "source")
 OPTIONAL = ("epochs", "note")

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from kdbench.code import core_code, trial_code
 from kdbench.data import Samples
 from kdbench.deployed import keep
 from kdbench.errors import first_line
@@ -24,7 +23,8 @@ from kdbench.progress import Progress
 from kdbench.results.store import Store
 from kdbench.spec.record import Data, ImageCounts, Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import Suite
+from kdbench.suite.code import core_code, trial_code
+from kdbench.suite.resolve import Suite
 from kdbench.teachers import Teacher
 from kdbench.training.bench import Bench
 from kdbench.training.device import environment, exact

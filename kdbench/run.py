@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.code import core_code, trial_code
 from kdbench.data import Feed
 from kdbench.elsewhere import refuse_other_teachers, trained_elsewhere
 from kdbench.errors import KdbenchError
@@ -23,7 +22,8 @@ from kdbench.progress import Progress
 from kdbench.recorder import Recorder
 from kdbench.results.store import Store, set_aside
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import Suite
+from kdbench.suite.code import core_code, trial_code
+from kdbench.suite.resolve import Suite
 from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
-from kdbench.plugins import load_shipped
+from kdbench.suite.plugins import load_shipped
 
 METHOD = '''\
 import torch.nn.functional as F
@@ -68,7 +68,7 @@ import torch
 
 from kdbench import Batch, Outputs, Pair, TeacherParts, conformance
 from kdbench.method.interface import METHODS
-from kdbench.plugins import load_path
+from kdbench.suite.plugins import load_path
 
 FILE = Path(__file__).with_name("NAME.py")
 load_path(FILE)

@@ -20,7 +20,7 @@ from kdbench.results.store import Store
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.teacher_stages import TeacherStage, teacher_stages
+from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.examination import error_pct, inference_images_per_s, repeats

@@ -11,7 +11,7 @@ from typing import Any
 from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
 from kdbench.spec.trial import TrialSpec
-from kdbench.teacher_stages import TeacherStage, teacher_stages
+from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 
 
 @dataclass(frozen=True)

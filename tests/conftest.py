@@ -18,13 +18,13 @@ from PIL import Image
 from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.plan import Plan, make_plan
-from kdbench.plugins import load_shipped
 from kdbench.progress import Silent
 from kdbench.results.store import Store
 from kdbench.run import Options, execute
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import Suite, load_suite
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import Suite, load_suite
 from kdbench.training import graphs
 from kdbench.training.bench import Bench
 

@@ -27,11 +27,11 @@ from kdbench.data import DATASETS
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
-from kdbench.plugins import load_shipped
 from kdbench.report_folder import LIST
-from kdbench.shipped import suite_names
 from kdbench.signals import STOPS
 from kdbench.spec.record import PROTOCOL
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.shipped import suite_names
 
 load_shipped()
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from kdbench import code as code_of
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
-from kdbench.plugins import load_path, load_plugins
 from kdbench.spec.trial import MethodSpec
+from kdbench.suite import code as code_of
+from kdbench.suite.plugins import load_path, load_plugins
 
 METHOD = '''
 from kdbench import Method, register

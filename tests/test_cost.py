@@ -13,11 +13,11 @@ import pytest
 from kdbench import catalogue
 from kdbench.cost import Basis, Span, costs, remaining, told
 from kdbench.plan import Status, make_plan
-from kdbench.plugins import load_shipped
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import load_suite
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import load_suite
 from kdbench.timings import read_timings
 
 load_shipped()

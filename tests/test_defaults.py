@@ -8,8 +8,8 @@ import pytest
 
 from kdbench.catalogue import describe_method
 from kdbench.catalogue_docs import shipped_methods, stages
-from kdbench.plugins import load_shipped
-from kdbench.suite import load_suite
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import load_suite
 
 load_shipped()
 

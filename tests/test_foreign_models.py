@@ -19,7 +19,7 @@ from kdbench.data import Dataset, SourceParams, Split
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.hooked import AveragePooling, Hooked
 from kdbench.models.measure import macs, parameters, shapes
-from kdbench.plugins import load_shipped
+from kdbench.suite.plugins import load_shipped
 from kdbench.training.bench import Bench
 
 load_shipped()

@@ -27,7 +27,7 @@ from PIL import Image
 from kdbench import cli
 from kdbench.method.interface import METHODS
 from kdbench.models import build_model
-from kdbench.plugins import load_shipped
+from kdbench.suite.plugins import load_shipped
 
 load_shipped()
 

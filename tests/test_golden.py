@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdbench import Batch, Outputs, Pair, TeacherParts
 from kdbench.method.interface import METHODS
-from kdbench.plugins import load_shipped
+from kdbench.suite.plugins import load_shipped
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-9

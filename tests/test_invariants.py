@@ -25,21 +25,21 @@ from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, write_images
 from torch import Tensor, nn
 
 from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage, teachers
-from kdbench import code as code_of
 from kdbench.cli import main
 from kdbench.data import DATASETS, hold_out
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.weights import read_checkpoint, state_hash, write_weights
 from kdbench.plan import Rerun
-from kdbench.plugins import load_path
 from kdbench.registry import Registry
 from kdbench.report.tables import error_table
 from kdbench.results.frames import load_results
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import derive, generator, seeded
-from kdbench.suite import Suite
-from kdbench.teacher_stages import TeacherStage
+from kdbench.suite import code as code_of
+from kdbench.suite.plugins import load_path
+from kdbench.suite.resolve import Suite
+from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.training import cohort
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane

@@ -10,7 +10,7 @@ from kdbench import SGD, Batch, KdbenchError, build_method, build_model, train_s
 from kdbench.method.interface import METHODS
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
 from kdbench.streams import generator, seeded
-from kdbench.teacher_stages import teacher_stages
+from kdbench.suite.teacher_stages import teacher_stages
 
 STAGED = {"ft": {"paraphraser_epochs": 1}, "ft_repdistiller": {"paraphraser_epochs": 1}, "fitnets": {"hint_epochs": 1}}
 

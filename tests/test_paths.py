@@ -14,12 +14,12 @@ import kdbench
 from kdbench.data import DATASETS, Dataset, Source, SourceParams, register_dataset
 from kdbench.method.interface import METHODS, Losses, Method, MethodParams, register
 from kdbench.paths import has_path, map_paths
-from kdbench.plugins import load_plugins, load_shipped
 from kdbench.published import REQUIRED, read_published
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import build_part
-from kdbench.suite import Suite, load_suite
+from kdbench.suite.plugins import load_plugins, load_shipped
+from kdbench.suite.resolve import Suite, load_suite
 
 load_shipped()
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import kdbench
-from kdbench import plugins
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, build_model
-from kdbench.plugins import load_path, load_plugins, load_shipped
+from kdbench.suite import plugins
+from kdbench.suite.plugins import load_path, load_plugins, load_shipped
 
 METHOD = '''
 from pydantic import NonNegativeFloat

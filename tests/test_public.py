@@ -21,8 +21,8 @@ import kdbench
 from kdbench import cli
 from kdbench.errors import UntrainedStages
 from kdbench.method.interface import METHODS
-from kdbench.plugins import load_shipped
 from kdbench.spec.record import Record
+from kdbench.suite.plugins import load_shipped
 
 load_shipped()
 

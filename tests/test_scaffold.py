@@ -12,8 +12,8 @@ import pytest
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue import describe_method
 from kdbench.method.interface import METHODS
-from kdbench.plugins import load_path
 from kdbench.scaffold import METHOD, new_method
+from kdbench.suite.plugins import load_path
 
 
 @pytest.fixture(autouse=True)

@@ -26,10 +26,10 @@ from kdbench.data import Dataset, ImageFolder, ImageStream, Streamed, hold_out, 
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.results.store import Store
-from kdbench.shipped import shipped
 from kdbench.spec.recipe import Augmentation, Recipe, ResizedCrop
 from kdbench.streams import generator, seeded
-from kdbench.suite import load_suite
+from kdbench.suite.resolve import load_suite
+from kdbench.suite.shipped import shipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # three processes where there may be one core
 

@@ -11,9 +11,9 @@ from conftest import OWN
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
-from kdbench.plugins import load_shipped
-from kdbench.shipped import recipe_names, shipped, suite_names
-from kdbench.suite import Suite, load_suite
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.shipped import recipe_names, shipped, suite_names
 from kdbench.training.bench import Bench
 
 load_shipped()

@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdbench import KdbenchError
-from kdbench.code import trial_code
 from kdbench.cost import Basis, costs
 from kdbench.models import MODELS, Network, build_model, register_model
 from kdbench.models.fitting import fit
@@ -35,7 +34,8 @@ from kdbench.results.frames import load_results
 from kdbench.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import Suite, load_suite
+from kdbench.suite.code import trial_code
+from kdbench.suite.resolve import Suite, load_suite
 
 ROOT = Path(__file__).parent.parent
 RESNET = "torchvision/resnet18"

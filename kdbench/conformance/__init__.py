@@ -13,7 +13,7 @@ from kdbench.conformance.subject import Refused, Subject
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.paths import expanded
-from kdbench.plugins import load_path, load_shipped
+from kdbench.suite.plugins import load_path, load_shipped
 from kdbench.training.device import exact
 
 CHECKS: tuple[Callable[[Subject], str | None], ...] = (

@@ -25,7 +25,7 @@ from kdbench.errors import nearest
 from kdbench.method.interface import METHODS, Method, MethodParams, PairError, Stage
 from kdbench.method.outputs import Outputs
 from kdbench.models.weights import state_hash
-from kdbench.shipped import shipped
+from kdbench.suite.shipped import shipped
 
 LINES = 100
 

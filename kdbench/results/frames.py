@@ -69,10 +69,10 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
 
 def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
     from kdbench.plan import make_plan  # imports torch, which reading records needs not
-    from kdbench.plugins import load_plugins
     from kdbench.results.store import Store
     from kdbench.spec.record import PROTOCOL
-    from kdbench.suite import load_suite
+    from kdbench.suite.plugins import load_plugins
+    from kdbench.suite.resolve import load_suite
 
     if not root.is_dir():
         raise KdbenchError(f"there is no directory {root}. Give the one that `kdbench run --results` wrote to.")

@@ -12,7 +12,7 @@ from kdbench.models import Network
 from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.spec.trial import TrialSpec, build_part
 from kdbench.streams import seeded
-from kdbench.teacher_stages import TeacherStage, checkpoint_of
+from kdbench.suite.teacher_stages import TeacherStage, checkpoint_of
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.device import environment, exact

@@ -11,8 +11,8 @@ from torch import nn
 from kdbench import Batch
 from kdbench.data import batch_bounds, epoch_plan
 from kdbench.models.folding import folded
-from kdbench.plugins import load_shipped
 from kdbench.spec.trial import TrialSpec
+from kdbench.suite.plugins import load_shipped
 from kdbench.training.bench import Bench
 
 

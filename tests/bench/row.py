@@ -26,9 +26,9 @@ from plain import PilImages, best_of_the_field, train_epoch
 
 from kdbench.data import UNAUGMENTED, Dataset, SourceParams, Split
 from kdbench.models import Network
-from kdbench.plugins import load_shipped
 from kdbench.spec.recipe import SGD, Recipe
 from kdbench.spec.trial import DatasetSpec, TrialSpec, resolve_methods
+from kdbench.suite.plugins import load_shipped
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact

@@ -9,11 +9,11 @@ from row import MEAN, ROW, STD, lockstep, noise, trials
 from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
 from kdbench.method.interface import METHODS, PairError
 from kdbench.plan import make_plan
-from kdbench.plugins import load_shipped
 from kdbench.results.store import Store
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.spec.record import PROTOCOL
-from kdbench.suite import load_suite
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import load_suite
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.examination import error_pct

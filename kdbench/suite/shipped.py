@@ -5,7 +5,7 @@ from pathlib import Path
 
 def shipped(folder: str) -> Path:
     """A folder that stands beside the package in a clone and inside it in an installed wheel: `methods` or `suites`."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parent / folder
 

@@ -12,21 +12,21 @@ from kdbench.data import DATASETS, Source
 from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.registry import Entry
-from kdbench.source import belongs, followed, is_core, parsed
 from kdbench.spec.trial import MethodSpec, TrialSpec
+from kdbench.suite.source import belongs, followed, is_core, parsed
 
 _BASES = (Method, Network, Source)
 
 _CORE = (
-    *("losses.py", "method.py", "outputs.py", "recipe.py", "streams.py", "teacher_stages.py"),
-    *("data", "models", "training"),
+    *("streams.py", "spec/recipe.py", "suite/teacher_stages.py"),
+    *("method", "data", "models", "training"),
 )
 
 
 @cache
 def core_code() -> str:
     """Hash of everything in the package that can change a number: 16 hexadecimal characters."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return _hash(file for name in _CORE for file in sorted((package / name).rglob("*.py") if "." not in name else [package / name]))
 
 

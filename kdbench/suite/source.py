@@ -14,9 +14,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.shipped import shipped
+from kdbench.suite.shipped import shipped
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _INSTALLED = {"site-packages", "dist-packages"}
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 _CONSTRUCTED = {"import_module", "__import__", "spec_from_file_location", "run_path", "run_module", "exec"}

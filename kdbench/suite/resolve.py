@@ -17,13 +17,13 @@ from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
 from kdbench.paths import expanded, found, from_folder, has_path, map_paths
-from kdbench.plugins import load_path
 from kdbench.registry import Registry
-from kdbench.shipped import is_shipped, recipe_names, shipped, suite_names
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec, resolve_methods
 from kdbench.spec.validation import validated
-from kdbench.suite_file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
+from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
+from kdbench.suite.plugins import load_path
+from kdbench.suite.shipped import is_shipped, recipe_names, shipped, suite_names
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kdbench.code import core_code, method_code
 from kdbench.method.interface import METHODS
 from kdbench.spec.trial import MethodSpec, TrialSpec, digest
 from kdbench.streams import derive
+from kdbench.suite.code import core_code, method_code
 
 
 @dataclass(frozen=True)

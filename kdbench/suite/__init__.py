@@ -1,0 +1,1 @@
+"""YAML and plugins in, trials out."""
