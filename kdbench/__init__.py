@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from kdbench.method.outputs import Shapes as Shapes
     from kdbench.models import Network as Network
     from kdbench.models import register_model as register_model
-    from kdbench.own_loop import train_stages as train_stages
     from kdbench.results.frames import load_results as load_results
     from kdbench.spec.recipe import SGD as SGD
+    from kdbench.training.own_loop import train_stages as train_stages
 
 _HOMES = {
     "Dataset": "data",
@@ -90,7 +90,7 @@ _HOMES = {
     "register_model": "models",
     "Outputs": "method.outputs",
     "Shapes": "method.outputs",
-    "train_stages": "own_loop",
+    "train_stages": "training.own_loop",
     "SGD": "spec.recipe",
     "load_results": "results.frames",
 }

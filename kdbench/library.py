@@ -158,7 +158,9 @@ def build_method(
         PairError: the method cannot do this pair, or needs what was not given.
         KdbenchError: an unknown method or parameter.
     """
-    from kdbench.own_loop import OwnLoop  # it imports the engine, which methods that build networks with this module do not need
+    from kdbench.training.own_loop import (
+        OwnLoop,  # it imports the engine, which methods that build networks with this module do not need
+    )
 
     load_plugins()
     parts = name.split("+")
