@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from kdbench import cost
 from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, blank_model
-from kdbench.plan import Plan, Planned, PlannedStage
 from kdbench.results.store import Store
+from kdbench.runner import cost
+from kdbench.runner.plan import Plan, Planned, PlannedStage
 from kdbench.spec.record import ImageCounts, images_told
 from kdbench.suite.resolve import Suite, load_suite
 from kdbench.suite.shipped import suite_names

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kdbench import __version__, arguments, signals
+from kdbench import __version__, arguments
 from kdbench.errors import KdbenchError, system_error
+from kdbench.runner import signals
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store
@@ -91,9 +92,9 @@ def run(
     """Train what a suite still needs, then print its tables and write its report."""
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench import present
-    from kdbench.plan import Rerun, Status, make_plan
-    from kdbench.progress import for_stream, told
-    from kdbench.run import Options, execute
+    from kdbench.runner.plan import Rerun, Status, make_plan
+    from kdbench.runner.progress import for_stream, told
+    from kdbench.runner.run import Options, execute
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     progress, stop = for_stream(), context.ensure_object(signals.Stop)
@@ -137,8 +138,8 @@ def plan(
 ) -> None:
     """Say what a suite would run, what is done and how long the rest will take; train nothing."""
     from kdbench import catalogue
-    from kdbench.cost import costs
-    from kdbench.plan import Rerun, make_plan
+    from kdbench.runner.cost import costs
+    from kdbench.runner.plan import Rerun, make_plan
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
@@ -148,7 +149,7 @@ def plan(
     else:
         print(catalogue.plan_as_text(planned, estimates, contents))
     if check:
-        from kdbench.preflight import preflight
+        from kdbench.runner.preflight import preflight
         from kdbench.training.device import choose_device
 
         preflight(planned, planned.todo(Rerun.MISSING), cache=store.cache, device=choose_device("auto"), download=False)
@@ -183,7 +184,7 @@ def report(
             )
         comparison = present.of_directory(Path(suite))
     else:
-        from kdbench.plan import make_plan
+        from kdbench.runner.plan import make_plan
 
         loaded, store = _open(suite, results, methods, seeds, plugin)
         comparison = present.of_plan(make_plan(loaded, store), store)

@@ -23,7 +23,7 @@ from kdbench.suite.plugins import load_plugins
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kdbench.deployed import Deployed
+    from kdbench.runner.deployed import Deployed
 
 
 def run_suite(
@@ -64,11 +64,11 @@ def run_suite(
         if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
             raise KdbenchError(f"seeds: {seed!r} is no whole number. Write seeds=[0, 1, 2].")
     # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
-    from kdbench.plan import Rerun, make_plan
-    from kdbench.progress import Silent
     from kdbench.results.frames import plan_frame
     from kdbench.results.store import Store
-    from kdbench.run import Options, execute
+    from kdbench.runner.plan import Rerun, make_plan
+    from kdbench.runner.progress import Silent
+    from kdbench.runner.run import Options, execute
     from kdbench.suite.resolve import load_suite
 
     load_plugins(plugins)
@@ -122,7 +122,7 @@ def load_student(folder: str | Path, *, normalise: bool = False, plugins: Sequen
         KdbenchError: nothing was kept there, or it is damaged, or it needs a plugin that was not given, or `normalise` is asked for
             and an earlier version kept it, without mean and std. A student that is to normalise was given no bytes.
     """
-    from kdbench.deployed import load
+    from kdbench.runner.deployed import load
 
     load_plugins(plugins)
     return load(expanded(folder), normalise=normalise)

@@ -22,7 +22,7 @@ from kdbench.spec.record import PROTOCOL
 from kdbench.suite.shipped import is_shipped
 
 if TYPE_CHECKING:
-    from kdbench.plan import Plan
+    from kdbench.runner.plan import Plan
     from kdbench.suite.resolve import Suite
 
 FILE_WIDTH = 160

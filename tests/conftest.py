@@ -17,10 +17,10 @@ from PIL import Image
 
 from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, Network
-from kdbench.plan import Plan, make_plan
-from kdbench.progress import Silent
 from kdbench.results.store import Store
-from kdbench.run import Options, execute
+from kdbench.runner.plan import Plan, make_plan
+from kdbench.runner.progress import Silent
+from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
@@ -187,7 +187,7 @@ def finished(lab: Lab, undisturbed: Lab) -> Lab:
 def one_epoch_a_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options with which a run stops after one epoch: a clock that ticks whenever it is read."""
     ticks = itertools.count()
-    monkeypatch.setattr("kdbench.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr("kdbench.runner.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
     return {"stop_after_s": 1.5}
 
 
@@ -242,6 +242,6 @@ class Rehearsed(graphs.Graph):
 
 @pytest.fixture
 def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.fitting.records_graphs", lambda device: True)
+    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: True)
     monkeypatch.setattr(graphs, "Graph", Rehearsed)
     Rehearsed.made = 0

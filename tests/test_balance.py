@@ -134,6 +134,6 @@ def test_no_weight_is_advised_of_a_term_that_two_classes_leave_nothing_of(method
 
 def test_a_run_says_it_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
     lab.run(lab.suite(methods=[{"sp": {"beta": 1e-6}}, "kd"]))
     assert [text.split(",")[0] for text in said if "cross-entropy in" in text] == ["warning: sp (beta=1e-06)"]

@@ -21,14 +21,15 @@ import torch
 from conftest import OWN
 
 import kdbench
-from kdbench import cli, conformance, progress
+from kdbench import cli, conformance
 from kdbench.arguments import seconds, seed_numbers
 from kdbench.data import DATASETS
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
 from kdbench.report_folder import LIST
-from kdbench.signals import STOPS
+from kdbench.runner import progress
+from kdbench.runner.signals import STOPS
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.shipped import suite_names
@@ -165,7 +166,7 @@ def test_output_that_is_piped_is_plain(call, done):
 
 
 def test_a_second_run_trains_nothing_and_prints_the_tables_again(call, done, monkeypatch):
-    monkeypatch.setattr("kdbench.run._Run", None)
+    monkeypatch.setattr("kdbench.runner.run._Run", None)
     ran = call("run", done)
     assert ran.status == 0
     assert "Test error (%) of the last epoch on digits" in ran.out
@@ -893,7 +894,7 @@ def test_an_unknown_method_to_check(call):
 
 PROGRESS = """
 from types import SimpleNamespace
-from kdbench.progress import for_stream
+from kdbench.runner.progress import for_stream
 
 progress = for_stream()
 progress.begin(4)

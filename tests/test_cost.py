@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from kdbench import catalogue
-from kdbench.cost import Basis, Span, costs, remaining, told
-from kdbench.plan import Status, make_plan
 from kdbench.results.store import Store
+from kdbench.runner.cost import Basis, Span, costs, remaining, told
+from kdbench.runner.plan import Status, make_plan
+from kdbench.runner.timings import read_timings
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
-from kdbench.timings import read_timings
 
 load_shipped()
 
@@ -306,7 +306,7 @@ def test_what_is_done_costs_nothing(finished):
 
 
 def estimate(seconds: tuple[float, float, float], **changes: Any):
-    from kdbench.cost import Cost
+    from kdbench.runner.cost import Cost
 
     given = {
         "device": DEVICE,
@@ -359,4 +359,4 @@ def test_an_estimate_builds_no_model(monkeypatch):
 def test_the_help_of_the_command_imports_nothing_heavy():
     script = "import sys\nfrom kdbench.cli import app\napp(['plan', '--help'], standalone_mode=False)\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "numpy", "yaml", "kdbench.cost"} & set(loaded)
+    assert not {"torch", "numpy", "yaml", "kdbench.runner.cost"} & set(loaded)

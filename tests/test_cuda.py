@@ -128,7 +128,7 @@ def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(run, lab, anot
 
 def test_graphs_compute_what_steps_compute(run, lab, another, monkeypatch):
     run(lab, lab.suite(**CHANGES))
-    monkeypatch.setattr("kdbench.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
     run(another, another.suite(**CHANGES))
     assert another.outcomes() == lab.outcomes()  # a student that is too large for graphs goes on without
 

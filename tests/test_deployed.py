@@ -17,8 +17,8 @@ import kdbench
 from kdbench import Batch, KdbenchError, Losses, Method, Outputs
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
-from kdbench.plan import Rerun
-from kdbench.run import Options, execute
+from kdbench.runner.plan import Rerun
+from kdbench.runner.run import Options, execute
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.device import exact
 from kdbench.training.examination import error_pct

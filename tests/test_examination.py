@@ -15,7 +15,7 @@ from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, 
 from kdbench.models import Network, build_model
 from kdbench.models.measure import macs
 from kdbench.models.weights import state_hash
-from kdbench.plan import Rerun
+from kdbench.runner.plan import Rerun
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -47,7 +47,7 @@ class Wrapped(Network):
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run says."""
     lines: list[str] = []
-    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: lines.append(text))
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: lines.append(text))
     return lines
 
 

@@ -24,16 +24,17 @@ import torch
 from conftest import MIXED, TEST_IMAGES, TRAIN_IMAGES, Lab, write_images
 from torch import Tensor, nn
 
-from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage, teachers
+from kdbench import Batch, KdbenchError, Losses, Method, MethodParams, Outputs, Pair, Stage
 from kdbench.cli import main
 from kdbench.data import DATASETS, hold_out
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.weights import read_checkpoint, state_hash, write_weights
-from kdbench.plan import Rerun
 from kdbench.registry import Registry
 from kdbench.report.tables import error_table
 from kdbench.results.frames import load_results
+from kdbench.runner import teachers
+from kdbench.runner.plan import Rerun
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import derive, generator, seeded
 from kdbench.suite import code as code_of
@@ -980,7 +981,7 @@ def test_nothing_is_kept_of_an_epoch_in_which_memory_was_full_without_a_word(
     methods = ["scratch", "kd"]
     lab.run(lab.suite(methods=methods))
     suite, refused, original = another.suite(methods=methods), [0], Lane.end_epoch
-    for module in ("kdbench.training.cohort", "kdbench.fitting"):
+    for module in ("kdbench.training.cohort", "kdbench.runner.fitting"):
         monkeypatch.setattr(f"{module}.refused_allocations", lambda device: refused[0])
     step = Lane.step
 
@@ -1008,7 +1009,7 @@ def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
     methods = ["scratch", "kd", "at", "sp", "cc"]
     lab.run(lab.suite(methods=methods))
     said: list[str] = []
-    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
     original = cohort._epoch
 
     def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
@@ -1580,7 +1581,7 @@ def test_stages_that_do_not_fit_and_stop_after_every_epoch_come_to_the_same_end(
     settings = {**SHARED, "methods": ["careless"], "pairs": SHARED["pairs"][:1]}
     lab.run(lab.suite(**settings))
     said: list[str] = []
-    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
     original = cohort._epoch
 
     def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:

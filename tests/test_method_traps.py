@@ -222,7 +222,7 @@ def test_a_pair_in_two_recipes_is_looked_at_in_both(lab: Lab) -> None:
 
 def test_notes_reach_the_log_the_record_and_the_table(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("kdbench.progress.Silent.say", lambda self, text: said.append(text))
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
     changes = {"dataset": {"train_images": 6}, "recipe": {"batch_size": 2, "epochs": 1, "schedule": {"milestones": []}}}
     suite = lab.suite(methods=["dist"], **changes)
     lab.run(suite)

@@ -12,8 +12,8 @@ from kdbench.cli import app
 from kdbench.data.imagefolder import ImageFolder
 from kdbench.errors import KdbenchError
 from kdbench.models import build_model
-from kdbench.plan import Rerun
-from kdbench.preflight import preflight
+from kdbench.runner.plan import Rerun
+from kdbench.runner.preflight import preflight
 
 PAIR: dict[str, Any] = {"teacher": "wrn_10_1", "student": "resnet8"}
 

@@ -175,7 +175,7 @@ def test_help_imports_nothing_heavy():
 
 def test_planning_imports_nothing_heavy_beside_torch():
     code = "from kdbench.cli import app\napp(['plan', 'quick', '--json'], standalone_mode=False)"
-    assert not {"pandas", "matplotlib", "scipy", "sklearn", "kdbench.run", "kdbench.models.measure"} & modules_after(code)
+    assert not {"pandas", "matplotlib", "scipy", "sklearn", "kdbench.runner.run", "kdbench.models.measure"} & modules_after(code)
 
 
 def test_reading_results_imports_no_torch():

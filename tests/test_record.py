@@ -12,7 +12,7 @@ from conftest import CLASSES, Lab
 
 import kdbench
 from kdbench.data import Resident
-from kdbench.plan import Rerun
+from kdbench.runner.plan import Rerun
 from kdbench.spec.record import ImageCounts, images_told
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact

@@ -21,17 +21,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdbench import KdbenchError
-from kdbench.cost import Basis, costs
 from kdbench.models import MODELS, Network, build_model, register_model
 from kdbench.models.fitting import fit
 from kdbench.models.foreign_weights import read_foreign
 from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
 from kdbench.models.weights import state_hash
-from kdbench.plan import Rerun
 from kdbench.present import of_directory
 from kdbench.results.frames import load_results
-from kdbench.run import Options, execute
+from kdbench.runner.cost import Basis, costs
+from kdbench.runner.plan import Rerun
+from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code import trial_code

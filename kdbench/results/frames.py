@@ -18,7 +18,7 @@ from kdbench.spec.record import Data, Record
 from kdbench.wording import counted
 
 if TYPE_CHECKING:
-    from kdbench.plan import Plan
+    from kdbench.runner.plan import Plan
     from kdbench.spec.trial import TrialSpec
 
 log = logging.getLogger("kdbench")
@@ -68,8 +68,8 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
 
 
 def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
-    from kdbench.plan import make_plan  # imports torch, which reading records needs not
     from kdbench.results.store import Store
+    from kdbench.runner.plan import make_plan  # imports torch, which reading records needs not
     from kdbench.spec.record import PROTOCOL
     from kdbench.suite.plugins import load_plugins
     from kdbench.suite.resolve import load_suite

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.deployed import Deployed
 from kdbench.method.interface import Batch, Composition, checked
 from kdbench.method.outputs import Outputs
+from kdbench.runner.deployed import Deployed
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.autograd import refuse_strays
 from kdbench.training.balance import gradient_norms

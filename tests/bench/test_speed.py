@@ -8,8 +8,8 @@ from row import MEAN, ROW, STD, lockstep, noise, trials
 
 from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
 from kdbench.method.interface import METHODS, PairError
-from kdbench.plan import make_plan
 from kdbench.results.store import Store
+from kdbench.runner.plan import make_plan
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from kdbench.data import Samples
-from kdbench.deployed import keep
 from kdbench.errors import first_line
 from kdbench.method.interface import Composition
 from kdbench.models.measure import macs, parameters
 from kdbench.models.weights import state_hash
-from kdbench.progress import Progress
 from kdbench.results.store import Store
+from kdbench.runner.deployed import keep
+from kdbench.runner.progress import Progress
+from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, ImageCounts, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code import core_code, trial_code
 from kdbench.suite.resolve import Suite
-from kdbench.teachers import Teacher
 from kdbench.training.bench import Bench
 from kdbench.training.device import environment, exact
 from kdbench.training.examination import buffers_kept, error_pct, inference_images_per_s

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from kdbench.errors import KdbenchError
 from kdbench.models.weights import WEIGHTS
-from kdbench.plan import Planned, Status
 from kdbench.results.store import Store
+from kdbench.runner.plan import Planned, Status
 from kdbench.spec.record import Environment
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.bench import Bench

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from kdbench.errors import first_line
-from kdbench.fitting import Fitting, Work
 from kdbench.method.interface import Composition
 from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
-from kdbench.plan import Planned
-from kdbench.progress import Progress
 from kdbench.results.store import Store
+from kdbench.runner.fitting import Fitting, Work
+from kdbench.runner.plan import Planned
+from kdbench.runner.progress import Progress
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec

@@ -9,7 +9,7 @@ import torch
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError
-from kdbench.plan import Plan, Planned
+from kdbench.runner.plan import Plan, Planned
 from kdbench.training.bench import Bench
 from kdbench.training.faults import faults_told
 

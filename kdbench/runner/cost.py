@@ -10,11 +10,11 @@ from enum import StrEnum
 from functools import cache
 from typing import NamedTuple, TypeVar
 
-from kdbench.plan import Plan, Planned, Rerun, Status, cohorts
 from kdbench.results.store import Store
+from kdbench.runner.plan import Plan, Planned, Rerun, Status, cohorts
+from kdbench.runner.timings import StageTiming, Timing, read_timings
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
-from kdbench.timings import StageTiming, Timing, read_timings
 from kdbench.wording import counted
 
 T = TypeVar("T")

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.data import Feed
-from kdbench.elsewhere import refuse_other_teachers, trained_elsewhere
 from kdbench.errors import KdbenchError
-from kdbench.fitting import Fitting, Work
 from kdbench.method.interface import Composition
 from kdbench.models.measure import macs
 from kdbench.models.weights import read_checkpoint, write_checkpoint
-from kdbench.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
-from kdbench.preflight import preflight
-from kdbench.progress import Progress
-from kdbench.recorder import Recorder
 from kdbench.results.store import Store, set_aside
+from kdbench.runner.elsewhere import refuse_other_teachers, trained_elsewhere
+from kdbench.runner.fitting import Fitting, Work
+from kdbench.runner.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
+from kdbench.runner.preflight import preflight
+from kdbench.runner.progress import Progress
+from kdbench.runner.recorder import Recorder
+from kdbench.runner.teachers import Teacher, Teachers
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code import core_code, trial_code
 from kdbench.suite.resolve import Suite
-from kdbench.teachers import Teacher, Teachers
 from kdbench.training.balance import imbalance
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import Stream, train_in_lockstep

@@ -1,0 +1,1 @@
+"""What to do, where, and writing it down."""
