@@ -91,7 +91,7 @@ def run(
 ) -> None:
     """Train what a suite still needs, then print its tables and write its report."""
     limit = arguments.seconds(stop_after) if stop_after else None
-    from kdbench import present
+    from kdbench.report import present
     from kdbench.runner.plan import Rerun, Status, make_plan
     from kdbench.runner.progress import for_stream, told
     from kdbench.runner.run import Options, execute
@@ -172,8 +172,8 @@ def report(
     plugin: PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
     """Print the tables of what is done, and write them and the plots."""
-    from kdbench import present
     from kdbench.paths import expanded
+    from kdbench.report import present
     from kdbench.suite.shipped import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
@@ -190,7 +190,7 @@ def report(
         comparison = present.of_plan(make_plan(loaded, store), store)
     beside = None
     if published or published_csv:
-        from kdbench.published import read_published, shipped_numbers
+        from kdbench.report.published import read_published, shipped_numbers
         from kdbench.suite.plugins import load_shipped
 
         load_shipped()  # published numbers name methods and networks

@@ -14,7 +14,7 @@ import kdbench
 from kdbench.data import DATASETS, Dataset, Source, SourceParams, register_dataset
 from kdbench.method.interface import METHODS, Losses, Method, MethodParams, register
 from kdbench.paths import has_path, map_paths
-from kdbench.published import REQUIRED, read_published
+from kdbench.report.published import REQUIRED, read_published
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import build_part

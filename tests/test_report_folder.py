@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdbench.report_folder import LIST, Subject, folder_of, put
+from kdbench.report.folder import LIST, Subject, folder_of, put
 
 FIRST = Subject("exp", suite="/a/first/exp.yaml", place="first", content="1")
 SECOND = Subject("exp", suite="/a/second/exp.yaml", place="second", content="2")

@@ -27,7 +27,7 @@ from kdbench.models.foreign_weights import read_foreign
 from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
 from kdbench.models.weights import state_hash
-from kdbench.present import of_directory
+from kdbench.report.present import of_directory
 from kdbench.results.frames import load_results
 from kdbench.runner.cost import Basis, costs
 from kdbench.runner.plan import Rerun

@@ -46,7 +46,7 @@ def write_report(
         directory: made where it does not exist.
         methods: the order of columns; methods that it does not name follow in the order of `results`.
         formats: `md` writes report.md, `tex` tables.tex, `csv` results.csv and a file for each table, `png` and `pdf` the figures.
-        published: what `kdbench.published.read_published` gives; it adds a table.
+        published: what `kdbench.report.published.read_published` gives; it adds a table.
 
     Raises:
         KdbenchError: an unknown format, a pair without trials, trials that are not comparable, or published numbers of others.

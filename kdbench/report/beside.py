@@ -32,7 +32,7 @@ def published_table(
 
     Args:
         results: one row for each trial.
-        published: what `kdbench.published.read_published` gives.
+        published: what `kdbench.report.published.read_published` gives.
         pairs: (teacher, student), in the order of rows.
         methods: the order of rows within a pair.
 

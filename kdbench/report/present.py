@@ -15,7 +15,7 @@ from rich.console import Console
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, terminal_tables, write_report
-from kdbench.report_folder import Subject, folder_of, put
+from kdbench.report.folder import Subject, folder_of, put
 from kdbench.results.frames import load_curves, load_results, plan_frame
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
