@@ -137,7 +137,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a suite would run, what is done and how long the rest will take; train nothing."""
-    from kdbench import catalogue
+    from kdbench.catalogue import listing as catalogue
     from kdbench.runner.cost import costs
     from kdbench.runner.plan import Rerun, make_plan
 
@@ -205,7 +205,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List what there is, one line each."""
-    from kdbench import catalogue
+    from kdbench.catalogue import listing as catalogue
     from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
@@ -234,7 +234,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
-    from kdbench import catalogue, catalogue_model
+    from kdbench.catalogue import listing as catalogue
+    from kdbench.catalogue import model as catalogue_model
     from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)

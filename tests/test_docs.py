@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import catalogue_docs
-from kdbench.catalogue import describe_method
-from kdbench.catalogue_docs import GOLDEN, golden, methods_page, section, shipped_methods, stages
+from kdbench.catalogue import docs as catalogue_docs
+from kdbench.catalogue.docs import GOLDEN, golden, methods_page, section, shipped_methods, stages
+from kdbench.catalogue.listing import describe_method
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_page_of_methods_is_up_to_date() -> None:
     page = (ROOT / "docs" / "reference" / "methods.md").read_text()
-    assert page == methods_page(), "write it anew: python -m kdbench.catalogue_docs > docs/reference/methods.md"
+    assert page == methods_page(), "write it anew: python -m kdbench.catalogue.docs > docs/reference/methods.md"
 
 
 def test_the_command_in_its_first_lines_writes_it(capsys: pytest.CaptureFixture[str]) -> None:

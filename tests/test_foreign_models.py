@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from kdbench import KdbenchError, cli, models
-from kdbench.catalogue_model import describe_model, modules_of
+from kdbench.catalogue.model import describe_model, modules_of
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.models import MODELS, Network, build_model
 from kdbench.models.hooked import AveragePooling, Hooked

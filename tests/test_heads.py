@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench import KdbenchError, PairError, build_method, models
-from kdbench.catalogue_model import describe_model, model_as_text
+from kdbench.catalogue.model import describe_model, model_as_text
 from kdbench.models import MODELS, build_model
 from kdbench.models.measure import shapes
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import KdbenchError, models
-from kdbench.catalogue_model import modules_of
+from kdbench.catalogue.model import modules_of
 from kdbench.models import MODELS, build_model
 from kdbench.models.measure import shapes
 

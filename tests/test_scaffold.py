@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
-from kdbench.catalogue import describe_method
+from kdbench.catalogue.listing import describe_method
 from kdbench.method.interface import METHODS
 from kdbench.scaffold import METHOD, new_method
 from kdbench.suite.plugins import load_path

@@ -16,7 +16,7 @@ from unicodedata import category
 from pydantic import ValidationError
 from torch import nn
 
-from kdbench.catalogue import describe_method
+from kdbench.catalogue.listing import describe_method
 from kdbench.conformance.gradients import gradients_at
 from kdbench.conformance.points import mapped
 from kdbench.conformance.setting import Setting, expect, terms

@@ -1,10 +1,10 @@
-"""The page of all shipped methods: `python -m kdbench.catalogue_docs > docs/reference/methods.md` writes it anew."""
+"""The page of all shipped methods: `python -m kdbench.catalogue.docs > docs/reference/methods.md` writes it anew."""
 
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdbench.catalogue import describe_method
+from kdbench.catalogue.listing import describe_method
 from kdbench.conformance.subject import Subject
 from kdbench.method.interface import METHODS, Stage
 from kdbench.suite.plugins import load_shipped
@@ -14,7 +14,7 @@ from kdbench.wording import counted
 INTRODUCTION = """\
 # Methods
 
-Generated from the methods themselves: `python -m kdbench.catalogue_docs > docs/reference/methods.md`.
+Generated from the methods themselves: `python -m kdbench.catalogue.docs > docs/reference/methods.md`.
 `kdbench show method NAME` prints one.
 
 CE is the cross-entropy, y are labels, z logits, f the maps after a group of layers, B is the size of a batch; s and t mark the
