@@ -284,7 +284,7 @@ def check(
 @app.command()
 def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[str, typer.Argument()]) -> None:
     """Write a working method and its test into the current folder."""
-    from kdbench.scaffold import new_method
+    from kdbench.conformance.scaffold import new_method
 
     try:
         files = new_method(name, Path())

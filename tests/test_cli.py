@@ -855,7 +855,7 @@ def test_a_folder_where_nothing_can_be_written(call, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdbench.scaffold.new_method", full)
+    monkeypatch.setattr("kdbench.conformance.scaffold.new_method", full)
     refuses(
         call("new", "method", "plugin_of_mine"),
         "nothing can be written here (No space left on device). Change to a folder of your own.",

@@ -12,9 +12,9 @@ import pytest
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue.docs import shipped_methods
 from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, gradients, judge
+from kdbench.conformance.scaffold import new_method
 from kdbench.conformance.subject import Subject
 from kdbench.method.interface import METHODS
-from kdbench.scaffold import new_method
 
 SHIPPED = shipped_methods()
 

@@ -11,8 +11,8 @@ import pytest
 
 from kdbench import KdbenchError, conformance
 from kdbench.catalogue.listing import describe_method
+from kdbench.conformance.scaffold import METHOD, new_method
 from kdbench.method.interface import METHODS
-from kdbench.scaffold import METHOD, new_method
 from kdbench.suite.plugins import load_path
 
 
