@@ -46,9 +46,7 @@ def file(subject: Subject) -> str | None:
     lines = len(written.read_text().splitlines())
     if written.parent != shipped("methods"):
         return f"this one has {lines}" if lines >= LINES else None
-    expect(
-        lines < LINES, f"the file has {lines} lines. Leave out what the formula does not say, and use what kdbench offers."
-    )
+    expect(lines < LINES, f"the file has {lines} lines. Leave out what the formula does not say, and use what kdbench offers.")
     return None
 
 
