@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kdbench import __version__, arguments
+from kdbench import __version__, arguments, signals
 from kdbench.errors import KdbenchError, system_error
-from kdbench.runner import signals
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store
@@ -236,6 +235,7 @@ def show(
     """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
     from kdbench.catalogue import listing as catalogue
     from kdbench.catalogue import model as catalogue_model
+    from kdbench.method.description import describe_method
     from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
@@ -243,7 +243,7 @@ def show(
     if what == "method":
         if image or classes or hook or modules:
             raise KdbenchError("--input, --classes, --hook and --modules have no effect on a method. Leave them out.")
-        value = method = catalogue.describe_method(name)
+        value = method = describe_method(name)
         text = catalogue.method_as_text(method)
     else:
         shape = arguments.image_shape(image) if image else catalogue_model.usual_shape(name)

@@ -29,7 +29,7 @@ from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
 from kdbench.report.folder import LIST
 from kdbench.runner import progress
-from kdbench.runner.signals import STOPS
+from kdbench.signals import STOPS
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.shipped import suite_names

@@ -7,7 +7,7 @@ import pytest
 
 from kdbench.catalogue import docs as catalogue_docs
 from kdbench.catalogue.docs import GOLDEN, golden, methods_page, section, shipped_methods, stages
-from kdbench.catalogue.listing import describe_method
+from kdbench.method.description import describe_method
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
-from kdbench.catalogue.listing import describe_method
 from kdbench.conformance.scaffold import METHOD, new_method
+from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS
 from kdbench.suite.plugins import load_path
 

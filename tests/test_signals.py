@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdbench.runner.signals import STOPS, Interrupted, Stop, on_stop
+from kdbench.signals import STOPS, Interrupted, Stop, on_stop
 
 
 @pytest.fixture(autouse=True)

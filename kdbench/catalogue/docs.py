@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdbench.catalogue.listing import describe_method
 from kdbench.conformance.subject import Subject
+from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Stage
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.shipped import shipped

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import METHODS, Method
+from kdbench.method.description import describe_method, docstring
+from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, blank_model
 from kdbench.results.store import Store
 from kdbench.runner import cost
@@ -50,7 +50,7 @@ def _models() -> list[Value]:
 
 
 def _datasets() -> list[Value]:
-    return [{"name": name, "about": _docstring(DATASETS.get(name)).split("\n")[0]} for name in DATASETS.names()]
+    return [{"name": name, "about": docstring(DATASETS.get(name)).split("\n")[0]} for name in DATASETS.names()]
 
 
 def _suites() -> list[Value]:
@@ -59,49 +59,6 @@ def _suites() -> list[Value]:
         suite = load_suite(name)
         entries.append({"name": name, "about": suite.title, "trials": len(suite.trials), "teachers": len(suite.teachers)})
     return entries
-
-
-def _docstring(value: object) -> str:
-    """Its own; `inspect.getdoc` would take that of the base class where there is none."""
-    return inspect.cleandoc(value.__doc__ or "")
-
-
-def describe_method(name: str) -> Value:
-    """A method's `name`, `formula`, `paper`, `code`, `deviations`, `text`, `reads`, `needs`, `file` and `params` with defaults.
-
-    Raises:
-        KdbenchError: nothing of that name.
-    """
-    entry = METHODS.entry(name)
-    paragraphs = _docstring(entry.value).split("\n\n")
-    labelled = {}
-    for line in "\n".join(paragraphs[1:]).split("\n"):
-        for label in ("Paper", "Code", "Deviations"):
-            if line.startswith(f"{label}:"):
-                labelled[label.lower()] = ""
-                current = label.lower()
-                line = line.removeprefix(f"{label}:").strip()
-        if labelled:
-            labelled[current] = f"{labelled[current]} {line}".strip()
-    return {
-        "name": name,
-        "formula": paragraphs[0],
-        "text": [part for part in paragraphs[1:] if not part.startswith(("Paper:", "Code:", "Deviations:"))],
-        "paper": labelled.get("paper", ""),
-        "code": labelled.get("code", ""),
-        "deviations": labelled.get("deviations", ""),
-        "reads": list(entry.value.reads),
-        "needs": list(_needs(entry.value)),
-        "file": entry.file,
-        "params": {key: None if field.is_required() else field.default for key, field in entry.value.Params.model_fields.items()},
-    }
-
-
-def _needs(method: type[Method]) -> Iterator[str]:
-    """What any pair must have for it, in words."""
-    for count, what in ((method.min_classes, "classes"), (method.min_batch_size, "images in a batch")):
-        if count > 1:
-            yield f"at least {count} {what}"
 
 
 def method_as_text(described: Value) -> str:

@@ -16,12 +16,12 @@ from unicodedata import category
 from pydantic import ValidationError
 from torch import nn
 
-from kdbench.catalogue.listing import describe_method
 from kdbench.conformance.gradients import gradients_at
 from kdbench.conformance.points import mapped
 from kdbench.conformance.setting import Setting, expect, terms
 from kdbench.conformance.subject import Subject
 from kdbench.errors import nearest
+from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Method, MethodParams, PairError, Stage
 from kdbench.method.outputs import Outputs
 from kdbench.models.weights import state_hash

@@ -23,7 +23,7 @@ from kdbench.data.decode import Unreadable, read_image, unreadable_files
 from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.data.files import Files
 from kdbench.errors import DataError
-from kdbench.runner.signals import STOPS
+from kdbench.signals import STOPS
 from kdbench.spec.recipe import Augmentation
 from kdbench.streams import seeded
 

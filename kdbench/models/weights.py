@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line
-from kdbench.results.store import set_aside, write_bytes
+from kdbench.files import set_aside, write_bytes
 
 State = Mapping[str, Tensor]
 

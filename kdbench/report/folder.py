@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import write_bytes
+from kdbench.files import write_bytes
 
 LIST = ".kdbench-report.json"
 """In the folder of a report: what it is of, and the files that kdbench wrote there."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from kdbench.data import Feed
 from kdbench.errors import KdbenchError
+from kdbench.files import set_aside
 from kdbench.method.interface import Composition
 from kdbench.models.measure import macs
 from kdbench.models.weights import read_checkpoint, write_checkpoint
-from kdbench.results.store import Store, set_aside
+from kdbench.results.store import Store
 from kdbench.runner.elsewhere import refuse_other_teachers, trained_elsewhere
 from kdbench.runner.fitting import Fitting, Work
 from kdbench.runner.plan import Plan, Planned, Rerun, Status, cohorts, make_plan
