@@ -222,3 +222,14 @@ def test_files_that_lie_about_are_no_code_where_a_name_is_made(tmp_path):
 def test_a_method_called_exec_imports_nothing(tmp_path):
     write(tmp_path, {"mine.py": f"{DISTANCE}def show(query):\n    query.exec()\n{METHOD}", "bystander.py": "x = 1\n"})
     assert code_of.followed([tmp_path / "mine.py"]) == [tmp_path / "mine.py"]
+
+
+def test_text_is_no_code(tmp_path):
+    plain, told = tmp_path / "plain.py", tmp_path / "told.py"
+    plain.write_text("class Params:\n    beta: float = 1.0\n\n\ndef f():\n    return 'value'\n")
+    told.write_text(
+        "class Params:\n    beta: float = 1.0\n    '''Weight.'''\n\n\n'''Of no class.'''\n\ndef f():\n    return 'value'\n"
+    )
+    assert code_of._hash([plain]) == code_of._hash([told])
+    told.write_text(plain.read_text().replace("'value'", "'other'"))
+    assert code_of._hash([plain]) != code_of._hash([told])

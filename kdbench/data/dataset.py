@@ -173,17 +173,16 @@ def blank(contents: Contents) -> Dataset:
 class SourceParams(Spec):
     """Base of every data set's parameters.
 
-    A path is no part of a trial's identity: declare it with `Field(exclude=True)`, which leaves it out of `model_dump()`.
-
-    Attributes:
-        label: the name that tables show; empty means the name under which the data set is registered.
-        validation: fraction of the training images held out for selection, at most a half; 0 holds out none.
-        train_images: how many of the training images are used, the same share of each class; 0 uses all.
+    A path is no part of a trial's identity: declare it with `Field(exclude=True)`, which leaves it out of `model_dump()`. The text
+    under a field describes it in `kdbench show dataset`.
     """
 
     label: str = ""
+    """The name that tables show. The name of the data set unless given."""
     validation: float = Field(0.0, ge=0, le=0.5)
+    """Fraction of the training images that is held out to select with, at most 0.5. 0 holds out none."""
     train_images: NonNegativeInt = 0
+    """How many of the training images are used, the same share of each class. 0 uses all."""
 
 
 class Source(ABC):

@@ -40,23 +40,20 @@ DARK = 64
 
 
 class FolderParams(SourceParams):
-    """Where the images are and what is made of them.
-
-    Attributes:
-        root: the folder that holds train/ and test/ (or val/).
-        label: the name that tables show; in a trial's identity it stands for the folder.
-        size: height and width in pixels.
-        channels: 3 for colour, 1 for grey.
-        mean: per channel, on the scale 0..1; None computes it from the training images.
-        std: as `mean`.
-    """
+    """Where the images are and what is made of them."""
 
     root: Path = Field(exclude=True)
+    """The folder that holds `train/` and `test/` (or `val/`). A relative path begins in the suite's folder."""
     label: str = Field(min_length=1)
+    """The name that tables show. It stands for the folder in a trial's identity: give changed images another label."""
     size: PositiveInt
+    """Height and width in pixels of what networks see."""
     channels: Literal[1, 3] = 3
+    """3 for colour, 1 for grey."""
     mean: tuple[float, ...] | None = None
+    """What is subtracted from each channel, on the scale 0 to 1. Computed from the training images unless given."""
     std: tuple[PositiveFloat, ...] | None = None
+    """What each channel is then divided by, on the same scale. Give it together with `mean`."""
 
     @model_validator(mode="after")
     def _one_mean_and_std_per_channel(self) -> Self:
@@ -194,21 +191,15 @@ class ImageStream(FolderSource):
     streams = True
 
     class Params(FolderParams):
-        """As for imagefolder, and:
-
-        Attributes:
-            size: height and width in pixels of the crops that networks see.
-            resize: pixels of the shorter side before the centre crop; 8/7 of `size` unless given, as 256 is of 224.
-            mean: per channel, on the scale 0..1; ImageNet's unless given.
-            std: as `mean`.
-            workers: how many processes decode images, 0 for the training one itself; as many as there are cores, at most 16, unless
-                given. It changes no result.
-        """
-
         resize: PositiveInt
+        """Pixels of the shorter side before the centre is cropped. 8/7 of `size` unless given, as 256 is of 224."""
         mean: tuple[float, ...] = IMAGENET_MEAN
+        """What is subtracted from each channel, on the scale 0 to 1. ImageNet's unless given."""
         std: tuple[PositiveFloat, ...] = IMAGENET_STD
+        """What each channel is then divided by, on the same scale. ImageNet's unless given."""
         workers: NonNegativeInt = Field(default_factory=lambda: min(16, usable_cores()), exclude=True)
+        """How many processes decode images; 0 decodes in the training process. One for each core, at most 16, unless given. It
+        changes no result."""
 
         @model_validator(mode="before")
         @classmethod

@@ -22,6 +22,8 @@ class TorchvisionSource(Source):
 
     class Params(SourceParams):
         root: Path = Field(Path("data"), exclude=True)
+        """Where the files are, or are downloaded to. A relative path begins in the suite's folder; unless given, it is `data` in
+        the folder where kdbench is started."""
 
     params: Params
     name: ClassVar[str]

@@ -27,13 +27,8 @@ log = logging.getLogger("kdbench")
 def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
     """Every record of a results directory, one row per trial, unique on `trial`; or the students of one suite.
 
-    The columns are the keys of `kdbench.spec.record.Record` with their units in their names (errors in percent, times in seconds,
-    rates in images per second), `method_params` (JSON, by part), `dataset_params` (JSON), `evaluate_every` (epochs from one test to
-    the next), `environment` (one line) and `device`. Students of `scratch` have no teacher.
-
-    Of the images, `data` is one line, `num_classes`, `train_images`, `validation_images` and `test_images` are their numbers after
-    `train_images` and `validation` of the suite took effect, `passed_over_files` is how many files were not read, and `data_notes`
-    is what else a reader must know. Records of earlier versions lack them.
+    Units stand in the names of the columns: `_pct` is percent, `_s` seconds, `_per_s` a rate and `_mib` MiB. The page "Results
+    folder" of the documentation describes every column. Students of `scratch` have no teacher.
 
     The column `suite` names the suite that trained a trial first. Another suite that shares the trial has no second row: give
     `suite` for the frame of one, and do not filter on the column.
@@ -110,7 +105,7 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows with the columns of `load_results`; what a trial lacks is a missing value."""
-    return pd.DataFrame(list(rows), columns=[*_COLUMNS]).astype(_OPTIONAL)
+    return pd.DataFrame(list(rows), columns=[*COLUMNS]).astype(_OPTIONAL)
 
 
 def row(record: Record) -> dict[str, Any]:
@@ -168,17 +163,29 @@ def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
 
 
 _COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
-_COLUMNS = (
-    *(name for name in Record.model_fields if name not in ("spec", "environment")),
-    *_COUNTS,
-    "data_notes",
-    "method_params",
-    "dataset_params",
-    "evaluate_every",
-    "environment",
-    "device",
-    "kdbench_version",
-)
+_FLATTENED = {
+    "data": "How many images there are, in one line. Records of earlier versions lack it, and the other columns on the images too.",
+    "num_classes": "Number of classes.",
+    "train_images": "Number of images that were trained on.",
+    "validation_images": "Number of training images that were held out to select with; missing where none were.",
+    "test_images": "Number of images that were tested on.",
+    "passed_over_files": "Number of files that were not read.",
+    "data_notes": "What else a reader of the results must know of the images.",
+    "method_params": "Parameters of the method, by part, as JSON.",
+    "dataset_params": "The data set and its parameters, as JSON.",
+    "evaluate_every": "Epochs from one test of the student to the next.",
+    "environment": "What the trial ran on, in one line.",
+    "device": "Name of the processor or of the GPU.",
+    "kdbench_version": "Version of kdbench.",
+}
+"""What the columns are that a record holds in another form."""
+
+COLUMNS: Mapping[str, str] = {
+    **{name: field.description or "" for name, field in Record.model_fields.items() if name not in ("spec", "environment")},
+    **_FLATTENED,
+    "status": "`done` or `failed`; in the frame of a suite also `stale`, `started` or `missing`.",
+}
+"""The columns of the frame, in order, each with its meaning."""
 
 _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
 _OPTIONAL = {

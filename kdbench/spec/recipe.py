@@ -21,18 +21,25 @@ from kdbench.wording import counted
 
 
 class Spec(BaseModel):
-    """Base of everything that enters a trial's identity: frozen, and a misspelt key is an error."""
+    """Base of everything that enters a trial's identity: frozen, and a misspelt key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    The text under a field describes it: the reference pages and `kdbench show` print it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class SGD(Spec):
-    """Settings of stochastic gradient descent; `weight_decay` is the L2 form that `torch.optim.SGD` has."""
+    """Settings of stochastic gradient descent: those of `torch.optim.SGD`."""
 
     lr: PositiveFloat
+    """Learning rate at the start of the training."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum; 0 for none."""
     weight_decay: NonNegativeFloat = 5e-4
+    """Weight decay, in the L2 form that `torch.optim.SGD` has."""
     nesterov: bool = False
+    """Whether the momentum is Nesterov's."""
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -42,10 +49,12 @@ class SGD(Spec):
 
 
 class Schedule(Spec):
-    """The learning rate is multiplied by `gamma` at the start of each epoch in `milestones` (counted from 0)."""
+    """Steps of the learning rate."""
 
     milestones: tuple[PositiveInt, ...] = ()
+    """Epochs at whose start the learning rate is multiplied by `gamma`, in ascending order. The first epoch is 0."""
     gamma: PositiveFloat = 0.1
+    """What the learning rate is multiplied by at each milestone."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -59,13 +68,12 @@ class Schedule(Spec):
 
 
 class ResizedCrop(Spec):
-    """A random part of the image is resized to the data set's size, bilinear and antialiased: torchvision's `RandomResizedCrop`.
-
-    `scale` bounds the part's share of the image's area, `ratio` its width over its height.
-    """
+    """A random part of the image is resized to the data set's size, bilinear and antialiased: torchvision's `RandomResizedCrop`."""
 
     scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that the part has."""
     ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    """Smallest and largest width of the part, divided by its height."""
 
     @model_validator(mode="after")
     def _bounds_ascend(self) -> Self:
@@ -77,15 +85,17 @@ class ResizedCrop(Spec):
 
 
 class Augmentation(Spec):
-    """Pad by `pad` pixels and crop back at a random place, or take a `resized_crop`; flip left-right with probability 1/2.
-
-    Images in memory are padded; streamed ones, which come in any size, take a `resized_crop`.
-    """
+    """How training images are varied. Images in memory are padded and cropped; streamed ones take a `resized_crop`."""
 
     pad: NonNegativeInt = 4
+    """Pixels that are added on each side, before a crop of the image's own size is taken at a random place. 0 for no crop. Streamed
+    images need 0."""
     padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """What the added pixels show: black, or the image mirrored at its border."""
     flip: bool = True
+    """Whether images are flipped left to right with probability 1/2. Turn it off where a mirrored image is of another class."""
     resized_crop: ResizedCrop | None = None
+    """For streamed images, the random part that is taken and resized. None, the default, takes the centre."""
 
     @model_validator(mode="after")
     def _one_kind_of_crop(self) -> Self:
@@ -103,22 +113,26 @@ class Augmentation(Spec):
 
 
 class Recipe(Spec):
-    """One training protocol.
-
-    `precision`: `fp32`; `tf32` lets CUDA round the operands of convolutions and matrix products; `bf16` runs forward passes and
-    losses under autocast. Weights and optimiser states are fp32 in all three. `compile` sends the students' and the teacher's
-    passes in training through torch.compile: faster after a start-up of its own, and equal only but for rounding. The student is
-    tested after every `evaluate_every`-th epoch and after the last.
-    """
+    """One training protocol."""
 
     epochs: PositiveInt
+    """How many times the training images are gone through. Stages before the main training come on top."""
     batch_size: PositiveInt
+    """Images in a batch. The last batch of an epoch has what is left."""
     optimiser: SGD
+    """Settings of stochastic gradient descent."""
     schedule: Schedule = Schedule()
+    """How the learning rate falls. Constant unless given."""
     augmentation: Augmentation = Augmentation()
+    """How training images are varied."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """How numbers are rounded. `tf32` lets CUDA round the operands of convolutions and matrix products. `bf16` runs forward passes
+    and losses under autocast. Weights and the optimiser's state are fp32 in all three. Tables never mix them."""
     compile: bool = False
+    """Whether the passes of students and teacher in training go through `torch.compile`. It is faster after a start-up of its own.
+    Results are equal up to rounding, and tables never mix them with others."""
     evaluate_every: PositiveInt = 1
+    """Epochs from one test of the student to the next. It is always tested after the last epoch."""
 
     @model_validator(mode="after")
     def _milestones_are_reached(self) -> Self:

@@ -15,21 +15,30 @@ are defined on small batches, few classes and constant outputs, where some were 
 """
 
 
-class Environment(BaseModel):
-    """What a trial ran on: versions, None of a timm that is missing, and of cuDNN on a CPU; processor or GPU; `threads` of torch,
-    None on a GPU.
-    """
+_CONFIG = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Environment(BaseModel):
+    """What a trial ran on."""
+
+    model_config = _CONFIG
 
     kdbench: str
+    """Version of kdbench."""
     torch: str
+    """Version of torch, with its build."""
     torchvision: str
+    """Version of torchvision."""
     timm: str | None = None
+    """Version of timm; none where it is not installed."""
     python: str
+    """Version of Python."""
     device: str
+    """Name of the processor or of the GPU."""
     threads: int | None
+    """How many threads torch used; none on a GPU."""
     cudnn: int | None = None
+    """Version of cuDNN; none on a processor."""
 
 
 MOST_COUNTED = 100
@@ -37,17 +46,18 @@ MOST_COUNTED = 100
 
 
 class ImageCounts(BaseModel):
-    """How many images a split has: in all, in its smallest and its largest class, and in each class in the order of the classes.
+    """How many images a split has."""
 
-    `by_class` is None where there are more than `MOST_COUNTED` classes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
     images: int
+    """In all."""
     fewest_of_a_class: int
+    """In its smallest class."""
     most_of_a_class: int
+    """In its largest class."""
     by_class: tuple[int, ...] | None
+    """In each class, in the order of the classes; none where there are more than 100 classes."""
 
     @classmethod
     def of(cls, by_class: Sequence[int]) -> Self:
@@ -75,27 +85,31 @@ def images_told(
 
 
 class Data(BaseModel):
-    """What a trial saw of its data set, and what must be known to show its student other images.
+    """What a trial saw of its data set, and what must be known to show its student other images."""
 
-    `classes` are the names of the labels 0, 1, ...; `image_shape` is (C, H, W). An image of another size was resized, bilinear and
-    antialiased: `{"height_px": H, "width_px": W}` without regard to its shape, `{"shorter_side_px": N}` before its centre was cut
-    out; None where the images have one size. Then `mean` was subtracted from each channel of pixels scaled to 0..1, and the rest
-    was divided by `std`. `train_images` were trained on, `validation_images` held out of them (None where none were), and
-    `passed_over_files` were not read, by reason.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
     classes: tuple[str, ...]
+    """Names of the labels 0, 1, ..."""
     image_shape: tuple[int, int, int]
+    """Channels, height and width of what the networks saw."""
     resize: dict[str, int] | None
+    """How an image of another size was resized, bilinear and antialiased: `{"height_px": H, "width_px": W}` without regard to its
+    shape, or `{"shorter_side_px": N}` before its centre was cropped. None where the images have one size."""
     mean: tuple[float, ...]
+    """What was subtracted from each channel of pixels scaled to 0..1."""
     std: tuple[float, ...]
+    """What each channel was then divided by."""
     train_images: ImageCounts
+    """Images that were trained on."""
     validation_images: ImageCounts | None
+    """Training images that were held out to select with; none where `validation` is 0."""
     test_images: ImageCounts
+    """Images that were tested on."""
     passed_over_files: dict[str, int]
+    """How many files were not read, by reason."""
     notes: tuple[str, ...]
+    """What else a reader of the results must know of the images."""
 
     @property
     def summary(self) -> str:
@@ -110,23 +124,9 @@ class Data(BaseModel):
 
 
 class Record(BaseModel):
-    """One trial's result. Everything but the keys in `MEASURED` is a function of the spec, the data and the code.
+    """One trial's result. Everything but the keys in `MEASURED` is a function of the spec, the data and the code."""
 
-    Errors are in percent of the test images. `test_error_pct` is the last epoch's and the headline. `best_test_error_pct` is the
-    best epoch's on the test set, `best_epoch` counted from 1: stored for comparison with papers that report it, never a headline.
-    Where the data set declares a validation split, `validation_error_pct` is the last epoch's error on it, and `selected_*` the
-    test error at the epoch with the lowest one. `student_params` and `student_macs` are of the network that would be deployed,
-    `extra_params` is the number of trainable parameters that are dropped after training, and `stage_epochs` of epochs in stages
-    that trained the student before. `setting` is the method with the parameters that are not the defaults. `start_weights_sha256`
-    is the hash of the tensors that a student with `weights` took over before its training, `weights_sha256` of those that
-    training left. `data` says what the images were; records of earlier versions lack it. `stages` says how often stages that learn
-    from the teacher alone were trained: `per-seed`, or `per-teacher`, once for all seeds; None where the method has none.
-    `train_images_per_s` and `train_s` are what the method would cost alone: its own steps, the teacher's forward passes where it
-    reads them, and the data. `startup_s`, which is no part of them, is what compiling and recording graphs took. `peak_mem_mib` is
-    the lane's own on CUDA and the whole process's on the CPU.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
     MEASURED: ClassVar[frozenset[str]] = frozenset(
         {
@@ -145,58 +145,112 @@ class Record(BaseModel):
     )
 
     protocol: int
+    """Version of the rules by which a trial is trained. Trials of different protocols are never mixed."""
     trial: str
+    """Identity of the trial: a hash of its spec, and the name of its folder."""
     suite: str
+    """The suite that trained the trial first."""
     status: Literal["done", "failed"]
+    """`done` or `failed`."""
     reason: str | None = None
+    """Why the trial failed; missing where it is done."""
     spec: dict[str, Any]
+    """All that determines the trial, with every default written out."""
     dataset: str
+    """The data set as tables call it."""
     recipe: str
+    """The recipe in short: epochs, batch size, learning rate, and a hash that tells recipes apart that read alike."""
     precision: str
+    """`fp32`, `tf32` or `bf16`, followed by `, compiled` where the recipe compiles."""
     epochs: int
+    """Epochs of the main training; 0 for a teacher that was used as it is."""
     teacher: str | None
+    """The teacher's network as tables call it; missing for methods that read no teacher."""
     student: str
+    """The network that was trained, as tables call it."""
     method: str
+    """The method, such as `kd` or `ft+kd`; `pretrained` for a teacher that was used as it is."""
     setting: str | None = None
+    """The method with the parameters that differ from the defaults, such as `kd (temperature=2)`."""
     seed: int
+    """Seed of the trial."""
     notes: tuple[str, ...] = ()
+    """What a reader of the result must know, such as how the method handles this pair."""
 
     test_error_pct: float | None = None
+    """Test error after the last epoch, in percent. This is the headline."""
     best_test_error_pct: float | None = None
+    """Lowest test error of all epochs, in percent. It is stored for comparison with papers that report it, and never is a
+    headline."""
     best_epoch: int | None = None
+    """The epoch with the lowest test error, counted from 1."""
     validation_error_pct: float | None = None
+    """Error on the held-out training images after the last epoch, in percent; missing where none are held out."""
     selected_test_error_pct: float | None = None
+    """Test error in percent at the epoch with the lowest validation error."""
     selected_epoch: int | None = None
+    """The epoch with the lowest validation error, counted from 1."""
     train_error_pct: float | None = None
+    """Error on the training images in percent, as they were augmented and as the weights were during the last epoch."""
     train_loss: float | None = None
+    """Mean of the whole loss in the last epoch."""
     teacher_error_pct: float | None = None
+    """The teacher's test error in percent."""
     student_params: int | None = None
+    """Parameters of the network that would be deployed."""
     student_macs: int | None = None
+    """Multiply-accumulate operations of the network that would be deployed, for one image."""
     teacher_params: int | None = None
+    """Parameters of the teacher."""
     teacher_macs: int | None = None
+    """Multiply-accumulate operations of the teacher, for one image."""
     extra_params: int | None = None
+    """Parameters that were trained beside the student and dropped afterwards."""
     stage_epochs: int | None = None
+    """Epochs in which the student was trained before the main training."""
     stages: str | None = None
+    """How often stages that learn from the teacher alone are trained: `per-seed` or `per-teacher`; missing where the method has
+    none."""
     start_weights_sha256: str | None = None
+    """Hash of the tensors that the student took over from `weights`; missing where it started from its own initialisation."""
     weights_sha256: str | None = None
+    """Hash of the trained weights."""
     teacher_weights_sha256: str | None = None
+    """Hash of the weights of the teacher that was learnt from. A student whose teacher has others now is stale."""
     teacher_norms_folded: int | None = None
+    """How many batch norms of the teacher were folded into the convolutions before them, for speed."""
 
     method_code: str
+    """Hash of the code of the method and of plugins. A trial whose code has another one now is stale."""
     core_code: str
+    """Hash of the code of kdbench that can change a number."""
     data_fingerprint: str
+    """Hash of the images, labels and class names. It begins with `names-and-sizes:` where images are streamed and only the names
+    and sizes of the files were read."""
     data: Data | None = None
+    """What the images were; missing in records of earlier versions."""
 
     train_s: float | None = None
+    """Seconds that the training would take alone: the method's own steps, the teacher's forward passes where it reads them, and the
+    data; stages before the main training included."""
     data_s: float | None = None
+    """Of `train_s`, seconds for the data."""
     teacher_s: float | None = None
+    """Of `train_s`, seconds for the teacher's forward passes."""
     startup_s: float | None = None
+    """Seconds for compiling and for recording CUDA graphs. They are not part of `train_s`."""
     train_images_per_s: float | None = None
+    """Training images per second of the main training, as in `train_s`: the median over its epochs."""
     inference_images_per_s: float | None = None
+    """Images per second of the network that would be deployed, without gradients."""
     teacher_inference_images_per_s: float | None = None
+    """Images per second of the teacher, without gradients."""
     peak_mem_mib: float | None = None
+    """Most memory in MiB: the student's own on CUDA, that of the whole process on a processor."""
     environment: Environment
+    """What the trial ran on."""
     finished: str
+    """When the trial ended, in UTC."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -89,9 +89,14 @@ def _code(file: Path) -> bytes:
         return file.read_bytes()
     tree = parsed(file)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)]
     return repr(_outline(tree)).encode()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether it only describes: a docstring, or the text under a field."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
 
 
 def _outline(node: object) -> object:

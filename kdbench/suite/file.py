@@ -41,66 +41,77 @@ MethodEntry = Annotated[dict[str, Parameters], BeforeValidator(_method_entry)]
 
 
 class NetworkSpec(Spec):
-    """A network of a pair. A name is short for its `model`.
-
-    `hooks` names the modules with which its groups end, shallow to deep, where the model has no groups of its own or others are
-    wanted. `weights` is what it starts from: a file, from the suite's folder, or what torchvision or timm publish; `file#key` where
-    a file holds several.
-    """
+    """A network of a pair. A name alone is short for `{model: NAME}`."""
 
     model: str
+    """One of `kdbench list models`, `torchvision/NAME`, `timm/NAME`, or a network of your own."""
     hooks: tuple[str, ...] = ()
+    """Modules with which the groups of the network end, shallow to deep. `kdbench show model NAME --modules` lists them. Built-in
+    networks and the usual families of torchvision and timm need none."""
     weights: str = ""
+    """Weights that the network starts from: a file (a relative path begins in the suite's folder), a name of torchvision's, or a
+    tag of timm's. `file.pth#key` names one network of a file that holds several."""
 
 
 class TaughtSpec(NetworkSpec):
-    """A pair's teacher. One with `weights` is used as it is and not trained.
-
-    `expected_error_pct` is the test error that it ought to have: a run says when the measured one is more than half a point off.
-    """
+    """A pair's teacher. One with `weights` is used as it is and not trained."""
 
     expected_error_pct: Annotated[float, Field(ge=0, le=100)] | None = None
+    """The test error in percent that a teacher with `weights` ought to have. A run warns where the measured one is more than half a
+    point off."""
 
 
 class PairSpec(Spec):
-    """A teacher and a student, and what is particular to them.
-
-    `recipe` overrides fields of the suite's for the student; `methods` overrides parameters of a method by its name; `without`
-    leaves methods of the suite out.
-    """
+    """A teacher and a student, and what is particular to them."""
 
     teacher: Annotated[TaughtSpec, _short_for("model")]
+    """The network that is learnt from. It is trained first, once for all students, unless it has `weights`."""
     student: Annotated[NetworkSpec, _short_for("model")]
+    """The network that is trained with each method."""
     recipe: Tree = {}
+    """Keys of the recipe that differ for this student, such as `{optimiser: {lr: 0.01}}`."""
     methods: dict[str, Parameters] = {}
+    """Parameters of methods that differ for this pair, by the method's name, such as `{ft: {beta: 200}}`."""
     without: tuple[str, ...] = ()
+    """Methods of the suite that this pair leaves out."""
 
 
 class TeacherSpec(Spec):
-    """How the suite's teachers are trained: their seed, and fields of the recipe that differ from the students'."""
+    """How the suite's teachers are trained."""
 
     seed: Seed = 0
+    """The seed of the teachers."""
     recipe: Tree = {}
+    """Keys of the recipe that differ for the teachers, such as `{epochs: 12}`."""
 
 
 class SuiteFile(Spec):
-    """What a suite's YAML may hold.
-
-    `plugins` are files, or folders of them, with the methods, models and data sets of one's own that it names. `stages` says how
-    often a stage that learns from the teacher alone is trained, such as FT's paraphraser: `per-seed`, so that the spread over seeds
-    holds its draw, or `per-teacher`, once for all seeds.
-    """
+    """What a suite's YAML may hold."""
 
     title: str
+    """Heads the report."""
     plugins: tuple[str, ...] = ()
+    """Files, or folders of them, with methods, networks and data sets of your own that the suite names. A relative path begins in
+    the suite's folder."""
     dataset: Annotated[Tree, _short_for("name")]
+    """The data set: its `name`, and its own keys beside it. A name alone is short for `{name: NAME}`."""
     recipe: Annotated[Tree, _short_for("base")]
+    """How networks are trained. `base` names a recipe that ships; other keys of a recipe beside it override its own. A name alone
+    is short for `{base: NAME}`. Without `base`, give the whole recipe."""
     teacher: TeacherSpec = TeacherSpec()
+    """How the teachers are trained."""
     stages: Stages = "per-seed"
+    """How often a stage that learns from the teacher alone is trained, such as FT's paraphraser. `per-seed` trains it once for each
+    student seed, so that the spread over seeds includes it. `per-teacher` trains it once for all seeds."""
     seeds: tuple[Seed, ...] = Field(min_length=1)
+    """Seeds of the students: whole numbers from 0 up. Each method is trained once for each."""
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    """Methods to compare. An entry is a name, such as `kd`; a sum, such as `ft+kd`; or either with parameters that differ from the
+    defaults, such as `kd: {temperature: 2}` and `ft+kd: {ft: {k: 2}}`."""
     pairs: tuple[PairSpec, ...] = Field(min_length=1)
+    """Teachers and students. Every method is tried on every pair."""
     keep_students: bool = False
+    """Whether the trained weights of students are kept, for `kdbench.load_student`. Those of teachers always are."""
 
 
 class _Loader(yaml.SafeLoader):
