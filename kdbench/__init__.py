@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kdbench.method.interface import Composition as Composition
     from kdbench.method.interface import Losses as Losses
     from kdbench.method.interface import Method as Method
-    from kdbench.method.interface import MethodParams as MethodParams
     from kdbench.method.interface import Pair as Pair
     from kdbench.method.interface import PairError as PairError
     from kdbench.method.interface import Stage as Stage
@@ -47,8 +46,9 @@ if TYPE_CHECKING:
     from kdbench.method.outputs import Shapes as Shapes
     from kdbench.models import Network as Network
     from kdbench.models import register_model as register_model
-    from kdbench.results.frames import load_results as load_results
+    from kdbench.runner.frame import load_results as load_results
     from kdbench.spec.recipe import SGD as SGD
+    from kdbench.spec.trial import MethodParams as MethodParams
     from kdbench.training.own_loop import train_stages as train_stages
 
 _HOMES = {
@@ -79,7 +79,7 @@ _HOMES = {
     "Composition": "method.interface",
     "Losses": "method.interface",
     "Method": "method.interface",
-    "MethodParams": "method.interface",
+    "MethodParams": "spec.trial",
     "Pair": "method.interface",
     "PairError": "method.interface",
     "Stage": "method.interface",
@@ -92,7 +92,7 @@ _HOMES = {
     "Shapes": "method.outputs",
     "train_stages": "training.own_loop",
     "SGD": "spec.recipe",
-    "load_results": "results.frames",
+    "load_results": "runner.frame",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -13,17 +13,17 @@ from kdbench import models
 from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.method.interface import METHODS, USUAL_BATCH, Composition, Pair, PairError, TeacherParts
 from kdbench.method.outputs import Outputs, Shapes
+from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models import Network
 from kdbench.paths import expanded
 from kdbench.spec.record import PROTOCOL
-from kdbench.spec.trial import build_part, resolve_methods
 from kdbench.spec.validation import validated
 from kdbench.suite.plugins import load_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kdbench.runner.deployed import Deployed
+    from kdbench.training.deployed import Deployed
 
 
 def run_suite(
@@ -64,8 +64,8 @@ def run_suite(
         if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
             raise KdbenchError(f"seeds: {seed!r} is no whole number. Write seeds=[0, 1, 2].")
     # Methods build networks with this module, and planning, which imports the methods, needs none of what follows.
-    from kdbench.results.frames import plan_frame
     from kdbench.results.store import Store
+    from kdbench.runner.frame import plan_frame
     from kdbench.runner.plan import Rerun, make_plan
     from kdbench.runner.progress import Silent
     from kdbench.runner.run import Options, execute
@@ -122,7 +122,7 @@ def load_student(folder: str | Path, *, normalise: bool = False, plugins: Sequen
         KdbenchError: nothing was kept there, or it is damaged, or it needs a plugin that was not given, or `normalise` is asked for
             and an earlier version kept it, without mean and std. A student that is to normalise was given no bytes.
     """
-    from kdbench.runner.deployed import load
+    from kdbench.runner.students import load
 
     load_plugins(plugins)
     return load(expanded(folder), normalise=normalise)

@@ -13,8 +13,8 @@ from test_method_traps import CLASSES, outputs, pair
 from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
 from kdbench.method.interface import Composition
+from kdbench.method.specs import build_part
 from kdbench.spec.recipe import Augmentation
-from kdbench.spec.trial import build_part
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
 

@@ -11,7 +11,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs
 from kdbench.models import MODELS, Network, build_model
 from kdbench.report.compare import check_comparable
-from kdbench.results.frames import load_results
+from kdbench.runner.frame import load_results
 from kdbench.training.compiled import Compiled
 
 METHODS = ["scratch", "kd", {"ft": {"paraphraser_epochs": 1}}]

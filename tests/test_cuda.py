@@ -11,7 +11,7 @@ import torch
 
 from kdbench import Batch, Losses, Method, MethodParams, Outputs
 from kdbench.method.interface import METHODS
-from kdbench.results.frames import load_results
+from kdbench.runner.frame import load_results
 from kdbench.training import cohort
 from kdbench.training.device import without_waiting
 from kdbench.training.lane import Lane

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.results.frames import load_results
+from kdbench.runner.frame import load_results
 from kdbench.suite.resolve import load_suite
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -32,8 +32,8 @@ from kdbench.models import MODELS, Network, build_model
 from kdbench.models.weights import read_checkpoint, state_hash, write_weights
 from kdbench.registry import Registry
 from kdbench.report.tables import error_table
-from kdbench.results.frames import load_results
 from kdbench.runner import teachers
+from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import derive, generator, seeded

@@ -12,12 +12,13 @@ from pydantic import BaseModel, Field, FilePath
 
 import kdbench
 from kdbench.data import DATASETS, Dataset, Source, SourceParams, register_dataset
-from kdbench.method.interface import METHODS, Losses, Method, MethodParams, register
+from kdbench.method.interface import METHODS, Losses, Method, register
+from kdbench.method.specs import build_part
 from kdbench.paths import has_path, map_paths
 from kdbench.report.published import REQUIRED, read_published
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
-from kdbench.spec.trial import build_part
+from kdbench.spec.trial import MethodParams
 from kdbench.suite.plugins import load_plugins, load_shipped
 from kdbench.suite.resolve import Suite, load_suite
 

@@ -19,7 +19,7 @@ from kdbench.report.costs import cost_table
 from kdbench.report.render import to_csv, to_latex, to_markdown
 from kdbench.report.selection import selection_table
 from kdbench.report.tables import best_epoch_table, claims, confidence_interval, error_table, gain_table, short_count
-from kdbench.results.frames import row_without_record
+from kdbench.runner.frame import row_without_record
 from kdbench.suite.resolve import load_suite
 
 PAIR = ("resnet56", "resnet20")

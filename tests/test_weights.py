@@ -28,8 +28,8 @@ from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
 from kdbench.models.weights import state_hash
 from kdbench.report.present import of_directory
-from kdbench.results.frames import load_results
 from kdbench.runner.cost import Basis, costs
+from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL

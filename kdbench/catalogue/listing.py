@@ -9,6 +9,7 @@ from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
 from kdbench.method.description import describe_method, docstring
 from kdbench.method.interface import METHODS
+from kdbench.method.specs import setting
 from kdbench.models import MODELS, blank_model
 from kdbench.results.store import Store
 from kdbench.runner import cost
@@ -190,7 +191,7 @@ def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
     for planned in students:
         spec = planned.spec
         pair = f"{spec.teacher.label} -> {spec.label}" if spec.teacher else spec.label
-        rows.setdefault(pair, {}).setdefault(spec.setting, []).append(planned)
+        rows.setdefault(pair, {}).setdefault(setting(spec), []).append(planned)
     return rows
 
 

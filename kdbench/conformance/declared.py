@@ -22,9 +22,10 @@ from kdbench.conformance.setting import Setting, expect, terms
 from kdbench.conformance.subject import Subject
 from kdbench.errors import nearest
 from kdbench.method.description import describe_method
-from kdbench.method.interface import METHODS, Method, MethodParams, PairError, Stage
+from kdbench.method.interface import METHODS, Method, PairError, Stage
 from kdbench.method.outputs import Outputs
 from kdbench.models.weights import state_hash
+from kdbench.spec.trial import MethodParams
 from kdbench.suite.shipped import shipped
 
 LINES = 100

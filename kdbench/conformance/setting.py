@@ -15,9 +15,9 @@ from kdbench.conformance.points import mapped
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method.interface import Batch, Composition, Losses, Pair, checked
 from kdbench.method.outputs import Outputs
+from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
-from kdbench.spec.trial import build_part, resolve_methods
 from kdbench.streams import generator, seeded
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep

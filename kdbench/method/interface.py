@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.registry import Registry
-from kdbench.spec.recipe import SGD, Spec
+from kdbench.spec.recipe import SGD
+from kdbench.spec.trial import MethodParams
 
 Losses = Mapping[str, Tensor]
 """Named scalar terms, already weighted; the engine adds `ce_weight * cross-entropy` and logs each."""
@@ -32,10 +33,6 @@ register = METHODS.register
 
 class PairError(KdbenchError):
     """A method cannot do this pair of networks; the message gives the reason."""
-
-
-class MethodParams(Spec):
-    """A method's parameters: subclass it inside the method, one field with a default for each."""
 
 
 @dataclass(frozen=True)

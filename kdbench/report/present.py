@@ -16,8 +16,9 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, terminal_tables, write_report
 from kdbench.report.folder import Subject, folder_of, put
-from kdbench.results.frames import load_curves, load_results, plan_frame
+from kdbench.results.frames import load_curves, read_records
 from kdbench.results.store import Store
+from kdbench.runner.frame import plan_frame
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.shipped import is_shipped
 
@@ -64,7 +65,7 @@ def of_directory(root: Path) -> Comparison:
     """
     root = expanded(root)
     Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
-    results = load_results(root)
+    results = read_records(root)
     results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
     results = results.sort_values(["dataset", "teacher", "student", "method", "method_params", "seed"], kind="stable")
     taught = results[results["teacher"].notna()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -17,36 +17,15 @@ from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Record
 from kdbench.wording import counted
 
-if TYPE_CHECKING:
-    from kdbench.runner.plan import Plan
-    from kdbench.spec.trial import TrialSpec
-
 log = logging.getLogger("kdbench")
 
 
-def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
-    """Every record of a results directory, one row per trial, unique on `trial`; or the students of one suite.
-
-    Units stand in the names of the columns: `_pct` is percent, `_s` seconds, `_per_s` a rate and `_mib` MiB. The page "Results
-    folder" of the documentation describes every column. Students of `scratch` have no teacher.
-
-    The column `suite` names the suite that trained a trial first. Another suite that shares the trial has no second row: give
-    `suite` for the frame of one, and do not filter on the column.
-
-    Args:
-        path: a results directory.
-        suite: a shipped suite's name, or a path to a YAML file. The frame is then that which `run_suite` returns: each student of
-            the suite, whatever suite trained it, done or not, and no teachers. Nothing is trained, locked or written.
-        plugins: with `suite`, files or folders of them with the methods, models or data sets of your own that it names.
+def read_records(root: Path) -> pd.DataFrame:
+    """Every record of a results directory as a row of `kdbench.load_results`, unique on `trial`.
 
     Raises:
-        KdbenchError: no such directory, no trials in it where no suite is given, or a mistake in the suite.
+        KdbenchError: no such directory, or no trials in it.
     """
-    root = expanded(path)
-    if suite is not None:
-        return _of_suite(root, suite, plugins)
-    if plugins:
-        raise KdbenchError("plugins have no effect on all records of a directory. Give them with suite=..., or leave them out.")
     records: dict[str, Record] = {}
     for file in record_files(root):
         try:
@@ -60,29 +39,6 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
     if not records:
         raise KdbenchError(f"no records under {root}. Give the directory that `kdbench run --results` wrote to.")
     return frame(map(row, records.values()))
-
-
-def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
-    from kdbench.results.store import Store
-    from kdbench.runner.plan import make_plan  # imports torch, which reading records needs not
-    from kdbench.spec.record import PROTOCOL
-    from kdbench.suite.plugins import load_plugins
-    from kdbench.suite.resolve import load_suite
-
-    if not root.is_dir():
-        raise KdbenchError(f"there is no directory {root}. Give the one that `kdbench run --results` wrote to.")
-    load_plugins(plugins)
-    return plan_frame(make_plan(load_suite(suite), Store(root, protocol=PROTOCOL, read_only=True)))
-
-
-def plan_frame(plan: Plan) -> pd.DataFrame:
-    """The students of a suite, those that are not done among them."""
-    return frame(
-        {**row(planned.record), "setting": planned.spec.setting}
-        if planned.record
-        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
-        for planned in plan.students
-    )
 
 
 def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
@@ -115,7 +71,7 @@ def row(record: Record) -> dict[str, Any]:
     return {
         **record.model_dump(exclude={"spec", "environment", "data"}),
         **(_flat(record.data) if record.data else {}),
-        "method_params": _params_as_json(record.spec["methods"]),
+        "method_params": params_as_json(record.spec["methods"]),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
         "environment": f"{ran_on.device}{threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
@@ -135,30 +91,8 @@ def _flat(data: Data) -> dict[str, Any]:
     }
 
 
-def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str, Any]:
-    """What is known of a trial that has no record yet."""
-    return {
-        "trial": trial.id,
-        "suite": suite,
-        "status": str(status),
-        "protocol": trial.protocol,
-        "dataset": trial.dataset.label,
-        "recipe": trial.recipe.summary,
-        "precision": trial.recipe.arithmetic,
-        "epochs": trial.recipe.epochs,
-        "teacher": trial.teacher.label if trial.teacher else None,
-        "student": trial.label,
-        "method": trial.method,
-        "setting": trial.setting,
-        "stages": trial.stages,
-        "seed": trial.seed,
-        "method_params": _params_as_json([part.model_dump(mode="json") for part in trial.methods]),
-        "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),
-        "evaluate_every": trial.recipe.evaluate_every,
-    }
-
-
-def _params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
+def params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
+    """The column `method_params`."""
     return json.dumps({part["name"]: part["params"] for part in methods})  # in the order of the method's own `Params`
 
 

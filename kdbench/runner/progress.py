@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdbench.method.specs import setting
 from kdbench.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Bars(Progress):
 def told(record: Record) -> str:
     """One line on how a trial ended."""
     pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
-    method = TrialSpec.model_validate(record.spec).setting
+    method = setting(TrialSpec.model_validate(record.spec))
     if record.status == "failed":
         return f"FAILED {method}, {pair}, seed {record.seed}: {record.reason}"
     return f"done {method}, {pair}, seed {record.seed}: test error {record.test_error_pct:.2f} %"

@@ -16,11 +16,12 @@ from torch import nn
 from kdbench.data import Samples
 from kdbench.errors import first_line
 from kdbench.method.interface import Composition
+from kdbench.method.specs import setting
 from kdbench.models.measure import macs, parameters
 from kdbench.models.weights import state_hash
 from kdbench.results.store import Store
-from kdbench.runner.deployed import keep
 from kdbench.runner.progress import Progress
+from kdbench.runner.students import keep
 from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, ImageCounts, Record
 from kdbench.spec.trial import TrialSpec
@@ -199,7 +200,7 @@ class Recorder:
             teacher=trial.teacher.label if trial.teacher else None,
             student=trial.label,
             method=trial.method,
-            setting=trial.setting,
+            setting=setting(trial),
             stages=trial.stages,
             seed=trial.seed,
             method_code=trial_code(trial),

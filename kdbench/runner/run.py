@@ -13,6 +13,7 @@ from kdbench.data import Feed
 from kdbench.errors import KdbenchError
 from kdbench.files import set_aside
 from kdbench.method.interface import Composition
+from kdbench.method.specs import setting
 from kdbench.models.measure import macs
 from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store
@@ -266,7 +267,7 @@ class _Run:
 
         student = self.bench.student(trial)
         lane = Lane(
-            trial.setting,
+            setting(trial),
             seed=trial.seed,
             student=student,
             method=method,

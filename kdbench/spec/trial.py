@@ -1,22 +1,17 @@
-"""A trial: one training as a frozen value, and the methods it trains with."""
+"""A trial: one training as a frozen value."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from kdbench.errors import KdbenchError
-from kdbench.method.interface import METHODS, Method, MethodParams, Pair, PairError
-from kdbench.paths import has_path, map_paths
 from kdbench.spec.recipe import Recipe, Spec
 from kdbench.spec.record import PROTOCOL
-from kdbench.wording import assigned
 
 Stages = Literal["per-seed", "per-teacher"]
 """How often a stage that learns from the teacher alone is trained: once for each student seed, or once for all of them."""
@@ -35,6 +30,10 @@ class DatasetSpec(Spec):
         told = [f"{count:,} training images"] if count else []
         told += [f"{100 * held_out:g} % held out"] if held_out else []
         return f"{label} ({', '.join(told)})" if told else str(label)
+
+
+class MethodParams(Spec):
+    """A method's parameters: subclass it inside the method, one field with a default for each."""
 
 
 class MethodSpec(Spec):
@@ -124,16 +123,6 @@ class TrialSpec(Spec):
         return "+".join(part.name for part in self.methods) or "pretrained"
 
     @property
-    def setting(self) -> str:
-        """Its methods, for logs, with the parameters that are not the defaults: `ab (ce_weight=1, kd_weight=0)`."""
-        changed = []
-        for part in self.methods:
-            defaults = METHODS.get(part.name).Params().model_dump(mode="json")
-            of = f"{part.name}." if len(self.methods) > 1 else ""
-            changed += [assigned(f"{of}{name}", value) for name, value in part.params.items() if value != defaults[name]]
-        return f"{self.method} ({', '.join(changed)})" if changed else self.method
-
-    @property
     def label(self) -> str:
         """What tables call the network: its model, then what it starts from; a hash tells those apart that differ in hooks."""
         given = [self.weights.label] if self.weights else []
@@ -148,32 +137,6 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def resolve_methods(name: str, params: Mapping[str, Mapping[str, Any]]) -> tuple[MethodSpec, ...]:
-    """Write out the parameters of `name` (`kd`, `ft+kd`); `params` holds those that differ from the defaults, by part.
-
-    Raises:
-        KdbenchError: an unknown method, or one named twice.
-        pydantic.ValidationError: a parameter that is unknown or out of range.
-    """
-    parts = name.split("+")
-    if len(set(parts)) < len(parts):
-        raise KdbenchError(f"'{name}' names a method twice. Name each once.")
-    return tuple(_resolved(part, METHODS.get(part).Params.model_validate(params.get(part, {}))) for part in parts)
-
-
-def _resolved(name: str, params: MethodParams) -> MethodSpec:
-    tree, kind = params.model_dump(mode="json"), type(params)
-    if not has_path(kind):
-        return MethodSpec(name=name, params=tree)
-    return MethodSpec(name=name, params=map_paths(kind, tree, _by_content), local=params)
-
-
-def _by_content(path: Path) -> str:
-    if not path.is_file():
-        raise KdbenchError(f"{path} is no file, so that no record could say what was read from it. Give a file that is there.")
-    return file_name(path)
-
-
 def file_name(file: Path) -> str:
     """What stands for a file in a trial's identity: a hash of its content.
 
@@ -182,20 +145,3 @@ def file_name(file: Path) -> str:
     """
     with file.open("rb") as handle:
         return f"{FILE}{hashlib.file_digest(handle, 'sha256').hexdigest()[:16]}"
-
-
-def build_part(spec: MethodSpec, pair: Pair) -> Method:
-    """An instance of one method for a pair.
-
-    Raises:
-        PairError: the method cannot do this pair; the message names it.
-    """
-    method = METHODS.get(spec.name)
-    for whose, shapes in (("teacher", pair.teacher), ("student", pair.student)):
-        # Whether a method compares with a pre-activation of the student's, too, it knows itself.
-        if lacking := [point for point in shapes.lacking() if point in method.reads and point != "preactivations"]:
-            raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
-    try:
-        return method(spec.local or method.Params.model_validate(spec.params), pair)
-    except PairError as reason:
-        raise PairError(f"{spec.name}: {reason}") from None

@@ -14,12 +14,13 @@ from pydantic import BaseModel
 from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method.interface import METHODS
+from kdbench.method.specs import resolve_methods
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
 from kdbench.paths import expanded, found, from_folder, has_path, map_paths
 from kdbench.registry import Registry
 from kdbench.spec.recipe import Recipe
-from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec, resolve_methods
+from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec
 from kdbench.spec.validation import validated
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
 from kdbench.suite.plugins import load_path

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method.interface import Composition
+from kdbench.method.specs import setting
 from kdbench.spec.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0
@@ -48,7 +49,7 @@ def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> 
     if not weights and any(type(part).weights for part in method.parts.values()):
         return None  # no term can teach anything of this pair, and a note says so
     teacher = trial.teacher.label if trial.teacher else "no teacher"
-    where = f"warning: {trial.setting}, {teacher} -> {trial.label}, epoch {row['epoch']}: "
+    where = f"warning: {setting(trial)}, {teacher} -> {trial.label}, epoch {row['epoch']}: "
     if 0 in off.values():
         if not weights or any(weights.values()):
             return f"{where}no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long."

@@ -26,12 +26,13 @@ from kdbench.data import (
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import Composition, Pair, PairError, TeacherParts
 from kdbench.method.outputs import Shapes
+from kdbench.method.specs import build_part
 from kdbench.models import Network, blank_model, build_model
 from kdbench.models.fitting import Fit, fit
 from kdbench.models.measure import refuse_one_image, shapes
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.spec.recipe import Augmentation, Recipe
-from kdbench.spec.trial import TrialSpec, build_part
+from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
 from kdbench.training.finite import Finite, NotFinite
 

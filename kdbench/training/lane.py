@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from kdbench.method.interface import Batch, Composition, checked
 from kdbench.method.outputs import Outputs
-from kdbench.runner.deployed import Deployed
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.autograd import refuse_strays
 from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
+from kdbench.training.deployed import Deployed
 from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
 from kdbench.training.examination import Examined
 from kdbench.training.finite import Finite

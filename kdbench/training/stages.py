@@ -8,9 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from kdbench.method.interface import Composition
+from kdbench.method.specs import build_part
 from kdbench.models import Network
 from kdbench.models.weights import read_checkpoint, write_checkpoint
-from kdbench.spec.trial import TrialSpec, build_part
+from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
 from kdbench.suite.teacher_stages import TeacherStage, checkpoint_of
 from kdbench.training.bench import Bench

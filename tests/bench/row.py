@@ -25,9 +25,10 @@ from ladder import RUNGS, loop_seconds
 from plain import PilImages, best_of_the_field, train_epoch
 
 from kdbench.data import UNAUGMENTED, Dataset, SourceParams, Split
+from kdbench.method.specs import resolve_methods
 from kdbench.models import Network
 from kdbench.spec.recipe import SGD, Recipe
-from kdbench.spec.trial import DatasetSpec, TrialSpec, resolve_methods
+from kdbench.spec.trial import DatasetSpec, TrialSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher, Stream, records_graphs, train_in_lockstep

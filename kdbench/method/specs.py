@@ -1,0 +1,66 @@
+"""From names to specs, and from specs to methods: parameters written out, instances built, settings told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import KdbenchError
+from kdbench.method.interface import METHODS, Method, Pair, PairError
+from kdbench.paths import has_path, map_paths
+from kdbench.spec.trial import MethodParams, MethodSpec, TrialSpec, file_name
+from kdbench.wording import assigned
+
+
+def resolve_methods(name: str, params: Mapping[str, Mapping[str, Any]]) -> tuple[MethodSpec, ...]:
+    """Write out the parameters of `name` (`kd`, `ft+kd`); `params` holds those that differ from the defaults, by part.
+
+    Raises:
+        KdbenchError: an unknown method, or one named twice.
+        pydantic.ValidationError: a parameter that is unknown or out of range.
+    """
+    parts = name.split("+")
+    if len(set(parts)) < len(parts):
+        raise KdbenchError(f"'{name}' names a method twice. Name each once.")
+    return tuple(_resolved(part, METHODS.get(part).Params.model_validate(params.get(part, {}))) for part in parts)
+
+
+def _resolved(name: str, params: MethodParams) -> MethodSpec:
+    tree, kind = params.model_dump(mode="json"), type(params)
+    if not has_path(kind):
+        return MethodSpec(name=name, params=tree)
+    return MethodSpec(name=name, params=map_paths(kind, tree, _by_content), local=params)
+
+
+def _by_content(path: Path) -> str:
+    if not path.is_file():
+        raise KdbenchError(f"{path} is no file, so that no record could say what was read from it. Give a file that is there.")
+    return file_name(path)
+
+
+def build_part(spec: MethodSpec, pair: Pair) -> Method:
+    """An instance of one method for a pair.
+
+    Raises:
+        PairError: the method cannot do this pair; the message names it.
+    """
+    method = METHODS.get(spec.name)
+    for whose, shapes in (("teacher", pair.teacher), ("student", pair.student)):
+        # Whether a method compares with a pre-activation of the student's, too, it knows itself.
+        if lacking := [point for point in shapes.lacking() if point in method.reads and point != "preactivations"]:
+            raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
+    try:
+        return method(spec.local or method.Params.model_validate(spec.params), pair)
+    except PairError as reason:
+        raise PairError(f"{spec.name}: {reason}") from None
+
+
+def setting(trial: TrialSpec) -> str:
+    """A trial's methods, for logs, with the parameters that are not the defaults: `ab (ce_weight=1, kd_weight=0)`."""
+    changed = []
+    for part in trial.methods:
+        defaults = METHODS.get(part.name).Params().model_dump(mode="json")
+        of = f"{part.name}." if len(trial.methods) > 1 else ""
+        changed += [assigned(f"{of}{name}", value) for name, value in part.params.items() if value != defaults[name]]
+    return f"{trial.method} ({', '.join(changed)})" if changed else trial.method

@@ -1,0 +1,94 @@
+"""Results as a pandas frame: those of a directory, or those of a suite, what is not done among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.paths import expanded
+from kdbench.results.frames import frame, params_as_json, read_records, row
+
+if TYPE_CHECKING:
+    from kdbench.runner.plan import Plan
+    from kdbench.spec.trial import TrialSpec
+
+
+def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
+    """Every record of a results directory, one row per trial, unique on `trial`; or the students of one suite.
+
+    Units stand in the names of the columns: `_pct` is percent, `_s` seconds, `_per_s` a rate and `_mib` MiB. The page "Results
+    folder" of the documentation describes every column. Students of `scratch` have no teacher.
+
+    The column `suite` names the suite that trained a trial first. Another suite that shares the trial has no second row: give
+    `suite` for the frame of one, and do not filter on the column.
+
+    Args:
+        path: a results directory.
+        suite: a shipped suite's name, or a path to a YAML file. The frame is then that which `run_suite` returns: each student of
+            the suite, whatever suite trained it, done or not, and no teachers. Nothing is trained, locked or written.
+        plugins: with `suite`, files or folders of them with the methods, models or data sets of your own that it names.
+
+    Raises:
+        KdbenchError: no such directory, no trials in it where no suite is given, or a mistake in the suite.
+    """
+    root = expanded(path)
+    if suite is not None:
+        return _of_suite(root, suite, plugins)
+    if plugins:
+        raise KdbenchError("plugins have no effect on all records of a directory. Give them with suite=..., or leave them out.")
+    return read_records(root)
+
+
+def _of_suite(root: Path, suite: str | Path, plugins: Sequence[str | Path]) -> pd.DataFrame:
+    from kdbench.results.store import Store
+    from kdbench.runner.plan import make_plan  # imports torch, which reading records needs not
+    from kdbench.spec.record import PROTOCOL
+    from kdbench.suite.plugins import load_plugins
+    from kdbench.suite.resolve import load_suite
+
+    if not root.is_dir():
+        raise KdbenchError(f"there is no directory {root}. Give the one that `kdbench run --results` wrote to.")
+    load_plugins(plugins)
+    return plan_frame(make_plan(load_suite(suite), Store(root, protocol=PROTOCOL, read_only=True)))
+
+
+def plan_frame(plan: Plan) -> pd.DataFrame:
+    """The students of a suite, those that are not done among them."""
+    from kdbench.method.specs import setting  # imports torch, which reading records needs not
+
+    return frame(
+        {**row(planned.record), "setting": setting(planned.spec)}
+        if planned.record
+        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
+        for planned in plan.students
+    )
+
+
+def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str, Any]:
+    """What is known of a trial that has no record yet."""
+    from kdbench.method.specs import setting
+
+    return {
+        "trial": trial.id,
+        "suite": suite,
+        "status": str(status),
+        "protocol": trial.protocol,
+        "dataset": trial.dataset.label,
+        "recipe": trial.recipe.summary,
+        "precision": trial.recipe.arithmetic,
+        "epochs": trial.recipe.epochs,
+        "teacher": trial.teacher.label if trial.teacher else None,
+        "student": trial.label,
+        "method": trial.method,
+        "setting": setting(trial),
+        "stages": trial.stages,
+        "seed": trial.seed,
+        "method_params": params_as_json([part.model_dump(mode="json") for part in trial.methods]),
+        "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),
+        "evaluate_every": trial.recipe.evaluate_every,
+    }
