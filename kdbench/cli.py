@@ -136,17 +136,17 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a suite would run, what is done and how long the rest will take; train nothing."""
-    from kdbench.catalogue import listing as catalogue
+    from kdbench.catalogue import plan as view
     from kdbench.runner.cost import costs
     from kdbench.runner.plan import Rerun, make_plan
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
-    estimates, contents = costs(planned, store), catalogue.contents_of(loaded, store)
+    estimates, contents = costs(planned, store), view.contents_of(loaded, store)
     if as_json:
-        _print_json(catalogue.plan_as_json(planned, estimates, contents))
+        _print_json(view.plan_as_json(planned, estimates, contents))
     else:
-        print(catalogue.plan_as_text(planned, estimates, contents))
+        print(view.plan_as_text(planned, estimates, contents))
     if check:
         from kdbench.runner.preflight import preflight
         from kdbench.training.device import choose_device
@@ -233,8 +233,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
-    from kdbench.catalogue import listing as catalogue
     from kdbench.catalogue import model as catalogue_model
+    from kdbench.catalogue.method import method_as_text
     from kdbench.method.description import describe_method
     from kdbench.suite.plugins import load_plugins
 
@@ -244,7 +244,7 @@ def show(
         if image or classes or hook or modules:
             raise KdbenchError("--input, --classes, --hook and --modules have no effect on a method. Leave them out.")
         value = method = describe_method(name)
-        text = catalogue.method_as_text(method)
+        text = method_as_text(method)
     else:
         shape = arguments.image_shape(image) if image else catalogue_model.usual_shape(name)
         if modules:

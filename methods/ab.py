@@ -29,6 +29,7 @@ class AB(Method):
     convolution and batch norm, or nothing where the shapes agree. For plain cross-entropy in stage 2, as in RepDistiller, set
     ce_weight to 1 and kd_weight to 0.
 
+    Transfers: which neurons are active (features)
     Paper: Heo et al., "Knowledge transfer via distillation of activation boundaries formed by hidden neurons", AAAI 2019,
     arXiv:1811.03233.
     Code: https://github.com/bhheo/AB_distillation; stage 2 without the factor T^2 and without cross-entropy, as there.

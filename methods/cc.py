@@ -10,6 +10,7 @@ class CC(Method):
 
     p are pooled vectors; i runs over the batch. Both embeddings W learn.
 
+    Transfers: embedding differences of neighbouring images (relations)
     Paper: Peng et al., "Correlation congruence for knowledge distillation", ICCV 2019, arXiv:1904.01802.
     Code: none published; the form is that of https://github.com/HobbitLong/RepDistiller, sent by the authors.
     Deviations: that form is not the paper's, which compares kernel matrices and adds instance congruence.

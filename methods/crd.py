@@ -55,6 +55,7 @@ class CRD(Method):
     h(v, m) = e / (e + K / N), e = exp(v . m / tau) / Z. v embeds the pooled vector by a linear layer that learns, to unit L2 norm;
     M holds a moving average of each of N samples' v; N_b are K samples of other classes than b's; the first batch sets Z.
 
+    Transfers: embeddings, in contrast to negatives (relations)
     Paper: Tian, Krishnan and Isola, "Contrastive representation distillation", ICLR 2020, arXiv:1910.10699.
     Code: https://github.com/HobbitLong/RepDistiller
     Deviations: negatives are drawn with replacement; the authors' loader draws without where K samples of other classes exist.

@@ -11,6 +11,7 @@ class DIST(Method):
 
     P = softmax(z / tau) of a batch, one row per sample and one column per class; rho is Pearson's correlation.
 
+    Transfers: correlations of predicted probabilities (logits)
     Paper: Huang et al., "Knowledge distillation from a stronger teacher", NeurIPS 2022, arXiv:2205.10536.
     Code: https://github.com/hunto/DIST_KD
     Deviations: constant rows and columns of P pass no gradient; the authors' is of the order of 1e8 there. The defaults are those

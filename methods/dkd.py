@@ -12,6 +12,7 @@ class DKD(Method):
     b = (p_y, 1 - p_y) is the binary distribution target against rest, q the distribution over the other classes alone, both of
     softmax(z / T). beta is chosen per pair, between 2 and 8: suites that repeat the paper set it.
 
+    Transfers: target and other probabilities, apart (logits)
     Paper: Zhao et al., "Decoupled knowledge distillation", CVPR 2022, arXiv:2203.08679.
     Code: https://github.com/megvii-research/mdistiller
     Deviations: the logarithms of b are taken in log space, so that they stay finite where the authors' log(0) does not. As in the

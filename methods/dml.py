@@ -25,6 +25,7 @@ class DML(Method):
     and the other divergence the student alone. No teacher is read. `peer` is a registered model; for the paper's pairs of unequal
     networks name the teacher's.
 
+    Transfers: probabilities of a peer (logits)
     Paper: Zhang et al., "Deep mutual learning", CVPR 2018, arXiv:1706.00384.
     Code: https://github.com/YingZhangDUT/Deep-Mutual-Learning; both networks step from the same two forward passes, as there,
     where the paper's algorithm predicts anew in between.

@@ -22,6 +22,7 @@ from kdbench import (
 class FitNets(Method):
     r"""Stage 1: mean((relu(bn(conv(f_s))) - f_t)^2), f the middle group; stage 2: knowledge distillation
 
+    Transfers: middle maps, then softened probabilities (features)
     Paper: Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, arXiv:1412.6550.
     Code: https://github.com/adri-romsor/FitNets
     Deviations: the networks are not maxout; the regressor is RepDistiller's (batch norm and ReLU after the convolution); the weight

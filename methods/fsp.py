@@ -26,6 +26,7 @@ class FSP(Method):
 
     f_0 is the stem, f_1.. the groups, x runs over the H x W places.
 
+    Transfers: products of successive groups' maps (relations)
     Paper: Yim et al., "A gift from knowledge distillation: fast optimization, network minimization and transfer learning",
     CVPR 2017.
     Code: none by the authors in PyTorch; the form is that of https://github.com/HobbitLong/RepDistiller.

@@ -28,6 +28,7 @@ class FTRepDistiller(Method):
     Stage 1, from the teacher alone and without labels: the paraphraser's encoder `factor` and its decoder learn under
     mean (decoder(factor(f_t)) - f_t)^2. f is the last group; the factor has k times the teacher's channels.
 
+    Transfers: attention maps of FT's factors (features)
     Paper: none in this form; it is what RepDistiller and the tables made with it call FT. It compares attention maps of the
     factors, so that its results are not those of the method of Kim, Park and Kwak, which is `ft`.
     Code: https://github.com/HobbitLong/RepDistiller

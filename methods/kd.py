@@ -7,6 +7,7 @@ from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, UnitInte
 class KD(Method):
     r"""(1 - alpha) CE(z_s, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T))
 
+    Transfers: softened class probabilities (logits)
     Paper: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, arXiv:1503.02531.
     Code: none by the authors; the form is that of https://github.com/HobbitLong/RepDistiller.
     """

@@ -8,6 +8,7 @@ from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, full_pre
 class KDStandardized(Method):
     r"""ce_weight CE(z_s, y) + kd_weight T^2 KL(softmax(n(z_t) / T) || softmax(n(z_s) / T)),  n(z) = (z - mean(z)) / std(z)
 
+    Transfers: softened probabilities of standardised logits (logits)
     Paper: Sun et al., "Logit standardization in knowledge distillation", CVPR 2024, arXiv:2403.01427.
     Code: https://github.com/sunshangquan/logit-standardization-KD
     Deviations: logits that are all equal pass no gradient; the authors' is of the order of 1e7 there.

@@ -27,6 +27,7 @@ class NST(Method):
     The squared maximum mean discrepancy per group i: s and t run over the channels of an image's maps, each flattened over space
     to unit L2 norm; means over channels and images.
 
+    Transfers: activation patterns of the channels (features)
     Paper: Huang and Wang, "Like what you like: knowledge distill via neuron selectivity transfer", 2017, arXiv:1707.01219.
     Code: none by the authors; the form is that of https://github.com/HobbitLong/RepDistiller.
     Deviations: where the networks differ in their number of groups, groups are paired from the deepest backwards. Maps of unequal

@@ -29,6 +29,7 @@ class OFD(Method):
     a are the groups' pre-activations, r_i is a 1x1 convolution and batch norm. The margin m_i, one per channel, is the expectation
     of a_t where it is negative: E[a | a < 0] for a ~ N(bias, weight^2) of the teacher's last batch norm before it.
 
+    Transfers: pre-activations above a margin (features)
     Paper: Heo et al., "A comprehensive overhaul of feature distillation", ICCV 2019, arXiv:1904.01866.
     Code: https://github.com/clovaai/overhaul-distillation; https://github.com/megvii-research/mdistiller gives the same loss.
     Deviations: the teacher is in evaluation mode; the authors run it in training mode, which also moves its running statistics.

@@ -13,6 +13,7 @@ class PKT(Method):
 
     k(a, b) = (cos(a, b) + 1) / 2; p are pooled vectors.
 
+    Transfers: probabilities that images are neighbours (relations)
     Paper: Passalis and Tefas, "Learning deep representations with probabilistic knowledge transfer", ECCV 2018, arXiv:1803.10837.
     Code: https://github.com/passalis/probabilistic_kt
     Deviations: the paper sums over the pairs; the authors' code, followed here, takes the mean over all B^2. A zero vector passes a

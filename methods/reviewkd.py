@@ -59,6 +59,7 @@ class ReviewKD(Method):
     by learned attention; t_i are the teacher's pooled vector and pre-activations. pool_0 is nothing, pool_1.. average to 4x4, 2x2
     and 1x1, where the map is larger. beta is chosen per pair, between 0.6 and 8: suites that repeat the paper set it.
 
+    Transfers: maps of all groups, fused (features)
     Paper: Chen et al., "Distilling knowledge via knowledge review", CVPR 2021, arXiv:2104.09044.
     Code: https://github.com/dvlab-research/ReviewKD
     Deviations: the teacher's batch norms do not move; the authors' code for CIFAR leaves them in training mode. A WRN student's

@@ -12,6 +12,7 @@ class RKD(Method):
 
     d^ij = ||p_i - p_j|| / their mean; a^ijk = e^ij . e^ik with e^ij = (p_j - p_i) / ||p_j - p_i||; p are pooled vectors.
 
+    Transfers: distances and angles between images (relations)
     Paper: Park et al., "Relational knowledge distillation", CVPR 2019, arXiv:1904.05068.
     Code: https://github.com/lenscloth/RKD
     Deviations: distances come from differences of vectors, not from a Gram matrix, which loses their digits in float32. Where two

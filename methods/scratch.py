@@ -5,6 +5,7 @@ from kdbench import Batch, Losses, Method, Outputs, register
 class Scratch(Method):
     r"""CE(z_s, y)
 
+    Transfers: nothing (baseline)
     Paper: none; the student without a teacher. Teachers are trained by it too.
     """
 

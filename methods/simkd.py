@@ -27,6 +27,7 @@ class SimKD(Method):
     f is the last group, r a bottleneck of three convolutions with batch norm, W_t and b_t are the teacher's classifier, which the
     student reuses: no label is read, the student's own classifier gets no gradient, and r belongs to the network deployed.
 
+    Transfers: last maps and teacher's classifier (features)
     Paper: Chen et al., "Knowledge distillation with the reused teacher classifier", CVPR 2022, arXiv:2203.14001.
     Code: https://github.com/DefangChen/SimKD
     Deviations: none; as there, the larger of two last maps is average-pooled to the size of the smaller, the student's before r.

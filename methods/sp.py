@@ -11,6 +11,7 @@ class SP(Method):
 
     F (B, C H W) are the flattened maps of the last group.
 
+    Transfers: similarities between images (relations)
     Paper: Tung and Mori, "Similarity-preserving knowledge distillation", ICCV 2019, arXiv:1907.09682.
     Code: none by the authors; the form is that of https://github.com/HobbitLong/RepDistiller, which they verified.
     Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before.

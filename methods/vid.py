@@ -53,6 +53,7 @@ class VID(Method):
 
     Per group i a network mu_i of three 1x1 convolutions, and a learned rho_i per channel of the teacher.
 
+    Transfers: mutual information of maps (features)
     Paper: Ahn et al., "Variational information distillation for knowledge transfer", CVPR 2019, arXiv:1904.05835.
     Code: https://github.com/ssahn0215/variational-information-distillation; the form is that of
     https://github.com/HobbitLong/RepDistiller, which took it from there.

@@ -729,7 +729,7 @@ def test_finished_students_whose_weights_are_asked_for_are_told_and_trained_agai
 @pytest.mark.parametrize(
     ("what", "keys", "some"),
     [
-        ("methods", {"name", "about"}, "ft"),
+        ("methods", {"name", "about", "transfers", "family", "published"}, "ft"),
         ("models", {"name", "about", "params", "macs"}, "resnet8"),
         ("datasets", {"name", "about"}, "digits"),
         ("suites", {"name", "about", "trials", "teachers"}, "quick"),
@@ -742,7 +742,7 @@ def test_a_list(what, keys, some, call, monkeypatch):
     names = [entry["name"] for entry in entries]
     assert names == sorted(names)
     assert some in names
-    monkeypatch.setattr("kdbench.catalogue.listing", lambda _: entries)  # measuring all models takes seconds
+    monkeypatch.setattr("kdbench.catalogue.listing.listing", lambda _: entries)  # measuring all models takes seconds
     listed = call("list", what)
     assert listed.err == ""
     assert [line.split()[0] for line in lines_of(listed.out)] == names
@@ -751,12 +751,14 @@ def test_a_list(what, keys, some, call, monkeypatch):
 @pytest.mark.parametrize("name", METHODS.names())
 def test_a_method_is_shown_in_full(name, call):
     shown = json.loads(call("show", "method", name, "--json").out)
-    assert set(shown) == {"name", "formula", "text", "paper", "code", "deviations", "reads", "needs", "file", "params"}
+    keys = "name formula text transfers family published paper code deviations reads needs file params"
+    assert set(shown) == set(keys.split())
     assert shown["name"] == name
     assert shown["formula"] and Path(shown["file"]).is_file()
     assert shown["params"] == json.loads(METHODS.get(name).Params().model_dump_json())
     text = call("show", "method", name).out
     assert shown["formula"] in text
+    assert f"transfers:  {shown['transfers']} ({shown['family']})\n" in text
     for key, value in shown["params"].items():
         assert f"  {key} = {value}" in text
 

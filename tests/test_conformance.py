@@ -373,6 +373,16 @@ def test_a_long_file_fails_among_kdbenchs_own_and_is_a_remark_elsewhere(mine: Pa
     assert found.status == "fail" and re.match(r"the file has 1\d\d lines", found.reason)
 
 
+def test_what_is_transferred_is_asked_of_kdbenchs_own_methods_alone(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine.write_text(mine.read_text().replace("    Transfers: ", "    Takes: "))
+    monkeypatch.setattr(conformance, "CHECKS", [declared.docstring])
+    (found,) = conformance.check(str(mine))
+    assert (found.status, found.reason) == ("pass", "")
+    monkeypatch.setattr(declared, "shipped", lambda folder: mine.parent)
+    (found,) = conformance.check(str(mine))
+    assert found.status == "fail" and "has no line `Transfers:` with a family" in found.reason
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdbench.catalogue import listing as catalogue
+from kdbench.catalogue import plan as catalogue
 from kdbench.results.store import Store
 from kdbench.runner.cost import Basis, Span, costs, remaining, told
 from kdbench.runner.plan import Status, make_plan

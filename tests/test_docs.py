@@ -52,3 +52,15 @@ def test_every_file_of_golden_numbers_has_a_source_and_a_method() -> None:
 def test_only_these_methods_have_no_golden_numbers() -> None:
     without = {name for name in shipped_methods() if not list(golden(name))}
     assert without == {"scratch", "dml", "fitnets", "ft_repdistiller", "simkd"}
+
+
+def test_every_method_says_in_a_few_words_what_it_transfers() -> None:
+    described = {name: describe_method(name) for name in shipped_methods()}
+    assert all(1 <= len(method["transfers"].split()) <= 6 for method in described.values())
+    assert {method["family"] for method in described.values()} == {"baseline", "logits", "features", "relations"}
+    assert len({method["transfers"] for method in described.values()}) == len(described), "no two say the same"
+    without = {name for name, method in described.items() if not method["published"]}
+    assert without == {name for name, method in described.items() if method["paper"].startswith("none")}
+    ft = described["ft"]
+    assert (ft["transfers"], ft["family"], ft["published"]) == ("factors of the last maps", "features", "NeurIPS 2018")
+    assert "| features | [ft](#ft) | factors of the last maps | NeurIPS 2018 |\n" in methods_page()

@@ -1,7 +1,7 @@
 """The page of all shipped methods: `python -m kdbench.catalogue.docs > docs/reference/methods.md` writes it anew."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdbench.conformance.subject import Subject
@@ -54,7 +54,16 @@ def shipped_methods() -> list[str]:
 
 def methods_page() -> str:
     """The page as Markdown."""
-    return "\n".join([INTRODUCTION, *(section(name) for name in shipped_methods())])
+    names = shipped_methods()
+    return "\n".join([INTRODUCTION, *overview(names), "", *(section(name) for name in names)])
+
+
+def overview(names: Iterable[str]) -> Iterator[str]:
+    """A table of what each method transfers, by family."""
+    yield from ("| Family | Method | Transfers | Published |", "| --- | --- | --- | --- |")
+    for method in sorted(map(describe_method, names), key=lambda method: str(method["family"])):
+        name = method["name"]
+        yield f"| {method['family']} | [{name}](#{name}) | {method['transfers']} | {method['published']} |"
 
 
 def section(name: str) -> str:
@@ -62,6 +71,7 @@ def section(name: str) -> str:
     described = describe_method(name)
     params = ", ".join(f"`{key}` {_told(value)}" for key, value in described["params"].items())
     points = {
+        "Transfers": f"{described['transfers']} ({described['family']})",
         "Paper": described["paper"],
         "Code": described["code"],
         "Deviations": described["deviations"],

@@ -1,38 +1,35 @@
-"""What there is to choose from, and what a plan holds: as values for `--json`, as text for people."""
+"""What there is to choose from, one entry each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-from kdbench.data import DATASETS, Contents
-from kdbench.errors import KdbenchError
+from kdbench.catalogue.text import Value
+from kdbench.data import DATASETS
 from kdbench.method.description import describe_method, docstring
 from kdbench.method.interface import METHODS
-from kdbench.method.specs import setting
 from kdbench.models import MODELS, blank_model
-from kdbench.results.store import Store
-from kdbench.runner import cost
-from kdbench.runner.plan import Plan, Planned, PlannedStage
-from kdbench.spec.record import ImageCounts, images_told
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
 from kdbench.suite.shipped import suite_names
-from kdbench.wording import counted
-
-Value = dict[str, Any]
 
 
 def listing(what: str) -> list[Value]:
     """Entries of `methods`, `models`, `datasets` or `suites`, each with `name` and `about`.
 
-    A model has `params` and `macs` too, for 3x32x32 images and 10 classes, null for the names that stand for a library's; a suite
-    has `trials` and `teachers`, their numbers.
+    A method has `transfers`, `family` and `published` too, as `describe_method` gives them. A model has `params` and `macs`, for
+    3x32x32 images and 10 classes, null for the names that stand for a library's. A suite has the numbers
+    of its `trials` and `teachers`.
     """
     return {"methods": _methods, "models": _models, "datasets": _datasets, "suites": _suites}[what]()
 
 
 def _methods() -> list[Value]:
-    return [{"name": name, "about": describe_method(name)["paper"]} for name in METHODS.names()]
+    return [_method(describe_method(name)) for name in METHODS.names()]
+
+
+def _method(described: Value) -> Value:
+    keys = ("transfers", "family", "published")
+    about = f"{described['transfers'] or described['formula']}{' (' + described['family'] + ')' if described['family'] else ''}"
+    told = ", ".join(filter(None, (about, described["published"])))
+    return {"name": described["name"], "about": told, **{key: described[key] for key in keys}}
 
 
 def _models() -> list[Value]:
@@ -60,146 +57,3 @@ def _suites() -> list[Value]:
         suite = load_suite(name)
         entries.append({"name": name, "about": suite.title, "trials": len(suite.trials), "teachers": len(suite.teachers)})
     return entries
-
-
-def method_as_text(described: Value) -> str:
-    """The description for a terminal."""
-    lines = [described["name"], "", described["formula"], ""]
-    for part in described["text"]:
-        lines += [part, ""]
-    for label in ("paper", "code", "deviations"):
-        if described[label]:
-            lines.append(f"{label + ':':<12}{described[label]}")
-    lines.append(f"{'reads:':<12}{', '.join(described['reads']) or 'no teacher'}")
-    if described["needs"]:
-        lines.append(f"{'needs:':<12}{', '.join(described['needs'])}")
-    lines.append(f"{'file:':<12}{described['file']}")
-    lines.append("parameters:" if described["params"] else "no parameters")
-    lines += [f"  {key} = {value}" for key, value in described["params"].items()]
-    return "\n".join(lines)
-
-
-def contents_of(suite: Suite, store: Store) -> Contents | None:
-    """How many images there are; None where only a run can tell, or where they are not as they ought to be."""
-    kind, params = suite.source
-    try:
-        return kind(params, cache=store.cache).contents()
-    except KdbenchError:
-        return None
-
-
-def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> Value:
-    """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
-
-    `data` is what lies there, null where only a run can tell: `classes`, `image_shape`, `train_images` and `test_images` as in a
-    record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
-    finished students whose weights the suite asks for and which are not there, whole.
-
-    A stage, which a method learns from a teacher alone for students that remain, has `teacher`, `method`, `stage`, `params` (those
-    that it depends on), `seed` (null where one training serves all seeds) and `status`. A trial has `trial`, `status`, `teacher`
-    (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`. A cost has `seconds`, `low_s` and
-    `high_s`, how many `students`, `teachers` and `stages` remain and how many of them are `unknown`, the `bases` of the others, and
-    how many trainings were `measured`.
-    """
-    return {
-        "suite": plan.suite.name,
-        "data": _contents_as_json(contents) if contents else None,
-        "teachers": [_planned_as_json(planned) for planned in plan.teachers],
-        "stages": [_stage_as_json(planned) for planned in plan.stages],
-        "students": [_planned_as_json(planned) for planned in plan.students],
-        "without_weights": [planned.spec.id for planned in plan.without_weights],
-        "remaining": [_cost_as_json(estimate) for estimate in estimates],
-    }
-
-
-def _contents_as_json(contents: Contents) -> Value:
-    return {
-        "classes": list(contents.classes),
-        "image_shape": list(contents.image_shape),
-        "train_images": ImageCounts.of(contents.train).model_dump(),
-        "test_images": ImageCounts.of(contents.test).model_dump(),
-        "passed_over_files": dict(contents.passed_over),
-        "notes": list(contents.notes),
-    }
-
-
-def _cost_as_json(estimate: cost.Cost) -> Value:
-    seconds = dict(zip(("seconds", "low_s", "high_s"), estimate.seconds, strict=True))
-    known = {name: getattr(estimate, name) for name in ("students", "teachers", "stages", "unknown", "measured")}
-    return {"device": estimate.device, **seconds, **known, "bases": {basis.value: n for basis, n in estimate.bases.items()}}
-
-
-def _stage_as_json(planned: PlannedStage) -> Value:
-    stage = planned.stage
-    return {
-        "teacher": stage.teacher.label,
-        "method": stage.part.name,
-        "stage": stage.stage,
-        "params": stage.part.params,
-        "seed": stage.seed,
-        "status": planned.status.value,
-    }
-
-
-def _planned_as_json(planned: Planned) -> Value:
-    spec = planned.spec
-    return {
-        "trial": spec.id,
-        "status": planned.status.value,
-        "teacher": spec.teacher.label if spec.teacher else None,
-        "student": spec.label,
-        "method": spec.method,
-        "params": {part.name: part.params for part in spec.methods},
-        "seed": spec.seed,
-        "epochs": spec.epochs,
-    }
-
-
-def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> str:
-    """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains."""
-    first = plan.suite.trials[0]
-    lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
-    if contents:
-        train, test = ImageCounts.of(contents.train), ImageCounts.of(contents.test)
-        lines.append(f"  {images_told(train, test, classes=len(contents.classes), passed_over=contents.passed_over)}")
-        lines += [f"  note: {note}." for note in contents.notes]
-    for planned in plan.teachers:
-        seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
-        lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
-    stages: dict[str, list[PlannedStage]] = {}
-    for entry in plan.stages:
-        stages.setdefault(f"{entry.stage.name} of {entry.stage.teacher.label}", []).append(entry)
-    lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
-    rows = _rows(plan.students)
-    lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
-    lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
-    if told := plan.without_weights_told:
-        lines.append(told)
-    if left := cost.remaining(plan):
-        epochs = sum(planned.spec.recipe.epochs for planned in left)
-        counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))
-        lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [
-            f"left: {counts}, {counted(epochs, 'epoch')}; how long is not known, since nothing like it was measured here. "
-            "`kdbench run` with --stop-after 2m measures, and loses nothing."
-        ]
-    return "\n".join(lines)
-
-
-def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
-    """By pair and by method, which is named with the parameters that are not its defaults, as `ft (k=2)`."""
-    rows: dict[str, dict[str, list[Planned]]] = {}
-    for planned in students:
-        spec = planned.spec
-        pair = f"{spec.teacher.label} -> {spec.label}" if spec.teacher else spec.label
-        rows.setdefault(pair, {}).setdefault(setting(spec), []).append(planned)
-    return rows
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Indented lines with a column for each cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _counts(plan: Plan, trials: Sequence[Planned] | Sequence[PlannedStage]) -> str:
-    return ", ".join(f"{n} {status}" for status, n in plan.counts(trials).items())

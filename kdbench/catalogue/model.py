@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from kdbench.catalogue.listing import Value, aligned
+from kdbench.catalogue.text import Value, aligned
 from kdbench.errors import KdbenchError
 from kdbench.models import Network, blank_model, placed
 from kdbench.models.construct import constructed

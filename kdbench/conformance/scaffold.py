@@ -27,6 +27,7 @@ class CLASS(Method):
     The first line is the formula of the whole loss. Here it says what the symbols mean: p are pooled vectors, W is a linear layer
     that learns.
 
+    Transfers: pooled features (features)
     Paper: none yet. Name authors, title, venue, year and arXiv number.
     Code: none yet. Give the authors' repository.
     Deviations: none. Say where this file differs from the authors' code.

@@ -1,6 +1,7 @@
 """What a method says of itself: its docstring by paragraphs, its parameters, what it needs."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,35 +13,52 @@ def docstring(value: object) -> str:
     return inspect.cleandoc(value.__doc__ or "")
 
 
+LABELS = ("Transfers", "Paper", "Code", "Deviations")
+"""Begin the lines of the last paragraph of a method's docstring."""
+
+
 def describe_method(name: str) -> dict[str, Any]:
-    """A method's `name`, `formula`, `paper`, `code`, `deviations`, `text`, `reads`, `needs`, `file` and `params` with defaults.
+    """What there is to know of a method.
+
+    `name`, `formula`, `text`, `transfers` (what it takes from the teacher, in a few words), `family` (`logits`, `features`,
+    `relations` or one of its own), `published` (the venue and the year of its paper), `paper`, `code`, `deviations`, `reads`,
+    `needs`, `file`, and `params` with their defaults. What the docstring does not say is empty.
 
     Raises:
         KdbenchError: nothing of that name.
     """
     entry = METHODS.entry(name)
-    paragraphs = docstring(entry.value).split("\n\n")
-    labelled = {}
-    for line in "\n".join(paragraphs[1:]).split("\n"):
-        for label in ("Paper", "Code", "Deviations"):
-            if line.startswith(f"{label}:"):
-                labelled[label.lower()] = ""
-                current = label.lower()
-                line = line.removeprefix(f"{label}:").strip()
-        if labelled:
-            labelled[current] = f"{labelled[current]} {line}".strip()
+    formula, *paragraphs = docstring(entry.value).split("\n\n")
+    labelled = _labelled("\n".join(paragraphs))
+    transfers = re.fullmatch(r"(?P<transfers>.*?)(?: \((?P<family>[\w ]+)\))?", labelled["Transfers"].rstrip("."))
+    published = re.search(r'", ((?:[A-Z]\w+ )?\d{4})\b', labelled["Paper"])
     return {
         "name": name,
-        "formula": paragraphs[0],
-        "text": [part for part in paragraphs[1:] if not part.startswith(("Paper:", "Code:", "Deviations:"))],
-        "paper": labelled.get("paper", ""),
-        "code": labelled.get("code", ""),
-        "deviations": labelled.get("deviations", ""),
+        "formula": formula,
+        "text": [part for part in paragraphs if not part.startswith(tuple(f"{label}:" for label in LABELS))],
+        **(transfers.groupdict("") if transfers else {}),
+        "published": published[1] if published else "",
+        "paper": labelled["Paper"],
+        "code": labelled["Code"],
+        "deviations": labelled["Deviations"],
         "reads": list(entry.value.reads),
         "needs": list(_needs(entry.value)),
         "file": entry.file,
         "params": {key: None if field.is_required() else field.default for key, field in entry.value.Params.model_fields.items()},
     }
+
+
+def _labelled(text: str) -> dict[str, str]:
+    """What follows each label, up to the next one; empty where a label is missing."""
+    found = dict.fromkeys(LABELS, "")
+    current = None
+    for line in text.split("\n"):
+        label = line.partition(":")[0]
+        if label in LABELS:
+            current, line = label, line.partition(":")[2].strip()
+        if current:
+            found[current] = f"{found[current]} {line}".strip()
+    return found
 
 
 def _needs(method: type[Method]) -> Iterator[str]:
