@@ -30,6 +30,8 @@ from kdbench.training.bench import Bench
 
 load_shipped()
 
+pytest_plugins = ["invariants.everything"]
+
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 3, 72, 30
 TINY: dict[str, Any] = {
     "title": "Tiny",

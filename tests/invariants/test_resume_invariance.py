@@ -1,13 +1,66 @@
-"""Resume invariance against a real SIGKILL: a run that was killed and started again ends as one that was left alone."""
+"""3. Resume invariance: a run that was stopped or killed at any moment, and started again, ends as one that was left alone."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from conftest import MIXED, Lab
+
+
+def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(
+    lab: Lab, undisturbed: Lab, one_epoch_a_run: dict[str, Any]
+) -> None:
+    suite = lab.suite(**MIXED)
+    epochs = 2 + 2 + 2 + 3  # of the teacher, the paraphraser, the hints and the students
+    assert [lab.run(suite, **one_epoch_a_run) for _ in range(epochs)] == [False] * (epochs - 1) + [True]
+    assert lab.outcomes() == undisturbed.outcomes()
+    assert not list(lab.store.root.glob("trials/**/*checkpoint*"))
+
+
+class Killed(BaseException):
+    """What no engine catches."""
+
+
+def test_killed_at_any_write_and_run_again_comes_to_the_same_end(
+    lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two writes nothing outside the process changes, so that these are all the moments that differ."""
+    choice = random.Random(0)
+    replace = os.replace
+    left = 0
+
+    def dying_replace(source: Path, target: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 and choice.random() < 0.5:
+            os.truncate(source, source.stat().st_size // 2)  # killed while it wrote
+            raise Killed
+        replace(source, target)
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr("os.replace", dying_replace)
+    suite = lab.suite(**MIXED)
+    kills = 0
+    while True:
+        left = choice.randint(1, 12)
+        try:
+            assert lab.run(suite)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 100, "the runs do not come to an end"
+    assert kills > 5
+    monkeypatch.undo()
+    assert not list(lab.store.root.glob("**/*.broken")), "a file was there before it was whole"
+    assert lab.outcomes() == undisturbed.outcomes()
+
 
 KILLS = 4
 START_S = 120.0
@@ -47,6 +100,7 @@ def run_until_killed(lab: Lab, suite: Path, *, writes: int, delay_s: float) -> b
 
 
 def test_killed_again_and_again_it_ends_as_if_left_alone(lab: Lab, undisturbed: Lab) -> None:
+    """With SIGKILL, from outside."""
     suite, file = lab.suite(**MIXED), lab.write(**MIXED)
     choice = random.Random(0)
     interrupted = []

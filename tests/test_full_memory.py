@@ -1,0 +1,104 @@
+"""Where the device's memory is full: fewer lanes train at once, and the results stay the same."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from conftest import Lab
+from invariants.odd_methods import Faulty
+from invariants.probes import statuses
+
+from kdbench import KdbenchError
+from kdbench.training import cohort
+from kdbench.training.lane import Lane
+from kdbench.training.segments import Position
+
+
+def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
+    lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three lanes fit a step, and two an epoch: what had finished is kept, and what had begun goes on."""
+    methods = ["scratch", "kd", "at", "sp", "cc"]
+    lab.run(lab.suite(methods=methods))
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
+    original = cohort._epoch
+
+    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
+        if len(lanes) > (2 if now.epoch else 3):
+            raise torch.OutOfMemoryError("on purpose")
+        original(now, lanes, *rest, **options)
+
+    monkeypatch.setattr(cohort, "_epoch", limited)
+    suite = another.suite(methods=methods)
+    assert another.run(suite)
+    assert another.outcomes() == lab.outcomes()
+    assert [text for text in said if "memory" in text] == [
+        f"{n} students at once are too many for the device's memory: {half} at once from here on." for n, half in ((5, 3), (3, 2))
+    ]
+
+
+def test_nobody_is_left_out_where_fewer_train_at_once_than_were_asked_for(
+    lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight students in groups of four, of which two fit: in the second seed, too."""
+    methods = ["scratch", "kd", "at", "sp", "cc", "rkd", "pkt", "nst"]
+    suites = [place.suite(methods=methods, seeds=[0, 1]) for place in (lab, another)]
+    lab.run(suites[0])
+    original = cohort._epoch
+
+    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
+        if len(lanes) > 2:
+            raise torch.OutOfMemoryError("on purpose")
+        original(now, lanes, *rest, **options)
+
+    monkeypatch.setattr(cohort, "_epoch", limited)
+    assert another.run(suites[1], lanes=4)
+    assert another.outcomes() == lab.outcomes()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_nothing_is_kept_of_an_epoch_in_which_memory_was_full_without_a_word(
+    told: bool, lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Convolutions that find no memory take other kernels: the run ends, and a new one goes on with fewer students."""
+    methods = ["scratch", "kd"]
+    lab.run(lab.suite(methods=methods))
+    suite, refused, original = another.suite(methods=methods), [0], Lane.end_epoch
+    for module in ("kdbench.training.cohort", "kdbench.runner.fitting"):
+        monkeypatch.setattr(f"{module}.refused_allocations", lambda device: refused[0])
+    step = Lane.step
+
+    def crowded(lane: Lane, *batch: Any) -> None:
+        step(lane, *batch)
+        if lane.name == "kd" and lane.position == (1, 1) and not refused[0]:
+            refused[0] = 2
+            if told:
+                raise torch.OutOfMemoryError("on purpose")
+
+    ended: list[tuple[str, int]] = []
+    monkeypatch.setattr(Lane, "step", crowded)
+    monkeypatch.setattr(Lane, "end_epoch", lambda lane: (ended.append((lane.name, lane._epoch)), original(lane))[1])
+    with pytest.raises(KdbenchError, match="other kernels, which round differently"):
+        another.run(suite)
+    assert ("kd", 0) in ended and ("kd", 1) not in ended
+    assert another.run(suite)
+    assert another.outcomes() == lab.outcomes()
+
+
+class Greedy(Faulty):
+    """Asks for more memory than any machine has."""
+
+    def break_at(self, place: str) -> None:
+        if place == "losses":
+            torch.empty(10**14)
+
+
+def test_a_method_that_is_too_large_even_alone_is_named(lab: Lab, register: Callable[..., None]) -> None:
+    register("greedy", Greedy)
+    suite = lab.suite(methods=["kd", "scratch", "greedy"])
+    with pytest.raises(KdbenchError, match=r"the memory is full although greedy trains alone\. Make room, or leave it out"):
+        lab.run(suite)
+    assert statuses(lab, suite)["greedy"] != "failed"
+    assert lab.run(lab.suite(methods=["kd", "scratch"]))
