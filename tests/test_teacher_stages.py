@@ -1,7 +1,6 @@
 """Stages that learn from the teacher alone: trained once for all that need them, and kept beside the teacher."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from kdbench.training import cohort
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
+from kdbench.training.stages import TrainedStages
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def trained_stages(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     labels: list[list[str]] = []
     original = teachers.train_teacher_stages
 
-    def train(wanted: Mapping[Path, TeacherStage], **options: Any) -> dict[str, str] | None:
-        labels.append([stage.label for stage in wanted.values()])
+    def train(wanted: Sequence[TeacherStage], **options: Any) -> TrainedStages | None:
+        labels.append([stage.label for stage in wanted])
         return original(wanted, **options)
 
     monkeypatch.setattr(teachers, "train_teacher_stages", train)

@@ -138,6 +138,14 @@ class Store:
         """Whether the trial was begun and not finished."""
         return found(self.folder(trial) / "checkpoint.pt")
 
+    def stage_file(self, teacher: str, key: str) -> Path:
+        """Where it is kept what a stage learnt from the teacher alone; beside it, until then, its checkpoint."""
+        return self.folder(teacher) / "stages" / f"{key}.pt"
+
+    def stage_checkpoint(self, teacher: str, key: str) -> Path:
+        """What stands beside a stage's file until that is there."""
+        return self.stage_file(teacher, key).with_suffix(".checkpoint.pt")
+
     def write_spec(self, trial: str, spec: Mapping[str, Any]) -> None:
         """Write `spec.json`: the trial, readable by people."""
         write_bytes(self.folder(trial) / "spec.json", json.dumps(spec, indent=1).encode())

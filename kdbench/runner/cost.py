@@ -11,7 +11,7 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 from kdbench.results.store import Store
-from kdbench.runner.plan import Plan, Planned, Rerun, Status, cohorts
+from kdbench.runner.plan import Plan, Planned, Rerun, Status, jobs
 from kdbench.runner.timings import StageTiming, Timing, read_timings
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
@@ -134,13 +134,14 @@ def _cost(
         parts += [(own[0], epochs[spec.id]), (rates.evaluation(spec.student), tests)]
         bases[own[1]] += 1
     teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
-    known = [planned.spec for planned in left if planned.spec.id in epochs]
-    for first in (True, False):  # teachers train before their students, in cohorts of their own
-        for cohort in cohorts(spec for spec in known if (spec.id in teachers) is first):
-            rates, reading = rates_in[_setting(cohort[0])], [spec for spec in cohort if spec.teacher]
+    known = [planned for planned in left if planned.spec.id in epochs]
+    for first in (True, False):  # teachers train before their students, in jobs of their own
+        for job in jobs(planned for planned in known if (planned.spec.id in teachers) is first):
+            cohort = [planned.spec for planned in job.trials]
+            rates = rates_in[_setting(cohort[0])]
             parts.append((rates.data(), max(epochs[spec.id] for spec in cohort)))
-            if reading and reading[0].teacher:
-                parts.append((rates.teacher(reading[0].teacher.student), max(epochs[spec.id] for spec in reading)))
+            if job.teacher:
+                parts.append((rates.teacher(job.teacher.student), max(epochs[spec.id] for spec in cohort if spec.teacher)))
     shared: dict[str, list[Span]] = {}
     for stage in stages:
         if found := rates_in[_setting(stage.teacher)].stage(stage):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code import trial_code
 from kdbench.suite.resolve import Suite
-from kdbench.suite.teacher_stages import TeacherStage, checkpoint_of, teacher_stages
+from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 from kdbench.wording import counted
 
 
@@ -58,12 +58,26 @@ class Rerun(StrEnum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial, where it stands, its record where that is valid, and its folder."""
+    """A trial as planning found it: all that a run needs to know of it.
+
+    Attributes:
+        spec: what is trained.
+        status: where it stands.
+        record: what came of it, where that is valid.
+        folder: where its files lie.
+        keeps_weights: whether the student is to be kept when it is done.
+    """
 
     spec: TrialSpec
     status: Status
     record: Record | None
     folder: Path
+    keeps_weights: bool
+
+    @cached_property
+    def code(self) -> str:
+        """The hash of the code of its methods, and of a plugin's student or data set."""
+        return trial_code(self.spec)
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,18 @@ class PlannedStage:
 
     stage: TeacherStage
     status: Status
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials that train in lockstep: the same data set, recipe and seed, and the same teacher where they have one."""
+
+    trials: tuple[Planned, ...]
+
+    @property
+    def teacher(self) -> TrialSpec | None:
+        """The trial of the teacher; None where no student has one."""
+        return next((planned.spec.teacher for planned in self.trials if planned.spec.teacher), None)
 
 
 @dataclass(frozen=True)
@@ -128,8 +154,16 @@ def make_plan(suite: Suite, store: Store) -> Plan:
         KdbenchError: the directory holds records of another protocol.
     """
     store.refuse_foreign_protocols()
-    teachers = {spec.id: _look_up(spec, store, teacher=None) for spec in suite.teachers}
-    students = tuple(_look_up(spec, store, teacher=teachers[spec.teacher.id] if spec.teacher else None) for spec in suite.trials)
+    teachers = {spec.id: _look_up(spec, store, teacher=None, keeps_weights=True) for spec in suite.teachers}
+    students = tuple(
+        _look_up(
+            spec,
+            store,
+            teacher=teachers[spec.teacher.id] if spec.teacher else None,
+            keeps_weights=suite.keep_students or spec.id in teachers,
+        )
+        for spec in suite.trials
+    )
     left = (planned.spec for planned in students if Rerun.MISSING.takes_up(planned.status))
     needed = {stage.id: stage for trial in left for stage in teacher_stages(trial)}.values()
     stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id]) for stage in needed)
@@ -139,35 +173,39 @@ def make_plan(suite: Suite, store: Store) -> Plan:
 def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned) -> PlannedStage:
     if not teacher.record or not teacher.record.weights_sha256:
         return PlannedStage(stage, Status.MISSING)
-    file = stage.file(store.folder(stage.teacher.id), teacher_sha256=teacher.record.weights_sha256)
-    if file.exists():
+    key = stage.key(teacher_sha256=teacher.record.weights_sha256)
+    if store.stage_file(stage.teacher.id, key).exists():
         return PlannedStage(stage, Status.DONE)
-    return PlannedStage(stage, Status.STARTED if checkpoint_of(file).exists() else Status.MISSING)
+    started = store.stage_checkpoint(stage.teacher.id, key).exists()
+    return PlannedStage(stage, Status.STARTED if started else Status.MISSING)
 
 
-def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None) -> Planned:
+def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None, keeps_weights: bool) -> Planned:
     record, folder = store.record(spec.id), store.folder(spec.id)
     if record is None:
-        return Planned(spec, Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING, None, folder)
+        status = Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING
+        return Planned(spec, status, None, folder, keeps_weights)
+    found = Planned(spec, Status(record.status), record, folder, keeps_weights)
     retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
     outdated = retrained or (teacher and teacher.status is Status.STALE)
-    if record.method_code != trial_code(spec) or (record.status == "done" and outdated):
-        return Planned(spec, Status.STALE, None, folder)
-    return Planned(spec, Status(record.status), record, folder)
+    if record.method_code != found.code or (record.status == "done" and outdated):
+        return replace(found, status=Status.STALE, record=None)
+    return found
 
 
-def cohorts(trials: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
-    """Trials that share recipe, teacher and seed; a suite has one data set.
+def jobs(trials: Iterable[Planned]) -> list[Job]:
+    """The trials by recipe, teacher and seed; a suite has one data set.
 
-    Students that need no teacher go with the first cohort that sees the same batches.
+    Students that need no teacher go with the first job that sees the same batches.
     """
-    groups: dict[tuple[str, int], dict[str, list[TrialSpec]]] = {}
-    for trial in trials:
-        batches = (trial.recipe.model_dump_json(), trial.seed)
-        groups.setdefault(batches, {}).setdefault(trial.teacher.id if trial.teacher else "", []).append(trial)
+    groups: dict[tuple[str, int], dict[str, list[Planned]]] = {}
+    for planned in trials:
+        spec = planned.spec
+        batches = (spec.recipe.model_dump_json(), spec.seed)
+        groups.setdefault(batches, {}).setdefault(spec.teacher.id if spec.teacher else "", []).append(planned)
     found = []
     for by_teacher in groups.values():
         alone = by_teacher.pop("", [])
         first, *rest = by_teacher.values() or [[]]
-        found += [[*alone, *first], *rest]
+        found += [Job((*alone, *first)), *map(Job, map(tuple, rest))]
     return found

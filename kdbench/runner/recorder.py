@@ -15,17 +15,16 @@ from torch import nn
 
 from kdbench.data import Samples
 from kdbench.errors import first_line
-from kdbench.method.interface import Composition
 from kdbench.method.specs import setting
 from kdbench.models.measure import macs, parameters
 from kdbench.models.weights import state_hash
 from kdbench.results.store import Store
+from kdbench.runner.plan import Planned
 from kdbench.runner.progress import Progress
 from kdbench.runner.students import keep
 from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, ImageCounts, Record
-from kdbench.spec.trial import TrialSpec
-from kdbench.suite.code import core_code, trial_code
+from kdbench.suite.code import core_code
 from kdbench.suite.resolve import Suite
 from kdbench.training.bench import Bench
 from kdbench.training.device import environment, exact
@@ -38,12 +37,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Recorder:
-    """Writes the records of a suite's trials into `store`, and tells `progress`."""
+    """Writes the records of a suite's trials into `store`, and tells `progress`.
+
+    Attributes:
+        records: by trial, those that are valid: the ones that the plan found, and each that is written.
+    """
 
     suite: Suite
     store: Store
     bench: Bench
     progress: Progress
+    records: dict[str, Record]
 
     @cached_property
     def data(self) -> Data:
@@ -73,32 +77,33 @@ class Recorder:
         for note in self.data.notes:
             self.progress.say(f"note: {note}.")
 
-    def ended(self, trial: TrialSpec, lane: Lane, teacher: Teacher | None) -> None:
+    def ended(self, planned: Planned, lane: Lane, teacher: Teacher | None) -> None:
         """A lane has come to its end, or has failed."""
-        self._write(trial, teacher, rows=lane.rows, **self._outcome(trial, lane))
+        self._write(planned, teacher, rows=lane.rows, **self._outcome(planned, lane))
 
     @contextmanager
-    def isolated(self, trial: TrialSpec, teacher: Teacher | None) -> Iterator[None]:
+    def isolated(self, planned: Planned, teacher: Teacher | None) -> Iterator[None]:
         """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
         try:
             yield
         except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
             if fault := machine_fault(problem):
                 raise fault from None
-            self._write(trial, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
+            self._write(planned, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
-    def adopt(self, spec: TrialSpec) -> None:
+    def adopt(self, planned: Planned) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
+        spec = planned.spec
         precision = spec.recipe.precision
         with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
             network = self.bench.student(spec).eval()
             with buffers_kept(network):
                 error = error_pct(lambda images: network(images).logits, self.bench.test_data, precision=precision)
             work, uncounted = self._work(network)
-            self._keep(spec, network, None)
+            keep(planned.folder, network, None, data=self.data)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
             self._write(
-                spec,
+                planned,
                 None,
                 rows=(),
                 status="done",
@@ -111,20 +116,23 @@ class Recorder:
         for note in notes:
             self.progress.say(f"note: {note}.")
 
-    def _outcome(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
+    def _outcome(self, planned: Planned, lane: Lane) -> dict[str, Any]:
         """What the record says of a lane that has ended."""
         if lane.failure:
             if self.suite.keep_students and lane.student:
-                self._keep(trial, lane.student, lane.method)  # to look at: a record that failed is no one's student or teacher
+                keep(
+                    planned.folder, lane.student, lane.method, data=self.data
+                )  # to look at: nobody takes it for a student or teacher
             return _failed(lane.failure)
         try:
-            return self._results(trial, lane)
+            return self._results(planned, lane)
         except Exception as problem:  # isolation: a method may raise in its predictions only
             if fault := machine_fault(problem):
                 raise fault from None
             return _failed(f"{type(problem).__name__}: {problem}")
 
-    def _results(self, trial: TrialSpec, lane: Lane) -> dict[str, Any]:
+    def _results(self, planned: Planned, lane: Lane) -> dict[str, Any]:
+        trial = planned.spec
         assert lane.student is not None
         main = [row for row in lane.rows if row["stage"] == "main"]
         tested = [row for row in main if "test_error_pct" in row]
@@ -137,8 +145,8 @@ class Recorder:
             )
         # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
         work, uncounted = self._work(deployed if lane.method.deployed() else lane.student)
-        if trial.id in {spec.id for spec in self.suite.teachers} or self.suite.keep_students:
-            self._keep(trial, lane.student, lane.method)
+        if planned.keeps_weights:
+            keep(planned.folder, lane.student, lane.method, data=self.data)
         results: dict[str, Any] = {
             "status": "done",
             "test_error_pct": main[-1]["test_error_pct"],
@@ -170,14 +178,12 @@ class Recorder:
             }
         return results
 
-    def _keep(self, trial: TrialSpec, student: nn.Module, method: Composition | None) -> None:
-        keep(self.store.folder(trial.id), student, method, data=self.data)
-
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
         """The network's multiply-accumulate operations."""
         return _measured("multiply-accumulates are not counted", lambda: macs(network, self.bench.dataset.image_shape))
 
-    def _write(self, trial: TrialSpec, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
+    def _write(self, planned: Planned, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
+        trial = planned.spec
         if teacher and trial.teacher:
             results |= {
                 "teacher_error_pct": teacher.error_pct,
@@ -203,7 +209,7 @@ class Recorder:
             setting=setting(trial),
             stages=trial.stages,
             seed=trial.seed,
-            method_code=trial_code(trial),
+            method_code=planned.code,
             core_code=core_code(),
             data_fingerprint=self.bench.dataset.fingerprint,
             data=self.data,
@@ -212,6 +218,7 @@ class Recorder:
             **results,
         )
         self.store.write_record(record, rows)
+        self.records[trial.id] = record
         self.progress.recorded(record)
 
 

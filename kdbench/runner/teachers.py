@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdbench.errors import first_line
 from kdbench.method.interface import Composition
 from kdbench.models import Network
-from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
+from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.fitting import Fitting, Work
 from kdbench.runner.plan import Planned
@@ -23,6 +24,7 @@ from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 from kdbench.training.bench import Bench
 from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.device import environment
 from kdbench.training.examination import error_pct, inference_images_per_s, repeats
 from kdbench.training.faults import machine_fault
 from kdbench.training.lane import Row
@@ -54,9 +56,10 @@ class Teacher:
 
 @dataclass(frozen=True, eq=False)
 class Teachers:
-    """Finds teachers among the records of `store`, and puts them on the device of `bench`."""
+    """Finds teachers among the `records`, and puts them on the device of `bench`."""
 
     store: Store
+    records: Mapping[str, Record]
     bench: Bench
     progress: Progress
     fitting: Fitting
@@ -79,7 +82,7 @@ class Teachers:
         return self.loaded[key]
 
     def _load(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
-        record = self.store.record(spec.id)
+        record = self.records.get(spec.id)
         weights = self._weights(record)
         if record is None or weights is None:
             return None
@@ -135,19 +138,32 @@ class Teachers:
             return True
         needed = {stage.id: stage for trial in students for stage in teacher_stages(trial) if stage.teacher.id == teacher.spec.id}
         failures: dict[str, str] = {}
+        origin = environment(self.bench.device).model_dump()
+
+        def resume(stage: TeacherStage) -> Mapping[str, Any] | None:
+            state = read_checkpoint(self._checkpoint(stage, teacher))
+            return state if state and state["origin"] == origin else None
 
         def train(group: Sequence[TeacherStage], graphs: bool) -> bool:
-            failed = train_teacher_stages(
-                {self._file(stage, teacher): stage for stage in group},
+            trained = train_teacher_stages(
+                group,
                 spec=teacher.spec,
                 teacher=teacher.frozen,
                 bench=self.bench,
+                resume=resume,
+                checkpoint=lambda stage, state: write_checkpoint(self._checkpoint(stage, teacher), {**state, "origin": origin}),
                 stop=self.stop,
                 epoch_done=self.progress.epoch,
                 graphs=graphs,
             )
-            failures.update(failed or {})
-            return failed is not None
+            if trained is None:
+                return False
+            failures.update(trained.failures)
+            for stage in group:
+                if stage.id in trained.learnt:
+                    write_checkpoint(self._file(stage, teacher), trained.learnt[stage.id])
+                self._checkpoint(stage, teacher).unlink(missing_ok=True)
+            return True
 
         stages = Work[TeacherStage](
             train=train,
@@ -168,8 +184,17 @@ class Teachers:
         Raises:
             RuntimeError: a stage failed, or what it learnt does not fit the method.
         """
-        stages = [(self._file(stage, teacher), stage) for stage in teacher_stages(trial)]
-        return load_teacher_stages(method, stages, self.failed_stages[teacher.spec.id])
+        learnt = []
+        for stage in teacher_stages(trial):
+            if reason := self.failed_stages[teacher.spec.id].get(stage.id):
+                raise RuntimeError(f"stage {stage.name} failed: {reason}")
+            found = read_checkpoint(self._file(stage, teacher))
+            assert found, f"{stage.label} was trained before its students"
+            learnt.append((stage, found))
+        return load_teacher_stages(method, learnt)
 
     def _file(self, stage: TeacherStage, teacher: Teacher) -> Path:
-        return stage.file(self.store.folder(teacher.spec.id), teacher_sha256=teacher.frozen.sha256)
+        return self.store.stage_file(teacher.spec.id, stage.key(teacher_sha256=teacher.frozen.sha256))
+
+    def _checkpoint(self, stage: TeacherStage, teacher: Teacher) -> Path:
+        return self.store.stage_checkpoint(teacher.spec.id, stage.key(teacher_sha256=teacher.frozen.sha256))

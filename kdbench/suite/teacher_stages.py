@@ -1,11 +1,10 @@
-"""What methods learn from a teacher alone, before any student: which stages a trial needs, and where each is kept."""
+"""What methods learn from a teacher alone, before any student: which stages a trial needs, and what each depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from kdbench.method.interface import METHODS
 from kdbench.spec.trial import MethodSpec, TrialSpec, digest
@@ -49,15 +48,9 @@ class TeacherStage:
         """Seeds the initial weights of its modules and the method's own streams; the batches are the same for all seeds."""
         return self.teacher.id if self.seed is None else derive(self.teacher.id, "stages", self.seed)
 
-    def file(self, folder: Path, *, teacher_sha256: str) -> Path:
-        """Where it is kept in a teacher's `folder`: other weights of the teacher, and other code, have another file."""
-        key = digest([self.id, teacher_sha256, core_code(), method_code([self.part])])
-        return folder / "stages" / f"{key}.pt"
-
-
-def checkpoint_of(file: Path) -> Path:
-    """What stands beside a stage's file until that is there."""
-    return file.with_suffix(".checkpoint.pt")
+    def key(self, *, teacher_sha256: str) -> str:
+        """Names what was learnt: other weights of the teacher, and other code, have another key."""
+        return digest([self.id, teacher_sha256, core_code(), method_code([self.part])])
 
 
 def teacher_stages(trial: TrialSpec) -> list[TeacherStage]:

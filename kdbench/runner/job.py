@@ -1,0 +1,167 @@
+"""Trains the trials of a job in lockstep, as many at once as memory holds, and hands each to the recorder when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdbench.data import Feed
+from kdbench.files import set_aside
+from kdbench.method.interface import Composition
+from kdbench.method.specs import setting
+from kdbench.models.weights import read_checkpoint, write_checkpoint
+from kdbench.results.store import Store
+from kdbench.runner.fitting import Fitting, Work
+from kdbench.runner.plan import Job, Planned
+from kdbench.runner.progress import Progress
+from kdbench.runner.recorder import Recorder
+from kdbench.runner.teachers import Teacher, Teachers
+from kdbench.spec.trial import TrialSpec
+from kdbench.suite.code import core_code
+from kdbench.training.balance import imbalance
+from kdbench.training.bench import Bench
+from kdbench.training.cohort import Stream, train_in_lockstep
+from kdbench.training.device import environment, exact
+from kdbench.training.lane import Lane, Row
+from kdbench.training.segments import Position, segments
+
+
+@dataclass(eq=False)
+class JobRunner:
+    """Runs jobs on one device, one after the other.
+
+    Attributes:
+        expected: all students of the run: what they need of one teacher is trained together.
+        ungraphed: the methods of which it was said that they run without CUDA graphs.
+        noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
+        begun: the trials whose epochs `progress` counts.
+    """
+
+    store: Store
+    bench: Bench
+    fitting: Fitting
+    progress: Progress
+    stop: Callable[[], bool]
+    teachers: Teachers
+    recorder: Recorder
+    expected: Sequence[TrialSpec]
+    ungraphed: set[str] = field(default_factory=set)
+    noted: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
+
+    def run(self, job: Job) -> bool:
+        """Train the trials of a job, and what their methods learn from the teacher before; False when stopped."""
+        trials, recipe = job.trials, job.trials[0].spec.recipe
+        with exact(self.bench.device, precision=recipe.precision, image_shape=self.bench.dataset.image_shape):
+            teacher = self.teachers.get(job.teacher, recipe) if job.teacher else None
+            if job.teacher and teacher is None:
+                trials = tuple(planned for planned in trials if planned.spec.teacher is None)
+                self.progress.say(f"the teacher {job.teacher.label} has failed: its students are left for another run.")
+            if teacher and not self.teachers.train_stages(teacher, self.expected):
+                return False
+            students = Work[Planned](
+                train=lambda group, graphs: self._train(group, teacher, graphs=graphs),
+                ended=lambda planned: planned.spec.id in self.recorder.records,
+                name=lambda planned: planned.spec.method,
+                noun="students",
+            )
+            return self.fitting.train(trials, students)
+
+    def _train(self, trials: Sequence[Planned], teacher: Teacher | None, *, graphs: bool) -> bool:
+        """Train some trials of a job side by side, and record each when it ends."""
+        lanes: list[tuple[Planned, Lane]] = []
+        for planned in trials:
+            with self.recorder.isolated(planned, teacher):
+                method = self.bench.composition(planned.spec, teacher.network.teacher_parts() if teacher else None)
+                self._say_notes(planned.spec, method)
+                rows = self.teachers.load_stages(teacher, planned.spec, method) if teacher else []
+                lanes.append((planned, self._lane(planned, method, rows, teacher)))
+
+        def epoch_done(now: Position, active: Sequence[Lane]) -> None:
+            self.progress.epoch(now, active)
+            for planned, lane in lanes:
+                row = lane.rows[-1] if lane.rows else {}
+                if lane in active and planned.spec.id not in warned and (warning := imbalance(planned.spec, lane.method, row)):
+                    warned.add(planned.spec.id)
+                    self.progress.say(warning)
+            for _, lane in lanes:
+                if lane.unfit and lane.name not in self.ungraphed:
+                    self.ungraphed.add(lane.name)
+                    self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.unfit}.")
+            ended = [(planned, lane) for planned, lane in lanes if lane in active and lane.position is None]
+            if ended and teacher:
+                teacher.frozen.assert_unchanged()
+            for planned, lane in ended:
+                self.recorder.ended(planned, lane, teacher)
+
+        warned: set[str] = set()
+
+        spec = trials[0].spec
+        finished = train_in_lockstep(
+            [lane for _, lane in lanes],
+            Stream(self.bench.training_data(spec.recipe.augmentation), spec.recipe, spec.seed),
+            teacher=teacher.frozen if teacher else None,
+            evaluation=self._evaluation,
+            stop=self.stop,
+            epoch_done=epoch_done,
+            graphs=graphs,
+        )
+        if teacher:
+            teacher.frozen.assert_unchanged()
+        return finished
+
+    def _say_notes(self, trial: TrialSpec, method: Composition) -> None:
+        pair = f"{trial.teacher.label} -> {trial.label}" if trial.teacher else trial.label
+        for note in (f"note: {pair}: {note}." for note in method.notes):
+            if note not in self.noted:
+                self.noted.add(note)
+                self.progress.say(note)
+
+    def _lane(self, planned: Planned, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
+        """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
+        trial, file = planned.spec, planned.folder / "checkpoint.pt"
+        ran_on = environment(self.bench.device)
+        origin = [
+            core_code(),
+            planned.code,
+            self.bench.dataset.fingerprint,
+            teacher.record.weights_sha256 if teacher and trial.teacher else None,
+            ran_on.model_dump(),
+        ]
+
+        def keep(state: Mapping[str, Any]) -> None:
+            write_checkpoint(file, {**state, "origin": origin})
+            self.store.write_curves(trial.id, state["rows"])
+
+        student = self.bench.student(trial)
+        lane = Lane(
+            setting(trial),
+            seed=trial.seed,
+            student=student,
+            method=method,
+            segments=segments(method, student, trial.recipe),
+            precision=trial.recipe.precision,
+            compiled=trial.recipe.compile,
+            device=self.bench.device,
+            checkpoint=keep,
+        )
+        lane.rows += rows
+        counted = trial.id in self.begun  # as those are of a group that did not fit
+        self.begun.add(trial.id)
+        state = read_checkpoint(file)
+        if state and state["origin"] == origin:
+            lane.restore(state)
+            if not counted:
+                self.progress.resumed(lane)
+            return lane
+        if state:
+            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
+        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
+        return lane
+
+    @property
+    def _evaluation(self) -> dict[str, Feed]:
+        """What students are examined on, by the key of the error in their curves."""
+        held_out = self.bench.validation_data
+        return {"test_error_pct": self.bench.test_data, **({"validation_error_pct": held_out} if held_out else {})}
