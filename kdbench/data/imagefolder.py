@@ -5,7 +5,7 @@ import os
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -191,7 +191,7 @@ class ImageStream(FolderSource):
     streams = True
 
     class Params(FolderParams):
-        resize: PositiveInt
+        resize: PositiveInt = Field(default_factory=lambda given: round(given["size"] * 8 / 7))
         """Pixels of the shorter side before the centre is cropped. 8/7 of `size` unless given, as 256 is of 224."""
         mean: tuple[float, ...] = IMAGENET_MEAN
         """What is subtracted from each channel, on the scale 0 to 1. ImageNet's unless given."""
@@ -200,13 +200,6 @@ class ImageStream(FolderSource):
         workers: NonNegativeInt = Field(default_factory=lambda: min(16, usable_cores()), exclude=True)
         """How many processes decode images; 0 decodes in the training process. One for each core, at most 16, unless given. It
         changes no result."""
-
-        @model_validator(mode="before")
-        @classmethod
-        def _usual_resize(cls, given: Any) -> Any:
-            if isinstance(given, dict) and "resize" not in given and isinstance(given.get("size"), int):
-                return {**given, "resize": round(given["size"] * 8 / 7)}
-            return given
 
         @model_validator(mode="after")
         def _crops_fit(self) -> Self:
