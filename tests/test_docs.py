@@ -1,26 +1,152 @@
-"""The page of methods says what the methods say, and every method says where it comes from."""
+"""The reference pages say what the code says, and leave nothing out."""
 
+import inspect
+import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from kdbench.catalogue import docs as catalogue_docs
-from kdbench.catalogue.docs import GOLDEN, golden, methods_page, section, shipped_methods, stages
+import kdbench
+from kdbench.catalogue import docs
+from kdbench.catalogue.docs import PAGES, markdown, networks
+from kdbench.catalogue.docs.interface import INTERFACE
+from kdbench.catalogue.docs.methods import GOLDEN, golden, section, shipped_methods, stages
+from kdbench.catalogue.keys import keys
+from kdbench.cli import app
+from kdbench.conformance import CHECKS, described
+from kdbench.data import DATASETS
 from kdbench.method.description import describe_method
+from kdbench.models import MODELS
+from kdbench.results.frames import COLUMNS, CURVES, frame
+from kdbench.results.store import FILES
+from kdbench.runner.plan import Rerun, Status
+from kdbench.spec.recipe import Recipe
+from kdbench.spec.record import Record
+from kdbench.suite.file import SuiteFile
+from kdbench.suite.shipped import suite_names
+from kdbench.suite.source import is_core
 
 ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+COMMAND = "python -m kdbench.catalogue.docs docs/reference"
+FEW_NETWORKS = ("resnet8", "vgg8", "wrn_16_1")
+"""To build all of them takes seconds."""
 
 
-def test_the_page_of_methods_is_up_to_date() -> None:
-    page = (ROOT / "docs" / "reference" / "methods.md").read_text()
-    assert page == methods_page(), "write it anew: python -m kdbench.catalogue.docs > docs/reference/methods.md"
+def text(name):
+    return (REFERENCE / f"{name}.md").read_text()
 
 
-def test_the_command_in_its_first_lines_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"python -m {catalogue_docs.__name__} > docs/reference/methods.md" in methods_page()
-    runpy.run_path(catalogue_docs.__file__, run_name="__main__")
-    assert capsys.readouterr().out == methods_page()
+# They are current
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "networks"])
+def test_a_page_is_up_to_date(name):
+    assert text(name) == PAGES[name](), f"write it anew: {COMMAND}"
+
+
+def test_the_page_of_networks_is_up_to_date(monkeypatch):
+    rows = [line.strip("| ").split(" | ") for line in text("networks").splitlines() if line.startswith("| `")]
+    written, usual = {row[0].strip("`"): row for row in rows}, networks.row
+    monkeypatch.setattr(networks, "row", lambda name: usual(name) if name in FEW_NETWORKS else written[name])
+    assert text("networks") == networks.networks_page(), f"write it anew: {COMMAND}"
+
+
+def test_every_page_is_generated():
+    assert {file.stem for file in REFERENCE.glob("*.md")} == set(PAGES)
+
+
+def test_the_command_in_their_first_line_writes_them(tmp_path, monkeypatch):
+    assert COMMAND in markdown.GENERATED
+    assert all(text(name).startswith(markdown.GENERATED) for name in PAGES)
+    monkeypatch.setattr(docs, "PAGES", {"checks": PAGES["checks"]})
+    monkeypatch.setattr(sys, "argv", ["docs", str(tmp_path)])
+    runpy.run_module(docs.__name__, run_name="__main__")
+    assert (tmp_path / "checks.md").read_text() == text("checks")
+
+
+# They leave nothing out
+
+
+def told(page):
+    """The names that rows of a page's tables begin with, each with a meaning."""
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text(page).splitlines() if line.startswith(("| `", "| [`"))]
+    return {row[0].split("`")[1] for row in rows if row[-1].strip()}
+
+
+def every_key(*models):
+    """Their keys, and those of the mappings that they hold."""
+    for key in (key for model in models for key in keys(model)):
+        yield key
+        yield from every_key(key.inner) if key.inner else ()
+
+
+def names_of(*models):
+    return [key.name for key in every_key(*models)]
+
+
+def shipped_names(registry):
+    """Without a user's own, which other tests register."""
+    return [name for name in registry.names() if is_core(Path(registry.entry(name).file))]
+
+
+DATASET_PARAMS = [DATASETS.get(name).Params for name in shipped_names(DATASETS)]
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    {
+        "suite-keys": [*names_of(SuiteFile), *suite_names()],
+        "recipe-keys": names_of(Recipe),
+        "dataset-keys": [*shipped_names(DATASETS), *names_of(*DATASET_PARAMS)],
+        "results-folder": [*COLUMNS, *CURVES, *FILES, *Status, *Rerun, *names_of(Record)],
+        "api": set(kdbench.__all__) - {"__version__"},
+        "networks": shipped_names(MODELS),
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_name_stands_in_a_table_with_its_meaning(page, names):
+    assert set(names) <= told(page)
+
+
+def test_the_frame_has_the_columns_that_are_told():
+    assert list(frame([])) == list(COLUMNS)
+
+
+def test_every_command_and_every_option_is_told():
+    for name, command in typer.main.get_command(app).commands.items():
+        section = text("command-line").partition(f"\n## kdbench {name}\n")[2].partition("\n## ")[0]
+        for option in (option for parameter in command.params for option in parameter.opts if option.startswith("-")):
+            row = re.search(rf"^\| `{option}[ `].* \|.*\| (.*) \|$", section, flags=re.MULTILINE)
+            assert row and row[1], f"{name} {option}"
+
+
+def test_every_check_says_what_it_is_for_and_what_to_do():
+    for test in CHECKS:
+        check = described(test)
+        assert f"\n## {check['name']}\n" in text("checks")
+        assert all(re.fullmatch(r"[A-Z`].+\.", check[part]) for part in ("promise", "why", "fix")), check
+
+
+@pytest.mark.parametrize("name", INTERFACE)
+def test_every_part_of_the_interface_is_told(name):
+    section = text("method-interface").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    value = getattr(kdbench, name)
+    own = vars(value) if inspect.isclass(value) else {}
+    names = [*(key for key, member in own.items() if inspect.isfunction(member)), *own.get("__annotations__", {})]
+    assert section
+    assert not [member for member in names if not member.startswith(("_", "model_")) and member not in section]
+
+
+def test_every_key_says_what_it_means():
+    """Pages and `kdbench show` have no other source."""
+    assert not [key for key in every_key(Record, SuiteFile, Recipe, *DATASET_PARAMS) if not key.about]
+
+
+# Methods
 
 
 def test_it_tells_a_methods_formula_paper_stages_defaults_and_golden_numbers() -> None:

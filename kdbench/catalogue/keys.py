@@ -98,4 +98,3 @@ def _inner(kind: Any) -> type[BaseModel] | None:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind
     return next((found for arg in get_args(kind) if (found := _inner(arg))), None)
-

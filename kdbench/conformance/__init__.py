@@ -81,9 +81,21 @@ def check(name: str) -> list[Check]:
     return found
 
 
+def described(test: Callable[[Subject], str | None]) -> dict[str, str]:
+    """The `name` of a check, its `promise`, `why` it matters and how to `fix` a method that fails, as the check says itself."""
+    promise, why, fix = (" ".join(part.split()) for part in (test.__doc__ or "").split("\n\n"))
+    return {
+        "name": test.__name__.replace("_", " "),
+        "promise": promise,
+        "why": why.removeprefix("Why: "),
+        "fix": fix.removeprefix("Fix: "),
+    }
+
+
 def _named(test: Callable[[Subject], str | None]) -> tuple[str, str]:
     """The name of a check and its promise."""
-    return test.__name__.replace("_", " "), (test.__doc__ or "").split("\n")[0]
+    told = described(test)
+    return told["name"], told["promise"]
 
 
 def judge(test: Callable[[Subject], str | None], subject: Subject) -> Check:

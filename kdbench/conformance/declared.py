@@ -32,7 +32,12 @@ LINES = 100
 
 
 def docstring(subject: Subject) -> None:
-    """The docstring opens with the formula and names the paper; one of kdbench's own says what the method transfers."""
+    """The docstring opens with the formula and names the paper; one of kdbench's own says what the method transfers.
+
+    Why: Readers compare the file with the paper, and `kdbench show method` prints the docstring.
+
+    Fix: Open the docstring with the formula, then write a paragraph `Paper: authors, title, venue, year`.
+    """
     described = describe_method(subject.name)
     expect(
         any(category(sign) == "Sm" or sign in "(^" for sign in described["formula"]),  # Sm are the signs of mathematics, + to sums
@@ -48,7 +53,12 @@ def docstring(subject: Subject) -> None:
 
 
 def file(subject: Subject) -> str | None:
-    """The file has fewer than 100 lines beside its imports, if it is to be one of kdbench's own."""
+    """The file has fewer than 100 lines beside its imports, if it is to be one of kdbench's own.
+
+    Why: A reader should see the whole method at once.
+
+    Fix: Leave out what the formula does not say, and use the helpers of `kdbench`.
+    """
     source = Path(METHODS.entry(subject.name).file).read_text()
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     lines = len(source.splitlines()) - sum((node.end_lineno or 0) - node.lineno + 1 for node in imports)
@@ -66,7 +76,12 @@ def _is_shipped(subject: Subject) -> bool:
 
 
 def names(subject: Subject) -> None:
-    """Every public name of the class and of its instances is one that kdbench reads, or that the file itself uses."""
+    """Every public name of the class and of its instances is one that kdbench reads, or that the file itself uses.
+
+    Why: A misspelt `weigths` or `read` would have no effect, and nobody would notice.
+
+    Fix: Correct the name, delete it, or begin it with an underscore.
+    """
     (method,) = subject.usual.method().parts.values()
     classes = type(method).__mro__[: type(method).__mro__.index(Method)]
     known = {*dir(nn.Module()), *dir(Method), *Method.__annotations__}
@@ -86,7 +101,13 @@ def names(subject: Subject) -> None:
 
 
 def parameters(subject: Subject) -> None:
-    """Parameters have defaults, can be written out, and a misspelt one is refused."""
+    """Parameters have defaults, can be written out, and a misspelt one is refused.
+
+    Why: A suite must be able to name a method alone, a record holds every parameter as JSON, and a misspelt parameter must not
+    train the default in silence.
+
+    Fix: Give every field of `Params` a default, of a type that JSON has, and derive it from `MethodParams`.
+    """
     params = subject.cls.Params
     required = [key for key, field in params.model_fields.items() if field.is_required()]
     expect(not required, f"{', '.join(required)} must be given. Give each parameter a default, the authors' own.")
@@ -103,7 +124,13 @@ def parameters(subject: Subject) -> None:
 
 
 def effects(subject: Subject) -> str | None:
-    """Every parameter has an effect: on losses, stages, the cross-entropy's weight, shapes, or on what is refused."""
+    """Every parameter has an effect: on losses, stages, the cross-entropy's weight, shapes, or on what is refused.
+
+    Why: A parameter without effect makes two rows of a table out of one method.
+
+    Fix: Use the parameter where the formula has it, or delete it. A parameter of which no other value is known is passed over,
+    and the check says so.
+    """
     params = subject.cls.Params
     usual = behaviour(subject.usual, {})
     untried = []
@@ -117,7 +144,12 @@ def effects(subject: Subject) -> str | None:
 
 
 def weights(subject: Subject) -> None:
-    """`weights` names the parameters that scale the transfer terms, and they do."""
+    """`weights` names the parameters that scale the transfer terms, and they do.
+
+    Why: A run compares the transfer terms with the cross-entropy and says which weight to lower.
+
+    Fix: Multiply a term by each parameter in `weights`, or write `weights = ()`.
+    """
     cls, setting = subject.cls, subject.usual
     unknown = sorted(set(cls.weights) - set(cls.Params.model_fields))
     expect(not unknown, f"`weights` names {unknown}, which are no parameters. Write weights = () where there is none.")
@@ -171,7 +203,12 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
 
 
 def reads(subject: Subject) -> None:
-    """`reads` names the hook points that are read, and no other; none where nothing is read of the teacher."""
+    """`reads` names the hook points that are read, and no other; none where nothing is read of the teacher.
+
+    Why: The teacher runs only for methods that read it, and a pair that lacks a hook point is refused before anything trains.
+
+    Fix: Write the hook points that `losses` uses into `reads`, and no others.
+    """
     fresh = subject.usual.method()
     student, teacher, batch = subject.usual.example()
 
@@ -197,7 +234,13 @@ def reads(subject: Subject) -> None:
 
 
 def stages_of_the_teacher(subject: Subject) -> str | None:
-    """What is learnt from the teacher alone depends on no student, and on no parameter that `teacher_stages` leaves out."""
+    """What is learnt from the teacher alone depends on no student, and on no parameter that `teacher_stages` leaves out.
+
+    Why: What is learnt from the teacher alone is trained once and shared by all students that need the same.
+
+    Fix: Build the modules of the stage from the teacher's shapes, before all others, and name in `teacher_stages` the
+    parameters that change what it learns.
+    """
     setting, params = subject.usual, subject.cls.Params
     as_built = replace(setting, student=setting.teacher)  # the engine builds it as if the teacher were its own student
     for name, depends_on in subject.cls.teacher_stages.items():

@@ -22,7 +22,13 @@ EPOCHS = (0, 5, 60, 119)
 
 
 def registered(subject: Subject) -> str | None:
-    """Every network that it computes with is a submodule, so that checkpoints hold its weights and devices get them."""
+    """Every network that it computes with is a submodule, so that checkpoints hold its weights and devices get them.
+
+    Why: A network that is hidden in a list is in no checkpoint and stays on the CPU.
+
+    Fix: Make it an attribute of the method, in lists an `nn.ModuleList`. Freeze one that is not to learn with
+    `.requires_grad_(False)`.
+    """
     method = subject.usual.method()
     student, _, _ = example = subject.usual.example()  # before the watch begins, for it runs the networks
     fixed = {name: value.clone() for name, value in _fixed(method)}
@@ -61,7 +67,13 @@ def _fixed(method: Composition) -> list[tuple[str, Tensor]]:
 
 
 def gradients(subject: Subject) -> None:
-    """Every tensor that learns is the method's own parameter, and gets gradient in a stage that trains it."""
+    """Every tensor that learns is the method's own parameter, and gets gradient in a stage that trains it.
+
+    Why: A tensor that no optimiser has never learns, and a parameter without gradient is dead weight.
+
+    Fix: Make tensors that learn an `nn.Parameter` of the method or of a submodule, use every parameter in the loss that trains
+    it, and fix the others with `.requires_grad_(False)`.
+    """
     method = subject.usual.method()
     student, teacher, batch = subject.usual.example()
     known = {id(tensor) for tensor in (*student.tensors(), *method.parameters())}
@@ -90,7 +102,12 @@ def gradients(subject: Subject) -> None:
 
 
 def reaches_student(subject: Subject) -> str | None:
-    """The transfer terms give the student a gradient."""
+    """The transfer terms give the student a gradient.
+
+    Why: A loss that is cut off from the student teaches it nothing.
+
+    Fix: Detach the teacher's side of the loss alone; it carries no gradient anyway.
+    """
     if not subject.cls.reads:
         return "it transfers nothing"
     method = subject.usual.method()
@@ -103,7 +120,12 @@ def reaches_student(subject: Subject) -> str | None:
 
 
 def extremes(subject: Subject) -> None:
-    """Losses and gradients are finite where all samples are alike, where the student is dead, and where it is huge."""
+    """Losses and gradients are finite where all samples are alike, where the student is dead, and where it is huge.
+
+    Why: Early in training activations die and logits explode, and one value that is not finite ends the training.
+
+    Fix: Add a small number under roots and in denominators, and use `log_softmax` in place of the logarithm of a softmax.
+    """
     random = partial(torch.randn, generator=generator(0, "extremes"))
     students: dict[str, Callable[..., Tensor]] = {
         "all samples are alike": lambda *shape: torch.full(shape, 0.5),

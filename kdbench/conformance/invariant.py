@@ -11,7 +11,12 @@ from kdbench.training.segments import STAGES
 
 
 def untouched(subject: Subject) -> None:
-    """The teacher's outputs, its weights and the batch stay as they are."""
+    """The teacher's outputs, its weights and the batch stay as they are.
+
+    Why: All methods of a seed share one pass of the teacher and one batch.
+
+    Fix: Use operations that are not in place, or `clone` first.
+    """
     method = subject.usual.method()
     student, teacher, batch = subject.usual.example()
     shared = {"the teacher's outputs": teacher.tensors(), "the batch": (batch.images, batch.labels, batch.indices)}
@@ -25,7 +30,12 @@ def untouched(subject: Subject) -> None:
 
 
 def repeatable(subject: Subject) -> None:
-    """The same seed gives the same weights."""
+    """The same seed gives the same weights.
+
+    Why: A record must be reproducible.
+
+    Fix: Draw random numbers from `batch.generator` alone, and keep nothing outside the instance.
+    """
     lane = subject.usual.lane()
     subject.usual.train(lane)
     expect(
@@ -35,7 +45,12 @@ def repeatable(subject: Subject) -> None:
 
 
 def resumable(subject: Subject) -> None:
-    """Interrupted after any epoch, it ends with the weights of the uninterrupted training."""
+    """Interrupted after any epoch, it ends with the weights of the uninterrupted training.
+
+    Why: A run that is stopped and continued must give the same record.
+
+    Fix: Keep what outlives a step in buffers: `self.register_buffer(...)`.
+    """
     states: list[dict[str, Any]] = []
     subject.usual.train(subject.usual.lane(checkpoint=lambda state: states.append(copied(state))))
     for state in states:
@@ -51,7 +66,12 @@ def resumable(subject: Subject) -> None:
 
 
 def alone_or_beside(subject: Subject) -> None:
-    """Beside other methods it learns what it learns alone."""
+    """Beside other methods it learns what it learns alone.
+
+    Why: A result must not depend on which other methods run beside it.
+
+    Fix: Keep nothing in the class or in the module.
+    """
     setting = subject.usual
     ours, twin, other = setting.lane(), setting.lane(seed=1), replace(setting, name="kd").lane()
     setting.train(twin, ours, other)

@@ -20,22 +20,42 @@ REASON = 30
 
 
 def equal(subject: Subject) -> None:
-    """Two networks of one architecture train, or are refused."""
+    """Two networks of one architecture train, or are refused.
+
+    Why: It is the simplest pair.
+
+    Fix: Build every size from `pair.student` and `pair.teacher`.
+    """
     trains(subject, Setting(subject.name, "resnet8", "resnet8"))
 
 
 def deeper_teacher(subject: Subject) -> None:
-    """A student of three groups and a teacher of four train, or are refused."""
+    """A student of three groups and a teacher of four train, or are refused.
+
+    Why: Most teachers are deeper.
+
+    Fix: Pair the groups with `kdbench.deepest_pairs`, or raise `PairError` in `build`.
+    """
     trains(subject, Setting(subject.name, "resnet8", "mobilenetv2_half"))
 
 
 def deeper_student(subject: Subject) -> None:
-    """A student of four groups and a teacher of three train, or are refused."""
+    """A student of four groups and a teacher of three train, or are refused.
+
+    Why: Some suites have such pairs.
+
+    Fix: Pair the groups with `kdbench.deepest_pairs`, or raise `PairError` in `build`.
+    """
     trains(subject, Setting(subject.name, "mobilenetv2_half", "resnet8"))
 
 
 def odd_sizes(subject: Subject) -> None:
-    """Images of 9x7 pixels train, or are refused."""
+    """Images of 9x7 pixels train, or are refused.
+
+    Why: Images need be neither square nor a power of two.
+
+    Fix: Bring maps of two sizes together with `kdbench.pool_to_smaller`, or raise `PairError` in `build`.
+    """
     trains(subject, replace(subject.usual, image_shape=(3, 9, 7)))
 
 
@@ -57,7 +77,12 @@ def trains(subject: Subject, setting: Setting) -> None:
 
 
 def refusals(subject: Subject) -> None:
-    """A pair that it cannot do is refused with a reason when it is built, never by an exception in training."""
+    """A pair that it cannot do is refused with a reason when it is built, never by an exception in training.
+
+    Why: A pair that is refused costs seconds, and one that fails in training costs hours.
+
+    Fix: Raise `PairError` in `build` with a reason of at least a few words, or set `min_batch_size` or `min_classes`.
+    """
     random = partial(torch.randn, generator=generator(0, "refusals"))
     _, _, usual = subject.usual.example()
     for case, pair, refuse_it in poor(subject.usual.pair):

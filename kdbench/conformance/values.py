@@ -17,19 +17,34 @@ ORDER = (3, 0, 7, 1, 6, 2, 5, 4)
 
 
 def scalars(subject: Subject) -> None:
-    """Each term is a finite tensor of shape ()."""
+    """Each term is a finite tensor of shape ().
+
+    Why: Terms are summed to one loss.
+
+    Fix: Return a dict of means or sums, without `.item()`, and keep roots, quotients and logarithms away from 0.
+    """
     for name, value in terms(subject.usual.method(), *subject.usual.example()).items():
         expect(bool(value.isfinite()), f"{name} is {value.item()} on usual inputs. Keep roots, quotients and logs away from 0.")
 
 
 def batch_sizes(subject: Subject) -> None:
-    """Batches of 17 images, one more than 16, and of 2 train."""
+    """Batches of 17 images, one more than 16, and of 2 train.
+
+    Why: The last batch of an epoch has what is left of the images.
+
+    Fix: Take the size from `len(batch.labels)`, and set `min_batch_size` where one image is too few.
+    """
     for size in (17, 2):
         subject.usual.step(size)
 
 
 def bf16(subject: Subject) -> None:
-    """Under autocast to bfloat16 it trains, and no term differs by more than 5 % from float32."""
+    """Under autocast to bfloat16 it trains, and no term differs by more than 5 % from float32.
+
+    Why: Suites may set `precision: bf16`, and small differences of large numbers lose their digits there.
+
+    Fix: Decorate the function that computes the term with `kdbench.full_precision`.
+    """
     replace(subject.usual, precision="bf16").step(8)
     fresh = subject.usual.method()
     student, teacher, batch = subject.usual.example()
@@ -46,7 +61,12 @@ def bf16(subject: Subject) -> None:
 
 
 def permutation(subject: Subject) -> str | None:
-    """The losses do not depend on the order of the batch, whose sample indices move along (float64, 1e-9)."""
+    """The losses do not depend on the order of the batch, whose sample indices move along (float64, 1e-9).
+
+    Why: The order of the images in a batch is drawn at random and means nothing.
+
+    Fix: Treat all samples alike. Where an index of the formula runs over the batch, say "runs over the batch" in the docstring.
+    """
     fresh = subject.usual.method().double()
     student, teacher, batch = subject.usual.example()
     order = torch.tensor(ORDER)

@@ -23,6 +23,7 @@ Losses = Mapping[str, Tensor]
 """Named scalar terms, already weighted; the engine adds `ce_weight * cross-entropy` and logs each."""
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
+"""The type of a parameter between 0 and 1, both included."""
 
 USUAL_BATCH = 64
 """Images in a batch where nobody says how many there are."""

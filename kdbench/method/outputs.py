@@ -45,7 +45,15 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of `Outputs` for one image: `logits` (K,), maps (C, H, W), `pooled` (D,)."""
+    """Shapes of `Outputs` for one image, without the batch dimension.
+
+    Attributes:
+        logits: (K,).
+        stem: (C, H, W).
+        features: one (C_i, H_i, W_i) per group, shallow to deep.
+        preactivations: as `features`.
+        pooled: (D,).
+    """
 
     logits: tuple[int, ...]
     stem: tuple[int, ...]

@@ -44,10 +44,7 @@ def read_records(root: Path) -> pd.DataFrame:
 def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     """Every epoch of the given trials of a results directory, in order.
 
-    Columns: `trial, stage, epoch` (from 1 within its stage), `lr, train_loss, train_error_pct, test_error_pct, loss_ratio`
-    (transfer terms to cross-entropy), `gradient_ratio` (the same of gradient norms at the student's parameters),
-    `train_s, data_s, teacher_s, evaluation_s` (its share where students are examined side by side), and `terms` (a mapping of
-    weighted loss terms).
+    The columns are `trial` and the keys of `CURVES`.
     """
     if isinstance(trials, str):
         raise KdbenchError(f"trials: {trials!r} is no list. Write trials=[{trials!r}].")
@@ -120,6 +117,26 @@ COLUMNS: Mapping[str, str] = {
     "status": "`done` or `failed`; in the frame of a suite also `stale`, `started` or `missing`.",
 }
 """The columns of the frame, in order, each with its meaning."""
+
+CURVES: Mapping[str, str] = {
+    "stage": "`main`, or the name of a stage before the main training.",
+    "epoch": "The epoch, counted from 1 within its stage.",
+    "lr": "Learning rate.",
+    "train_loss": "Mean of the whole loss.",
+    "terms": "Mean of each weighted term of the loss, by name.",
+    "train_error_pct": "Error on the training images in percent, as they were augmented.",
+    "test_error_pct": "Test error in percent, where the student was tested after this epoch.",
+    "validation_error_pct": "Error on the held-out training images in percent, where there are any.",
+    "loss_ratio": "Transfer terms divided by the cross-entropy.",
+    "gradient_ratio": "Norm of the transfer terms' gradient at the student's parameters, divided by that of the cross-entropy.",
+    "train_s": "Seconds that the epoch would take alone, with the data and the teacher's passes.",
+    "data_s": "Of `train_s`, seconds for the data.",
+    "teacher_s": "Of `train_s`, seconds for the teacher's passes.",
+    "startup_s": "Seconds for compiling and for recording CUDA graphs. They are not part of `train_s`.",
+    "evaluation_s": "Seconds for testing; a share of them where several students are tested side by side.",
+    "images": "Number of training images.",
+}
+"""The keys of a line of `curves.jsonl`, each with its meaning. A line lacks those that do not apply."""
 
 _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
 _OPTIONAL = {

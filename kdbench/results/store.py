@@ -21,15 +21,29 @@ log = logging.getLogger("kdbench")
 
 REPLACED = "record.json.replaced"
 
+FILES = {
+    "trials/TRIAL/": "A folder for each trial, named by the trial's identity.",
+    "trials/TRIAL/spec.json": "All that determines the trial, with every default written out.",
+    "trials/TRIAL/environment.json": "What the trial runs on.",
+    "trials/TRIAL/curves.jsonl": "One line of JSON for each epoch.",
+    "trials/TRIAL/checkpoint.pt": "Where the training continues, as of the last whole epoch. It goes when the trial ends.",
+    "trials/TRIAL/record.json": "The result, when the trial has ended.",
+    "trials/TRIAL/record.json.replaced": "The earlier result, while the trial is trained once more.",
+    "trials/TRIAL/weights.safetensors": "The trained network: of every teacher, and of students where `keep_students` is set.",
+    "trials/TRIAL/method.safetensors": "Beside it, the parts of the method that predict, such as SimKD's projector.",
+    "trials/TRIAL/stages/": "Of a teacher: what methods learnt from it alone, such as FT's paraphraser.",
+    "reports/SUITE/": "The tables and figures of a suite.",
+    "cache/": "Images of folders, decoded. It may be deleted, and is made anew.",
+    "macs.json": "Multiply-accumulate operations of networks, for estimates of what a plan costs.",
+    "FILE.broken": "A file that could not be used and was set aside.",
+    ".lock": "Held by the process that writes here.",
+    ".writer": "Which process that is: its host, its number, and since when.",
+}
+"""What lies in a results directory. Words in capitals stand for names."""
+
 
 class Store:
-    """Reads and writes one results directory.
-
-    A trial's folder holds `spec.json`, `environment.json`, `curves.jsonl`, `checkpoint.pt` while it runs, `record.json` when it has
-    ended, `record.json.replaced` while it is done once more, `weights.safetensors` where they are kept, with `method.safetensors`
-    where the method predicts, too, and, for a teacher, `stages/`: what methods learnt from it alone. Beside the trials, `macs.json`
-    holds the work of the networks, by data set, for estimates of what a plan costs.
-    """
+    """Reads and writes one results directory, in which there are `FILES`."""
 
     def __init__(self, root: Path, *, protocol: int, read_only: bool = False) -> None:
         self.root = expanded(root)

@@ -28,7 +28,7 @@ class Status(StrEnum):
     STALE = "stale"
     """It has a record, but its method's code, or its teacher's, has changed since."""
     STARTED = "started"
-    """It has a checkpoint and goes on from there."""
+    """It has a checkpoint, and a run continues it from there."""
     MISSING = "missing"
     """It was never begun."""
 

@@ -35,7 +35,9 @@ class Parameter:
 
 def commands_page() -> str:
     """The page as Markdown."""
-    commands = [(str(command.name or command.callback.__name__), command) for command in app.registered_commands if command.callback]
+    commands = [
+        (str(command.name or command.callback.__name__), command) for command in app.registered_commands if command.callback
+    ]
     links = [[f"[`kdbench {name}`](#kdbench-{name})", _paragraphs(command)[0]] for name, command in commands]
     return page(
         "Command line",

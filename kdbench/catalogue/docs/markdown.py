@@ -4,8 +4,13 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+from kdbench.catalogue.keys import REQUIRED, Key
+
+GENERATED = "<!-- This page is generated: python -m kdbench.catalogue.docs docs/reference -->"
 
 _SECTIONS = ("Args", "Attributes", "Class attributes", "Raises", "Returns")
 _WIDTH = 100
@@ -17,6 +22,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in (" | ".join(heads), " | ".join("---" for _ in heads), *lines))
 
 
+def key_table(found: Iterable[Key], links: Mapping[str, str] = {}) -> str:
+    """A table of keys; `links` leads from a key to where what it holds is described."""
+    rows = []
+    for key in found:
+        name = f"[{code(key.name)}]({links[key.name]})" if key.name in links else code(key.name)
+        default = key.default if key.default == REQUIRED else code(key.default)
+        rows.append([name, plain(key.kind), default, plain(key.about)])
+    return table(["key", "value", "default", "meaning"], rows)
+
+
 def code(text: str) -> str:
     """Text as code; empty where it is empty."""
     return f"`{text}`" if text else ""
@@ -24,7 +39,7 @@ def code(text: str) -> str:
 
 def page(title: str, *parts: str) -> str:
     """A page: its title, then its parts, each after an empty line."""
-    return "\n\n".join([f"# {title}", *parts]) + "\n"
+    return "\n\n".join([GENERATED, f"# {title}", *parts]) + "\n"
 
 
 def first_sentence(text: str) -> str:
@@ -70,7 +85,7 @@ def _items(body: str) -> list[str]:
 
 def _split(item: str) -> tuple[str, str]:
     name, _, text = item.partition(": ")
-    return name, text
+    return name, text[:1].upper() + text[1:]
 
 
 def signature(name: str, function: Any) -> str:
@@ -81,7 +96,7 @@ def signature(name: str, function: Any) -> str:
     given.posonlyargs = [arg for arg in given.posonlyargs if arg.arg not in ("self", "cls")]
     given.args = [arg for arg in given.args if arg.arg not in ("self", "cls")]
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    told = f"{name}({ast.unparse(given)}){result}"
+    told = f"{name}({', '.join(_arguments(given))}){result}"
     if len(told) <= _WIDTH:
         return told
     arguments = "".join(f"    {argument},\n" for argument in _arguments(given))
@@ -107,9 +122,9 @@ def _argument(arg: ast.arg, default: ast.expr | None) -> str:
 
 def texts_under(owner: Any) -> dict[str, str]:
     """The text under each name that a class or a module assigns."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body if inspect.isclass(owner) else [ast.parse(inspect.getsource(owner))]
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(owner)))
     found = {}
-    for node, after in zip(tree.body, tree.body[1:], strict=False):  # type: ignore[attr-defined]  # a class or a module
+    for node, after in pairwise(tree.body[0].body if inspect.isclass(owner) else tree.body):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
             found |= {target.id: inspect.cleandoc(after.value.value) for target in targets if isinstance(target, ast.Name)}

@@ -1,9 +1,10 @@
-"""The page of all shipped methods: `python -m kdbench.catalogue.docs > docs/reference/methods.md` writes it anew."""
+"""The page of all shipped methods."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from kdbench.catalogue.docs.markdown import page
 from kdbench.conformance.subject import Subject
 from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Stage
@@ -12,10 +13,7 @@ from kdbench.suite.shipped import shipped
 from kdbench.wording import counted
 
 INTRODUCTION = """\
-# Methods
-
-Generated from the methods themselves: `python -m kdbench.catalogue.docs > docs/reference/methods.md`.
-`kdbench show method NAME` prints one.
+`kdbench show method NAME` prints one of these, and `kdbench list methods` a line for each.
 
 CE is the cross-entropy, y are labels, z logits, f the maps after a group of layers, B is the size of a batch; s and t mark the
 student and the teacher. Golden numbers are what the reference code computes on fixed inputs, in float64: ours agrees with its loss
@@ -55,7 +53,7 @@ def shipped_methods() -> list[str]:
 def methods_page() -> str:
     """The page as Markdown."""
     names = shipped_methods()
-    return "\n".join([INTRODUCTION, *overview(names), "", *(section(name) for name in names)])
+    return page("Methods", "\n".join([INTRODUCTION, *overview(names), "", *(section(name) for name in names)]).rstrip("\n"))
 
 
 def overview(names: Iterable[str]) -> Iterator[str]:
@@ -111,7 +109,3 @@ def golden(name: str) -> Iterator[str]:
     for file, source in GOLDEN.items():
         if file == name or (file.startswith(f"{name}_") and file not in METHODS):
             yield f"`{file}` ({source})"
-
-
-if __name__ == "__main__":
-    print(methods_page(), end="")

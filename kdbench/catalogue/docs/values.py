@@ -1,20 +1,20 @@
 """The pages of keys: what a suite's file, a recipe and a data set may hold, as their models declare it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel
 
-from kdbench.catalogue.docs.markdown import code, docstring, first_sentence, page, plain, table
-from kdbench.catalogue.keys import REQUIRED, Key, keys
+from kdbench.catalogue.docs.markdown import code, docstring, first_sentence, key_table, page, plain, table
+from kdbench.catalogue.keys import keys
 from kdbench.data import DATASETS, SourceParams
 from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
-from kdbench.suite.resolve import load_suite
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
+from kdbench.suite.source import is_core
 
 SUITES = """\
-A suite is a YAML file. `kdbench run FILE` trains what it asks for. [A first suite](../start/first-suite.md) shows one, and
-[Suites](../how-to/suites.md) says how to do more with it. A key that is not known, or that stands twice, is an error."""
+A suite is a YAML file. `kdbench run FILE` trains what it asks for. A key that is not known, or that stands twice, is an error."""
 
 RECIPES = """\
 A recipe says how a network is trained. It is a part of every trial, with every default written out. In a suite, `recipe: NAME`
@@ -28,16 +28,18 @@ In a suite, `dataset: NAME` takes a data set with its defaults, and `dataset: {n
 
 def suite_page() -> str:
     """The page of what a suite's file may hold."""
-    ships = [[code(name), plain(load_suite(name).title)] for name in suite_names()]
+    ships = [[code(name), plain(read_mapping(shipped("suites") / f"{name}.yaml")["title"])] for name in suite_names()]
     return page(
         "Suite keys",
         SUITES,
-        _table(keys(SuiteFile), {"dataset": "dataset-keys.md", "recipe": "recipe-keys.md", "teacher": "#teacher", "pairs": "#pairs"}),
+        key_table(
+            keys(SuiteFile), {"dataset": "dataset-keys.md", "recipe": "recipe-keys.md", "teacher": "#teacher", "pairs": "#pairs"}
+        ),
         _section("teacher", TeacherSpec, {"recipe": "recipe-keys.md"}),
         _section("pairs", PairSpec, {"teacher": "#network", "student": "#network", "recipe": "recipe-keys.md"}),
         "## network",
         f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} A student has no `expected_error_pct`.",
-        _table(keys(TaughtSpec), {}),
+        key_table(keys(TaughtSpec)),
         "## Suites that ship",
         table(["name", "title"], ships),
     )
@@ -53,9 +55,9 @@ def recipe_page() -> str:
     return page(
         "Recipe keys",
         RECIPES,
-        _table(found, links),
+        key_table(found, links),
         *sections,
-        _section("resized_crop", crop, {}),
+        _section("resized_crop", crop),
         "## Recipes that ship",
         *map(_recipe, recipe_names()),
     )
@@ -68,27 +70,18 @@ def _recipe(name: str) -> str:
 
 
 def dataset_page() -> str:
-    """The page of every data set and its keys."""
+    """The page of every data set that ships, and its keys."""
     shared = keys(SourceParams)
+    sources = {name: DATASETS.get(name) for name in DATASETS.names() if is_core(Path(DATASETS.entry(name).file))}
+    overview = [[f"[{code(name)}](#{name})", first_sentence(source.__doc__ or "")] for name, source in sources.items()]
     sections = []
-    for name in DATASETS.names():
-        source = DATASETS.get(name)
+    for name, source in sources.items():
         own = [key for key in keys(source.Params) if key not in shared]
-        sections += [f"## {name}", docstring(source.__doc__ or "")]
-        sections.append(_table(own, {}) if own else "It has the shared keys alone.")
-    overview = [[f"[{code(name)}](#{name})", first_sentence(DATASETS.get(name).__doc__ or "")] for name in DATASETS.names()]
-    return page("Data set keys", DATA, table(["name", "what it is"], overview), "## Keys that all have", _table(shared, {}), *sections)
+        sections += [f"## {name}", docstring(source.__doc__ or ""), key_table(own) if own else "It has the shared keys alone."]
+    return page(
+        "Data set keys", DATA, table(["name", "what it is"], overview), "## Keys that all have", key_table(shared), *sections
+    )
 
 
-def _section(name: str, model: type[BaseModel], links: dict[str, str]) -> str:
-    return "\n\n".join([f"## {name}", docstring(model.__doc__ or ""), _table(keys(model), links)])
-
-
-def _table(found: Sequence[Key], links: dict[str, str]) -> str:
-    """Of keys, those that hold more with a link to where that is described."""
-    rows = []
-    for key in found:
-        name = f"[{code(key.name)}]({links[key.name]})" if key.name in links else code(key.name)
-        default = key.default if key.default == REQUIRED else code(key.default)
-        rows.append([name, plain(key.kind), default, plain(key.about)])
-    return table(["key", "value", "default", "meaning"], rows)
+def _section(name: str, model: type[BaseModel], links: Mapping[str, str] = {}) -> str:
+    return "\n\n".join([f"## {name}", docstring(model.__doc__ or ""), key_table(keys(model), links)])

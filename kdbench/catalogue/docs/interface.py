@@ -1,0 +1,109 @@
+"""The pages of the method interface and of all public names, from their docstrings."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterable
+from functools import cached_property
+from types import FunctionType
+from typing import Any
+
+import kdbench
+from kdbench.catalogue.docs.markdown import (
+    attributes,
+    code,
+    docstring,
+    first_sentence,
+    key_table,
+    page,
+    plain,
+    signature,
+    table,
+    texts_under,
+)
+from kdbench.catalogue.keys import keys
+
+METHOD = """\
+A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms.
+B is the number of images in a batch, K of
+classes, C of channels; (C, H, W) is the shape of a map."""
+
+API = """\
+These names can be imported from `kdbench`. They stay as they are from one version to the next. All else may change."""
+
+INTERFACE = ("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval")
+INTERFACE += ("SGD", "PairError", "register", "Composition")
+"""The names that an author of a method meets, in the order in which they are read."""
+
+_TITLES = {
+    "library": "Run, load and build",
+    "results.frames": "Read results",
+    "training.own_loop": "Train in a loop of your own",
+    "method.losses": "Terms and adapters that methods share",
+    "models": "Networks of your own",
+    "data": "Data sets of your own",
+    "errors": "Errors",
+}
+"""The rest of the public names, by the module that they come from."""
+
+
+def interface_page() -> str:
+    """The page of what an author of a method reads."""
+    return page("Method interface", METHOD, _overview(INTERFACE, "#"), *(_section(name) for name in INTERFACE))
+
+
+def api_page() -> str:
+    """The page of every public name."""
+    parts = []
+    for home, title in _TITLES.items():
+        names = [name for name, module in kdbench._HOMES.items() if module == home]
+        parts += [f"## {title}", _overview(names, "#"), *(_section(name, level=3) for name in names)]
+    interface = _overview(INTERFACE, "method-interface.md#")
+    version = f"`kdbench.__version__` is the version, such as `{kdbench.__version__}`."
+    return page("Public API", API, version, *parts, "## The method interface", interface)
+
+
+def _overview(names: Iterable[str], to: str) -> str:
+    return table(["name", "what it is"], [[f"[{code(name)}]({to}{name.lower()})", first_sentence(_text(name))] for name in names])
+
+
+def _text(name: str) -> str:
+    """What a public name says of itself."""
+    value = getattr(kdbench, name)
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return value.__doc__ or ""
+    return texts_under(inspect.getmodule(kdbench.Method))[name]
+
+
+def _section(name: str, level: int = 2) -> str:
+    value, sharps = getattr(kdbench, name), "#" * level
+    if inspect.isroutine(value):
+        return f"{sharps} {name}\n\n```py\n{signature(f'kdbench.{name}', value)}\n```\n\n{docstring(value.__doc__ or '')}"
+    if not inspect.isclass(value):
+        return f"{sharps} {name}\n\n{plain(_text(name))}"
+    members = [(key, member) for key, member in vars(value).items() if _is_told(key, member)]
+    return "\n\n".join([f"{sharps} {name}", *_class(value), *(_member(name, key, member) for key, member in members)])
+
+
+def _is_told(name: str, member: Any) -> bool:
+    """Whether it is public, and no field, which stands in a table."""
+    return not name.startswith("_") and isinstance(member, FunctionType | property | cached_property) and bool(member.__doc__)
+
+
+def _class(value: Any) -> list[str]:
+    """What a class says of itself, its fields as a table."""
+    if hasattr(value, "model_fields"):
+        return [docstring(value.__doc__), *([key_table(found)] if (found := keys(value)) else [])]
+    told = attributes(value.__doc__)
+    if not dataclasses.is_dataclass(value) or not told:
+        return [docstring(value.__doc__)]
+    rows = [[code(field.name), code(str(field.type)), plain(told[field.name])] for field in dataclasses.fields(value)]
+    return [docstring(_without_attributes(value.__doc__ or "")), table(["attribute", "type", "meaning"], rows)]
+
+
+def _without_attributes(text: str) -> str:
+    return "\n\n".join(part for part in inspect.cleandoc(text).split("\n\n") if not part.startswith("Attributes:"))
+
+
+def _member(owner: str, name: str, member: Any) -> str:
+    told = signature(f"{owner}.{name}", member) if inspect.isfunction(member) else f"{owner}.{name}"
+    return f"```py\n{told}\n```\n\n{docstring(member.__doc__)}"

@@ -1,0 +1,45 @@
+"""The page of networks: those that ship, and how those of other libraries are named."""
+
+from pathlib import Path
+
+from kdbench.catalogue.docs.markdown import code, page, table
+from kdbench.catalogue.model import describe_model
+from kdbench.models import MODELS
+from kdbench.suite.source import is_core
+
+INTRODUCTION = """\
+A suite names a network by its name alone, or as `{model: NAME, ...}`: see [the keys of a network](suite-keys.md#network).
+`kdbench list models` lists those that ship, and `kdbench show model NAME` shows where one can be read, and its size.
+
+Parameters and multiply-accumulates (in millions) are for images of 3x32x32 and 10 classes. A group is a run of layers whose maps
+have one size; the table gives the channels, the height and the width of the maps after each."""
+
+OTHERS = """\
+## Families of wide residual networks
+
+`wrn_DEPTH_WIDTH` is a wide residual network of any depth that is 6n + 4 and of any width, such as `wrn_22_2`.
+
+## torchvision and timm
+
+`torchvision/NAME` and `timm/NAME` name any classifier of these libraries, such as `torchvision/resnet34`. timm comes with
+`pip install 'kdbench[timm]'`. kdbench knows where the groups of the usual families end. For others, and for plain classifiers of
+your own, `hooks` names the modules, and `kdbench show model NAME --modules` lists them."""
+
+
+def shipped_networks() -> list[str]:
+    """The names of the networks that ship, in alphabetical order."""
+    return [name for name in MODELS.names() if is_core(Path(MODELS.entry(name).file))]
+
+
+def networks_page() -> str:
+    """The page as Markdown. It builds every network, which takes some seconds."""
+    heads = ["name", "parameters", "multiply-accumulates", "groups", "pooled"]
+    return page("Networks", INTRODUCTION, table(heads, map(row, shipped_networks())), OTHERS)
+
+
+def row(name: str) -> list[str]:
+    """What the table says of one network."""
+    described = describe_model(name, image_shape=(3, 32, 32), num_classes=10)
+    shapes = {point["point"]: "x".join(map(str, point["shape"])) for point in described["points"]}
+    groups = ", ".join(shape for point, shape in shapes.items() if point.startswith("group"))
+    return [code(name), f"{described['params']:,}", f"{described['macs'] / 1e6:.1f}", groups, shapes["pooled"]]
