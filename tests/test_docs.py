@@ -13,7 +13,7 @@ import kdbench
 from kdbench.catalogue import docs
 from kdbench.catalogue.docs import PAGES, markdown, networks
 from kdbench.catalogue.docs.interface import INTERFACE
-from kdbench.catalogue.docs.methods import GOLDEN, golden, section, shipped_methods, stages
+from kdbench.catalogue.docs.methods import GOLDEN, golden, methods_page, section, shipped_methods, stages
 from kdbench.catalogue.keys import keys
 from kdbench.cli import app
 from kdbench.conformance import CHECKS, described

@@ -23,9 +23,8 @@ from kdbench.catalogue.docs.markdown import (
 from kdbench.catalogue.keys import keys
 
 METHOD = """\
-A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms.
-B is the number of images in a batch, K of
-classes, C of channels; (C, H, W) is the shape of a map."""
+A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms. In shapes, B is the
+number of images in a batch, K of classes and D of pooled features; C, H and W are a map's channels, height and width."""
 
 API = """\
 These names can be imported from `kdbench`. They stay as they are from one version to the next. All else may change."""
@@ -34,16 +33,16 @@ INTERFACE = ("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "Te
 INTERFACE += ("SGD", "PairError", "register", "Composition")
 """The names that an author of a method meets, in the order in which they are read."""
 
-_TITLES = {
-    "library": "Run, load and build",
-    "results.frames": "Read results",
-    "training.own_loop": "Train in a loop of your own",
-    "method.losses": "Terms and adapters that methods share",
-    "models": "Networks of your own",
-    "data": "Data sets of your own",
-    "errors": "Errors",
+HELPERS = ("kd_divergence", "hint_regressor", "factor_convolutions", "deepest_pairs", "middle", "pool_to", "pool_to_smaller")
+HELPERS += ("full_precision", "pairing_notes", "pooling_notes", "spatial_notes", "batch_norm_needs", "refuse_memory")
+GROUPS = {
+    "Run, load and build": ("run_suite", "load_results", "load_student", "build_model", "build_method", "train_stages"),
+    "Networks of your own": ("Network", "register_model"),
+    "Data sets of your own": ("Source", "SourceParams", "Dataset", "Split", "register_dataset"),
+    "Terms and adapters that methods share": HELPERS,
+    "Errors": ("KdbenchError",),
 }
-"""The rest of the public names, by the module that they come from."""
+"""The rest of the public names."""
 
 
 def interface_page() -> str:
@@ -54,8 +53,7 @@ def interface_page() -> str:
 def api_page() -> str:
     """The page of every public name."""
     parts = []
-    for home, title in _TITLES.items():
-        names = [name for name, module in kdbench._HOMES.items() if module == home]
+    for title, names in GROUPS.items():
         parts += [f"## {title}", _overview(names, "#"), *(_section(name, level=3) for name in names)]
     interface = _overview(INTERFACE, "method-interface.md#")
     version = f"`kdbench.__version__` is the version, such as `{kdbench.__version__}`."
