@@ -255,7 +255,7 @@ def test_the_fingerprint_sees_names_and_sizes_and_says_so(photographs, tmp_path,
 
 def test_the_fingerprint_changes_with_what_is_made_of_a_file(photographs, monkeypatch):
     before = stream(photographs).fingerprint
-    monkeypatch.setattr("kdbench.data.files.PIXELS", 0)
+    monkeypatch.setattr("kdbench.data.file_split.PIXELS", 0)
     assert stream(photographs).fingerprint != before
 
 

@@ -1,26 +1,19 @@
-"""A data set as a value, where it comes from, and how its training images are divided."""
+"""A data set as a value: its images and labels, in memory or in their files, and what it holds."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar
 
 import torch
-from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from kdbench.data.duplicates import duplicates
-from kdbench.data.files import Files
+from kdbench.data.file_split import FileSplit
 from kdbench.errors import KdbenchError
-from kdbench.registry import Registry
-from kdbench.spec.recipe import Augmentation, Spec
-from kdbench.streams import generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +55,7 @@ class Split:
             yield tensor.numpy().data
 
 
-Samples = Split | Files
+Samples = Split | FileSplit
 """Labelled images, in memory or in their files."""
 
 
@@ -123,7 +116,7 @@ class Dataset:
                     "number the labels from 0, and name every class in `classes`."
                 )
         if len(self.train):
-            _refuse_one_class(self.train, "the data set", "give it images of two classes or more")
+            refuse_one_class(self.train, "the data set", "give it images of two classes or more")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -170,67 +163,6 @@ def blank(contents: Contents) -> Dataset:
     return Dataset(split(contents.train), split(contents.test), contents.classes, mean, std)
 
 
-class SourceParams(Spec):
-    """Base of every data set's parameters.
-
-    A path is no part of a trial's identity: declare it with `Field(exclude=True)`, which leaves it out of `model_dump()`. The text
-    under a field describes it in `kdbench show dataset`.
-    """
-
-    label: str = ""
-    """The name that tables show. The name of the data set unless given."""
-    validation: float = Field(0.0, ge=0, le=0.5)
-    """Fraction of the training images that is held out to select with, at most 0.5. 0 holds out none."""
-    train_images: NonNegativeInt = 0
-    """How many of the training images are used, the same share of each class. 0 uses all."""
-
-
-class Source(ABC):
-    """Where a data set comes from. The first line of a source's docstring describes it in `kdbench list datasets`.
-
-    Attributes:
-        params: the parameters of this instance.
-        cache: the directory that may keep what is slow to compute; it need not exist yet.
-        streams: whether its images stay in their files, so that `load` gives `Files`.
-    """
-
-    streams: ClassVar[bool] = False
-    Params: ClassVar[type[SourceParams]] = SourceParams
-    params: SourceParams
-
-    def __init__(self, params: SourceParams, *, cache: Path) -> None:
-        self.params = params
-        self.cache = cache
-
-    @abstractmethod
-    def check(self) -> None:
-        """Look cheaply, before any training starts, for what would make `load` fail; download nothing.
-
-        Raises:
-            KdbenchError: the data set cannot be loaded as it stands; the message gives the path and the fix.
-        """
-
-    def contents(self) -> Contents | None:
-        """What there is, without decoding an image or downloading anything; None, the default, where only `load` can tell.
-
-        Raises:
-            KdbenchError: as `check`.
-        """
-        return None
-
-    @abstractmethod
-    def load(self) -> Dataset:
-        """The data set, the same for the same files whatever the trial.
-
-        Raises:
-            KdbenchError: files are missing or damaged; the message names them.
-        """
-
-
-DATASETS: Registry[type[Source]] = Registry("data set", "datasets")
-register_dataset = DATASETS.register
-
-
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 images (N, H, W, C), on the scale 0..1.
 
@@ -254,82 +186,6 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(mean), tuple(std)
 
 
-def stratified(labels: Tensor, *, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Positions (N - count,) that stay and positions (count,) that are drawn, each ascending.
-
-    Each class gives its share of the drawn ones, rounded up or down: in a random order that is sorted by class, every
-    (N / count)-th position is taken.
-    """
-    n = len(labels)
-    order = torch.randperm(n, generator=generator)
-    order = order[labels[order].argsort(stable=True)]
-    drawn = torch.zeros(n, dtype=torch.bool)
-    drawn[order[(torch.arange(count) * n + n // 2) // count]] = True
-    return (~drawn).nonzero().flatten(), drawn.nonzero().flatten()
-
-
-def unsuited(augmentation: Augmentation, source: type[Source]) -> str | None:
-    """Why images of this source cannot be augmented so, and the fix; None where they can."""
-    if augmentation.resized_crop and not source.streams:
-        return (
-            "images in memory are padded, cropped and flipped, and have no resized_crop. Give `resized_crop: null` and a `pad`, or "
-            "stream image files: `dataset: {name: imagestream, ...}`."
-        )
-    if augmentation.pad and source.streams:
-        return (
-            "streamed images come in any size and are not padded. Give `pad: 0` and, for the usual crop, "
-            "`resized_crop: {scale: [0.08, 1]}`."
-        )
-    return None
-
-
-def use_some(split: Samples, *, count: int) -> Samples:
-    """`count` of the training images, the same share of each class and the same for all trials; all of them where it is 0.
-
-    Raises:
-        KdbenchError: there are fewer, or those are of one class.
-    """
-    if not count:
-        return split
-    if count > len(split):
-        raise KdbenchError(f"train_images: {count:,} are asked for and there are {len(split):,}; give fewer, or 0 for all.")
-    _, drawn = stratified(split.labels, count=count, generator=generator(0, "train_images"))
-    used = split.take(drawn)
-    _refuse_one_class(used, f"train_images: {count:,}", "give more, or 0 for all")
-    return used
-
-
-def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | None]:
-    """Divide training images into those to train on and those to select with; None where `fraction` is 0.
-
-    The division is stratified and depends on the labels and `fraction` alone, never on a trial's seed, so that all trials select
-    on the same images. Sample indices are positions in the returned splits.
-
-    Raises:
-        KdbenchError: `fraction` of the images is less than one image, or leaves one class to train on.
-    """
-    if not fraction:
-        return split, None
-    count = round(fraction * len(split))
-    if not count:
-        raise KdbenchError(
-            f"validation: {fraction} of {len(split)} training images is not one image; give a larger fraction, or 0 for none."
-        )
-    stay, held = stratified(split.labels, count=count, generator=generator(0, "validation"))
-    train = split.take(stay)
-    _refuse_one_class(train, f"validation: {fraction}", "give a smaller fraction, or 0 for none")
-    return train, split.take(held)
-
-
-def _refuse_one_class(train: Samples, what: str, fix: str) -> None:
+def refuse_one_class(train: Samples, what: str, fix: str) -> None:
     if train.labels.min() == train.labels.max():
         raise KdbenchError(f"{what} gives training images of one class, with nothing to tell it from; {fix}.")
-
-
-def refuse_division(contents: Contents, params: SourceParams) -> None:
-    """See, before any image is read, that `train_images` and `validation` leave images to train on.
-
-    Raises:
-        KdbenchError: as `use_some` and `hold_out`.
-    """
-    hold_out(use_some(blank(contents).train, count=params.train_images), fraction=params.validation)

@@ -2,16 +2,9 @@
 
 import torch
 
-from kdbench.data.dataset import (
-    Contents,
-    Dataset,
-    Source,
-    Split,
-    channel_statistics,
-    refuse_division,
-    register_dataset,
-    stratified,
-)
+from kdbench.data.dataset import Contents, Dataset, Split, channel_statistics
+from kdbench.data.division import refuse_division, stratified
+from kdbench.data.source import Source, register_dataset
 from kdbench.streams import generator
 
 CONTENTS = Contents(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdbench.data.files import Files
+from kdbench.data.file_split import FileSplit
 
 if TYPE_CHECKING:
     from kdbench.data.dataset import Samples
@@ -33,7 +33,7 @@ def duplicates(train: Samples, test: Samples) -> Iterator[str]:
     Images in memory are equal if their pixels are, and files if their bytes are. Only files of a size that both splits have are
     opened, and a block of each is read first, so that nothing is said of equal training files.
     """
-    if isinstance(train, Files) and isinstance(test, Files):
+    if isinstance(train, FileSplit) and isinstance(test, FileSplit):
         train_keys, test_keys = _of_equal_files(train, test)
     else:
         train_keys, test_keys = _of_pixels(train), _of_pixels(test)
@@ -46,17 +46,17 @@ def duplicates(train: Samples, test: Samples) -> Iterator[str]:
         differ = sum(known != {test_labels[position]} for position, known in shared.items())
         told = f", {differ:,} of them with another label" if differ else ""
         yield f"{len(shared):,} of {len(test):,} test images are identical to a training image{told}"
-    several = 0 if isinstance(train, Files) else sum(len(labels[key]) > 1 for key in train_keys.values())
+    several = 0 if isinstance(train, FileSplit) else sum(len(labels[key]) > 1 for key in train_keys.values())
     if several:
         yield f"{several:,} of {len(train):,} training images are identical to one with another label"
 
 
 def _of_pixels(split: Samples) -> Keys:
-    assert not isinstance(split, Files)
+    assert not isinstance(split, FileSplit)
     return {position: hashlib.sha256(image.data).digest() for position, image in enumerate(split.images.numpy())}
 
 
-def _of_equal_files(train: Files, test: Files) -> tuple[Keys, Keys]:
+def _of_equal_files(train: FileSplit, test: FileSplit) -> tuple[Keys, Keys]:
     """Of the files that both have."""
     both: set[Hashable] = set(np.intersect1d(train.file_sizes, test.file_sizes).tolist())
     keys: list[Keys] = [dict(enumerate(files.file_sizes.tolist())) for files in (train, test)]
@@ -67,7 +67,7 @@ def _of_equal_files(train: Files, test: Files) -> tuple[Keys, Keys]:
     return keys[0], keys[1]
 
 
-def _read(files: Files, positions: list[int], digest: Callable[[Path], bytes]) -> Keys:
+def _read(files: FileSplit, positions: list[int], digest: Callable[[Path], bytes]) -> Keys:
     chunks = [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
     with ThreadPoolExecutor(READERS) as pool:
         digests = pool.map(lambda chunk: [digest(files.path(position)) for position in chunk], chunks)

@@ -6,7 +6,9 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from kdbench.data.dataset import Contents, Dataset, Source, SourceParams, Split, refuse_division, register_dataset
+from kdbench.data.dataset import Contents, Dataset, Split
+from kdbench.data.division import refuse_division
+from kdbench.data.source import Source, SourceParams, register_dataset
 from kdbench.errors import KdbenchError
 
 

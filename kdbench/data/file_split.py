@@ -16,7 +16,7 @@ from kdbench.data.decode import PIXELS
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class FileSplit:
     """Labelled images that stay in their files until a batch needs them; a sample's index is its position here.
 
     Attributes:
@@ -54,7 +54,7 @@ class Files:
         """Of one file."""
         return self.root / os.fsdecode(self.names[position])
 
-    def take(self, positions: Tensor) -> Files:
+    def take(self, positions: Tensor) -> FileSplit:
         """Those at `positions` (M,)."""
         chosen = positions.numpy()
         return replace(self, names=self.names[chosen], file_sizes=self.file_sizes[chosen], labels=self.labels[positions])

@@ -21,7 +21,7 @@ from torch.utils import data as torch_data
 from kdbench.data.augment import UNAUGMENTED
 from kdbench.data.decode import Unreadable, read_image, unreadable_files
 from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
-from kdbench.data.files import Files
+from kdbench.data.file_split import FileSplit
 from kdbench.errors import DataError
 from kdbench.signals import STOPS
 from kdbench.spec.recipe import Augmentation
@@ -37,7 +37,9 @@ PLAIN_BATCH = 100
 
 
 class Streamed(Feed):
-    """A split that is read anew in every epoch, in `Files.workers` processes; each image is decoded once however many lanes train.
+    """A split that is read from its files in every epoch; each image is decoded once, however many lanes train.
+
+    As many processes decode as `FileSplit.workers` says.
 
     The augmentation of an image depends on the epoch's generator and on the image's index, so that any number of processes makes
     the same batches, bit for bit.
@@ -45,7 +47,7 @@ class Streamed(Feed):
 
     def __init__(
         self,
-        files: Files,
+        files: FileSplit,
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -145,7 +147,7 @@ class _Reader(torch_data.Dataset[Tensor | list[str]]):
     An exception would come out of a worker with its traceback for a message.
     """
 
-    def __init__(self, files: Files, transform: v2.Transform, seed: int) -> None:
+    def __init__(self, files: FileSplit, transform: v2.Transform, seed: int) -> None:
         self._files = files
         self._transform = transform
         self._seed = seed
@@ -165,14 +167,14 @@ class _Reader(torch_data.Dataset[Tensor | list[str]]):
         return problems or torch.from_numpy(pixels)
 
 
-def plain_transform(files: Files) -> v2.Transform:
+def plain_transform(files: FileSplit) -> v2.Transform:
     """For evaluation: the shorter side to `resize`, then the centre."""
     from torchvision.transforms import v2  # slow to import, and listing data sets must be instant
 
     return v2.Compose([v2.Resize(files.resize), v2.CenterCrop(files.size)])
 
 
-def augmenting_transform(files: Files, augmentation: Augmentation) -> v2.Transform:
+def augmenting_transform(files: FileSplit, augmentation: Augmentation) -> v2.Transform:
     """For training; without a `resized_crop` an image is cropped as in evaluation."""
     from torchvision.transforms import v2
 

@@ -1,0 +1,89 @@
+"""Where a data set comes from: the interface of a source and its parameters, and the registry of sources."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, NonNegativeInt
+
+from kdbench.data.dataset import Contents, Dataset
+from kdbench.registry import Registry
+from kdbench.spec.recipe import Augmentation, Spec
+
+
+class SourceParams(Spec):
+    """Base of every data set's parameters.
+
+    A path is no part of a trial's identity: declare it with `Field(exclude=True)`, which leaves it out of `model_dump()`. The text
+    under a field describes it in `kdbench show dataset`.
+    """
+
+    label: str = ""
+    """The name that tables show. The name of the data set unless given."""
+    validation: float = Field(0.0, ge=0, le=0.5)
+    """Fraction of the training images that is held out to select with, at most 0.5. 0 holds out none."""
+    train_images: NonNegativeInt = 0
+    """How many of the training images are used, the same share of each class. 0 uses all."""
+
+
+class Source(ABC):
+    """Where a data set comes from. The first line of a source's docstring describes it in `kdbench list datasets`.
+
+    Attributes:
+        params: the parameters of this instance.
+        cache: the directory that may keep what is slow to compute; it need not exist yet.
+        streams: whether its images stay in their files, so that `load` gives `FileSplit`.
+    """
+
+    streams: ClassVar[bool] = False
+    Params: ClassVar[type[SourceParams]] = SourceParams
+    params: SourceParams
+
+    def __init__(self, params: SourceParams, *, cache: Path) -> None:
+        self.params = params
+        self.cache = cache
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look cheaply, before any training starts, for what would make `load` fail; download nothing.
+
+        Raises:
+            KdbenchError: the data set cannot be loaded as it stands; the message gives the path and the fix.
+        """
+
+    def contents(self) -> Contents | None:
+        """What there is, without decoding an image or downloading anything; None, the default, where only `load` can tell.
+
+        Raises:
+            KdbenchError: as `check`.
+        """
+        return None
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The data set, the same for the same files whatever the trial.
+
+        Raises:
+            KdbenchError: files are missing or damaged; the message names them.
+        """
+
+
+DATASETS: Registry[type[Source]] = Registry("data set", "datasets")
+register_dataset = DATASETS.register
+
+
+def unsuited(augmentation: Augmentation, source: type[Source]) -> str | None:
+    """Why images of this source cannot be augmented so, and the fix; None where they can."""
+    if augmentation.resized_crop and not source.streams:
+        return (
+            "images in memory are padded, cropped and flipped, and have no resized_crop. Give `resized_crop: null` and a `pad`, or "
+            "stream image files: `dataset: {name: imagestream, ...}`."
+        )
+    if augmentation.pad and source.streams:
+        return (
+            "streamed images come in any size and are not padded. Give `pad: 0` and, for the usual crop, "
+            "`resized_crop: {scale: [0.08, 1]}`."
+        )
+    return None
