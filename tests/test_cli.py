@@ -434,7 +434,7 @@ def test_an_empty_class_folder(call, pictures):
 def test_a_broken_image(call, pictures):
     (pictures / "test/dogs/1.png").write_bytes(b"no image")
     message = refusal(call("run", "tiny.yaml", "--device", "cpu"))
-    assert message.startswith(f"cannot read {Path.cwd()}/pictures/test/dogs/1.png: it is no image that Pillow knows. Put each")
+    assert message.startswith(f"cannot read {Path.cwd()}/pictures/test/dogs/1.png: Pillow cannot read it as an image. Put each")
     assert message.endswith("give the data set another `label`; what is finished is kept.")
 
 
@@ -678,7 +678,7 @@ def test_what_the_images_are_is_told_before_a_run_by_a_run_and_in_its_report(cal
     Path("plugin.py").write_text(LISTED)
     suite = write(dataset="dataset: {name: listed_for_test, label: mine, validation: 0.25}", methods="methods: [scratch]")
     arguments = (suite, "--plugin", "plugin.py")
-    passed_over = "passed over: 3 files, train/: unknown type (.heic)"
+    passed_over = "skipped: 3 files, train/: unknown type (.heic)"
     planned = lines_of(call("plan", *arguments).out)
     assert planned[1:3] == [
         f"  24 training images and 16 test images in 2 classes (10 to 14 a class); {passed_over}",

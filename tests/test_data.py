@@ -132,7 +132,7 @@ def test_a_label_without_a_class_is_refused(last):
 def test_training_images_of_one_class_are_refused():
     whole = small_dataset()
     of_one = Split(whole.train.images, torch.ones(6, dtype=torch.int64))
-    with pytest.raises(KdbenchError, match=r"the data set gives training images of one class, .*; give it images of two classes"):
+    with pytest.raises(KdbenchError, match=r"the data set gives training images of only one class; give it images of two classes"):
         Dataset(of_one, whole.test, whole.classes, whole.mean, whole.std)
 
 
@@ -198,15 +198,16 @@ def test_held_out_images_are_drawn_at_random_but_always_the_same():
 
 
 def test_a_fraction_below_one_image_is_refused():
-    with pytest.raises(KdbenchError, match=r"validation: 0.01 of 20 training images is not one image; give a larger fraction"):
+    told = r"validation: 0.01 of 20 training images is less than one image; give a larger fraction"
+    with pytest.raises(KdbenchError, match=told):
         hold_out(numbered_split([10, 10]), fraction=0.01)
 
 
 @pytest.mark.parametrize(
     ("divide", "told"),
     [
-        (partial(use_some, count=2), "train_images: 2 gives training images of one class, .*; give more, or 0 for all"),
-        (partial(hold_out, fraction=0.5), r"validation: 0.5 gives training images of one class, .*; give a smaller fraction"),
+        (partial(use_some, count=2), "train_images: 2 gives training images of only one class; give more, or 0 for all"),
+        (partial(hold_out, fraction=0.5), r"validation: 0.5 gives training images of only one class; give a smaller fraction"),
     ],
 )
 def test_what_leaves_one_class_to_train_on_is_refused(divide, told):
@@ -457,7 +458,7 @@ def test_what_is_passed_over_is_counted_by_reason(folder):
         "train/: hidden": 2,
         "train/: in no class folder": 1,
         "test/: in no class folder": 1,
-        "val/: not used beside test/": 13,
+        "val/: not used, since there is test/": 13,
     }
     data = source.load()
     assert len(data.train) == 6
@@ -471,7 +472,7 @@ def test_folders_without_labels_are_no_test_images(folder):
     shutil.copy(folder / "val" / "cat" / "0.png", folder / "test")
     data = image_folder(folder).load()
     assert data.fingerprint == expected.fingerprint
-    assert data.passed_over == {"test/: not used beside val/": 1}
+    assert data.passed_over == {"test/: not used, since there is val/": 1}
 
 
 def test_images_of_12_bits_that_are_kept_as_16_are_told(folder):
@@ -608,7 +609,7 @@ def test_split_without_classes(folder):
 def test_one_class(folder):
     for split in ("train", "test"):
         shutil.rmtree(folder / split / "dog")
-    with pytest.raises(KdbenchError, match=r"train has one class folder, cat/, with nothing to tell it from; add a second class"):
+    with pytest.raises(KdbenchError, match=r"train has only one class folder, cat/; add a second class"):
         image_folder(folder).check()
 
 
@@ -629,7 +630,7 @@ def test_empty_class(folder):
     (folder / "train" / "eel" / "moving.mpg").write_text("")
     with pytest.raises(
         KdbenchError,
-        match=r"train/eel has no image \(passed over: 1 unknown type \(.mpg\)\); add some as .png or .jpg, or remove the folder",
+        match=r"train/eel has no image \(skipped: 1 unknown type \(.mpg\)\); add some as .png or .jpg, or remove the folder",
     ):
         image_folder(folder).check()
 
@@ -643,7 +644,7 @@ def test_classes_that_differ(folder):
 
 
 WAY_OUT = (
-    "Put each file back as it was, and the same command goes on. Or replace or remove it and, where there are results on these "
+    "Put each file back as it was; then the same command continues. Or replace or remove it and, if there are results on these "
     "images, give the data set another `label`; what is finished is kept."
 )
 

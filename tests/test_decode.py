@@ -244,12 +244,12 @@ def test_numbers_without_a_known_black_and_white_are_refused(name, values, tmp_p
     with pytest.raises(Unreadable) as caught:
         read_image(tmp_path / name, channels=1)
     mode = "F" if name.startswith("floats") else "I"
-    told = f"32-bit numbers (mode {mode}) of no known black and white, to be scaled to 8 bits and saved as .png"
+    told = f"its pixels are 32-bit numbers (mode {mode}) that do not say what is black and white: save it as an 8-bit .png"
     assert str(caught.value) == f"{tmp_path / name}: {told}"
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"no image", "it is no image that Pillow knows"), (None, "image file is truncated")]
+    ("content", "reason"), [(b"no image", "Pillow cannot read it as an image"), (None, "image file is truncated")]
 )
 def test_what_is_no_whole_image_is_told_in_a_few_words(content, reason, tmp_path):
     file = tmp_path / "broken.png"

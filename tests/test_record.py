@@ -74,7 +74,7 @@ def test_a_record_of_a_thousand_classes_is_no_book() -> None:
     }
     told = images_told(many, many, classes=1000, passed_over={"train/: unknown type (.heic)": 1, "val/: not used": 1500})
     assert told == (
-        "1,299,432 training images and 1,299,432 test images in 1,000 classes (732 to 1,300 a class); passed over: "
+        "1,299,432 training images and 1,299,432 test images in 1,000 classes (732 to 1,300 a class); skipped: "
         "1 file, train/: unknown type (.heic); 1,500 files, val/: not used"
     )
 

@@ -325,7 +325,7 @@ def another_lab(tmp_path: Path, lab: Lab) -> Lab:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often files of each folder were decoded."""
-    from kdbench.data import stream as module
+    from kdbench.data import streaming as module
 
     counted: Counter[str] = Counter()
     read = module.read_image
@@ -451,7 +451,7 @@ def test_damaged_images_end_the_run_in_one_message_and_fail_no_lane(lab, split, 
         lab.run(suite)
     told, _, way_out = str(caught.value).partition(". ")
     assert re.fullmatch("cannot read " + "; ".join(f"{file}: [^;]+" for file in files), told)
-    assert way_out.startswith("Put each file back as it was, and the same command goes on. Or replace or remove it and, ")
+    assert way_out.startswith("Put each file back as it was; then the same command continues. Or replace or remove it and, ")
     assert not lab.outcomes()
     for file, content in zip(files, whole, strict=True):
         file.write_bytes(content)
@@ -534,7 +534,7 @@ def test_processes_that_read_do_not_hold_the_results_directory(tmp_path):
         ({"recipe": {**STREAMED["recipe"], "augmentation": {"pad": 2}}}, "recipe.augmentation: streamed images", "Give `pad: 0`"),
         (
             {"dataset": {"name": "imagefolder", "size": 16, "channels": 3}},
-            "recipe.augmentation: images in memory",
+            "recipe.augmentation: `resized_crop` needs streamed images",
             "name: imagestream",
         ),
         (
@@ -566,10 +566,8 @@ def test_what_cannot_be_is_refused_when_the_suite_is_read(lab, changes, place, f
 def test_images_that_memory_cannot_hold_are_to_be_streamed(photographs, monkeypatch):
     monkeypatch.setattr("kdbench.data.imagefolder.memory_bytes", lambda: 2**30)
     ImageFolder(ImageFolder.Params(root=photographs, label="x", size=16), cache=photographs).check()
-    with pytest.raises(
-        KdbenchError,
-        match=r"57 images of 4096x4096x3 are 2.7 GiB of pixels, held twice, and this machine has 1.0 GiB .*`name: imagestream`",
-    ):
+    told = "57 images of 4096x4096x3 are 2.7 GiB of pixels, held in memory twice, and this machine has 1.0 GiB;"
+    with pytest.raises(KdbenchError, match=f"{told} .*`name: imagestream`"):
         ImageFolder(ImageFolder.Params(root=photographs, label="x", size=4096), cache=photographs).check()
 
 

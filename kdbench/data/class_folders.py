@@ -1,4 +1,4 @@
-"""Folders of classes: which image files lie in them, and what is passed over."""
+"""Folders of classes: which image files lie in them, and how many other files are not read."""
 
 import os
 import re
@@ -98,12 +98,12 @@ class _Scan:
             raise KdbenchError(f"{root} has no folder {missing}; arrange the images as train/<class>/ and test/<class>/.")
         test_split = next((name for name in held_out if self._has_labels(name)), held_out[0])
         for unused in (name for name in held_out if name != test_split):
-            self.passed_over[f"{unused}/: not used beside {test_split}/"] = sum(len(files) for *_, files in os.walk(root / unused))
+            self.passed_over[f"{unused}/: not used, since there is {test_split}/"] = sum(
+                len(files) for *_, files in os.walk(root / unused)
+            )
         classes = self._classes("train")
         if len(classes) < 2:
-            raise KdbenchError(
-                f"{root / 'train'} has one class folder, {classes[0]}/, with nothing to tell it from; add a second class."
-            )
+            raise KdbenchError(f"{root / 'train'} has only one class folder, {classes[0]}/; add a second class.")
         train = self._by_class("train", classes)
         if self._is_annotated(test_split):
             test = self._annotated(test_split, classes)
@@ -147,7 +147,7 @@ class _Scan:
             images = _in_order(self._images(split, name))
             if not images:
                 counts = [f"{count:,} {reason.partition(': ')[2]}" for reason, count in (self.passed_over - before).items()]
-                others = f" (passed over: {listed(counts)})" if counts else ""
+                others = f" (skipped: {listed(counts)})" if counts else ""
                 raise KdbenchError(
                     f"{self.root / split / name} has no image{others}; add some as .png or .jpg, or remove the folder."
                 )

@@ -188,4 +188,4 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 def refuse_one_class(train: Samples, what: str, fix: str) -> None:
     if train.labels.min() == train.labels.max():
-        raise KdbenchError(f"{what} gives training images of one class, with nothing to tell it from; {fix}.")
+        raise KdbenchError(f"{what} gives training images of only one class; {fix}.")

@@ -30,8 +30,9 @@ class Unreadable(Exception):
 def unreadable_files(problems: Sequence[str]) -> DataError:
     """One error for all files that cannot be read, from a path and a reason for each."""
     return DataError(
-        f"cannot read {listed(problems, separator='; ')}. Put each file back as it was, and the same command goes on. Or replace "
-        "or remove it and, where there are results on these images, give the data set another `label`; what is finished is kept."
+        f"cannot read {listed(problems, separator='; ')}. Put each file back as it was; then the same command continues. Or "
+        "replace or remove it and, if there are results on these images, give the data set another `label`; what is finished is "
+        "kept."
     )
 
 
@@ -45,10 +46,10 @@ def read_image(file: Path, *, channels: int) -> Image.Image:
 
     It is turned as its EXIF orientation says, converted from its colour profile to sRGB, and laid on white where it is transparent.
     Of 16 bits a channel the upper 8 are kept. Of an animation, or a file with many pages, the first one is read. A colour profile
-    or EXIF data that are damaged are passed over, as viewers do.
+    or EXIF data that are damaged are ignored, as viewers do.
 
     Raises:
-        Unreadable: the file is no image or a damaged one, or its numbers have no known black and white.
+        Unreadable: the file is no image or a damaged one, or it does not say which of its numbers are black and white.
     """
     mode = "RGB" if channels == 3 else "L"
     try:
@@ -59,7 +60,7 @@ def read_image(file: Path, *, channels: int) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
-        raise Unreadable(f"{file}: it is no image that Pillow knows") from error
+        raise Unreadable(f"{file}: Pillow cannot read it as an image") from error
     except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, struct.error and more
         raise Unreadable(f"{file}: {getattr(error, 'strerror', None) or error}") from error
 
@@ -100,7 +101,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     """From 16 bits in grey to mode L, or LA where one value is transparent."""
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these hold 16 bits in 32
         raise ValueError(
-            f"32-bit numbers (mode {image.mode}) of no known black and white, to be scaled to 8 bits and saved as .png"
+            f"its pixels are 32-bit numbers (mode {image.mode}) that do not say what is black and white: save it as an 8-bit .png"
         )
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image).astype(np.uint16)

@@ -34,7 +34,7 @@ def use_some(split: Samples, *, count: int) -> Samples:
     if not count:
         return split
     if count > len(split):
-        raise KdbenchError(f"train_images: {count:,} are asked for and there are {len(split):,}; give fewer, or 0 for all.")
+        raise KdbenchError(f"train_images: you asked for {count:,} images and there are {len(split):,}; give fewer, or 0 for all.")
     _, drawn = stratified(split.labels, count=count, generator=generator(0, "train_images"))
     used = split.take(drawn)
     refuse_one_class(used, f"train_images: {count:,}", "give more, or 0 for all")
@@ -55,7 +55,7 @@ def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | Non
     count = round(fraction * len(split))
     if not count:
         raise KdbenchError(
-            f"validation: {fraction} of {len(split)} training images is not one image; give a larger fraction, or 0 for none."
+            f"validation: {fraction} of {len(split)} training images is less than one image; give a larger fraction, or 0 for none."
         )
     stay, held = stratified(split.labels, count=count, generator=generator(0, "validation"))
     train = split.take(stay)

@@ -55,7 +55,7 @@ class ImageFolder(FolderSource):
         if 2 * pixels > memory:  # training images are copied once, padded
             raise KdbenchError(
                 f"{self.root}: {count:,} images of {size}x{size}x{channels} are {pixels / GIB:.1f} GiB of pixels,"
-                f" held twice, and this machine has {memory / GIB:.1f} GiB of memory; stream them with `name: imagestream`,"
+                f" held in memory twice, and this machine has {memory / GIB:.1f} GiB; stream them with `name: imagestream`,"
                 " or give a smaller `size`."
             )
         file_sizes(self.root, (*self.folders.train.files, *self.folders.test.files))

@@ -78,12 +78,12 @@ def unsuited(augmentation: Augmentation, source: type[Source]) -> str | None:
     """Why images of this source cannot be augmented so, and the fix; None where they can."""
     if augmentation.resized_crop and not source.streams:
         return (
-            "images in memory are padded, cropped and flipped, and have no resized_crop. Give `resized_crop: null` and a `pad`, or "
-            "stream image files: `dataset: {name: imagestream, ...}`."
+            "`resized_crop` needs streamed images, and these are held in memory. Give `resized_crop: null` and a `pad`, or stream "
+            "image files: `dataset: {name: imagestream, ...}`."
         )
     if augmentation.pad and source.streams:
         return (
-            "streamed images come in any size and are not padded. Give `pad: 0` and, for the usual crop, "
+            "streamed images come in any size, so they are not padded. Give `pad: 0` and, for the usual crop, "
             "`resized_crop: {scale: [0.08, 1]}`."
         )
     return None

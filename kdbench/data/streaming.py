@@ -126,14 +126,14 @@ def _loaded(loader: torch_data.DataLoader[Tensor | list[str]]) -> Iterator[Tenso
         for pixels in batches:
             if isinstance(pixels, list):
                 if not problems:
-                    log.warning("cannot read %s; the run will end, and looks for other such files first", pixels[0])
+                    log.warning("cannot read %s; the run looks for other such files and then ends", pixels[0])
                 problems += pixels
             elif not problems:
                 yield pixels
     except RuntimeError as problem:
         raise DataError(
             f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
-            "data set fewer `workers`. The same command goes on then; what is finished is kept."
+            "data set fewer `workers`. Then the same command continues; what is finished is kept."
         ) from None
     finally:
         del batches  # ends the processes now, not when the last traceback is forgotten

@@ -74,14 +74,14 @@ def images_told(
     classes: int,
     passed_over: Mapping[str, int],
 ) -> str:
-    """`18 training images and 18 test images in 3 classes (2 to 12 a class)`, of the training images, and what was passed over."""
+    """`18 training images and 18 test images in 3 classes (2 to 12 a class)`, of the training images, and what was skipped."""
     splits = ((train, "training"), (validation, "validation"), (test, "test"))
     *others, last = [f"{split.images:,} {plural(f'{name} image', split.images)}" for split, name in splits if split]
     least, most = train.fewest_of_a_class, train.most_of_a_class
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     told = f"{', '.join(others)} and {last} in {classes:,} {plural('class', classes)} ({each} a class)"
     left_out = "; ".join(f"{count:,} {plural('file', count)}, {reason}" for reason, count in passed_over.items())
-    return f"{told}; passed over: {left_out}" if left_out else told
+    return f"{told}; skipped: {left_out}" if left_out else told
 
 
 class Data(BaseModel):
