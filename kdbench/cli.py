@@ -115,7 +115,7 @@ def run(
     if not finished:
         print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)
-    if told_of_weights := planned.without_weights_told:
+    if told_of_weights := planned.without_weights_text:
         print(told_of_weights)
     if failed := [trial.record for trial in (*planned.teachers, *planned.students) if trial.record and trial.record.reason]:
         print("\n".join(map(told, failed)))

@@ -26,7 +26,7 @@ from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import Suite, load_suite
 from kdbench.training import graphs
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 
 load_shipped()
 
@@ -82,9 +82,9 @@ class Lab:
     def plan(self, suite: Suite) -> Plan:
         return make_plan(suite, self.store)
 
-    def bench(self, suite: Suite) -> Bench:
+    def builder(self, suite: Suite) -> Builder:
         source, params = suite.source
-        return Bench(source(params, cache=self.store.cache).load(), params, torch.device("cpu"))
+        return Builder(source(params, cache=self.store.cache).load(), params, torch.device("cpu"))
 
     def file(self, trial: TrialSpec, name: str = "record.json") -> Path:
         return self.store.folder(trial.id) / name
@@ -244,6 +244,6 @@ class Rehearsed(graphs.Graph):
 
 @pytest.fixture
 def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: True)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: True)
     monkeypatch.setattr(graphs, "Graph", Rehearsed)
     Rehearsed.made = 0

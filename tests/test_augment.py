@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from kdbench.data import EpochPlan, Resident, Split, batch_bounds, epoch_plan
+from kdbench.data import EpochPlan, ResidentLoader, Split, batch_bounds, epoch_plan
 from kdbench.spec.recipe import Augmentation
 from kdbench.streams import generator
 from kdbench.training.device import without_waiting
@@ -22,9 +22,9 @@ def random_split(n: int, height: int, width: int, channels: int, *, seed: int = 
     return Split(images, torch.randint(0, 10, (n,), generator=stream))
 
 
-def resident(split: Split, augmentation: Augmentation, device: str = "cpu") -> Resident:
+def resident(split: Split, augmentation: Augmentation, device: str = "cpu") -> ResidentLoader:
     channels = split.images.shape[-1]
-    return Resident(split, mean=MEAN[:channels], std=STD[:channels], augmentation=augmentation, device=device)
+    return ResidentLoader(split, mean=MEAN[:channels], std=STD[:channels], augmentation=augmentation, device=device)
 
 
 def torchvision_image(image: Tensor, *, pad: int, padding_mode: str, top: int, left: int, flip: bool) -> Tensor:

@@ -24,7 +24,7 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
     """By hand, on a copy of the student. AB gives the cross-entropy no weight, and is held against it all the same."""
     setting = Setting(name, "resnet8", "resnet14")
     lane = setting.lane(epochs=1)
-    images, labels, indices = setting.bench.training_data(Augmentation(pad=1)).batch(
+    images, labels, indices = setting.builder.training_data(Augmentation(pad=1)).batch(
         epoch_plan(24, Augmentation(pad=1), generator(0)), 0, 24
     )
     teacher = setting.frozen(images)

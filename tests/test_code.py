@@ -12,7 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.spec.trial import MethodSpec
-from kdbench.suite import code as code_of
+from kdbench.suite import code_hash as code_of
 from kdbench.suite.plugins import load_path, load_plugins
 
 METHOD = '''

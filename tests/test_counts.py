@@ -60,7 +60,7 @@ def second_step(name: str) -> Counter[str]:
     setting = Setting(name, "resnet8", "resnet14", image_shape=(3, 16, 16))
     lane = setting.lane(epochs=1)
     plan = epoch_plan(24, RECIPE.augmentation, generator(0))
-    batch = setting.bench.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    batch = setting.builder.training_data(RECIPE.augmentation).batch(plan, 0, 12)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
         lane.step(*batch, setting.frozen(batch[0]))

@@ -52,7 +52,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool | str | None]:
     original = Lane.end_epoch
 
     def end_epoch(lane: Lane) -> None:
-        found[lane.name] = lane.unfit or bool(lane.graph)
+        found[lane.name] = lane.graph_refused or bool(lane.graph)
         original(lane)
 
     monkeypatch.setattr(Lane, "end_epoch", end_epoch)
@@ -128,7 +128,7 @@ def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(run, lab, anot
 
 def test_graphs_compute_what_steps_compute(run, lab, another, monkeypatch):
     run(lab, lab.suite(**CHANGES))
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     run(another, another.suite(**CHANGES))
     assert another.outcomes() == lab.outcomes()  # a student that is too large for graphs goes on without
 
@@ -149,7 +149,7 @@ def test_no_step_waits_for_the_device(run, device, lab, monkeypatch):
 
 def test_one_forward_pass_of_the_teacher_serves_all(run, lab, monkeypatch):
     calls = []
-    original = cohort.Slots.ask
-    monkeypatch.setattr(cohort.Slots, "ask", lambda slots: (calls.append(1), original(slots)))
+    original = cohort.GraphInputs.run_teacher
+    monkeypatch.setattr(cohort.GraphInputs, "run_teacher", lambda inputs: (calls.append(1), original(inputs)))
     run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"]))
     assert len(calls) == 3 * 3  # three replayed batches in each of three epochs

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from kdbench.data import ImageFolder, ImageStream, Streamed
+from kdbench.data import ImageFolder, ImageStream, StreamedLoader
 from kdbench.data.decode import Unreadable, read_image
 
 Pixels = npt.NDArray[np.uint8]
@@ -287,6 +287,6 @@ def test_images_in_memory_and_streamed_ones_are_the_same(channels, tmp_path):
     }
     held = ImageFolder(ImageFolder.Params(**shared), cache=tmp_path / "cache").load()
     data = ImageStream(ImageStream.Params(**shared, resize=SIZE, workers=0), cache=tmp_path).load()
-    streamed = Streamed(data.train, mean=data.mean, std=data.std, device="cpu").first(len(data.train))
+    streamed = StreamedLoader(data.train, mean=data.mean, std=data.std, device="cpu").first(len(data.train))
     assert len(held.train) == 2 * len(CASES)
     assert np.array_equal(held.train.images, streamed.mul(255).round().byte().permute(0, 2, 3, 1))

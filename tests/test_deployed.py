@@ -21,7 +21,7 @@ from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.device import exact
-from kdbench.training.examination import error_pct
+from kdbench.training.evaluation import error_pct
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def error_of(lab: Lab, trial: TrialSpec) -> float:
     """Test error in percent of what is loaded from the trial's folder."""
     network = kdbench.load_student(lab.store.folder(trial.id))
     assert not network.training
-    bench = lab.bench(lab.suite())
-    with exact(torch.device("cpu"), precision="fp32", image_shape=bench.dataset.image_shape):
-        return error_pct(network, bench.test_data, precision="fp32")
+    builder = lab.builder(lab.suite())
+    with exact(torch.device("cpu"), precision="fp32", image_shape=builder.dataset.image_shape):
+        return error_pct(network, builder.test_data, precision="fp32")
 
 
 @pytest.mark.parametrize("student", ["resnet8", "kept_plain"])
@@ -304,7 +304,7 @@ def test_a_student_fed_from_files_errs_as_its_record_says(source: str, tmp_path:
     wrong = [network.classes[label] != file.parent.name for label, file in zip(logits.argmax(1).tolist(), files, strict=True)]
     assert 100 * sum(wrong) / len(wrong) == pytest.approx(record.test_error_pct)
     with torch.no_grad():
-        seen = torch.cat([draw()[0] for draw in lab.bench(suite).test_data.plain_batches()])
+        seen = torch.cat([draw()[0] for draw in lab.builder(suite).test_data.plain_batches()])
         assert torch.allclose(logits, bare(seen), atol=1e-4), "the pixels are those of the tests"
     assert (unnormalised != logits.argmax(1)).any(), "these images need it"
     for loaded in (bare, network):

@@ -26,8 +26,8 @@ from kdbench.runner.plan import Rerun, Status
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.suite.file import SuiteFile
+from kdbench.suite.imports import is_core
 from kdbench.suite.shipped import suite_names
-from kdbench.suite.source import is_core
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"

@@ -20,7 +20,7 @@ from kdbench.models import MODELS, Network, build_model
 from kdbench.models.hooked import AveragePooling, Hooked
 from kdbench.models.measure import macs, parameters, shapes
 from kdbench.suite.plugins import load_shipped
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 
 load_shipped()
 
@@ -267,9 +267,9 @@ def test_a_module_for_images_of_one_size_is_hooked_on_images_of_that_size(regist
     assert network(torch.randn(2, 1, 48, 48)).features[0].shape == (2, 6, 12, 12)
     assert shapes("flat_for_test", image_shape=(1, 48, 48), num_classes=4, hooks=("body",)).features == ((6, 12, 12),)
     split = Split(torch.zeros(8, 48, 48, 1, dtype=torch.uint8), torch.arange(8) % 4)
-    bench = Bench(Dataset(split, split, tuple("abcd"), (0.5,), (0.5,)), SourceParams(), torch.device("cpu"))
-    assert bench.network("flat_for_test", ("body",))(torch.randn(2, 1, 48, 48)).logits.shape == (2, 4)
-    assert bench.blank_parts("flat_for_test", ("body",)).classifier_weight.shape == (4, 6 * 12 * 12)
+    builder = Builder(Dataset(split, split, tuple("abcd"), (0.5,), (0.5,)), SourceParams(), torch.device("cpu"))
+    assert builder.network("flat_for_test", ("body",))(torch.randn(2, 1, 48, 48)).logits.shape == (2, 4)
+    assert builder.blank_parts("flat_for_test", ("body",)).classifier_weight.shape == (4, 6 * 12 * 12)
 
 
 def test_a_plain_module_needs_nothing_but_hooks(register):

@@ -66,7 +66,7 @@ def test_nothing_is_kept_of_an_epoch_in_which_memory_was_full_without_a_word(
     methods = ["scratch", "kd"]
     lab.run(lab.suite(methods=methods))
     suite, refused, original = another.suite(methods=methods), [0], Lane.end_epoch
-    for module in ("kdbench.training.cohort", "kdbench.runner.fitting"):
+    for module in ("kdbench.training.cohort", "kdbench.runner.group_trainer"):
         monkeypatch.setattr(f"{module}.refused_allocations", lambda device: refused[0])
     step = Lane.step
 

@@ -196,7 +196,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     original = Lane.end_epoch
 
     def end_epoch(lane: Lane) -> None:
-        found.setdefault(lane.name, []).append(lane.unfit or bool(lane.graph))
+        found.setdefault(lane.name, []).append(lane.graph_refused or bool(lane.graph))
         original(lane)
 
     monkeypatch.setattr(Lane, "end_epoch", end_epoch)
@@ -221,7 +221,7 @@ def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehe
     assert lab.run(lab.suite(**changes))
     assert Rehearsed.made > len(METHODS_IN_A_ROW)
     assert all(had is True for epochs in seen.values() for had in epochs), seen
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -243,7 +243,7 @@ def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
     lab.run(lab.suite(**changes))
     assert (seen["odd"], seen["kd"]) == ([reason, reason], [True, True])
     assert [text for text in said if "graph" in text] == [f"odd runs without CUDA graphs, more slowly: {reason}."]
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -266,7 +266,7 @@ def test_a_step_that_a_graph_would_not_repeat_has_none_and_trying_leaves_no_trac
     changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": 24}}
     lab.run(lab.suite(**changes))
     assert seen["odd"][0] == reason, seen
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -326,9 +326,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     original = Lane.record_step
 
-    def record_step(lane: Lane, slots: graphs.Slots) -> None:
+    def record_step(lane: Lane, inputs: graphs.GraphInputs) -> None:
         found.append((lane.name, lane.position.epoch))
-        original(lane, slots)
+        original(lane, inputs)
 
     monkeypatch.setattr(Lane, "record_step", record_step)
     return found
@@ -343,7 +343,7 @@ def test_a_graph_is_made_anew_where_it_would_keep_an_old_number(
     lab.run(lab.suite(**changes))
     assert [epoch for name, epoch in recorded if name == "kd"] == [0]
     assert [epoch for name, epoch in recorded if name == "odd"] == [0, 1, 2]
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     suite = another.suite(**changes)
     while not another.run(suite, **(one_epoch_a_run if method is Anneals else {})):
         pass
@@ -374,7 +374,7 @@ def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
     kept: list[weakref.ref[Tensor]] = []
     lane.student.register_forward_hook(lambda student, given, outputs: kept.extend(map(weakref.ref, outputs.tensors())))
     plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0))
-    batch = setting.bench.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    batch = setting.builder.training_data(RECIPE.augmentation).batch(plan, 0, 12)
     while lane.position:
         lane.begin_epoch()
         lane.step(*batch, setting.frozen(batch[0]))
@@ -394,7 +394,7 @@ def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(la
 
     monkeypatch.setattr(cohort.FrozenTeacher, "__call__", waits)
     assert lab.run(suites[0])
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     another.run(suites[1])
     assert lab.outcomes() == another.outcomes()
 
@@ -412,7 +412,7 @@ def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, another, 
     changes = {"methods": ["kd", "at"], "recipe": {"batch_size": 24}}
     assert lab.run(lab.suite(**changes))
     assert [text.split(" ")[0] for text in said if "with CUDA graphs" in text] == ["scratch", "kd", "at"]
-    monkeypatch.setattr("kdbench.runner.fitting.records_graphs", lambda device: False)
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
 
@@ -435,7 +435,7 @@ def test_lanes_are_waited_for_where_another_one_ends_the_step(lab, rehearsed, mo
 
 
 def test_no_more_lanes_train_at_once_than_have_a_stream_of_their_own(lab, rehearsed, monkeypatch):
-    monkeypatch.setattr("kdbench.runner.fitting.MOST_GRAPHS", 2)
+    monkeypatch.setattr("kdbench.runner.group_trainer.MOST_GRAPHS", 2)
     together = []
     original = cohort._epoch
     monkeypatch.setattr(

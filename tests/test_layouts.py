@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdbench import KdbenchError
 from kdbench.models import build_model
-from kdbench.models.fitting import Fit, fit
+from kdbench.models.start_weights import Fit, fit
 
 CLASSES = 3
 CRD = "RepDistiller and mdistiller"

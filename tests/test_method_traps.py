@@ -34,7 +34,7 @@ from kdbench.conformance.points import mapped
 from kdbench.method.interface import METHODS
 from kdbench.report.compare import footnotes
 from kdbench.spec.recipe import Recipe
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 
 SIZES = ((6, 8, 8), (8, 4, 4), (10, 2, 2))
 CLASSES = 5
@@ -198,10 +198,10 @@ def test_build_method_refuses_the_batch_size_that_it_is_given() -> None:
 )
 def test_a_pair_knows_the_smallest_and_the_largest_batch(images: int, batch_size: int, bounds: tuple[int, int]) -> None:
     split = Split(torch.zeros(images, 8, 8, 3, dtype=torch.uint8), torch.arange(images) % 2)
-    bench = Bench(Dataset(split, split, ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3), SourceParams(), torch.device("cpu"))
+    builder = Builder(Dataset(split, split, ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3), SourceParams(), torch.device("cpu"))
     recipe = Recipe(epochs=1, batch_size=batch_size, optimiser=SGD(lr=0.1))
     point = outputs(4)
-    found = bench.pair(point.shapes(), point.shapes(), pair(point, point).teacher_parts, recipe)
+    found = builder.pair(point.shapes(), point.shapes(), pair(point, point).teacher_parts, recipe)
     assert (found.smallest_batch, found.largest_batch) == bounds
 
 
@@ -209,14 +209,14 @@ def test_a_network_whose_batch_norm_meets_one_pixel_is_refused_on_batches_of_one
     for student, refused in (("mobilenetv2_half", True), ("resnet8", False)):
         pairs = [{"teacher": "wrn_10_1", "student": student}]
         suite = lab.suite(methods=["scratch"], recipe={"batch_size": 1}, pairs=pairs)
-        problems = lab.bench(suite).misfits(suite.trials, download=False)
+        problems = lab.builder(suite).misfits(suite.trials, download=False)
         assert ["cannot train on batches of one image" in str(problem) for problem in problems] == [True] * refused
 
 
 def test_a_pair_in_two_recipes_is_looked_at_in_both(lab: Lab) -> None:
     """One teacher and one student, with batches of 32 and of one."""
     trials = [trial for size in (1, 32) for trial in lab.suite(methods=["sp"], recipe={"batch_size": size}).trials]
-    (problem,) = lab.bench(lab.suite(methods=["sp"])).misfits(trials, download=False)
+    (problem,) = lab.builder(lab.suite(methods=["sp"])).misfits(trials, download=False)
     assert "sp: it needs at least 2 images in every batch" in str(problem)
 
 

@@ -52,11 +52,11 @@ def test_a_paraphraser_is_bitwise_the_one_of_a_suite(lab: Lab):
     suite = lab.suite(methods=[{"ft": {"paraphraser_epochs": 2}}], pairs=[{"teacher": "wrn_10_1", "student": "resnet8"}])
     lab.run(suite)
     (trial,) = suite.trials
-    (stage,), spec, bench = teacher_stages(trial), trial.teacher, lab.bench(suite)
+    (stage,), spec, builder = teacher_stages(trial), trial.teacher, lab.builder(suite)
     folder = lab.store.folder(spec.id)
-    teacher = bench.restored(spec, read_weights(folder / WEIGHTS, sha256=lab.record(spec).weights_sha256))
+    teacher = builder.restored(spec, read_weights(folder / WEIGHTS, sha256=lab.record(spec).weights_sha256))
     kept = read_checkpoint(next((folder / "stages").glob("*.pt")))["modules"]
-    data, epochs = bench.training_data(spec.recipe.augmentation), []
+    data, epochs = builder.training_data(spec.recipe.augmentation), []
 
     class Batches:
         """The batches of a suite, one epoch after the other."""
@@ -67,9 +67,9 @@ def test_a_paraphraser_is_bitwise_the_one_of_a_suite(lab: Lab):
             return (draw() for draw in draws)
 
     images = data.first(8)
-    with torch.no_grad(), seeded(stage.draw, "adapters", "ft"):
+    with torch.no_grad(), seeded(stage.stream_seed, "adapters", "ft"):
         method = build_method("ft", student=teacher.eval()(images), teacher=teacher(images), paraphraser_epochs=2)
-    train_stages(method, teacher, Batches(), seed=stage.draw)
+    train_stages(method, teacher, Batches(), seed=stage.stream_seed)
     (_, trained), *_ = method.stages()
     assert epochs == [0, 1]
     for module, weights in zip(trained.modules, kept, strict=True):

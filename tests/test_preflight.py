@@ -85,7 +85,7 @@ def test_a_sound_suite_passes_and_a_source_that_cannot_tell_its_images_is_loaded
 
 def test_published_weights_are_fetched_by_a_run_alone(lab, monkeypatch):
     fetched = []
-    monkeypatch.setattr("kdbench.training.bench.fetch", lambda weights, **_: fetched.append(weights.name) or {})
+    monkeypatch.setattr("kdbench.training.builder.fetch", lambda weights, **_: fetched.append(weights.name) or {})
     suite = lab.suite(dataset={"channels": 3}, pairs=[{**PAIR, "student": {"model": "torchvision/resnet18", "weights": "DEFAULT"}}])
     plan = lab.plan(suite)
     cpu, todo = torch.device("cpu"), plan.todo(Rerun.MISSING)

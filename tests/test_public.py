@@ -210,7 +210,7 @@ def test_run_suite_returns_its_students(home):
 
 
 def test_run_suite_is_quiet_and_does_nothing_twice(home, capfd, monkeypatch):
-    monkeypatch.setattr("kdbench.training.bench.Bench.student", None)
+    monkeypatch.setattr("kdbench.training.builder.Builder.student", None)
     again = kdbench.run_suite(str(home / "tiny.yaml"), results=str(home / "results"), device="cpu")
     pd.testing.assert_frame_equal(again, pd.read_pickle(home / "returned.pkl"))
     assert capfd.readouterr() == ("", "")

@@ -11,9 +11,9 @@ import torch
 from conftest import CLASSES, Lab
 
 import kdbench
-from kdbench.data import Resident
+from kdbench.data import ResidentLoader
 from kdbench.runner.plan import Rerun
-from kdbench.spec.record import ImageCounts, images_told
+from kdbench.spec.record import ImageCounts, images_text
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact
 
@@ -72,7 +72,7 @@ def test_a_record_of_a_thousand_classes_is_no_book() -> None:
         "most_of_a_class": 1300,
         "by_class": None,
     }
-    told = images_told(many, many, classes=1000, passed_over={"train/: unknown type (.heic)": 1, "val/: not used": 1500})
+    told = images_text(many, many, classes=1000, passed_over={"train/: unknown type (.heic)": 1, "val/: not used": 1500})
     assert told == (
         "1,299,432 training images and 1,299,432 test images in 1,000 classes (732 to 1,300 a class); skipped: "
         "1 file, train/: unknown type (.heic); 1,500 files, val/: not used"
@@ -92,7 +92,7 @@ def test_the_shares_of_the_teacher_and_of_the_data_are_those_that_they_took(lab:
     suite = lab.suite(methods=["scratch", "kd"])
     lab.run(suite, lanes=1)
     monkeypatch.setattr(FrozenTeacher, "__call__", slowly(FrozenTeacher.__call__, 0.04))
-    monkeypatch.setattr(Resident, "batch", slowly(Resident.batch, 0.02))
+    monkeypatch.setattr(ResidentLoader, "batch", slowly(ResidentLoader.batch, 0.02))
     lab.run(suite, rerun=Rerun.ALL)
     scratch, kd = map(lab.record, suite.trials)
     assert scratch.teacher_s == 0

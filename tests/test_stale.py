@@ -17,7 +17,7 @@ from kdbench.models.weights import state_hash, write_weights
 from kdbench.registry import Registry
 from kdbench.runner.plan import Rerun
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite import code as code_of
+from kdbench.suite import code_hash as code_of
 from kdbench.suite.plugins import load_path
 
 PLUGIN = '''"""A method."""

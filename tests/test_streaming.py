@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms import _presets, v2
 
 from kdbench import Batch, Losses, Method, MethodParams, Outputs, cli, register
-from kdbench.data import Dataset, ImageFolder, ImageStream, Streamed, hold_out, use_some
+from kdbench.data import Dataset, ImageFolder, ImageStream, StreamedLoader, hold_out, use_some
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.results.store import Store
@@ -66,12 +66,12 @@ def stream(root: Path, **params: Any) -> Dataset:
     return source.load()
 
 
-def feed(root: Path, augmentation: Augmentation = STANDARD, **params: Any) -> Streamed:
+def feed(root: Path, augmentation: Augmentation = STANDARD, **params: Any) -> StreamedLoader:
     data = stream(root, **params)
-    return Streamed(data.train, mean=data.mean, std=data.std, device="cpu", augmentation=augmentation)
+    return StreamedLoader(data.train, mean=data.mean, std=data.std, device="cpu", augmentation=augmentation)
 
 
-def epoch(images: Streamed, *names: int | str, batch_size: int = 8) -> Draws:
+def epoch(images: StreamedLoader, *names: int | str, batch_size: int = 8) -> Draws:
     return [draw() for draw in images.epoch(generator(0, *names), batch_size=batch_size)]
 
 
@@ -186,7 +186,7 @@ def test_evaluation_images_are_torchvisions_bit_for_bit(photographs, size, resiz
 
 def test_grey_images(photographs):
     data = stream(photographs, channels=1, mean=[0.5], std=[0.25])
-    images = Streamed(data.test, mean=data.mean, std=data.std, device="cpu").first(1)
+    images = StreamedLoader(data.test, mean=data.mean, std=data.std, device="cpu").first(1)
     file = sorted((photographs / "val").rglob("*.JPEG"))[0]
     expected = v2.functional.pil_to_tensor(v2.CenterCrop(16)(v2.Resize(18)(Image.open(file).convert("L"))))
     assert torch.equal(images[0].mul(0.25).add(0.5).mul(255).round().to(torch.uint8), expected)
@@ -462,7 +462,7 @@ def test_an_image_that_cannot_be_read_is_no_result_of_the_trial_that_asked_for_i
     def damaged(*_: object) -> Tensor:
         raise DataError("cannot decode it")
 
-    monkeypatch.setattr(Streamed, "first", damaged)  # it is called when a trial is over
+    monkeypatch.setattr(StreamedLoader, "first", damaged)  # it is called when a trial is over
     with pytest.raises(DataError):
         lab.run(lab.suite(**STREAMED, methods=["scratch"]))
     assert not lab.outcomes()
@@ -612,7 +612,8 @@ def tiny_imagenet(photographs: Path, tmp_path: Path) -> Path:
 
 def by_content(data: Dataset) -> list[tuple[str, int]]:
     """Of the test images, the sum of pixels and the label."""
-    images = torch.cat([draw()[0] for draw in Streamed(data.test, mean=data.mean, std=data.std, device="cpu").plain_batches()])
+    loader = StreamedLoader(data.test, mean=data.mean, std=data.std, device="cpu")
+    images = torch.cat([draw()[0] for draw in loader.plain_batches()])
     return sorted((f"{float(image.sum()):.3f}", label) for image, label in zip(images, data.test.labels.tolist(), strict=True))
 
 

@@ -14,7 +14,7 @@ from kdbench.method.interface import METHODS
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import Suite, load_suite
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 
 load_shipped()
 
@@ -227,10 +227,10 @@ def test_every_method_of_a_shipped_suite_does_every_pair_that_it_is_listed_for(n
     size, channels, classes = IMAGES[suite.trials[0].dataset.name]
     images = Split(torch.zeros(20, size, size, channels, dtype=torch.uint8), torch.arange(20) % classes)
     grey = (0.5,) * channels
-    bench = Bench(Dataset(images, images, tuple(map(str, range(classes))), grey, grey), SourceParams(), torch.device("cpu"))
-    parts = cache(bench.blank_parts)
+    builder = Builder(Dataset(images, images, tuple(map(str, range(classes))), grey, grey), SourceParams(), torch.device("cpu"))
+    parts = cache(builder.blank_parts)
     for trial in {(t.teacher and t.teacher.student, t.student, str(t.methods)): t for t in suite.trials}.values():
-        bench.composition(trial, parts(trial.teacher.student if trial.teacher else trial.student))
+        builder.composition(trial, parts(trial.teacher.student if trial.teacher else trial.student))
 
 
 @pytest.mark.parametrize("name", [name for name in suite_names() if name.startswith(("ft-", "crd-", "ablations/"))])

@@ -71,7 +71,7 @@ def test_the_cross_entropy_weighs_what_the_losses_have_set_in_the_step(
     register("halves", Halves)
     register("doubled", Doubled)
     suite = lab.suite(methods=["halves+doubled"], recipe={"epochs": 3})
-    labels = lab.bench(suite).splits[0].labels
+    labels = lab.builder(suite).splits[0].labels
     logged = [0.0] * 3
 
     def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from kdbench import KdbenchError
 from kdbench.models import MODELS, Network, build_model, register_model
-from kdbench.models.fitting import fit
 from kdbench.models.foreign_weights import read_foreign
 from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
+from kdbench.models.start_weights import fit
 from kdbench.models.weights import state_hash
 from kdbench.report.present import of_directory
 from kdbench.runner.cost import Basis, costs
@@ -34,7 +34,7 @@ from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite.code import trial_code
+from kdbench.suite.code_hash import trial_code
 from kdbench.suite.resolve import Suite, load_suite
 
 ROOT = Path(__file__).parent.parent
@@ -662,9 +662,9 @@ def test_a_network_that_computes_otherwise_on_these_images_is_refused(write, lab
     for size in (32, 64):
         suite = write({"model": "vgg8", "weights": "vgg8.pth"}, "resnet8", methods=["kd"], size=size)
         if size == 32:
-            assert lab.bench(suite).start(suite.teachers[0])
+            assert lab.builder(suite).start(suite.teachers[0])
         else:
-            assert "pools once more on images of 64 pixels" in refusal(lab.bench(suite).start, suite.teachers[0])
+            assert "pools once more on images of 64 pixels" in refusal(lab.builder(suite).start, suite.teachers[0])
 
 
 def test_what_was_fetched_by_a_tag_is_bound_by_the_records(write, lab, another, monkeypatch):
@@ -721,7 +721,7 @@ def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, mo
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("kdbench.training.bench.fetch", never)
+    monkeypatch.setattr("kdbench.training.builder.fetch", never)
     more = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"], seeds=[1])
     assert lab.run(more)
 
@@ -741,8 +741,8 @@ def test_a_lost_teacher_that_is_used_as_it_is_is_adopted_again_wherever_it_was(w
 
 def test_students_of_one_seed_start_alike_with_their_new_classifier(write, folder, lab):
     suite = write(RESNET, {"model": RESNET, "weights": str(folder / "seven.pth")})
-    bench = lab.bench(suite)
-    first, second = (bench.student(trial) for trial in suite.trials)
+    builder = lab.builder(suite)
+    first, second = (builder.student(trial) for trial in suite.trials)
     assert state_hash(first.state_dict()) == state_hash(second.state_dict())
     assert torch.equal(first.body.layer1[0].conv1.weight, state_of(classes=7)["layer1.0.conv1.weight"])
 

@@ -11,7 +11,7 @@ from kdbench.method.specs import setting
 from kdbench.results.store import Store
 from kdbench.runner import cost
 from kdbench.runner.plan import Plan, Planned, PlannedStage
-from kdbench.spec.record import ImageCounts, images_told
+from kdbench.spec.record import ImageCounts, images_text
 from kdbench.suite.resolve import Suite
 from kdbench.wording import counted
 
@@ -98,7 +98,7 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     if contents:
         train, test = ImageCounts.of(contents.train), ImageCounts.of(contents.test)
-        lines.append(f"  {images_told(train, test, classes=len(contents.classes), passed_over=contents.passed_over)}")
+        lines.append(f"  {images_text(train, test, classes=len(contents.classes), passed_over=contents.passed_over)}")
         lines += [f"  note: {note}." for note in contents.notes]
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
@@ -110,7 +110,7 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
-    if told := plan.without_weights_told:
+    if told := plan.without_weights_text:
         lines.append(told)
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)

@@ -19,7 +19,7 @@ from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.streams import generator, seeded
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.lane import Lane
 from kdbench.training.segments import STAGES, Segment, segments, teacher_stages
@@ -59,13 +59,13 @@ class Setting:
     precision: str = "fp32"
 
     @cached_property
-    def bench(self) -> Bench:
+    def builder(self) -> Builder:
         """Random images of `CLASSES` classes."""
         channels, *size = self.image_shape
         images = torch.randint(256, (IMAGES, *size, channels), dtype=torch.uint8, generator=generator(0, "images"))
         split = Split(images, torch.arange(IMAGES) % CLASSES)
         classes = tuple(str(label) for label in range(CLASSES))
-        return Bench(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), SourceParams(), CPU)
+        return Builder(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), SourceParams(), CPU)
 
     @property
     def _recipe(self) -> Recipe:
@@ -75,15 +75,15 @@ class Setting:
     def frozen(self) -> FrozenTeacher:
         """A teacher that was never trained, but has seen the images, so that its batch norms have statistics of them."""
         with seeded(0, "teacher", self.teacher), torch.no_grad():
-            network = self.bench.network(self.teacher)
+            network = self.builder.network(self.teacher)
             network(self._images(IMAGES)[0])
         return FrozenTeacher(network, image_shape=self.image_shape, recipe=self._recipe, device=CPU)
 
     @cached_property
     def pair(self) -> Pair:
         """What the method may know of the two networks."""
-        student, teacher = (self.bench.shapes(name) for name in (self.student, self.teacher))
-        return self.bench.pair(student, teacher, self.frozen.network.teacher_parts(), RECIPE)
+        student, teacher = (self.builder.shapes(name) for name in (self.student, self.teacher))
+        return self.builder.pair(student, teacher, self.frozen.network.teacher_parts(), RECIPE)
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair.
@@ -117,12 +117,12 @@ class Setting:
         Raises:
             Broken: one of them fails.
         """
-        stream = Stream(self.bench.training_data(RECIPE.augmentation), RECIPE, 0)
+        stream = Stream(self.builder.training_data(RECIPE.augmentation), RECIPE, 0)
         train_in_lockstep(
             lanes,
             stream,
             teacher=self.frozen,
-            evaluation={"test_error_pct": self.bench.test_data},
+            evaluation={"test_error_pct": self.builder.test_data},
             stop=lambda: False,
             epoch_done=lambda now, active: None,
         )
@@ -149,11 +149,11 @@ class Setting:
 
     def _student(self, seed: int) -> nn.Module:
         with seeded(seed, "student"):
-            return self.bench.network(self.student)
+            return self.builder.network(self.student)
 
     def _images(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented images (B, C, H, W), labels (B,) and indices (B,)."""
-        return next(self.bench.training_data(RECIPE.augmentation).epoch(generator(0, "plan"), batch_size=size))()
+        return next(self.builder.training_data(RECIPE.augmentation).epoch(generator(0, "plan"), batch_size=size))()
 
     @cached_property
     def _example(self) -> Example:

@@ -2,7 +2,7 @@
 
 from kdbench.data.augment import UNAUGMENTED as UNAUGMENTED
 from kdbench.data.augment import EpochPlan as EpochPlan
-from kdbench.data.augment import Resident as Resident
+from kdbench.data.augment import ResidentLoader as ResidentLoader
 from kdbench.data.augment import epoch_plan as epoch_plan
 from kdbench.data.dataset import Contents as Contents
 from kdbench.data.dataset import Dataset as Dataset
@@ -13,17 +13,17 @@ from kdbench.data.dataset import channel_statistics as channel_statistics
 from kdbench.data.digits import Digits as Digits
 from kdbench.data.division import hold_out as hold_out
 from kdbench.data.division import use_some as use_some
-from kdbench.data.feed import Feed as Feed
-from kdbench.data.feed import batch_bounds as batch_bounds
 from kdbench.data.file_split import FileSplit as FileSplit
 from kdbench.data.imagefolder import ImageFolder as ImageFolder
 from kdbench.data.imagestream import ImageStream as ImageStream
+from kdbench.data.loader import Loader as Loader
+from kdbench.data.loader import batch_bounds as batch_bounds
 from kdbench.data.source import DATASETS as DATASETS
 from kdbench.data.source import Source as Source
 from kdbench.data.source import SourceParams as SourceParams
 from kdbench.data.source import register_dataset as register_dataset
 from kdbench.data.source import unsuited as unsuited
-from kdbench.data.streaming import Streamed as Streamed
+from kdbench.data.streaming import StreamedLoader as StreamedLoader
 from kdbench.data.torchvision_sets import CIFAR10 as CIFAR10
 from kdbench.data.torchvision_sets import CIFAR100 as CIFAR100
 from kdbench.data.torchvision_sets import FashionMNIST as FashionMNIST

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.dataset import Split
-from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
+from kdbench.data.loader import LoadBatch, Loader, LoadPlainBatch, batch_bounds
 from kdbench.spec.recipe import Augmentation
 
 UNAUGMENTED = Augmentation(pad=0, flip=False)
@@ -52,7 +52,7 @@ def epoch_plan(n: int, augmentation: Augmentation, generator: torch.Generator) -
     return EpochPlan(order, top, left, flip & augmentation.flip)
 
 
-class Resident(Feed):
+class ResidentLoader(Loader):
     """A split that lives on `device`, padded beforehand; cropping, flipping and normalising are two gathers.
 
     Bitwise equal to torchvision's pad, crop, hflip, to_tensor and normalize on PIL images.
@@ -85,12 +85,12 @@ class Resident(Feed):
         self._normalised_levels = levels.sub(torch.tensor(mean)).div(torch.tensor(std)).to(device)  # (256, C)
         self.labels = split.labels.to(device)
 
-    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[Draw]:
+    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[LoadBatch]:
         plan = epoch_plan(len(self), self._augmentation, generator).to(self.device)
         for start, stop in batch_bounds(len(self), batch_size):
             yield partial(self.batch, plan, start, stop)
 
-    def plain_batches(self) -> Iterator[PlainDraw]:
+    def plain_batches(self) -> Iterator[LoadPlainBatch]:
         for start in range(0, len(self), EVALUATION_BATCH):
             yield partial(self.plain, start, min(start + EVALUATION_BATCH, len(self)))
 

@@ -20,8 +20,8 @@ from torch.utils import data as torch_data
 
 from kdbench.data.augment import UNAUGMENTED
 from kdbench.data.decode import Unreadable, read_image, unreadable_files
-from kdbench.data.feed import Draw, Feed, PlainDraw, batch_bounds
 from kdbench.data.file_split import FileSplit
+from kdbench.data.loader import LoadBatch, Loader, LoadPlainBatch, batch_bounds
 from kdbench.errors import DataError
 from kdbench.signals import STOPS
 from kdbench.spec.recipe import Augmentation
@@ -36,7 +36,7 @@ PLAIN_BATCH = 100
 """Images in a batch that is not augmented: of 224x224 pixels they take 60 MB as float32, and many processes hold some."""
 
 
-class Streamed(Feed):
+class StreamedLoader(Loader):
     """A split that is read from its files in every epoch; each image is decoded once, however many lanes train.
 
     As many processes decode as `FileSplit.workers` says.
@@ -61,7 +61,7 @@ class Streamed(Feed):
         self._augmented = augmenting_transform(files, augmentation)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
 
-    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[Draw]:
+    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[LoadBatch]:
         order = torch.randperm(len(self), generator=generator)
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
         bounds = batch_bounds(len(self), batch_size)
@@ -70,13 +70,13 @@ class Streamed(Feed):
         for (start, stop), pixels in zip(bounds, self._read(reader, [order[slice(*b)].tolist() for b in bounds]), strict=True):
             yield partial(self._batch, pixels, on_device[start:stop])
 
-    def plain_batches(self) -> Iterator[PlainDraw]:
+    def plain_batches(self) -> Iterator[LoadPlainBatch]:
         yield from self._first(len(self))
 
     def first(self, count: int) -> Tensor:
         return torch.cat([draw()[0] for draw in self._first(min(count, len(self)))])
 
-    def _first(self, count: int) -> Iterator[PlainDraw]:
+    def _first(self, count: int) -> Iterator[LoadPlainBatch]:
         chunks = [range(start, min(start + PLAIN_BATCH, count)) for start in range(0, count, PLAIN_BATCH)]
         for chunk, pixels in zip(chunks, self._read(_Reader(self._files, self._plain, 0), chunks), strict=True):
             yield partial(self._plain_batch, pixels, chunk)

@@ -6,24 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.data import Feed
+from kdbench.data import Loader
 from kdbench.files import set_aside
 from kdbench.method.interface import Composition
 from kdbench.method.specs import setting
 from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store
-from kdbench.runner.fitting import Fitting, Work
+from kdbench.runner.group_trainer import GroupTrainer, Work
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite.code import core_code
+from kdbench.suite.code_hash import core_code
 from kdbench.training.balance import imbalance
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.cohort import Stream, train_in_lockstep
 from kdbench.training.device import environment, exact
-from kdbench.training.lane import Lane, Row
+from kdbench.training.epoch_sums import Row
+from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, segments
 
 
@@ -39,8 +40,8 @@ class JobRunner:
     """
 
     store: Store
-    bench: Bench
-    fitting: Fitting
+    builder: Builder
+    groups: GroupTrainer
     progress: Progress
     stop: Callable[[], bool]
     teachers: Teachers
@@ -53,7 +54,7 @@ class JobRunner:
     def run(self, job: Job) -> bool:
         """Train the trials of a job, and what their methods learn from the teacher before; False when stopped."""
         trials, recipe = job.trials, job.trials[0].spec.recipe
-        with exact(self.bench.device, precision=recipe.precision, image_shape=self.bench.dataset.image_shape):
+        with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
             teacher = self.teachers.get(job.teacher, recipe) if job.teacher else None
             if job.teacher and teacher is None:
                 trials = tuple(planned for planned in trials if planned.spec.teacher is None)
@@ -66,14 +67,14 @@ class JobRunner:
                 name=lambda planned: planned.spec.method,
                 noun="students",
             )
-            return self.fitting.train(trials, students)
+            return self.groups.train(trials, students)
 
     def _train(self, trials: Sequence[Planned], teacher: Teacher | None, *, graphs: bool) -> bool:
         """Train some trials of a job side by side, and record each when it ends."""
         lanes: list[tuple[Planned, Lane]] = []
         for planned in trials:
             with self.recorder.isolated(planned, teacher):
-                method = self.bench.composition(planned.spec, teacher.network.teacher_parts() if teacher else None)
+                method = self.builder.composition(planned.spec, teacher.network.teacher_parts() if teacher else None)
                 self._say_notes(planned.spec, method)
                 rows = self.teachers.load_stages(teacher, planned.spec, method) if teacher else []
                 lanes.append((planned, self._lane(planned, method, rows, teacher)))
@@ -86,9 +87,9 @@ class JobRunner:
                     warned.add(planned.spec.id)
                     self.progress.say(warning)
             for _, lane in lanes:
-                if lane.unfit and lane.name not in self.ungraphed:
+                if lane.graph_refused and lane.name not in self.ungraphed:
                     self.ungraphed.add(lane.name)
-                    self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.unfit}.")
+                    self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.graph_refused}.")
             ended = [(planned, lane) for planned, lane in lanes if lane in active and lane.position is None]
             if ended and teacher:
                 teacher.frozen.assert_unchanged()
@@ -100,7 +101,7 @@ class JobRunner:
         spec = trials[0].spec
         finished = train_in_lockstep(
             [lane for _, lane in lanes],
-            Stream(self.bench.training_data(spec.recipe.augmentation), spec.recipe, spec.seed),
+            Stream(self.builder.training_data(spec.recipe.augmentation), spec.recipe, spec.seed),
             teacher=teacher.frozen if teacher else None,
             evaluation=self._evaluation,
             stop=self.stop,
@@ -121,11 +122,11 @@ class JobRunner:
     def _lane(self, planned: Planned, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
         """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
         trial, file = planned.spec, planned.folder / "checkpoint.pt"
-        ran_on = environment(self.bench.device)
+        ran_on = environment(self.builder.device)
         origin = [
             core_code(),
             planned.code,
-            self.bench.dataset.fingerprint,
+            self.builder.dataset.fingerprint,
             teacher.record.weights_sha256 if teacher and trial.teacher else None,
             ran_on.model_dump(),
         ]
@@ -134,7 +135,7 @@ class JobRunner:
             write_checkpoint(file, {**state, "origin": origin})
             self.store.write_curves(trial.id, state["rows"])
 
-        student = self.bench.student(trial)
+        student = self.builder.student(trial)
         lane = Lane(
             setting(trial),
             seed=trial.seed,
@@ -143,7 +144,7 @@ class JobRunner:
             segments=segments(method, student, trial.recipe),
             precision=trial.recipe.precision,
             compiled=trial.recipe.compile,
-            device=self.bench.device,
+            device=self.builder.device,
             checkpoint=keep,
         )
         lane.rows += rows
@@ -161,7 +162,7 @@ class JobRunner:
         return lane
 
     @property
-    def _evaluation(self) -> dict[str, Feed]:
-        """What students are examined on, by the key of the error in their curves."""
-        held_out = self.bench.validation_data
-        return {"test_error_pct": self.bench.test_data, **({"validation_error_pct": held_out} if held_out else {})}
+    def _evaluation(self) -> dict[str, Loader]:
+        """What students are tested on, by the key of the error in their curves."""
+        held_out = self.builder.validation_data
+        return {"test_error_pct": self.builder.test_data, **({"validation_error_pct": held_out} if held_out else {})}

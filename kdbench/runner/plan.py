@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.results.kept import is_kept
 from kdbench.results.store import Store
+from kdbench.results.students import has_student
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite.code import trial_code
+from kdbench.suite.code_hash import trial_code
 from kdbench.suite.resolve import Suite
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 from kdbench.wording import counted
@@ -124,10 +124,10 @@ class Plan:
         if not self.suite.keep_students:
             return ()
         done = [(planned, planned.record) for planned in self.students if planned.status is Status.DONE]
-        return tuple(planned for planned, record in done if record and not is_kept(planned.folder, record))
+        return tuple(planned for planned, record in done if record and not has_student(planned.folder, record))
 
     @property
-    def without_weights_told(self) -> str | None:
+    def without_weights_text(self) -> str | None:
         """How many they are and what to do; None where there are none."""
         if not self.without_weights:
             return None

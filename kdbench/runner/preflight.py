@@ -10,8 +10,8 @@ import torch
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError
 from kdbench.runner.plan import Plan, Planned
-from kdbench.training.bench import Bench
-from kdbench.training.faults import faults_told
+from kdbench.training.builder import Builder
+from kdbench.training.fatal_errors import fatal_errors_explained
 
 
 def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool) -> Dataset | None:
@@ -40,14 +40,14 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
         found.append(KdbenchError("precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device."))
     source = kind(params, cache=cache)
     try:
-        with faults_told():
+        with fatal_errors_explained():
             source.check()
             contents = source.contents()
             dataset = blank(contents) if contents else source.load()
     except KdbenchError as problem:  # without the images' size and classes no network can be looked at
         found.append(problem)
     else:
-        found += Bench(dataset, params, torch.device("cpu")).misfits(specs, download=download)
+        found += Builder(dataset, params, torch.device("cpu")).misfits(specs, download=download)
     if len(found) == 1:
         raise found[0]
     if found:

@@ -24,13 +24,14 @@ from kdbench.runner.progress import Progress
 from kdbench.runner.students import keep
 from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, ImageCounts, Record
-from kdbench.suite.code import core_code
+from kdbench.suite.code_hash import core_code
 from kdbench.suite.resolve import Suite
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.device import environment, exact
-from kdbench.training.examination import buffers_kept, error_pct, inference_images_per_s
-from kdbench.training.faults import machine_fault
-from kdbench.training.lane import Lane, Row
+from kdbench.training.epoch_sums import Row
+from kdbench.training.evaluation import buffers_kept, error_pct, inference_images_per_s
+from kdbench.training.fatal_errors import fatal_error
+from kdbench.training.lane import Lane
 
 T = TypeVar("T")
 
@@ -45,15 +46,15 @@ class Recorder:
 
     suite: Suite
     store: Store
-    bench: Bench
+    builder: Builder
     progress: Progress
     records: dict[str, Record]
 
     @cached_property
     def data(self) -> Data:
         """What the trials see of their data set."""
-        dataset, contents = self.bench.dataset, self.bench.dataset.contents
-        train, validation = self.bench.splits
+        dataset, contents = self.builder.dataset, self.builder.dataset.contents
+        train, validation = self.builder.splits
 
         def count(split: Samples) -> ImageCounts:
             return ImageCounts.of(torch.bincount(split.labels, minlength=dataset.num_classes).tolist())
@@ -87,7 +88,7 @@ class Recorder:
         try:
             yield
         except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
-            if fault := machine_fault(problem):
+            if fault := fatal_error(problem):
                 raise fault from None
             self._write(planned, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
@@ -95,10 +96,10 @@ class Recorder:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
         spec = planned.spec
         precision = spec.recipe.precision
-        with exact(self.bench.device, precision=precision, image_shape=self.bench.dataset.image_shape):
-            network = self.bench.student(spec).eval()
+        with exact(self.builder.device, precision=precision, image_shape=self.builder.dataset.image_shape):
+            network = self.builder.student(spec).eval()
             with buffers_kept(network):
-                error = error_pct(lambda images: network(images).logits, self.bench.test_data, precision=precision)
+                error = error_pct(lambda images: network(images).logits, self.builder.test_data, precision=precision)
             work, uncounted = self._work(network)
             keep(planned.folder, network, None, data=self.data)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
@@ -111,7 +112,7 @@ class Recorder:
                 student_params=parameters(network),
                 student_macs=work,
                 weights_sha256=state_hash(network.state_dict()),
-                notes=(notes := (*self.bench.weight_notes(spec), *uncounted)),
+                notes=(notes := (*self.builder.weight_notes(spec), *uncounted)),
             )
         for note in notes:
             self.progress.say(f"note: {note}.")
@@ -127,7 +128,7 @@ class Recorder:
         try:
             return self._results(planned, lane)
         except Exception as problem:  # isolation: a method may raise in its predictions only
-            if fault := machine_fault(problem):
+            if fault := fatal_error(problem):
                 raise fault from None
             return _failed(f"{type(problem).__name__}: {problem}")
 
@@ -137,7 +138,7 @@ class Recorder:
         main = [row for row in lane.rows if row["stage"] == "main"]
         tested = [row for row in main if "test_error_pct" in row]
         best = min(tested, key=lambda row: row["test_error_pct"])
-        deployed, shown = lane.predictor(), self.bench.test_data.first(trial.recipe.batch_size)
+        deployed, shown = lane.predictor(), self.builder.test_data.first(trial.recipe.batch_size)
         with buffers_kept(deployed):
             rate, unmeasured = _measured(
                 "the speed of inference is not measured",
@@ -158,9 +159,9 @@ class Recorder:
             "student_macs": work,
             "extra_params": lane.extra_params,
             "stage_epochs": sum(segment.epochs for segment in lane.segments[:-1]),
-            "start_weights_sha256": state_hash(start.state) if (start := self.bench.start(trial)) else None,
+            "start_weights_sha256": state_hash(start.state) if (start := self.builder.start(trial)) else None,
             "weights_sha256": state_hash(lane.student.state_dict()),
-            "notes": (*self.bench.weight_notes(trial), *lane.method.notes, *uncounted, *unmeasured),
+            "notes": (*self.builder.weight_notes(trial), *lane.method.notes, *uncounted, *unmeasured),
             "train_s": sum(row["train_s"] for row in lane.rows),
             "data_s": sum(row["data_s"] for row in lane.rows),
             "teacher_s": sum(row["teacher_s"] for row in lane.rows),
@@ -169,7 +170,7 @@ class Recorder:
             "inference_images_per_s": rate,
             "peak_mem_mib": lane.peak_mem_mib,
         }
-        if self.bench.validation_data:
+        if self.builder.validation_data:
             selected = min(tested, key=lambda row: row["validation_error_pct"])
             results |= {
                 "validation_error_pct": main[-1]["validation_error_pct"],
@@ -180,7 +181,7 @@ class Recorder:
 
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
         """The network's multiply-accumulate operations."""
-        return _measured("multiply-accumulates are not counted", lambda: macs(network, self.bench.dataset.image_shape))
+        return _measured("multiply-accumulates are not counted", lambda: macs(network, self.builder.dataset.image_shape))
 
     def _write(self, planned: Planned, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
         trial = planned.spec
@@ -211,9 +212,9 @@ class Recorder:
             seed=trial.seed,
             method_code=planned.code,
             core_code=core_code(),
-            data_fingerprint=self.bench.dataset.fingerprint,
+            data_fingerprint=self.builder.dataset.fingerprint,
             data=self.data,
-            environment=environment(self.bench.device),
+            environment=environment(self.builder.device),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **results,
         )
@@ -227,7 +228,7 @@ def _measured(without: str, measure: Callable[[], T]) -> tuple[T | None, tuple[s
     try:
         return measure(), ()
     except Exception as problem:  # isolation: others' code is run as it never was, and may raise anything
-        if fault := machine_fault(problem):
+        if fault := fatal_error(problem):
             raise fault from None
         return None, (f"{without}: {type(problem).__name__}: {first_line(problem)}",)
 

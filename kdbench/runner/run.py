@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from kdbench.errors import KdbenchError
 from kdbench.models.measure import macs
 from kdbench.results.store import Store
-from kdbench.runner.elsewhere import refuse_other_teachers, trained_elsewhere
-from kdbench.runner.fitting import Fitting
+from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
+from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
 from kdbench.runner.plan import Plan, Planned, Rerun, Status, jobs, make_plan
 from kdbench.runner.preflight import preflight
 from kdbench.runner.progress import Progress
@@ -21,9 +21,9 @@ from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teachers
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.resolve import Suite
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.device import choose_device
-from kdbench.training.faults import faults_told
+from kdbench.training.fatal_errors import fatal_errors_explained
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
@@ -72,36 +72,36 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         return True
     loaded = preflight(plan, todo, cache=store.cache, device=device, download=True)
     kind, params = suite.source
-    with store.writing(), faults_told():
+    with store.writing(), fatal_errors_explained():
         plan = make_plan(suite, store)  # again, now that nobody else can change what is done
         if not (todo := plan.todo(options.rerun)):
             return True  # another process has done it meanwhile
         dataset = loaded or kind(params, cache=store.cache).load()
-        bench = Bench(dataset, params, device)
+        builder = Builder(dataset, params, device)
         store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
         deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
-        fitting = Fitting(device, options.lanes or sys.maxsize, progress.say)
+        groups = GroupTrainer(device, options.lanes or sys.maxsize, progress.say)
 
         def stop() -> bool:
             return options.stop() or time.monotonic() >= deadline
 
         specs = [planned.spec for planned in todo]
-        _note_macs(store, bench, specs)
+        _note_macs(store, builder, specs)
         records = {planned.spec.id: planned.record for planned in plan.teachers if planned.record}
-        recorder = Recorder(suite, store, bench, progress, records)
-        teachers = Teachers(store, records, bench, progress, fitting, stop)
-        runner = JobRunner(store, bench, fitting, progress, stop, teachers, recorder, specs)
-        return _Run(plan, store, bench, progress, teachers, recorder, runner).run(todo, rerun=options.rerun)
+        recorder = Recorder(suite, store, builder, progress, records)
+        teachers = Teachers(store, records, builder, progress, groups, stop)
+        runner = JobRunner(store, builder, groups, progress, stop, teachers, recorder, specs)
+        return _Run(plan, store, builder, progress, teachers, recorder, runner).run(todo, rerun=options.rerun)
 
 
-def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
+def _note_macs(store: Store, builder: Builder, trials: Sequence[TrialSpec]) -> None:
     """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
     label = trials[0].dataset.label
     wanted = {spec.student: spec.hooks for trial in trials for spec in (trial, trial.teacher) if spec}
     found = {}
     for name in sorted(wanted.keys() - store.macs().get(label, {}).keys()):
         try:
-            found[name] = macs(bench.blank(name, wanted[name]), bench.dataset.image_shape)
+            found[name] = macs(builder.blank(name, wanted[name]), builder.dataset.image_shape)
         except Exception:  # a mistake in a network fails its trials when they start
             continue
     if found:
@@ -112,7 +112,7 @@ def _note_macs(store: Store, bench: Bench, trials: Sequence[TrialSpec]) -> None:
 class _Run:
     plan: Plan
     store: Store
-    bench: Bench
+    builder: Builder
     progress: Progress
     teachers: Teachers
     recorder: Recorder
@@ -126,9 +126,9 @@ class _Run:
             if (planned.spec.id in students or not self.teachers.usable(planned))
             and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
-        refuse_other_teachers(teachers, todo, store=self.store, bench=self.bench)
+        refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
         self.recorder.describe_data()
-        if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, bench=self.bench)):
+        if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, builder=self.builder)):
             self.progress.say(
                 f"warning: of the students that are trained again for their weights, {elsewhere} were trained elsewhere or with "
                 "other versions: here they end in other bits, and their records say so."
@@ -142,7 +142,7 @@ class _Run:
         self.progress.begin(sum(planned.spec.recipe.epochs for planned in (*first.values(), *then)))
         for planned in teachers:
             if not planned.spec.methods:
-                self.bench.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
+                self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
                 with self.recorder.isolated(planned, None):
                     self.recorder.adopt(planned)
         if not all(map(self.runner.run, jobs(first.values()))):
@@ -155,11 +155,11 @@ class _Run:
         for spec in (planned.spec for planned in teachers):
             record, expected = self.recorder.records.get(spec.id), self.plan.suite.expected_error_pct.get(spec.id)
             measured = record.test_error_pct if record else None
-            within = max(EXPECTED_WITHIN_PCT, 150 / len(self.bench.dataset.test))  # one image and a half of a small test set
+            within = max(EXPECTED_WITHIN_PCT, 150 / len(self.builder.dataset.test))  # one image and a half of a small test set
             if expected is not None and measured is not None and abs(measured - expected) > within:
                 self.progress.say(
                     f"warning: the teacher {spec.label} has a test error of {measured:.2f} %, and {expected:g} % is expected; "
                     "see that its images are normalised, resized and numbered by class as in its training."
                 )
-        for note in dict.fromkeys(note for planned in students for note in self.bench.weight_notes(planned.spec)):
+        for note in dict.fromkeys(note for planned in students for note in self.builder.weight_notes(planned.spec)):
             self.progress.say(f"note: {note}.")

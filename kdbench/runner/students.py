@@ -12,10 +12,10 @@ from kdbench.errors import KdbenchError, first_line
 from kdbench.method.interface import METHODS, Composition
 from kdbench.models.weights import WEIGHTS
 from kdbench.paths import has_path
-from kdbench.results.kept import AGAIN, MadeFor, read_kept, write_kept
+from kdbench.results.students import AGAIN, StudentMetadata, read_student, write_student
 from kdbench.spec.record import Data, Record
 from kdbench.spec.trial import TrialSpec
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.deployed import Deployed, Normalise
 
 log = logging.getLogger("kdbench")
@@ -24,7 +24,7 @@ log = logging.getLogger("kdbench")
 def keep(folder: Path, student: nn.Module, method: Composition | None, *, data: Data) -> None:
     """Write a trained student into its trial's folder, and the parts of its method that predict."""
     predicting = Composition(method.predicting if method else {})
-    write_kept(folder, student.state_dict(), predicting.state_dict(), parts=[*predicting.parts], data=data)
+    write_student(folder, student.state_dict(), predicting.state_dict(), parts=[*predicting.parts], data=data)
 
 
 def load(folder: Path, *, normalise: bool) -> Deployed:
@@ -42,38 +42,38 @@ def load(folder: Path, *, normalise: bool) -> Deployed:
         raise KdbenchError(f"{folder / 'record.json'} {told}. Give the folder of a finished trial, results/trials/...") from None
     except ValidationError as problem:
         raise KdbenchError(f"{folder / 'record.json'} is no whole record ({first_line(problem)}). Train it again.") from None
-    kept = read_kept(folder, record)
-    made_for = kept.made_for
+    kept = read_student(folder, record)
+    metadata = kept.metadata
     normalising = None
-    if made_for.mean is None or made_for.std is None:
+    if metadata.mean is None or metadata.std is None:
         lacking = f"{folder / WEIGHTS} is of an earlier kdbench and lacks classes, mean, std and resize. {AGAIN}"
         if normalise:
             raise KdbenchError(f"{lacking}, or give images that you normalise, without normalise=True.")
         log.warning("%s.", lacking)
     elif normalise:
-        normalising = Normalise(made_for.mean, made_for.std)
-    bench = _bench(made_for)
-    predicting = tuple(spec for spec in trial.methods if spec.name in made_for.parts)
+        normalising = Normalise(metadata.mean, metadata.std)
+    builder = _builder(metadata)
+    predicting = tuple(spec for spec in trial.methods if spec.name in metadata.parts)
     if files := [spec.name for spec in predicting if has_path(METHODS.get(spec.name).Params)]:
         raise KdbenchError(
             f"{folder}: {', '.join(files)} predicts with what it read from a file of its parameters, and its record has the file's "
             "hash alone. Build the method with build_method, and load weights.safetensors and method.safetensors into both."
         )
-    method = bench.composition(trial.model_copy(update={"methods": predicting}), None) if predicting else Composition({})
+    method = builder.composition(trial.model_copy(update={"methods": predicting}), None) if predicting else Composition({})
     try:
-        student = bench.restored(trial, kept.student)
+        student = builder.restored(trial, kept.student)
         method.load_state_dict(kept.method)
     except RuntimeError as problem:
         raise KdbenchError(f"the weights in {folder} fit its network or method no more ({first_line(problem)}).") from None
     network = Deployed(student, method, normalise=normalising).eval()
-    network.classes, network.image_shape, network.resize = made_for.classes, made_for.image_shape, made_for.resize
-    network.mean, network.std = made_for.mean, made_for.std
+    network.classes, network.image_shape, network.resize = metadata.classes, metadata.image_shape, metadata.resize
+    network.mean, network.std = metadata.mean, metadata.std
     return network
 
 
-def _bench(made_for: MadeFor) -> Bench:
+def _builder(metadata: StudentMetadata) -> Builder:
     """One for such images and so many classes, of which it holds none."""
-    channels, height, width = made_for.image_shape
+    channels, height, width = metadata.image_shape
     none = Split(torch.empty(0, height, width, channels, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
-    classes = made_for.classes or tuple(map(str, range(made_for.num_classes)))
-    return Bench(Dataset(none, none, classes, mean=(0.0,) * channels, std=(1.0,) * channels), SourceParams(), torch.device("cpu"))
+    classes = metadata.classes or tuple(map(str, range(metadata.num_classes)))
+    return Builder(Dataset(none, none, classes, mean=(0.0,) * channels, std=(1.0,) * channels), SourceParams(), torch.device("cpu"))

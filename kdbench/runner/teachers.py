@@ -15,19 +15,19 @@ from kdbench.method.interface import Composition
 from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, write_checkpoint
 from kdbench.results.store import Store
-from kdbench.runner.fitting import Fitting, Work
+from kdbench.runner.group_trainer import GroupTrainer, Work
 from kdbench.runner.plan import Planned
 from kdbench.runner.progress import Progress
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import environment
-from kdbench.training.examination import error_pct, inference_images_per_s, repeats
-from kdbench.training.faults import machine_fault
-from kdbench.training.lane import Row
+from kdbench.training.epoch_sums import Row
+from kdbench.training.evaluation import error_pct, inference_images_per_s, repeats
+from kdbench.training.fatal_errors import fatal_error
 from kdbench.training.stages import load_teacher_stages, train_teacher_stages
 
 
@@ -56,13 +56,13 @@ class Teacher:
 
 @dataclass(frozen=True, eq=False)
 class Teachers:
-    """Finds teachers among the `records`, and puts them on the device of `bench`."""
+    """Finds teachers among the `records`, and puts them on the device of `builder`."""
 
     store: Store
     records: Mapping[str, Record]
-    bench: Bench
+    builder: Builder
     progress: Progress
-    fitting: Fitting
+    groups: GroupTrainer
     stop: Callable[[], bool]
     loaded: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
     """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
@@ -87,9 +87,9 @@ class Teachers:
         if record is None or weights is None:
             return None
         try:
-            teacher = self._examined(spec, recipe, record, weights)
+            teacher = self._evaluated(spec, recipe, record, weights)
         except Exception as problem:  # isolation: a network may raise in the students' arithmetic only
-            if fault := machine_fault(problem):
+            if fault := fatal_error(problem):
                 raise fault from None
             self.progress.say(
                 f"nothing can be learnt from the teacher {spec.label}: {first_line(problem)}. Once that is mended, remove "
@@ -101,16 +101,16 @@ class Teachers:
             self.progress.say(f"note: {note}.")
         return teacher
 
-    def _examined(self, spec: TrialSpec, recipe: Recipe, record: Record, weights: dict[str, torch.Tensor]) -> Teacher:
+    def _evaluated(self, spec: TrialSpec, recipe: Recipe, record: Record, weights: dict[str, torch.Tensor]) -> Teacher:
         """The teacher, and what its students' records say of it.
 
         Raises:
             NotFinite: its weights or its logits are not finite.
             RuntimeError: its answers are no function of the images.
         """
-        network = self.bench.restored(spec, weights)
-        test, precision = self.bench.test_data, recipe.precision
-        frozen = FrozenTeacher(network, image_shape=self.bench.dataset.image_shape, recipe=recipe, device=self.bench.device)
+        network = self.builder.restored(spec, weights)
+        test, precision = self.builder.test_data, recipe.precision
+        frozen = FrozenTeacher(network, image_shape=self.builder.dataset.image_shape, recipe=recipe, device=self.builder.device)
         error = error_pct(lambda images: frozen(images).logits, test, precision=precision)
         shown = test.first(spec.recipe.batch_size)
         rate = inference_images_per_s(lambda images: network(images).logits, shown, precision=precision)
@@ -138,7 +138,7 @@ class Teachers:
             return True
         needed = {stage.id: stage for trial in students for stage in teacher_stages(trial) if stage.teacher.id == teacher.spec.id}
         failures: dict[str, str] = {}
-        origin = environment(self.bench.device).model_dump()
+        origin = environment(self.builder.device).model_dump()
 
         def resume(stage: TeacherStage) -> Mapping[str, Any] | None:
             state = read_checkpoint(self._checkpoint(stage, teacher))
@@ -149,7 +149,7 @@ class Teachers:
                 group,
                 spec=teacher.spec,
                 teacher=teacher.frozen,
-                bench=self.bench,
+                builder=self.builder,
                 resume=resume,
                 checkpoint=lambda stage, state: write_checkpoint(self._checkpoint(stage, teacher), {**state, "origin": origin}),
                 stop=self.stop,
@@ -172,7 +172,7 @@ class Teachers:
             noun="stages",
         )
         missing = [stage for stage in needed.values() if read_checkpoint(self._file(stage, teacher)) is None]
-        if not self.fitting.train(missing, stages):
+        if not self.groups.train(missing, stages):
             return False
         teacher.frozen.assert_unchanged()
         self.failed_stages[teacher.spec.id] = failures

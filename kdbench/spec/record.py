@@ -66,7 +66,7 @@ class ImageCounts(BaseModel):
         return cls(images=sum(by_class), fewest_of_a_class=min(by_class), most_of_a_class=max(by_class), by_class=each)
 
 
-def images_told(
+def images_text(
     train: ImageCounts,
     test: ImageCounts,
     *,
@@ -114,7 +114,7 @@ class Data(BaseModel):
     @property
     def summary(self) -> str:
         """How many images there are, in one line."""
-        return images_told(
+        return images_text(
             self.train_images,
             self.test_images,
             validation=self.validation_images,

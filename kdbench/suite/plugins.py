@@ -21,8 +21,8 @@ from kdbench.method.outputs import Outputs
 from kdbench.models import MODELS
 from kdbench.paths import expanded, found
 from kdbench.registry import Registry
+from kdbench.suite.imports import followed
 from kdbench.suite.shipped import shipped
-from kdbench.suite.source import followed
 
 GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
 """Entry points of other packages: each names a module, or a class or function in one, whose import registers something."""

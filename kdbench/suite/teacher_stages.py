@@ -9,7 +9,7 @@ from functools import cached_property
 from kdbench.method.interface import METHODS
 from kdbench.spec.trial import MethodSpec, TrialSpec, digest
 from kdbench.streams import derive
-from kdbench.suite.code import core_code, method_code
+from kdbench.suite.code_hash import core_code, method_code
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TeacherStage:
         return self.name if self.seed is None else f"{self.name} (seed {self.seed})"
 
     @property
-    def draw(self) -> int | str:
+    def stream_seed(self) -> int | str:
         """Seeds the initial weights of its modules and the method's own streams; the batches are the same for all seeds."""
         return self.teacher.id if self.seed is None else derive(self.teacher.id, "stages", self.seed)
 

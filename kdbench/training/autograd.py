@@ -21,7 +21,7 @@ def learners(total: Tensor) -> Iterator[Tensor]:
         nodes = {following for node in nodes for following, _ in node.next_functions}
 
 
-def refuse_strays(total: Tensor, optimiser: torch.optim.Optimizer, plain: Iterable[Tensor], *, stage: str) -> None:
+def refuse_unoptimised(total: Tensor, optimiser: torch.optim.Optimizer, plain: Iterable[Tensor], *, stage: str) -> None:
     """See that every parameter which `total` would teach, and every `plain` tensor, is one of the optimiser's.
 
     Raises:

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdbench.data import Feed
-from kdbench.data.feed import Draw
+from kdbench.data import Loader
+from kdbench.data.loader import LoadBatch
 from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
@@ -23,9 +23,9 @@ from kdbench.spec.recipe import Recipe
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, refused_allocations
-from kdbench.training.examination import Examination, buffers_kept
-from kdbench.training.faults import machine_fault, where
-from kdbench.training.graphs import Slots
+from kdbench.training.evaluation import Evaluator, buffers_kept
+from kdbench.training.fatal_errors import fatal_error, where
+from kdbench.training.graphs import GraphInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
 
@@ -81,7 +81,7 @@ class FrozenTeacher:
         assert self.unchanged, "the teacher was changed during training"
 
 
-class Crowded(KdbenchError):
+class SilentOutOfMemory(KdbenchError):
     """The device's memory was full without anybody being told; it ends the process, whose convolutions are others from now on."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Crowded(KdbenchError):
 class Stream:
     """The batches that a cohort sees, and what the teacher draws for them: a function of the seed, the phase and the epoch."""
 
-    data: Feed
+    data: Loader
     recipe: Recipe
     seed: int | str
 
@@ -109,7 +109,7 @@ def train_in_lockstep(
     stream: Stream,
     *,
     teacher: FrozenTeacher | None,
-    evaluation: Mapping[str, Feed],
+    evaluation: Mapping[str, Loader],
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
     graphs: bool = False,
@@ -148,7 +148,7 @@ class _Graphs:
 
     def __init__(self, teacher: FrozenTeacher | None) -> None:
         self._teacher = teacher
-        self._slots: Slots | None = None
+        self._inputs: GraphInputs | None = None
 
     def step(
         self,
@@ -158,28 +158,29 @@ class _Graphs:
         reseed_for_teacher: Callable[[], None],
     ) -> float:
         """One step of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
-        slots = self._slots = self._slots or Slots(*batch)
-        slots.load(*batch)
+        inputs = self._inputs = self._inputs or GraphInputs(*batch)
+        inputs.load(*batch)
         active = [lane for lane in lanes if not lane.failure]
         startup_s = 0.0
         if self._teacher and any(lane.reads_teacher for lane in active):
-            startup_s = slots.prepare(self._teacher)
+            startup_s = inputs.prepare(self._teacher)
             reseed_for_teacher()
             teacher_watch.start()
-            slots.ask()
+            inputs.run_teacher()
             teacher_watch.stop()
 
         def renew() -> None:
-            slots.load(*batch)
-            if slots.teacher:
+            inputs.load(*batch)
+            if inputs.teacher:
                 reseed_for_teacher()
-                slots.ask()
+                inputs.run_teacher()
 
         for lane in active:
-            if lane.graph is None and lane.unfit is None and _spoils(lane, partial(lane.record_step, slots), slots.shared):
+            to_record = lane.graph is None and lane.graph_refused is None
+            if to_record and _spoils(lane, partial(lane.record_step, inputs), inputs.shared):
                 renew()
         for lane in active:
-            if not lane.graph and _spoils(lane, partial(lane.step, *slots.batch, slots.teacher), slots.shared):
+            if not lane.graph and _spoils(lane, partial(lane.step, *inputs.batch, inputs.teacher), inputs.shared):
                 renew()
         recorded = [lane for lane in active if lane.graph and not lane.failure]
         try:
@@ -198,7 +199,7 @@ def _epoch(
     *,
     teacher: FrozenTeacher | None,
     graphs: _Graphs | None,
-    evaluation: Mapping[str, Feed],
+    evaluation: Mapping[str, Loader],
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
@@ -207,9 +208,9 @@ def _epoch(
     for lane in lanes:
         lane.begin_epoch()
 
-    def drawn(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    def loaded(load: LoadBatch) -> tuple[Tensor, Tensor, Tensor]:
         data_watch.start()
-        images, labels, indices = draw()
+        images, labels, indices = load()
         data_watch.stop()
         return images, labels, indices.clone()  # the indices are a view of the plan
 
@@ -225,15 +226,15 @@ def _epoch(
         return outputs
 
     batches = data.epoch(generator(stream.seed, "batches", *now), batch_size=recipe.batch_size)
-    for number, draw in enumerate(data_watch.waits(batches)):
-        batch = drawn(draw)
+    for number, load in enumerate(data_watch.waits(batches)):
+        batch = loaded(load)
         if graphs and number and len(batch[0]) == recipe.batch_size:  # the first batch makes what a graph needs to find
             startup_s += graphs.step(lanes, batch, teacher_watch, partial(stream.reseed_for_teacher, now, number))
         else:
             shared = *batch, outputs_for(batch[0], number)
             for lane in lanes:
                 if _spoils(lane, partial(lane.step, *shared), shared):
-                    batch = drawn(draw)
+                    batch = loaded(load)
                     shared = *batch, outputs_for(batch[0], number)
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
@@ -242,31 +243,31 @@ def _epoch(
         _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s))
     if recipe.evaluates(now.epoch + 1):
         for key, feed in evaluation.items():
-            _examine([lane for lane in lanes if lane.in_main and not lane.failure], feed, key=key)
+            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], feed, key=key)
     if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
-        raise Crowded
+        raise SilentOutOfMemory
     for lane in lanes:
         _guarded(lane, lane.end_epoch)
 
 
-def _examine(lanes: Sequence[Lane], data: Feed, *, key: str) -> None:
+def _evaluate(lanes: Sequence[Lane], data: Loader, *, key: str) -> None:
     """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all."""
     if not lanes:
         return
     started = time.perf_counter()
     predictors = [lane.predictor() for lane in lanes]
     under_way = [
-        Examination(predictor, data.device, precision=lane.precision) for lane, predictor in zip(lanes, predictors, strict=True)
+        Evaluator(predictor, data.device, precision=lane.precision) for lane, predictor in zip(lanes, predictors, strict=True)
     ]
     with ExitStack() as stack:
         for predictor in predictors:
             stack.enter_context(buffers_kept(predictor))
-        for draw in data.plain_batches():
-            for lane, examination in zip(lanes, under_way, strict=True):
-                _guarded(lane, partial(examination.take, draw))
-    for lane, examination in zip(lanes, under_way, strict=True):
+        for load in data.plain_batches():
+            for lane, evaluator in zip(lanes, under_way, strict=True):
+                _guarded(lane, partial(evaluator.update, load))
+    for lane, evaluator in zip(lanes, under_way, strict=True):
         if not lane.failure:
-            lane.examined(key, examination.result(), seconds=(time.perf_counter() - started) / len(lanes))
+            lane.add_evaluation(key, evaluator.compute(), seconds=(time.perf_counter() - started) / len(lanes))
 
 
 def _spoils(lane: Lane, act: Callable[[], object], shared: tuple[Tensor, Tensor, Tensor, Outputs | None]) -> bool:
@@ -292,7 +293,7 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
     try:
         act()
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
-        if fault := machine_fault(problem):
+        if fault := fatal_error(problem):
             raise fault from None
         told = f"{type(problem).__name__}: {problem}"
         if "modified by an inplace operation" in told:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method.outputs import Outputs
-from kdbench.training.examination import buffers_kept
+from kdbench.training.evaluation import buffers_kept
 
 UNLIMITED = 2**31 - 1
 

@@ -73,7 +73,7 @@ def reserved_bytes(device: torch.device) -> int:
 
 
 @contextmanager
-def full_memory_told() -> Iterator[None]:
+def out_of_memory_raised() -> Iterator[None]:
     """Raise torch.OutOfMemoryError where the driver, and not torch's allocator, finds the memory full inside the block."""
     try:
         yield

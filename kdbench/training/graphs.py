@@ -1,6 +1,6 @@
 """Steps as CUDA graphs: recorded once, trusted when they repeat the ordinary step, replayed for every full batch.
 
-A cohort's graphs read their batch from one `Slots`. The teacher's graph runs first, then each lane's on a stream of its own.
+A cohort's graphs read their batch from one `GraphInputs`. The teacher's graph runs first, then each lane's on a stream of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from kdbench.errors import first_line
 from kdbench.method.interface import Batch
 from kdbench.method.outputs import Outputs
-from kdbench.training.device import Stopwatch, full_memory_told, random_states, reserved_bytes, without_waiting
+from kdbench.training.device import Stopwatch, out_of_memory_raised, random_states, reserved_bytes, without_waiting
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6
 """By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
@@ -29,7 +29,7 @@ TIMED = 5
 Tensors = Mapping[str, Tensor]
 
 
-class Unfit(Exception):
+class NotRecordable(Exception):
     """A step cannot be a graph; the message is the reason."""
 
 
@@ -50,7 +50,7 @@ class Graph:
         self._graph = torch.cuda.CUDAGraph()
         # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
         with (
-            full_memory_told(),
+            out_of_memory_raised(),
             torch.cuda.stream(stream),
             torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
         ):
@@ -58,7 +58,7 @@ class Graph:
 
     def replay(self) -> None:
         """Do the work, on the current stream."""
-        with full_memory_told():
+        with out_of_memory_raised():
             self._graph.replay()
 
     def launch(self) -> None:
@@ -72,12 +72,12 @@ class Graph:
         torch.cuda.current_stream().wait_stream(self._stream)
 
 
-class Slots:
+class GraphInputs:
     """What all graphs of a cohort read, at addresses that stay: a batch, and the teacher's outputs for it.
 
     Attributes:
         batch: images (B, C, H, W), labels (B,), indices (B,).
-        teacher: None until `prepare`, right after `ask`.
+        teacher: None until `prepare`, right after `run_teacher`.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
@@ -116,7 +116,7 @@ class Slots:
 
         try:
             if not all(map(torch.equal, drawn, random_states(device))):
-                raise Unfit("it draws at random")
+                raise NotRecordable("it draws at random")
             with without_waiting(device):
                 work()
             self._fill_in = Graph(work, self._stream).replay
@@ -126,7 +126,7 @@ class Slots:
             self.teacher, self._fill_in = outputs, renew
         return time.perf_counter() - began
 
-    def ask(self) -> None:
+    def run_teacher(self) -> None:
         """Fill in the teacher's outputs for the batch."""
         for tensor in self.teacher.tensors() if self.teacher else ():
             tensor.requires_grad_(False)
@@ -158,14 +158,14 @@ class StepGraph:
 
         Args:
             update: takes the step.
-            batch: the tensors of a `Slots`.
+            batch: the tensors of a `GraphInputs`.
             tensors: all that a step changes, by name, as they are when it is called.
             modules: whose attributes a step may change beside them.
             stream: to record on.
             draws: states of the random streams that a step may use.
 
         Raises:
-            Unfit: the step draws at random, cannot be recorded, or does something else when it is replayed.
+            NotRecordable: the step draws at random, cannot be recorded, or does something else when it is replayed.
         """
         began = time.perf_counter()
         watched = _Watched(**{field.name: getattr(batch, field.name) for field in fields(batch)})
@@ -174,27 +174,27 @@ class StepGraph:
             update(watched)
             places = _places(tensors())
             if places.keys() != before.keys():
-                raise Unfit("its terms change from step to step")
+                raise NotRecordable("its terms change from step to step")
             # Found out before recording, because one that fails leaves torch's allocator and generator as if it went on.
             with without_waiting(batch.images.device):
                 update(watched)
             expected = _copies(tensors())
             if not all(map(torch.equal, drawn, draws())):
-                raise Unfit("it draws random numbers in its steps")
+                raise NotRecordable("it draws random numbers in its steps")
             if moved := [name for name, place in _places(tensors()).items() if places.get(name) != place]:
-                raise Unfit(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
+                raise NotRecordable(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
             if name := attributes.changed:
-                raise Unfit(f"it changes {name} in its steps, which is no buffer")
+                raise NotRecordable(f"it changes {name} in its steps, which is no buffer")
             _put(tensors(), before)
             torch.cuda.empty_cache()  # as recording does, which must not count as memory given back
             held = reserved_bytes(batch.images.device)
             self.graph = Graph(lambda: update(watched), stream)
             self.held_bytes = reserved_bytes(batch.images.device) - held
-        except (torch.OutOfMemoryError, Unfit):
+        except (torch.OutOfMemoryError, NotRecordable):
             raise
         except Exception as problem:
             cause = problem.__context__ or problem  # the end of a recording that failed raises an error of its own
-            raise Unfit(f"{type(cause).__name__}: {first_line(cause)}") from None
+            raise NotRecordable(f"{type(cause).__name__}: {first_line(cause)}") from None
         finally:
             _put(tensors(), before)
             attributes.restore()
@@ -209,7 +209,7 @@ class StepGraph:
         self.seconds = watch.take() / TIMED
         _put(tensors(), before)
         if different:
-            raise Unfit(f"replayed, a step leaves {different} other than it should be")
+            raise NotRecordable(f"replayed, a step leaves {different} other than it should be")
         self.of_one_epoch = bool(watched.asked)
         self._modules, self._constants = modules, _constants(modules)
         self.startup_s = time.perf_counter() - began

@@ -13,22 +13,17 @@ from torch import Tensor, nn
 from kdbench.method.interface import Batch, Composition, checked
 from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
-from kdbench.training.autograd import refuse_strays
+from kdbench.training.autograd import refuse_unoptimised
 from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
 from kdbench.training.deployed import Deployed
 from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
-from kdbench.training.examination import Examined
+from kdbench.training.epoch_sums import UNUSED, EpochSums, Row
+from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
-from kdbench.training.graphs import Slots, StepGraph, Unfit, own_stream
+from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
 from kdbench.training.modes import Modes
 from kdbench.training.segments import MAIN, Position, Segment
-
-Row = dict[str, Any]
-
-
-UNUSED = "cross_entropy, not trained on"
-"""The sum against which the terms are held of a method that gives the cross-entropy no weight."""
 
 
 class Lane:
@@ -46,7 +41,7 @@ class Lane:
 
     Attributes:
         graph: of the step, on CUDA, in the present segment.
-        unfit: why there can be none.
+        graph_refused: why there can be none.
     """
 
     def __init__(
@@ -82,7 +77,7 @@ class Lane:
         self._stream_of_graphs, self._graph_bytes = own_stream(device), 0
         self._index = 0
         self._epoch = 0
-        self._sums: dict[str, Tensor] = {}
+        self._sums = EpochSums()
         self._enter()
 
     @property
@@ -119,7 +114,7 @@ class Lane:
     def _enter(self) -> None:
         """Begin the current segment: thaw and optimise what it trains, freeze the rest."""
         self.graph: StepGraph | None = None
-        self.unfit: str | None = None
+        self.graph_refused: str | None = None
         for network in self._networks:
             network.requires_grad_(False)
         groups = []
@@ -148,11 +143,7 @@ class Lane:
         self._generator = generator(self._stream)
         if self.graph and self.graph.of_one_epoch:
             self.graph = None
-        self._sums = {name: value.zero_() for name, value in self._sums.items()} if self.graph else {}
-        self._replayed_s = 0.0
-        self._balance: dict[str, Tensor] = {}
-        self._images = 0
-        self._startup_s = 0.0
+        self._sums.begin(keep_tensors=self.graph is not None)
         self._row: Row = {}
         self._modes.set_for(self._segment.trained)
 
@@ -160,13 +151,13 @@ class Lane:
         """One step of the optimiser on a batch; `teacher` is the teacher's outputs, None where no lane reads them."""
         if self._compiled:
             with autocast(self.device, precision=self.precision):
-                self._startup_s += self._compiled.prepare(images)
+                self._sums.startup_s += self._compiled.prepare(images)
         self._step_watch.start()
         self._memory.start()
-        reseed(derive(self._stream, self._images), self.device)
+        reseed(derive(self._stream, self._sums.images), self.device)
         new = not self._momentum
-        self._update(self._batch(images, labels, indices), teacher, first=self._images == 0)
-        self._images += len(labels)
+        self._update(self._batch(images, labels, indices), teacher, first=self._sums.images == 0)
+        self._sums.images += len(labels)
         self._memory.stop(stays=sum(tensor.nbytes for tensor in self._momentum) if new else 0)
         self._step_watch.stop()
         if self.graph and self.graph.outdated:  # such as by a weight that the method has changed in this step
@@ -211,13 +202,13 @@ class Lane:
             if segment.phase == MAIN:
                 ce_weight = self.method.ce_weight  # the losses may have set it
                 logits = self.method.predict(outputs)
-                self._add("wrong", (logits.detach().argmax(1) != labels).sum())
+                self._sums.add("wrong", (logits.detach().argmax(1) != labels).sum())
                 # Of no weight it is not trained on, and the terms are held against it all the same.
                 ce = (ce_weight or 1.0) * F.cross_entropy(logits, labels)
                 if ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
-            refuse_strays(total, self._optimiser, self._plain, stage=segment.name)
+            refuse_unoptimised(total, self._optimiser, self._plain, stage=segment.name)
         self._optimiser.zero_grad(set_to_none=True)
         g_ce: Sequence[Tensor | None] = ()
         if first and terms and self._learnt and ce is not None and ce.requires_grad:
@@ -226,43 +217,43 @@ class Lane:
         total.backward()  # type: ignore[no-untyped-call]
         if g_ce:
             with self._step_watch.paused():
-                self._balance = gradient_norms(self._learnt, g_ce, included=bool(ce_weight))
+                self._sums.balance = gradient_norms(self._learnt, g_ce, included=bool(ce_weight))
         self._optimiser.step()
         weight = len(labels)
-        self._add("loss", total.detach() * weight)
+        self._sums.add("loss", total.detach() * weight)
         for name, term in terms.items():
-            self._add(name, term.detach() * weight)
+            self._sums.add(name, term.detach() * weight)
         if ce is not None:
-            self._add("cross_entropy" if ce_weight else UNUSED, ce.detach() * weight)
+            self._sums.add("cross_entropy" if ce_weight else UNUSED, ce.detach() * weight)
 
-    def record_step(self, slots: Slots) -> None:
-        """Make a graph of the coming steps on full batches; `unfit` says why where there can be none."""
-        drawn, sums, moved = self._generator.get_state(), list(self._sums), set(self._optimiser.state)
+    def record_step(self, inputs: GraphInputs) -> None:
+        """Make a graph of the coming steps on full batches; `graph_refused` says why where there can be none."""
+        drawn, sums, moved = self._generator.get_state(), list(self._sums.tensors), set(self._optimiser.state)
         try:
             self.graph = StepGraph(
-                lambda batch: self._update(batch, slots.teacher, first=False),
-                self._batch(*slots.batch),
+                lambda batch: self._update(batch, inputs.teacher, first=False),
+                self._batch(*inputs.batch),
                 tensors=self._tensors,
                 modules=[module for network in self._networks for module in network.modules()],
                 stream=self._stream_of_graphs,
                 draws=lambda: [self._generator.get_state(), *random_states(self.device)],
             )
-            self._startup_s += self.graph.startup_s
+            self._sums.startup_s += self.graph.startup_s
             self._graph_bytes = max(self._graph_bytes, self.graph.held_bytes)
-        except Unfit as reason:
-            self.unfit = str(reason)
+        except NotRecordable as reason:
+            self.graph_refused = str(reason)
             self._generator.set_state(drawn)
-            self._sums = {name: self._sums[name] for name in sums}
+            self._sums.tensors = {name: self._sums.tensors[name] for name in sums}
             for parameter in self._optimiser.state.keys() - moved:
                 del self._optimiser.state[parameter]
 
     def launch_step(self, images: int) -> None:
         """One step on a full batch of so many images, by the graph, on a stream of its own; `join_step` waits for it."""
         assert self.graph is not None
-        reseed(derive(self._stream, self._images), self.device)
+        reseed(derive(self._stream, self._sums.images), self.device)
         self.graph.graph.launch()
-        self._images += images
-        self._replayed_s += self.graph.seconds
+        self._sums.images += images
+        self._sums.replayed_s += self.graph.seconds
 
     def join_step(self) -> None:
         """Let the device's current stream go on when the launched step is done."""
@@ -271,18 +262,12 @@ class Lane:
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that a step changes."""
-        found = {f"sum of {name}": value for name, value in self._sums.items()}
+        found = {f"sum of {name}": value for name, value in self._sums.tensors.items()}
         for network in self._networks:
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_parameters()}
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_buffers()}
         found |= {f"momentum {i}": value for i, value in enumerate(self._momentum)}
         return found
-
-    def _add(self, name: str, value: Tensor) -> None:
-        if name in self._sums:
-            self._sums[name] += value.double()
-        else:
-            self._sums[name] = value.double()
 
     @property
     def _learnt(self) -> list[nn.Parameter]:
@@ -290,7 +275,7 @@ class Lane:
 
     @property
     def in_main(self) -> bool:
-        """Whether a student is in its main training, where it is examined after every epoch."""
+        """Whether a student is in its main training, where it is tested after every epoch."""
         return self.student is not None and self._segment.phase == MAIN
 
     def predictor(self) -> Deployed:
@@ -300,42 +285,22 @@ class Lane:
 
     def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
         """Write the epoch's row; a loss, or anything learnt, that is no longer finite fails the lane."""
-        values = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
-        lane_s = self._step_watch.take() + self._replayed_s
-        wrong = values.pop("wrong", None)
-        means = {name: value / self._images for name, value in values.items()}
-        loss, unused_ce = means.pop("loss"), means.pop(UNUSED, None)
-        if not math.isfinite(loss):
-            bad = [name for name, mean in means.items() if not math.isfinite(mean)]
+        row = self._sums.row(
+            own_s=self._step_watch.take() + self._sums.replayed_s,
+            data_s=data_s,
+            teacher_s=teacher_s if self.reads_teacher else 0.0,
+            startup_s=startup_s if self.reads_teacher else 0.0,
+        )
+        if not math.isfinite(loss := row["train_loss"]):
+            bad = [name for name, mean in row["terms"].items() if not math.isfinite(mean)]
             self.fail(f"the loss is {loss} in {self._now} (terms: {', '.join(bad)})")
             return
         if broken := self._finite.broken((*self._segment.trained, *self.method.predicting.values())):
             self.fail(f"not finite after {self._now}: {broken}")
             return
-        own_s = lane_s + data_s + (teacher_s if self.reads_teacher else 0.0)
-        row: Row = {
-            "stage": self._segment.name,
-            "epoch": self._epoch + 1,
-            "lr": self._lr,
-            "train_loss": loss,
-            "terms": means,
-            "train_s": own_s,
-            "data_s": data_s,
-            "teacher_s": teacher_s if self.reads_teacher else 0.0,
-            "startup_s": self._startup_s + (startup_s if self.reads_teacher else 0.0),
-            "images": self._images,
-        }
-        if wrong is not None:
-            row["train_error_pct"] = 100 * wrong / self._images
-        ce = means.get("cross_entropy", unused_ce)
-        if ce and len(means) > ("cross_entropy" in means):
-            row["loss_ratio"] = sum(mean for name, mean in means.items() if name != "cross_entropy") / ce
-        if self._balance:
-            norms = {name: float(value) for name, value in self._balance.items()}
-            row["gradient_ratio"] = norms["transfer"] / norms["cross_entropy"] if norms["cross_entropy"] else None
-        self._row = row
+        self._row = {"stage": self._segment.name, "epoch": self._epoch + 1, "lr": self._lr, **row}
 
-    def examined(self, key: str, found: Examined, *, seconds: float) -> None:
+    def add_evaluation(self, key: str, found: Evaluation, *, seconds: float) -> None:
         """Enter an error into the epoch's row, and what it cost; an answer that is not finite fails the lane."""
         if found.not_finite:
             images = f"{found.not_finite} of {found.images} {key.removesuffix('_error_pct')} images"

@@ -14,11 +14,12 @@ from kdbench.models import Network
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
 from kdbench.suite.teacher_stages import TeacherStage
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
 from kdbench.training.device import exact
-from kdbench.training.faults import machine_fault
-from kdbench.training.lane import Lane, Row
+from kdbench.training.epoch_sums import Row
+from kdbench.training.fatal_errors import fatal_error
+from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, teacher_stages
 
 State = Mapping[str, Any]
@@ -45,7 +46,7 @@ def train_teacher_stages(
     *,
     spec: TrialSpec,
     teacher: FrozenTeacher,
-    bench: Bench,
+    builder: Builder,
     resume: Callable[[TeacherStage], State | None],
     checkpoint: Callable[[TeacherStage, State], None],
     stop: Callable[[], bool],
@@ -62,7 +63,7 @@ def train_teacher_stages(
         stages: that learn from this teacher.
         spec: the trial of the teacher.
         teacher: its network.
-        bench: builds networks and batches.
+        builder: builds networks and batches.
         resume: the last checkpoint of a stage, None where there is none.
         checkpoint: called with a stage and its state after every epoch but the last.
         stop: asked at the start of every epoch.
@@ -74,15 +75,15 @@ def train_teacher_stages(
     """
     trained = TrainedStages()
     lanes: list[tuple[TeacherStage, Lane]] = []
-    with exact(bench.device, precision=spec.recipe.precision, image_shape=bench.dataset.image_shape):
+    with exact(builder.device, precision=spec.recipe.precision, image_shape=builder.dataset.image_shape):
         teacher = teacher.under(spec.recipe)
         for stage in stages:
             try:
-                lane = _lane(stage, spec, teacher.network, bench, checkpoint)
+                lane = _lane(stage, spec, teacher.network, builder, checkpoint)
                 if lane and (state := resume(stage)):
                     lane.restore(state)
             except Exception as problem:  # isolation: the trials that need this stage fail
-                if fault := machine_fault(problem):
+                if fault := fatal_error(problem):
                     raise fault from None
                 trained.failures[stage.id] = f"{type(problem).__name__}: {problem}"
             else:
@@ -90,7 +91,7 @@ def train_teacher_stages(
                     lanes.append((stage, lane))
                 else:
                     trained.learnt[stage.id] = {"modules": [], "rows": []}
-        stream = Stream(bench.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
+        stream = Stream(builder.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
         if not train_in_lockstep(
             [lane for _, lane in lanes], stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
         ):
@@ -129,25 +130,25 @@ def _lane(
     stage: TeacherStage,
     spec: TrialSpec,
     network: Network,
-    bench: Bench,
+    builder: Builder,
     checkpoint: Callable[[TeacherStage, State], None],
 ) -> Lane | None:
     """The stage's lane, at its start; None where it has no epochs."""
-    own = bench.shapes(spec.student, spec.hooks)
-    pair = bench.pair(own, own, network.teacher_parts(), spec.recipe)
-    with seeded(stage.draw, "adapters", stage.part.name):
+    own = builder.shapes(spec.student, spec.hooks)
+    pair = builder.pair(own, own, network.teacher_parts(), spec.recipe)
+    with seeded(stage.stream_seed, "adapters", stage.part.name):
         part = build_part(stage.part, pair)
-    method = Composition({stage.part.name: part}).to(bench.device)
+    method = Composition({stage.part.name: part}).to(builder.device)
     segment = next((found for found in teacher_stages(method, spec.recipe.optimiser) if found.name == stage.name), None)
     if segment is None:
         return None
     return Lane(
         stage.label,
-        seed=stage.draw,
+        seed=stage.stream_seed,
         student=None,
         method=method,
         segments=[segment],
         precision=spec.recipe.precision,
-        device=bench.device,
+        device=builder.device,
         checkpoint=lambda state: checkpoint(stage, state),
     )

@@ -13,7 +13,7 @@ from kdbench.data import batch_bounds, epoch_plan
 from kdbench.models.folding import folded
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,28 @@ RUNGS = {
 }
 
 
-def loop_seconds(bench: Bench, specs: list[TrialSpec], levers: Levers) -> float:
+def loop_seconds(builder: Builder, specs: list[TrialSpec], levers: Levers) -> float:
     """Seconds of one epoch of every method, in the arithmetic of the plain loop."""
     load_shipped()
-    with best_of_the_field(bench.device):
-        return _loop_seconds(bench, specs, levers)
+    with best_of_the_field(builder.device):
+        return _loop_seconds(builder, specs, levers)
 
 
-def _loop_seconds(bench: Bench, specs: list[TrialSpec], levers: Levers) -> float:
+def _loop_seconds(builder: Builder, specs: list[TrialSpec], levers: Levers) -> float:
     recipe = specs[0].recipe
     layout = torch.channels_last if levers.channels_last else torch.contiguous_format
-    original = bench.network(specs[0].teacher.student).eval()
-    teacher: nn.Module = folded(original, image_shape=bench.dataset.image_shape)[0] if levers.folded else original
+    original = builder.network(specs[0].teacher.student).eval()
+    teacher: nn.Module = folded(original, image_shape=builder.dataset.image_shape)[0] if levers.folded else original
     teacher = teacher.to(memory_format=layout)
     lanes = []
     for spec in specs:
-        student = bench.student(spec).to(memory_format=layout).train()
-        method = bench.composition(spec, original.teacher_parts())
+        student = builder.student(spec).to(memory_format=layout).train()
+        method = builder.composition(spec, original.teacher_parts())
         parameters = [*student.parameters(), *method.parameters()]
         options = {"fused": True} if levers.fused else {}
         lanes.append((student, method, torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, **options)))
-    data = bench.training_data(recipe.augmentation)
-    plan = epoch_plan(len(data), recipe.augmentation, torch.Generator()).to(bench.device)
+    data = builder.training_data(recipe.augmentation)
+    plan = epoch_plan(len(data), recipe.augmentation, torch.Generator()).to(builder.device)
     began = time.perf_counter()
     for group in [lanes] if levers.shared else [[lane] for lane in lanes]:
         total = 0.0
@@ -73,13 +73,13 @@ def _loop_seconds(bench: Bench, specs: list[TrialSpec], levers: Levers) -> float
                 output = student(images)
                 batch = Batch(images, labels, indices, 0, 1, torch.Generator())
                 terms = method.losses(output, target or output, batch)
-                loss = sum(terms.values(), torch.zeros((), device=bench.device))
+                loss = sum(terms.values(), torch.zeros((), device=builder.device))
                 if method.ce_weight:
                     loss = loss + method.ce_weight * F.cross_entropy(method.predict(output), labels)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
                 total += loss.item() if levers.waits else 0.0
-    if bench.device.type == "cuda":
+    if builder.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

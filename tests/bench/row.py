@@ -30,10 +30,10 @@ from kdbench.models import Network
 from kdbench.spec.recipe import SGD, Recipe
 from kdbench.spec.trial import DatasetSpec, TrialSpec
 from kdbench.suite.plugins import load_shipped
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.cohort import FrozenTeacher, Stream, records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact
-from kdbench.training.examination import error_pct
+from kdbench.training.evaluation import error_pct
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, segments
 
@@ -62,23 +62,23 @@ def trials(methods: list[str], *, teacher: str, student: str, recipe: Recipe) ->
     return found
 
 
-def trained(bench: Bench, name: str) -> Network:
+def trained(builder: Builder, name: str) -> Network:
     """A teacher that knows the range of its maps, as a trained one does; else they grow block by block, and losses to inf."""
-    network = bench.network(name).train()
+    network = builder.network(name).train()
     with torch.no_grad():
-        for draw in bench.training_data(UNAUGMENTED).epoch(torch.Generator().manual_seed(0), batch_size=128):
+        for draw in builder.training_data(UNAUGMENTED).epoch(torch.Generator().manual_seed(0), batch_size=128):
             network(draw()[0])
     return network
 
 
-def lockstep(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> tuple[float, dict[str, float]]:
+def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -> tuple[float, dict[str, float]]:
     """Seconds of one epoch of all lanes, evaluation and start-up left out, and the memory of each lane in MiB."""
-    cuda = bench.device.type == "cuda"
+    cuda = builder.device.type == "cuda"
     recipe = specs[0].recipe.model_copy(update={"epochs": 2 if cuda else 1})  # graphs are made in the first
     lanes = []
     for spec in specs:
-        method = bench.composition(spec, teacher.network.teacher_parts())
-        student = bench.student(spec)
+        method = builder.composition(spec, teacher.network.teacher_parts())
+        student = builder.student(spec)
         main = [segment for segment in segments(method, student, recipe) if segment.phase == MAIN]
         lanes.append(
             Lane(
@@ -89,10 +89,10 @@ def lockstep(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> tu
                 segments=main,
                 precision=recipe.precision,
                 compiled=recipe.compile,
-                device=bench.device,
+                device=builder.device,
             )
         )
-    stream = Stream(bench.training_data(recipe.augmentation), recipe, 0)
+    stream = Stream(builder.training_data(recipe.augmentation), recipe, 0)
 
     def synchronised() -> float:
         if cuda:
@@ -113,38 +113,38 @@ def lockstep(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> tu
     return ends[-1] - ends[-2], {lane.name: lane.peak_mem_mib for lane in lanes}
 
 
-def passes_seconds(bench: Bench, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
+def passes_seconds(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
     """Seconds of the passes alone, one of the teacher for all and one forward and backward of each student: the floor of a CPU.
 
     On CUDA they are launched one by one, so that graphs can be faster.
     """
-    recipe, data = specs[0].recipe, bench.training_data(specs[0].recipe.augmentation)
+    recipe, data = specs[0].recipe, builder.training_data(specs[0].recipe.augmentation)
     draws = list(data.epoch(torch.Generator().manual_seed(0), batch_size=recipe.batch_size))
     batches = [draw()[:2] for draw in draws]
-    students = [bench.student(spec).train() for spec in specs]
-    if bench.device.type == "cuda":
+    students = [builder.student(spec).train() for spec in specs]
+    if builder.device.type == "cuda":
         torch.cuda.synchronize()  # the batches are made
     began = time.perf_counter()
     for images, labels in batches:
         teacher(images)
         for student in students:
             torch.nn.functional.cross_entropy(student(images).logits, labels).backward()
-    if bench.device.type == "cuda":
+    if builder.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
-def plain_seconds(bench: Bench, specs: list[TrialSpec], *, workers: int) -> float:
+def plain_seconds(builder: Builder, specs: list[TrialSpec], *, workers: int) -> float:
     """Seconds of one epoch of every method in the plain loop."""
     load_shipped()
     total, layout = 0.0, torch.contiguous_format
-    teacher = bench.network(specs[0].teacher.student).to(memory_format=layout)
-    images = PilImages(bench.dataset.train, MEAN, STD)
-    with best_of_the_field(bench.device):
+    teacher = builder.network(specs[0].teacher.student).to(memory_format=layout)
+    images = PilImages(builder.dataset.train, MEAN, STD)
+    with best_of_the_field(builder.device):
         for spec in specs:
-            student = bench.student(spec).to(memory_format=layout)
-            method = bench.composition(spec, teacher.teacher_parts())
-            total += train_epoch(student, teacher, method, images, batch_size=128, workers=workers, device=bench.device)
+            student = builder.student(spec).to(memory_format=layout)
+            method = builder.composition(spec, teacher.teacher_parts())
+            total += train_epoch(student, teacher, method, images, batch_size=128, workers=workers, device=builder.device)
     return total
 
 
@@ -166,8 +166,8 @@ def main() -> None:
     load_shipped()
     device = choose_device(options.device)
     split = noise(options.images)
-    bench = Bench(Dataset(split, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), device)
-    shape = bench.dataset.image_shape
+    builder = Builder(Dataset(split, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), device)
+    shape = builder.dataset.image_shape
     recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.001))  # on noise, some methods diverge at the usual 0.1
     specs = trials(options.methods, teacher=options.teacher, student=options.student, recipe=recipe)
 
@@ -176,11 +176,11 @@ def main() -> None:
     def ours(arithmetic: str, specs: list[TrialSpec], *, row: str = "") -> Callable[[], float]:
         own = recipe.model_copy(update={"compile": True} if arithmetic == "compiled" else {"precision": arithmetic})
         changed = [spec.model_copy(update={"recipe": own}) for spec in specs]
-        teacher = FrozenTeacher(trained(bench, options.teacher), image_shape=shape, recipe=own, device=device)
+        teacher = FrozenTeacher(trained(builder, options.teacher), image_shape=shape, recipe=own, device=device)
 
         def seconds() -> float:
             with exact(device, precision=own.precision, image_shape=shape):
-                found, of_lanes = lockstep(bench, changed, teacher)
+                found, of_lanes = lockstep(builder, changed, teacher)
             memory.setdefault(f"kdbench, {arithmetic}{row}", {}).update(of_lanes)
             return found
 
@@ -188,28 +188,28 @@ def main() -> None:
 
     def floor() -> float:
         with exact(device, precision="fp32", image_shape=shape):
-            teacher = FrozenTeacher(trained(bench, options.teacher), image_shape=shape, recipe=recipe, device=device)
-            return passes_seconds(bench, specs, teacher)
+            teacher = FrozenTeacher(trained(builder, options.teacher), image_shape=shape, recipe=recipe, device=device)
+            return passes_seconds(builder, specs, teacher)
 
     def evaluation(precision: str) -> float:
-        student = bench.student(specs[0]).eval()
+        student = builder.student(specs[0]).eval()
         with exact(device, precision=precision, image_shape=shape):
             began = time.perf_counter()
-            error_pct(lambda batch: student(batch).logits, bench.test_data, precision=precision)
+            error_pct(lambda batch: student(batch).logits, builder.test_data, precision=precision)
             return time.perf_counter() - began
 
-    # What kdbench sets for its process must not help the plain loop: that has a process of its own, and a bench without images on
+    # What kdbench sets for its process must not help the plain loop: that has a process of its own, and a builder without images on
     # the device, which could not be sent.
     elsewhere = ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(options.threads,)
     )
     sides: dict[str, Callable[[], float]] = {
-        f"plain loop, {n} workers": lambda n=n: elsewhere.submit(plain_seconds, replace(bench), specs, workers=n).result()
+        f"plain loop, {n} workers": lambda n=n: elsewhere.submit(plain_seconds, replace(builder), specs, workers=n).result()
         for n in options.workers
     }
     if options.ladder:
         sides |= {
-            name: lambda levers=levers: elsewhere.submit(loop_seconds, replace(bench), specs, levers).result()
+            name: lambda levers=levers: elsewhere.submit(loop_seconds, replace(builder), specs, levers).result()
             for name, levers in RUNGS.items()
         }
     sides |= {f"kdbench, {arithmetic}": ours(arithmetic, specs) for arithmetic in options.arithmetic}

@@ -6,7 +6,7 @@ import yaml
 from plain import PilImages, train_epoch
 from row import MEAN, ROW, STD, lockstep, noise, trials
 
-from kdbench.data import Dataset, Resident, SourceParams, epoch_plan
+from kdbench.data import Dataset, ResidentLoader, SourceParams, epoch_plan
 from kdbench.method.interface import METHODS, PairError
 from kdbench.results.store import Store
 from kdbench.runner.plan import make_plan
@@ -14,16 +14,16 @@ from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.cohort import FrozenTeacher
-from kdbench.training.examination import error_pct
+from kdbench.training.evaluation import error_pct
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, segments
 
 load_shipped()
 CPU = torch.device("cpu")
 SPLIT = noise(512)
-BENCH = Bench(Dataset(SPLIT, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), CPU)
+BENCH = Builder(Dataset(SPLIT, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), CPU)
 RECIPE = Recipe(epochs=1, batch_size=64, optimiser=SGD(lr=0.1))
 
 
@@ -49,7 +49,7 @@ def test_step(benchmark, name):
 
 def test_batch(benchmark):
     """One augmented batch of 128 images of 32x32."""
-    data = Resident(SPLIT, mean=MEAN, std=STD, device=CPU, augmentation=Augmentation())
+    data = ResidentLoader(SPLIT, mean=MEAN, std=STD, device=CPU, augmentation=Augmentation())
     plan = epoch_plan(512, Augmentation(), torch.Generator())
     benchmark(data.batch, plan, 0, 128)
 
@@ -71,25 +71,25 @@ IMAGES_OF_THE_ROW = noise(256)
 def row():
     """The seven methods on ResNet-56 -> ResNet-20, two batches of 128."""
     data = Dataset(IMAGES_OF_THE_ROW, noise(128), tuple("0123456789"), MEAN, STD)
-    return Bench(data, SourceParams(), CPU), trials(list(ROW), recipe=RECIPE_OF_THE_ROW, **PAIR)
+    return Builder(data, SourceParams(), CPU), trials(list(ROW), recipe=RECIPE_OF_THE_ROW, **PAIR)
 
 
 def test_the_row_in_lockstep(benchmark, row):
-    bench, specs = row
-    teacher = FrozenTeacher(bench.network("resnet56"), image_shape=(3, 32, 32), recipe=RECIPE_OF_THE_ROW, device=CPU)
-    benchmark.pedantic(lockstep, args=(bench, specs, teacher), rounds=3, warmup_rounds=1)
+    builder, specs = row
+    teacher = FrozenTeacher(builder.network("resnet56"), image_shape=(3, 32, 32), recipe=RECIPE_OF_THE_ROW, device=CPU)
+    benchmark.pedantic(lockstep, args=(builder, specs, teacher), rounds=3, warmup_rounds=1)
 
 
 def test_the_row_in_the_plain_loop(benchmark, row):
     """`tests/bench/row.py` compares the two side by side."""
-    bench, specs = row
-    teacher = bench.network("resnet56").to(memory_format=torch.contiguous_format)
+    builder, specs = row
+    teacher = builder.network("resnet56").to(memory_format=torch.contiguous_format)
     images = PilImages(IMAGES_OF_THE_ROW, MEAN, STD)
 
     def plain():
         for spec in specs:
-            student = bench.student(spec).to(memory_format=torch.contiguous_format)
-            method = bench.composition(spec, teacher.teacher_parts())
+            student = builder.student(spec).to(memory_format=torch.contiguous_format)
+            method = builder.composition(spec, teacher.teacher_parts())
             train_epoch(student, teacher, method, images, batch_size=128, workers=0, device=CPU)
 
     benchmark.pedantic(plain, rounds=2, warmup_rounds=0)

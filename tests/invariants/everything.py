@@ -49,8 +49,8 @@ def parameters_to_train(lane: Lane, segment: str) -> set[int]:
 
 def refusals(lab: Lab, suite: Suite) -> dict[str, str]:
     """The methods that cannot do the suite's pair, and why."""
-    bench = lab.bench(suite)
-    found = ((trial.method, bench.misfits([trial], download=True)) for trial in suite.trials)
+    builder = lab.builder(suite)
+    found = ((trial.method, builder.misfits([trial], download=True)) for trial in suite.trials)
     return {method: str(problem) for method, problems in found for problem in problems}
 
 

@@ -13,7 +13,7 @@ from kdbench import KdbenchError
 from kdbench.report.tables import error_table
 from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
-from kdbench.suite import code as code_of
+from kdbench.suite import code_hash as code_of
 
 
 def test_a_directory_of_another_protocol_is_refused(finished: Lab) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from kdbench.catalogue.docs.markdown import code, page, table
 from kdbench.catalogue.model import describe_model
 from kdbench.models import MODELS
-from kdbench.suite.source import is_core
+from kdbench.suite.imports import is_core
 
 INTRODUCTION = """\
 A suite names a network by its name alone, or as `{model: NAME, ...}`: see [the keys of a network](suite-keys.md#network).

@@ -10,8 +10,8 @@ from kdbench.catalogue.keys import keys
 from kdbench.data import DATASETS, SourceParams
 from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
+from kdbench.suite.imports import is_core
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
-from kdbench.suite.source import is_core
 
 SUITES = """\
 A suite is a YAML file. `kdbench run FILE` trains what it asks for. A key that is not known, or that stands twice, is an error."""

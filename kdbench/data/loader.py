@@ -9,17 +9,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-Draw = Callable[[], tuple[Tensor, Tensor, Tensor]]
+LoadBatch = Callable[[], tuple[Tensor, Tensor, Tensor]]
 """Makes one batch: images (B, C, H, W), float32, channels last, normalised; labels (B,); the samples' indices (B,).
 
 Every call makes the same batch anew, so that a lane that spoils its tensors spoils nobody else's.
 """
 
-PlainDraw = Callable[[], tuple[Tensor, Tensor]]
-"""As `Draw`, of images that are not augmented, without the indices."""
+LoadPlainBatch = Callable[[], tuple[Tensor, Tensor]]
+"""As `LoadBatch`, of images that are not augmented, without the indices."""
 
 
-class Feed(ABC):
+class Loader(ABC):
     """Labelled images on their way to a device: epochs of augmented batches, or all of them as they are.
 
     Attributes:
@@ -34,7 +34,7 @@ class Feed(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[Draw]:
+    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[LoadBatch]:
         """The batches of one epoch, augmented; their order and every pixel depend on the generator alone.
 
         Raises:
@@ -42,7 +42,7 @@ class Feed(ABC):
         """
 
     @abstractmethod
-    def plain_batches(self) -> Iterator[PlainDraw]:
+    def plain_batches(self) -> Iterator[LoadPlainBatch]:
         """Every sample once, in order, not augmented, in batches as large as suits the feed.
 
         Raises:

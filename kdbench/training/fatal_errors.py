@@ -23,7 +23,7 @@ _FULL = ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED")
 """What a plain RuntimeError of torch says where memory is full: of the CPU, or of a library of CUDA's."""
 
 
-def machine_fault(problem: Exception) -> Exception | None:
+def fatal_error(problem: Exception) -> Exception | None:
     """What is to be raised in its place where it says nothing about a method; None where it does.
 
     That is a full disk, full memory (of torch's always as torch.OutOfMemoryError), a device in a bad state, a damaged image.
@@ -50,7 +50,7 @@ def _in_written(problem: BaseException) -> list[traceback.FrameSummary]:
 
 
 @contextmanager
-def faults_told() -> Iterator[None]:
+def fatal_errors_explained() -> Iterator[None]:
     """One sentence with the way out for the machine's faults in the block.
 
     Raises:
@@ -60,8 +60,8 @@ def faults_told() -> Iterator[None]:
         yield
     except KdbenchError:
         raise
-    except Exception as problem:  # a fault of the machine has no type of its own: `machine_fault` tells
-        if not machine_fault(problem):
+    except Exception as problem:  # a fault of the machine has no type of its own: `fatal_error` tells
+        if not fatal_error(problem):
             raise
         if isinstance(problem, OSError):
             told = f"{system_error(problem)} The same command goes on then; what is finished is kept."

@@ -8,12 +8,12 @@ from kdbench.results.store import Store
 from kdbench.runner.plan import Planned, Status
 from kdbench.spec.record import Environment
 from kdbench.spec.trial import TrialSpec
-from kdbench.training.bench import Bench
+from kdbench.training.builder import Builder
 from kdbench.training.device import environment, exact
 from kdbench.wording import counted
 
 
-def refuse_other_teachers(anew: Iterable[Planned], todo: Iterable[Planned], *, store: Store, bench: Bench) -> None:
+def refuse_other_teachers(anew: Iterable[Planned], todo: Iterable[Planned], *, store: Store, builder: Builder) -> None:
     """A teacher whose weights are lost comes out the same where it was trained, and other elsewhere.
 
     Raises:
@@ -27,7 +27,7 @@ def refuse_other_teachers(anew: Iterable[Planned], todo: Iterable[Planned], *, s
         kept = [record for record in records if record.trial not in again and record.spec.get("teacher") == spec]
         if not kept:
             continue
-        here = _environment(teacher.spec, bench)
+        here = _environment(teacher.spec, builder)
         if any((teacher.record or student).environment != here for student in kept):
             file = store.folder(teacher.spec.id) / WEIGHTS
             raise KdbenchError(
@@ -36,13 +36,13 @@ def refuse_other_teachers(anew: Iterable[Planned], todo: Iterable[Planned], *, s
             )
 
 
-def trained_elsewhere(todo: Iterable[Planned], *, bench: Bench) -> int:
+def trained_elsewhere(todo: Iterable[Planned], *, builder: Builder) -> int:
     """How many of these are done, and were not trained in the environment of here."""
     done = [(planned.spec, planned.record) for planned in todo if planned.status is Status.DONE]
-    return sum(record is not None and record.environment != _environment(spec, bench) for spec, record in done)
+    return sum(record is not None and record.environment != _environment(spec, builder) for spec, record in done)
 
 
-def _environment(spec: TrialSpec, bench: Bench) -> Environment:
+def _environment(spec: TrialSpec, builder: Builder) -> Environment:
     """What the trial would run on here."""
-    with exact(bench.device, precision=spec.recipe.precision, image_shape=bench.dataset.image_shape):
-        return environment(bench.device)
+    with exact(builder.device, precision=spec.recipe.precision, image_shape=builder.dataset.image_shape):
+        return environment(builder.device)

@@ -13,12 +13,12 @@ from torch import Tensor
 from kdbench.data import (
     UNAUGMENTED,
     Dataset,
-    Feed,
-    Resident,
+    Loader,
+    ResidentLoader,
     Samples,
     SourceParams,
     Split,
-    Streamed,
+    StreamedLoader,
     batch_bounds,
     hold_out,
     use_some,
@@ -28,9 +28,9 @@ from kdbench.method.interface import Composition, Pair, PairError, TeacherParts
 from kdbench.method.outputs import Shapes
 from kdbench.method.specs import build_part
 from kdbench.models import Network, blank_model, build_model
-from kdbench.models.fitting import Fit, fit
 from kdbench.models.measure import refuse_one_image, shapes
 from kdbench.models.pretrained import fetch, normalisation
+from kdbench.models.start_weights import Fit, fit
 from kdbench.spec.recipe import Augmentation, Recipe
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
@@ -43,7 +43,7 @@ _shapes = cache(shapes)  # a tenth of a second and more, and every trial of a su
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Builder:
     """A data set on a device: every trial of a suite is built on the same one.
 
     Attributes:
@@ -64,25 +64,25 @@ class Bench:
         used = use_some(self.dataset.train, count=self.params.train_images)
         return hold_out(used, fraction=self.params.validation)
 
-    def training_data(self, augmentation: Augmentation) -> Feed:
+    def training_data(self, augmentation: Augmentation) -> Loader:
         """The training images, ready to be augmented."""
         return self._feed(self.splits[0], augmentation)
 
     @cached_property
-    def test_data(self) -> Feed:
+    def test_data(self) -> Loader:
         """The test images."""
         return self._feed(self.dataset.test)
 
     @cached_property
-    def validation_data(self) -> Feed | None:
+    def validation_data(self) -> Loader | None:
         """The held-out images, if any."""
         return self._feed(self.splits[1]) if self.splits[1] else None
 
-    def _feed(self, split: Samples, augmentation: Augmentation = UNAUGMENTED) -> Feed:
+    def _feed(self, split: Samples, augmentation: Augmentation = UNAUGMENTED) -> Loader:
         mean, std = self.dataset.mean, self.dataset.std
         if isinstance(split, Split):
-            return Resident(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
-        return Streamed(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
+            return ResidentLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
+        return StreamedLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
 
     def network(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
         """A network of the registry for this data set, on the device, in channels-last layout."""

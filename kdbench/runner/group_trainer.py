@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.training.cohort import MOST_GRAPHS, Crowded, records_graphs
+from kdbench.training.cohort import MOST_GRAPHS, SilentOutOfMemory, records_graphs
 from kdbench.training.device import refused_allocations
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Work(Generic[T]):
 
 
 @dataclass(eq=False)
-class Fitting:
+class GroupTrainer:
     """Splits work into groups that train side by side.
 
     Attributes:
@@ -54,7 +54,7 @@ class Fitting:
 
         Raises:
             KdbenchError: one of them is too large even alone.
-            Crowded: memory was full without anybody being told.
+            SilentOutOfMemory: memory was full without anybody being told.
         """
         left = list(wanted)
         while left:  # how many train at once may become fewer on the way
@@ -73,7 +73,7 @@ class Fitting:
             return work.train(group, graphs)
         except torch.OutOfMemoryError:
             if refused_allocations(self.device) > refused + 1:  # more than this one, of which nobody was told
-                raise Crowded from None
+                raise SilentOutOfMemory from None
             left = [one for one in group if not work.ended(one)]
             if not left:
                 raise

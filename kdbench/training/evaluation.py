@@ -1,7 +1,7 @@
 """What an evaluation finds out about a network: what it gets wrong, whether it answers in numbers, and how fast it is.
 
 Whatever a network draws at random in evaluation comes from streams that depend on the place of the batch alone, so that an
-examination is a function of the network and of the images.
+evaluation is a function of the network and of the images.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdbench.data import Feed
-from kdbench.data.feed import PlainDraw
+from kdbench.data import Loader
+from kdbench.data.loader import LoadPlainBatch
 from kdbench.streams import derive, reseed
 from kdbench.training.device import Stopwatch, autocast
 from kdbench.training.finite import NotFinite
@@ -25,7 +25,7 @@ Predict = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Examined:
+class Evaluation:
     """How a network did.
 
     Attributes:
@@ -44,7 +44,7 @@ class Examined:
         return 100 * self.wrong / self.images
 
 
-class Examination:
+class Evaluator:
     """An evaluation under way. It counts on the device, so that nothing waits for a batch."""
 
     def __init__(self, predict: Predict, device: torch.device, *, precision: str) -> None:
@@ -53,30 +53,30 @@ class Examination:
         self._images = 0
         self._counts = torch.zeros(2, dtype=torch.int64, device=device)
 
-    def take(self, draw: PlainDraw) -> None:
+    def update(self, load: LoadPlainBatch) -> None:
         """Show it the next batch."""
-        images, labels = draw()
+        images, labels = load()
         reseed(derive(0, "examination", self._images), images.device)
         with torch.no_grad(), autocast(images.device, precision=self._precision):
             logits = self._predict(images)
             self._counts += torch.stack(((logits.argmax(1) != labels).sum(), (~logits.isfinite().all(1)).sum()))
         self._images += len(labels)
 
-    def result(self) -> Examined:
+    def compute(self) -> Evaluation:
         """What came of it; the host waits for the device."""
-        return Examined(self._images, *self._counts.tolist())
+        return Evaluation(self._images, *self._counts.tolist())
 
 
-def error_pct(predict: Predict, data: Feed, *, precision: str) -> float:
+def error_pct(predict: Predict, data: Loader, *, precision: str) -> float:
     """Percent of `data`, not augmented, that `predict` gets wrong.
 
     Raises:
         NotFinite: a logit is NaN or infinite.
     """
-    examination = Examination(predict, data.device, precision=precision)
-    for draw in data.plain_batches():
-        examination.take(draw)
-    found = examination.result()
+    evaluator = Evaluator(predict, data.device, precision=precision)
+    for load in data.plain_batches():
+        evaluator.update(load)
+    found = evaluator.compute()
     if found.not_finite:
         raise NotFinite(f"the logits of {found.not_finite} of {found.images} test images are not finite")
     return found.error_pct
@@ -108,7 +108,7 @@ def inference_images_per_s(predict: Predict, images: Tensor, *, precision: str) 
 
 @contextmanager
 def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """The buffers of a network are after the block what they were before it: an examination teaches nothing."""
+    """The buffers of a network are after the block what they were before it: an evaluation teaches nothing."""
     kept = [(module, name, buffer) for module in network.modules() for name, buffer in module.named_buffers(recurse=False)]
     values = [buffer.clone() for _, _, buffer in kept]
     try:

@@ -20,7 +20,7 @@ MADE_FOR = "made_for"
 AGAIN = "Train it again with `kdbench run SUITE --rerun weights`, where the suite has `keep_students: true`"
 
 
-class MadeFor(BaseModel):
+class StudentMetadata(BaseModel):
     """What a student was trained on, as `kdbench.spec.record.Data` has it, and which parts of its method it predicts with.
 
     Weights that an earlier kdbench kept have None for all that feeding them needs.
@@ -39,31 +39,31 @@ class MadeFor(BaseModel):
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredStudent:
     """A student as it was kept: `method` holds the tensors of those parts of its method that predict."""
 
-    made_for: MadeFor
+    metadata: StudentMetadata
     student: dict[str, Tensor]
     method: dict[str, Tensor]
 
 
-def write_kept(folder: Path, student: State, method: State, *, parts: Sequence[str], data: Data) -> None:
+def write_student(folder: Path, student: State, method: State, *, parts: Sequence[str], data: Data) -> None:
     """Write a student, and those `parts` of its method that predict, into its trial's folder."""
-    made_for = MadeFor(
+    metadata = StudentMetadata(
         **data.model_dump(include={"image_shape", "classes", "mean", "std", "resize"}),
         num_classes=len(data.classes),
         parts=tuple(parts),
         parts_sha256=state_hash(method),
     )
     # One entry, since safetensors writes several in any order.
-    write_weights(folder / WEIGHTS, student, metadata={MADE_FOR: made_for.model_dump_json()})
+    write_weights(folder / WEIGHTS, student, metadata={MADE_FOR: metadata.model_dump_json()})
     (folder / METHOD).unlink(missing_ok=True)
     if parts:
         write_weights(folder / METHOD, method)
 
 
-def read_kept(folder: Path, record: Record) -> Kept:
-    """What `write_kept` wrote for the trial of `record`.
+def read_student(folder: Path, record: Record) -> StoredStudent:
+    """What `write_student` wrote for the trial of `record`.
 
     Raises:
         KdbenchError: the trial has failed, nothing was kept, or it is damaged or of an early kdbench.
@@ -77,21 +77,21 @@ def read_kept(folder: Path, record: Record) -> Kept:
         raise KdbenchError(f"{file} is missing: the trial is done and its student was not kept. {AGAIN}.")
     try:
         with safe_open(file, "pt") as head:
-            made_for = MadeFor.model_validate_json((head.metadata() or {})[MADE_FOR])
+            metadata = StudentMetadata.model_validate_json((head.metadata() or {})[MADE_FOR])
         student = read_safetensors(file)
-        method = read_safetensors(folder / METHOD) if made_for.parts and (folder / METHOD).is_file() else {}
+        method = read_safetensors(folder / METHOD) if metadata.parts and (folder / METHOD).is_file() else {}
     except KeyError:
         raise KdbenchError(f"{file} is of an early kdbench, which did not note for which images it is. {AGAIN}.") from None
     except (SafetensorError, ValidationError, OSError) as problem:
         raise KdbenchError(f"{file} is damaged ({first_line(problem)}). {AGAIN}, or put a whole copy back.") from None
-    if state_hash(student) != record.weights_sha256 or state_hash(method) != made_for.parts_sha256:
+    if state_hash(student) != record.weights_sha256 or state_hash(method) != metadata.parts_sha256:
         raise KdbenchError(f"the weights in {folder} are not those that its training left. {AGAIN}, or put a whole copy back.")
-    return Kept(made_for, student, method)
+    return StoredStudent(metadata, student, method)
 
 
-def is_kept(folder: Path, record: Record) -> bool:
+def has_student(folder: Path, record: Record) -> bool:
     """Whether a student lies there whole, with all that feeding it needs."""
     try:
-        return read_kept(folder, record).made_for.mean is not None
+        return read_student(folder, record).metadata.mean is not None
     except KdbenchError:
         return False

@@ -13,7 +13,7 @@ from kdbench.method.interface import METHODS, Method
 from kdbench.models import MODELS, Network
 from kdbench.registry import Entry
 from kdbench.spec.trial import MethodSpec, TrialSpec
-from kdbench.suite.source import belongs, followed, is_core, parsed
+from kdbench.suite.imports import belongs, followed, is_core, parsed
 
 _BASES = (Method, Network, Source)
 
