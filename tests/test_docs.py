@@ -1,6 +1,7 @@
 """The reference pages say what the code says, and leave nothing out."""
 
 import inspect
+import json
 import re
 import runpy
 import sys
@@ -114,6 +115,16 @@ def test_every_name_stands_in_a_table_with_its_meaning(page, names):
 
 def test_the_frame_has_the_columns_that_are_told():
     assert list(frame([])) == list(COLUMNS)
+
+
+def test_a_results_folder_holds_what_is_told(undisturbed):
+    root = undisturbed.store.root
+    files = [re.sub("^trials/[^/]+", "trials/TRIAL", str(file.relative_to(root))) for file in root.rglob("*") if file.is_file()]
+    folders = tuple(name for name in FILES if name.endswith("/") and name != "trials/TRIAL/")
+    assert "trials/TRIAL/record.json" in files
+    assert not [file for file in files if file not in FILES and not file.startswith(folders)]
+    rows = [json.loads(line) for file in root.glob("trials/*/curves.jsonl") for line in file.read_text().splitlines()]
+    assert set().union(*rows) <= set(CURVES)
 
 
 def test_every_command_and_every_option_is_told():

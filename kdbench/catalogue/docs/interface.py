@@ -29,12 +29,16 @@ number of images in a batch, K of classes and D of pooled features; C, H and W a
 API = """\
 These names can be imported from `kdbench`. They stay as they are from one version to the next. All else may change."""
 
-INTERFACE = ("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval")
-INTERFACE += ("SGD", "PairError", "register", "Composition")
+INTERFACE = (
+    *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval"),
+    *("SGD", "PairError", "register", "Composition"),
+)
 """The names that an author of a method meets, in the order in which they are read."""
 
-HELPERS = ("kd_divergence", "hint_regressor", "factor_convolutions", "deepest_pairs", "middle", "pool_to", "pool_to_smaller")
-HELPERS += ("full_precision", "pairing_notes", "pooling_notes", "spatial_notes", "batch_norm_needs", "refuse_memory")
+HELPERS = (
+    *("kd_divergence", "hint_regressor", "factor_convolutions", "deepest_pairs", "middle", "pool_to", "pool_to_smaller"),
+    *("full_precision", "pairing_notes", "pooling_notes", "spatial_notes", "batch_norm_needs", "refuse_memory"),
+)
 GROUPS = {
     "Run, load and build": ("run_suite", "load_results", "load_student", "build_model", "build_method", "train_stages"),
     "Networks of your own": ("Network", "register_model"),

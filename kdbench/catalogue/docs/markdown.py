@@ -123,7 +123,7 @@ def _argument(arg: ast.arg, default: ast.expr | None) -> str:
 def texts_under(owner: Any) -> dict[str, str]:
     """The text under each name that a class or a module assigns."""
     tree: Any = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-    found = {}
+    found: dict[str, str] = {}
     for node, after in pairwise(tree.body[0].body if inspect.isclass(owner) else tree.body):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
