@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
-from kdbench.catalogue.docs import shipped_methods
+from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, gradients, judge
 from kdbench.conformance.scaffold import new_method
 from kdbench.conformance.subject import Subject

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdbench.catalogue.docs import shipped_methods
+from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.setting import RECIPE, Setting
 from kdbench.data import epoch_plan
 from kdbench.streams import generator

@@ -29,7 +29,7 @@ from kdbench import (
     build_method,
     load_results,
 )
-from kdbench.catalogue.docs import shipped_methods
+from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.points import mapped
 from kdbench.method.interface import METHODS
 from kdbench.report.compare import footnotes
