@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdbench import __version__, arguments, signals
+from kdbench import __version__, arguments, options, signals
 from kdbench.errors import KdbenchError, system_error
 
 if TYPE_CHECKING:
@@ -29,19 +29,6 @@ app = typer.Typer(
 )
 
 ALL_DONE, TRIAL_FAILED, BAD_USAGE, STOPPED = range(4)
-
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a path to a YAML file.")]
-ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where trials are kept.")]
-MethodsOption = Annotated[
-    str | None, typer.Option("--methods", metavar="NAMES", help="These instead of the suite's, and in this order, such as ft,kd.")
-]
-SeedsOption = Annotated[
-    str | None, typer.Option("--seeds", metavar="NUMBERS", help="These instead of the suite's, such as 0,1,2 or 0-2.")
-]
-PluginOption = Annotated[
-    list[Path], typer.Option("--plugin", metavar="PATH", help="A file with methods, models or data sets of your own, or a folder.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -69,26 +56,25 @@ def version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(
+    epilog=options.examples("run quick --methods scratch,kd,ft --seeds 0-2", "run mine.yaml --results elsewhere --stop-after 1h")
+)
 def run(
     context: typer.Context,
-    suite: SuiteArgument,
-    results: ResultsOption = Path("results"),
-    methods: MethodsOption = None,
-    seeds: SeedsOption = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
-    lanes: Annotated[int, typer.Option(min=0, help="How many students train at once; 0 for all of a cohort.")] = 0,
-    stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop at the end of the epoch after 90s, 9m or 1h30m.")] = "",
-    rerun: Annotated[
-        Literal["missing", "failed", "weights", "all"],
-        typer.Option(
-            help="Which trials to take up: what is not done; that and what failed; that and finished students without the weights "
-            "that `keep_students` asks for; every student anew."
-        ),
-    ] = "missing",
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it
+    suite: options.SuiteArgument,
+    results: options.ResultsOption = Path("results"),
+    methods: options.MethodsOption = None,
+    seeds: options.SeedsOption = None,
+    device: options.DeviceOption = "auto",
+    lanes: options.LanesOption = 0,
+    stop_after: options.StopAfterOption = "",
+    rerun: options.RerunOption = "missing",
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
-    """Train what a suite still needs, then print its tables and write its report."""
+    """Train what a suite still needs, then write its report.
+
+    If you stop a run, the same command continues it.
+    """
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report import present
     from kdbench.runner.plan import Rerun, Status, make_plan
@@ -123,26 +109,30 @@ def run(
         raise typer.Exit(TRIAL_FAILED)
 
 
-@app.command()
+@app.command(epilog=options.examples("plan quick", "plan mine.yaml --check"))
 def plan(
-    suite: SuiteArgument,
-    results: ResultsOption = Path("results"),
-    methods: MethodsOption = None,
-    seeds: SeedsOption = None,
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it
+    suite: options.SuiteArgument,
+    results: options.ResultsOption = Path("results"),
+    methods: options.MethodsOption = None,
+    seeds: options.SeedsOption = None,
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
     check: Annotated[
-        bool, typer.Option("--check", help="Also build every network, weights file and pair, and tell all that `run` would refuse.")
+        bool, typer.Option("--check", help="Also build every network, weights file and pair, and say all that `run` would refuse.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Say what a suite would run, what is done and how long the rest will take; train nothing."""
+    """Say what a suite would train, and how long it would take.
+
+    It trains nothing.
+    """
     from kdbench.catalogue import plan as view
+    from kdbench.catalogue.images import contents_of
     from kdbench.runner.cost import costs
     from kdbench.runner.plan import Rerun, make_plan
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
-    estimates, contents = costs(planned, store), view.contents_of(loaded, store)
+    estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
     if as_json:
         _print_json(view.plan_as_json(planned, estimates, contents))
     else:
@@ -156,21 +146,22 @@ def plan(
             print("checked: networks, weights and pairs are as `kdbench run` needs them. Images were listed and not decoded.")
 
 
-@app.command()
+@app.command(epilog=options.examples("report quick --format md,tex --output paper", "report results"))
 def report(
-    suite: Annotated[str, typer.Argument(metavar="SUITE|DIR", help="A suite, or a results directory for all of its records.")],
-    results: ResultsOption = Path("results"),
-    methods: MethodsOption = None,
-    seeds: SeedsOption = None,
-    formats: Annotated[str, typer.Option("--format", metavar="NAMES", help="Of md,tex,csv,png,pdf; all unless given.")] = "",
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; RESULTS/reports/SUITE unless given.")] = None,
-    published: Annotated[bool, typer.Option("--published", help="Add a table beside the published numbers that ship.")] = False,
-    published_csv: Annotated[
-        list[Path], typer.Option(metavar="FILE", help="Add a table beside published numbers of your own.")
-    ] = [],  # noqa: B006  # typer copies it
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it
+    suite: Annotated[str, typer.Argument(metavar="SUITE|DIR", help="A suite, or a results folder: then all that is done in it.")],
+    results: options.ResultsOption = Path("results"),
+    methods: options.MethodsOption = None,
+    seeds: options.SeedsOption = None,
+    formats: options.FormatsOption = "",
+    output: options.OutputOption = None,
+    published: options.PublishedOption = False,
+    published_csv: options.PublishedFilesOption = [],  # noqa: B006  # typer copies it
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
-    """Print the tables of what is done, and write them and the plots."""
+    """Print the tables of what is done; write them and the plots.
+
+    It trains nothing.
+    """
     from kdbench.paths import expanded
     from kdbench.report import present
     from kdbench.suite.shipped import suite_names
@@ -197,18 +188,36 @@ def report(
     present.show(comparison, directory=output, formats=chosen, published=beside)
 
 
-@app.command("list")
+@app.command("list", epilog=options.examples("list methods", "list trials mine.yaml"))
 def list_(
-    what: Annotated[Literal["methods", "models", "datasets", "suites"], typer.Argument()],
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it
-    as_json: JsonOption = False,
+    what: Annotated[options.Listed, options.what_argument(options.Listed, help="What to list.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of trials: the suite that they belong to.")] = "",
+    results: options.ResultsOption = Path("results"),
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    as_json: options.JsonOption = False,
 ) -> None:
     """List what there is, one line each."""
-    from kdbench.catalogue import listing as catalogue
+    if (what == "trials") != bool(suite):
+        raise KdbenchError(
+            f"a suite has no effect on the list of {what}. Leave it out."
+            if suite
+            else "name the suite whose trials to list, such as `kdbench list trials mine.yaml`."
+        )
+    if what == "trials":
+        from kdbench.catalogue import trials
+        from kdbench.runner.plan import make_plan
+
+        planned = make_plan(*_open(suite, results, None, None, plugin))
+        if as_json:
+            _print_json(trials.trials_as_json(planned))
+        else:
+            print(trials.trials_as_text(planned))
+        return
+    from kdbench.catalogue.listing import listing
     from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
-    entries = catalogue.listing(what)
+    entries = listing(what)
     if as_json:
         _print_json(entries)
     else:
@@ -217,57 +226,76 @@ def list_(
             print(f"{entry['name']:<{width}}  {entry['about']}")
 
 
-@app.command()
+@app.command(
+    epilog=options.examples("show method ft", "show suite quick", "show dataset imagefolder", "show model timm/resnet18 --modules")
+)
 def show(
-    what: Annotated[Literal["method", "model"], typer.Argument()],
-    name: Annotated[str, typer.Argument()],
-    image: Annotated[str, typer.Option("--input", metavar="CxHxW", help="Of a model: the images, such as 3x224x224.")] = "",
-    classes: Annotated[int, typer.Option(min=0, help="Of a model: how many classes; 10 unless given.")] = 0,
-    hook: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Of a model: a module with which a group ends; several, shallow to deep.")
-    ] = [],  # noqa: B006  # typer copies it
-    modules: Annotated[
-        bool, typer.Option("--modules", help="Of a model: list its modules that give maps, of which a suite's `hooks` name some.")
-    ] = False,
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it
-    as_json: JsonOption = False,
+    what: Annotated[options.Shown, options.what_argument(options.Shown, help="What to show.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="As `kdbench list` has it. Also a suite's YAML file, or a folder of images as a dataset."
+        ),
+    ],
+    image: options.ImageOption = "",
+    classes: options.ClassesOption = 0,
+    hook: options.HookOption = [],  # noqa: B006  # typer copies it
+    modules: options.ModulesOption = False,
+    results: options.ResultsOption = Path("results"),
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Show a method's formula, paper and parameters with their defaults, or a model's hook points and size."""
-    from kdbench.catalogue import model as catalogue_model
-    from kdbench.catalogue.method import method_as_text
-    from kdbench.method.description import describe_method
+    """Show one thing in full, with every default.
+
+    A method: formula, paper and parameters. A model: hook points and size. A dataset: keys, images and classes. A suite and a
+    recipe: YAML that can be copied. An example: its text. A trial: its record.
+    """
     from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
+    if what != "model" and (image or classes or hook or modules):
+        raise KdbenchError(f"--input, --classes, --hook and --modules have no effect on a {what}. Leave them out.")
     value: object
-    if what == "method":
-        if image or classes or hook or modules:
-            raise KdbenchError("--input, --classes, --hook and --modules have no effect on a method. Leave them out.")
-        value = method = describe_method(name)
-        text = method_as_text(method)
+    if what == "model":
+        value, text = _model(name, image, classes, hook, modules)
+    elif what == "trial":
+        from kdbench.catalogue import trials
+
+        value = described = trials.describe_trial(name, results)
+        text = trials.trial_as_text(described)
     else:
-        shape = arguments.image_shape(image) if image else catalogue_model.usual_shape(name)
-        if modules:
-            if hook:
-                raise KdbenchError("--hook has no effect on --modules. Leave one of them out.")
-            value = names = catalogue_model.modules_of(name, image_shape=shape, num_classes=classes or 10)
-            text = catalogue_model.modules_as_text(name, names)
-        else:
-            value = model = catalogue_model.describe_model(name, image_shape=shape, num_classes=classes or 10, hooks=hook)
-            text = catalogue_model.model_as_text(model)
+        from kdbench.catalogue.show import shown
+
+        value, text = shown(what, name)
     if as_json:
         _print_json(value)
     else:
         print(text)
 
 
-@app.command()
+def _model(name: str, image: str, classes: int, hook: Sequence[str], modules: bool) -> tuple[object, str]:
+    from kdbench.catalogue import model
+
+    shape = arguments.image_shape(image) if image else model.usual_shape(name)
+    if not modules:
+        described = model.describe_model(name, image_shape=shape, num_classes=classes or 10, hooks=hook)
+        return described, model.model_as_text(described)
+    if hook:
+        raise KdbenchError("--hook has no effect on --modules. Leave one of them out.")
+    names = model.modules_of(name, image_shape=shape, num_classes=classes or 10)
+    return names, model.modules_as_text(name, names)
+
+
+@app.command(epilog=options.examples("check my_method.py", "check ft"))
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the file that registers it.")],
-    plugin: PluginOption = [],  # noqa: B006  # typer copies it
-    as_json: JsonOption = False,
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the Python file that registers it.")],
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Test a method against what kdbench promises of every method."""
+    """Test a method against what kdbench promises of every method.
+
+    It takes seconds, and says how to mend what fails.
+    """
     from kdbench import conformance
     from kdbench.suite.plugins import load_plugins
 
@@ -281,18 +309,37 @@ def check(
         raise typer.Exit(TRIAL_FAILED)
 
 
-@app.command()
-def new(what: Annotated[Literal["method"], typer.Argument()], name: Annotated[str, typer.Argument()]) -> None:
-    """Write a working method and its test into the current folder."""
-    from kdbench.conformance.scaffold import new_method
+@app.command(epilog=options.examples("new suite mine", "new method my_method", "new examples"))
+def new(
+    what: Annotated[options.Written, options.what_argument(options.Written, help="What to write.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a method or a suite: what to call it.")] = "",
+) -> None:
+    """Write a method, a suite or the examples into this folder.
 
+    A method comes with its test. Both the method and the suite work as they are, and say what to change.
+    """
+    from kdbench.conformance.scaffold import new_method
+    from kdbench.suite.scaffold import new_examples, new_suite
+
+    if (what == "examples") == bool(name):
+        raise KdbenchError(
+            "the examples need no name: they go into the folder examples. Leave it out."
+            if name
+            else f"give the {what} a name, such as `kdbench new {what} my_{what}`."
+        )
     try:
-        files = new_method(name, Path())
+        if what == "method":
+            files, then = new_method(name, Path()), f"kdbench check {name}.py"
+        elif what == "suite":
+            files = new_suite(name, Path())
+            then = f"kdbench plan {files[0]}"
+        else:
+            files, then = new_examples(Path("examples")), "kdbench plan examples/suite.yaml --plugin examples/cosine.py"
     except OSError as problem:
         raise KdbenchError(f"nothing can be written here ({problem.strerror}). Change to a folder of your own.") from None
     for file in files:
         print(f"wrote {file}")
-    print(f"next: kdbench check {name}.py")
+    print(f"next: {then}")
 
 
 def _open(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:

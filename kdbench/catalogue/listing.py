@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from kdbench.catalogue.text import Value
+import ast
+
+from kdbench.catalogue.text import Value, first_sentence, head_comment
 from kdbench.data import DATASETS
 from kdbench.method.description import describe_method, docstring
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS, blank_model
+from kdbench.suite.recipes import recipe_file
 from kdbench.suite.resolve import load_suite
-from kdbench.suite.shipped import suite_names
+from kdbench.suite.shipped import example_names, recipe_names, shipped, suite_names
 
 
 def listing(what: str) -> list[Value]:
-    """Entries of `methods`, `models`, `datasets` or `suites`, each with `name` and `about`.
+    """Entries of `methods`, `models`, `datasets`, `suites`, `recipes` or `examples`, each with `name` and `about`.
 
     A method has `transfers`, `family` and `published` too, as `describe_method` gives them. A model has `params` and `macs`, for
     3x32x32 images and 10 classes, null for the names that stand for a library's. A suite has the numbers
     of its `trials` and `teachers`.
     """
-    return {"methods": _methods, "models": _models, "datasets": _datasets, "suites": _suites}[what]()
+    return {
+        "methods": _methods,
+        "models": _models,
+        "datasets": _datasets,
+        "suites": _suites,
+        "recipes": _recipes,
+        "examples": _examples,
+    }[what]()
 
 
 def _methods() -> list[Value]:
@@ -57,3 +67,16 @@ def _suites() -> list[Value]:
         suite = load_suite(name)
         entries.append({"name": name, "about": suite.title, "trials": len(suite.trials), "teachers": len(suite.teachers)})
     return entries
+
+
+def _recipes() -> list[Value]:
+    return [{"name": name, "about": first_sentence(head_comment(recipe_file(name).read_text()))} for name in recipe_names()]
+
+
+def _examples() -> list[Value]:
+    return [{"name": name, "about": _about((shipped("examples") / name).read_text(encoding="utf-8"))} for name in example_names()]
+
+
+def _about(example: str) -> str:
+    """Of a suite or of a file of Python."""
+    return first_sentence(head_comment(example) or ast.get_docstring(ast.parse(example)) or "")

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from kdbench.catalogue.images import contents_as_json, contents_as_lines
 from kdbench.catalogue.text import Value, aligned
 from kdbench.data import Contents
 from kdbench.errors import KdbenchError
 from kdbench.method.specs import setting
-from kdbench.results.store import Store
 from kdbench.runner import cost
 from kdbench.runner.plan import Plan, Planned, PlannedStage
-from kdbench.spec.record import ImageCounts, images_text
-from kdbench.suite.resolve import Suite
 from kdbench.wording import counted
 
 
-def contents_of(suite: Suite, store: Store) -> Contents | None:
-    """How many images there are; None where only a run can tell, or where they are not as they ought to be."""
-    kind, params = suite.source
-    try:
-        return kind(params, cache=store.cache).contents()
-    except KdbenchError:
-        return None
-
-
-def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> Value:
+def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | KdbenchError | None) -> Value:
     """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
 
-    `data` is what lies there, null where only a run can tell: `classes`, `image_shape`, `train_images` and `test_images` as in a
+    `data` is what lies there, null where that is not known: `classes`, `image_shape`, `train_images` and `test_images` as in a
     record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
     finished students whose weights the suite asks for and which are not there, whole.
 
@@ -40,23 +29,12 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     """
     return {
         "suite": plan.suite.name,
-        "data": _contents_as_json(contents) if contents else None,
+        "data": contents_as_json(contents),
         "teachers": [_planned_as_json(planned) for planned in plan.teachers],
         "stages": [_stage_as_json(planned) for planned in plan.stages],
         "students": [_planned_as_json(planned) for planned in plan.students],
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
-    }
-
-
-def _contents_as_json(contents: Contents) -> Value:
-    return {
-        "classes": list(contents.classes),
-        "image_shape": list(contents.image_shape),
-        "train_images": ImageCounts.of(contents.train).model_dump(),
-        "test_images": ImageCounts.of(contents.test).model_dump(),
-        "passed_over_files": dict(contents.passed_over),
-        "notes": list(contents.notes),
     }
 
 
@@ -92,14 +70,11 @@ def _planned_as_json(planned: Planned) -> Value:
     }
 
 
-def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | None) -> str:
+def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | KdbenchError | None) -> str:
     """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
-    if contents:
-        train, test = ImageCounts.of(contents.train), ImageCounts.of(contents.test)
-        lines.append(f"  {images_text(train, test, classes=len(contents.classes), passed_over=contents.passed_over)}")
-        lines += [f"  note: {note}." for note in contents.notes]
+    lines += [f"  {line}" for line in contents_as_lines(contents)]
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
         lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")

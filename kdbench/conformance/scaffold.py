@@ -9,6 +9,7 @@ from pathlib import Path
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.suite.plugins import load_shipped
+from kdbench.suite.scaffold import write_new
 
 METHOD = '''\
 import torch.nn.functional as F
@@ -120,16 +121,11 @@ def new_method(name: str, directory: Path) -> list[Path]:
     if name in METHODS:
         raise KdbenchError(f"the method '{name}' exists already, in {METHODS.entry(name).file}. Choose another name.")
     files = {directory / f"{name}.py": METHOD, directory / f"test_{name}.py": TEST}
-    for file in files:
-        if file.exists():
-            raise KdbenchError(f"{file} exists already. Choose another name, or move it away.")
     if name in sys.stdlib_module_names or find_spec(name):
         raise KdbenchError(f"{name}.py would hide the Python module '{name}' from its own test. Choose another name.")
     if re.search(rf"\b{_class(name)}\b", METHOD[: METHOD.index("#")]):
         raise KdbenchError(f"the class of '{name}' would be {_class(name)}, which the file imports. Choose another name.")
-    for file, text in files.items():
-        file.write_text(text.replace("NAME", name).replace("CLASS", _class(name)))
-    return list(files)
+    return write_new({file: text.replace("NAME", name).replace("CLASS", _class(name)) for file, text in files.items()})
 
 
 def _class(name: str) -> str:

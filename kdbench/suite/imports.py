@@ -43,8 +43,8 @@ def followed(files: Iterable[Path]) -> list[Path]:
 
 
 def is_core(file: Path) -> bool:
-    """Whether a file is kdbench's own; shipped methods are plugins like any other."""
-    return file.is_relative_to(_PACKAGE) and not file.is_relative_to(shipped("methods"))
+    """Whether a file is kdbench's own; shipped methods and examples are plugins like any other."""
+    return file.is_relative_to(_PACKAGE) and not any(file.is_relative_to(shipped(name)) for name in ("methods", "examples"))
 
 
 def belongs(imported: Path, file: Path) -> bool:

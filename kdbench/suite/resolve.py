@@ -24,7 +24,8 @@ from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec
 from kdbench.spec.validation import validated
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
 from kdbench.suite.plugins import load_path
-from kdbench.suite.shipped import is_shipped, recipe_names, shipped, suite_names
+from kdbench.suite.recipes import merged, recipe_tree
+from kdbench.suite.shipped import is_shipped, shipped, suite_names
 
 
 @dataclass(frozen=True)
@@ -245,12 +246,12 @@ class _Resolver:
         return _Entry(name, params, place)
 
     def _methods(self, entry: _Entry, pair: PairSpec, where: str) -> tuple[MethodSpec, ...]:
-        merged = {}
+        params = {}
         for part in entry.parts:
             kind, place = METHODS.get(part).Params, f"{where}.methods.{part}"
-            merged[part] = entry.params[part] | self._placed(kind, pair.methods.get(part, {}), place, self.folder.absolute())
-            validated(kind, merged[part], source=self.file, path=place)
-        return resolve_methods(entry.name, merged)
+            params[part] = entry.params[part] | self._placed(kind, pair.methods.get(part, {}), place, self.folder.absolute())
+            validated(kind, params[part], source=self.file, path=place)
+        return resolve_methods(entry.name, params)
 
     def _seeds(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
         seeds, place = (wanted, "--seeds") if wanted else (self.spec.seeds, "seeds")
@@ -285,16 +286,13 @@ class _Resolver:
             raise self._error(where, str(problem)) from None
 
     def _recipe_tree(self) -> Tree:
-        given = dict(self.spec.recipe)
-        if "base" not in given:
-            return given
-        base, names = given.pop("base"), recipe_names()
-        if base not in names:
-            raise self._error("recipe", f"unknown recipe '{base}'.{nearest(str(base), names)} Known: {', '.join(names)}.")
-        return _merge(read_mapping(shipped("suites") / "recipes" / f"{base}.yaml"), given)
+        try:
+            return recipe_tree(self.spec.recipe)
+        except KdbenchError as problem:
+            raise self._error("recipe", str(problem)) from None
 
     def _recipe(self, changes: Tree, where: str) -> Recipe:
-        recipe = validated(Recipe, _merge(self.recipe_tree, changes), source=self.file, path=where)
+        recipe = validated(Recipe, merged(self.recipe_tree, changes), source=self.file, path=where)
         if problem := unsuited(recipe.augmentation, self._dataset[0]):
             raise self._error(f"{where}.augmentation", problem)
         return recipe
@@ -308,15 +306,6 @@ class _Resolver:
     def _error(self, where: str, message: str) -> KdbenchError:
         place = where if where.startswith("--") else f"{self.file}, {where}"
         return KdbenchError(f"{place}: {message}")
-
-
-def _merge(base: Tree, changes: Mapping[str, Any]) -> Tree:
-    """`changes` over `base`, mapping by mapping."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def _find(name: str) -> Path:

@@ -1,10 +1,10 @@
-"""What ships with kdbench: where it lies, and what its suites and recipes are called."""
+"""What ships with kdbench: where it lies, and what its suites, recipes and examples are called."""
 
 from pathlib import Path
 
 
 def shipped(folder: str) -> Path:
-    """A folder that stands beside the package in a clone and inside it in an installed wheel: `methods` or `suites`."""
+    """A folder that stands beside the package in a clone and inside it in an installed wheel: `methods`, `suites` or `examples`."""
     package = Path(__file__).parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parent / folder
@@ -25,3 +25,8 @@ def suite_names() -> list[str]:
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
     return sorted(file.stem for file in (shipped("suites") / "recipes").glob("*.yaml"))
+
+
+def example_names() -> list[str]:
+    """Names of the files of the examples, such as `own_images.yaml`."""
+    return sorted(file.name for file in shipped("examples").iterdir() if file.suffix in (".py", ".yaml"))

@@ -1,0 +1,44 @@
+"""What images a data set has, as far as that can be told without reading or downloading any: as a value, as lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdbench.catalogue.text import Value
+from kdbench.data import Contents, Source, SourceParams
+from kdbench.errors import KdbenchError
+from kdbench.spec.record import ImageCounts, images_text
+
+
+def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Contents | KdbenchError | None:
+    """How many images there are; what is wrong with them where something is; None where only a run can tell."""
+    kind, params = source
+    try:
+        return kind(params, cache=cache).contents()
+    except KdbenchError as problem:
+        return problem
+
+
+def contents_as_json(contents: Contents | KdbenchError | None) -> Value | None:
+    """`classes`, `image_shape`, `train_images`, `test_images`, `passed_over_files` and `notes`; None where they are not known."""
+    if not isinstance(contents, Contents):
+        return None
+    return {
+        "classes": list(contents.classes),
+        "image_shape": list(contents.image_shape),
+        "train_images": ImageCounts.of(contents.train).model_dump(),
+        "test_images": ImageCounts.of(contents.test).model_dump(),
+        "passed_over_files": dict(contents.passed_over),
+        "notes": list(contents.notes),
+    }
+
+
+def contents_as_lines(contents: Contents | KdbenchError | None) -> list[str]:
+    """How many images there are, what was passed over, and what else a reader must know; or what is wrong with them."""
+    if not isinstance(contents, Contents):
+        return [f"images: {contents}"] if contents else []
+    train, test = ImageCounts.of(contents.train), ImageCounts.of(contents.test)
+    return [
+        images_text(train, test, classes=len(contents.classes), passed_over=contents.passed_over),
+        *(f"note: {note}." for note in contents.notes),
+    ]

@@ -1,0 +1,167 @@
+"""What a suite, a recipe and a data set hold, every default written out: as values for `--json`, as YAML to copy into a suite."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from kdbench.catalogue.images import contents_as_json, contents_as_lines
+from kdbench.catalogue.text import WIDTH, Value, as_yaml, head_comment
+from kdbench.data import DATASETS, Contents
+from kdbench.errors import KdbenchError
+from kdbench.method.description import docstring
+from kdbench.spec.recipe import Recipe
+from kdbench.spec.validation import validated
+from kdbench.suite.file import read_mapping
+from kdbench.suite.recipes import recipe_file
+from kdbench.suite.resolve import Suite
+from kdbench.suite.written_out import full, suite_tree
+from kdbench.wording import counted
+
+Known = Contents | KdbenchError | None
+Key = tuple[tuple[str, ...], Any, str]
+"""Where it stands, its value, and what it means."""
+
+REQUIRED, COMPUTED = "must be given", "computed unless given"
+"""Stand for the values of keys that have no default, or none that is the same everywhere."""
+
+
+def suite_as_json(suite: Suite, contents: Known) -> Value:
+    """`name`, `file`, `about`, `data` as in a plan, how many `teachers` and `trials`, and `suite`, its keys in full."""
+    return {
+        "name": suite.name,
+        "file": str(suite.file),
+        "about": head_comment(suite.file.read_text()),
+        "data": contents_as_json(contents),
+        "teachers": len(suite.teachers),
+        "trials": len(suite.trials),
+        "suite": suite_tree(suite),
+    }
+
+
+def suite_as_text(suite: Suite, contents: Known) -> str:
+    """A suite file that gives the same trials; comments say what the suite is for and what its images are."""
+    told = [
+        *_paragraphs(head_comment(suite.file.read_text())),
+        f"{counted(len(suite.teachers), 'teacher')} and {counted(len(suite.trials), 'student')}, from {suite.file}",
+        *images_as_lines(contents),
+    ]
+    return "\n".join([*_commented(told), as_yaml(suite_tree(suite))])
+
+
+def recipe_as_json(name: str) -> Value:
+    """`name`, `file`, `about` and `keys`, each with `key` (such as `optimiser.lr`), `value` and `meaning`.
+
+    Raises:
+        KdbenchError: no recipe of that name ships.
+    """
+    file = recipe_file(name)
+    keys = [{"key": ".".join(path), "value": value, "meaning": told} for path, value, told in _recipe(name) if _is_leaf(value)]
+    return {"name": name, "file": str(file), "about": head_comment(file.read_text()), "keys": keys}
+
+
+def recipe_as_text(name: str) -> str:
+    """The recipe as a suite may have it, with what each key means above it.
+
+    Raises:
+        KdbenchError: no recipe of that name ships.
+    """
+    about = _paragraphs(head_comment(recipe_file(name).read_text()))
+    return "\n".join([*_commented(about), "recipe:", *_lines(_recipe(name))])
+
+
+def _recipe(name: str) -> Iterator[Key]:
+    file = recipe_file(name)
+    return _keys(Recipe, full(validated(Recipe, read_mapping(file), source=file)))
+
+
+def dataset_as_json(name: str, contents: Known) -> Value:
+    """`name`, `about`, `data` as in a plan, and `keys`, each with `key`, `default`, `required` and `meaning`.
+
+    Raises:
+        KdbenchError: nothing of that name.
+    """
+    keys = [
+        {
+            "key": ".".join(path),
+            "default": None if value in (REQUIRED, COMPUTED) else value,
+            "required": value == REQUIRED,
+            "meaning": told,
+        }
+        for path, value, told in _dataset(name)
+        if _is_leaf(value)
+    ]
+    return {"name": name, "about": docstring(DATASETS.get(name)), "data": contents_as_json(contents), "keys": keys}
+
+
+def dataset_as_text(name: str, contents: Known) -> str:
+    """The data set as a suite may have it, with what each key means above it.
+
+    Raises:
+        KdbenchError: nothing of that name.
+    """
+    told = [*_paragraphs(docstring(DATASETS.get(name))), *images_as_lines(contents)]
+    return "\n".join([*_commented(told), "dataset:", f"  name: {name}", *_lines(_dataset(name))])
+
+
+def _dataset(name: str) -> Iterator[Key]:
+    """Those that must be given first."""
+    params = DATASETS.get(name).Params
+    values = {key: _default(field) for key, field in params.model_fields.items()}
+    return _keys(params, dict(sorted(values.items(), key=lambda item: item[1] is not REQUIRED)))
+
+
+def _default(field: FieldInfo) -> object:
+    if field.is_required():
+        return REQUIRED
+    return COMPUTED if field.default_factory else field.default
+
+
+def images_as_lines(contents: Known) -> list[str]:
+    """How many there are, and the names of their classes."""
+    classes = [f"classes: {', '.join(contents.classes)}"] if isinstance(contents, Contents) else []
+    return [*contents_as_lines(contents), *classes]
+
+
+def _keys(kind: type[BaseModel], values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every key of a model, in the order of the values; those of a model inside of it follow its own."""
+    for name, value in values.items():
+        field, plain = kind.model_fields[name], to_jsonable_python(value)
+        yield (*path, name), plain, " ".join((field.description or "").split())
+        inner = [of for of in (field.annotation, *get_args(field.annotation)) if isinstance(of, type) and issubclass(of, BaseModel)]
+        if inner and isinstance(plain, dict):
+            yield from _keys(inner[0], plain, (*path, name))
+
+
+def _is_leaf(value: object) -> bool:
+    return not isinstance(value, dict)
+
+
+def _lines(keys: Iterator[Key]) -> Iterator[str]:
+    """YAML, indented under a key of its own."""
+    for path, value, told in keys:
+        indent = "  " * len(path)
+        yield from (f"{indent}{line}" for line in _commented([told]))
+        yield f"{indent}{path[-1]}:{f' {_value(value)}' if _is_leaf(value) else ''}"
+
+
+def _value(value: object) -> str:
+    if value in (REQUIRED, COMPUTED):
+        return f" # {value}"
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
+
+
+def _commented(paragraphs: Iterable[str]) -> list[str]:
+    """Lines of comment, none longer than `WIDTH`."""
+    return [f"# {line}".rstrip() for text in paragraphs for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False) or [""]]
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Each in one line, with an empty one between two."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n")).splitlines() if text else []

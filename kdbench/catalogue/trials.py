@@ -1,0 +1,76 @@
+"""The trials of a suite one by one, and what is kept of one: as values for `--json`, as text for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kdbench.catalogue.text import Value, aligned, as_yaml
+from kdbench.errors import KdbenchError
+from kdbench.method.specs import setting
+from kdbench.paths import expanded
+from kdbench.runner.plan import Plan, Planned
+
+SHORT = 8
+"""Characters of an id that people are shown; it is found by them."""
+
+
+def trials_as_json(plan: Plan) -> list[Value]:
+    """Teachers, then students: `trial`, `status`, `teacher`, `student`, `method`, `seed`, `test_error_pct` and `folder`."""
+    return [_trial(planned) for planned in (*plan.teachers, *plan.students)]
+
+
+def _trial(planned: Planned) -> Value:
+    spec = planned.spec
+    return {
+        "trial": spec.id,
+        "status": planned.status.value,
+        "teacher": spec.teacher.label if spec.teacher else None,
+        "student": spec.label,
+        "method": setting(spec),
+        "seed": spec.seed,
+        "test_error_pct": planned.record.test_error_pct if planned.record else None,
+        "folder": str(planned.folder),
+    }
+
+
+def trials_as_text(plan: Plan) -> str:
+    """One line for each trial, and where their folders lie."""
+    rows = [["trial", "status", "network", "method", "seed", "test error"]]
+    for trial in trials_as_json(plan):
+        network = f"{trial['teacher']} -> {trial['student']}" if trial["teacher"] else trial["student"]
+        error = "" if trial["test_error_pct"] is None else f"{trial['test_error_pct']:.2f} %"
+        rows.append([trial["trial"][:SHORT], trial["status"], network, trial["method"], str(trial["seed"]), error])
+    lines = aligned(rows)
+    return "\n".join([*lines, f"Their folders lie in {plan.students[0].folder.parent}. `kdbench show trial` prints one."])
+
+
+def describe_trial(name: str, results: Path) -> Value:
+    """What is kept of a trial: its `folder`, its `spec`, and its `record`, null where it has not ended.
+
+    Args:
+        name: the trial's id, or as much of its beginning as no other trial shares.
+        results: the results directory.
+
+    Raises:
+        KdbenchError: no trial's id begins so, or several do.
+    """
+    root = expanded(results) / "trials"
+    found = sorted(file.parent for file in root.glob("*/spec.json") if file.parent.name.startswith(name))
+    if len(found) != 1:
+        told = f"{len(found)} trials under {root} begin" if found else f"no trial under {root} begins"
+        raise KdbenchError(f"{told} with '{name}'. See `kdbench list trials SUITE`.")
+    (folder,) = found
+    record = folder / "record.json"
+    return {
+        "folder": str(folder),
+        "spec": json.loads((folder / "spec.json").read_bytes()),
+        "record": json.loads(record.read_bytes()) if record.exists() else None,
+    }
+
+
+def trial_as_text(described: Value) -> str:
+    """Its record, or that it has none, then what was asked."""
+    record = described["record"] or {"status": "not finished"}
+    known = {key: value for key, value in record.items() if key != "spec" and value is not None}
+    return as_yaml({"folder": described["folder"], **known, "spec": described["spec"]})

@@ -1,0 +1,111 @@
+"""The arguments and options of the command line: their names, what they take, their help."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from kdbench.errors import nearest
+
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="One of `kdbench list suites`, or a YAML file of your own, such as mine.yaml.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder where trials are kept.")]
+MethodsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        metavar="NAMES",
+        help="Take these methods instead of the suite's, in this order: names with commas between them, such as scratch,kd,ft+kd.",
+    ),
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="NUMBERS", help="Take these seeds instead of the suite's, such as 0,1,2 or 0-2."),
+]
+PluginOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        metavar="PATH",
+        help="A Python file, or a folder of them, with methods, models or data sets of your own. Repeat the option for several. "
+        "`plugins: [FILE]` in a suite does the same.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Where to train: auto, cpu, cuda or cuda:INDEX, such as cuda:1.")
+]
+LanesOption = Annotated[
+    int,
+    typer.Option(
+        "--lanes",
+        min=0,
+        metavar="NUMBER",
+        help="How many students train at once, at most; 0 for as many as can. Fewer need less memory. It changes no result.",
+    ),
+]
+StopAfterOption = Annotated[
+    str,
+    typer.Option("--stop-after", metavar="TIME", help="Stop at the end of the epoch after this time, such as 90s, 9m or 1h30m."),
+]
+RerunOption = Annotated[
+    Literal["missing", "failed", "weights", "all"],
+    typer.Option(
+        "--rerun",
+        help="Which students to train. missing: those that are not done. failed: these, and those that failed. weights: those "
+        "that are not done, and finished ones that lack the weights which `keep_students: true` asks for. all: every student, "
+        "from the start.",
+    ),
+]
+FormatsOption = Annotated[
+    str, typer.Option("--format", metavar="NAMES", help="Some of md,tex,csv,png,pdf; all of them unless given.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="DIR", help="The folder to write to; reports/SUITE in the results folder unless given."),
+]
+PublishedOption = Annotated[bool, typer.Option("--published", help="Add a table of the published numbers that ship with kdbench.")]
+PublishedFilesOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--published-csv", metavar="FILE", help="Add a table of published numbers of your own. Repeat the option for several files."
+    ),
+]
+ImageOption = Annotated[
+    str, typer.Option("--input", metavar="CxHxW", help="Of a model: the shape of the images, such as 3x224x224.")
+]
+ClassesOption = Annotated[
+    int, typer.Option("--classes", min=0, metavar="NUMBER", help="Of a model: how many classes; 10 unless given.")
+]
+HookOption = Annotated[
+    list[str],
+    typer.Option(
+        "--hook", metavar="NAME", help="Of a model: a module with which a group ends. Repeat the option, from shallow to deep."
+    ),
+]
+ModulesOption = Annotated[
+    bool, typer.Option("--modules", help="Of a model: list its modules, of which some can be `hooks` in a suite.")
+]
+
+Listed = Literal["methods", "models", "datasets", "suites", "recipes", "examples", "trials"]
+Shown = Literal["method", "model", "dataset", "suite", "recipe", "example", "trial"]
+Written = Literal["method", "suite", "examples"]
+
+
+def what_argument(kinds: object, *, help: str) -> Any:
+    """An argument that is one of some words; any other is answered with a sentence that names them."""
+    words = get_args(kinds)
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise typer.BadParameter(f"'{text}' is not known here.{nearest(text, words)} Choose one of {', '.join(words)}.")
+        return text
+
+    return typer.Argument(metavar="WHAT", parser=parse, help=help)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help; the sign before it keeps its lines as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  kdbench {line}" for line in lines)
