@@ -106,6 +106,10 @@ def what_argument(kinds: object, *, help: str) -> Any:
     return typer.Argument(metavar="WHAT", parser=parse, help=help)
 
 
+AS_IT_IS = "\b\n"
+"""Begins a text of help whose lines are not filled anew."""
+
+
 def examples(*lines: str) -> str:
-    """The end of a command's help; the sign before it keeps its lines as they are."""
-    return "\b\nExamples:\n" + "\n".join(f"  kdbench {line}" for line in lines)
+    """The end of a command's help."""
+    return f"{AS_IT_IS}Examples:\n" + "\n".join(f"  kdbench {line}" for line in lines)

@@ -181,6 +181,8 @@ def test_help(command, call):
     helped = call(*command, "--help")
     assert helped.status == 0
     assert helped.out.startswith("Usage: ")
+    assert "..." not in helped.out.split("\n", 1)[1], "no text is cut"
+    assert not command or f"\n  Examples:\n    kdbench {command[0]} " in helped.out
 
 
 # Exit status 1
@@ -356,8 +358,9 @@ def test_a_mistake_in_a_suite(command, call):
         (["run", "tiny.yaml", "--lanes", "-1"], "--lanes"),
         (["run", "tiny.yaml", "--lanes", "few"], "--lanes"),
         (["run", "tiny.yaml", "--rerun", "some"], "--rerun"),
-        (["list", "method"], "methods"),
-        (["show", "methods", "kd"], "method"),
+        (["list", "method"], "'method' is not known here. Did you mean 'methods'? Choose one of methods, models, datasets,"),
+        (["show", "methods", "kd"], "'methods' is not known here. Did you mean 'method'? Choose one of method, model, dataset,"),
+        (["new", "dataset"], "'dataset' is not known here. Choose one of method, suite, examples."),
     ],
 )
 def test_bad_usage_is_told_with_the_word_at_fault(arguments, told, call):
@@ -733,6 +736,8 @@ def test_finished_students_whose_weights_are_asked_for_are_told_and_trained_agai
         ("models", {"name", "about", "params", "macs"}, "resnet8"),
         ("datasets", {"name", "about"}, "digits"),
         ("suites", {"name", "about", "trials", "teachers"}, "quick"),
+        ("recipes", {"name", "about"}, "short"),
+        ("examples", {"name", "about"}, "own_images.yaml"),
     ],
 )
 def test_a_list(what, keys, some, call, monkeypatch):
@@ -767,6 +772,40 @@ def test_a_method_without_a_docstring_is_shown(call):
     Path("plugin.py").write_text(PLUGIN.replace('    """CE(z_s, y)"""\n', ""))
     shown = call("show", "method", "plugin_for_test", "--plugin", "plugin.py", "--json")
     assert json.loads(shown.out)["formula"] == ""
+
+
+def test_what_has_no_effect_is_refused(call):
+    refuses(call("list", "methods", "quick"), "a suite has no effect on the list of methods. Leave it out.")
+    refuses(call("list", "trials"), "name the suite whose trials to list, such as `kdbench list trials mine.yaml`.")
+    refuses(
+        call("show", "dataset", "digits", "--classes", "3"),
+        "--input, --classes, --hook and --modules have no effect on a dataset. Leave them out.",
+    )
+
+
+def test_trials_are_listed_and_shown(call, done):
+    listed = json.loads(call("list", "trials", done, "--json").out)
+    assert [trial["method"] for trial in listed] == ["scratch", "scratch", "kd"]
+    lines = lines_of(call("list", "trials", done).out)
+    assert re.fullmatch(rf"{listed[2]['trial'][:8]}  done    resnet14 -> resnet8  kd       0     \d+\.\d\d %", lines[3].strip())
+    assert lines[-1] == "Their folders lie in results/trials. `kdbench show trial` prints one."
+    assert f"test_error_pct: {listed[2]['test_error_pct']}\n" in call("show", "trial", listed[2]["trial"][:8]).out
+    assert json.loads(call("show", "trial", listed[2]["trial"], "--json").out)["record"]["method"] == "kd"
+    for name, told in (
+        ("zz", "no trial under results/trials begins with 'zz'"),
+        ("", "3 trials under results/trials begin with ''"),
+    ):
+        refuses(call("show", "trial", name), f"{told}. See `kdbench list trials SUITE`.")
+
+
+def test_a_suite_of_plugins_needs_no_option(call):
+    write_plugin()
+    suite = write(plugins="plugins: [plugin.py]", methods="methods: [scratch, plugin_for_test]")
+    for command in ("plan", "run"):
+        assert call(command, suite).status == 0
+    for command in (["report", suite], ["show", "suite", suite], ["list", "trials", suite]):
+        told = call(*command)
+        assert (told.status, "plugin_for_test" in told.out) == (0, True)
 
 
 # report
@@ -851,6 +890,22 @@ def test_a_new_method_is_written_and_may_be_used(call):
     assert call("show", "method", "plugin_of_mine", "--plugin", "plugin_of_mine.py").status == 0
     refuses(call("new", "method", "kd"), f"the method 'kd' exists already, in {METHODS.entry('kd').file}. Choose another name.")
     assert sorted(file.name for file in Path().glob("*.py")) == ["plugin_of_mine.py", "test_plugin_of_mine.py"]
+
+
+def test_a_new_suite_is_planned_by_the_command_that_is_told(call):
+    written = call("new", "suite", "mine")
+    assert written == (0, "wrote mine.yaml\nnext: kdbench plan mine.yaml\n", "")
+    planned = call(*lines_of(written.out)[-1].split()[2:])
+    assert (planned.status, lines_of(planned.out)[-2]) == (0, "15 trials: 15 missing")
+    refuses(call("new", "suite"), "give the suite a name, such as `kdbench new suite my_suite`.")
+
+
+def test_the_examples_are_written_into_a_folder(call):
+    written = call("new", "examples")
+    assert written.status == 0
+    planned = call(*lines_of(written.out)[-1].split()[2:])
+    assert (planned.status, lines_of(planned.out)[-2]) == (0, "18 trials: 18 missing")
+    refuses(call("new", "examples", "mine"), "the examples need no name: they go into the folder examples. Leave it out.")
 
 
 def test_a_folder_where_nothing_can_be_written(call, monkeypatch):

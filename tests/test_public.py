@@ -83,8 +83,8 @@ COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
     "plan": "SUITE --results --methods --seeds --plugin --check --json",
     "report": "SUITE --results --methods --seeds --format --output --published --published-csv --plugin",
-    "list": "WHAT --plugin --json",
-    "show": "WHAT NAME --input --classes --hook --modules --plugin --json",
+    "list": "WHAT SUITE --results --plugin --json",
+    "show": "WHAT NAME --input --classes --hook --modules --results --plugin --json",
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from kdbench.catalogue.images import contents_as_json, contents_as_lines
+from kdbench.catalogue.keys import REQUIRED, keys
 from kdbench.catalogue.text import WIDTH, Value, as_yaml, head_comment
 from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
@@ -28,8 +29,8 @@ Known = Contents | KdbenchError | None
 Key = tuple[tuple[str, ...], Any, str]
 """Where it stands, its value, and what it means."""
 
-REQUIRED, COMPUTED = "must be given", "computed unless given"
-"""Stand for the values of keys that have no default, or none that is the same everywhere."""
+COMPUTED = "computed unless given"
+"""Stands for the default of a key that has none that is the same everywhere."""
 
 
 def suite_as_json(suite: Suite, contents: Known) -> Value:
@@ -49,7 +50,7 @@ def suite_as_text(suite: Suite, contents: Known) -> str:
     """A suite file that gives the same trials; comments say what the suite is for and what its images are."""
     told = [
         *_paragraphs(head_comment(suite.file.read_text())),
-        f"{counted(len(suite.teachers), 'teacher')} and {counted(len(suite.trials), 'student')}, from {suite.file}",
+        f"{suite.file}: {counted(len(suite.teachers), 'teacher')} and {counted(len(suite.trials), 'student')}",
         *images_as_lines(contents),
     ]
     return "\n".join([*_commented(told), as_yaml(suite_tree(suite))])
@@ -62,8 +63,8 @@ def recipe_as_json(name: str) -> Value:
         KdbenchError: no recipe of that name ships.
     """
     file = recipe_file(name)
-    keys = [{"key": ".".join(path), "value": value, "meaning": told} for path, value, told in _recipe(name) if _is_leaf(value)]
-    return {"name": name, "file": str(file), "about": head_comment(file.read_text()), "keys": keys}
+    found = [{"key": ".".join(path), "value": value, "meaning": told} for path, value, told in _recipe(name) if _is_leaf(value)]
+    return {"name": name, "file": str(file), "about": head_comment(file.read_text()), "keys": found}
 
 
 def recipe_as_text(name: str) -> str:
@@ -87,7 +88,7 @@ def dataset_as_json(name: str, contents: Known) -> Value:
     Raises:
         KdbenchError: nothing of that name.
     """
-    keys = [
+    found = [
         {
             "key": ".".join(path),
             "default": None if value in (REQUIRED, COMPUTED) else value,
@@ -97,7 +98,7 @@ def dataset_as_json(name: str, contents: Known) -> Value:
         for path, value, told in _dataset(name)
         if _is_leaf(value)
     ]
-    return {"name": name, "about": docstring(DATASETS.get(name)), "data": contents_as_json(contents), "keys": keys}
+    return {"name": name, "about": docstring(DATASETS.get(name)), "data": contents_as_json(contents), "keys": found}
 
 
 def dataset_as_text(name: str, contents: Known) -> str:
@@ -129,14 +130,14 @@ def images_as_lines(contents: Known) -> list[str]:
     return [*contents_as_lines(contents), *classes]
 
 
-def _keys(kind: type[BaseModel], values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Key]:
+def _keys(model: type[BaseModel], values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Key]:
     """Every key of a model, in the order of the values; those of a model inside of it follow its own."""
+    declared = {key.name: key for key in keys(model)}
     for name, value in values.items():
-        field, plain = kind.model_fields[name], to_jsonable_python(value)
-        yield (*path, name), plain, " ".join((field.description or "").split())
-        inner = [of for of in (field.annotation, *get_args(field.annotation)) if isinstance(of, type) and issubclass(of, BaseModel)]
-        if inner and isinstance(plain, dict):
-            yield from _keys(inner[0], plain, (*path, name))
+        key, plain = declared[name], to_jsonable_python(value)
+        yield (*path, name), plain, key.about
+        if key.inner and isinstance(plain, dict):
+            yield from _keys(key.inner, plain, (*path, name))
 
 
 def _is_leaf(value: object) -> bool:
@@ -158,8 +159,9 @@ def _value(value: object) -> str:
 
 
 def _commented(paragraphs: Iterable[str]) -> list[str]:
-    """Lines of comment, none longer than `WIDTH`."""
-    return [f"# {line}".rstrip() for text in paragraphs for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False) or [""]]
+    """Lines of comment, none longer than `WIDTH` but for a long word, such as a path."""
+    fill = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [f"# {line}".rstrip() for text in paragraphs for line in fill.wrap(text) or [""]]
 
 
 def _paragraphs(text: str) -> list[str]:

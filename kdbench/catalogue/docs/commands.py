@@ -10,6 +10,7 @@ from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from kdbench.catalogue.docs.markdown import code, page, plain, table
 from kdbench.cli import app, version
+from kdbench.options import AS_IT_IS
 
 INTRODUCTION = "`kdbench COMMAND --help` prints the same in a terminal. What stands in brackets may be left out."
 
@@ -23,14 +24,12 @@ class Parameter:
         value: what follows an option, such as `DIR`; empty where nothing does, and for arguments.
         default: empty where there is none to tell.
         meaning: its help.
-        several: whether it may be given more than once.
     """
 
     name: str
     value: str
     default: str
     meaning: str
-    several: bool
 
 
 def commands_page() -> str:
@@ -60,7 +59,7 @@ def _section(name: str, command: CommandInfo) -> str:
     if options:
         parts.append(_options(options))
     if command.epilog:
-        parts.append(f"```text\n{inspect.cleandoc(command.epilog)}\n```")
+        parts.append(f"```text\n{command.epilog.removeprefix(AS_IT_IS)}\n```")
     return "\n\n".join(parts)
 
 
@@ -71,8 +70,7 @@ def _paragraphs(command: CommandInfo) -> list[str]:
 def _options(options: Sequence[Parameter]) -> str:
     rows = []
     for option in options:
-        several = " May be given several times." if option.several else ""
-        rows.append([code(f"{option.name} {option.value}".strip()), code(option.default), plain(option.meaning + several)])
+        rows.append([code(f"{option.name} {option.value}".strip()), code(option.default), plain(option.meaning)])
     return table(["option", "default", "meaning"], rows)
 
 
@@ -85,14 +83,16 @@ def parameters(command: Any) -> Iterator[Parameter]:
         kind, declared = get_args(hints[name])
         assert isinstance(declared, ArgumentInfo | OptionInfo)
         kind = get_args(kind)[0] if NoneType in get_args(kind) else kind
-        choices = "|".join(get_args(kind)) if get_origin(kind) is Literal else ""
-        value = declared.metavar or choices or ("NUMBER" if kind is int else name.upper())
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        value = declared.metavar or "|".join(choices) or ("NUMBER" if kind is int else name.upper())
         meaning = " ".join((declared.help or "").split())
         if isinstance(declared, ArgumentInfo):
-            yield Parameter(value, "", "", meaning, several=False)
+            one_of = f" One of {', '.join(choices)}." if choices else ""
+            required = parameter.default is inspect.Parameter.empty
+            yield Parameter(value if required else f"[{value}]", "", "", meaning + one_of)
         else:
             default = "" if parameter.default in (None, "", []) or kind is bool else str(parameter.default)
             # In Annotated, the first name stands where a default stands otherwise.
             names = [text for text in (declared.default, *(declared.param_decls or ())) if isinstance(text, str)]
             written = ", ".join(names or [f"--{name.replace('_', '-')}"])
-            yield Parameter(written, "" if kind is bool else value, default, meaning, several=get_origin(kind) is list)
+            yield Parameter(written, "" if kind is bool else value, default, meaning)

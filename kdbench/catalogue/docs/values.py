@@ -11,6 +11,7 @@ from kdbench.data import DATASETS, SourceParams
 from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
 from kdbench.suite.imports import is_core
+from kdbench.suite.recipes import recipe_file
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
 
 SUITES = """\
@@ -64,7 +65,7 @@ def recipe_page() -> str:
 
 
 def _recipe(name: str) -> str:
-    file = shipped("suites") / "recipes" / f"{name}.yaml"
+    file = recipe_file(name)
     recipe = Recipe.model_validate(read_mapping(file))
     return f"### {name}\n\n{plain(recipe.summary.partition(' [')[0])}:\n\n```yaml\n{file.read_text()}```"
 
