@@ -15,11 +15,11 @@ from kdbench.catalogue.show import shown
 from kdbench.data import DATASETS
 from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import SuiteFile
+from kdbench.suite.imports import is_core
 from kdbench.suite.recipes import recipe_tree
 from kdbench.suite.resolve import Suite, load_suite
 from kdbench.suite.scaffold import new_examples, new_suite
 from kdbench.suite.shipped import example_names, recipe_names, shipped
-from kdbench.suite.imports import is_core
 
 ROOT = Path(__file__).parent.parent
 
