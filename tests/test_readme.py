@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from kdbench import Batch, build_method, build_model
-from kdbench.method import METHODS
-from kdbench.plugins import load_shipped
-from kdbench.suite import load_suite
+from kdbench.method.interface import METHODS
+from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import load_suite
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
