@@ -9,7 +9,7 @@ import torch
 
 from kdbench import Batch, build_method, build_model
 from kdbench.method.interface import METHODS
-from kdbench.suite.plugins import load_shipped
+from kdbench.suite.plugins import load_path, load_shipped
 from kdbench.suite.resolve import load_suite
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +40,7 @@ def test_the_method_of_the_readme_runs_in_its_suite(tmp_path):
     load_shipped()
     restore = METHODS.snapshot()
     try:
+        load_path(tmp_path / "cosine.py")
         loaded = load_suite(tmp_path / "suite.yaml")
         assert [(trial.method, trial.seed) for trial in loaded.trials] == [
             (m, s) for m in ("scratch", "kd", "cosine") for s in range(3)
