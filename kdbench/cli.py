@@ -76,7 +76,7 @@ def run(
     If you stop a run, the same command continues it.
     """
     limit = arguments.seconds(stop_after) if stop_after else None
-    from kdbench.report import present
+    from kdbench.report.command import print_and_write, suite_report
     from kdbench.runner.plan import Rerun, Status, make_plan
     from kdbench.runner.progress import for_stream, told
     from kdbench.runner.run import Options, execute
@@ -97,7 +97,7 @@ def run(
     with signals.on_stop(f"stopped while the report was made; {trained}{again} {'makes it' if finished else 'goes on'}."):
         planned = make_plan(loaded, store)
         if any(trial.status is Status.DONE for trial in planned.students):
-            present.show(present.of_plan(planned, store))
+            print_and_write(suite_report(planned, store))
     if not finished:
         print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)
@@ -163,7 +163,7 @@ def report(
     It trains nothing.
     """
     from kdbench.paths import expanded
-    from kdbench.report import present
+    from kdbench.report.command import directory_report, print_and_write, suite_report
     from kdbench.suite.shipped import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
@@ -172,20 +172,20 @@ def report(
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
             )
-        comparison = present.of_directory(Path(suite))
+        found = directory_report(Path(suite))
     else:
         from kdbench.runner.plan import make_plan
 
         loaded, store = _open(suite, results, methods, seeds, plugin)
-        comparison = present.of_plan(make_plan(loaded, store), store)
-    beside = None
+        found = suite_report(make_plan(loaded, store), store)
+    numbers = None
     if published or published_csv:
-        from kdbench.report.published import read_published, shipped_numbers
+        from kdbench.report.published_numbers import read_published, shipped_numbers
         from kdbench.suite.plugins import load_shipped
 
         load_shipped()  # published numbers name methods and networks
-        beside = read_published([*([shipped_numbers()] if published else []), *published_csv])
-    present.show(comparison, directory=output, formats=chosen, published=beside)
+        numbers = read_published([*([shipped_numbers()] if published else []), *published_csv])
+    print_and_write(found, directory=output, formats=chosen, published=numbers)
 
 
 @app.command("list", epilog=options.examples("list methods", "list trials mine.yaml"))

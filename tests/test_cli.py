@@ -27,7 +27,7 @@ from kdbench.data import DATASETS
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
-from kdbench.report.folder import LIST
+from kdbench.report.output_folder import LIST
 from kdbench.runner import progress
 from kdbench.signals import STOPS
 from kdbench.spec.record import PROTOCOL
@@ -90,7 +90,7 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
     """`kdbench` with arguments, in this process; reports are written as Markdown alone unless formats are asked for."""
-    monkeypatch.setattr("kdbench.report.present.FORMATS", ("md",))
+    monkeypatch.setattr("kdbench.report.command.FORMATS", ("md",))
     handlers = {number: signal.getsignal(number) for number in STOPS}
     undo = [registry.snapshot() for registry in (METHODS, MODELS, DATASETS)]
 
@@ -259,7 +259,7 @@ def test_a_warned_run_ends_its_epoch(call):
     ],
 )
 def test_a_run_that_is_stopped_in_its_report_says_what_is_left(arguments, told, call, done, monkeypatch):
-    monkeypatch.setattr("kdbench.report.present.write_report", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("kdbench.report.command.write_report", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     stopped = call("run", done, "--device", "cpu", *arguments)
     assert (stopped.status, stopped.err) == (3, f"stopped while the report was made; {told}\n")
 

@@ -275,7 +275,7 @@ def assert_finite(value: object, where: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _markdown_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.report.present.FORMATS", ("md",))
+    monkeypatch.setattr("kdbench.report.command.FORMATS", ("md",))
 
 
 @given(tree=suites(), folder=st.sampled_from(FOLDERS), weights=st.sampled_from(WEIGHTS))

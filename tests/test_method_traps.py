@@ -32,7 +32,7 @@ from kdbench import (
 from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.points import mapped
 from kdbench.method.interface import METHODS
-from kdbench.report.compare import footnotes
+from kdbench.report.notes import footnotes
 from kdbench.spec.recipe import Recipe
 from kdbench.training.builder import Builder
 

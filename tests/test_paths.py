@@ -15,7 +15,7 @@ from kdbench.data import DATASETS, Dataset, Source, SourceParams, register_datas
 from kdbench.method.interface import METHODS, Losses, Method, register
 from kdbench.method.specs import build_part
 from kdbench.paths import has_path, map_paths
-from kdbench.report.published import REQUIRED, read_published
+from kdbench.report.published_numbers import REQUIRED, read_published
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import MethodParams

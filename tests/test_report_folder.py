@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kdbench.report.folder import LIST, Subject, folder_of, put
+from kdbench.report.output_folder import LIST, ReportIdentity, choose_folder, write_into
 
-FIRST = Subject("exp", suite="/a/first/exp.yaml", place="first", content="1")
-SECOND = Subject("exp", suite="/a/second/exp.yaml", place="second", content="2")
+FIRST = ReportIdentity("exp", suite="/a/first/exp.yaml", place="first", content="1")
+SECOND = ReportIdentity("exp", suite="/a/second/exp.yaml", place="second", content="2")
 
 
 def writing(*names: str) -> Callable[[Path], Sequence[Path]]:
@@ -22,20 +22,20 @@ def writing(*names: str) -> Callable[[Path], Sequence[Path]]:
     return write
 
 
-def lies(reports: Path, subject: Subject, *names: str) -> str:
-    """Write a report of the subject, and give its folder's name."""
-    folder, _ = folder_of(reports, subject)
-    put(folder, subject, writing(*(names or ("report.md",))), chosen_by_user=False)
+def lies(reports: Path, identity: ReportIdentity, *names: str) -> str:
+    """Write a report of the identity, and give its folder's name."""
+    folder, _ = choose_folder(reports, identity)
+    write_into(folder, identity, writing(*(names or ("report.md",))), chosen_by_user=False)
     return folder.name
 
 
-def changed(subject: Subject, **changes: Any) -> Subject:
-    return Subject(**{**vars(subject), **changes})
+def changed(identity: ReportIdentity, **changes: Any) -> ReportIdentity:
+    return ReportIdentity(**{**vars(identity), **changes})
 
 
 def test_the_first_has_the_plain_name_and_others_one_that_tells_them_apart(tmp_path):
     third = changed(SECOND, suite="/b/second/exp.yaml", content="3")
-    assert [lies(tmp_path, subject) for subject in (FIRST, SECOND, FIRST, SECOND)] == ["exp", "exp-second", "exp", "exp-second"]
+    assert [lies(tmp_path, identity) for identity in (FIRST, SECOND, FIRST, SECOND)] == ["exp", "exp-second", "exp", "exp-second"]
     assert lies(tmp_path, third).startswith("exp-")
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -54,7 +54,7 @@ def test_the_results_directory_may_be_moved(tmp_path):
     lies(tmp_path / "here" / "reports", FIRST)
     lies(tmp_path / "here" / "reports", SECOND)
     (tmp_path / "here").rename(tmp_path / "there")
-    assert [lies(tmp_path / "there" / "reports", subject) for subject in (FIRST, SECOND)] == ["exp", "exp-second"]
+    assert [lies(tmp_path / "there" / "reports", identity) for identity in (FIRST, SECOND)] == ["exp", "exp-second"]
 
 
 def test_each_selection_has_its_folder_and_long_ones_are_told_apart(tmp_path):
@@ -88,7 +88,7 @@ def test_only_what_kdbench_wrote_goes(tmp_path):
     listed = json.loads((folder / LIST).read_text())
     (tmp_path / "outside").write_text("mine")
     (folder / LIST).write_text(json.dumps({**listed, "files": [*listed["files"], "../outside"]}))
-    files, removed = put(folder, FIRST, writing("report.md"), chosen_by_user=False)
+    files, removed = write_into(folder, FIRST, writing("report.md"), chosen_by_user=False)
     assert (files, removed) == ([folder / "report.md"], [folder / "old.png"])
     assert sorted(file.name for file in folder.iterdir()) == [LIST, "mine.png", "report.md"]
     assert (tmp_path / "outside").exists()
@@ -103,7 +103,7 @@ def test_a_report_that_fails_leaves_the_one_before_as_it_is(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        put(tmp_path / "exp", FIRST, fail, chosen_by_user=False)
+        write_into(tmp_path / "exp", FIRST, fail, chosen_by_user=False)
     assert {file: file.read_bytes() for file in (tmp_path / "exp").iterdir()} == before
 
 

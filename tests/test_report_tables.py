@@ -14,8 +14,10 @@ from scipy import stats
 from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.errors import KdbenchError
 from kdbench.report import terminal_tables, write_report
-from kdbench.report.compare import changed_parameters, check_comparable, compare, footnotes, method_labels
+from kdbench.report.compare import check_comparable, compare
 from kdbench.report.costs import cost_table
+from kdbench.report.method_labels import method_labels
+from kdbench.report.notes import changed_parameters, footnotes
 from kdbench.report.render import to_csv, to_latex, to_markdown
 from kdbench.report.selection import selection_table
 from kdbench.report.tables import best_epoch_table, claims, confidence_interval, error_table, gain_table, short_count

@@ -9,9 +9,10 @@ from rich.console import Group
 from rich.text import Text
 
 from kdbench.errors import KdbenchError, refuse_no_list
-from kdbench.report.beside import published_table
-from kdbench.report.compare import compare, seeds_sentence
+from kdbench.report.compare import compare
 from kdbench.report.costs import cost_table
+from kdbench.report.notes import seeds_sentence
+from kdbench.report.published_table import published_table
 from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
 from kdbench.report.selection import selection_table
 from kdbench.report.tables import Table, best_epoch_table, claims, error_table, gain_table
@@ -46,7 +47,7 @@ def write_report(
         directory: made where it does not exist.
         methods: the order of columns; methods that it does not name follow in the order of `results`.
         formats: `md` writes report.md, `tex` tables.tex, `csv` results.csv and a file for each table, `png` and `pdf` the figures.
-        published: what `kdbench.report.published.read_published` gives; it adds a table.
+        published: what `kdbench.report.published_numbers.read_published` gives; it adds a table.
 
     Raises:
         KdbenchError: an unknown format, a pair without trials, trials that are not comparable, or published numbers of others.

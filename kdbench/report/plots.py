@@ -21,7 +21,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import Bbox, ScaledTranslation
 
 from kdbench.errors import KdbenchError
-from kdbench.report.compare import Comparison, compare, seeds_sentence
+from kdbench.report.compare import Comparison, compare
+from kdbench.report.notes import seeds_sentence
 from kdbench.report.tables import MIN_PAIRS, confidence_interval
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")

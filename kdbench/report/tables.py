@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.special import stdtrit
 
-from kdbench.report.compare import Comparison, PairTrials, compare, footnotes, not_done, shared_stages
+from kdbench.report.compare import Comparison, PairTrials, compare
+from kdbench.report.notes import footnotes, not_done, shared_stages
 
 MIN_PAIRS = 3
 """With fewer values a confidence interval is not worth its name."""

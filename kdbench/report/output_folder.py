@@ -21,8 +21,8 @@ SELECTION_LENGTH = 60
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a report is of.
+class ReportIdentity:
+    """Which suite and which selection a report is of.
 
     Attributes:
         name: of the suite, and of the folder where no other has it.
@@ -56,25 +56,25 @@ class Subject:
         return [name, f"{name}-{self.place}", f"{name}-{_hash(self.suite)}"]
 
 
-def folder_of(reports: Path, subject: Subject) -> tuple[Path, str]:
+def choose_folder(reports: Path, identity: ReportIdentity) -> tuple[Path, str]:
     """The folder of a report below `reports`, and a sentence where it is not the one of its name, which another has."""
-    lists = {name: _read(reports / name) for name in subject.folders}
-    own = [name for name, listed in lists.items() if listed and subject.is_of(listed)]
+    lists = {name: _read(reports / name) for name in identity.folders}
+    own = [name for name, listed in lists.items() if listed and identity.is_of(listed)]
     free = [name for name, listed in lists.items() if not listed]
-    name = (own or free or subject.folders)[0]
-    first = lists[subject.folders[0]]
-    usual, folder = reports / subject.folders[0], reports / name
+    name = (own or free or identity.folders)[0]
+    first = lists[identity.folders[0]]
+    usual, folder = reports / identity.folders[0], reports / name
     return folder, f"{usual} holds the report of {first['suite']}: this one lies in {folder}." if first and folder != usual else ""
 
 
-def put(
-    directory: Path, subject: Subject, write: Callable[[Path], Sequence[Path]], *, chosen_by_user: bool
+def write_into(
+    directory: Path, identity: ReportIdentity, write: Callable[[Path], Sequence[Path]], *, chosen_by_user: bool
 ) -> tuple[list[Path], list[Path]]:
     """Write a report, and remove those files of the one before it that it does not have.
 
     Args:
         directory: of the report; made where it does not exist.
-        subject: what the report is of.
+        identity: what the report is of.
         write: writes all files into the empty folder that it is given, and returns them.
         chosen_by_user: whether the directory may hold what is not kdbench's, or another suite's report.
 
@@ -90,20 +90,20 @@ def put(
     listed = _read(directory)
     before = listed["files"] if listed else []
     if chosen_by_user:
-        if listed and not subject.is_suite_of(listed):
+        if listed and not identity.is_suite_of(listed):
             raise KdbenchError(f"{directory} holds the report of {listed['suite']}. Choose another --output.")
         for name in made:
             if name not in before and (directory / name).exists():
                 raise KdbenchError(
                     f"{directory / name} is there already, and no report of kdbench's. Move it away, or choose another --output."
                 )
-    _write(directory, subject, [*before, *made])
+    _write(directory, identity, [*before, *made])
     for name, data in made.items():
         write_bytes(directory / name, data)
     old = [directory / name for name in before if name not in made and (directory / name).exists()]
     for file in old:
         file.unlink()
-    _write(directory, subject, list(made))
+    _write(directory, identity, list(made))
     return [directory / name for name in made], old
 
 
@@ -117,8 +117,8 @@ def _read(directory: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write(directory: Path, subject: Subject, files: Sequence[str]) -> None:
-    about = {"suite": subject.suite, "content": subject.content, "selection": subject.selection}
+def _write(directory: Path, identity: ReportIdentity, files: Sequence[str]) -> None:
+    about = {"suite": identity.suite, "content": identity.content, "selection": identity.selection}
     write_bytes(directory / LIST, json.dumps({**about, "files": sorted({*files})}, indent=1).encode())
 
 

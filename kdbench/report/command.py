@@ -1,4 +1,4 @@
-"""From records to what a person reads: tables on the terminal, a report in files."""
+"""What `kdbench report` does, and `kdbench run` at its end: tables on the terminal and a report in files, made from records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, terminal_tables, write_report
-from kdbench.report.folder import Subject, folder_of, put
+from kdbench.report.output_folder import ReportIdentity, choose_folder, write_into
 from kdbench.results.frames import load_curves, read_records
 from kdbench.results.store import Store
 from kdbench.runner.frame import plan_frame
@@ -31,7 +31,7 @@ FILE_WIDTH = 160
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Report:
     """What a report is made of; it is written below `reports` unless another directory is asked for."""
 
     title: str
@@ -40,24 +40,24 @@ class Comparison:
     pairs: Sequence[tuple[str, str]]
     methods: Sequence[str]
     reports: Path
-    subject: Subject
+    identity: ReportIdentity
 
 
-def of_plan(plan: Plan, store: Store) -> Comparison:
+def suite_report(plan: Plan, store: Store) -> Report:
     """The trials of a suite, those that are not done among them."""
     results = plan_frame(plan)
-    return Comparison(
+    return Report(
         title=f"{plan.suite.title} ({plan.suite.selection})" if plan.suite.selection else plan.suite.title,
         results=results,
         curves=load_curves(store.root, results["trial"]),
         pairs=plan.suite.pairs,
         methods=plan.suite.methods,
         reports=store.root / "reports",
-        subject=_subject(plan.suite),
+        identity=_identity(plan.suite),
     )
 
 
-def of_directory(root: Path) -> Comparison:
+def directory_report(root: Path) -> Report:
     """All records of a results directory; teachers without students of their own are left out.
 
     Raises:
@@ -69,57 +69,57 @@ def of_directory(root: Path) -> Comparison:
     results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
     results = results.sort_values(["dataset", "teacher", "student", "method", "method_params", "seed"], kind="stable")
     taught = results[results["teacher"].notna()]
-    return Comparison(
+    return Report(
         title=f"All trials under {root}",
         results=results[results["teacher"].notna() | results["student"].isin(taught["student"])].reset_index(drop=True),
         curves=load_curves(root, results["trial"]),
         pairs=list(dict.fromkeys(zip(taught["teacher"], taught["student"], strict=True))),
         methods=sorted(results["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method)),
         reports=root / "reports",
-        subject=Subject("all", suite="all trials", place="trials"),
+        identity=ReportIdentity("all", suite="all trials", place="trials"),
     )
 
 
-def _subject(suite: Suite) -> Subject:
+def _identity(suite: Suite) -> ReportIdentity:
     ships = is_shipped(suite.file)
     told = f"the suite {suite.name} that ships with kdbench" if ships else str(suite.file)
     place = "shipped" if ships else suite.file.parent.name
-    return Subject(suite.name, suite=told, place=place, content=suite.content, selection=suite.selection)
+    return ReportIdentity(suite.name, suite=told, place=place, content=suite.content, selection=suite.selection)
 
 
-def show(
-    comparison: Comparison, *, directory: Path | None = None, formats: Sequence[str] = (), published: pd.DataFrame | None = None
+def print_and_write(
+    report: Report, *, directory: Path | None = None, formats: Sequence[str] = (), published: pd.DataFrame | None = None
 ) -> None:
     """Print the tables, those beside `published` numbers too where they are given, write the report, and say where its files are.
 
     Raises:
         KdbenchError: no trial is done, they are not comparable, an unknown format, or a directory that cannot be written.
     """
-    if not (comparison.results["status"] == "done").any():
-        counts = ", ".join(f"{n} {status}" for status, n in comparison.results["status"].value_counts().items())
+    if not (report.results["status"] == "done").any():
+        counts = ", ".join(f"{n} {status}" for status, n in report.results["status"].value_counts().items())
         raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
-    folder, elsewhere = (expanded(directory), "") if directory else folder_of(comparison.reports, comparison.subject)
+    folder, elsewhere = (expanded(directory), "") if directory else choose_folder(report.reports, report.identity)
     write = partial(
         write_report,
-        comparison.results,
-        comparison.curves,
-        title=comparison.title,
+        report.results,
+        report.curves,
+        title=report.title,
         formats=formats or FORMATS,
-        pairs=comparison.pairs,
-        methods=comparison.methods,
+        pairs=report.pairs,
+        methods=report.methods,
         published=published,
     )
     try:
-        files, removed = put(folder, comparison.subject, lambda staged: write(directory=staged), chosen_by_user=bool(directory))
+        files, removed = write_into(folder, report.identity, lambda staged: write(directory=staged), chosen_by_user=bool(directory))
     except OSError as problem:
         raise KdbenchError(f"the report cannot be written to {folder} ({problem.strerror}). Choose --output.") from None
     # What is no terminal has no width: nothing is cut off in a file.
     Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(
         terminal_tables(
-            comparison.results,
-            pairs=comparison.pairs,
-            title=comparison.title,
-            methods=comparison.methods,
+            report.results,
+            pairs=report.pairs,
+            title=report.title,
+            methods=report.methods,
             published=published,
         )
     )

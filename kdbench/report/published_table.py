@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report.compare import Comparison, PairTrials, changed_parameters, compare, shared_stages
+from kdbench.report.compare import Comparison, PairTrials, compare
+from kdbench.report.notes import changed_parameters, shared_stages
 from kdbench.report.tables import NONE, Cell, Table, mean_and_std, method_row, on_data, pair_heading
 
 LAST = "last epoch"
@@ -32,7 +33,7 @@ def published_table(
 
     Args:
         results: one row for each trial.
-        published: what `kdbench.report.published.read_published` gives.
+        published: what `kdbench.report.published_numbers.read_published` gives.
         pairs: (teacher, student), in the order of rows.
         methods: the order of rows within a pair.
 

@@ -1,0 +1,180 @@
+"""What a reader of a table must be told: the notes under it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kdbench.errors import listed
+from kdbench.report.method_labels import LITERATURE_NAMES, differing_params, method_labels, plain_label, settings_in_a_pair
+from kdbench.wording import counted, plural
+
+_REASONS = {"stale": "code or a teacher has changed since, and `kdbench run` trains anew"}
+"""Why a trial is not done that gives no reason of its own."""
+
+
+def footnotes(results: pd.DataFrame) -> list[str]:
+    """Sentences that must stand under a table of these trials.
+
+    How many seeds, and what they share; what the images are; several environments; parameters that change from pair to pair, or are
+    not the defaults; longer trainings; what records note of a pair; and every failed or missing trial with its reason.
+    """
+    results = _placed(results)
+    done = results[results["status"] == "done"]
+    return [
+        seeds_sentence(done),
+        *shared_stages(results),
+        *_data(done),
+        *_environments(done),
+        *_versions(done),
+        *_recipes(results),
+        *_settings(results),
+        *changed_parameters(results),
+        *_stages(done),
+        *_noted(done),
+        *_not_done(results),
+    ]
+
+
+def not_done(results: pd.DataFrame) -> list[str]:
+    """Sentences on every failed or missing trial with its reason: what a table of means leaves out."""
+    return _not_done(_placed(results))
+
+
+def _placed(results: pd.DataFrame) -> pd.DataFrame:
+    """With the columns `label` and `at`: what the method is called, and its pair."""
+    return results.assign(label=method_labels(results), at=_where(results))
+
+
+def _where(results: pd.DataFrame) -> pd.Series[str]:
+    """`cifar10, resnet56 → resnet20` for each row: no data set where there is only one, and no teacher where there is none."""
+    pair = results["student"].where(results["teacher"].isna(), results["teacher"].astype(str) + " → " + results["student"])
+    return pair if results["dataset"].nunique() == 1 else results["dataset"] + ", " + pair
+
+
+def seeds_sentence(done: pd.DataFrame) -> str:
+    """How many seeds the cells of these finished trials have; `done` has the column `label`."""
+    counts = done.groupby(["dataset", "teacher", "student", "label"], dropna=False)["seed"].nunique()
+    if counts.empty:
+        return "n = 0: no trial is done."
+    low, high = int(counts.min()), int(counts.max())
+    if high == 1:
+        return "n = 1 seed, which gives no standard deviation."
+    return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
+
+
+def shared_stages(results: pd.DataFrame) -> list[str]:
+    """What ± and intervals over seeds leave out, where all seeds share a stage; `results` has the column `label`."""
+    shared = results[(results["status"] == "done") & (results["stages"] == "per-teacher")]["label"].unique()
+    if not len(shared):
+        return []
+    return [
+        f"{', '.join(shared)}: all seeds share one training of the stage that learns from the teacher alone; ± and intervals over "
+        "seeds leave out how far another draw of it would move the result."
+    ]
+
+
+def _data(done: pd.DataFrame) -> list[str]:
+    """How many images there are and what must be known of them, by data set; frames of earlier versions do not say."""
+    if "data" not in done:
+        return []
+    notes = []
+    for name, rows in done.groupby("dataset", sort=False):
+        told = [sentence for column in ("data", "data_notes") for sentence in rows[column].dropna().unique()]
+        notes += [f"{name}: {sentence}." for sentence in told if sentence]
+    return notes
+
+
+def _environments(done: pd.DataFrame) -> list[str]:
+    counts = done["environment"].value_counts()
+    if len(counts) < 2:
+        return []
+    told = "; ".join(f"{name} ({counted(count, 'trial')})" for name, count in counts.items())
+    return [f"From {len(counts)} environments: {told}."]
+
+
+def _versions(done: pd.DataFrame) -> list[str]:
+    """Differences that one protocol allows and a reader should know: in the core's code, in a pair's teacher, in what a student
+    started from."""
+    notes = []
+    if (count := done["core_code"].nunique()) > 1:
+        notes.append(f"From {count} versions of kdbench's code, which share one protocol.")
+    if (done.groupby(["dataset", "teacher"])["teacher_weights_sha256"].nunique() > 1).any():
+        notes.append("Some pairs have seeds from several trainings of the teacher.")
+    if (done.groupby(["dataset", "student"])["start_weights_sha256"].nunique() > 1).any():
+        notes.append("Some students started from other tensors under one name of weights.")
+    return notes
+
+
+def _recipes(results: pd.DataFrame) -> list[str]:
+    """Which pairs have which recipe, where they differ."""
+    taught = results[results["teacher"].notna()]
+    if taught["recipe"].nunique() < 2:
+        return []
+    places = taught.groupby("recipe", sort=False)["at"].unique()
+    return ["Recipes: " + "; ".join(f"{recipe} ({', '.join(at)})" for recipe, at in places.items()) + "."]
+
+
+def _settings(results: pd.DataFrame) -> list[str]:
+    notes = []
+    for _, rows in results.groupby("method", sort=False):
+        if rows["method_params"].nunique() > 1 and settings_in_a_pair(rows) == 1:
+            settings = rows.assign(setting=differing_params(rows)).drop_duplicates("at")
+            values = "; ".join(f"{setting} ({at})" for setting, at in zip(settings["setting"], settings["at"], strict=True))
+            notes.append(f"{rows['label'].iloc[0]} has parameters for each pair: {values}.")
+    return notes
+
+
+def changed_parameters(results: pd.DataFrame) -> list[str]:
+    """A sentence with the parameters that are not the methods' defaults, those aside that change from pair to pair."""
+    found = []
+    for method, rows in results.dropna(subset="setting").groupby("method", sort=False):
+        if rows["method_params"].nunique() == 1 or settings_in_a_pair(rows) > 1:
+            given = (setting.removeprefix(str(method)) for setting in rows["setting"].unique())
+            found += [plain_label(str(method)) + parameters for parameters in given if parameters]
+    return [f"Parameters that are not the defaults: {', '.join(found)}."] if found else []
+
+
+def _stages(done: pd.DataFrame) -> list[str]:
+    """Which methods train their students for longer."""
+    longer = done[done["stage_epochs"].fillna(0) > 0]
+    lengths = longer.groupby("label")["stage_epochs"].nunique()
+    several = set(lengths.index[lengths > 1])
+    told = ", ".join(
+        f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if label in several else "")
+        for (label, epochs), rows in longer.groupby(["label", "stage_epochs"], sort=False)
+    )
+    return [f"Epochs that the student trains in stages before, beside those that all have: {told}."] if told else []
+
+
+def _noted(done: pd.DataFrame) -> list[str]:
+    """What records note, such as `dkd: with two classes ...`: a sentence for all methods and pairs of which the same is said."""
+    if "notes" not in done:
+        return []
+    rows = done.explode("notes").dropna(subset="notes")
+    if rows.empty:
+        return []
+    rows[["head", "colon", "note"]] = rows["notes"].str.partition(": ").to_numpy()
+    sentences = []
+    for note, group in rows.groupby("note", sort=False):
+        heads = dict.fromkeys(LITERATURE_NAMES.get(head, head) for head in group["head"])
+        sentences.append(f"{', '.join(heads)} ({', '.join(group['at'].unique())}): {note}.")
+    return sentences
+
+
+def _not_done(results: pd.DataFrame) -> list[str]:
+    """One sentence for all seeds of a method and pair that share status and reason; failed trials with their ids."""
+    rows = results[results["status"] != "done"].assign(reason=lambda frame: frame["reason"].fillna("").astype(str))
+    notes = []
+    for (status, label, at, reason), group in rows.groupby(["status", "label", "at", "reason"], sort=False):
+        seeds = _named("seed", group["seed"])
+        trials = f" ({_named('trial', group['trial'])})" if status == "failed" else ""
+        reason = reason or _REASONS.get(str(status), "")
+        because = f": {' '.join(str(reason).split()).rstrip('.')}" if reason else ""
+        notes.append(f"{str(status).capitalize()}: {label}, {at}, {seeds}{trials}{because}.")
+    return notes
+
+
+def _named(noun: str, values: pd.Series[int] | pd.Series[str]) -> str:
+    """`seed 0`, `seeds 0, 1`."""
+    names = [str(value) for value in values]
+    return f"{plural(noun, len(names))} {listed(names, most=len(names))}"
