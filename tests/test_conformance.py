@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
-from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, gradients, judge
 from kdbench.conformance.scaffold import new_method
 from kdbench.conformance.subject import Subject
+from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
 
 SHIPPED = shipped_methods()

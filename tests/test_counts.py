@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.setting import RECIPE, Setting
 from kdbench.data import epoch_plan
+from kdbench.docs.methods import shipped_methods
 from kdbench.streams import generator
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}

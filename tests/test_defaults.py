@@ -6,7 +6,7 @@ of its scripts/run_cifar_distill.sh and train_student.py.
 
 import pytest
 
-from kdbench.catalogue.docs.methods import shipped_methods, stages
+from kdbench.docs.methods import shipped_methods, stages
 from kdbench.method.description import describe_method
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite

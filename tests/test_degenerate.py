@@ -10,9 +10,9 @@ from test_method_traps import CLASSES, SIZES, batch, outputs, pair
 from torch import Tensor
 
 from kdbench import Composition, Outputs, PairError
-from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.gradients import gradients_at
 from kdbench.conformance.points import mapped
+from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS, Method
 
 LARGEST = 1e6

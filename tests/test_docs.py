@@ -11,14 +11,14 @@ import pytest
 import typer
 
 import kdbench
-from kdbench.catalogue import docs
-from kdbench.catalogue.docs import PAGES, markdown, networks
-from kdbench.catalogue.docs.interface import INTERFACE
-from kdbench.catalogue.docs.methods import GOLDEN, golden, methods_page, section, shipped_methods, stages
+from kdbench import docs
 from kdbench.catalogue.keys import keys
 from kdbench.cli import app
 from kdbench.conformance import CHECKS, described
 from kdbench.data import DATASETS
+from kdbench.docs import PAGES, markdown, networks
+from kdbench.docs.interface import INTERFACE
+from kdbench.docs.methods import GOLDEN, golden, methods_page, section, shipped_methods, stages
 from kdbench.method.description import describe_method
 from kdbench.models import MODELS
 from kdbench.results.frames import COLUMNS, CURVES, frame
@@ -32,7 +32,7 @@ from kdbench.suite.shipped import suite_names
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-COMMAND = "python -m kdbench.catalogue.docs docs/reference"
+COMMAND = "python -m kdbench.docs docs/reference"
 FEW_NETWORKS = ("resnet8", "vgg8", "wrn_16_1")
 """To build all of them takes seconds."""
 

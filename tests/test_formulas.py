@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_method_traps import CLASSES, batch, build, outputs
 from torch import Tensor
 
-from kdbench.catalogue.docs.methods import shipped_methods
+from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import Composition
 
 STUDENT, TEACHER = outputs(6), outputs(6, seed=1)

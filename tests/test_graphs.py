@@ -15,9 +15,9 @@ from conftest import Rehearsed
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
-from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.setting import IMAGES, RECIPE, Setting
 from kdbench.data import epoch_plan
+from kdbench.docs.methods import shipped_methods
 from kdbench.streams import generator
 from kdbench.training import cohort, graphs
 from kdbench.training.cohort import FrozenTeacher

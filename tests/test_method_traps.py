@@ -29,8 +29,8 @@ from kdbench import (
     build_method,
     load_results,
 )
-from kdbench.catalogue.docs.methods import shipped_methods
 from kdbench.conformance.points import mapped
+from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
 from kdbench.report.notes import footnotes
 from kdbench.spec.recipe import Recipe

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from kdbench.catalogue.docs.methods import shipped_methods
+from kdbench.docs.methods import shipped_methods
 from kdbench.errors import KdbenchError
 from kdbench.report import terminal_tables, write_report
 from kdbench.report.compare import check_comparable, compare

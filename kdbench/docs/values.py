@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from kdbench.catalogue.docs.markdown import code, docstring, first_sentence, key_table, page, plain, table
 from kdbench.catalogue.keys import keys
 from kdbench.data import DATASETS, SourceParams
+from kdbench.docs.markdown import code, docstring, first_sentence, key_table, page, plain, table
 from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
 from kdbench.suite.imports import is_core

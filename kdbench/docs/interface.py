@@ -8,7 +8,8 @@ from types import FunctionType
 from typing import Any
 
 import kdbench
-from kdbench.catalogue.docs.markdown import (
+from kdbench.catalogue.keys import keys
+from kdbench.docs.markdown import (
     attributes,
     code,
     docstring,
@@ -20,7 +21,6 @@ from kdbench.catalogue.docs.markdown import (
     table,
     texts_under,
 )
-from kdbench.catalogue.keys import keys
 
 METHOD = """\
 A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms. In shapes, B is the

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from kdbench.catalogue.docs import PAGES
+from kdbench.docs import PAGES
 from kdbench.suite.plugins import load_shipped
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from kdbench.catalogue.docs.markdown import code, page, plain, table, texts_under
+from kdbench.docs.markdown import code, page, plain, table, texts_under
 from kdbench.results.frames import COLUMNS, CURVES
 from kdbench.results.store import FILES
 from kdbench.runner.plan import Rerun, Status

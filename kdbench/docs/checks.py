@@ -1,7 +1,7 @@
 """The page of the checks that `kdbench check` makes."""
 
-from kdbench.catalogue.docs.markdown import page, plain, table
 from kdbench.conformance import CHECKS, described
+from kdbench.docs.markdown import page, plain, table
 
 INTRODUCTION = """\
 `kdbench check NAME`, or `kdbench check FILE.py`, tries a method on two small networks in seconds. A method that passes keeps the

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
-from kdbench.catalogue.docs.markdown import code, page, plain, table
 from kdbench.cli import app, version
+from kdbench.docs.markdown import code, page, plain, table
 from kdbench.options import AS_IT_IS
 
 INTRODUCTION = "`kdbench COMMAND --help` prints the same in a terminal. What stands in brackets may be left out."

@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdbench.catalogue.docs.markdown import page
 from kdbench.conformance.subject import Subject
+from kdbench.docs.markdown import page
 from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Stage
 from kdbench.suite.plugins import load_shipped

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kdbench.catalogue.docs.markdown import code, page, table
 from kdbench.catalogue.model import describe_model
+from kdbench.docs.markdown import code, page, table
 from kdbench.models import MODELS
 from kdbench.suite.imports import is_core
 

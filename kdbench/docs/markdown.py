@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.catalogue.keys import REQUIRED, Key
 
-GENERATED = "<!-- This page is generated: python -m kdbench.catalogue.docs docs/reference -->"
+GENERATED = "<!-- This page is generated: python -m kdbench.docs docs/reference -->"
 
 _SECTIONS = ("Args", "Attributes", "Class attributes", "Raises", "Returns")
 _WIDTH = 100
