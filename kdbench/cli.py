@@ -41,9 +41,9 @@ def main() -> None:
     except (KdbenchError, OSError) as problem:
         print(f"error: {system_error(problem) if isinstance(problem, OSError) else problem}", file=sys.stderr)
         sys.exit(BAD_USAGE)
-    except signals.Interrupted as told:
+    except signals.Interrupted as interruption:
         with suppress(OSError):  # the terminal may be gone
-            print(told, file=sys.stderr)
+            print(interruption, file=sys.stderr)
         sys.exit(STOPPED)
 
 
@@ -78,7 +78,7 @@ def run(
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write, suite_report
     from kdbench.runner.plan import Rerun, Status, make_plan
-    from kdbench.runner.progress import for_stream, told
+    from kdbench.runner.progress import for_stream, outcome_text
     from kdbench.runner.run import Options, execute
 
     loaded, store = _open(suite, results, methods, seeds, plugin)
@@ -101,10 +101,10 @@ def run(
     if not finished:
         print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)
-    if told_of_weights := planned.without_weights_text:
-        print(told_of_weights)
+    if without_weights := planned.without_weights_text:
+        print(without_weights)
     if failed := [trial.record for trial in (*planned.teachers, *planned.students) if trial.record and trial.record.reason]:
-        print("\n".join(map(told, failed)))
+        print("\n".join(map(outcome_text, failed)))
         print(f"{len(failed)} failed; `--rerun failed` tries again.")
         raise typer.Exit(TRIAL_FAILED)
 

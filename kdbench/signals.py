@@ -31,7 +31,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._told = ""
+        self._warning = ""
 
     def listen(self) -> None:
         """Begin; what whoever started this process has it ignore stays ignored."""
@@ -40,18 +40,18 @@ class Stop:
                 signal.signal(number, self._hear)
 
     @contextmanager
-    def warned(self, told: str) -> Iterator[None]:
+    def warned(self, text: str) -> Iterator[None]:
         """In the block, a SIGUSR1 that comes first raises nothing: it is told, and the block is to ask."""
-        self._told = told
+        self._warning = text
         try:
             yield
         finally:
-            self._told = ""
+            self._warning = ""
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
-        if number == WARNING and first and self._told:
-            os.write(2, f"{self._told}\n".encode())  # print may be in the middle of something
+        if number == WARNING and first and self._warning:
+            os.write(2, f"{self._warning}\n".encode())  # print may be in the middle of something
             return
         for other in STOPS:  # another one ends the process; a terminal that closes sends several, and a session TERM with them
             if signal.getsignal(other) == self._hear:
@@ -60,9 +60,9 @@ class Stop:
 
 
 @contextmanager
-def on_stop(told: str) -> Iterator[None]:
+def on_stop(text: str) -> Iterator[None]:
     """What to tell where a signal stops the block."""
     try:
         yield
     except Interrupted:
-        raise Interrupted(told) from None
+        raise Interrupted(text) from None

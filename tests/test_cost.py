@@ -12,7 +12,7 @@ import pytest
 
 from kdbench.catalogue import plan as catalogue
 from kdbench.results.store import Store
-from kdbench.runner.cost import Basis, Span, costs, remaining, told
+from kdbench.runner.cost import Basis, Span, costs, estimate_text, remaining
 from kdbench.runner.plan import Status, make_plan
 from kdbench.runner.timings import read_timings
 from kdbench.spec.record import PROTOCOL
@@ -170,8 +170,8 @@ def test_without_macs_an_unmeasured_student_is_unknown_and_said_to_be():
     measure(trial("resnet8"), own=2)
     found = cost(methods="[scratch]")
     assert (found.seconds.mid, found.students, found.unknown) == (9 * 2 + 10 * 2, 4, 2)
-    assert told(found).startswith("more than 38 s on ")
-    assert "2 of unknown length and not counted" in told(found)
+    assert estimate_text(found).startswith("more than 38 s on ")
+    assert "2 of unknown length and not counted" in estimate_text(found)
 
 
 def test_a_teachers_forward_pass_is_a_third_of_its_training_step_where_it_was_never_measured():
@@ -320,14 +320,14 @@ def estimate(seconds: tuple[float, float, float], **changes: Any):
 
 
 def test_an_estimate_in_words():
-    assert told(estimate((7260, 5000, 9000))) == (
+    assert estimate_text(estimate((7260, 5000, 9000))) == (
         "about 2.0 h (83 min to 2.5 h) on Abacus for 11 students and 1 teacher: 8 as measured, 4 scaled by MACs; from 3 "
         "measured in this directory."
     )
-    assert "for 11 students, 1 teacher and 5 teacher stages: 12 as measured, 5 of unknown" in told(
+    assert "for 11 students, 1 teacher and 5 teacher stages: 12 as measured, 5 of unknown" in estimate_text(
         estimate((7260, 5000, 9000), stages=5, bases={Basis.MEASURED: 12})
     )
-    assert told(estimate((45, 45.1, 45.2), students=1, teachers=0, bases={Basis.MEASURED: 1}, measured=1)) == (
+    assert estimate_text(estimate((45, 45.1, 45.2), students=1, teachers=0, bases={Basis.MEASURED: 1}, measured=1)) == (
         "about 45 s on Abacus for 1 student: 1 as measured; from 1 measured in this directory."
     )
 
@@ -337,7 +337,7 @@ def test_an_estimate_in_words():
     [(0.6, "1 s"), (119, "119 s"), (150, "2.5 min"), (7199, "120 min"), (40_000, "11 h"), (400_000, "4.6 days")],
 )
 def test_a_duration_has_two_digits(seconds, words):
-    assert f"about {words} on" in told(estimate((seconds,) * 3))
+    assert f"about {words} on" in estimate_text(estimate((seconds,) * 3))
 
 
 # What it costs to know

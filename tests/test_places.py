@@ -169,5 +169,5 @@ def test_maps_of_timms_networks_are_timms_own(name):
     for point, maps in zip(network.wiring.groups, ours, strict=True):
         assert torch.equal(maps, own[point.module])
     layout, expected = TIMM[name]
-    assert network.wiring.groups[-1].told == layout
+    assert network.wiring.groups[-1].description == layout
     assert " ".join("x".join(map(str, maps.shape[1:])) for maps in ours) == expected

@@ -72,7 +72,7 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
 
 
 def _source(point: Point | None) -> Value:
-    return {"module": point.module if point else None, "layout": point.told if point else None}
+    return {"module": point.module if point else None, "layout": point.description if point else None}
 
 
 def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value]:

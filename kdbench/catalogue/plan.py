@@ -90,7 +90,7 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))
-        lines += [f"left: {cost.told(estimate)}" for estimate in estimates] or [
+        lines += [f"left: {cost.estimate_text(estimate)}" for estimate in estimates] or [
             f"left: {counts}, {counted(epochs, 'epoch')}; how long is not known, since nothing like it was measured here. "
             "`kdbench run` with --stop-after 2m measures, and loses nothing."
         ]

@@ -44,8 +44,8 @@ def duplicates(train: Samples, test: Samples) -> Iterator[str]:
     shared = {position: labels[key] for position, key in test_keys.items() if key in labels}
     if shared:
         differ = sum(known != {test_labels[position]} for position, known in shared.items())
-        told = f", {differ:,} of them with another label" if differ else ""
-        yield f"{len(shared):,} of {len(test):,} test images are identical to a training image{told}"
+        text = f", {differ:,} of them with another label" if differ else ""
+        yield f"{len(shared):,} of {len(test):,} test images are identical to a training image{text}"
     several = 0 if isinstance(train, FileSplit) else sum(len(labels[key]) > 1 for key in train_keys.values())
     if several:
         yield f"{several:,} of {len(train):,} training images are identical to one with another label"

@@ -224,8 +224,8 @@ def checked(losses: object) -> Losses:
         raise TypeError(f"losses returned a {type(losses).__name__}. Return a dict of named terms, such as {{'distance': ...}}.")
     for name, value in losses.items():
         if not isinstance(value, Tensor) or value.ndim:
-            told = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise TypeError(f"the term '{name}' is {told}. Return the mean or the sum of a tensor, without `.item()`.")
+            text = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise TypeError(f"the term '{name}' is {text}. Return the mean or the sum of a tensor, without `.item()`.")
     return losses
 
 

@@ -62,8 +62,8 @@ def _saved_by_torch(file: Path) -> dict[str, Tensor]:
     unread = [type(leaf) for leaf in leaves.values() if isinstance(leaf, _StandIn)]
     if unread:
         raise _only_code_reads(file, f"{unread[0].__module__}.{unread[0].__qualname__}")
-    told = f"its keys are {listed([*map(str, tree)])}" if isinstance(tree, Mapping) else f"it is a {type(tree).__name__}"
-    raise KdbenchError(f"{file} holds no state dict ({told}). Give what `torch.save(model.state_dict(), file)` wrote.")
+    text = f"its keys are {listed([*map(str, tree)])}" if isinstance(tree, Mapping) else f"it is a {type(tree).__name__}"
+    raise KdbenchError(f"{file} holds no state dict ({text}). Give what `torch.save(model.state_dict(), file)` wrote.")
 
 
 def _only_code_reads(file: Path, code: str) -> KdbenchError:

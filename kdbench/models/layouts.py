@@ -131,14 +131,14 @@ class _Trap:
     Attributes:
         models: ours.
         has: what some of the names are.
-        told: what that network does.
+        description: what that network does.
         lacks: what none of the names are.
         image_size: height in pixels of the images on which it does so; None for all.
     """
 
     models: str
     has: str
-    told: str
+    description: str
     lacks: str | None = None
     image_size: int | None = None
 
@@ -171,7 +171,7 @@ def trap(model: str, names: Iterable[str], *, image_size: int | None) -> str:
     all_names = "\n".join(names)
     return next(
         (
-            known.told
+            known.description
             for known in _TRAPS
             if re.fullmatch(known.models, model)
             and known.image_size in (None, image_size)

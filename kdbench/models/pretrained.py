@@ -95,8 +95,8 @@ def _with_hash(name: str, place: str) -> str:
 
 
 def _unknown(model: str, weights: str, known: Iterable[str], file: Path) -> KdbenchError:
-    told = f"It has: {', '.join(known)}." if known else "It has none: give a file."
-    return KdbenchError(f"{model} has no weights '{weights}'.{nearest(weights, known)} {told} Nor is there a file {file}.")
+    text = f"It has: {', '.join(known)}." if known else "It has none: give a file."
+    return KdbenchError(f"{model} has no weights '{weights}'.{nearest(weights, known)} {text} Nor is there a file {file}.")
 
 
 def fetch(weights: Weights, *, model: str, in_channels: int) -> dict[str, Tensor]:

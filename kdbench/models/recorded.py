@@ -44,7 +44,7 @@ class Point:
     order: tuple[int, ...] = ()
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The layout for a reader, such as `tokens after 1 more`."""
         if self.order:
             return "tokens, put in order"

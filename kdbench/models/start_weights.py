@@ -54,8 +54,8 @@ def fit(state: State, network: Network, *, whole: bool, model: str = "", image_s
             of each.
     """
     given = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in COUNTERS}
-    if told := trap(model, given, image_size=image_size):
-        raise KdbenchError(f"{told}. Bring that network as a model of your own (--plugin), or give other weights.")
+    if text := trap(model, given, image_size=image_size):
+        raise KdbenchError(f"{text}. Bring that network as a model of your own (--plugin), or give other weights.")
     own = network.state_dict()
     shared = _common_prefix(own)
     layouts = {"": {name.removeprefix(shared): name for name in own}, **usual_names(model, network)}
@@ -181,9 +181,9 @@ def _misfit(readings: Iterable[_Reading], *, whole: bool) -> KdbenchError:
             f"they {best.new_classifier}. A teacher is used as it is: train it on the data set first, as a student that starts "
             "from these weights, with `keep_students: true`, and give the weights that it leaves."
         )
-    shapes = [f"{name}: {_told(best.inside[name])} instead of {_told(best.wanted[name])}" for name in unequal]
+    shapes = [f"{name}: {_as_text(best.inside[name])} instead of {_as_text(best.wanted[name])}" for name in unequal]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    told = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
+    text = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
     lacking = Counter(best.wanted[name].shape for name in missing) - Counter(best.inside[name].shape for name in unexpected)
     way = "Give weights of this architecture."
     if missing and not lacking and not unequal:
@@ -192,7 +192,7 @@ def _misfit(readings: Iterable[_Reading], *, whole: bool) -> KdbenchError:
             "model of your own (--plugin)."
         )
     by = f", by the names of {best.whose}" if best.whose else ""
-    return KdbenchError(f"they do not fit the network: {told}{by}. {way}")
+    return KdbenchError(f"they do not fit the network: {text}{by}. {way}")
 
 
 def _notes(found: _Reading, others: Sequence[_Reading], beside: Sequence[str]) -> Iterator[str]:
@@ -210,5 +210,5 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join((*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])))
 
 
-def _told(tensor: Tensor) -> str:
+def _as_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"

@@ -133,12 +133,12 @@ def _existing(name: str, calls: Sequence[Call], unknown: str, usual: Sequence[st
     """A sentence on what can be a hook: the names nearest to `unknown`, else the usual ones, else the first of all."""
     able = [call.name for call in candidates(calls)]
     if close := get_close_matches(unknown, able, n=4, cutoff=0.3):
-        told = f"The nearest: {', '.join(close)}"
+        text = f"The nearest: {', '.join(close)}"
     elif usual:
-        told = f"Without `hooks` it has {', '.join(usual)}"
+        text = f"Without `hooks` it has {', '.join(usual)}"
     else:
-        told = f"It has {', '.join((*able[:SHOWN], *(['...'] if len(able) > SHOWN else []))) or 'none that gives maps'}"
-    return f"{told}; {_see(name)}"
+        text = f"It has {', '.join((*able[:SHOWN], *(['...'] if len(able) > SHOWN else []))) or 'none that gives maps'}"
+    return f"{text}; {_see(name)}"
 
 
 def _see(name: str) -> str:
@@ -150,7 +150,7 @@ def _group(name: str, call: Call, times: int) -> Call:
     if times > 1:
         raise KdbenchError(f"{name}, hooks: '{group}' is called {times} times in a pass. Name a module that is called once; {see}")
     if call.point is None:
-        raise KdbenchError(f"{name}, hooks: '{group}' gives {_told(call.made)}, neither maps nor a square of tokens; {see}")
+        raise KdbenchError(f"{name}, hooks: '{group}' gives {_text(call.made)}, neither maps nor a square of tokens; {see}")
     if _lost(call):
         raise KdbenchError(f"{name}, hooks: what '{group}' gives is overwritten by the operation after it; {see}")
     return call
@@ -214,7 +214,7 @@ def refuse_other_outputs(name: str, calls: Sequence[Call]) -> None:
     logits = calls[-1].made
     if not isinstance(logits, Tensor) or logits.shape != (BATCH, CLASSES):
         raise KdbenchError(
-            f"{name} gives {_told(logits)} for {CLASSES} classes, and not a tensor with one logit for each. Choose another network."
+            f"{name} gives {_text(logits)} for {CLASSES} classes, and not a tensor with one logit for each. Choose another network."
         )
     if calls[-1].node and calls[-1].node.name() in PROBABILITIES:
         raise KdbenchError(f"{name} gives probabilities, and losses take logits. Leave its last softmax or sigmoid out.")
@@ -250,7 +250,7 @@ def _maps_pooled(head: Call, logits: Node | None) -> bool:
     return head.read.ndim == 2
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     batch, *rest = value.shape

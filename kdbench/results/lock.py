@@ -142,8 +142,8 @@ def _over(holder: Holder, *, flock: bool) -> bool:
 
 
 def _refused(folder: Path, holder: Holder, *, seen: bool = True, file: Path | None = None) -> KdbenchError:
-    told = ": process {pid} on {host}, since {since}".format(**holder) if holder else ""
+    text = ": process {pid} on {host}, since {since}".format(**holder) if holder else ""
     out = "" if seen else f" Whether it still runs cannot be seen from here: if it does not, delete {file or folder / '.writer'}."
     return KdbenchError(
-        f"another kdbench is writing to {folder}{told}. Wait for it, or choose another directory with --results.{out}"
+        f"another kdbench is writing to {folder}{text}. Wait for it, or choose another directory with --results.{out}"
     )

@@ -247,7 +247,7 @@ def _span(seconds: Sequence[float]) -> Span:
     return Span(statistics.median(seconds), min(seconds), max(seconds))
 
 
-def told(cost: Cost) -> str:
+def estimate_text(cost: Cost) -> str:
     """Two sentences for people: how long, and what that rests on."""
     mid, low, high = cost.seconds
     span = "" if _duration(low) == _duration(high) else f" ({_duration(low)} to {_duration(high)})"

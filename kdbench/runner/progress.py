@@ -51,7 +51,7 @@ class Progress(ABC):
 
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
-        self.say(told(record))
+        self.say(outcome_text(record))
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -126,7 +126,7 @@ class Bars(Progress):
         self._bars.stop()
 
 
-def told(record: Record) -> str:
+def outcome_text(record: Record) -> str:
     """One line on how a trial ended."""
     pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
     method = setting(TrialSpec.model_validate(record.spec))

@@ -92,7 +92,7 @@ class Recorder:
                 raise fault from None
             self._write(planned, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
-    def adopt(self, planned: Planned) -> None:
+    def record_pretrained(self, planned: Planned) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
         spec = planned.spec
         precision = spec.recipe.precision

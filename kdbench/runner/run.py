@@ -144,7 +144,7 @@ class _Run:
             if not planned.spec.methods:
                 self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
                 with self.recorder.isolated(planned, None):
-                    self.recorder.adopt(planned)
+                    self.recorder.record_pretrained(planned)
         if not all(map(self.runner.run, jobs(first.values()))):
             return False
         self._announce(self.plan.teachers_of(todo), then)

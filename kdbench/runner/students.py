@@ -38,8 +38,8 @@ def load(folder: Path, *, normalise: bool) -> Deployed:
         trial = TrialSpec.model_validate(record.spec)
     except OSError as problem:
         absent = isinstance(problem, (FileNotFoundError, NotADirectoryError))
-        told = "is missing" if absent else f"cannot be read ({problem.strerror})"
-        raise KdbenchError(f"{folder / 'record.json'} {told}. Give the folder of a finished trial, results/trials/...") from None
+        text = "is missing" if absent else f"cannot be read ({problem.strerror})"
+        raise KdbenchError(f"{folder / 'record.json'} {text}. Give the folder of a finished trial, results/trials/...") from None
     except ValidationError as problem:
         raise KdbenchError(f"{folder / 'record.json'} is no whole record ({first_line(problem)}). Train it again.") from None
     kept = read_student(folder, record)

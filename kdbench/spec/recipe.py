@@ -155,5 +155,5 @@ class Recipe(Spec):
     @property
     def summary(self) -> str:
         """What a reader of a table needs of it; the hash tells recipes apart that read alike."""
-        told = f"{counted(self.epochs, 'epoch')}, batch {self.batch_size}, lr {self.optimiser.lr:g}"
-        return f"{told} [{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:4]}]"
+        text = f"{counted(self.epochs, 'epoch')}, batch {self.batch_size}, lr {self.optimiser.lr:g}"
+        return f"{text} [{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:4]}]"

@@ -79,9 +79,9 @@ def images_text(
     *others, last = [f"{split.images:,} {plural(f'{name} image', split.images)}" for split, name in splits if split]
     least, most = train.fewest_of_a_class, train.most_of_a_class
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    told = f"{', '.join(others)} and {last} in {classes:,} {plural('class', classes)} ({each} a class)"
+    text = f"{', '.join(others)} and {last} in {classes:,} {plural('class', classes)} ({each} a class)"
     left_out = "; ".join(f"{count:,} {plural('file', count)}, {reason}" for reason, count in passed_over.items())
-    return f"{told}; skipped: {left_out}" if left_out else told
+    return f"{text}; skipped: {left_out}" if left_out else text
 
 
 class Data(BaseModel):

@@ -27,9 +27,9 @@ class DatasetSpec(Spec):
     def label(self) -> str:
         """The name that tables show; it says when not all of the training images are trained on."""
         label, count, held_out = self.params["label"] or self.name, self.params["train_images"], self.params["validation"]
-        told = [f"{count:,} training images"] if count else []
-        told += [f"{100 * held_out:g} % held out"] if held_out else []
-        return f"{label} ({', '.join(told)})" if told else str(label)
+        words = [f"{count:,} training images"] if count else []
+        words += [f"{100 * held_out:g} % held out"] if held_out else []
+        return f"{label} ({', '.join(words)})" if words else str(label)
 
 
 class MethodParams(Spec):

@@ -38,10 +38,10 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
         first = min(problem.errors(), key=lambda error: error["type"] != "extra_forbidden")
         below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
         place = f"{path}{below}".removeprefix(".")
-        raise KdbenchError(f"{source}, {place}: {_told(first, spec)}") from None
+        raise KdbenchError(f"{source}, {place}: {_as_text(first, spec)}") from None
 
 
-def _told(error: ErrorDetails, spec: type[BaseModel]) -> str:
+def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
     kind, loc = error["type"], error["loc"]
     if kind == "extra_forbidden":
         return f"unknown key.{nearest(str(loc[-1]), _keys(spec, loc[:-1]))}"
@@ -52,8 +52,8 @@ def _told(error: ErrorDetails, spec: type[BaseModel]) -> str:
     if kind == "value_error":
         return f"{error['ctx']['error']}."
     must = f"must be {_MUST_BE[kind]}" if kind in _MUST_BE else error["msg"].replace("Input should", "must")
-    told = re.sub(r", (unable to|got a) .*", "", must)
-    return f"{told} (got {'nothing' if error['input'] is None else reprlib.repr(error['input'])})."
+    text = re.sub(r", (unable to|got a) .*", "", must)
+    return f"{text} (got {'nothing' if error['input'] is None else reprlib.repr(error['input'])})."
 
 
 def _keys(spec: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

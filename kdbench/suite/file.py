@@ -136,8 +136,8 @@ def read_mapping(file: Path) -> Tree:
         tree = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
-        told = ", ".join(filter(None, (problem.context, problem.problem)))
-        raise KdbenchError(f"{file}, line {line}: {told}. Mend the YAML.") from None
+        text = ", ".join(filter(None, (problem.context, problem.problem)))
+        raise KdbenchError(f"{file}, line {line}: {text}. Mend the YAML.") from None
     except (UnicodeDecodeError, yaml.reader.ReaderError) as problem:
         raise KdbenchError(f"{file} is no text of YAML ({problem.reason}). Save it as plain text in UTF-8.") from None
     except OSError as problem:

@@ -136,8 +136,8 @@ def _whole_or_not_at_all(file: Path | None = None) -> Iterator[None]:
             undo()
         if isinstance(problem, KdbenchError):
             raise
-        told = problem.msg if isinstance(problem, SyntaxError) else problem
-        raise KdbenchError(f"{_place(problem, file)}{type(problem).__name__}: {told}. Mend it or take it out.") from problem
+        words = problem.msg if isinstance(problem, SyntaxError) else problem
+        raise KdbenchError(f"{_place(problem, file)}{type(problem).__name__}: {words}. Mend it or take it out.") from problem
 
 
 def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:

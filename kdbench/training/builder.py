@@ -148,8 +148,8 @@ class Builder:
         meant = normalisation(trial.weights, model=trial.student)
         if meant and any(abs(a - b) > SAME_NORMALISATION for a, b in zip(chain(*meant), chain(*ours), strict=False)):
             notes.append(
-                f"the weights of {trial.label} are meant for images of mean {_told(meant[0])} and std {_told(meant[1])}, and these "
-                f"are normalised with {_told(ours[0])} and {_told(ours[1])}: give theirs as `mean` and `std` of the data set"
+                f"the weights of {trial.label} are meant for images of mean {_text(meant[0])} and std {_text(meant[1])}, and these "
+                f"are normalised with {_text(ours[0])} and {_text(ours[1])}: give theirs as `mean` and `std` of the data set"
             )
         return tuple(notes)
 
@@ -260,5 +260,5 @@ def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherPa
     return TeacherParts(function(parts.classifier_weight), function(parts.classifier_bias), norms)
 
 
-def _told(numbers: Iterable[float]) -> str:
+def _text(numbers: Iterable[float]) -> str:
     return ", ".join(f"{number:.3f}" for number in numbers)

@@ -24,7 +24,7 @@ from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, refused_allocations
 from kdbench.training.evaluation import Evaluator, buffers_kept
-from kdbench.training.fatal_errors import fatal_error, where
+from kdbench.training.fatal_errors import fatal_error, location
 from kdbench.training.graphs import GraphInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
@@ -295,7 +295,7 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
     except Exception as problem:  # isolation: whatever a method raises is its lane's result
         if fault := fatal_error(problem):
             raise fault from None
-        told = f"{type(problem).__name__}: {problem}"
-        if "modified by an inplace operation" in told:
-            told = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
-        lane.fail(f"{told} ({where(problem)})")
+        text = f"{type(problem).__name__}: {problem}"
+        if "modified by an inplace operation" in text:
+            text = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
+        lane.fail(f"{text} ({location(problem)})")

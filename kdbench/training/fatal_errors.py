@@ -35,7 +35,7 @@ def fatal_error(problem: Exception) -> Exception | None:
     return problem if isinstance(problem, _OF_THE_MACHINE) else None
 
 
-def where(problem: BaseException) -> str:
+def location(problem: BaseException) -> str:
     """Where it arose, such as `mine.py:12`: in the file of a method or network, where it went through one."""
     frame = (_in_written(problem) or traceback.extract_tb(problem.__traceback__))[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
@@ -64,12 +64,12 @@ def fatal_errors_explained() -> Iterator[None]:
         if not fatal_error(problem):
             raise
         if isinstance(problem, OSError):
-            told = f"{system_error(problem)} The same command goes on then; what is finished is kept."
+            text = f"{system_error(problem)} The same command goes on then; what is finished is kept."
         elif isinstance(problem, torch.AcceleratorError):
-            told = (
+            text = (
                 f"the device is in a bad state ({first_line(problem)}), which a method may have caused. With --lanes 1, the same "
                 "command shows which was training; what is finished is kept."
             )
         else:
-            told = "the memory is full. Train fewer students at once, such as --lanes 4; what is finished is kept."
-        raise KdbenchError(told) from problem
+            text = "the memory is full. Train fewer students at once, such as --lanes 4; what is finished is kept."
+        raise KdbenchError(text) from problem
