@@ -1,6 +1,7 @@
 """The page of the command line: every command with its arguments and options, as they are declared to typer."""
 
 import inspect
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import NoneType
@@ -59,7 +60,8 @@ def _section(name: str, command: CommandInfo) -> str:
     if options:
         parts.append(_options(options))
     if command.epilog:
-        parts.append(f"```text\n{command.epilog.removeprefix(AS_IT_IS)}\n```")
+        title, _, lines = command.epilog.strip("\b\n").partition("\n")  # a backspace before it keeps its lines apart in a terminal
+        parts.append(f"{title}\n\n```\n{textwrap.dedent(lines)}\n```")
     return "\n\n".join(parts)
 
 
@@ -86,10 +88,10 @@ def parameters(command: Any) -> Iterator[Parameter]:
         choices = get_args(kind) if get_origin(kind) is Literal else ()
         value = declared.metavar or "|".join(choices) or ("NUMBER" if kind is int else name.upper())
         meaning = " ".join((declared.help or "").split())
+        if choices and declared.metavar:
+            meaning += f" One of {', '.join(choices)}."
         if isinstance(declared, ArgumentInfo):
-            one_of = f" One of {', '.join(choices)}." if choices else ""
-            required = parameter.default is inspect.Parameter.empty
-            yield Parameter(value if required else f"[{value}]", "", "", meaning + one_of)
+            yield Parameter(value if parameter.default is parameter.empty else f"[{value}]", "", "", meaning)
         else:
             default = "" if parameter.default in (None, "", []) or kind is bool else str(parameter.default)
             # In Annotated, the first name stands where a default stands otherwise.
