@@ -60,7 +60,7 @@ def _section(name: str, command: CommandInfo) -> str:
     if options:
         parts.append(_options(options))
     if command.epilog:
-        title, _, lines = command.epilog.strip("\b\n").partition("\n")  # a backspace before it keeps its lines apart in a terminal
+        title, _, lines = command.epilog.removeprefix(AS_IT_IS).partition("\n")
         parts.append(f"{title}\n\n```\n{textwrap.dedent(lines)}\n```")
     return "\n\n".join(parts)
 

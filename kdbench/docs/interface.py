@@ -23,8 +23,10 @@ from kdbench.docs.markdown import (
 )
 
 METHOD = """\
-A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms. In shapes, B is the
-number of images in a batch, K of classes and D of pooled features; C, H and W are a map's channels, height and width."""
+A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms.
+[Your own method](../how-to/own-method.md) shows how to write one, and the [glossary](../start/glossary.md) says what a lane, a
+stage and a hook point are. In shapes, B is the number of images in a batch, K of classes and D of pooled features; C, H and W are a
+map's channels, height and width."""
 
 API = """\
 These names can be imported from `kdbench`. They stay as they are from one version to the next. All else may change."""

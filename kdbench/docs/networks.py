@@ -23,7 +23,8 @@ OTHERS = """\
 
 `torchvision/NAME` and `timm/NAME` name any classifier of these libraries, such as `torchvision/resnet34`. timm comes with
 `pip install 'kdbench[timm]'`. kdbench knows where the groups of the usual families end. For others, and for plain classifiers of
-your own, `hooks` names the modules, and `kdbench show model NAME --modules` lists them."""
+your own, `hooks` names the modules, and `kdbench show model NAME --modules` lists them. See
+[your own networks](../how-to/own-networks.md) and [pretrained weights](../how-to/pretrained-weights.md)."""
 
 
 def shipped_networks() -> list[str]:

@@ -15,7 +15,8 @@ from kdbench.suite.recipes import recipe_file
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
 
 SUITES = """\
-A suite is a YAML file. `kdbench run FILE` trains what it asks for. A key that is not known, or that stands twice, is an error."""
+A suite is a YAML file. `kdbench run FILE` trains what it asks for. [A first suite](../start/first-suite.md) shows one, and
+[Suites](../how-to/suites.md) says how to do more with it. A key that is not known, or that stands twice, is an error."""
 
 RECIPES = """\
 A recipe says how a network is trained. It is a part of every trial, with every default written out. In a suite, `recipe: NAME`
