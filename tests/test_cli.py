@@ -1060,7 +1060,7 @@ def test_suites_of_one_name_have_a_report_each_and_it_is_said(call, done):
         write(f"{folder}/tiny.yaml", title=f"title: {title}")
     assert "holds the report" not in call("report", "first/tiny.yaml").out
     first = Path("first/tiny.yaml").resolve()
-    told = f"results/reports/tiny holds the report of {first}: this one lies in results/reports/tiny-second."
+    told = f"results/reports/tiny already holds the report of {first}. So this report is in results/reports/tiny-second."
     for _ in range(2):
         assert told in lines_of(call("report", "second/tiny.yaml").out)
     titles = {name: Path(f"results/reports/{name}/report.md").read_text().splitlines()[0] for name in ("tiny", "tiny-second")}
@@ -1071,7 +1071,7 @@ def test_a_report_in_another_format_leaves_nothing_of_the_one_before(call, done)
     call("report", done, "--format", "md,csv")
     reported = call("report", done, "--format", "tex")
     assert sorted(os.listdir("results/reports/tiny")) == [LIST, "tables.tex"]
-    assert "removed from the report before: " in reported.out
+    assert "removed, from the earlier report: " in reported.out
     assert "report.md" in reported.out
 
 
@@ -1081,7 +1081,7 @@ def test_a_directory_of_the_users_keeps_what_is_not_kdbenchs(call, done):
     Path("paper/tables.tex").write_text("mine")
     refuses(
         call("report", done, "--format", "tex", "--output", "paper"),
-        "paper/tables.tex is there already, and no report of kdbench's. Move it away, or choose another --output.",
+        "paper/tables.tex exists already, and kdbench did not write it. Move it away, or choose another --output.",
     )
     assert call("report", done, "--format", "md", "--output", "paper").status == 0
     assert call("report", done, "--format", "csv", "--output", "paper").status == 0

@@ -264,7 +264,7 @@ def test_a_protocol_like_ours_is_called_so():
 def test_the_best_test_epoch_is_told_with_what_it_would_give_us():
     told = note(table({"selection": "best epoch on test"}), "Some paper (table 1): ")
     assert told == (
-        "best epoch on test, where ours is the last epoch (chosen like that, ours would be 0.50 points lower on average); "
+        "best epoch on test, where ours is the last epoch (with the same choice, ours would be 0.50 points lower on average); "
         "epochs not known."
     )
 
@@ -287,7 +287,7 @@ def test_notes_stand_under_the_table_with_the_methods_they_are_of():
 def test_other_images_of_the_same_data_set_are_told(label):
     found = table({}, results=RESULTS.assign(dataset=label))
     assert cells(found, 2)["Some paper"] == "7.50 (+0.20)"
-    assert f"Ours is on {label}, the published numbers are not." in found.notes
+    assert f"Our numbers are on {label}. The published numbers are not." in found.notes
 
 
 def test_a_network_keeps_its_numbers_whatever_weights_it_starts_from():
@@ -300,7 +300,7 @@ def test_a_method_in_several_settings_has_the_number_beside_each():
     results = frame(*(trial("ft", seed, 7.5, params={"k": k}) for k in (1, 2) for seed in range(3)))
     found = table({"method": "ft"}, results=results)
     assert [row.cells[-1].text for row in found.rows] == ["—", "7.50 (+0.00)", "7.50 (+0.00)"]
-    assert "FT (k=1), FT (k=2): one published number, which stands beside each." in found.notes
+    assert "FT (k=1), FT (k=2): the same published number is shown for each." in found.notes
 
 
 def test_no_difference_is_called_significant():

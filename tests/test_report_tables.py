@@ -106,7 +106,7 @@ def bold(table, row: int = 0) -> list[str]:
     ("column", "value", "words"),
     [
         ("protocol", 2, "protocol versions"),
-        ("teacher_weights_sha256", "another", "teachers of one name of cifar10"),
+        ("teacher_weights_sha256", "another", "different teachers of one name of cifar10"),
         ("precision", "bf16", "precisions"),
         ("recipe", "long", "recipes of cifar10"),
         ("epochs", 164, "numbers of epochs of cifar10"),
@@ -184,7 +184,7 @@ def test_one_setting_for_each_pair_is_one_column_and_a_note():
     results = frame(trial("dkd", 1, 7.0, params={"beta": 2.0}), trial("dkd", 1, 9.0, pair=other, params={"beta": 8.0}))
     table = error_table(results, pairs=[PAIR, other])
     assert table.columns[-1] == "DKD"
-    assert "DKD has parameters for each pair: beta=2 (resnet56 → resnet20); beta=8 (vgg13 → vgg8)." in table.notes
+    assert "DKD has different parameters in each pair: beta=2 (resnet56 → resnet20); beta=8 (vgg13 → vgg8)." in table.notes
 
 
 def test_a_label_and_a_note_give_parameters_in_the_same_order(tmp_path):
@@ -237,7 +237,7 @@ def test_a_method_alone_is_not_bold():
 def test_one_seed_has_no_spread_and_the_table_says_so():
     table = error_table(three_seeds(scratch=(8.0,), kd=(7.5,)), pairs=[PAIR])
     assert cells(table)["KD"] == "7.50"
-    assert "n = 1 seed, which gives no standard deviation." in table.notes
+    assert "n = 1 seed: one value has no standard deviation." in table.notes
 
 
 def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
@@ -307,8 +307,8 @@ def test_trials_of_other_pairs_leave_no_trace():
     ("column", "words"),
     [
         ("core_code", "2 versions of kdbench's code"),
-        ("teacher_weights_sha256", "several trainings of the teacher"),
-        ("start_weights_sha256", "other tensors under one name of weights"),
+        ("teacher_weights_sha256", "different trainings of the teacher"),
+        ("start_weights_sha256", "different weights that have the same name"),
     ],
 )
 def test_a_difference_that_one_protocol_allows_is_stated(column, words):
@@ -319,13 +319,13 @@ def test_a_difference_that_one_protocol_allows_is_stated(column, words):
 
 
 def test_a_table_says_what_its_spread_leaves_out_where_seeds_share_a_stage():
-    told = "KD: all seeds share one training of the stage that learns from the teacher alone; ± and intervals over seeds leave out"
+    told = "KD: the stage that learns from the teacher alone was trained once and is shared by all seeds. So ± and intervals do not"
     shared = RESULTS.assign(stages=RESULTS["method"].map({"kd": "per-teacher", "at": "per-seed"}))
     for table in (error_table, gain_table):
         assert not any("share" in note for note in table(RESULTS, pairs=[PAIR]).notes)
         assert any(note.startswith(told) for note in table(shared, pairs=[PAIR]).notes)
     shared.loc[shared["trial"] == "kd-resnet56-2-4", "stages"] = "per-seed"
-    with pytest.raises(KdbenchError, match="cannot mix ways to train what a method learns from the teacher alone, in trials of kd"):
+    with pytest.raises(KdbenchError, match="cannot mix settings of `stages` of kd"):
         error_table(shared, pairs=[PAIR])
 
 
@@ -337,7 +337,7 @@ def test_students_of_one_table_may_have_recipes_of_their_own():
 def test_several_environments_are_stated():
     results = RESULTS.copy()
     results.loc[0, "environment"] = "torch 2.11, CPU"
-    assert "From 2 environments: torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trial)." in footnotes(results)
+    assert "The trials ran in 2 environments: torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trial)." in footnotes(results)
     assert not [note for note in footnotes(RESULTS) if "environments" in note]
 
 
@@ -504,7 +504,7 @@ def test_parameters_that_are_not_the_defaults_and_longer_trainings_are_told():
     results.loc[results["method"] == "at", "stage_epochs"] = 30
     notes = error_table(results, pairs=[PAIR]).notes
     assert "Parameters that are not the defaults: KD (temperature=20, alpha=0.99)." in notes
-    assert "Epochs that the student trains in stages before, beside those that all have: AT 30." in notes
+    assert "Extra epochs, in stages that train the student before the main training: AT 30." in notes
 
 
 def test_what_differs_from_pair_to_pair_is_told_with_its_pairs():
@@ -541,9 +541,9 @@ def test_one_network_has_one_speed_of_inference_and_uneven_loads_are_told():
     results.loc[results["method"] == "at", ["student_params", "inference_images_per_s"]] = 350_000, 5000.0
     table = cost_table(results, pairs=[PAIR])
     assert [row.cells[-2].text for row in table.rows] == ["5,000", "5,000", "5,000"]  # the median of 9,000 and 1,000, and AT's own
-    assert not any("loads" in note for note in table.notes)
+    assert not any("busy" in note for note in table.notes)
     results.loc[results["method"] == "at", "teacher_inference_images_per_s"] = 1500.0
-    told = "Timed under different loads, as the teacher's own images/s show, 1,500 to 3,000: "
+    told = "The machine was not equally busy in all trials: one teacher processed 1,500 to 3,000 images/s. "
     assert any(note.startswith(told) for note in cost_table(results, pairs=[PAIR]).notes)
 
 
@@ -568,8 +568,8 @@ def test_a_frame_of_an_earlier_version_is_reported():
     assert selection_table(older, pairs=[PAIR]) is None
 
 
-def test_a_teacher_that_errs_more_than_scratch_is_told():
-    told = "The teacher errs more than the student from scratch: resnet56 → resnet20."
+def test_a_teacher_with_a_higher_error_than_scratch_is_told():
+    told = "The teacher has a higher test error than the student from scratch: resnet56 → resnet20."
     assert told not in error_table(RESULTS, pairs=[PAIR]).notes
     assert told in error_table(RESULTS.replace({"teacher_error_pct": 6.28}, 9.0), pairs=[PAIR]).notes
 
@@ -602,8 +602,10 @@ def test_what_the_images_are_stands_in_every_format(tmp_path):
 def test_a_method_that_deploys_another_network_is_named():
     results = RESULTS.copy()
     results.loc[results["method"] == "at", "student_params"] = 345_678
-    assert "Parameters deployed where the student has 0.27M: AT 0.35M." in cost_table(results, pairs=[PAIR]).notes
-    assert not any("deployed" in note for note in cost_table(RESULTS, pairs=[PAIR]).notes)
+    assert (
+        "The student has 0.27M parameters. Some methods deploy another number: AT 0.35M." in cost_table(results, pairs=[PAIR]).notes
+    )
+    assert not any("another number" in note for note in cost_table(RESULTS, pairs=[PAIR]).notes)
 
 
 def test_costs_are_medians_and_stand_against_scratch():

@@ -126,6 +126,6 @@ def print_and_write(
     if elsewhere:
         print(elsewhere)
     if removed:
-        print(f"removed from the report before: {', '.join(file.name for file in removed)}")
+        print(f"removed, from the earlier report: {', '.join(file.name for file in removed)}")
     for file in files:
         print(file)

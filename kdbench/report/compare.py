@@ -11,18 +11,18 @@ from kdbench.errors import KdbenchError
 from kdbench.report.method_labels import method_labels
 from kdbench.wording import counted
 
-_ALONE = "Report one suite by itself, as `kdbench report SUITE`, or filter the frame."
+_ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
 
 _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
     ("precision", [], "precisions", _ALONE),
     ("recipe", ["dataset", "student"], "recipes", _ALONE),
     ("epochs", ["dataset", "student"], "numbers of epochs", _ALONE),
-    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "teachers of one name", _ALONE),
-    ("dataset_params", ["dataset"], "settings of the data", "Run each under a `label` of its own."),
+    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),
+    ("dataset_params", ["dataset"], "settings of the data", "Run each with its own `label`."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
     ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
-    ("stages", ["method", "dataset", "student"], "ways to train what a method learns from the teacher alone, in trials", _ALONE),
+    ("stages", ["method", "dataset", "student"], "settings of `stages`", _ALONE),
 )
 """Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 
@@ -156,7 +156,7 @@ def check_comparable(results: pd.DataFrame) -> None:
         if len(rows) > 1:
             first, second = rows["trial"].iloc[:2]
             raise KdbenchError(
-                f"trials {first} and {second} have the same pair, method, parameters and seed, and a table has one place for them. "
+                f"trials {first} and {second} have the same pair, method, parameters and seed, and a table has one cell for them. "
                 "Leave one of them out."
             )
 

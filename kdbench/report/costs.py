@@ -40,9 +40,10 @@ def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
     columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
     notes = [
-        "Medians over seeds. Training: as the method would cost alone, its teacher's forward passes included; images/s of the main "
-        "training, the time of all of it, stages before it included. Inference: of all trials that deploy a network of that size.",
-        "Extra parameters: trained beside the student and dropped after training.",
+        "All numbers are medians over seeds. Training: what the method costs when it trains alone, with the teacher's forward "
+        "passes. Images/s is the speed of the main training; the time includes the stages before it. Inference: over all trials "
+        "that deploy a network of the same size.",
+        "Extra parameters: trained together with the student and dropped after training.",
     ]
     notes += [*_deployed(comparison), *_uneven(comparison)]
     if len(environments) == 1:
@@ -60,7 +61,10 @@ def _deployed(comparison: Comparison) -> list[str]:
         others = [f"{label} {short_count(size)}" for label, size in sizes.items() if size != own.iloc[0]]
         if others:
             at = f" ({pair.name})" if len(comparison.pairs) > 1 else ""
-            notes.append(f"Parameters deployed where the student has {short_count(own.iloc[0])}: {', '.join(others)}{at}.")
+            notes.append(
+                f"The student has {short_count(own.iloc[0])} parameters. "
+                f"Some methods deploy another number: {', '.join(others)}{at}."
+            )
     return notes
 
 
@@ -74,7 +78,10 @@ def _uneven(comparison: Comparison) -> list[str]:
     if not rough:
         return []
     told = "; ".join(rough)
-    return [f"Timed under different loads, as the teacher's own images/s show, {told}: speeds and times against scratch are rough."]
+    return [
+        f"The machine was not equally busy in all trials: one teacher processed {told} images/s. So speeds and times against "
+        "scratch are rough."
+    ]
 
 
 def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFrame) -> Iterator[Cell]:

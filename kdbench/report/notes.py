@@ -8,7 +8,7 @@ from kdbench.errors import listed
 from kdbench.report.method_labels import LITERATURE_NAMES, differing_params, method_labels, plain_label, settings_in_a_pair
 from kdbench.wording import counted, plural
 
-_REASONS = {"stale": "code or a teacher has changed since, and `kdbench run` trains anew"}
+_REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains it again"}
 """Why a trial is not done that gives no reason of its own."""
 
 
@@ -58,7 +58,7 @@ def seeds_sentence(done: pd.DataFrame) -> str:
         return "n = 0: no trial is done."
     low, high = int(counts.min()), int(counts.max())
     if high == 1:
-        return "n = 1 seed, which gives no standard deviation."
+        return "n = 1 seed: one value has no standard deviation."
     return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
 
 
@@ -68,8 +68,8 @@ def shared_stages(results: pd.DataFrame) -> list[str]:
     if not len(shared):
         return []
     return [
-        f"{', '.join(shared)}: all seeds share one training of the stage that learns from the teacher alone; ± and intervals over "
-        "seeds leave out how far another draw of it would move the result."
+        f"{', '.join(shared)}: the stage that learns from the teacher alone was trained once and is shared by all seeds. So ± and "
+        "intervals do not show how much the result would change with another training of that stage."
     ]
 
 
@@ -89,7 +89,7 @@ def _environments(done: pd.DataFrame) -> list[str]:
     if len(counts) < 2:
         return []
     told = "; ".join(f"{name} ({counted(count, 'trial')})" for name, count in counts.items())
-    return [f"From {len(counts)} environments: {told}."]
+    return [f"The trials ran in {len(counts)} environments: {told}."]
 
 
 def _versions(done: pd.DataFrame) -> list[str]:
@@ -97,11 +97,11 @@ def _versions(done: pd.DataFrame) -> list[str]:
     started from."""
     notes = []
     if (count := done["core_code"].nunique()) > 1:
-        notes.append(f"From {count} versions of kdbench's code, which share one protocol.")
+        notes.append(f"The trials ran with {count} versions of kdbench's code. All follow the same protocol.")
     if (done.groupby(["dataset", "teacher"])["teacher_weights_sha256"].nunique() > 1).any():
-        notes.append("Some pairs have seeds from several trainings of the teacher.")
+        notes.append("In some pairs, different seeds learnt from different trainings of the teacher.")
     if (done.groupby(["dataset", "student"])["start_weights_sha256"].nunique() > 1).any():
-        notes.append("Some students started from other tensors under one name of weights.")
+        notes.append("Some students started from different weights that have the same name.")
     return notes
 
 
@@ -120,7 +120,7 @@ def _settings(results: pd.DataFrame) -> list[str]:
         if rows["method_params"].nunique() > 1 and settings_in_a_pair(rows) == 1:
             settings = rows.assign(setting=differing_params(rows)).drop_duplicates("at")
             values = "; ".join(f"{setting} ({at})" for setting, at in zip(settings["setting"], settings["at"], strict=True))
-            notes.append(f"{rows['label'].iloc[0]} has parameters for each pair: {values}.")
+            notes.append(f"{rows['label'].iloc[0]} has different parameters in each pair: {values}.")
     return notes
 
 
@@ -143,7 +143,7 @@ def _stages(done: pd.DataFrame) -> list[str]:
         f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if label in several else "")
         for (label, epochs), rows in longer.groupby(["label", "stage_epochs"], sort=False)
     )
-    return [f"Epochs that the student trains in stages before, beside those that all have: {told}."] if told else []
+    return [f"Extra epochs, in stages that train the student before the main training: {told}."] if told else []
 
 
 def _noted(done: pd.DataFrame) -> list[str]:

@@ -64,7 +64,12 @@ def choose_folder(reports: Path, identity: ReportIdentity) -> tuple[Path, str]:
     name = (own or free or identity.folders)[0]
     first = lists[identity.folders[0]]
     usual, folder = reports / identity.folders[0], reports / name
-    return folder, f"{usual} holds the report of {first['suite']}: this one lies in {folder}." if first and folder != usual else ""
+    return (
+        folder,
+        f"{usual} already holds the report of {first['suite']}. So this report is in {folder}."
+        if first and folder != usual
+        else "",
+    )
 
 
 def write_into(
@@ -95,7 +100,7 @@ def write_into(
         for name in made:
             if name not in before and (directory / name).exists():
                 raise KdbenchError(
-                    f"{directory / name} is there already, and no report of kdbench's. Move it away, or choose another --output."
+                    f"{directory / name} exists already, and kdbench did not write it. Move it away, or choose another --output."
                 )
     _write(directory, identity, [*before, *made])
     for name, data in made.items():

@@ -15,9 +15,9 @@ from kdbench.report.tables import NONE, Cell, Table, mean_and_std, method_row, o
 LAST = "last epoch"
 
 _NOTES = (
-    "In parentheses: ours minus the published number, in points; above 0 ours errs more. The difference of two means, no test: a "
-    "published number is one number, most often of one run or without its spread.",
-    "Teachers differ too: read the row of the teacher first.",
+    "In parentheses: our error minus the published one, in points. Above 0, our error is higher. This is no test of significance: "
+    "most published numbers are of one run, or come without a standard deviation.",
+    "The teachers differ too: read the row of the teacher first.",
 )
 
 
@@ -111,14 +111,14 @@ def _published_cell(numbers: pd.DataFrame, ours: Cell) -> Cell:
 def _data(comparison: Comparison) -> list[str]:
     """What the label of a data set says of ours and of nobody else's."""
     special = [dataset for dataset in comparison.datasets if "(" in dataset]
-    return [f"Ours is on {' and '.join(special)}, the published numbers are not."] if special else []
+    return [f"Our numbers are on {' and '.join(special)}. The published numbers are not."] if special else []
 
 
 def _settings(matching: pd.DataFrame) -> list[str]:
     """Which numbers stand there several times, because a pair has their method in several settings."""
     of_number = matching.groupby(["source", "teacher", "student", "method"])["label"].unique()
     several = dict.fromkeys(", ".join(labels) for labels in of_number if len(labels) > 1)
-    return [f"{labels}: one published number, which stands beside each." for labels in several]
+    return [f"{labels}: the same published number is shown for each." for labels in several]
 
 
 def _protocol(numbers: pd.DataFrame) -> str:
@@ -147,7 +147,7 @@ def _if_best(numbers: pd.DataFrame) -> str:
     """What the choice of the best test epoch would give us; nothing where the source made another choice, or we have none."""
     chosen = numbers["selection"].str.contains("best") & numbers["selection"].str.contains("test")
     gain = numbers.loc[chosen, "best_epoch_gains"].mean()
-    return "" if pd.isna(gain) else f" (chosen like that, ours would be {gain:.2f} points lower on average)"
+    return "" if pd.isna(gain) else f" (with the same choice, ours would be {gain:.2f} points lower on average)"
 
 
 def _listed(epochs: pd.Series[int]) -> str:

@@ -8,9 +8,9 @@ from kdbench.report.compare import PairTrials, compare
 from kdbench.report.tables import Cell, Table, mean_and_std, method_row, on_data, pair_heading
 
 _NOTES = (
-    "Validation error: of training images that are held out and not trained on. Bold: the lowest mean of its pair, by which a "
-    "method or its parameters are chosen without a look at the test images.",
-    "Epoch chosen: for each seed that with the lowest validation error, the first of equal ones; here the least and the greatest.",
+    "Validation error: on training images that were held out and not trained on. Bold marks the lowest mean of each pair. Use it "
+    "to choose a method or its parameters without looking at the test images.",
+    "Epoch chosen: for each seed, the first epoch with the lowest validation error. The table gives the earliest and the latest.",
 )
 
 

@@ -120,9 +120,9 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
     if partial:
         notes.insert(1, "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.")
     if weak:
-        notes.append(f"The teacher errs more than the student from scratch: {', '.join(weak)}.")
+        notes.append(f"The teacher has a higher test error than the student from scratch: {', '.join(weak)}.")
     if any(cell.bold for row in rows for cell in row.cells):
-        notes.insert(0, "Bold: lowest mean of its pair, which need not be a difference beyond chance.")
+        notes.insert(0, "Bold marks the lowest mean of each pair. The difference from the other methods may be chance.")
     columns = ("Teacher", "Student", "Parameters (T / S)", "MACs (T / S)", "Teacher error", *comparison.labels)
     if several:
         columns = ("Dataset", *columns)
