@@ -238,7 +238,7 @@ def show(
         ),
     ],
     image: options.ImageOption = "",
-    classes: options.ClassesOption = 0,
+    classes: options.ClassesOption = None,
     hook: options.HookOption = [],  # noqa: B006  # typer copies it
     modules: options.ModulesOption = False,
     results: options.ResultsOption = Path("results"),
@@ -273,7 +273,7 @@ def show(
         print(text)
 
 
-def _model(name: str, image: str, classes: int, hook: Sequence[str], modules: bool) -> tuple[object, str]:
+def _model(name: str, image: str, classes: int | None, hook: Sequence[str], modules: bool) -> tuple[object, str]:
     from kdbench.catalogue import model
 
     shape = arguments.image_shape(image) if image else model.usual_shape(name)

@@ -77,7 +77,7 @@ ImageOption = Annotated[
     str, typer.Option("--input", metavar="CxHxW", help="Of a model: the shape of the images, such as 3x224x224.")
 ]
 ClassesOption = Annotated[
-    int, typer.Option("--classes", min=0, metavar="NUMBER", help="Of a model: how many classes; 10 unless given.")
+    int | None, typer.Option("--classes", min=1, metavar="NUMBER", help="Of a model: how many classes; 10 unless given.")
 ]
 HookOption = Annotated[
     list[str],
