@@ -88,6 +88,8 @@ def three_seeds(**errors: tuple[float | None, ...]) -> pd.DataFrame:
     return frame(*(trial(method, seed, error) for method, values in errors.items() for seed, error in enumerate(values, 1)))
 
 
+NO_GAIN = "No gain over scratch is given{}, because scratch is not among the methods."
+
 RESULTS = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, 7.9))
 
 
@@ -378,12 +380,23 @@ def test_only_seeds_that_both_have_are_paired():
 
 
 def test_without_scratch_no_gain_is_claimed():
-    assert cells(gain_table(three_seeds(kd=(7.0, 7.1, 7.2)), pairs=[PAIR])) == {
-        "Method": "KD",
-        "Gain (points)": "—",
-        "95 % interval": "n too small",
-        "n": "0",
-    }
+    results = three_seeds(kd=(7.0, 7.1, 7.2))
+    assert gain_table(results, pairs=[PAIR]) is None
+    assert error_table(results, pairs=[PAIR]).notes[-1] == NO_GAIN.format("")
+    assert not any("scratch" in note for note in error_table(RESULTS, pairs=[PAIR]).notes)
+
+
+def test_a_pair_without_scratch_has_no_rows_of_gains():
+    other = ("resnet56", "vgg8")
+    results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 1, 7.0, pair=other))
+    gains = gain_table(results, pairs=[PAIR, other])
+    assert [row.keys["student"] for row in gains.rows] == ["resnet20"]
+    assert error_table(results, pairs=[PAIR, other]).notes[-1] == NO_GAIN.format(" for resnet56 → vgg8")
+
+
+def test_where_scratch_is_still_to_be_trained_the_gains_have_their_places():
+    results = frame(trial("kd", 1, 7.0), trial("scratch", 1, None, status="missing"))
+    assert cells(gain_table(results, pairs=[PAIR]))["Gain (points)"] == "—"
 
 
 def test_a_method_that_is_worse_has_a_negative_gain():
@@ -495,6 +508,14 @@ def test_methods_of_equal_error_share_the_place():
     )
     (claim,) = claims(three_seeds(kd=(8.0,)), pairs=[PAIR])
     assert claim.endswith("KD has a mean test error of 8.00 %, and there is no other method.")
+
+
+def test_where_scratch_is_best_the_claim_opens_with_it():
+    (claim,) = claims(three_seeds(scratch=(7.0,), kd=(7.5,), at=(9.0,)), pairs=[PAIR])
+    assert claim == (
+        "resnet56 → resnet20 on cifar10: No method beat scratch, which has the lowest mean test error of 3 methods, 7.00 %. "
+        "Lead over KD, the next (7.50 %): +0.50 points, n = 1, too small to tell it from chance."
+    )
 
 
 def test_parameters_that_are_not_the_defaults_and_longer_trainings_are_told():

@@ -57,6 +57,10 @@ class PairTrials:
         """The trials that have numbers."""
         return self.trials[self.trials["status"] == "done"]
 
+    def has(self, label: str) -> bool:
+        """Whether any trial, done or not, is of this method."""
+        return bool((self.trials["label"] == label).any())
+
     def by_seed(self, label: str, column: str = "test_error_pct") -> pd.Series[float]:
         """`column` of the finished trials of one method that have it, indexed by seed."""
         rows = self.done[self.done["label"] == label]

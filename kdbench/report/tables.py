@@ -121,6 +121,7 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
         notes.insert(1, "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.")
     if weak:
         notes.append(f"The teacher has a higher test error than the student from scratch: {', '.join(weak)}.")
+    notes += _without_gains(comparison)
     if any(cell.bold for row in rows for cell in row.cells):
         notes.insert(0, "Bold marks the lowest mean of each pair. The difference from the other methods may be chance.")
     columns = ("Teacher", "Student", "Parameters (T / S)", "MACs (T / S)", "Teacher error", *comparison.labels)
@@ -128,6 +129,15 @@ def _errors(comparison: Comparison, column: str, name: str, title: str) -> Table
         columns = ("Dataset", *columns)
     title = f"{title}{on_data(comparison)}, mean ± standard deviation over seeds"
     return Table(name, title, columns, tuple(rows), tuple(notes), naming=columns.index("Student") + 1)
+
+
+def _without_gains(comparison: Comparison) -> list[str]:
+    """A sentence on the pairs for which no gain over scratch can be given."""
+    without = [pair.name for pair in comparison.pairs if not pair.has("scratch")]
+    if not without:
+        return []
+    where = "" if len(without) == len(comparison.pairs) else f" for {', '.join(without)}"
+    return [f"No gain over scratch is given{where}, because scratch is not among the methods."]
 
 
 def on_data(comparison: Comparison, *, with_pair: bool = False) -> str:
@@ -164,8 +174,10 @@ def short_count(count: float) -> str:
     return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{unit}"
 
 
-def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
+def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table | None:
     """Each method's gain over scratch in percentage points of test error, paired by seed; positive is better.
+
+    Pairs without a trial of scratch have no rows; None where no pair has one.
 
     Raises:
         KdbenchError: the trials are not comparable, or a pair has none.
@@ -173,10 +185,14 @@ def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
     comparison = compare(results, pairs=pairs, methods=methods)
     rows: list[Row] = []
     for pair in comparison.pairs:
-        labels = [label for label in comparison.labels if label != "scratch" and (pair.trials["label"] == label).any()]
+        if not pair.has("scratch"):
+            continue
+        labels = [label for label in comparison.labels if label != "scratch" and pair.has(label)]
         for label in labels:
             cells = (Cell(label), *_gain_cells(paired_gain(pair, label, over="scratch")))
             rows.append(method_row(comparison, pair, cells, first=label == labels[0]))
+    if not rows:
+        return None
     notes = (
         "Gain: test error of scratch minus that of the method, last epoch, over the n seeds that both have; positive is better.",
         "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
@@ -234,15 +250,19 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
         return f"{means.index[0]} has a mean test error of {means.iloc[0]:.2f} %, and {alone}."
     first = [label for label, mean in means.items() if round(mean, 2) == round(means.iloc[0], 2)]
     best, level = str(first[0]), f"the lowest mean test error of {len(means)} methods, {means.iloc[0]:.2f} %."
-    sentences = [f"{', '.join(map(str, first[:-1]))} and {first[-1]} share {level}" if len(first) > 1 else f"{best} has {level}"]
+    unbeaten, tie = first == ["scratch"], len(first) > 1
+    shared = f"{', '.join(map(str, first[:-1]))} and {first[-1]} share"
+    sentences = [f"{shared if tie else 'No method beat scratch, which has' if unbeaten else f'{best} has'} {level}"]
     named = (*means.index[len(first) :][:1], "scratch")
     rivals = dict.fromkeys(str(label) for label in named if label in done and label not in first)
     choices = len({*means.index, *rivals}) - 1
     for rival in rivals:
         name = rival if rival == "scratch" else f"{rival}, the next"
         gain = paired_gain(pair, best, over=rival, choices=choices)
-        mean, of = means.get(rival, done[rival]), f" of {best}" if len(first) > 1 else ""
-        sentences.append(f"Gain{of} over {name} ({mean:.2f} %): {_how_sure(gain, methods=choices + 1)}.")
+        mean, of = means.get(rival, done[rival]), f" of {best}" if tie else ""
+        sentences.append(
+            f"{'Lead' if unbeaten else 'Gain'}{of} over {name} ({mean:.2f} %): {_how_sure(gain, methods=choices + 1)}."
+        )
     chosen = pair.ranked("validation_error_pct").round(2)
     lowest = [str(label) for label in chosen.index[chosen == chosen.min()]] if len(chosen) > 1 else []
     if lowest and not set(lowest) & set(first):
