@@ -19,7 +19,7 @@ def method_names(text: str) -> list[str]:
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise KdbenchError(f"--methods: '{text}' has an empty name between or beside its commas. Write them as kd,ft.")
+        raise KdbenchError(f"--methods: '{text}' has an empty name. Put one comma between two names, as in kd,ft.")
     return names
 
 
@@ -33,12 +33,12 @@ def seed_numbers(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"(-?[0-9]{1,40})|([0-9]{1,40})-([0-9]{1,40})", part.strip())
         if not match:
-            raise KdbenchError(f"--seeds: '{text}' is not a list of whole numbers. Write them as 0,1,2 or 0-2.")
+            raise KdbenchError(f"--seeds: '{text}' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2.")
         single, *ends = match.groups()
         first, last = map(int, (single, single) if single else ends)
         if not 0 <= last - first < MOST_SEEDS:
             fix = f"{last}-{first}" if last < first else f"fewer than {MOST_SEEDS:,}"
-            raise KdbenchError(f"--seeds: '{part.strip()}' is no range of seeds. Give {fix}.")
+            raise KdbenchError(f"--seeds: '{part.strip()}' is not a range of seeds. Give {fix}.")
         seeds += range(first, last + 1)
     return seeds
 
@@ -63,5 +63,5 @@ def image_shape(text: str) -> tuple[int, int, int]:
     """
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
     if not match:
-        raise KdbenchError(f"--input: '{text}' is no shape of images. Give channels, height and width, such as 3x224x224.")
+        raise KdbenchError(f"--input: '{text}' is not the shape of an image. Give channels, height and width, such as 3x224x224.")
     return int(match[1]), int(match[2]), int(match[3])

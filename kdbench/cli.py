@@ -88,13 +88,13 @@ def run(
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
         stop.warned("stopping at the end of this epoch; another signal stops at once."),
     ):
-        options = Options(device=device, lanes=lanes, stop_after_s=limit, stop=lambda: stop.asked, rerun=Rerun(rerun))
+        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=lambda: stop.asked, rerun=Rerun(rerun))
         try:
-            finished = execute(loaded, store, options=options, progress=progress)
+            finished = execute(loaded, store, options=wanted, progress=progress)
         finally:
             progress.end()
-    trained = "every trial has ended, and " if finished else ""
-    with signals.on_stop(f"stopped while the report was made; {trained}{again} {'makes it' if finished else 'goes on'}."):
+    left = f"every trial has ended. T{again[1:]} makes the report." if finished else f"{again} goes on."
+    with signals.on_stop(f"stopped while the report was made; {left}"):
         planned = make_plan(loaded, store)
         if any(trial.status is Status.DONE for trial in planned.students):
             print_and_write(suite_report(planned, store))
@@ -143,7 +143,7 @@ def plan(
 
         preflight(planned, planned.todo(Rerun.MISSING), cache=store.cache, device=choose_device("auto"), download=False)
         if not as_json:
-            print("checked: networks, weights and pairs are as `kdbench run` needs them. Images were listed and not decoded.")
+            print("checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded.")
 
 
 @app.command(epilog=options.examples("report quick --format md,tex --output paper", "report results"))

@@ -254,7 +254,7 @@ def test_a_warned_run_ends_its_epoch(call):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "every trial has ended, and the same command, without --rerun, makes it."),
+        ([], "every trial has ended. The same command, without --rerun, makes the report."),
         (["--seeds", "0,1", "--stop-after", "0s"], "the same command, without --rerun, goes on."),
     ],
 )
@@ -293,20 +293,20 @@ def refusal(refused: Result) -> str:
         ),
         (["--stop-after", "90"], "--stop-after: '90' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
         (["--stop-after=-9m"], "--stop-after: '-9m' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
-        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
-        (["--seeds", "1,"], "--seeds: '1,' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
+        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--seeds", "1,"], "--seeds: '1,' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
         (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
         (["--seeds", "1,1"], "--seeds: a seed is named twice. Name each once."),
         (["--seeds", "0-2,1"], "--seeds: a seed is named twice. Name each once."),
-        (["--seeds", "3-0"], "--seeds: '3-0' is no range of seeds. Give 0-3."),
-        (["--seeds", "0-999999999"], "--seeds: '0-999999999' is no range of seeds. Give fewer than 100,000."),
-        (["--seeds", "1_0"], "--seeds: '1_0' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
-        (["--seeds", "0-"], "--seeds: '0-' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
+        (["--seeds", "3-0"], "--seeds: '3-0' is not a range of seeds. Give 0-3."),
+        (["--seeds", "0-999999999"], "--seeds: '0-999999999' is not a range of seeds. Give fewer than 100,000."),
+        (["--seeds", "1_0"], "--seeds: '1_0' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--seeds", "0-"], "--seeds: '0-' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
         (["--stop-after", "30m1h"], "--stop-after: '30m1h' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
         (["--methods", "kdd"], f"--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
-        (["--methods", ""], "--methods: '' has an empty name between or beside its commas. Write them as kd,ft."),
-        (["--seeds", ""], "--seeds: '' is not a list of whole numbers. Write them as 0,1,2 or 0-2."),
-        (["--methods", "KD,"], "--methods: 'KD,' has an empty name between or beside its commas. Write them as kd,ft."),
+        (["--methods", ""], "--methods: '' has an empty name. Put one comma between two names, as in kd,ft."),
+        (["--seeds", ""], "--seeds: '' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--methods", "KD,"], "--methods: 'KD,' has an empty name. Put one comma between two names, as in kd,ft."),
         (["--methods", "KD"], f"--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (
             ["--methods", "own"],
@@ -578,8 +578,8 @@ def test_a_plan_in_words(call, done):
 
 def test_a_plan_of_what_was_never_measured_says_how_to_measure_it(call):
     assert lines_of(call("plan", write()).out)[-1] == (
-        "left: 2 students and 1 teacher, 3 epochs; how long is not known, since nothing like it was measured here. "
-        "`kdbench run` with --stop-after 2m measures, and loses nothing."
+        "left: 2 students and 1 teacher, 3 epochs. How long that takes is not known: nothing like it was measured in this "
+        "directory. `kdbench run` with --stop-after 2m measures it, and keeps what it trains."
     )
 
 
@@ -598,8 +598,8 @@ def test_methods_keep_the_order_in_which_they_are_asked_for(call, done):
 def test_one_is_no_plural(call):
     assert lines_of(call("plan", write(methods="methods: [scratch]")).out)[-2:] == [
         "1 trial: 1 missing",
-        "left: 1 student, 1 epoch; how long is not known, since nothing like it was measured here. "
-        "`kdbench run` with --stop-after 2m measures, and loses nothing.",
+        "left: 1 student, 1 epoch. How long that takes is not known: nothing like it was measured in this directory. "
+        "`kdbench run` with --stop-after 2m measures it, and keeps what it trains.",
     ]
 
 

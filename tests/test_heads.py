@@ -126,7 +126,7 @@ def test_networks_with_other_heads_than_a_linear_layer_have_hook_points(name, he
     assert {"stem", "group 1", "group 4"} <= points.keys()
     assert points["logits"]["shape"] == (CLASSES,)
     assert (points["pooled"]["module"] if head else told["lacking"]) == (
-        f"input of {head}" if head else {"pooled": "no linear map of one vector gives its logits"}
+        f"input of {head}" if head else {"pooled": "its logits do not come from a linear layer of one vector"}
     )
 
 

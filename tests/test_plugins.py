@@ -123,13 +123,13 @@ def test_a_file_that_has_changed_since_it_was_loaded_is_refused():
     load_path(file)
     load_path(file)
     file.write_text(file.read_text() + "\n# another line\n")
-    assert refusal(file) == "mine.py has changed since it was loaded. Start Python anew to use it as it is now."
+    assert refusal(file) == "mine.py has changed since it was loaded. Restart Python to use the new version."
 
 
 @pytest.mark.parametrize("reads", ["('poolled',)", "'pooled'"])
 def test_a_hook_point_that_does_not_exist_is_refused(reads):
     told = refusal(write("mine.py", METHOD.replace('("logits",)', reads)))
-    assert told.endswith("Give a tuple of some of logits, stem, features, preactivations, pooled.")
+    assert told.endswith("Give a tuple of names among logits, stem, features, preactivations, pooled.")
     assert reads.strip("()',") in told
 
 
@@ -175,7 +175,7 @@ def test_a_broken_file_in_the_folder_of_methods_leaves_the_others_usable(monkeyp
     write("methods/good.py", METHOD)
     monkeypatch.setattr(plugins, "shipped", lambda folder: Path(folder))
     assert load_shipped.__wrapped__() == (
-        "methods/a_broken.py:1: ModuleNotFoundError: No module named 'no_such_library'. Mend it or take it out.",
+        "methods/a_broken.py:1: ModuleNotFoundError: No module named 'no_such_library'. Correct the file, or leave it out.",
     )
     assert "mine" in METHODS.names()
 
@@ -187,7 +187,7 @@ def test_what_ships_has_no_problem():
 def test_a_problem_of_what_is_installed_is_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(plugins, "load_shipped", lambda: ("x.py:1: broken.",))
     load_plugins()
-    assert [record.getMessage() for record in caplog.records] == ["x.py:1: broken. The others are usable."]
+    assert [record.getMessage() for record in caplog.records] == ["x.py:1: broken. The other plugins can be used."]
 
 
 # Packages
@@ -224,10 +224,13 @@ def test_a_package_may_name_a_class_in_a_module(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("1 / 0\n", "{file}:1: ZeroDivisionError: division by zero. Mend it or take it out."),
-        (METHOD + "\n\n1 / 0\n", "{file}:23: ZeroDivisionError: division by zero. Mend it or take it out."),
-        ("import no_such_library\n", "{file}:1: ModuleNotFoundError: No module named 'no_such_library'. Mend it or take it out."),
-        ("def f(:\n", "{file}:1: SyntaxError: invalid syntax. Mend it or take it out."),
+        ("1 / 0\n", "{file}:1: ZeroDivisionError: division by zero. Correct the file, or leave it out."),
+        (METHOD + "\n\n1 / 0\n", "{file}:23: ZeroDivisionError: division by zero. Correct the file, or leave it out."),
+        (
+            "import no_such_library\n",
+            "{file}:1: ModuleNotFoundError: No module named 'no_such_library'. Correct the file, or leave it out.",
+        ),
+        ("def f(:\n", "{file}:1: SyntaxError: invalid syntax. Correct the file, or leave it out."),
     ],
 )
 def test_a_broken_package_is_told_by_its_name_file_and_line(text, told, monkeypatch, tmp_path):
@@ -243,7 +246,7 @@ def test_a_package_whose_module_is_missing(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert load_shipped.__wrapped__() == (
         "plugin 'other_missing' of other_missing: ModuleNotFoundError: No module named 'other_missing.nothing'. "
-        "Mend it or take it out.",
+        "Correct the file, or leave it out.",
     )
 
 
@@ -261,7 +264,7 @@ def test_the_command_line_finds_packages_and_warns_of_broken_ones(tmp_path):
     assert {"other_good_methods", "kd"} <= set(names)
     (line,) = done.stderr.splitlines()
     assert line.startswith("kdbench: plugin 'other_broken' of other_broken: ")
-    assert line.endswith("ZeroDivisionError: division by zero. Mend it or take it out. The others are usable.")
+    assert line.endswith("ZeroDivisionError: division by zero. Correct the file, or leave it out. The other plugins can be used.")
 
 
 def test_a_package_that_pip_builds_and_installs(tmp_path):
@@ -304,7 +307,8 @@ def test_nothing_there():
     assert refusal("none.py") == "no plugin at none.py. Give a Python file or a folder of them."
     Path("empty").mkdir()
     assert refusal("empty") == (
-        "empty holds no Python file but tests and such as begin with an underscore. Give a Python file or a folder of them."
+        "empty holds no Python file to load: tests, and files that begin with an underscore, are left out. Give a "
+        "Python file or a folder of them."
     )
     assert refusal(write("mine.txt", METHOD)) == "mine.txt is not a Python file. Give a file whose name ends with .py."
 
@@ -312,15 +316,15 @@ def test_nothing_there():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x = 1\ndef f(:\n", ":2: SyntaxError: invalid syntax. Mend it or take it out."),
-        ("x = 1\n1 / 0\n", ":2: ZeroDivisionError: division by zero. Mend it or take it out."),
+        ("x = 1\ndef f(:\n", ":2: SyntaxError: invalid syntax. Correct the file, or leave it out."),
+        ("x = 1\n1 / 0\n", ":2: ZeroDivisionError: division by zero. Correct the file, or leave it out."),
         (
             "import json\njson.loads('')\n",
-            ":2: JSONDecodeError: Expecting value: line 1 column 1 (char 0). Mend it or take it out.",
+            ":2: JSONDecodeError: Expecting value: line 1 column 1 (char 0). Correct the file, or leave it out.",
         ),
         ("from kdbench import Metod\n", ":1: ImportError: cannot import name 'Metod' from 'kdbench'"),
-        ("import sys\nsys.exit(4)\n", ":2: SystemExit: 4. Mend it or take it out."),
-        ("x = 1\n", " registers nothing. Put `@kdbench.register(NAME)` above its method, or take it out."),
+        ("import sys\nsys.exit(4)\n", ":2: SystemExit: 4. Correct the file, or leave it out."),
+        ("x = 1\n", " registers nothing. Put `@kdbench.register(NAME)` above its method, or leave the file out."),
     ],
 )
 def test_a_file_that_fails_to_import_is_told_with_its_line(text, told):
@@ -394,13 +398,13 @@ def test_what_says_nothing_of_its_interface_is_of_the_first(monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("(Method)", "", "method 'mine' is no class that derives from kdbench.Method. Derive it from that."),
+        ("(Method)", "", "method 'mine' is not a class derived from kdbench.Method. Derive it from that."),
         (
             "    def losses",
             "    def __init__(self): pass\n\n    def losses",
             "method 'mine' has an __init__ of its own. Make its modules and buffers in build(self, pair) instead.",
         ),
-        ("def losses", "def loses", "method 'mine' does not define losses. Define what kdbench.Method leaves open."),
+        ("def losses", "def loses", "method 'mine' does not define losses. Define it: kdbench.Method has it empty."),
         ('"NAME"', '"a+b"', "'a+b' cannot be a method's name. Make it of letters, digits, underscores and hyphens."),
         ('"NAME"', '""', "'' cannot be a method's name. Make it of letters, digits, underscores and hyphens."),
     ],
@@ -411,7 +415,7 @@ def test_a_method_that_is_none(old, new, told):
 
 def test_a_data_set_that_is_none():
     assert refusal(write("mine.py", DATASET.replace("def load", "def lod"))).endswith(
-        ": data set 'mine' does not define load. Define what kdbench.Source leaves open."
+        ": data set 'mine' does not define load. Define it: kdbench.Source has it empty."
     )
 
 

@@ -116,7 +116,7 @@ def test_a_folder_of_images_tells_what_would_be_read(images):
     ("what", "name", "message"),
     [
         ("suite", "quik", "unknown suite 'quik'. Did you mean 'quick'?"),
-        ("recipe", "shrot", "unknown recipe 'shrot'. Did you mean 'short'? Known: digits-quick,"),
+        ("recipe", "shrot", "unknown recipe 'shrot'. Did you mean 'short'? Choose one of digits-quick,"),
         ("dataset", "cifar11", "unknown data set 'cifar11'. Did you mean 'cifar10'?"),
         ("example", "own_images", "unknown example 'own_images'. Did you mean 'own_images.yaml'? See `kdbench list examples`."),
     ],

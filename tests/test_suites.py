@@ -113,7 +113,8 @@ def test_how_often_a_stage_of_the_teacher_is_trained_concerns_the_trials_that_ha
 @pytest.mark.parametrize("value", ["per-seed", "per-teacher"])
 def test_how_often_a_stage_of_the_teacher_is_trained_is_refused_where_there_is_none(value):
     assert refusal(methods="methods: [scratch, kd, fitnets]", stages=f"stages: {value}") == (
-        "mine.yaml, stages: none of the suite's methods has a stage that learns from the teacher alone. Take it out."
+        "mine.yaml, stages: no method of the suite has a stage that learns from the teacher alone, so the key has no effect. "
+        "Remove it."
     )
 
 
@@ -284,11 +285,15 @@ def test_there_are_suites_and_recipes():
         ),
         (
             {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: [kt]}"},
-            "pairs[0].without[0]: 'kt' is not among the suite's methods. Did you mean 'kd'?",
+            "pairs[0].without[0]: 'kt' is not one of the suite's methods. Did you mean 'kd'?",
         ),
         (
             {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, methods: {kt: {alpha: 1}}}"},
-            "pairs[0].methods.kt: 'kt' is not among the suite's methods. Did you mean 'kd'?",
+            "pairs[0].methods.kt: 'kt' is not one of the suite's methods. Did you mean 'kd'?",
+        ),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: [rkd+crd]}"},
+            "pairs[0].without[0]: 'rkd+crd' is not one of the suite's methods. Choose one of kd, scratch.",
         ),
     ],
 )
@@ -300,7 +305,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(lines, message):
 def test_an_unknown_recipe_is_answered_with_the_nearest_and_all(recipe):
     known = ", ".join(recipe_names())
     assert (
-        refusal(recipe=recipe) == f"mine.yaml, recipe: unknown recipe 'digit-quick'. Did you mean 'digits-quick'? Known: {known}."
+        refusal(recipe=recipe)
+        == f"mine.yaml, recipe: unknown recipe 'digit-quick'. Did you mean 'digits-quick'? Choose one of {known}."
     )
 
 
@@ -383,7 +389,7 @@ def test_a_missing_key_below(lines, place):
 @pytest.mark.parametrize("key", ["at", "k"])
 def test_parameters_of_a_composition_stand_under_its_parts(key):
     assert refusal(methods=f"methods: [{{ft+kd: {{{key}: 2}}}}]") == (
-        f"mine.yaml, methods[0].ft+kd.{key}: parameters of 'ft+kd' stand under the name of their part: `ft: {{...}}`."
+        f"mine.yaml, methods[0].ft+kd.{key}: 'ft+kd' combines methods. Write each one's parameters under its name: `ft: {{...}}`."
     )
 
 
@@ -512,24 +518,26 @@ def test_a_mistake_in_the_recipe_is_not_blamed_on_a_pair():
 def test_a_method_that_stands_there_twice(second):
     place = "methods[1]" if second == "kd" else "methods[1].kd"
     assert refusal(methods=f"methods:\n  - kd\n  - {second}") == (
-        f"mine.yaml, {place}: for pairs[0] this is the same as methods[0]. Take one of them out."
+        f"mine.yaml, {place}: for pairs[0] this is the same as methods[0]. Remove one of the two."
     )
 
 
 def test_a_pair_that_stands_there_twice():
     pair = "  - {teacher: resnet20, student: resnet8}"
-    assert refusal(pairs=f"pairs:\n{pair}\n{pair}") == "mine.yaml, pairs[1]: this pair stands there already. Take it out."
+    assert (
+        refusal(pairs=f"pairs:\n{pair}\n{pair}") == "mine.yaml, pairs[1]: the suite has this pair already. Remove one of the two."
+    )
 
 
 def test_a_pair_without_any_method():
     assert refusal(pairs="pairs:\n  - {teacher: resnet20, student: resnet8, without: [kd, scratch]}") == (
-        "mine.yaml, pairs[0].without: no method is left for this pair. Take the pair out."
+        "mine.yaml, pairs[0].without: no method is left for this pair. Remove the pair."
     )
 
 
 def test_methods_that_no_pair_has():
     pairs = "pairs:\n  - {teacher: resnet20, student: resnet8, without: [kd]}"
-    assert refusal(pairs=pairs, only=("kd",)) == ("mine.yaml, pairs: `without` leaves no pair for kd. Ask for other methods.")
+    assert refusal(pairs=pairs, only=("kd",)) == ("mine.yaml, pairs: `without` leaves kd out of every pair. Choose other methods.")
 
 
 # Mistakes: the file
@@ -537,15 +545,18 @@ def test_methods_that_no_pair_has():
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "- a\n- b\n", "hello\n"])
 def test_a_file_without_a_mapping(text):
-    assert refusal(text) == "mine.yaml holds no mapping of keys to values. See the shipped suites for examples."
+    assert (
+        refusal(text)
+        == "mine.yaml holds no keys with values, such as `title: My suite`. `kdbench new suite NAME` writes a suite to start from."
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("title: a\nseeds: [1\npairs: b\n", "line 3: while parsing a flow sequence, expected ',' or ']', but got ':'."),
-        ("title: a\nseeds: [0]\ntitle: b\n", "line 3: the key 'title' stands twice."),
-        ("title: a\nrecipe:\n  epochs: 1\n  epochs: 2\n", "line 4: the key 'epochs' stands twice."),
+        ("title: a\nseeds: [0]\ntitle: b\n", "line 3: the key 'title' is given twice."),
+        ("title: a\nrecipe:\n  epochs: 1\n  epochs: 2\n", "line 4: the key 'epochs' is given twice."),
         ("title: a\n---\ntitle: b\n", "line 2: expected a single document in the stream, but found another document."),
         ("title: *a\n", "line 1: found undefined alias 'a'."),
         (
@@ -555,7 +566,7 @@ def test_a_file_without_a_mapping(text):
     ],
 )
 def test_a_mistake_of_yaml_is_told_with_its_line(text, told):
-    assert refusal(text) == f"mine.yaml, {told} Mend the YAML."
+    assert refusal(text) == f"mine.yaml, {told} Correct the YAML."
 
 
 def test_code_in_yaml_is_refused():
@@ -563,8 +574,8 @@ def test_code_in_yaml_is_refused():
 
 
 def test_a_file_that_is_not_text():
-    assert refusal(b"title: \xff\xfe\n") == "mine.yaml is no text of YAML (invalid start byte). Save it as plain text in UTF-8."
-    assert refusal("title: a\x01\n").startswith("mine.yaml is no text of YAML (")
+    assert refusal(b"title: \xff\xfe\n") == "mine.yaml is not YAML text (invalid start byte). Save it as plain text in UTF-8."
+    assert refusal("title: a\x01\n").startswith("mine.yaml is not YAML text (")
 
 
 def test_the_file_is_named_as_the_user_wrote_it(tmp_path):
@@ -573,7 +584,7 @@ def test_the_file_is_named_as_the_user_wrote_it(tmp_path):
     for name in ("below/mine.yaml", f"{tmp_path}/below/mine.yaml"):
         with pytest.raises(KdbenchError) as error:
             load_suite(name)
-        assert str(error.value).startswith(f"{name} holds no mapping")
+        assert str(error.value).startswith(f"{name} holds no keys with values")
 
 
 def test_tiny_imagenet_is_streamed_as_its_recipe_says(tmp_path: Path) -> None:

@@ -841,7 +841,7 @@ def test_one_teacher_has_one_expectation(write, folder):
         {"teacher": {**weights, "expected_error_pct": error}, "student": student}
         for error, student in ((7, "resnet8"), (8, "resnet14"))
     ]
-    assert "pairs[1].teacher.expected_error_pct: another pair expects 7 of this teacher. Expect one." in refusal(
+    assert "pairs[1].teacher.expected_error_pct: another pair expects 7 % of this teacher. Give one value." in refusal(
         write, RESNET, RESNET, pairs=pairs
     )
 

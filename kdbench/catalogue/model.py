@@ -22,7 +22,7 @@ Shape = tuple[int, int, int]
 WHY_LACKING = {
     "stem": "none of its modules gives maps",
     "features": "none of its modules gives maps",
-    "pooled": "no linear map of one vector gives its logits",
+    "pooled": "its logits do not come from a linear layer of one vector",
 }
 """By the hook points that a network may lack, but for pre-activations, of which the table tells."""
 
@@ -84,7 +84,8 @@ def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value
     channels, height, width = image_shape
     if height != width:
         raise KdbenchError(
-            f"--modules: images of {_told(image_shape)} are not square, and maps are told by their squares. Give HxH."
+            f"--modules tells maps by their square shape, and images of {_told(image_shape)} are not square. Give an --input of "
+            "equal height and width."
         )
     with torch.device("meta"):
         body = prepare(constructed(name, num_classes=num_classes, in_channels=channels))

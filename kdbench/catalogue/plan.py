@@ -91,8 +91,8 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))
         lines += [f"left: {cost.estimate_text(estimate)}" for estimate in estimates] or [
-            f"left: {counts}, {counted(epochs, 'epoch')}; how long is not known, since nothing like it was measured here. "
-            "`kdbench run` with --stop-after 2m measures, and loses nothing."
+            f"left: {counts}, {counted(epochs, 'epoch')}. How long that takes is not known: nothing like it was measured in this "
+            "directory. `kdbench run` with --stop-after 2m measures it, and keeps what it trains."
         ]
     return "\n".join(lines)
 

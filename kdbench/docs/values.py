@@ -16,7 +16,7 @@ from kdbench.suite.shipped import recipe_names, shipped, suite_names
 
 SUITES = """\
 A suite is a YAML file. `kdbench run FILE` trains what it asks for. [A first suite](../start/first-suite.md) shows one, and
-[Suites](../how-to/suites.md) says how to do more with it. A key that is not known, or that stands twice, is an error."""
+[Suites](../how-to/suites.md) says how to do more with it. A key that is not known, or that is given twice, is an error."""
 
 RECIPES = """\
 A recipe says how a network is trained. It is a part of every trial, with every default written out. In a suite, `recipe: NAME`

@@ -40,8 +40,8 @@ class Progress(ABC):
         """The lanes have trained one epoch; those that failed in it have none left."""
         if active[0].student is not None and now.phase:
             self.done += sum(lane.epochs_left if lane.failure else 1 for lane in active)
-        what = "epoch" if now.phase else "epoch of a stage before,"
-        self.show(f"{what} {now.epoch + 1}: {', '.join(lane.name for lane in active)}")
+        stage = "" if now.phase else " of a stage before the main training"
+        self.show(f"epoch {now.epoch + 1}{stage}: {', '.join(lane.name for lane in active)}")
 
     @property
     def left_s(self) -> float | None:

@@ -115,14 +115,14 @@ class SuiteFile(Spec):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, where YAML would silently take the last."""
+    """Refuses a key that is given twice, where YAML would silently take the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for i, key in enumerate(keys):
             if key.value in (earlier.value for earlier in keys[:i]):
-                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark)
         return node
 
 
@@ -137,11 +137,13 @@ def read_mapping(file: Path) -> Tree:
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
         text = ", ".join(filter(None, (problem.context, problem.problem)))
-        raise KdbenchError(f"{file}, line {line}: {text}. Mend the YAML.") from None
+        raise KdbenchError(f"{file}, line {line}: {text}. Correct the YAML.") from None
     except (UnicodeDecodeError, yaml.reader.ReaderError) as problem:
-        raise KdbenchError(f"{file} is no text of YAML ({problem.reason}). Save it as plain text in UTF-8.") from None
+        raise KdbenchError(f"{file} is not YAML text ({problem.reason}). Save it as plain text in UTF-8.") from None
     except OSError as problem:
-        raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a file that can.") from None
+        raise KdbenchError(f"{file} cannot be read ({problem.strerror}). Give a file that can be read.") from None
     if not isinstance(tree, dict):
-        raise KdbenchError(f"{file} holds no mapping of keys to values. See the shipped suites for examples.")
+        raise KdbenchError(
+            f"{file} holds no keys with values, such as `title: My suite`. `kdbench new suite NAME` writes a suite to start from."
+        )
     return tree

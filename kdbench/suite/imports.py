@@ -134,7 +134,8 @@ def _files_of(name: str, importer: Path) -> Iterator[Path]:
         own = Path(spec.origin) if spec and spec.origin else None
         if own and loaded and own.parent == importer.parent and own != loaded:
             raise KdbenchError(
-                f"{importer} imports '{dotted}', and {loaded} was imported under this name before {own}. Rename one of the two."
+                f"{importer} imports '{dotted}', which is {own}, and {loaded} was imported under this name before it. Rename one "
+                "of the two."
             )
         if file := loaded or own:
             yield file
@@ -157,6 +158,6 @@ def parsed(file: Path) -> ast.Module:
         return ast.parse(file.read_bytes(), filename=str(file))
     except OSError:
         raise KdbenchError(
-            f"the code in {file} cannot be read, so that no record could say what made its number. Write it into a file of its "
-            "own and give that as a plugin."
+            f"the code in {file} cannot be read, and a record must say which code made its result. Write the code into a file and "
+            "give that file as a plugin."
         ) from None

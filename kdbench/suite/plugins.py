@@ -41,7 +41,7 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     if isinstance(paths, str | Path):
         raise KdbenchError(f"plugins: {str(paths)!r} is no list. Write plugins=[{str(paths)!r}].")
     for problem in load_shipped():
-        log.warning("%s The others are usable.", problem)
+        log.warning("%s The other plugins can be used.", problem)
     for path in paths:
         load_path(expanded(path))
 
@@ -80,7 +80,8 @@ def load_path(path: Path) -> None:
     files = _files(path) if path.is_dir() else [path]
     if not files:
         raise KdbenchError(
-            f"{path} holds no Python file but tests and such as begin with an underscore. Give a Python file or a folder of them."
+            f"{path} holds no Python file to load: tests, and files that begin with an underscore, are left out. Give a Python "
+            "file or a folder of them."
         )
     for file in files:
         _load_file(file)
@@ -95,7 +96,7 @@ def _load_file(file: Path) -> None:
     if name in sys.modules:
         for source, text in vars(sys.modules[name])["__sources__"].items():
             if source.read_bytes() != text:
-                raise KdbenchError(f"{source} has changed since it was loaded. Start Python anew to use it as it is now.")
+                raise KdbenchError(f"{source} has changed since it was loaded. Restart Python to use the new version.")
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -127,7 +128,7 @@ def _whole_or_not_at_all(file: Path | None = None) -> Iterator[None]:
     try:
         yield
         if file and known == [len(registry) for registry in _REGISTRIES]:
-            raise KdbenchError(f"{file} registers nothing. Put `@kdbench.register(NAME)` above its method, or take it out.")
+            raise KdbenchError(f"{file} registers nothing. Put `@kdbench.register(NAME)` above its method, or leave the file out.")
         for registry, base in ((METHODS, Method), (DATASETS, Source)):
             _refuse_unfinished(registry, base)
         _refuse_unknown_points()
@@ -137,18 +138,19 @@ def _whole_or_not_at_all(file: Path | None = None) -> Iterator[None]:
         if isinstance(problem, KdbenchError):
             raise
         words = problem.msg if isinstance(problem, SyntaxError) else problem
-        raise KdbenchError(f"{_place(problem, file)}{type(problem).__name__}: {words}. Mend it or take it out.") from problem
+        reason = f"{type(problem).__name__}: {words}"
+        raise KdbenchError(f"{_place(problem, file)}{reason}. Correct the file, or leave it out.") from problem
 
 
 def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:
     for entry in registry.entries():
         place = f"{entry.file}:{entry.line}: {registry.kind} '{entry.name}'"
         if not (isinstance(entry.value, ABCMeta) and issubclass(entry.value, base)):
-            raise KdbenchError(f"{place} is no class that derives from kdbench.{base.__name__}. Derive it from that.")
+            raise KdbenchError(f"{place} is not a class derived from kdbench.{base.__name__}. Derive it from that.")
         if registry is METHODS and not _takes_two(entry.value):
             raise KdbenchError(f"{place} has an __init__ of its own. Make its modules and buffers in build(self, pair) instead.")
         if missing := sorted(entry.value.__abstractmethods__):
-            raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define what kdbench.{base.__name__} leaves open.")
+            raise KdbenchError(f"{place} does not define {', '.join(missing)}. Define it: kdbench.{base.__name__} has it empty.")
 
 
 def _takes_two(method: type[object]) -> bool:
@@ -165,7 +167,7 @@ def _refuse_unknown_points() -> None:
     for entry in METHODS.entries():
         if isinstance(entry.value.reads, str) or not set(entry.value.reads) <= set(points):
             raise KdbenchError(
-                f"{entry.file}:{entry.line}: method '{entry.name}' has reads = {entry.value.reads!r}. Give a tuple of some of "
+                f"{entry.file}:{entry.line}: method '{entry.name}' has reads = {entry.value.reads!r}. Give a tuple of names among "
                 f"{', '.join(points)}."
             )
 

@@ -17,7 +17,7 @@ def recipe_file(name: str) -> Path:
     """
     names = recipe_names()
     if name not in names:
-        raise KdbenchError(f"unknown recipe '{name}'.{nearest(name, names)} Known: {', '.join(names)}.")
+        raise KdbenchError(f"unknown recipe '{name}'.{nearest(name, names)} Choose one of {', '.join(names)}.")
     return shipped("suites") / "recipes" / f"{name}.yaml"
 
 

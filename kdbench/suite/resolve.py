@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -115,7 +115,10 @@ class _Resolver:
         self.selection = "; ".join(f"{what} {', '.join(map(str, which))}" for what, which in named if which)
         self.listed = self._listed()
         if "stages" in spec.model_fields_set and not any(entry.teacher_stages for entry in self.listed):
-            raise self._error("stages", "none of the suite's methods has a stage that learns from the teacher alone. Take it out.")
+            raise self._error(
+                "stages",
+                "no method of the suite has a stage that learns from the teacher alone, so the key has no effect. Remove it.",
+            )
         self.seeds = self._seeds(seeds)
         self.recipe_tree = self._recipe_tree()
         self.expected: dict[str, float] = {}
@@ -128,13 +131,13 @@ class _Resolver:
         trials: dict[str, TrialSpec] = {}
         for i, pair in enumerate(self.spec.pairs):
             if pair in self.spec.pairs[:i]:
-                raise self._error(f"pairs[{i}]", "this pair stands there already. Take it out.")
+                raise self._error(f"pairs[{i}]", "the suite has this pair already. Remove one of the two.")
             teacher, students = self._pair(pair, f"pairs[{i}]", dataset)
             for trial in students:
                 trials[trial.id] = trial
                 pairs[teacher.label, trial.label] = None
         if not trials:
-            raise self._error("pairs", f"`without` leaves no pair for {' and '.join(self.wanted)}. Ask for other methods.")
+            raise self._error("pairs", f"`without` leaves {' and '.join(self.wanted)} out of every pair. Choose other methods.")
         return Suite(
             name=self.file.stem,
             file=self.file.resolve(),
@@ -162,12 +165,12 @@ class _Resolver:
         parts = {part for entry in self.listed for part in entry.parts}
         for key in pair.methods:
             if key not in parts:
-                raise self._error(f"{where}.methods.{key}", f"'{key}' is not among the suite's methods.{nearest(key, parts)}")
+                raise self._error(f"{where}.methods.{key}", _no_method(key, parts))
         for j, key in enumerate(pair.without):
             if key not in names:
-                raise self._error(f"{where}.without[{j}]", f"'{key}' is not among the suite's methods.{nearest(key, names)}")
+                raise self._error(f"{where}.without[{j}]", _no_method(key, names))
         if names <= set(pair.without):
-            raise self._error(f"{where}.without", "no method is left for this pair. Take the pair out.")
+            raise self._error(f"{where}.without", "no method is left for this pair. Remove the pair.")
         recipe = self._recipe(pair.recipe, f"{where}.recipe")
         teacher = TrialSpec(
             dataset=dataset,
@@ -188,7 +191,7 @@ class _Resolver:
                 continue
             methods = self._methods(entry, pair, where)
             if place := places.get(str(methods)):
-                raise self._error(entry.place, f"for {where} this is the same as {place}. Take one of them out.")
+                raise self._error(entry.place, f"for {where} this is the same as {place}. Remove one of the two.")
             places[str(methods)] = entry.place
             reads = any(METHODS.get(part).reads for part in entry.parts)
             stages = self.spec.stages if entry.teacher_stages else None
@@ -208,9 +211,8 @@ class _Resolver:
 
     def _expect(self, teacher: TrialSpec, error_pct: float | None, where: str) -> None:
         if error_pct is not None and self.expected.setdefault(teacher.id, error_pct) != error_pct:
-            raise self._error(
-                f"{where}.expected_error_pct", f"another pair expects {self.expected[teacher.id]:g} of this teacher. Expect one."
-            )
+            told = f"another pair expects {self.expected[teacher.id]:g} % of this teacher. Give one value."
+            raise self._error(f"{where}.expected_error_pct", told)
 
     def _listed(self) -> list[_Entry]:
         """The file's methods, then those that were asked for beside them, with the parameters that the file gives their parts."""
@@ -235,9 +237,8 @@ class _Resolver:
         by_part = given if len(parts) > 1 else {name: given}
         for key in by_part:
             if key not in parts or not isinstance(by_part[key] or {}, dict):
-                raise self._error(
-                    f"{place}.{key}", f"parameters of '{name}' stand under the name of their part: `{parts[0]}: {{...}}`."
-                )
+                fix = f"Write each one's parameters under its name: `{parts[0]}: {{...}}`."
+                raise self._error(f"{place}.{key}", f"'{name}' combines methods. {fix}")
         params = {}
         for part in parts:
             kind, where = METHODS.get(part).Params, f"{place}.{part}" if len(parts) > 1 else place
@@ -306,6 +307,11 @@ class _Resolver:
     def _error(self, where: str, message: str) -> KdbenchError:
         place = where if where.startswith("--") else f"{self.file}, {where}"
         return KdbenchError(f"{place}: {message}")
+
+
+def _no_method(name: str, known: Set[str]) -> str:
+    fix = nearest(name, known) or f" Choose one of {', '.join(sorted(known))}."
+    return f"'{name}' is not one of the suite's methods.{fix}"
 
 
 def _find(name: str) -> Path:
