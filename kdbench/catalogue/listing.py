@@ -38,8 +38,8 @@ def _methods() -> list[Value]:
 def _method(described: Value) -> Value:
     keys = ("transfers", "family", "published")
     about = f"{described['transfers'] or described['formula']}{' (' + described['family'] + ')' if described['family'] else ''}"
-    told = ", ".join(filter(None, (about, described["published"])))
-    return {"name": described["name"], "about": told, **{key: described[key] for key in keys}}
+    text = ", ".join(filter(None, (about, described["published"])))
+    return {"name": described["name"], "about": text, **{key: described[key] for key in keys}}
 
 
 def _models() -> list[Value]:

@@ -48,12 +48,12 @@ def suite_as_json(suite: Suite, contents: Known) -> Value:
 
 def suite_as_text(suite: Suite, contents: Known) -> str:
     """A suite file that gives the same trials; comments say what the suite is for and what its images are."""
-    told = [
+    head = [
         *_paragraphs(head_comment(suite.file.read_text())),
         f"{suite.file}: {counted(len(suite.teachers), 'teacher')} and {counted(len(suite.trials), 'student')}",
         *images_as_lines(contents),
     ]
-    return "\n".join([*_commented(told), as_yaml(suite_tree(suite))])
+    return "\n".join([*_commented(head), as_yaml(suite_tree(suite))])
 
 
 def recipe_as_json(name: str) -> Value:
@@ -63,7 +63,9 @@ def recipe_as_json(name: str) -> Value:
         KdbenchError: no recipe of that name ships.
     """
     file = recipe_file(name)
-    found = [{"key": ".".join(path), "value": value, "meaning": told} for path, value, told in _recipe(name) if _is_leaf(value)]
+    found = [
+        {"key": ".".join(path), "value": value, "meaning": meaning} for path, value, meaning in _recipe(name) if _is_leaf(value)
+    ]
     return {"name": name, "file": str(file), "about": head_comment(file.read_text()), "keys": found}
 
 
@@ -93,9 +95,9 @@ def dataset_as_json(name: str, contents: Known) -> Value:
             "key": ".".join(path),
             "default": None if value in (REQUIRED, COMPUTED) else value,
             "required": value == REQUIRED,
-            "meaning": told,
+            "meaning": meaning,
         }
-        for path, value, told in _dataset(name)
+        for path, value, meaning in _dataset(name)
         if _is_leaf(value)
     ]
     return {"name": name, "about": docstring(DATASETS.get(name)), "data": contents_as_json(contents), "keys": found}
@@ -107,8 +109,8 @@ def dataset_as_text(name: str, contents: Known) -> str:
     Raises:
         KdbenchError: nothing of that name.
     """
-    told = [*_paragraphs(docstring(DATASETS.get(name))), *images_as_lines(contents)]
-    return "\n".join([*_commented(told), "dataset:", f"  name: {name}", *_lines(_dataset(name))])
+    head = [*_paragraphs(docstring(DATASETS.get(name))), *images_as_lines(contents)]
+    return "\n".join([*_commented(head), "dataset:", f"  name: {name}", *_lines(_dataset(name))])
 
 
 def _dataset(name: str) -> Iterator[Key]:
@@ -146,9 +148,9 @@ def _is_leaf(value: object) -> bool:
 
 def _lines(keys: Iterator[Key]) -> Iterator[str]:
     """YAML, indented under a key of its own."""
-    for path, value, told in keys:
+    for path, value, meaning in keys:
         indent = "  " * len(path)
-        yield from (f"{indent}{line}" for line in _commented([told]))
+        yield from (f"{indent}{line}" for line in _commented([meaning]))
         yield f"{indent}{path[-1]}:{f' {_value(value)}' if _is_leaf(value) else ''}"
 
 

@@ -58,8 +58,8 @@ def describe_trial(name: str, results: Path) -> Value:
     root = expanded(results) / "trials"
     found = sorted(file.parent for file in root.glob("*/spec.json") if file.parent.name.startswith(name))
     if len(found) != 1:
-        told = f"{len(found)} trials under {root} begin" if found else f"no trial under {root} begins"
-        raise KdbenchError(f"{told} with '{name}'. See `kdbench list trials SUITE`.")
+        reason = f"{len(found)} trials under {root} begin" if found else f"no trial under {root} begins"
+        raise KdbenchError(f"{reason} with '{name}'. See `kdbench list trials SUITE`.")
     (folder,) = found
     record = folder / "record.json"
     return {

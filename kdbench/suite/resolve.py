@@ -211,8 +211,8 @@ class _Resolver:
 
     def _expect(self, teacher: TrialSpec, error_pct: float | None, where: str) -> None:
         if error_pct is not None and self.expected.setdefault(teacher.id, error_pct) != error_pct:
-            told = f"another pair expects {self.expected[teacher.id]:g} % of this teacher. Give one value."
-            raise self._error(f"{where}.expected_error_pct", told)
+            message = f"another pair expects {self.expected[teacher.id]:g} % of this teacher. Give one value."
+            raise self._error(f"{where}.expected_error_pct", message)
 
     def _listed(self) -> list[_Entry]:
         """The file's methods, then those that were asked for beside them, with the parameters that the file gives their parts."""
