@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class KdbenchError(ValueError):
-    """A mistake that the user can mend. The command line prints its message alone and exits with 2."""
+    """A mistake that the user can correct. The message ends with the fix. The command line prints it and exits with status 2."""
 
 
 class DataError(KdbenchError):

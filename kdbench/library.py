@@ -38,25 +38,26 @@ def run_suite(
     rerun: Literal["missing", "failed", "weights", "all"] = "missing",
     plugins: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
-    """Train what a suite still needs and return its trials, quietly.
+    """Train what a suite still needs, without printing, and return its students as a frame.
 
     Args:
         suite: a shipped suite's name, or a path to a YAML file.
         results: the directory where trials are kept.
-        methods: only these of the suite's methods, and those that it lacks with their defaults; all of the suite's unless given.
-        seeds: these instead of the suite's.
+        methods: take these methods instead of the suite's, in this order. One that the suite lacks has its default parameters.
+        seeds: take these seeds instead of the suite's.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
-        lanes: how many students train at once; 0 for all of a cohort. It changes no result.
-        stop_after_s: seconds after which it stops at the end of the epoch; the same call goes on from there.
-        rerun: `missing` takes up what is not done; `failed` that and what failed; `weights` what is not done and, of a suite with
-            `keep_students: true`, the finished students whose weights are not there, whole; `all` every student anew.
-        plugins: files, or folders of them, with methods, models or data sets of your own.
+        lanes: how many students train at once, at most; 0 for as many as can. It changes no result.
+        stop_after_s: stop at the end of the epoch after so many seconds. The same call continues from there.
+        rerun: which students to train. `missing`: those that are not done. `failed`: these, and those that failed. `weights`: those
+            that are not done, and finished ones that lack the weights which `keep_students: true` asks for. `all`: every student,
+            from the start.
+        plugins: Python files, or folders of them, with methods, networks or data sets of your own.
 
     Returns:
-        One row per student with the columns of `load_results`; `status` is `done`, `failed` (see `reason`), or how far it came.
+        One row for each student, with the columns of `load_results`. `status` says how far it came; `reason` says why it failed.
 
     Raises:
-        KdbenchError: a mistake in the suite or in the arguments; nothing was started.
+        KdbenchError: there is a mistake in the suite or in the arguments. Nothing was started.
     """
     refuse_no_list("methods", methods, example=["kd", "ft"])
     refuse_no_list("seeds", seeds, example=[0, 1, 2])
@@ -81,18 +82,18 @@ def run_suite(
 def build_model(
     name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = (), image_size: int | None = None
 ) -> Network:
-    """A freshly initialised network, which takes images (B, in_channels, H, W) to `Outputs`.
+    """A network with new weights. It takes images (B, in_channels, H, W) and gives `Outputs`.
 
     Args:
         name: one of `kdbench list models`, or a classifier of torchvision or timm, such as `torchvision/resnet34`.
-        num_classes: K, the number of logits.
-        in_channels: of the images.
-        hooks: of a classifier that is no `Network`, the modules with which its groups end, shallow to deep; the usual families of
-            torchvision and timm need none.
-        image_size: of a classifier of your own that takes images of one size alone, their height in pixels.
+        num_classes: the number of classes, K.
+        in_channels: the number of channels of an image.
+        hooks: the modules with which the groups end, shallow to deep. Only a plain classifier needs them, and kdbench knows those
+            of the usual families of torchvision and timm.
+        image_size: the height of images in pixels, for a classifier of your own that takes one size alone.
 
     Raises:
-        KdbenchError: nothing of that name, or hooks that it lacks.
+        KdbenchError: there is no network of that name, or it has no such modules.
     """
     refuse_no_list("hooks", hooks, example=["layer1", "layer2"])
     load_plugins()
@@ -100,27 +101,28 @@ def build_model(
 
 
 def load_student(folder: str | Path, *, normalise: bool = False, plugins: Sequence[str | Path] = ()) -> Deployed:
-    """The network that a finished trial would deploy, from images (B, C, H, W) to logits (B, K).
+    """The trained network of a finished trial. It takes images (B, C, H, W) and gives logits (B, K).
 
-    It is on the CPU, in evaluation mode, and errs on the test images as its record says, whatever its method predicts with. The
-    student's own weights are `weights.safetensors` in the folder; those of a network of torchvision, of timm or of a plain module
-    have the network's names after `body.`.
+    It is a torch module on the CPU, in evaluation mode. It gives the test error of its record, also where the method predicts with
+    more than the student.
 
-    What feeding it needs are attributes of it: `classes`, the names of the logits in order; `image_shape`, (C, H, W); `mean` and
-    `std`, one number for each channel, of pixels scaled to 0..1; and `resize`, how an image of another size was brought to that
-    shape, always bilinear and antialiased: `{"height_px": H, "width_px": W}` without regard to its shape, `{"shorter_side_px": N}`
-    before its centre was cut out, None where the data set has one size. Files were read as a viewer shows them: upright, in sRGB,
-    on white, with 8 bits; and made grey where C is 1.
+    Its attributes say which images it takes:
+
+    `classes` are the names of the logits, in order. `image_shape` is (C, H, W). `mean` and `std` have one number for each channel,
+    for pixels scaled to 0..1. `resize` says how images of another size were resized, bilinear and antialiased:
+    `{"height_px": H, "width_px": W}` without regard to their shape, or `{"shorter_side_px": N}` before the centre was cropped. It
+    is None where the data set has one size. Files were read as a viewer shows them: upright, in sRGB, on white, with 8 bits, and
+    grey where C is 1.
 
     Args:
-        folder: a trial's, `results/trials/...`; teachers are kept there, and students of suites with `keep_students: true`.
-        normalise: whether it takes images as bytes, uint8, and normalises them itself, with `mean` and `std` as buffers that are
-            exported and moved with it. Otherwise it takes float32 images that are normalised already.
-        plugins: files, or folders of them, with the networks and methods of your own that it uses.
+        folder: the folder of a trial, `results/trials/...`. Teachers are kept, and students if the suite has `keep_students: true`.
+        normalise: whether the network takes images as bytes (uint8) and normalises them itself. `mean` and `std` are then buffers,
+            which are exported and moved with it. Otherwise it takes float32 images that you have normalised.
+        plugins: Python files, or folders of them, with the networks and methods of your own that it uses.
 
     Raises:
-        KdbenchError: nothing was kept there, or it is damaged, or it needs a plugin that was not given, or `normalise` is asked for
-            and an earlier version kept it, without mean and std. A student that is to normalise was given no bytes.
+        KdbenchError: nothing was kept there, it is damaged, or it needs a plugin that was not given. Or it is to normalise, and an
+            earlier version kept it without mean and std. When it is called: it is to normalise, and was given no bytes.
     """
     from kdbench.runner.students import load
 
@@ -139,24 +141,24 @@ def build_method(
     batch_size: int | None = None,
     **parameters: Any,
 ) -> Composition:
-    """A method for a training loop of your own, on the student's device; its adapters are drawn from torch's global stream.
+    """A method for a training loop of your own, on the student's device.
 
-    Some methods have stages before the main training, such as FT's paraphraser. `kdbench.train_stages(method, teacher, loader)`
-    trains them; before that, `losses` is refused.
+    Its adapters are initialised from torch's global random numbers. Some methods have stages before the main training, such as FT's
+    paraphraser: train them with `kdbench.train_stages(method, teacher, loader)`. Before that, `losses` is refused.
 
     Args:
-        name: such as `ft`, or `ft+kd` for both.
-        student: what the student gives for any batch; its shapes are read.
-        teacher: the same of the teacher.
-        labels: (N,), int64, of all training images, for methods with a memory bank.
+        name: a method, such as `ft`, or several, such as `ft+kd`.
+        student: what the student gives for any batch. Only its shapes are read.
+        teacher: what the teacher gives for it.
+        labels: (N,), int64, the labels of all training images, for methods with a memory bank.
         teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
         image_shape: (C, H, W), for methods with a network of their own.
-        batch_size: how many images a batch has, so that methods which relate them can refuse too few or too many.
-        parameters: those that differ from their defaults, such as `k=2`, or by part, such as `ft={"k": 2}`.
+        batch_size: how many images a batch has. Methods that compare images with each other refuse too few or too many.
+        parameters: parameters that differ from their defaults, such as `k=2`; of several methods by name, such as `ft={"k": 2}`.
 
     Raises:
-        PairError: the method cannot do this pair, or needs what was not given.
-        KdbenchError: an unknown method or parameter.
+        PairError: the method cannot train this pair, or it needs what was not given.
+        KdbenchError: there is no such method or parameter.
     """
     from kdbench.training.own_loop import (
         OwnLoop,  # it imports the engine, which methods that build networks with this module do not need

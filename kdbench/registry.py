@@ -35,15 +35,15 @@ class Registry(Generic[T]):
         self._families: dict[str, Callable[[re.Match[str]], T]] = {}
 
     def register(self, name: str, *, interface: int = 1) -> Callable[[T], T]:
-        """Decorator that adds the class or function under `name`.
+        """Decorator that registers a class or a function under a name.
 
         Args:
-            name: what suites call it.
-            interface: the `INTERFACE` of the kdbench it is written for. The default stays 1 when `INTERFACE` is raised, so that
-                what was written before is found out.
+            name: what suites call it: letters, digits, underscores and hyphens.
+            interface: the version of the interface that it is written for. This kdbench has version 1.
 
         Raises:
-            KdbenchError: the name is taken or no name, or it is written for another interface; the message names file and line.
+            KdbenchError: the name is taken or cannot be a name, or it is written for another interface. The message names the file
+                and the line.
         """
 
         def add(value: T) -> T:

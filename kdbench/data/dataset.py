@@ -18,7 +18,7 @@ from kdbench.errors import KdbenchError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images in memory; a sample's index is its position here.
+    """Labelled images in memory. The index of an image is its position here.
 
     Attributes:
         images: (N, H, W, C), uint8, contiguous.
@@ -40,12 +40,12 @@ class Split:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape of an image, (C, H, W)."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
     def take(self, positions: Tensor) -> Split:
-        """Those at `positions` (M,)."""
+        """The images at `positions` (M,)."""
         return Split(self.images[positions], self.labels[positions])
 
     def content(self) -> Iterator[bytes | memoryview]:
@@ -82,18 +82,18 @@ class Contents:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a source loads. Both splits are in memory, or both in files.
+    """The training and the test images that a source loads. Both are in memory, or both stay in files.
 
     Attributes:
         train: the training images, before any are held out for validation.
         test: the test images.
         classes: the names of the labels 0, 1, ...
-        mean: per channel, of pixels scaled to 0..1; what normalisation subtracts.
-        std: per channel, on the same scale; what normalisation then divides by.
+        mean: what normalisation subtracts from each channel, for pixels scaled to 0..1.
+        std: what it then divides each channel by, on the same scale.
         passed_over: how many files were not read, by reason.
         notes: sentences on what a reader of the results must know, without a full stop; `contents` adds what it finds.
-        resize: how an image of another size was brought to this one, bilinear and antialiased: `{"height_px": H, "width_px": W}`
-            without regard to its shape, `{"shorter_side_px": N}` before its centre was cut out; None where all have one size.
+        resize: how images of another size were resized, bilinear and antialiased: `{"height_px": H, "width_px": W}` without regard
+            to their shape, or `{"shorter_side_px": N}` before the centre was cropped. None if all have one size.
 
     Raises:
         KdbenchError: the training images are of one class, or a label is of none.

@@ -16,8 +16,8 @@ from kdbench.spec.recipe import Augmentation, Spec
 class SourceParams(Spec):
     """Base of every data set's parameters.
 
-    A path is no part of a trial's identity: declare it with `Field(exclude=True)`, which leaves it out of `model_dump()`. The text
-    under a field describes it in `kdbench show dataset`.
+    They are part of a trial, except paths: declare a path with `Field(exclude=True)`. The text under a field is what
+    `kdbench show dataset` says of it.
     """
 
     label: str = ""
@@ -29,12 +29,12 @@ class SourceParams(Spec):
 
 
 class Source(ABC):
-    """Where a data set comes from. The first line of a source's docstring describes it in `kdbench list datasets`.
+    """Base of all data sets. The first line of the docstring of a data set describes it in `kdbench list datasets`.
 
     Attributes:
         params: the parameters of this instance.
-        cache: the directory that may keep what is slow to compute; it need not exist yet.
-        streams: whether its images stay in their files, so that `load` gives `FileSplit`.
+        cache: a folder for what is slow to compute. It need not exist yet.
+        streams: whether images stay in their files, so that `load` gives `FileSplit`.
     """
 
     streams: ClassVar[bool] = False
@@ -47,14 +47,14 @@ class Source(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Look cheaply, before any training starts, for what would make `load` fail; download nothing.
+        """Look, before any training, for what would make `load` fail. It must be quick, and download nothing.
 
         Raises:
-            KdbenchError: the data set cannot be loaded as it stands; the message gives the path and the fix.
+            KdbenchError: the data set cannot be loaded. The message gives the path and the fix.
         """
 
     def contents(self) -> Contents | None:
-        """What there is, without decoding an image or downloading anything; None, the default, where only `load` can tell.
+        """How many images there are of each class, without decoding or downloading any. The default is None: only `load` can say.
 
         Raises:
             KdbenchError: as `check`.
@@ -63,10 +63,10 @@ class Source(ABC):
 
     @abstractmethod
     def load(self) -> Dataset:
-        """The data set, the same for the same files whatever the trial.
+        """Load the data set. The same files must give the same data set in every trial.
 
         Raises:
-            KdbenchError: files are missing or damaged; the message names them.
+            KdbenchError: files are missing or damaged. The message names them.
         """
 
 

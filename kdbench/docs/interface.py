@@ -29,7 +29,7 @@ stage and a hook point are. In shapes, B is the number of images in a batch, K o
 map's channels, height and width."""
 
 API = """\
-These names can be imported from `kdbench`. They stay as they are from one version to the next. All else may change."""
+These names can be imported from `kdbench`. They stay the same from one version to the next. Everything else may change."""
 
 INTERFACE = (
     *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval"),

@@ -20,7 +20,7 @@ from kdbench.spec.recipe import SGD
 from kdbench.spec.trial import MethodParams
 
 Losses = Mapping[str, Tensor]
-"""Named scalar terms, already weighted; the engine adds `ce_weight * cross-entropy` and logs each."""
+"""Scalar terms of a loss by name, already weighted. The engine adds `ce_weight` times the cross-entropy, and logs each term."""
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 """The type of a parameter between 0 and 1, both included."""
@@ -33,20 +33,20 @@ register = METHODS.register
 
 
 class PairError(KdbenchError):
-    """A method cannot do this pair of networks; the message gives the reason."""
+    """A method cannot train this pair of networks. The message says why, and what to choose."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images. Every lane of a cohort sees the same ones.
+    """The images of one step. Every method that trains side by side sees the same ones.
 
     Attributes:
         images: (B, C, H, W), augmented and normalised.
         labels: (B,), int64.
-        indices: (B,), int64, the samples' positions in the training set.
-        epoch: of the current stage, counted from 0.
-        epochs: how many the current stage has.
-        generator: this lane's own stream on the CPU, newly derived for each epoch.
+        indices: (B,), int64, the positions of the images in the training set.
+        epoch: the epoch of the current stage, counted from 0.
+        epochs: how many epochs the current stage has.
+        generator: random numbers for this method alone, on the CPU. It is derived anew for each epoch.
     """
 
     images: Tensor
@@ -62,10 +62,10 @@ class TeacherParts:
     """Copies of the teacher's parameters that some methods read.
 
     Attributes:
-        classifier_weight: (K, D).
-        classifier_bias: (K,).
-        norms: for each group the (weight, bias) of the last batch norm before its pre-activation, (C_i,) each; empty where a
-            network has none.
+        classifier_weight: (K, D), the weight of the classifier.
+        classifier_bias: (K,), its bias.
+        norms: for each group, weight and bias of the last batch norm before its pre-activation, (C_i,) each. Empty if the network
+            has no such norms.
     """
 
     classifier_weight: Tensor
@@ -75,16 +75,16 @@ class TeacherParts:
 
 @dataclass(frozen=True)
 class Pair:
-    """All that a method may know of a pair before training.
+    """All that a method may know of a teacher and a student before training.
 
     Attributes:
         student: shapes of the student's hook points.
         teacher: shapes of the teacher's hook points.
-        labels: (N,), int64, of the training set; N sizes a memory bank.
+        labels: (N,), int64, of all N training images. A memory bank has N rows.
         teacher_parts: the teacher's classifier and last batch norms.
         image_shape: (C, H, W) of the images.
-        smallest_batch: images in the smallest batch of the training.
-        largest_batch: images in the largest one. Both are `USUAL_BATCH` where the recipe is not known.
+        smallest_batch: how many images the smallest batch of the training has.
+        largest_batch: how many the largest has. Both are 64 where the recipe is not known.
     """
 
     student: Shapes
@@ -100,18 +100,17 @@ class Pair:
 class Stage:
     """A training before the main one.
 
-    What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` learns from the teacher alone,
-    and its method declares it in `teacher_stages`: it is trained before any student, once for each student seed, side by side for
-    all of them (once for all seeds where the suite says `stages: per-teacher`), and kept beside the teacher for every student and
-    method that needs the same.
+    What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` learns from the teacher alone.
+    Its method declares it in `teacher_stages`. It is trained before any student, once for each student seed, or once for all seeds
+    if the suite says `stages: per-teacher`. It is kept beside the teacher, for every student and method that needs the same.
 
     Attributes:
-        name: stands in logs and in the key of what is kept.
-        epochs: how long; with 0 the stage is left out, and what it would train stays as it was built.
-        losses: `(student, teacher, batch) -> Losses`; a stage of the teacher alone gets its `teacher` for both.
-        modules: the adapters it trains.
-        trains_student: whether the student is trained too.
-        optimiser: constant through the stage; None means the recipe's at its first learning rate.
+        name: the name that logs show.
+        epochs: how many epochs it lasts. With 0 it is left out, and what it would train stays as it was built.
+        losses: a function `(student, teacher, batch) -> Losses`. A stage of the teacher alone gets the teacher's outputs for both.
+        modules: the modules that it trains.
+        trains_student: whether it trains the student, too.
+        optimiser: its settings, which stay the same through the stage. None means the recipe's, at its first learning rate.
     """
 
     name: str
@@ -127,30 +126,30 @@ class Stage:
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods: one instance serves one lane.
+    """Base of all methods. One instance trains with one student.
 
-    The docstring of a method opens with its formula, then a blank line, then paragraphs that begin with `Paper:`, `Code:` (the
-    authors') and, where there are any, `Deviations:`; `kdbench show method NAME` prints them.
+    The docstring of a method opens with its formula. A last paragraph has lines that begin with `Transfers:`, `Paper:`, `Code:`
+    (the authors') and, if there are any, `Deviations:`. `kdbench show method NAME` prints them.
 
     Class attributes:
-        Params: the parameters, each with a default.
-        reads: the hook points it reads, names of `Outputs`; empty, as it is unless given, when it needs no teacher.
-        weights: the parameters that weigh its terms against the cross-entropy; `build` may leave out those of terms that teach
-            nothing of this pair.
-        min_batch_size: how many images every batch needs, 1 unless given; `build` may set another.
-        min_classes: how many classes the data set needs, 1 unless given.
-        teacher_stages: its stages that learn from the teacher alone, by name, each with the names of the parameters that determine
-            what it learns; planning reads them before anything is built.
+        Params: the class of its parameters, each with a default.
+        reads: the hook points that it reads, by their names in `Outputs`. Empty, the default, means that it needs no teacher.
+        weights: the names of the parameters that weigh its terms against the cross-entropy. `build` may set fewer, where a term
+            teaches nothing for this pair.
+        min_batch_size: how many images every batch needs; 1 unless given. `build` may set another number.
+        min_classes: how many classes the data set needs; 1 unless given.
+        teacher_stages: the stages that learn from the teacher alone: the name of each, with the names of the parameters that
+            change what it learns. Planning reads this before anything is built.
 
     Raises:
-        KdbenchError: the class names in `teacher_stages` a parameter that it has not.
+        KdbenchError: `teacher_stages` names a parameter that the class does not have.
 
     Attributes:
         params: the parameters of this instance.
-        ce_weight: the weight of the cross-entropy, a number: 1 unless `build` sets another. It is read in every step after
-            `losses`, which may set it too. There, derive it from the batch, such as `1 - batch.epoch / batch.epochs`, and from
-            nothing that the instance remembers: a training that is taken up again goes on with a new instance.
-        notes: sentences for the log, the record and the tables on how this pair is handled; `build` may append.
+        ce_weight: the weight of the cross-entropy, a number; 1 unless `build` sets another. `losses` may set it for each step. Then
+            derive it from the batch, as in `1 - batch.epoch / batch.epochs`, and from nothing that the instance remembers: a
+            training that is resumed continues with a new instance.
+        notes: sentences on how this pair is handled, for the log, the record and the tables. `build` may append some.
     """
 
     Params: ClassVar[type[MethodParams]] = MethodParams
@@ -191,10 +190,10 @@ class Method(nn.Module, ABC):
             )
 
     def build(self, pair: Pair) -> None:
-        """Create adapters as submodules and memory banks as buffers. The default has none.
+        """Make the adapters, as submodules, and memory banks, as buffers. The default makes none.
 
         Raises:
-            PairError: the method cannot do this pair.
+            PairError: the method cannot train this pair.
         """
 
     def stages(self) -> tuple[Stage, ...]:
@@ -203,14 +202,14 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        """The transfer terms of the main stage, weighted, without the cross-entropy; `teacher` carries no gradient."""
+        """The terms of the main training, weighted, without the cross-entropy. `teacher` carries no gradient."""
 
     def predict(self, student: Outputs) -> Tensor:
-        """Logits (B, K) of the network that would be deployed; the student's own unless a method replaces its classifier."""
+        """Logits (B, K) of the network that would be deployed. The default gives the student's own."""
         return student.logits
 
     def deployed(self) -> tuple[Tensor, ...]:
-        """The parameters, learnt or fixed, that `predict` needs beside the student's. The default has none."""
+        """The parameters that `predict` needs beside the student's, trained or fixed. The default needs none."""
         return ()
 
 
@@ -256,10 +255,10 @@ def _declared(part: Method, stage: Stage) -> Stage:
 
 
 class Composition(nn.Module):
-    """What a lane trains with: one or more methods (`at+kd`), their terms summed, with one cross-entropy.
+    """One method or several (`at+kd`) as a student trains with them: the sum of their terms, with one cross-entropy.
 
     Attributes:
-        parts: name -> method.
+        parts: the methods, by name.
     """
 
     def __init__(self, parts: Mapping[str, Method]) -> None:
@@ -268,10 +267,10 @@ class Composition(nn.Module):
 
     @property
     def ce_weight(self) -> float:
-        """The product of the parts' weights of the cross-entropy, as they are now.
+        """The weight of the cross-entropy in this step: the product of the parts' weights. Read it after `losses`.
 
         Raises:
-            TypeError: one is no number.
+            TypeError: a part's weight is no number.
         """
         for name, part in self.parts.items():
             if not isinstance(part.ce_weight, Real):
@@ -282,36 +281,36 @@ class Composition(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What the parts say of how they handle this pair."""
+        """What the parts say about how they handle this pair."""
         return [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes]
 
     @property
     def reads_teacher(self) -> bool:
-        """Whether any part needs the teacher's forward pass."""
+        """Whether any part needs the teacher's outputs."""
         return any(part.reads for part in self.parts.values())
 
     @property
     def predicting(self) -> dict[str, Method]:
-        """The parts that the network deployed predicts with."""
+        """The parts that the deployed network predicts with."""
         return {name: part for name, part in self.parts.items() if type(part).predict is not Method.predict or part.deployed()}
 
     def stages(self) -> list[tuple[str, Stage]]:
-        """The parts' stages before the main one, each with the name of its part.
+        """The stages of the parts before the main training, each with the name of its part.
 
         Raises:
-            RuntimeError: a stage of the teacher alone that its class does not declare.
+            RuntimeError: a stage learns from the teacher alone, and its class does not declare it.
         """
         return [(name, _declared(part, stage)) for name, part in self.parts.items() for stage in part.stages()]
 
     def deployed(self) -> list[Tensor]:
-        """The parameters, learnt or fixed, that the network deployed has beside the student's."""
+        """The parameters that the deployed network has beside the student's, trained or fixed."""
         return [tensor for part in self.parts.values() for tensor in part.deployed()]
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         """The weighted transfer terms of all parts, named `part.term`.
 
         Raises:
-            KdbenchError: the batch is smaller than a part needs, as the last one of an epoch may be in a loop of one's own.
+            KdbenchError: the batch has fewer images than a part needs, as the last batch of an epoch may in a loop of your own.
         """
         for name, part in self.parts.items():
             if len(batch.labels) < part.min_batch_size:

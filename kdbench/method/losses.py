@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def full_precision(term: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: `term` computes in float32 or better, whatever autocast it is called under.
+    """Decorator for a term that must be computed in float32 or better, also under autocast.
 
-    Its half-precision tensors are raised to float32 and autocast is off inside; float64 stays. Differences of nearly equal
-    numbers, as in distances, Gram matrices and divergences, lose their digits otherwise.
+    Half-precision tensors are turned into float32 and autocast is off inside; float64 stays. Without it, differences of nearly
+    equal numbers lose their digits, as in distances, Gram matrices and divergences.
     """
 
     @wraps(term)
@@ -39,12 +39,12 @@ def _raised(value: object) -> object:
 
 @full_precision
 def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """`T^2 KL(softmax(z_t / T) || softmax(z_s / T))`, mean over the batch.
+    """The loss of KD: `T^2 KL(softmax(z_t / T) || softmax(z_s / T))`, mean over the batch.
 
     Args:
-        student_logits: (B, K).
-        teacher_logits: (B, K).
-        temperature: T, positive.
+        student_logits: z_s, (B, K).
+        teacher_logits: z_t, (B, K).
+        temperature: T, a number above 0.
 
     Source: Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, with the factor T^2 of section 2.
     """
@@ -65,7 +65,7 @@ def _averaging(size: int, out: int, like: Tensor) -> Tensor:
 def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Adaptive average pooling of (B, C, H, W) to (B, C, h, w).
 
-    Written as two matrix products, because the backward pass of the built-in one is not deterministic on CUDA.
+    It is two matrix products, because the backward pass of torch's own pooling is not deterministic on CUDA.
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
@@ -74,27 +74,27 @@ def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Average-pool two batches of maps (B, C, H, W) to the smaller height and width of the two."""
+    """Two batches of maps (B, C, H, W), both average-pooled to the smaller height and the smaller width."""
     size = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
     return pool_to(a, size), pool_to(b, size)
 
 
 def deepest_pairs(student: tuple[T, ...], teacher: tuple[T, ...]) -> list[tuple[T, T]]:
-    """Pair the groups of two networks, the last with the last; the shallow groups of the deeper network stay unpaired.
+    """Pair the groups of two networks, beginning with the last of each. Shallow groups of the deeper network stay unpaired.
 
-    Takes the groups' maps or their shapes.
+    It takes the maps of the groups, or their shapes.
     """
     n = min(len(student), len(teacher))
     return list(zip(student[len(student) - n :], teacher[len(teacher) - n :], strict=True))
 
 
 def middle(groups: tuple[T, ...]) -> T:
-    """The middle one of a network's groups, of two the deeper: where hints are taken. Takes maps or their shapes."""
+    """The middle group of a network, where hints are taken; of two, the deeper. It takes maps or their shapes."""
     return groups[len(groups) // 2]
 
 
 def pairing_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
-    """For `Method.notes`: what `deepest_pairs` does to maps of these shapes (C, H, W); empty where the numbers of groups agree."""
+    """For `Method.notes`: what `deepest_pairs` does to maps of these shapes (C, H, W). Empty if the numbers of groups agree."""
     if len(student) == len(teacher):
         return []
     n = min(len(student), len(teacher))
@@ -103,7 +103,7 @@ def pairing_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
 
 
 def pooling_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
-    """For `Method.notes`: what `pool_to_smaller` does to pairs of these shapes (C, H, W); empty where all sizes agree."""
+    """For `Method.notes`: what `pool_to_smaller` does to pairs of these shapes (C, H, W). Empty if all sizes agree."""
     unequal = [f"{s[1]}x{s[2]} and {t[1]}x{t[2]}" for s, t in deepest_pairs(student, teacher) if s[1:] != t[1:]]
     return (
         [f"maps of unequal size are average-pooled to the smaller (student and teacher: {', '.join(unequal)})"] if unequal else []
@@ -111,12 +111,12 @@ def pooling_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
 
 
 def spatial_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int, ...], ...]) -> list[str]:
-    """For `Method.notes` of losses that norm each map over its places: which pairs of maps (C, H, W) say nothing, if any.
+    """For `Method.notes` of losses that normalise each map over its positions: how many pairs of maps (C, H, W) teach nothing.
 
-    A map of one place is 1 then, whatever the network makes of it.
+    A map with a single position is always 1 after that.
 
     Raises:
-        PairError: none of the pairs says anything.
+        PairError: no pair teaches anything.
     """
     pairs = deepest_pairs(student, teacher)
     single = [min(s[1], t[1]) * min(s[2], t[2]) == 1 for s, t in pairs]
@@ -129,15 +129,15 @@ def spatial_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
 
 
 def refuse_memory(numbers: float, holding: str, *, limit_gib: float) -> None:
-    """Refuse a pair whose loss would hold more than a method's `memory_limit_gib`.
+    """Refuse a pair whose loss would need more memory than a limit, such as a method's `memory_limit_gib`.
 
     Args:
-        numbers: how many float32 a step holds at once, in the largest batch.
+        numbers: how many float32 numbers a step holds at once, in the largest batch.
         holding: what they are, for the message.
-        limit_gib: the limit.
+        limit_gib: the limit in GiB.
 
     Raises:
-        PairError: it would; the message says how much.
+        PairError: it would need more. The message says how much.
     """
     gib = 4 * numbers / 2**30
     if gib > limit_gib:
@@ -148,17 +148,20 @@ def refuse_memory(numbers: float, holding: str, *, limit_gib: float) -> None:
 
 
 def batch_norm_needs(*maps: tuple[int, ...]) -> int:
-    """For `Method.min_batch_size` of adapters with batch norms at maps of these shapes (C, H, W): 2 where one is 1x1, else 1.
+    """For `Method.min_batch_size`: how many images batch norms need at maps of these shapes (C, H, W).
 
-    A batch norm needs two values in each channel.
+    It is 2 if a map is 1x1, and 1 otherwise: a batch norm needs two values in each channel.
     """
     return 2 if any(height * width == 1 for _, height, width in maps) else 1
 
 
 def factor_convolutions(*widths: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
-    """Half a paraphraser, or a translator: 3x3 convolutions between successive `widths` of channels, each with LeakyReLU(0.1).
+    """A translator, or half a paraphraser: 3x3 convolutions, each with LeakyReLU(0.1).
 
-    `transposed` for the half that decodes; `norm` puts a batch norm after each convolution, which FT's authors do not.
+    Args:
+        widths: the numbers of channels, from the first input to the last output.
+        transposed: whether the convolutions are transposed, as in the half that decodes.
+        norm: whether a batch norm follows each convolution. FT's authors have none.
     """
     conv = nn.ConvTranspose2d if transposed else nn.Conv2d
     layers: list[nn.Module] = []
@@ -170,11 +173,11 @@ def factor_convolutions(*widths: int, transposed: bool = False, norm: bool = Fal
 def hint_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:
     """Convolution, batch norm and ReLU from a student's map (C, H, W) to the shape of the teacher's.
 
-    Kernel 1 where the sizes agree, stride 2 or a transposed convolution where one is twice the other, and an unpadded kernel
-    where the student's map is larger otherwise: RepDistiller's rule, which follows Romero et al.
+    The convolution has kernel 1 if the sizes agree, and stride 2, or is transposed, if one is twice the other. If the student's map
+    is larger otherwise, the kernel is unpadded. This is RepDistiller's rule, which follows Romero et al.
 
     Raises:
-        PairError: the student's map is smaller and not half the teacher's.
+        PairError: the student's map is smaller, and not half as large.
     """
     (c_s, h_s, w_s), (c_t, h_t, w_t) = student, teacher
     conv: nn.Module

@@ -9,17 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Outputs:
-    """The hook points of one forward pass over B images.
+    """The hook points of a network for one batch of B images.
 
-    A network that has no such hook point gives one without numbers: `Shapes.lacking` names those.
+    A network that lacks a hook point gives an empty one. `Shapes.lacking` names those.
 
     Attributes:
         logits: (B, K), before the softmax.
-        stem: (B, C, H, W), after the stem's activation; (B, 0, 0, 0) where there are no maps.
-        features: one (B, C_i, H_i, W_i) per group, shallow to deep, after the activation that follows the group; empty where there
-            are no maps.
-        preactivations: as `features`, before that activation; empty where a network has none to give.
-        pooled: (B, D), what the classifier reads; (B, 0) where no linear map of one vector gives the logits.
+        stem: (B, C, H, W), after the stem's activation. (B, 0, 0, 0) if the network has no maps.
+        features: one (B, C_i, H_i, W_i) for each group, shallow to deep, after the activation that follows the group. Empty if the
+            network has no maps.
+        preactivations: the same before that activation. Empty if the network does not have them.
+        pooled: (B, D), what the classifier reads. (B, 0) if the logits are no linear function of one vector.
     """
 
     logits: Tensor
@@ -29,7 +29,7 @@ class Outputs:
     pooled: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All hook points that there are, one after the other."""
+        """All hook points that the network has, as one tuple."""
         return tuple(t for t in (self.logits, self.stem, *self.features, *self.preactivations, self.pooled) if t.numel())
 
     def shapes(self) -> Shapes:
@@ -50,8 +50,8 @@ class Shapes:
     Attributes:
         logits: (K,).
         stem: (C, H, W).
-        features: one (C_i, H_i, W_i) per group, shallow to deep.
-        preactivations: as `features`.
+        features: one (C_i, H_i, W_i) for each group, shallow to deep.
+        preactivations: the same.
         pooled: (D,).
     """
 
@@ -62,5 +62,5 @@ class Shapes:
     pooled: tuple[int, ...]
 
     def lacking(self) -> tuple[str, ...]:
-        """The names of the hook points that the network does not have."""
+        """The names of the hook points that the network lacks."""
         return tuple(field.name for field in fields(self) if not (shape := getattr(self, field.name)) or 0 in shape)

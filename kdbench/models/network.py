@@ -27,15 +27,15 @@ class Network(nn.Module, ABC):
     """A classifier that hands out its hook points.
 
     Attributes:
-        classifier: the last layer, from `Outputs.pooled` to `Outputs.logits`: linear, or a 1x1 convolution; None where no such
-            layer gives the logits.
+        classifier: the last layer, from `Outputs.pooled` to `Outputs.logits`: linear, or a 1x1 convolution. None if no such layer
+            gives the logits.
     """
 
     classifier: nn.Linear | nn.Conv2d | None
 
     @property
     def heads(self) -> tuple[nn.Linear | nn.Conv2d, ...]:
-        """The layers with an output for each class; several where their answers are averaged."""
+        """The layers that have an output for each class. There are several where their answers are averaged."""
         return (self.classifier,) if self.classifier else ()
 
     @abstractmethod
@@ -44,10 +44,10 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """For each group the last batch norm before its pre-activation, over all its channels; empty where there is none."""
+        """For each group, the last batch norm before its pre-activation, over all its channels. Empty if there is none."""
 
     def teacher_parts(self) -> TeacherParts:
-        """Copies, without gradient, of what methods may read of a teacher's parameters."""
+        """Copies of the parameters that methods may read of a teacher, without gradient."""
         head = self.classifier
         weight = head.weight.detach().flatten(1).clone() if head else torch.empty(0, 0)
         bias = head.bias.detach().clone() if head and head.bias is not None else weight.new_zeros(len(weight))

@@ -19,22 +19,23 @@ if TYPE_CHECKING:
 
 
 def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
-    """Every record of a results directory, one row per trial, unique on `trial`; or the students of one suite.
+    """The results of a directory as a frame, with one row for each trial; or those of one suite.
 
     Units stand in the names of the columns: `_pct` is percent, `_s` seconds, `_per_s` a rate and `_mib` MiB. The page "Results
     folder" of the documentation describes every column. Students of `scratch` have no teacher.
 
-    The column `suite` names the suite that trained a trial first. Another suite that shares the trial has no second row: give
-    `suite` for the frame of one, and do not filter on the column.
+    For the results of one suite, give `suite`. Do not filter on the column `suite`: it names the suite that trained a trial first,
+    and a trial that two suites share has one row.
 
     Args:
         path: a results directory.
-        suite: a shipped suite's name, or a path to a YAML file. The frame is then that which `run_suite` returns: each student of
-            the suite, whatever suite trained it, done or not, and no teachers. Nothing is trained, locked or written.
-        plugins: with `suite`, files or folders of them with the methods, models or data sets of your own that it names.
+        suite: a shipped suite's name, or a path to a YAML file. The frame is then the one that `run_suite` returns. It has each
+            student of the suite, whatever suite trained it and whether or not it is done, and no teachers. Nothing is trained or
+            written.
+        plugins: with `suite`, Python files, or folders of them, with the methods, networks or data sets of your own that it names.
 
     Raises:
-        KdbenchError: no such directory, no trials in it where no suite is given, or a mistake in the suite.
+        KdbenchError: there is no such directory, it has no trials and no suite is given, or there is a mistake in the suite.
     """
     root = expanded(path)
     if suite is not None:

@@ -33,7 +33,7 @@ class DatasetSpec(Spec):
 
 
 class MethodParams(Spec):
-    """A method's parameters: subclass it inside the method, one field with a default for each."""
+    """Base of a method's parameters. Subclass it inside the method, with a field and its default for each parameter."""
 
 
 class MethodSpec(Spec):

@@ -81,20 +81,20 @@ def train_stages(
     precision: str = "fp32",
     seed: int | str = 0,
 ) -> None:
-    """Train the stages of a method before a training loop of your own: FT's paraphraser, the hint of FitNets.
+    """Train the stages of a method before a training loop of your own, such as FT's paraphraser and the hint of FitNets.
 
-    Stages that learn from the teacher alone come first, then those that train the student too. Afterwards what they have trained
-    is frozen and in evaluation mode, but for the student, and `method.losses` may be called.
+    Stages that learn from the teacher alone come first, then those that train the student, too. Afterwards everything that they
+    trained is frozen and in evaluation mode, except the student, and you may call `method.losses`.
 
     Args:
         method: what `build_method` gave.
-        teacher: a `Network`, such as `build_model` gives, trained, on the method's device. It is left as it is.
-        loader: gives batches anew each time that it is gone through, as a DataLoader does: images (B, C, H, W), normalised; labels
-            (B,); and, for methods that ask for them, the images' positions in the training set (B,).
-        student: the network to train, where a stage trains it.
-        optimiser: of stages that have no settings of their own, constant; such as `SGD(lr=0.1)`.
+        teacher: a trained `Network`, such as `build_model` gives, on the method's device. It is not changed.
+        loader: gives batches, anew in each epoch, as a DataLoader does: normalised images (B, C, H, W), labels (B,) and, for
+            methods that ask for them, the positions of the images in the training set (B,).
+        student: the student, if a stage trains it.
+        optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)`. They stay the same in all epochs.
         precision: `fp32`, `tf32` or `bf16`, as in a recipe.
-        seed: derives the method's own random draws.
+        seed: the seed of the method's own random draws.
 
     Raises:
         KdbenchError: the method is none of `build_method`'s or has no stages left, a network or the optimiser is missing, the
