@@ -33,6 +33,7 @@ from kdbench.conformance.points import mapped
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
 from kdbench.report.notes import footnotes
+from kdbench.runner.preflight import misfits
 from kdbench.spec.recipe import Recipe
 from kdbench.training.builder import Builder
 
@@ -209,14 +210,14 @@ def test_a_network_whose_batch_norm_meets_one_pixel_is_refused_on_batches_of_one
     for student, refused in (("mobilenetv2_half", True), ("resnet8", False)):
         pairs = [{"teacher": "wrn_10_1", "student": student}]
         suite = lab.suite(methods=["scratch"], recipe={"batch_size": 1}, pairs=pairs)
-        problems = lab.builder(suite).misfits(suite.trials, download=False)
+        problems = misfits(lab.builder(suite), suite.trials, download=False)
         assert ["cannot train on batches of one image" in str(problem) for problem in problems] == [True] * refused
 
 
 def test_a_pair_in_two_recipes_is_looked_at_in_both(lab: Lab) -> None:
     """One teacher and one student, with batches of 32 and of one."""
     trials = [trial for size in (1, 32) for trial in lab.suite(methods=["sp"], recipe={"batch_size": size}).trials]
-    (problem,) = lab.builder(lab.suite(methods=["sp"])).misfits(trials, download=False)
+    (problem,) = misfits(lab.builder(lab.suite(methods=["sp"])), trials, download=False)
     assert "sp: it needs at least 2 images in every batch" in str(problem)
 
 

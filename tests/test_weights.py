@@ -475,7 +475,8 @@ def test_a_file_that_cannot_be_used_is_one_sentence(name, tmp_path):
         ),
         (
             lambda s: {name: value for name, value in s.items() if not name.startswith("layer4")},
-            "they do not fit the network: 25 missing (layer4.0.conv1.weight, layer4.0.bn1.weight, layer4.0.bn1.bias, ...). Give",
+            "they do not fit the network: 25 missing (layer4.0.conv1.weight, layer4.0.bn1.weight, layer4.0.bn1.bias, and 22 more). "
+            "Give",
         ),
         (
             lambda s: (
@@ -519,7 +520,7 @@ def test_where_only_names_differ_the_message_says_so(model):
     network = build_model("resnet8", num_classes=CLASSES)
     renamed = {f"module.a.{name.replace('.', '_')}.b": value for name, value in SMALL.items()}
     renamed["module.a.b.classifier.weight"] = renamed.pop("module.a.classifier_weight.b")  # a name that many networks have
-    told = "47 missing (stem.conv.weight, stem.norm.weight, stem.norm.bias, ...); 56 unexpected (stem_conv"
+    told = "47 missing (stem.conv.weight, stem.norm.weight, stem.norm.bias, and 44 more); 56 unexpected (stem_conv"
     way = (
         "Their shapes are the network's, and their names differ: rename them if it is the same network, or bring theirs as a model"
     )

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from torch import Tensor
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, listed
 from kdbench.models.layouts import trap, usual_names
 from kdbench.models.network import Network
 from kdbench.models.weights import State, state_hash
@@ -183,7 +183,7 @@ def _misfit(readings: Iterable[_Reading], *, whole: bool) -> KdbenchError:
         )
     shapes = [f"{name}: {_as_text(best.inside[name])} instead of {_as_text(best.wanted[name])}" for name in unequal]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    text = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
+    text = "; ".join(f"{len(names)} {kind} ({listed(names, most=SHOWN)})" for kind, names in kinds.items() if names)
     lacking = Counter(best.wanted[name].shape for name in missing) - Counter(best.inside[name].shape for name in unexpected)
     way = "Give weights of this architecture."
     if missing and not lacking and not unequal:
@@ -203,11 +203,7 @@ def _notes(found: _Reading, others: Sequence[_Reading], beside: Sequence[str]) -
     elif found.is_average:
         yield f"are '{found.key}' of the file"
     if beside:
-        yield f"leave out {len(beside)} of the file's tensors as no part of the network: {_some(beside)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join((*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])))
+        yield f"leave out {len(beside)} of the file's tensors as no part of the network: {listed(beside, most=SHOWN)}"
 
 
 def _as_text(tensor: Tensor) -> str:

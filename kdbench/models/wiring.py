@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, listed
 from kdbench.models.recorded import BATCH, CLASSES, Call, Point
 
 SHOWN = 12
@@ -137,7 +137,7 @@ def _existing(name: str, calls: Sequence[Call], unknown: str, usual: Sequence[st
     elif usual:
         text = f"Without `hooks` it has {', '.join(usual)}"
     else:
-        text = f"It has {', '.join((*able[:SHOWN], *(['...'] if len(able) > SHOWN else []))) or 'none that gives maps'}"
+        text = f"It has {listed(able, most=SHOWN) or 'none that gives maps'}"
     return f"{text}; {_see(name)}"
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError
+from kdbench.method.interface import PairError
+from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
+from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
 from kdbench.training.fatal_errors import fatal_errors_explained
 
@@ -47,10 +52,63 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
     except KdbenchError as problem:  # without the images' size and classes no network can be looked at
         found.append(problem)
     else:
-        found += Builder(dataset, params, torch.device("cpu")).misfits(specs, download=download)
+        found += misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
     if len(found) == 1:
         raise found[0]
     if found:
         listed = "".join(f"\n* {problem}" for problem in found)
         raise KdbenchError(f"{plan.suite.name} cannot run, for {len(found)} reasons:{listed}")
     return None if contents else dataset
+
+
+def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) -> list[KdbenchError]:
+    """What of some trials cannot be: every network is built, its weights looked at, every method built for every pair.
+
+    Teachers are blank. A mistake in the code of a network or a method is none: it fails its trials when they are trained.
+
+    Args:
+        builder: of the suite's data set, which may be without its images.
+        trials: of students and of teachers.
+        download: whether published weights may be fetched; they are not looked at otherwise.
+    """
+    trials = list(trials)
+    networks = sorted({(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec})
+    broken = {network: problem for network in networks if (problem := _refusal(partial(builder.shapes, *network)))}
+    sound = [trial for trial in trials if not any((t.student, t.hooks) in broken for t in (trial.teacher, trial) if t)]
+    started = {
+        str((t.student, t.hooks, t.weights, t.methods == ())): t for t in sound if t.weights and (t.weights.file or download)
+    }
+    weights = [problem for trial in started.values() if (problem := _refusal(partial(builder.start, trial)))]
+    single = {(t.student, t.hooks) for t in sound if t.methods and 1 in builder.batch_sizes(t.recipe)}
+    starved = [problem for network in sorted(single) if (problem := _refusal(partial(_refuse_one_image, builder, *network)))]
+    return [*broken.values(), *weights, *starved, *_impossible_pairs(builder, sound)]
+
+
+def _refuse_one_image(builder: Builder, name: str, hooks: tuple[str, ...]) -> None:
+    refuse_one_image(builder.blank(name, hooks), name=name, image_shape=builder.dataset.image_shape)
+
+
+def _impossible_pairs(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
+    """At most one error, which names every pair and method that cannot be, with the reason."""
+    refused: dict[str, list[str]] = {}
+    kinds = {(t.teacher.label if t.teacher else "", t.label, str(t.methods), t.recipe.batch_size): t for t in trials}
+    for trial in kinds.values():
+        if problem := _refusal(partial(builder.composition, trial, None)):
+            teacher = trial.teacher.label if trial.teacher else "no teacher"
+            refused.setdefault(f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}", []).append(trial.method)
+    if not refused:
+        return []
+    methods = list(dict.fromkeys(chain(*refused.values())))
+    noun = "method" if len(methods) == 1 else "methods of each pair"
+    return [PairError(f"{'; '.join(refused)}. Leave the {noun} out with `without: [{', '.join(methods)}]`.")]
+
+
+def _refusal(build: Callable[[], object]) -> KdbenchError | None:
+    """Why something cannot be built; None where it can, and where the code that builds it is wrong."""
+    try:
+        build()
+    except KdbenchError as problem:
+        return problem
+    except Exception:
+        return None
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from itertools import chain
 
 import torch
@@ -24,11 +24,11 @@ from kdbench.data import (
     use_some,
 )
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import Composition, Pair, PairError, TeacherParts
+from kdbench.method.interface import Composition, Pair, TeacherParts
 from kdbench.method.outputs import Shapes
 from kdbench.method.specs import build_part
 from kdbench.models import Network, blank_model, build_model
-from kdbench.models.measure import refuse_one_image, shapes
+from kdbench.models.measure import shapes
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.models.start_weights import Fit, fit
 from kdbench.spec.recipe import Augmentation, Recipe
@@ -172,9 +172,9 @@ class Builder:
     def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts, recipe: Recipe) -> Pair:
         """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU."""
         labels = self.splits[0].labels
-        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, *self._batch_sizes(recipe))
+        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, *self.batch_sizes(recipe))
 
-    def _batch_sizes(self, recipe: Recipe) -> tuple[int, int]:
+    def batch_sizes(self, recipe: Recipe) -> tuple[int, int]:
         """How many images the smallest and the largest batch of a training have."""
         bounds = batch_bounds(len(self.splits[0]), recipe.batch_size)
         # Where a kept student is loaded there are no images, and its method is built as for whole batches.
@@ -199,60 +199,6 @@ class Builder:
             with seeded(trial.seed, "adapters", spec.name):
                 methods[spec.name] = build_part(spec, pair)
         return Composition(methods).to(self.device)
-
-    def misfits(self, trials: Iterable[TrialSpec], *, download: bool) -> list[KdbenchError]:
-        """What of some trials cannot be: every network is built, its weights looked at, every method built for every pair.
-
-        Teachers are blank. A mistake in the code of a network or a method is none: it fails its trials when they are trained.
-
-        Args:
-            trials: of students and of teachers.
-            download: whether published weights may be fetched; they are not looked at otherwise.
-        """
-        trials = list(trials)
-        networks = sorted({(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec})
-        broken = {}
-        for network in networks:
-            if problem := _refusal(partial(self.shapes, *network)):
-                broken[network] = problem
-        sound = [
-            trial for trial in trials if not any((t.student, t.hooks) in broken for t in (trial.teacher, trial) if t is not None)
-        ]
-        started = {
-            str((t.student, t.hooks, t.weights, t.methods == ())): t for t in sound if t.weights and (t.weights.file or download)
-        }
-        weights = [problem for trial in started.values() if (problem := _refusal(partial(self.start, trial)))]
-        single = {(t.student, t.hooks) for t in sound if t.methods and 1 in self._batch_sizes(t.recipe)}
-        starved = [problem for network in sorted(single) if (problem := _refusal(partial(self._refuse_one_image, *network)))]
-        return [*broken.values(), *weights, *starved, *self._impossible_pairs(sound)]
-
-    def _refuse_one_image(self, name: str, hooks: tuple[str, ...]) -> None:
-        refuse_one_image(self.blank(name, hooks), name=name, image_shape=self.dataset.image_shape)
-
-    def _impossible_pairs(self, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
-        """At most one error, which names every pair and method that cannot be, with the reason."""
-        refused: dict[str, list[str]] = {}
-        kinds = {(t.teacher.label if t.teacher else "", t.label, str(t.methods), t.recipe.batch_size): t for t in trials}
-        for trial in kinds.values():
-            if problem := _refusal(partial(self.composition, trial, None)):
-                teacher = trial.teacher.label if trial.teacher else "no teacher"
-                refused.setdefault(f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}", []).append(trial.method)
-        if not refused:
-            return []
-        methods = list(dict.fromkeys(chain(*refused.values())))
-        noun = "method" if len(methods) == 1 else "methods of each pair"
-        return [PairError(f"{'; '.join(refused)}. Leave the {noun} out with `without: [{', '.join(methods)}]`.")]
-
-
-def _refusal(build: Callable[[], object]) -> KdbenchError | None:
-    """Why something cannot be built; None where it can, and where the code that builds it is wrong."""
-    try:
-        build()
-    except KdbenchError as problem:
-        return problem
-    except Exception:
-        return None
-    return None
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invariants.probes import SHORT, around_steps, digest, norms, short
 from kdbench.models.weights import state_hash
+from kdbench.runner.preflight import misfits
 from kdbench.suite.resolve import Suite
 from kdbench.training.lane import Lane
 
@@ -50,7 +51,7 @@ def parameters_to_train(lane: Lane, segment: str) -> set[int]:
 def refusals(lab: Lab, suite: Suite) -> dict[str, str]:
     """The methods that cannot do the suite's pair, and why."""
     builder = lab.builder(suite)
-    found = ((trial.method, builder.misfits([trial], download=True)) for trial in suite.trials)
+    found = ((trial.method, misfits(builder, [trial], download=True)) for trial in suite.trials)
     return {method: str(problem) for method, problems in found for problem in problems}
 
 
