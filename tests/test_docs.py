@@ -6,9 +6,11 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 import typer
+from pydantic import Field, PositiveFloat, PositiveInt, create_model
 
 import kdbench
 from kdbench import docs
@@ -24,7 +26,7 @@ from kdbench.models import MODELS
 from kdbench.results.frames import COLUMNS, CURVES, frame
 from kdbench.results.store import FILES
 from kdbench.runner.plan import Rerun, Status
-from kdbench.spec.recipe import Recipe
+from kdbench.spec.recipe import SGD, Recipe
 from kdbench.spec.record import Record
 from kdbench.suite.file import SuiteFile
 from kdbench.suite.imports import is_core
@@ -155,6 +157,28 @@ def test_every_part_of_the_interface_is_told(name):
 def test_every_key_says_what_it_means():
     """Pages and `kdbench show` have no other source."""
     assert not [key for key in every_key(Record, SuiteFile, Recipe, *DATASET_PARAMS) if not key.about]
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "told"),
+    [
+        (PositiveInt, ..., ("whole number, above 0", "required")),
+        (Annotated[float, Field(ge=0, lt=1)], 0.90, ("number, from 0, below 1", "0.9")),
+        (bool, True, ("true or false", "true")),
+        (Path | None, None, ("path", "")),
+        (float | Literal["auto"], "auto", ("number or auto", "auto")),
+        (tuple[PositiveFloat, ...], (), ("list of numbers", "")),
+        (tuple[int, int], (1, 2), ("list of 2 whole numbers", "[1, 2]")),
+        (tuple[int, str], (1, "a"), ("list of 2 values", "[1, a]")),
+        (list[dict[str, int]], [{"a": 1}], ("list of mappings", "[{a: 1}]")),
+        (SGD, SGD(lr=1), ("mapping", "")),
+        (Status, Status.DONE, ("Status", "done")),  # what a plugin may have
+    ],
+    ids=str,
+)
+def test_a_key_is_told_in_the_words_of_yaml(kind, default, told):
+    (key,) = keys(create_model("Params", key=(kind, default)))
+    assert (key.kind, key.default) == told
 
 
 # Methods

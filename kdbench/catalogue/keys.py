@@ -10,6 +10,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 REQUIRED = "required"
 """Stands for the default of a key that must be given."""
@@ -62,13 +63,19 @@ def _words(kind: Any) -> str:
     if origin is Annotated:
         return _words(inner[0])
     if origin is Literal:
-        return _either([_scalar(value) for value in inner])
-    if origin in (tuple, list):
-        each = get_args(inner[0])[0] if get_origin(inner[0]) is Annotated else inner[0]
-        return f"list of {f'{len(inner)} ' if len(inner) > 1 else ''}{_SEVERAL.get(each, 'mappings')}"
+        return _either([_as_yaml(value) for value in inner])
+    if origin in (tuple, list, set) and inner:
+        each = inner[0] if len(set(inner)) == 1 else object
+        return f"list of {f'{len(inner)} ' if len(inner) > 1 else ''}{_several(each)}"
     if origin is dict or _inner(kind):
         return "mapping"
     return _either([_words(arg) for arg in inner]) if inner else _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _several(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _several(get_args(kind)[0])
+    return _SEVERAL.get(kind, "mappings" if get_origin(kind) is dict or _inner(kind) else "values")
 
 
 def _either(words: list[str]) -> str:
@@ -79,18 +86,18 @@ def _either(words: list[str]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return REQUIRED
-    if field.default_factory or field.default is None or isinstance(field.default, BaseModel) or field.default in ("", (), {}):
+    if field.default_factory or field.default is None or isinstance(field.default, BaseModel) or field.default in ("", (), {}, []):
         return ""
-    return _scalar(field.default)
+    return _as_yaml(to_jsonable_python(field.default, fallback=str))
 
 
-def _scalar(value: object) -> str:
-    """A value as it would be written in YAML."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_scalar, value))}]"
+def _as_yaml(value: Any) -> str:
+    """A JSON value as it would be written in YAML, in one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_yaml, value))}]"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value) if isinstance(value, Path) else yaml.safe_dump(value).removesuffix("\n").removesuffix("\n...")
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 
 def _inner(kind: Any) -> type[BaseModel] | None:
