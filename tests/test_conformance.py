@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
-from kdbench.conformance import CHECKS, Check, as_json, as_text, declared, gradients, judge
+from kdbench.conformance import CHECKS, Check, as_json, as_text, declarations, gradients, run_check
+from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.scaffold import new_method
-from kdbench.conformance.subject import Subject
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
 
 SHIPPED = shipped_methods()
 
-subject = cache(Subject)
-result = cache(judge)
+subject = cache(MethodUnderTest)
+result = cache(run_check)
 
 
 @pytest.mark.parametrize("test", CHECKS, ids=lambda test: test.__name__)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_method_passes_every_check(name: str, test: Callable[[Subject], str | None]) -> None:
+def test_every_shipped_method_passes_every_check(name: str, test: Callable[[MethodUnderTest], str | None]) -> None:
     found = result(test, subject(name))
     assert found.status != "fail", found.reason
 
@@ -69,7 +69,7 @@ class Fault:
         build: a line that stands before the others in `build`.
         extra: a term that is added to the loss.
         members: lines that stand at the end of the class.
-        reads: what is declared.
+        reads: what is declarations.
         edits: text that is replaced in the end.
     """
 
@@ -133,10 +133,10 @@ FAULTS = {
     "no paper": Fault("docstring", "no paragraph `Paper:`", edits={"    Paper:": "    By:"}),
     "no formula": Fault("docstring", "open with a formula", edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "Regression."}),
     "settings of an optimiser that nothing reads": Fault(
-        "names", "nothing reads `optimiser`: kdbench does not, nor does the file", members="    optimiser = 'adam'\n"
+        "names", "nothing uses `optimiser`, neither kdbench nor this file", members="    optimiser = 'adam'\n"
     ),
     "unknown parameters are taken": Fault(
-        "parameters", "an unknown parameter is taken", params='model_config = {"extra": "ignore"}'
+        "parameters", "an unknown parameter is accepted", params='model_config = {"extra": "ignore"}'
     ),
     "a parameter without effect": Fault("effects", "`gamma` has no effect", params="gamma: float = 2.0"),
     "a choice without effect": Fault("effects", r"`norm` has no effect: \[False\]", params="norm: bool = True"),
@@ -162,7 +162,7 @@ FAULTS = {
     ),
     "a stage of the teacher alone has shapes of the student's": Fault(
         "stages_of_the_teacher",
-        "have shapes of the student's",
+        "have shapes that depend on the student",
         build="self.mirror = nn.Linear(pair.teacher.pooled[0], pair.student.pooled[0])",
         members=LESSON.replace("DEPENDS_ON", "('beta',)"),
     ),
@@ -173,7 +173,7 @@ FAULTS = {
     ),
     "a network in a list": Fault(
         "registered",
-        "it computes with a Linear of 2 tensors that is no submodule",
+        "it computes with a Linear of 2 tensors that is not a submodule",
         also=("permutation",),  # nor does it follow the method to float64
         build="self.second = [nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)]",
         extra="self.second[0](student.pooled).square().mean()",
@@ -273,7 +273,7 @@ FAULTS = {
     "the labels in place": Fault("untouched", "it changes the batch", also=TRAINED, extra="0 * batch.labels.clamp_(max=3).sum()"),
     "another seed each time": Fault(
         "repeatable",
-        "two trainings of one seed differ",
+        "two trainings with the same seed differ",
         also=("resumable", "alone_or_beside"),
         build="self.scale = random.SystemRandom().random()",
         extra="self.scale * student.pooled.square().mean()",
@@ -287,13 +287,17 @@ FAULTS = {
     ),
     "a running mean that is no buffer": Fault(
         "resumable",
-        "ends elsewhere. Keep in buffers",
+        "ends with other weights. Keep what must outlive a step in buffers",
         build="self.mean = torch.zeros(pair.teacher.pooled)",
         extra="(embedded - self.moved(teacher)).square().mean()",
         members=MEMORY,
     ),
     "the weight of the cross-entropy counts steps": Fault(
-        "resumable", "ends elsewhere. Keep in buffers", build="self.steps = 0", extra="self.counted()", members=COUNTED
+        "resumable",
+        "ends with other weights. Keep what must outlive a step in buffers",
+        build="self.steps = 0",
+        extra="self.counted()",
+        members=COUNTED,
     ),
     "an adapter in the class": Fault(
         "alone_or_beside",
@@ -365,20 +369,20 @@ def test_every_check_is_shown_to_find_something() -> None:
 
 def test_a_long_file_fails_among_kdbenchs_own_and_is_a_remark_elsewhere(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine.write_text(Fault("", "", members="\n" * 100).put_into(mine.read_text()))
-    monkeypatch.setattr(conformance, "CHECKS", [declared.file])
+    monkeypatch.setattr(conformance, "CHECKS", [declarations.file])
     (found,) = conformance.check(str(mine))
     assert found.status == "pass" and re.fullmatch(r"this one has 1\d\d", found.reason)
-    monkeypatch.setattr(declared, "shipped", lambda folder: mine.parent)
+    monkeypatch.setattr(declarations, "shipped", lambda folder: mine.parent)
     (found,) = conformance.check(str(mine))
     assert found.status == "fail" and re.match(r"the file has 1\d\d lines", found.reason)
 
 
 def test_what_is_transferred_is_asked_of_kdbenchs_own_methods_alone(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine.write_text(mine.read_text().replace("    Transfers: ", "    Takes: "))
-    monkeypatch.setattr(conformance, "CHECKS", [declared.docstring])
+    monkeypatch.setattr(conformance, "CHECKS", [declarations.docstring])
     (found,) = conformance.check(str(mine))
     assert (found.status, found.reason) == ("pass", "")
-    monkeypatch.setattr(declared, "shipped", lambda folder: mine.parent)
+    monkeypatch.setattr(declarations, "shipped", lambda folder: mine.parent)
     (found,) = conformance.check(str(mine))
     assert found.status == "fail" and "has no line `Transfers:` with a family" in found.reason
 
@@ -386,15 +390,15 @@ def test_what_is_transferred_is_asked_of_kdbenchs_own_methods_alone(mine: Path, 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (Fault("", "", members="    def stage(self): pass\n"), "nothing reads `stage`.* Did you mean 'stages'"),
-        (Fault("", "", build="self.param_groups = [1]"), "nothing reads `param_groups`"),
+        (Fault("", "", members="    def stage(self): pass\n"), "nothing uses `stage`.* Did you mean 'stages'"),
+        (Fault("", "", build="self.param_groups = [1]"), "nothing uses `param_groups`"),
         (Fault("", "", members="    def half(self, x): return x / 2\n", extra="0 * self.half(embedded).sum()"), None),
     ],
 )
 def test_a_public_name_is_read_by_kdbench_or_by_its_file(
     fault: Fault, reason: str | None, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conformance, "CHECKS", [declared.names])
+    monkeypatch.setattr(conformance, "CHECKS", [declarations.names])
     mine.write_text(fault.put_into(mine.read_text()))
     (found,) = conformance.check(str(mine))
     assert found.status == ("fail" if reason else "pass")
@@ -407,7 +411,7 @@ def test_statistics_of_a_frozen_network_that_move_are_a_remark(mine: Path, monke
     mine.write_text(Fault("", "", build=build, extra="self.second(student.pooled).square().mean()").put_into(mine.read_text()))
     (found,) = conformance.check(str(mine))
     assert found.status == "pass"
-    assert "the statistics of second move although nothing there learns" in found.reason
+    assert "the statistics of second change although nothing there learns" in found.reason
 
 
 def test_a_method_that_does_no_pair_fails_with_its_reason(mine: Path) -> None:
@@ -423,7 +427,7 @@ def test_one_mistake_in_the_losses_is_told_once(mine: Path) -> None:
     checks = conformance.check(str(mine))
     assert [check.name for check in checks if check.status == "fail"] == ["scalars"]
     assert as_text(checks).count("poled") == 1
-    assert as_text(checks).endswith("1 failed, 4 passed, 20 not tried, since they need losses to look at")
+    assert as_text(checks).endswith("1 failed, 4 passed, 20 not tried, since the losses could not be computed")
 
 
 def test_a_file_is_checked_whether_or_not_it_is_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

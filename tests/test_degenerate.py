@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench import Composition, Outputs, PairError
 from kdbench.conformance.gradients import gradients_at
-from kdbench.conformance.points import mapped
+from kdbench.conformance.hook_points import map_tensors
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS, Method
 
@@ -41,7 +41,7 @@ S, T = outputs(8), outputs(8, seed=1)
 
 def features(point: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
     """With `function` of all but the logits."""
-    return replace(mapped(point, function), logits=point.logits)
+    return replace(map_tensors(point, function), logits=point.logits)
 
 
 def classes(count: int) -> Case:
@@ -74,13 +74,13 @@ FOUR = (SIZES[0], *SIZES)
 CASES = {
     "as usual": Case(S, T),
     "the student is the teacher": Case(T, T),
-    "the student gives 0": Case(mapped(S, zero), T),
-    "the teacher gives 0": Case(S, mapped(T, zero)),
-    "both give 0": Case(mapped(S, zero), mapped(T, zero)),
-    "the student's images are alike": Case(mapped(S, alike), T),
-    "the teacher's images are alike": Case(S, mapped(T, alike)),
-    "all images are alike": Case(mapped(S, alike), mapped(T, alike)),
-    "two images are alike": Case(mapped(S, first_twice), mapped(T, first_twice)),
+    "the student gives 0": Case(map_tensors(S, zero), T),
+    "the teacher gives 0": Case(S, map_tensors(T, zero)),
+    "both give 0": Case(map_tensors(S, zero), map_tensors(T, zero)),
+    "the student's images are alike": Case(map_tensors(S, alike), T),
+    "the teacher's images are alike": Case(S, map_tensors(T, alike)),
+    "all images are alike": Case(map_tensors(S, alike), map_tensors(T, alike)),
+    "two images are alike": Case(map_tensors(S, first_twice), map_tensors(T, first_twice)),
     "batches of one image": Case(outputs(1), outputs(1, seed=1)),
     "batches of two images": Case(outputs(2), outputs(2, seed=1)),
     "one class": classes(1),
@@ -140,7 +140,7 @@ def problems_of(name: str, label: str, case: Case) -> Iterator[str]:
     steep = case.steep or label in STEEP.get(name, ())
     given = batch(len(case.student.logits), labels=case.labels[: len(case.student.logits)])
     for precision in (torch.float32, torch.bfloat16):
-        student = mapped(case.student, lambda value: value.clone().requires_grad_())
+        student = map_tensors(case.student, lambda value: value.clone().requires_grad_())
         inputs = [*student.tensors(), *method.parameters()]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
             segments = {

@@ -29,7 +29,7 @@ from kdbench import (
     build_method,
     load_results,
 )
-from kdbench.conformance.points import mapped
+from kdbench.conformance.hook_points import map_tensors
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
 from kdbench.report.notes import footnotes
@@ -283,7 +283,7 @@ def test_crd_is_exact_at_the_size_of_cifar() -> None:
         positive = torch.log(scores[:, 0] / (scores[:, 0] + noise + eps)).sum()
         negative = torch.log(noise / (scores[:, 1:] + noise + eps)).sum()
         expected -= float(positive + negative) / size
-    (loss,) = method.losses(*(mapped(points, Tensor.double) for points in (student, teacher)), given).values()
+    (loss,) = method.losses(*(map_tensors(points, Tensor.double) for points in (student, teacher)), given).values()
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 

@@ -7,25 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdbench.conformance import declared, gradients, invariant, pairs, values
-from kdbench.conformance.setting import CPU, Broken
-from kdbench.conformance.subject import Refused, Subject
+from kdbench.conformance import bitwise, declarations, gradients, loss_values, pairs
+from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
+from kdbench.conformance.setting import CPU, BrokenPromise
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.paths import expanded
 from kdbench.suite.plugins import load_path, load_shipped
 from kdbench.training.device import exact
 
-CHECKS: tuple[Callable[[Subject], str | None], ...] = (
-    declared.docstring,
-    declared.file,
-    declared.names,
-    declared.parameters,
-    values.scalars,
-    declared.effects,
-    declared.weights,
-    declared.reads,
-    declared.stages_of_the_teacher,
+CHECKS: tuple[Callable[[MethodUnderTest], str | None], ...] = (
+    declarations.docstring,
+    declarations.file,
+    declarations.names,
+    declarations.parameters,
+    loss_values.scalars,
+    declarations.effects,
+    declarations.weights,
+    declarations.reads,
+    declarations.stages_of_the_teacher,
     gradients.registered,
     gradients.gradients,
     gradients.reaches_student,
@@ -33,15 +33,15 @@ CHECKS: tuple[Callable[[Subject], str | None], ...] = (
     pairs.deeper_teacher,
     pairs.deeper_student,
     pairs.odd_sizes,
-    values.batch_sizes,
-    values.bf16,
+    loss_values.batch_sizes,
+    loss_values.bf16,
     gradients.extremes,
     pairs.refusals,
-    values.permutation,
-    invariant.untouched,
-    invariant.repeatable,
-    invariant.resumable,
-    invariant.alone_or_beside,
+    loss_values.permutation,
+    bitwise.untouched,
+    bitwise.repeatable,
+    bitwise.resumable,
+    bitwise.alone_or_beside,
 )
 
 
@@ -72,16 +72,16 @@ def check(name: str) -> list[Check]:
     Raises:
         KdbenchError: nothing of that name, or a file that does not register exactly one method.
     """
-    subject = Subject(_registered(name))
+    tested = MethodUnderTest(_registered(name))
     found: list[Check] = []
     without_losses = False
     for test in CHECKS:
-        found.append(Check(*_named(test), "untried") if without_losses else judge(test, subject))
-        without_losses = without_losses or (test is values.scalars and found[-1].status == "fail")
+        found.append(Check(*_named(test), "untried") if without_losses else run_check(test, tested))
+        without_losses = without_losses or (test is loss_values.scalars and found[-1].status == "fail")
     return found
 
 
-def described(test: Callable[[Subject], str | None]) -> dict[str, str]:
+def described(test: Callable[[MethodUnderTest], str | None]) -> dict[str, str]:
     """The `name` of a check, its `promise`, `why` it matters and how to `fix` a method that fails, as the check says itself."""
     promise, why, fix = (" ".join(part.split()) for part in (test.__doc__ or "").split("\n\n"))
     return {
@@ -92,24 +92,24 @@ def described(test: Callable[[Subject], str | None]) -> dict[str, str]:
     }
 
 
-def _named(test: Callable[[Subject], str | None]) -> tuple[str, str]:
+def _named(test: Callable[[MethodUnderTest], str | None]) -> tuple[str, str]:
     """The name of a check and its promise."""
     told = described(test)
     return told["name"], told["promise"]
 
 
-def judge(test: Callable[[Subject], str | None], subject: Subject) -> Check:
+def run_check(test: Callable[[MethodUnderTest], str | None], tested: MethodUnderTest) -> Check:
     """Put a method through one check; whatever the method raises is its failure."""
     name, promise = _named(test)
     try:
         with exact(CPU, precision="fp32", image_shape=(3, 8, 8)):
-            remark = test(subject)
-    except Refused as reason:
+            remark = test(tested)
+    except PairRefused as reason:
         return Check(name, promise, "refused", str(reason))
-    except Broken as reason:
+    except BrokenPromise as reason:
         return Check(name, promise, "fail", str(reason))
     except Exception as problem:  # whatever a method raises
-        return Check(name, promise, "fail", f"{subject.told(problem)}.")
+        return Check(name, promise, "fail", f"{tested.exception_text(problem)}.")
     return Check(name, promise, "pass", remark or "")
 
 
@@ -118,7 +118,7 @@ def _registered(name: str) -> str:
     file = expanded(name)
     if file.suffix != ".py":
         if name not in METHODS.names() and (written := file.with_suffix(".py")).is_file():
-            raise KdbenchError(f"no method is registered as '{name}'. For the file that lies here: kdbench check {written}")
+            raise KdbenchError(f"no method is registered as '{name}'. To check the file that is here: kdbench check {written}")
         return METHODS.entry(name).name
     found = _of_file(file)
     if not found:
@@ -143,7 +143,12 @@ def as_text(checks: Sequence[Check]) -> str:
     """A line for each check that was tried, and how many came out how."""
     width = max(len(check.name) for check in checks)
     lines = [f"{check.status:<7}  {check.name:<{width}}  {_told(check)}" for check in checks if check.status != "untried"]
-    told = {"fail": "failed", "refused": "refused", "pass": "passed", "untried": "not tried, since they need losses to look at"}
+    told = {
+        "fail": "failed",
+        "refused": "refused",
+        "pass": "passed",
+        "untried": "not tried, since the losses could not be computed",
+    }
     counts = {status: sum(check.status == status for check in checks) for status in told}
     return "\n".join([*lines, ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)])
 

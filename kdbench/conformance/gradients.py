@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from kdbench.conformance.points import mapped, synthetic
-from kdbench.conformance.setting import Broken, evaluated, expect, terms
-from kdbench.conformance.subject import Subject
+from kdbench.conformance.hook_points import map_tensors, synthetic_outputs
+from kdbench.conformance.method_under_test import MethodUnderTest
+from kdbench.conformance.setting import BrokenPromise, evaluate_segments, expect, loss_terms
 from kdbench.method.interface import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
@@ -21,7 +21,7 @@ EPOCHS = (0, 5, 60, 119)
 """Where gradients are looked for, of 120: some methods warm up."""
 
 
-def registered(subject: Subject) -> str | None:
+def registered(tested: MethodUnderTest) -> str | None:
     """Every network that it computes with is a submodule, so that checkpoints hold its weights and devices get them.
 
     Why: A network that is hidden in a list is in no checkpoint and stays on the CPU.
@@ -29,13 +29,13 @@ def registered(subject: Subject) -> str | None:
     Fix: Make it an attribute of the method, in lists an `nn.ModuleList`. Freeze one that is not to learn with
     `.requires_grad_(False)`.
     """
-    method = subject.usual.method()
-    student, _, _ = example = subject.usual.example()  # before the watch begins, for it runs the networks
+    method = tested.default_setting.method()
+    student, _, _ = example = tested.default_setting.example_inputs()  # before the watch begins, for it runs the networks
     fixed = {name: value.clone() for name, value in _fixed(method)}
     called: list[nn.Module] = []
     watch = register_module_forward_pre_hook(lambda module, inputs: called.append(module))
     try:
-        evaluated(method, *example)
+        evaluate_segments(method, *example)
         method.predict(student)
     finally:
         watch.remove()
@@ -44,12 +44,12 @@ def registered(subject: Subject) -> str | None:
         count = len(module.state_dict())
         expect(
             module in known or not count,
-            f"it computes with a {type(module).__name__} of {count} tensors that is no submodule. Make it an attribute of the "
-            "method, in lists an nn.ModuleList; one that is not to learn: .requires_grad_(False).",
+            f"it computes with a {type(module).__name__} of {count} tensors that is not a submodule. Make it an attribute of the "
+            "method; put several into an nn.ModuleList. If it must not learn, freeze it with .requires_grad_(False).",
         )
     moved = dict.fromkeys(name.rsplit(".", 2)[0] for name, value in _fixed(method) if not value.equal(fixed[name]))
     return (
-        f"the statistics of {', '.join(moved)} move although nothing there learns; .eval() in `losses` stops that"
+        f"the statistics of {', '.join(moved)} change although nothing there learns; call .eval() on it in `losses` to stop that"
         if moved
         else None
     )
@@ -66,7 +66,7 @@ def _fixed(method: Composition) -> list[tuple[str, Tensor]]:
     ]
 
 
-def gradients(subject: Subject) -> None:
+def gradients(tested: MethodUnderTest) -> None:
     """Every tensor that learns is the method's own parameter, and gets gradient in a stage that trains it.
 
     Why: A tensor that no optimiser has never learns, and a parameter without gradient is dead weight.
@@ -74,52 +74,52 @@ def gradients(subject: Subject) -> None:
     Fix: Make tensors that learn an `nn.Parameter` of the method or of a submodule, use every parameter in the loss that trains
     it, and fix the others with `.requires_grad_(False)`.
     """
-    method = subject.usual.method()
-    student, teacher, batch = subject.usual.example()
+    method = tested.default_setting.method()
+    student, teacher, batch = tested.default_setting.example_inputs()
     known = {id(tensor) for tensor in (*student.tensors(), *method.parameters())}
     reached: set[int] = set()
     for epoch in EPOCHS:
-        for segment, losses in evaluated(method, student, teacher, replace(batch, epoch=epoch)):
+        for segment, losses in evaluate_segments(method, student, teacher, replace(batch, epoch=epoch)):
             total = torch.stack([torch.zeros(()), *losses.values()]).sum()
             for tensor in learners(total):
                 expect(
                     id(tensor) in known,
                     f"a tensor of shape {tuple(tensor.shape)} learns in {segment.name}, and no optimiser has it. Make it an "
-                    "nn.Parameter, an attribute of the method or of a submodule; in lists, nn.ParameterList or nn.ModuleList.",
+                    "nn.Parameter and an attribute of the method or a submodule; put several into an nn.ParameterList.",
                 )
             trained = [parameter for module in segment.trained for parameter in module.parameters()]
             found = zip(trained, gradients_at(total, trained), strict=True)
             reached |= {id(parameter) for parameter, gradient in found if gradient is not None and gradient.any()}
     idle = [
-        name.removeprefix(f"parts.{subject.name}.")
+        name.removeprefix(f"parts.{tested.name}.")
         for name, value in method.named_parameters()
         if value.requires_grad and id(value) not in reached
     ]
     expect(
         not idle,
-        f"where it is trained, no gradient reaches {', '.join(idle)}. Use it in that loss, or fix it: .requires_grad_(False).",
+        f"no gradient reaches {', '.join(idle)} where it is trained. Use it in that loss, or call .requires_grad_(False).",
     )
 
 
-def reaches_student(subject: Subject) -> str | None:
+def reaches_student(tested: MethodUnderTest) -> str | None:
     """The transfer terms give the student a gradient.
 
     Why: A loss that is cut off from the student teaches it nothing.
 
     Fix: Detach the teacher's side of the loss alone; it carries no gradient anyway.
     """
-    if not subject.cls.reads:
+    if not tested.method_class.reads:
         return "it transfers nothing"
-    method = subject.usual.method()
-    student, teacher, batch = subject.usual.example()
+    method = tested.default_setting.method()
+    student, teacher, batch = tested.default_setting.example_inputs()
     for epoch in EPOCHS:
-        for value in terms(method, student, teacher, replace(batch, epoch=epoch)).values():
+        for value in loss_terms(method, student, teacher, replace(batch, epoch=epoch)).values():
             if any(gradient is not None and gradient.any() for gradient in gradients_at(value, student.tensors())):
                 return None
-    raise Broken("no term has a gradient at the student's outputs. Leave the student's side of the loss attached.")
+    raise BrokenPromise("no term has a gradient at the student's outputs. Do not detach the student's outputs.")
 
 
-def extremes(subject: Subject) -> None:
+def extremes(tested: MethodUnderTest) -> None:
     """Losses and gradients are finite where all samples are alike, where the student is dead, and where it is huge.
 
     Why: Early in training activations die and logits explode, and one value that is not finite ends the training.
@@ -132,17 +132,17 @@ def extremes(subject: Subject) -> None:
         "the student's activations are 0": torch.zeros,
         "the student's activations are 300 times larger": lambda *shape: 300 * random(*shape),
     }
-    pair = subject.usual.pair
-    _, _, batch = subject.usual.example()
+    pair = tested.default_setting.pair
+    _, _, batch = tested.default_setting.example_inputs()
     for case, make in students.items():
-        student, teacher = synthetic(pair.student, make), synthetic(pair.teacher, random)
+        student, teacher = synthetic_outputs(pair.student, make), synthetic_outputs(pair.teacher, random)
         for dtype in (torch.float32, torch.bfloat16):
-            method = subject.usual.method()
+            method = tested.default_setting.method()
             to = partial(Tensor.to, dtype=dtype)
-            of_student, of_teacher = mapped(mapped(student, to), Tensor.requires_grad_), mapped(teacher, to)
+            of_student, of_teacher = map_tensors(map_tensors(student, to), Tensor.requires_grad_), map_tensors(teacher, to)
             inputs = [*of_student.tensors(), *method.parameters()]
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-                found = terms(method, of_student, of_teacher, batch)
+                found = loss_terms(method, of_student, of_teacher, batch)
             for name, value in found.items():
                 expect(
                     all(tensor is None or bool(tensor.isfinite().all()) for tensor in (value, *gradients_at(value, inputs))),

@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 
-from kdbench.conformance.points import synthetic
-from kdbench.conformance.setting import Broken, Setting, built, expect, terms
-from kdbench.conformance.subject import Refused, Subject
+from kdbench.conformance.hook_points import synthetic_outputs
+from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms
 from kdbench.method.interface import Pair, PairError, TeacherParts
 from kdbench.method.outputs import Shapes
 from kdbench.streams import generator
@@ -19,64 +19,66 @@ REASON = 30
 """Characters; what is shorter explains nothing."""
 
 
-def equal(subject: Subject) -> None:
+def equal(tested: MethodUnderTest) -> None:
     """Two networks of one architecture train, or are refused.
 
     Why: It is the simplest pair.
 
     Fix: Build every size from `pair.student` and `pair.teacher`.
     """
-    trains(subject, Setting(subject.name, "resnet8", "resnet8"))
+    train_or_refuse(tested, Setting(tested.name, "resnet8", "resnet8"))
 
 
-def deeper_teacher(subject: Subject) -> None:
+def deeper_teacher(tested: MethodUnderTest) -> None:
     """A student of three groups and a teacher of four train, or are refused.
 
     Why: Most teachers are deeper.
 
     Fix: Pair the groups with `kdbench.deepest_pairs`, or raise `PairError` in `build`.
     """
-    trains(subject, Setting(subject.name, "resnet8", "mobilenetv2_half"))
+    train_or_refuse(tested, Setting(tested.name, "resnet8", "mobilenetv2_half"))
 
 
-def deeper_student(subject: Subject) -> None:
+def deeper_student(tested: MethodUnderTest) -> None:
     """A student of four groups and a teacher of three train, or are refused.
 
     Why: Some suites have such pairs.
 
     Fix: Pair the groups with `kdbench.deepest_pairs`, or raise `PairError` in `build`.
     """
-    trains(subject, Setting(subject.name, "mobilenetv2_half", "resnet8"))
+    train_or_refuse(tested, Setting(tested.name, "mobilenetv2_half", "resnet8"))
 
 
-def odd_sizes(subject: Subject) -> None:
+def odd_sizes(tested: MethodUnderTest) -> None:
     """Images of 9x7 pixels train, or are refused.
 
     Why: Images need be neither square nor a power of two.
 
     Fix: Bring maps of two sizes together with `kdbench.pool_to_smaller`, or raise `PairError` in `build`.
     """
-    trains(subject, replace(subject.usual, image_shape=(3, 9, 7)))
+    train_or_refuse(tested, replace(tested.default_setting, image_shape=(3, 9, 7)))
 
 
-def trains(subject: Subject, setting: Setting) -> None:
+def train_or_refuse(tested: MethodUnderTest, setting: Setting) -> None:
     """Take a step in a setting.
 
     Raises:
-        Refused: the method does not do this pair, and says so when it is built.
-        Broken: it fails later.
+        PairRefused: the method does not do this pair, and says so when it is built.
+        BrokenPromise: it fails later.
     """
     try:
-        if reason := subject.refusal(setting.pair):
-            raise Refused(reason)
+        if reason := tested.refusal(setting.pair):
+            raise PairRefused(reason)
         setting.step(8)
-    except (Refused, Broken):
+    except (PairRefused, BrokenPromise):
         raise
     except Exception as problem:
-        raise Broken(f"{subject.told(problem)}. Refuse the pair in `build` with PairError, or do it.") from problem
+        raise BrokenPromise(
+            f"{tested.exception_text(problem)}. Refuse the pair in `build` with PairError, or make it work."
+        ) from problem
 
 
-def refusals(subject: Subject) -> None:
+def refusals(tested: MethodUnderTest) -> None:
     """A pair that it cannot do is refused with a reason when it is built, never by an exception in training.
 
     Why: A pair that is refused costs seconds, and one that fails in training costs hours.
@@ -84,22 +86,22 @@ def refusals(subject: Subject) -> None:
     Fix: Raise `PairError` in `build` with a reason of at least a few words, or set `min_batch_size` or `min_classes`.
     """
     random = partial(torch.randn, generator=generator(0, "refusals"))
-    _, _, usual = subject.usual.example()
-    for case, pair, refuse_it in poor(subject.usual.pair):
+    _, _, usual = tested.default_setting.example_inputs()
+    for case, pair, refuse_it in poor(tested.default_setting.pair):
         size, (classes,) = min(pair.largest_batch, len(usual.labels)), pair.student.logits
-        student, teacher = (synthetic(shapes, random, size=size) for shapes in (pair.student, pair.teacher))
+        student, teacher = (synthetic_outputs(shapes, random, size=size) for shapes in (pair.student, pair.teacher))
         batch = replace(usual, images=usual.images[:size], labels=usual.labels[:size] % classes, indices=usual.indices[:size])
         try:
-            found = terms(built(subject.name, pair), student, teacher, batch)
+            found = loss_terms(build_for(tested.name, pair), student, teacher, batch)
         except PairError:
-            reason = subject.refusal(pair)
+            reason = tested.refusal(pair)
             expect(reason is not None, f"{case} is refused in a loss, when training has begun. Raise PairError in `build`.")
             expect(len(reason or "") >= REASON, f"{case} is refused with '{reason}'. Say what is missing and what to choose.")
             continue
         except Exception as problem:
-            raise Broken(f"{case}: {subject.told(problem)}. Refuse it {refuse_it}, or do it.") from problem
+            raise BrokenPromise(f"{case}: {tested.exception_text(problem)}. Refuse it {refuse_it}, or make it work.") from problem
         bad = [name for name, value in found.items() if not value.isfinite().all()]
-        expect(not bad, f"{case}: {', '.join(bad)} is not finite. Refuse it {refuse_it}, or do it.")
+        expect(not bad, f"{case}: {', '.join(bad)} is not finite. Refuse it {refuse_it}, or make it work.")
 
 
 def poor(pair: Pair) -> Iterator[tuple[str, Pair, str]]:

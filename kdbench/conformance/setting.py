@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.conformance.points import mapped
+from kdbench.conformance.hook_points import map_tensors
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method.interface import Batch, Composition, Losses, Pair, checked
 from kdbench.method.outputs import Outputs
@@ -35,14 +35,14 @@ Example = tuple[Outputs, Outputs, Batch]
 """What losses get: the student's outputs, the teacher's, and the batch."""
 
 
-class Broken(Exception):
+class BrokenPromise(Exception):
     """A method breaks a promise; the message says how, and what to do."""
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise `Broken` with the sentence `otherwise` unless something holds."""
+    """Raise `BrokenPromise` with the sentence `otherwise` unless something holds."""
     if not holds:
-        raise Broken(otherwise)
+        raise BrokenPromise(otherwise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Setting:
         return RECIPE.model_copy(update={"precision": self.precision})
 
     @cached_property
-    def frozen(self) -> FrozenTeacher:
+    def frozen_teacher(self) -> FrozenTeacher:
         """A teacher that was never trained, but has seen the images, so that its batch norms have statistics of them."""
         with seeded(0, "teacher", self.teacher), torch.no_grad():
             network = self.builder.network(self.teacher)
@@ -83,7 +83,7 @@ class Setting:
     def pair(self) -> Pair:
         """What the method may know of the two networks."""
         student, teacher = (self.builder.shapes(name) for name in (self.student, self.teacher))
-        return self.builder.pair(student, teacher, self.frozen.network.teacher_parts(), RECIPE)
+        return self.builder.pair(student, teacher, self.frozen_teacher.network.teacher_parts(), RECIPE)
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair.
@@ -91,7 +91,7 @@ class Setting:
         Raises:
             PairError: it cannot do this pair.
         """
-        return built(self.name, self.pair, params, seed=seed)
+        return build_for(self.name, self.pair, params, seed=seed)
 
     def lane(
         self, *, seed: int = 0, epochs: int = EPOCHS, checkpoint: Callable[[Mapping[str, Any]], None] = lambda state: None
@@ -100,7 +100,7 @@ class Setting:
 
         Raises:
             PairError: the method cannot do this pair.
-            Broken: a stage of the teacher alone fails.
+            BrokenPromise: a stage of the teacher alone fails.
         """
         method = self.method(seed=seed)
         lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU)
@@ -115,13 +115,13 @@ class Setting:
         """Train lanes side by side to their end.
 
         Raises:
-            Broken: one of them fails.
+            BrokenPromise: one of them fails.
         """
         stream = Stream(self.builder.training_data(RECIPE.augmentation), RECIPE, 0)
         train_in_lockstep(
             lanes,
             stream,
-            teacher=self.frozen,
+            teacher=self.frozen_teacher,
             evaluation={"test_error_pct": self.builder.test_data},
             stop=lambda: False,
             epoch_done=lambda now, active: None,
@@ -134,18 +134,18 @@ class Setting:
 
         Raises:
             PairError: the method cannot do this pair.
-            Broken: a loss or a gradient is not finite.
+            BrokenPromise: a loss or a gradient is not finite.
         """
         lane = self.lane(epochs=1)
         images, labels, indices = self._images(size)
         while lane.position:
             lane.begin_epoch()
-            lane.step(images, labels, indices, self.frozen(images) if lane.reads_teacher else None)
+            lane.step(images, labels, indices, self.frozen_teacher(images) if lane.reads_teacher else None)
             lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
             lane.end_epoch()
         expect(lane.failure is None, f"on {size} images {lane.failure}")
         for key, value in weights(lane).items():
-            expect(bool(value.isfinite().all()), f"on {size} images {key} is not finite after a step: its gradient was not.")
+            expect(bool(value.isfinite().all()), f"on {size} images {key} is not finite after a step: its gradient was not finite.")
 
     def _student(self, seed: int) -> nn.Module:
         with seeded(seed, "student"):
@@ -160,20 +160,20 @@ class Setting:
         images, labels, indices = self._images(8)
         with torch.no_grad():
             student = self._student(0)(images)
-        return student, self.frozen(images), Batch(images, labels, indices, epoch=60, epochs=120, generator=generator(0))
+        return student, self.frozen_teacher(images), Batch(images, labels, indices, epoch=60, epochs=120, generator=generator(0))
 
-    def example(self) -> Example:
+    def example_inputs(self) -> Example:
         """What the losses get for 8 images, halfway through the training; the student's outputs are leaves with gradients."""
         student, teacher, batch = self._example
         images, labels, indices = batch.images.clone(), batch.labels.clone(), batch.indices.clone()
         return (
-            mapped(student, lambda value: value.clone().requires_grad_()),
-            mapped(teacher, Tensor.clone),
+            map_tensors(student, lambda value: value.clone().requires_grad_()),
+            map_tensors(teacher, Tensor.clone),
             replace(batch, images=images, labels=labels, indices=indices),
         )
 
 
-def built(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
+def build_for(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
     """The method `name` for a pair; `params` holds those that differ from the defaults.
 
     Raises:
@@ -189,7 +189,7 @@ def shortened(found: list[Segment], epochs: int) -> list[Segment]:
     return [replace(s, first=epochs * i if s.phase == STAGES else 0, epochs=epochs) for i, s in enumerate(found)]
 
 
-def evaluated(
+def evaluate_segments(
     method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0
 ) -> list[tuple[Segment, Losses]]:
     """Every segment of a training with its terms: stages of the teacher alone, then of the student too, then the main one.
@@ -208,9 +208,9 @@ def evaluated(
         ]
 
 
-def terms(method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:
+def loss_terms(method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:
     """The terms of all segments, named `segment.term`."""
-    found = evaluated(method, student, teacher, batch, draw=draw)
+    found = evaluate_segments(method, student, teacher, batch, draw=draw)
     return {f"{segment.name}.{name}": value for segment, losses in found for name, value in losses.items()}
 
 
@@ -225,7 +225,7 @@ def fingerprint(lane: Lane) -> str:
     return state_hash(weights(lane))
 
 
-def copied(state: Mapping[str, Any]) -> dict[str, Any]:
+def reloaded(state: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint as it comes back from the disk."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)

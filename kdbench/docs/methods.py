@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdbench.conformance.subject import Subject
+from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.docs.markdown import page
 from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Stage
@@ -91,7 +91,7 @@ def section(name: str) -> str:
 
 def stages(name: str) -> Iterator[str]:
     """The stages at the default parameters."""
-    for _, stage in Subject(name).usual.method().stages():
+    for _, stage in MethodUnderTest(name).default_setting.method().stages():
         yield f"{stage.name}, {counted(stage.epochs, 'epoch')}, {_learner(stage)}"
 
 

@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kdbench.conformance.setting import Broken, Setting, built, fingerprint
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, fingerprint
 from kdbench.method.interface import METHODS, Method, Pair, PairError
 
 
-class Refused(Exception):
+class PairRefused(Exception):
     """The method refuses a pair, as it may; the message is its reason."""
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class MethodUnderTest:
     """A registered method."""
 
     name: str
 
     @property
-    def cls(self) -> type[Method]:
+    def method_class(self) -> type[Method]:
         """The method's class."""
         return METHODS.get(self.name)
 
     @cached_property
-    def usual(self) -> Setting:
+    def default_setting(self) -> Setting:
         """A teacher of twice the student's width, or, for methods that refuse it, of the same.
 
         Raises:
-            Broken: the method refuses both.
+            BrokenPromise: the method refuses both.
         """
         reasons = []
         for teacher in ("wrn_10_2", "resnet14"):
@@ -39,24 +39,24 @@ class Subject:
             if (reason := self.refusal(setting.pair)) is None:
                 return setting
             reasons.append(f"{teacher} -> resnet8: {reason}")
-        raise Broken(f"refuses all that it could be tried on ({'; '.join(reasons)}). Accept pairs of ordinary ResNets.")
+        raise BrokenPromise(f"it refuses all pairs that it was tried on ({'; '.join(reasons)}). Accept pairs of ordinary ResNets.")
 
     def refusal(self, pair: Pair) -> str | None:
         """Why the method, when it is built, refuses a pair; None where it does not."""
         try:
-            built(self.name, pair)
+            build_for(self.name, pair)
         except PairError as reason:
             return str(reason).removeprefix(f"{self.name}: ")
         return None
 
     @cached_property
-    def alone(self) -> str:
+    def undisturbed_fingerprint(self) -> str:
         """The fingerprint of a training that nothing disturbs."""
-        lane = self.usual.lane()
-        self.usual.train(lane)
+        lane = self.default_setting.lane()
+        self.default_setting.train(lane)
         return fingerprint(lane)
 
-    def told(self, problem: Exception) -> str:
+    def exception_text(self, problem: Exception) -> str:
         """An exception as one line, with the place in the method's file where there is one."""
         frames = traceback.extract_tb(problem.__traceback__)
         own = [frame for frame in frames if frame.filename == METHODS.entry(self.name).file]

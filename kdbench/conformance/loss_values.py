@@ -8,26 +8,26 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdbench.conformance.points import mapped
-from kdbench.conformance.setting import Broken, Example, expect, terms
-from kdbench.conformance.subject import Subject
+from kdbench.conformance.hook_points import map_tensors
+from kdbench.conformance.method_under_test import MethodUnderTest
+from kdbench.conformance.setting import BrokenPromise, Example, expect, loss_terms
 
 DRAWS = 48
 ORDER = (3, 0, 7, 1, 6, 2, 5, 4)
 
 
-def scalars(subject: Subject) -> None:
+def scalars(tested: MethodUnderTest) -> None:
     """Each term is a finite tensor of shape ().
 
     Why: Terms are summed to one loss.
 
     Fix: Return a dict of means or sums, without `.item()`, and keep roots, quotients and logarithms away from 0.
     """
-    for name, value in terms(subject.usual.method(), *subject.usual.example()).items():
+    for name, value in loss_terms(tested.default_setting.method(), *tested.default_setting.example_inputs()).items():
         expect(bool(value.isfinite()), f"{name} is {value.item()} on usual inputs. Keep roots, quotients and logs away from 0.")
 
 
-def batch_sizes(subject: Subject) -> None:
+def batch_sizes(tested: MethodUnderTest) -> None:
     """Batches of 17 images, one more than 16, and of 2 train.
 
     Why: The last batch of an epoch has what is left of the images.
@@ -35,23 +35,23 @@ def batch_sizes(subject: Subject) -> None:
     Fix: Take the size from `len(batch.labels)`, and set `min_batch_size` where one image is too few.
     """
     for size in (17, 2):
-        subject.usual.step(size)
+        tested.default_setting.step(size)
 
 
-def bf16(subject: Subject) -> None:
+def bf16(tested: MethodUnderTest) -> None:
     """Under autocast to bfloat16 it trains, and no term differs by more than 5 % from float32.
 
     Why: Suites may set `precision: bf16`, and small differences of large numbers lose their digits there.
 
     Fix: Decorate the function that computes the term with `kdbench.full_precision`.
     """
-    replace(subject.usual, precision="bf16").step(8)
-    fresh = subject.usual.method()
-    student, teacher, batch = subject.usual.example()
-    student, teacher = (mapped(outputs, lambda value: value.detach().bfloat16()) for outputs in (student, teacher))
+    replace(tested.default_setting, precision="bf16").step(8)
+    fresh = tested.default_setting.method()
+    student, teacher, batch = tested.default_setting.example_inputs()
+    student, teacher = (map_tensors(outputs, lambda value: value.detach().bfloat16()) for outputs in (student, teacher))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = terms(copy.deepcopy(fresh), student, teacher, batch)
-    exact = terms(copy.deepcopy(fresh), mapped(student, Tensor.float), mapped(teacher, Tensor.float), batch)
+        rough = loss_terms(copy.deepcopy(fresh), student, teacher, batch)
+    exact = loss_terms(copy.deepcopy(fresh), map_tensors(student, Tensor.float), map_tensors(teacher, Tensor.float), batch)
     for name, value in exact.items():
         expect(
             torch.allclose(rough[name].float(), value, rtol=0.05, atol=1e-4),
@@ -60,18 +60,18 @@ def bf16(subject: Subject) -> None:
         )
 
 
-def permutation(subject: Subject) -> str | None:
+def permutation(tested: MethodUnderTest) -> str | None:
     """The losses do not depend on the order of the batch, whose sample indices move along (float64, 1e-9).
 
     Why: The order of the images in a batch is drawn at random and means nothing.
 
     Fix: Treat all samples alike. Where an index of the formula runs over the batch, say "runs over the batch" in the docstring.
     """
-    fresh = subject.usual.method().double()
-    student, teacher, batch = subject.usual.example()
+    fresh = tested.default_setting.method().double()
+    student, teacher, batch = tested.default_setting.example_inputs()
     order = torch.tensor(ORDER)
-    student, teacher = (mapped(outputs, lambda value: value.detach().double()) for outputs in (student, teacher))
-    moved_student, moved_teacher = (mapped(outputs, lambda value: value[order]) for outputs in (student, teacher))
+    student, teacher = (map_tensors(outputs, lambda value: value.detach().double()) for outputs in (student, teacher))
+    moved_student, moved_teacher = (map_tensors(outputs, lambda value: value[order]) for outputs in (student, teacher))
     batch = replace(batch, images=batch.images.double())
     straight = student, teacher, batch
     moved = (
@@ -81,7 +81,7 @@ def permutation(subject: Subject) -> str | None:
     )
 
     def values(example: Example, draw: int) -> Tensor:
-        found = terms(copy.deepcopy(fresh), *example, draw=draw)
+        found = loss_terms(copy.deepcopy(fresh), *example, draw=draw)
         return torch.stack([torch.zeros((), dtype=torch.float64), *found.values()]).detach()
 
     a, b = values(straight, 0), values(moved, 0)
@@ -93,9 +93,9 @@ def permutation(subject: Subject) -> str | None:
         remark = f"it draws at random, and the means of {DRAWS} draws agree"
     if ((a - b).abs() <= tolerance).all():
         return remark
-    if "runs over the batch" in (subject.cls.__doc__ or ""):
+    if "runs over the batch" in (tested.method_class.__doc__ or ""):
         return "an index of its formula runs over the batch, as the docstring says"
-    raise Broken(
-        "the loss changes with the order of the batch. Treat all samples alike, or, where an index of the formula runs over the "
-        "batch, say so in the docstring in these words."
+    raise BrokenPromise(
+        "the loss changes with the order of the batch. Treat all samples alike. If an index of the formula runs over the batch, "
+        "write `runs over the batch` in the docstring."
     )

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from kdbench.conformance.gradients import gradients_at
-from kdbench.conformance.points import mapped
-from kdbench.conformance.setting import Setting, expect, terms
-from kdbench.conformance.subject import Subject
+from kdbench.conformance.hook_points import map_tensors
+from kdbench.conformance.method_under_test import MethodUnderTest
+from kdbench.conformance.setting import Setting, expect, loss_terms
 from kdbench.errors import nearest
 from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Method, PairError, Stage
@@ -31,20 +31,20 @@ from kdbench.suite.shipped import shipped
 LINES = 100
 
 
-def docstring(subject: Subject) -> None:
+def docstring(tested: MethodUnderTest) -> None:
     """The docstring opens with the formula and names the paper; one of kdbench's own says what the method transfers.
 
     Why: Readers compare the file with the paper, and `kdbench show method` prints the docstring.
 
     Fix: Open the docstring with the formula, then write a paragraph `Paper: authors, title, venue, year`.
     """
-    described = describe_method(subject.name)
+    described = describe_method(tested.name)
     expect(
         any(category(sign) == "Sm" or sign in "(^" for sign in described["formula"]),  # Sm are the signs of mathematics, + to sums
         "the docstring does not open with a formula. Begin it with one, such as CE(z_s, y) + D.",
     )
     expect(bool(described["paper"]), "the docstring has no paragraph `Paper:`. Name authors, title, venue and year.")
-    if _is_shipped(subject):
+    if _is_shipped(tested):
         expect(
             bool(described["transfers"] and described["family"]),
             "the docstring has no line `Transfers:` with a family. Say what the method transfers, as in "
@@ -52,37 +52,37 @@ def docstring(subject: Subject) -> None:
         )
 
 
-def file(subject: Subject) -> str | None:
-    """The file has fewer than 100 lines beside its imports, if it is to be one of kdbench's own.
+def file(tested: MethodUnderTest) -> str | None:
+    """The file has fewer than 100 lines without its imports, if it is to be one of kdbench's own.
 
     Why: A reader should see the whole method at once.
 
     Fix: Leave out what the formula does not say, and use the helpers of `kdbench`.
     """
-    source = Path(METHODS.entry(subject.name).file).read_text()
+    source = Path(METHODS.entry(tested.name).file).read_text()
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     lines = len(source.splitlines()) - sum((node.end_lineno or 0) - node.lineno + 1 for node in imports)
-    if not _is_shipped(subject):
+    if not _is_shipped(tested):
         return f"this one has {lines}" if lines >= LINES else None
     expect(
         lines < LINES,
-        f"the file has {lines} lines beside its imports. Leave out what the formula does not say, and use what kdbench offers.",
+        f"the file has {lines} lines without its imports. Leave out what the formula does not say, and use what kdbench offers.",
     )
     return None
 
 
-def _is_shipped(subject: Subject) -> bool:
-    return Path(METHODS.entry(subject.name).file).parent == shipped("methods")
+def _is_shipped(tested: MethodUnderTest) -> bool:
+    return Path(METHODS.entry(tested.name).file).parent == shipped("methods")
 
 
-def names(subject: Subject) -> None:
+def names(tested: MethodUnderTest) -> None:
     """Every public name of the class and of its instances is one that kdbench reads, or that the file itself uses.
 
     Why: A misspelt `weigths` or `read` would have no effect, and nobody would notice.
 
     Fix: Correct the name, delete it, or begin it with an underscore.
     """
-    (method,) = subject.usual.method().parts.values()
+    (method,) = tested.default_setting.method().parts.values()
     classes = type(method).__mro__[: type(method).__mro__.index(Method)]
     known = {*dir(nn.Module()), *dir(Method), *Method.__annotations__}
     used: set[object] = set()
@@ -95,12 +95,12 @@ def names(subject: Subject) -> None:
     for name in dict.fromkeys(chain(*map(vars, classes), vars(method))):
         expect(
             name.startswith("_") or name in known or name in used,
-            f"nothing reads `{name}`: kdbench does not, nor does the file.{nearest(name, known)} Delete it, or begin it with an "
+            f"nothing uses `{name}`, neither kdbench nor this file.{nearest(name, known)} Delete it, or begin it with an "
             "underscore.",
         )
 
 
-def parameters(subject: Subject) -> None:
+def parameters(tested: MethodUnderTest) -> None:
     """Parameters have defaults, can be written out, and a misspelt one is refused.
 
     Why: A suite must be able to name a method alone, a record holds every parameter as JSON, and a misspelt parameter must not
@@ -108,7 +108,7 @@ def parameters(subject: Subject) -> None:
 
     Fix: Give every field of `Params` a default, of a type that JSON has, and derive it from `MethodParams`.
     """
-    params = subject.cls.Params
+    params = tested.method_class.Params
     required = [key for key, field in params.model_fields.items() if field.is_required()]
     expect(not required, f"{', '.join(required)} must be given. Give each parameter a default, the authors' own.")
     default = params()
@@ -120,10 +120,10 @@ def parameters(subject: Subject) -> None:
         params.model_validate({"no_such_parameter": 1})
     except ValidationError:
         return
-    expect(False, "an unknown parameter is taken without a word. Derive Params from MethodParams and leave its `extra` alone.")
+    expect(False, "an unknown parameter is accepted silently. Derive Params from MethodParams, and do not set `extra`.")
 
 
-def effects(subject: Subject) -> str | None:
+def effects(tested: MethodUnderTest) -> str | None:
     """Every parameter has an effect: on losses, stages, the cross-entropy's weight, shapes, or on what is refused.
 
     Why: A parameter without effect makes two rows of a table out of one method.
@@ -131,31 +131,31 @@ def effects(subject: Subject) -> str | None:
     Fix: Use the parameter where the formula has it, or delete it. A parameter of which no other value is known is passed over,
     and the check says so.
     """
-    params = subject.cls.Params
-    usual = behaviour(subject.usual, {})
+    params = tested.method_class.Params
+    usual = behaviour(tested.default_setting, {})
     untried = []
     for key in params.model_fields:
         values = list(alternatives(params, key))
         if not values:
             untried.append(key)
-        elif all(behaviour(subject.usual, {key: value}) == usual for value in values):
+        elif all(behaviour(tested.default_setting, {key: value}) == usual for value in values):
             expect(False, f"`{key}` has no effect: {values} change nothing. Use it where the formula has it, or delete it.")
     return f"no other value is known of {', '.join(untried)}" if untried else None
 
 
-def weights(subject: Subject) -> None:
+def weights(tested: MethodUnderTest) -> None:
     """`weights` names the parameters that scale the transfer terms, and they do.
 
     Why: A run compares the transfer terms with the cross-entropy and says which weight to lower.
 
     Fix: Multiply a term by each parameter in `weights`, or write `weights = ()`.
     """
-    cls, setting = subject.cls, subject.usual
+    cls, setting = tested.method_class, tested.default_setting
     unknown = sorted(set(cls.weights) - set(cls.Params.model_fields))
-    expect(not unknown, f"`weights` names {unknown}, which are no parameters. Write weights = () where there is none.")
+    expect(not unknown, f"`weights` names {unknown}, which are not parameters. Write weights = () where there is none.")
 
     def scaled(params: Mapping[str, Any]) -> dict[str, float]:
-        return {name: value.item() for name, value in terms(setting.method(params), *setting.example()).items()}
+        return {name: value.item() for name, value in loss_terms(setting.method(params), *setting.example_inputs()).items()}
 
     usual = scaled({})
     for key in cls.weights:
@@ -189,12 +189,12 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
         method = setting.method(params)
     except PairError:
         return ["refused"]
-    student, teacher, batch = setting.example()
+    student, teacher, batch = setting.example_inputs()
     seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
     seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
     inputs = [*student.tensors(), *method.parameters()]
     for epoch in (0, 5, 60):  # warm-ups, and banks that move
-        found = terms(method, student, teacher, replace(batch, epoch=epoch))
+        found = loss_terms(method, student, teacher, replace(batch, epoch=epoch))
         for name, value in found.items():
             gradients = gradients_at(value, inputs)  # which a parameter may scale alone, as where one is reversed
             seen.append((name, value.item(), [None if gradient is None else gradient.norm().item() for gradient in gradients]))
@@ -202,19 +202,19 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     return [*seen, method.predict(student).sum().item()]
 
 
-def reads(subject: Subject) -> None:
+def reads(tested: MethodUnderTest) -> None:
     """`reads` names the hook points that are read, and no other; none where nothing is read of the teacher.
 
     Why: The teacher runs only for methods that read it, and a pair that lacks a hook point is refused before anything trains.
 
     Fix: Write the hook points that `losses` uses into `reads`, and no others.
     """
-    fresh = subject.usual.method()
-    student, teacher, batch = subject.usual.example()
+    fresh = tested.default_setting.method()
+    student, teacher, batch = tested.default_setting.example_inputs()
 
     def values(of_student: Outputs, of_teacher: Outputs) -> dict[str, float]:
         method = copy.deepcopy(fresh)
-        found = terms(method, of_student, of_teacher, batch)
+        found = loss_terms(method, of_student, of_teacher, batch)
         prediction = method.predict(of_student)
         if prediction is not of_student.logits:
             found["prediction"] = prediction.sum()
@@ -222,18 +222,18 @@ def reads(subject: Subject) -> None:
 
     usual = values(student, teacher)
     expect(values(student, teacher) == usual, "two calls on the same inputs differ. Draw random numbers from batch.generator.")
-    nothing = [mapped(point, lambda value: value * math.nan) for point in (student, teacher)]
+    nothing = [map_tensors(point, lambda value: value * math.nan) for point in (student, teacher)]
     needs_teacher = values(student, nothing[1]) != usual
     read = []
     for hook in (field.name for field in fields(Outputs) if needs_teacher):
         spoilt = [replace(point, **{hook: getattr(nan, hook)}) for point, nan in zip((student, teacher), nothing, strict=True)]
         if values(*spoilt) != usual:
             read.append(hook)
-    declared = subject.cls.reads
+    declared = tested.method_class.reads
     expect(set(read) == set(declared), f"it reads {read} and declares {list(declared)}. Write reads = {tuple(read)!r}.")
 
 
-def stages_of_the_teacher(subject: Subject) -> str | None:
+def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:
     """What is learnt from the teacher alone depends on no student, and on no parameter that `teacher_stages` leaves out.
 
     Why: What is learnt from the teacher alone is trained once and shared by all students that need the same.
@@ -241,12 +241,12 @@ def stages_of_the_teacher(subject: Subject) -> str | None:
     Fix: Build the modules of the stage from the teacher's shapes, before all others, and name in `teacher_stages` the
     parameters that change what it learns.
     """
-    setting, params = subject.usual, subject.cls.Params
+    setting, params = tested.default_setting, tested.method_class.Params
     as_built = replace(setting, student=setting.teacher)  # the engine builds it as if the teacher were its own student
-    for name, depends_on in subject.cls.teacher_stages.items():
+    for name, depends_on in tested.method_class.teacher_stages.items():
         expect(
             shapes(found(setting, name, {})) == shapes(found(as_built, name, {})),
-            f"the modules of stage {name} have shapes of the student's. Build them from the teacher's.",
+            f"the modules of stage {name} have shapes that depend on the student. Build them from the teacher's shapes.",
         )
         usual = learnt(as_built, name, {})
         for key in (key for key in params.model_fields if key not in depends_on):
@@ -255,14 +255,14 @@ def stages_of_the_teacher(subject: Subject) -> str | None:
                 f"`{key}` changes what stage {name} learns or starts from. Name it in `teacher_stages`, or build what it changes "
                 "after the modules of the stage.",
             )
-    return None if subject.cls.teacher_stages else "it has no stage of the teacher alone"
+    return None if tested.method_class.teacher_stages else "it has no stage of the teacher alone"
 
 
 def found(setting: Setting, name: str, params: Mapping[str, Any]) -> Stage:
     """The stage `name` of the method with some parameters.
 
     Raises:
-        Broken: the method declares it in `teacher_stages` and has none of that name.
+        BrokenPromise: the method declares it in `teacher_stages` and has none of that name.
     """
     stages = [stage for _, stage in setting.method(params).stages() if stage.name == name]
     expect(len(stages) == 1, f"`teacher_stages` names {name}, and `stages` returns {len(stages)} of that name. Return one.")
@@ -280,6 +280,6 @@ def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[objec
         stage = found(setting, name, params)
     except PairError:
         return None
-    _, teacher, batch = setting.example()
+    _, teacher, batch = setting.example_inputs()
     losses = {term: value.item() for term, value in stage.losses(teacher, teacher, batch).items()}
     return [stage.epochs, stage.optimiser, [state_hash(module.state_dict()) for module in stage.modules], losses]

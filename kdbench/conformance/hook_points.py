@@ -8,7 +8,7 @@ from torch import Tensor
 from kdbench.method.outputs import Outputs, Shapes
 
 
-def synthetic(shapes: Shapes, make: Callable[..., Tensor], *, size: int = 8) -> Outputs:
+def synthetic_outputs(shapes: Shapes, make: Callable[..., Tensor], *, size: int = 8) -> Outputs:
     """Outputs for `size` images, of tensors that `make(*shape)` gives; activations and pooled vectors are not negative."""
     return Outputs(
         logits=make(size, *shapes.logits),
@@ -19,7 +19,7 @@ def synthetic(shapes: Shapes, make: Callable[..., Tensor], *, size: int = 8) -> 
     )
 
 
-def mapped(outputs: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
+def map_tensors(outputs: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
     """Outputs with `function` of each tensor in its place."""
 
     def image(value: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
