@@ -1,7 +1,6 @@
 """The messages that the page on troubleshooting explains are those that kdbench gives."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
