@@ -20,7 +20,7 @@ from kdbench.conformance import CHECKS, described
 from kdbench.data import DATASETS
 from kdbench.docs import PAGES, markdown, networks
 from kdbench.docs.interface import INTERFACE
-from kdbench.docs.methods import GOLDEN, golden, methods_page, section, shipped_methods, stages
+from kdbench.docs.methods import GOLDEN, golden, section, shipped_methods, stages
 from kdbench.method.description import describe_method
 from kdbench.models import MODELS
 from kdbench.results.frames import COLUMNS, CURVES, frame
@@ -224,4 +224,4 @@ def test_every_method_says_in_a_few_words_what_it_transfers() -> None:
     assert without == {name for name, method in described.items() if method["paper"].startswith("none")}
     ft = described["ft"]
     assert (ft["transfers"], ft["family"], ft["published"]) == ("factors of the last maps", "features", "NeurIPS 2018")
-    assert "| features | [ft](#ft) | factors of the last maps | NeurIPS 2018 |\n" in methods_page()
+    assert "| features | [ft](#ft) | factors of the last maps | NeurIPS 2018 |\n" in text("methods")
