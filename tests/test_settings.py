@@ -42,6 +42,7 @@ def test_a_suite_is_shown_as_one_that_gives_the_same_trials(name, tmp_path):
     assert value["suite"] == yaml.safe_load(text) == shown("suite", str(copy))[0]["suite"]
     assert value["suite"].keys() | {"stages"} == set(SuiteFile.model_fields), "every key stands there"
     assert value["suite"]["recipe"].keys() == set(Recipe.model_fields)
+    assert value["suite"]["dataset"].keys() == {"name", *load_suite(name).source[0].Params.model_fields}
     assert value["trials"] == len(load_suite(name).trials)
 
 
@@ -54,6 +55,7 @@ def test_the_head_of_a_suite_says_what_its_images_are(lab: Lab):
         "classes: at0, at1, at2"
     )
     assert value["suite"]["methods"] == ["scratch", {"kd": {"temperature": 4.0, "alpha": 0.9}}]
+    assert "stages" not in value["suite"], "it has no effect on these methods, and is refused"
 
 
 def test_images_that_are_not_there_are_said_in_a_suite_and_in_a_plan(lab: Lab):
@@ -166,9 +168,10 @@ def test_the_examples_are_copied_and_work_where_they_are(tmp_path):
         new_examples(tmp_path / "examples")
 
 
-def test_the_wheel_brings_what_ships():
+def test_the_wheel_brings_what_ships(monkeypatch):
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     asked = {"methods", "suites", "examples"}
     assert build["wheel"]["force-include"] == {folder: f"kdbench/{folder}" for folder in asked}
     assert asked <= set(build["sdist"]["include"])
+    monkeypatch.setattr("kdbench.suite.imports._PACKAGE", ROOT)  # they lie below the package then
     assert not any(is_core(shipped(folder) / "any.py") for folder in ("methods", "examples")), "they are plugins like any other"
