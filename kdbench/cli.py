@@ -93,7 +93,7 @@ def run(
             finished = execute(loaded, store, options=wanted, progress=progress)
         finally:
             progress.end()
-    left = f"every trial has ended. T{again[1:]} makes the report." if finished else f"{again} goes on."
+    left = f"every trial has ended, and {again} makes the report." if finished else f"{again} goes on."
     with signals.on_stop(f"stopped while the report was made; {left}"):
         planned = make_plan(loaded, store)
         if any(trial.status is Status.DONE for trial in planned.students):

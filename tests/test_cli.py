@@ -254,7 +254,7 @@ def test_a_warned_run_ends_its_epoch(call):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "every trial has ended. The same command, without --rerun, makes the report."),
+        ([], "every trial has ended, and the same command, without --rerun, makes the report."),
         (["--seeds", "0,1", "--stop-after", "0s"], "the same command, without --rerun, goes on."),
     ],
 )
@@ -788,7 +788,7 @@ def test_trials_are_listed_and_shown(call, done):
     assert [trial["method"] for trial in listed] == ["scratch", "scratch", "kd"]
     lines = lines_of(call("list", "trials", done).out)
     assert re.fullmatch(rf"{listed[2]['trial'][:8]}  done    resnet14 -> resnet8  kd       0     \d+\.\d\d %", lines[3].strip())
-    assert lines[-1] == "Their folders lie in results/trials. `kdbench show trial` prints one."
+    assert lines[-1] == "Their folders lie in results/trials. `kdbench show trial TRIAL` prints one."
     assert f"test_error_pct: {listed[2]['test_error_pct']}\n" in call("show", "trial", listed[2]["trial"][:8]).out
     assert json.loads(call("show", "trial", listed[2]["trial"], "--json").out)["record"]["method"] == "kd"
     for name, told in (

@@ -103,7 +103,8 @@ def test_a_data_set_that_is_known_tells_its_classes():
     value, text = shown("dataset", "cifar10")
     assert value["data"]["classes"][:2] == ["airplane", "automobile"]
     assert value["data"]["train_images"]["images"] == 50_000
-    assert "# 50,000 training images and 10,000 test images in 10 classes (5,000 a class)\n" in text
+    assert "# 50,000 training images and 10,000 test images in 10 classes (5,000 a class)\n# classes: airplane, automobile," in text
+    assert "\n# classes (training + test images): 0 (142 + 36), 1 (146 + 36)," in shown("dataset", "digits")[1]
 
 
 def test_a_folder_of_images_tells_what_would_be_read(images):

@@ -127,9 +127,14 @@ def _default(field: FieldInfo) -> object:
 
 
 def images_as_lines(contents: Known) -> list[str]:
-    """How many there are, and the names of their classes."""
-    classes = [f"classes: {', '.join(contents.classes)}"] if isinstance(contents, Contents) else []
-    return [*contents_as_lines(contents), *classes]
+    """How many there are, and the names of their classes, with how many each has where that differs."""
+    if not isinstance(contents, Contents):
+        return contents_as_lines(contents)
+    if len({*contents.train}) == len({*contents.test}) == 1:
+        return [*contents_as_lines(contents), f"classes: {', '.join(contents.classes)}"]
+    counts = zip(contents.classes, contents.train, contents.test, strict=True)
+    classes = ", ".join(f"{name} ({train:,} + {test:,})" for name, train, test in counts)
+    return [*contents_as_lines(contents), f"classes (training + test images): {classes}"]
 
 
 def _keys(model: type[BaseModel], values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Key]:

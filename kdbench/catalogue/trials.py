@@ -42,7 +42,7 @@ def trials_as_text(plan: Plan) -> str:
         error = "" if trial["test_error_pct"] is None else f"{trial['test_error_pct']:.2f} %"
         rows.append([trial["trial"][:SHORT], trial["status"], network, trial["method"], str(trial["seed"]), error])
     lines = aligned(rows)
-    return "\n".join([*lines, f"Their folders lie in {plan.students[0].folder.parent}. `kdbench show trial` prints one."])
+    return "\n".join([*lines, f"Their folders lie in {plan.students[0].folder.parent}. `kdbench show trial TRIAL` prints one."])
 
 
 def describe_trial(name: str, results: Path) -> Value:
