@@ -327,9 +327,9 @@ def test_where_no_name_is_near_the_usual_hooks_are_given_or_the_first_dozen():
     given = told.removeprefix("torchvision/mnasnet0_5, hooks: there is no module 'zzz'. It has ")
     names, _, end = given.partition("; ")
     *first, rest = names.split(", ")
-    assert rest == "..." and end == "`kdbench show model torchvision/mnasnet0_5 --modules` lists those that can be hooks."
+    assert end == "`kdbench show model torchvision/mnasnet0_5 --modules` lists those that can be hooks."
     listed = [entry["module"] for entry in modules_of("torchvision/mnasnet0_5", image_shape=(3, 224, 224), num_classes=10)]
-    assert first == listed[:12]
+    assert first == listed[:12] and rest == f"and {len(listed) - 12} more"
 
 
 def test_a_name_that_is_near_and_cannot_be_a_hook_is_not_offered(register):
