@@ -82,16 +82,16 @@ BAD = [
     ({"value": "92,5"}, "value '92,5' is not a number. Write it in percent, such as 74.92."),
     ({"value": "nan"}, "value nan is not a percentage. Write it in percent, such as 74.92."),
     ({"value": "925"}, "value 925 is not a percentage. Write it in percent, such as 74.92."),
-    ({"value": "0.925"}, "value 0.925 is an accuracy of 0.925 %, a fraction by its looks. Write it in percent, such as 74.92."),
-    ({"value": ""}, "value is empty. Fill it in, or take the line out."),
+    ({"value": "0.925"}, "value 0.925 is an accuracy of 0.925 %. It looks like a fraction. Write it in percent, such as 74.92."),
+    ({"value": ""}, "value is empty. Fill it in, or remove the line."),
     ({"quantity": "accuracy"}, "quantity 'accuracy' is unknown. Write `top-1 accuracy %` or `top-1 error %`."),
     ({"epochs": "many"}, "epochs 'many' is not a whole number. Leave it empty where it is not known."),
     (
         {"quantity": "top-1 error %", "value": "7.5"},
-        "'Some paper (table 1)' gives accuracy above and error here. Write all as one of them.",
+        "'Some paper (table 1)' gives accuracy above and error here. Write all its numbers as one of them.",
     ),
-    ({"method": "at"}, "the same number stands in mine.csv, line 2 already. Take one of them out."),
-    ({"method": "at", "dataset": "CIFAR-10"}, "the same number stands in mine.csv, line 2 already. Take one of them out."),
+    ({"method": "at"}, "this number is already in mine.csv, line 2. Remove one of them."),
+    ({"method": "at", "dataset": "CIFAR-10"}, "this number is already in mine.csv, line 2. Remove one of them."),
 ]
 
 
@@ -103,7 +103,7 @@ def test_a_mistake_is_told_with_its_file_and_line(change, message):
 
 
 def test_one_number_in_two_files():
-    with pytest.raises(KdbenchError, match=r"^other\.csv, line 2: the same number stands in mine\.csv, line 2 already\."):
+    with pytest.raises(KdbenchError, match=r"^other\.csv, line 2: this number is already in mine\.csv, line 2\."):
         read_published([write({}), write({}, name="other.csv")])
 
 
@@ -116,7 +116,7 @@ def test_one_number_in_two_files():
         ),
         (
             (*REQUIRED, "epoch"),
-            "mine.csv, line 1: unknown column 'epoch'. Did you mean 'epochs'? Take it out, or call it `note`.",
+            "mine.csv, line 1: unknown column 'epoch'. Did you mean 'epochs'? Remove it, or call it `note`.",
         ),
     ],
 )

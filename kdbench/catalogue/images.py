@@ -34,7 +34,7 @@ def contents_as_json(contents: Contents | KdbenchError | None) -> Value | None:
 
 
 def contents_as_lines(contents: Contents | KdbenchError | None) -> list[str]:
-    """How many images there are, what was passed over, and what else a reader must know; or what is wrong with them."""
+    """How many images there are, what was skipped, and what else a reader must know; or what is wrong with them."""
     if not isinstance(contents, Contents):
         return [f"images: {contents}"] if contents else []
     train, test = ImageCounts.of(contents.train), ImageCounts.of(contents.test)

@@ -128,8 +128,8 @@ def effects(tested: MethodUnderTest) -> str | None:
 
     Why: A parameter without effect makes two rows of a table out of one method.
 
-    Fix: Use the parameter where the formula has it, or delete it. A parameter of which no other value is known is passed over,
-    and the check says so.
+    Fix: Use the parameter where the formula has it, or delete it. If no other value of a parameter is known, the check skips
+    it and says so.
     """
     params = tested.method_class.Params
     usual = behaviour(tested.default_setting, {})

@@ -76,11 +76,12 @@ def read_published(files: Sequence[Path]) -> pd.DataFrame:
             number, kind = _number(given, place)
             if kinds.setdefault(number.source, kind) != kind:
                 raise KdbenchError(
-                    f"{place}: '{number.source}' gives {kinds[number.source]} above and {kind} here. Write all as one of them."
+                    f"{place}: '{number.source}' gives {kinds[number.source]} above and {kind} here. "
+                    "Write all its numbers as one of them."
                 )
             key = (plain(number.dataset), number.teacher, number.student, number.method, number.source)
             if key in found:
-                raise KdbenchError(f"{place}: the same number stands in {found[key][0]} already. Take one of them out.")
+                raise KdbenchError(f"{place}: this number is already in {found[key][0]}. Remove one of them.")
             found[key] = place, number
     rows = [{**number._asdict(), "file": place.rpartition(", line ")[0]} for place, number in found.values()]
     return pd.DataFrame(rows, columns=[*Number._fields, "file"])
@@ -97,7 +98,7 @@ def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
                 raise KdbenchError(f"{file}, line 1: no column {', '.join(missing)}. The first line names {wanted}.")
             if unknown := [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]:
                 hint = nearest(unknown[0], OPTIONAL)
-                raise KdbenchError(f"{file}, line 1: unknown column '{unknown[0]}'.{hint} Take it out, or call it `note`.")
+                raise KdbenchError(f"{file}, line 1: unknown column '{unknown[0]}'.{hint} Remove it, or call it `note`.")
             rows = []
             for row in reader:
                 if None in row:
@@ -114,7 +115,7 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
     """A row as a number, and whether it was an accuracy or an error."""
     in_percent = "Write it in percent, such as 74.92."
     if empty := [name for name in REQUIRED if not given[name]]:
-        raise KdbenchError(f"{place}: {empty[0]} is empty. Fill it in, or take the line out.")
+        raise KdbenchError(f"{place}: {empty[0]} is empty. Fill it in, or remove the line.")
     try:
         for network in (given["teacher"], given["student"]):
             MODELS.require(network)
@@ -133,7 +134,7 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
         raise KdbenchError(f"{place}: value {given['value']} is not a percentage. {in_percent}")
     kind, std = quantity.groups()
     if kind == "accuracy" and value <= 1:
-        raise KdbenchError(f"{place}: value {given['value']} is an accuracy of {value:g} %, a fraction by its looks. {in_percent}")
+        raise KdbenchError(f"{place}: value {given['value']} is an accuracy of {value:g} %. It looks like a fraction. {in_percent}")
     epochs = given.get("epochs", "")
     if epochs and not epochs.isdecimal():
         raise KdbenchError(f"{place}: epochs '{epochs}' is not a whole number. Leave it empty where it is not known.")
