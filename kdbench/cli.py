@@ -192,22 +192,20 @@ def report(
 def list_(
     what: Annotated[options.Listed, options.what_argument(options.Listed, help="What to list.")],
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of trials: the suite that they belong to.")] = "",
-    results: options.ResultsOption = Path("results"),
+    results: options.TrialsFolderOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
     as_json: options.JsonOption = False,
 ) -> None:
     """List what there is, one line each."""
-    if (what == "trials") != bool(suite):
-        raise KdbenchError(
-            f"a suite has no effect on the list of {what}. Leave it out."
-            if suite
-            else "name the suite whose trials to list, such as `kdbench list trials mine.yaml`."
-        )
+    if what != "trials" and (suite or results):
+        raise KdbenchError(f"a suite and --results have no effect on the list of {what}. Leave them out.")
     if what == "trials":
+        if not suite:
+            raise KdbenchError("name the suite whose trials to list, such as `kdbench list trials mine.yaml`.")
         from kdbench.catalogue import trials
         from kdbench.runner.plan import make_plan
 
-        planned = make_plan(*_open(suite, results, None, None, plugin))
+        planned = make_plan(*_open(suite, results or Path("results"), None, None, plugin))
         if as_json:
             _print_json(trials.trials_as_json(planned))
         else:
@@ -241,7 +239,7 @@ def show(
     classes: options.ClassesOption = None,
     hook: options.HookOption = [],  # noqa: B006  # typer copies it
     modules: options.ModulesOption = False,
-    results: options.ResultsOption = Path("results"),
+    results: options.TrialsFolderOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
     as_json: options.JsonOption = False,
 ) -> None:
@@ -255,13 +253,15 @@ def show(
     load_plugins(plugin)
     if what != "model" and (image or classes or hook or modules):
         raise KdbenchError(f"--input, --classes, --hook and --modules have no effect on a {what}. Leave them out.")
+    if what != "trial" and results:
+        raise KdbenchError(f"--results has no effect on a {what}. Leave it out.")
     value: object
     if what == "model":
         value, text = _model(name, image, classes, hook, modules)
     elif what == "trial":
         from kdbench.catalogue import trials
 
-        value = described = trials.describe_trial(name, results)
+        value = described = trials.describe_trial(name, results or Path("results"))
         text = trials.trial_as_text(described)
     else:
         from kdbench.catalogue.show import shown

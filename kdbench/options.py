@@ -11,6 +11,10 @@ SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="One of `kdbench list suites`, or a YAML file of your own, such as mine.yaml.")
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder where trials are kept.")]
+TrialsFolderOption = Annotated[
+    Path | None,
+    typer.Option("--results", metavar="DIR", help="Of trials: the folder where they are kept; results unless given."),
+]
 MethodsOption = Annotated[
     str | None,
     typer.Option(

@@ -775,7 +775,8 @@ def test_a_method_without_a_docstring_is_shown(call):
 
 
 def test_what_has_no_effect_is_refused(call):
-    refuses(call("list", "methods", "quick"), "a suite has no effect on the list of methods. Leave it out.")
+    refuses(call("list", "methods", "quick"), "a suite and --results have no effect on the list of methods. Leave them out.")
+    refuses(call("show", "suite", "quick", "--results", "r"), "--results has no effect on a suite. Leave it out.")
     refuses(call("list", "trials"), "name the suite whose trials to list, such as `kdbench list trials mine.yaml`.")
     refuses(
         call("show", "dataset", "digits", "--classes", "3"),
