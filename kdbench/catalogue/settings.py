@@ -6,14 +6,13 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from kdbench.catalogue.images import contents_as_json, contents_as_lines
 from kdbench.catalogue.keys import REQUIRED, keys
-from kdbench.catalogue.text import WIDTH, Value, as_yaml, head_comment
+from kdbench.catalogue.text import WIDTH, Value, as_yaml, as_yaml_line, head_comment
 from kdbench.data import DATASETS, Contents
 from kdbench.errors import KdbenchError
 from kdbench.method.description import docstring
@@ -160,9 +159,7 @@ def _lines(keys: Iterator[Key]) -> Iterator[str]:
 
 
 def _value(value: object) -> str:
-    if value in (REQUIRED, COMPUTED):
-        return f" # {value}"
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
+    return f" # {value}" if value in (REQUIRED, COMPUTED) else as_yaml_line(value)
 
 
 def _commented(paragraphs: Iterable[str]) -> list[str]:

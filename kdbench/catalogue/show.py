@@ -5,7 +5,7 @@ from pathlib import Path
 from kdbench.catalogue import settings
 from kdbench.catalogue.images import contents_as_json, contents_of
 from kdbench.catalogue.method import method_as_text
-from kdbench.catalogue.text import Value
+from kdbench.catalogue.text import Value, as_yaml_line
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method.description import describe_method
@@ -53,9 +53,9 @@ def _dataset(name: str) -> tuple[Value, str]:
 def _folder(name: str) -> tuple[Value, str]:
     """The images of a folder, as imagefolder and imagestream see them."""
     kind = DATASETS.get("imagefolder")
-    asked = {"root": expanded(name), "label": expanded(name).resolve().name, "size": 64}
-    contents = kind(kind.Params.model_validate(asked), cache=CACHE).contents()
-    suite = f"dataset: {{name: imagefolder, label: {asked['label']}, root: {name}, size: 64}}"
+    asked = {"label": expanded(name).resolve().name, "root": name, "size": 64}
+    contents = kind(kind.Params.model_validate(asked | {"root": expanded(name)}), cache=CACHE).contents()
+    suite = f"dataset: {as_yaml_line({'name': 'imagefolder', **asked})}"
     data = {key: value for key, value in (contents_as_json(contents) or {}).items() if key != "image_shape"}
     return {"name": name, "data": data}, "\n".join([*settings.images_as_lines(contents), f"in a suite: {suite}"])
 
