@@ -247,6 +247,24 @@ def test_the_crd_benchmark_has_the_lower_rate_for_the_small_networks_alone():
     assert {trial.teacher.recipe.optimiser.lr for trial in trials if trial.teacher} == {0.05}
 
 
+def test_the_quick_suite_weighs_small_maps_as_the_authors_weigh_theirs():
+    """Mean squares of maps of unit norm fall with the number of positions, mean absolute values with its root."""
+    suite = load_suite("quick")
+    assert {trial.seed for trial in suite.trials} == {0, 1, 2}
+    assert suite.methods == ("scratch", "kd", "fitnets", "at", "ft", "at+kd", "ft+kd")
+    (side,) = {IMAGES[trial.dataset.name][0] for trial in suite.trials}
+    fewer_positions = (32 / side) ** 2
+    authors = {name: METHODS.get(name).Params().model_dump() for name in ("kd", "fitnets", "at", "ft")}
+    (epochs,) = {trial.recipe.epochs for trial in suite.trials}
+    changes = {
+        "at": {"beta": authors["at"]["beta"] / fewer_positions},
+        "ft": {"beta": authors["ft"]["beta"] / fewer_positions**0.5},
+        "fitnets": {"hint_epochs": max(1, round(epochs * authors["fitnets"]["hint_epochs"] / 240))},
+    }
+    for part in (part for trial in suite.trials for part in trial.methods if part.name in authors):
+        assert part.params == authors[part.name] | changes.get(part.name, {})
+
+
 def test_there_are_suites_and_recipes():
     assert {"quick", "ablations/ft-k"} <= set(suite_names())
     assert "ft-authors" in recipe_names()
