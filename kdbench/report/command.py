@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,13 +115,15 @@ def print_and_write(
     except OSError as problem:
         raise KdbenchError(f"the report cannot be written to {folder} ({problem.strerror}). Choose --output.") from None
     # What is no terminal has no width: nothing is cut off in a file.
-    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console.print(
         terminal_tables(
             report.results,
             pairs=report.pairs,
             title=report.title,
             methods=report.methods,
             published=published,
+            width=min(console.width, shutil.get_terminal_size().columns),
         )
     )
     if elsewhere:
