@@ -824,6 +824,13 @@ def test_a_report_prints_the_tables_and_the_paths_of_all_its_files(call, done):
     assert {*files, Path("results/reports/tiny", LIST)} == set(Path("results/reports/tiny").iterdir())
 
 
+def test_a_table_for_a_file_is_turned_where_the_lines_of_the_file_are_too_short_for_it(call, done, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("kdbench.report.command.FILE_WIDTH", 60)
+    told = call("report", done, "--format", "csv").out
+    assert re.search(r"^  Student +resnet8 +$", told, re.MULTILINE), "turned: the student has a line of its own"
+
+
 def test_a_report_elsewhere_in_one_format(call, done):
     reported = call("report", done, "--format", "tex", "--output", "paper")
     assert lines_of(reported.out)[-1] == "paper/tables.tex"
