@@ -27,7 +27,7 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
     images, labels, indices = setting.builder.training_data(Augmentation(pad=1)).batch(
         epoch_plan(24, Augmentation(pad=1), generator(0)), 0, 24
     )
-    teacher = setting.frozen(images)
+    teacher = setting.frozen_teacher(images)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
         lane.step(images, labels, indices, teacher)

@@ -63,11 +63,11 @@ def second_step(name: str) -> Counter[str]:
     batch = setting.builder.training_data(RECIPE.augmentation).batch(plan, 0, 12)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
-        lane.step(*batch, setting.frozen(batch[0]))
+        lane.step(*batch, setting.frozen_teacher(batch[0]))
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()
     lane.begin_epoch()
-    teacher = setting.frozen(batch[0]) if lane.reads_teacher else None
+    teacher = setting.frozen_teacher(batch[0]) if lane.reads_teacher else None
     lane.step(*batch, teacher)
     with Operations() as operations:
         lane.step(*batch, teacher)
@@ -89,7 +89,7 @@ def test_a_frozen_teacher_takes_fewer_operations_than_the_network_it_was():
     setting = Setting("kd", "resnet8", "resnet14", image_shape=(3, 16, 16))
     images = torch.zeros(2, 3, 16, 16)
     with torch.no_grad(), Operations() as before:
-        setting.frozen.network(images)
+        setting.frozen_teacher.network(images)
     with Operations() as after:
-        setting.frozen(images)
-    assert before.found.total() - after.found.total() >= setting.frozen.norms_folded == 15
+        setting.frozen_teacher(images)
+    assert before.found.total() - after.found.total() >= setting.frozen_teacher.norms_folded == 15

@@ -492,16 +492,19 @@ def test_the_modules_that_can_be_hooks_are_listed(call):
     [
         (
             ["torchvision/resnet18", "--input", "224"],
-            "--input: '224' is no shape of images. Give channels, height and width, such as 3x",
+            "--input: '224' is not the shape of an image. Give channels, height and width, such as 3x",
         ),
-        (["torchvision/resnet18", "--input", "3x0x9"], "--input: '3x0x9' is no shape of images."),
+        (["torchvision/resnet18", "--input", "3x0x9"], "--input: '3x0x9' is not the shape of an image."),
         (["torchvision/resnet18", "--input", "1x28x28"], "torchvision/resnet18 takes images of 3 channels, and these have 1."),
         (
             ["torchvision/resnet18", "--hook", "layer5"],
             "torchvision/resnet18, hooks: there is no module 'layer5'. The nearest: layer4, ",
         ),
         (["torchvision/resnet18", "--modules", "--hook", "layer1"], "--hook has no effect on --modules. Leave one of them out."),
-        (["torchvision/resnet18", "--modules", "--input", "3x32x64"], "--modules: images of 3x32x64 are not square, "),
+        (
+            ["torchvision/resnet18", "--modules", "--input", "3x32x64"],
+            "--modules tells maps by their square shape, and images of 3x32x64 are not square. ",
+        ),
         (["resnet8", "--hook", "stem"], "hooks: resnet8 has its own groups"),
         (["resnet9"], "unknown model 'resnet9'. Did you mean "),
     ],

@@ -377,7 +377,7 @@ def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
     batch = setting.builder.training_data(RECIPE.augmentation).batch(plan, 0, 12)
     while lane.position:
         lane.begin_epoch()
-        lane.step(*batch, setting.frozen(batch[0]))
+        lane.step(*batch, setting.frozen_teacher(batch[0]))
         assert kept and not any(tensor() is not None for tensor in kept), name
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kdbench.catalogue.images import contents_as_json, contents_as_lines
 from kdbench.catalogue.text import Value, aligned
-from kdbench.data import Contents
+from kdbench.data import Contents, SourceParams
 from kdbench.errors import KdbenchError
 from kdbench.method.specs import setting
 from kdbench.runner import cost
@@ -74,7 +74,7 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
-    lines += [f"  {line}" for line in contents_as_lines(contents)]
+    lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
         lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
@@ -95,6 +95,14 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
             "directory. `kdbench run` with --stop-after 2m measures it, and keeps what it trains."
         ]
     return "\n".join(lines)
+
+
+def _division(params: SourceParams) -> Iterator[str]:
+    """What becomes of the training images, where not all of them are trained on."""
+    if params.train_images:
+        yield f"of the training images, {params.train_images:,} are used"
+    if params.validation:
+        yield f"of {'these' if params.train_images else 'the training images'}, {100 * params.validation:g} % are held out"
 
 
 def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:

@@ -25,7 +25,7 @@ from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, register
 class CLASS(Method):
     r"""CE(z_s, y) + beta mean((W p_s - p_t)^2)
 
-    The first line is the formula of the whole loss. Here it says what the symbols mean: p are pooled vectors, W is a linear layer
+    The first line is the formula of the whole loss. Explain the symbols here: p are pooled vectors, W is a linear layer
     that learns.
 
     Transfers: pooled features (features)
@@ -48,7 +48,7 @@ class CLASS(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        # Adapters, from the shapes of the pair, as submodules: they are trained, moved and saved without more ado. What must
+        # Adapters, from the shapes of the pair, as submodules: they are trained, moved and saved automatically. What must
         # outlive a step and is not trained is a buffer. The cross-entropy has the weight self.ce_weight = 1; set another here.
         # A pair that the method cannot do is refused here: raise kdbench.PairError("what is missing, and what to choose").
         self.embed = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0])

@@ -15,8 +15,8 @@ INTRODUCTION = """\
 whole or not at all, so that a run can be stopped at any time."""
 
 STATUSES = """\
-A trial is stale when the code of its method has changed, or that of a plugin that it uses, or when its teacher is another one now
-or is stale itself. Comments, docstrings and layout are not code. The next run trains stale trials anew."""
+A trial is stale when the code of its method or of a plugin that it uses has changed, or when its teacher was trained again with
+other weights, or is stale itself. Comments, docstrings and layout are not code. The next run trains stale trials anew."""
 
 FRAME = """\
 `kdbench.load_results(path)` gives a pandas frame with one row for each trial, and `kdbench.run_suite` returns the same columns.

@@ -184,19 +184,22 @@ def gain_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], metho
     """
     comparison = compare(results, pairs=pairs, methods=methods)
     rows: list[Row] = []
+    too_few_seeds = False
     for pair in comparison.pairs:
         if not pair.has("scratch"):
             continue
         labels = [label for label in comparison.labels if label != "scratch" and pair.has(label)]
         for label in labels:
-            cells = (Cell(label), *_gain_cells(paired_gain(pair, label, over="scratch")))
+            gain = paired_gain(pair, label, over="scratch")
+            too_few_seeds |= gain is None or gain.bounds is None
+            cells = (Cell(label), *_gain_cells(gain))
             rows.append(method_row(comparison, pair, cells, first=label == labels[0]))
     if not rows:
         return None
     notes = (
         "Gain: test error of scratch minus that of the method, last epoch, over the n seeds that both have; positive is better.",
         "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
-        f"n too small: fewer than {MIN_PAIRS} seeds in common.",
+        *([f"n too small: fewer than {MIN_PAIRS} seeds in common."] if too_few_seeds else []),
         *shared_stages(comparison.results),
         *not_done(comparison.results),
     )

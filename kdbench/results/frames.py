@@ -58,7 +58,9 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows with the columns of `load_results`; what a trial lacks is a missing value."""
-    return pd.DataFrame(list(rows), columns=[*COLUMNS]).astype(_OPTIONAL)
+    found = pd.DataFrame(list(rows))
+    assert not (unknown := {*found.columns} - {*COLUMNS}), f"{unknown} have no meaning in COLUMNS"
+    return found.reindex(columns=[*COLUMNS]).astype(_OPTIONAL)
 
 
 def row(record: Record) -> dict[str, Any]:

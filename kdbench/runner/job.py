@@ -137,7 +137,7 @@ class JobRunner:
 
         student = self.builder.student(trial)
         lane = Lane(
-            setting(trial),
+            f"teacher {trial.label}" if planned.teaches else setting(trial),
             seed=trial.seed,
             student=student,
             method=method,

@@ -26,7 +26,7 @@ class Status(StrEnum):
     FAILED = "failed"
     """It has a record that says why it failed."""
     STALE = "stale"
-    """It has a record, but its method's code, or its teacher's, has changed since."""
+    """It has a record, but the code of its method has changed since, or its teacher was trained again or is stale."""
     STARTED = "started"
     """It has a checkpoint, and a run continues it from there."""
     MISSING = "missing"
@@ -41,10 +41,10 @@ class Rerun(StrEnum):
     FAILED = "failed"
     """These, and those that failed, from their start."""
     WEIGHTS = "weights"
-    """Missing, started and stale ones, and, where the suite keeps students, the finished ones whose weights are not there, whole:
-    trained where they were before, they end in the same bits."""
+    """Missing, started and stale ones, and, where the suite keeps students, finished ones whose file of weights is missing or
+    damaged. Trained on the same kind of machine, they get the same weights."""
     ALL = "all"
-    """Every student of the suite from its start; teachers that are done, and no students themselves, are kept."""
+    """Every student of the suite from its start. Finished teachers are not trained again, unless they are students of it, too."""
 
     @classmethod
     def _missing_(cls, value: object) -> None:
@@ -66,6 +66,7 @@ class Planned:
         record: what came of it, where that is valid.
         folder: where its files lie.
         keeps_weights: whether the student is to be kept when it is done.
+        teaches: whether it is here as a teacher of the suite.
     """
 
     spec: TrialSpec
@@ -73,6 +74,7 @@ class Planned:
     record: Record | None
     folder: Path
     keeps_weights: bool
+    teaches: bool
 
     @cached_property
     def code(self) -> str:
@@ -154,13 +156,14 @@ def make_plan(suite: Suite, store: Store) -> Plan:
         KdbenchError: the directory holds records of another protocol.
     """
     store.refuse_foreign_protocols()
-    teachers = {spec.id: _look_up(spec, store, teacher=None, keeps_weights=True) for spec in suite.teachers}
+    teachers = {spec.id: _look_up(spec, store, teacher=None, keeps_weights=True, teaches=True) for spec in suite.teachers}
     students = tuple(
         _look_up(
             spec,
             store,
             teacher=teachers[spec.teacher.id] if spec.teacher else None,
             keeps_weights=suite.keep_students or spec.id in teachers,
+            teaches=False,
         )
         for spec in suite.trials
     )
@@ -180,12 +183,12 @@ def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned) -> Plann
     return PlannedStage(stage, Status.STARTED if started else Status.MISSING)
 
 
-def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None, keeps_weights: bool) -> Planned:
+def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None, keeps_weights: bool, teaches: bool) -> Planned:
     record, folder = store.record(spec.id), store.folder(spec.id)
     if record is None:
         status = Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING
-        return Planned(spec, status, None, folder, keeps_weights)
-    found = Planned(spec, Status(record.status), record, folder, keeps_weights)
+        return Planned(spec, status, None, folder, keeps_weights, teaches)
+    found = Planned(spec, Status(record.status), record, folder, keeps_weights, teaches)
     retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
     outdated = retrained or (teacher and teacher.status is Status.STALE)
     if record.method_code != found.code or (record.status == "done" and outdated):
