@@ -559,6 +559,7 @@ def test_a_plan_in_words(call, done):
         0,
         f"""Tiny: {record["dataset"]}, {record["recipe"]}
   1,437 training images and 360 test images in 10 classes (139 to 147 a class)
+  of the training images, 200 are used
   teacher resnet14 (seed 0): done
   stage ft.paraphraser of resnet14: 4 missing
   resnet8              scratch   1 done, 1 missing
