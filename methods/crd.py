@@ -5,19 +5,8 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import (
-    Batch,
-    Losses,
-    Method,
-    MethodParams,
-    Outputs,
-    Pair,
-    PairError,
-    UnitInterval,
-    full_precision,
-    refuse_memory,
-    register,
-)
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, UnitInterval, register
+from kdbench.losses import full_precision, refuse_memory
 
 
 class Bank(nn.Module):
@@ -34,8 +23,7 @@ class Bank(nn.Module):
 
     def contrast(self, anchors: Tensor, own: Tensor, index: Tensor, draws: Tensor, temperature: float, momentum: float) -> Tensor:
         """L of `anchors` (B, D) of samples `index` (B,), `draws` (B, N) counting their negatives; then `own` enter the bank."""
-        # Scores of all N, weighted by counts: cheaper than gathering K vectors per anchor, and deterministic backwards.
-        scores = anchors @ self.vectors.T / temperature
+        scores = anchors @ self.vectors.T / temperature  # of all N, with counts: cheaper than K per anchor, and deterministic
         positives = (anchors * self.vectors[index]).sum(1) / temperature
         k, n = draws[0].sum(), len(self.vectors)
         with torch.no_grad():

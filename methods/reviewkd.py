@@ -2,20 +2,8 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from kdbench import (
-    Batch,
-    Losses,
-    Method,
-    MethodParams,
-    Outputs,
-    Pair,
-    PairError,
-    deepest_pairs,
-    full_precision,
-    pairing_notes,
-    pool_to,
-    register,
-)
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, deepest_pairs, pool_to, register
+from kdbench.losses import full_precision, pairing_notes
 
 
 def nearest(maps: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -62,9 +50,8 @@ class ReviewKD(Method):
     Transfers: maps of all groups, fused (features)
     Paper: Chen et al., "Distilling knowledge via knowledge review", CVPR 2021, arXiv:2104.09044.
     Code: https://github.com/dvlab-research/ReviewKD
-    Deviations: the teacher's batch norms do not move; the authors' code for CIFAR leaves them in training mode. A WRN student's
-    maps are taken after the activation that follows a group, there before it. Where the networks differ in their number of groups,
-    groups are paired from the deepest backwards. As in the authors' code the epochs of the warm-up count from 0.
+    Deviations: the teacher's batch norms do not move; in the authors' code for CIFAR they do. WRN students are read after a group's
+    activation, there before it. Unequal numbers of groups are paired from the deepest. The warm-up counts from 0, as there.
     """
 
     reads = ("features", "preactivations", "pooled")

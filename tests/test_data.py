@@ -458,7 +458,7 @@ def test_what_is_passed_over_is_counted_by_reason(folder):
         "train/: hidden": 2,
         "train/: in no class folder": 1,
         "test/: in no class folder": 1,
-        "val/: not used, since there is test/": 13,
+        "val/: not used beside test/": 13,
     }
     data = source.load()
     assert len(data.train) == 6
@@ -472,7 +472,7 @@ def test_folders_without_labels_are_no_test_images(folder):
     shutil.copy(folder / "val" / "cat" / "0.png", folder / "test")
     data = image_folder(folder).load()
     assert data.fingerprint == expected.fingerprint
-    assert data.passed_over == {"test/: not used, since there is val/": 1}
+    assert data.passed_over == {"test/: not used beside val/": 1}
 
 
 def test_images_of_12_bits_that_are_kept_as_16_are_told(folder):

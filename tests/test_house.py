@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MAP = (ROOT / "CONTRIBUTING.md").read_text().split("## Map")[1].split("## Rules of the code")[0]
-NAMES = 30
+NAMES = 37
 """Characters of a line of the picture that name folders and modules."""
 
 

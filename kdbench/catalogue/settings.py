@@ -155,11 +155,12 @@ def _lines(keys: Iterator[Key]) -> Iterator[str]:
     for path, value, meaning in keys:
         indent = "  " * len(path)
         yield from (f"{indent}{line}" for line in _commented([meaning]))
-        yield f"{indent}{path[-1]}:{f' {_value(value)}' if _is_leaf(value) else ''}"
-
-
-def _value(value: object) -> str:
-    return f" # {value}" if value in (REQUIRED, COMPUTED) else as_yaml_line(value)
+        if value == COMPUTED:
+            yield f"{indent}# {path[-1]}:  ({value})"
+        elif value == REQUIRED:
+            yield f"{indent}{path[-1]}:  # {value}"
+        else:
+            yield f"{indent}{path[-1]}:{f' {as_yaml_line(value)}' if _is_leaf(value) else ''}"
 
 
 def _commented(paragraphs: Iterable[str]) -> list[str]:

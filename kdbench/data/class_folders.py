@@ -98,9 +98,8 @@ class _Scan:
             raise KdbenchError(f"{root} has no folder {missing}; arrange the images as train/<class>/ and test/<class>/.")
         test_split = next((name for name in held_out if self._has_labels(name)), held_out[0])
         for unused in (name for name in held_out if name != test_split):
-            self.passed_over[f"{unused}/: not used, since there is {test_split}/"] = sum(
-                len(files) for *_, files in os.walk(root / unused)
-            )
+            files_there = sum(len(files) for *_, files in os.walk(root / unused))
+            self.passed_over[f"{unused}/: not used beside {test_split}/"] = files_there
         classes = self._classes("train")
         if len(classes) < 2:
             raise KdbenchError(f"{root / 'train'} has only one class folder, {classes[0]}/; add a second class.")

@@ -34,7 +34,7 @@ class ImageStream(FolderSource):
     streams = True
 
     class Params(FolderParams):
-        resize: PositiveInt = Field(default_factory=lambda given: round(given["size"] * 8 / 7))
+        resize: PositiveInt = Field(default_factory=lambda given: round(given.get("size", 1) * 8 / 7))
         """Pixels of the shorter side before the centre is cropped. 8/7 of `size` unless given, as 256 is of 224."""
         mean: tuple[float, ...] = IMAGENET_MEAN
         """What is subtracted from each channel, on the scale 0 to 1. ImageNet's unless given."""

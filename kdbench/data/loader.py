@@ -43,7 +43,7 @@ class Loader(ABC):
 
     @abstractmethod
     def plain_batches(self) -> Iterator[LoadPlainBatch]:
-        """Every sample once, in order, not augmented, in batches as large as suits the feed.
+        """Every sample once, in order, not augmented, in batches as large as suits the loader.
 
         Raises:
             DataError: an image cannot be read.

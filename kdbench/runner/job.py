@@ -63,7 +63,7 @@ class JobRunner:
                 return False
             students = Work[Planned](
                 train=lambda group, graphs: self._train(group, teacher, graphs=graphs),
-                ended=lambda planned: planned.spec.id in self.recorder.records,
+                ended=lambda planned: planned.spec.id in self.recorder.written,
                 name=lambda planned: planned.spec.method,
                 noun="students",
             )

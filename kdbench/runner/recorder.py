@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -41,7 +41,8 @@ class Recorder:
     """Writes the records of a suite's trials into `store`, and tells `progress`.
 
     Attributes:
-        records: by trial, those that are valid: the ones that the plan found, and each that is written.
+        records: by trial, the teachers' that the plan found, and each that is written.
+        written: the trials that this run has recorded.
     """
 
     suite: Suite
@@ -49,6 +50,7 @@ class Recorder:
     builder: Builder
     progress: Progress
     records: dict[str, Record]
+    written: set[str] = field(default_factory=set)
 
     @cached_property
     def data(self) -> Data:
@@ -121,9 +123,8 @@ class Recorder:
         """What the record says of a lane that has ended."""
         if lane.failure:
             if self.suite.keep_students and lane.student:
-                keep(
-                    planned.folder, lane.student, lane.method, data=self.data
-                )  # to look at: nobody takes it for a student or teacher
+                # To look at: nobody takes it for a student or a teacher.
+                keep(planned.folder, lane.student, lane.method, data=self.data)
             return _failed(lane.failure)
         try:
             return self._results(planned, lane)
@@ -220,6 +221,7 @@ class Recorder:
         )
         self.store.write_record(record, rows)
         self.records[trial.id] = record
+        self.written.add(trial.id)
         self.progress.recorded(record)
 
 

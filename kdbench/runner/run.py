@@ -136,7 +136,6 @@ class _Run:
         for planned in (*teachers, *todo):
             if planned.status is not Status.STARTED or rerun is Rerun.ALL:
                 self.store.discard(planned.spec.id)
-                self.recorder.records.pop(planned.spec.id, None)
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]
         self.progress.begin(sum(planned.spec.recipe.epochs for planned in (*first.values(), *then)))

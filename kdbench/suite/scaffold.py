@@ -9,8 +9,11 @@ from kdbench.suite.shipped import example_names, shipped, suite_names
 
 SUITE = """\
 # A suite says what is compared: data set, recipe, networks, methods, seeds. It is one YAML file.
+#
 # See what it would train:  kdbench plan NAME.yaml
+#
 # Train it:                 kdbench run NAME.yaml
+#
 # See every key in full:    kdbench show suite NAME.yaml
 title: Which method helps most?
 

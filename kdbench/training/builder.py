@@ -66,19 +66,19 @@ class Builder:
 
     def training_data(self, augmentation: Augmentation) -> Loader:
         """The training images, ready to be augmented."""
-        return self._feed(self.splits[0], augmentation)
+        return self._loader(self.splits[0], augmentation)
 
     @cached_property
     def test_data(self) -> Loader:
         """The test images."""
-        return self._feed(self.dataset.test)
+        return self._loader(self.dataset.test)
 
     @cached_property
     def validation_data(self) -> Loader | None:
         """The held-out images, if any."""
-        return self._feed(self.splits[1]) if self.splits[1] else None
+        return self._loader(self.splits[1]) if self.splits[1] else None
 
-    def _feed(self, split: Samples, augmentation: Augmentation = UNAUGMENTED) -> Loader:
+    def _loader(self, split: Samples, augmentation: Augmentation = UNAUGMENTED) -> Loader:
         mean, std = self.dataset.mean, self.dataset.std
         if isinstance(split, Split):
             return ResidentLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)

@@ -118,7 +118,7 @@ def train_in_lockstep(
 
     Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
     diverges is marked as failed and the others go on. After every epoch of its main training a student's error in percent on each
-    feed of `evaluation` enters its row under the feed's key. With `graphs` full batches are taken as CUDA graphs.
+    loader of `evaluation` enters its row under the loader's key. With `graphs` full batches are taken as CUDA graphs.
 
     Returns:
         Whether all lanes came to their end.
@@ -242,8 +242,8 @@ def _epoch(
     for lane in lanes:
         _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s))
     if recipe.evaluates(now.epoch + 1):
-        for key, feed in evaluation.items():
-            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], feed, key=key)
+        for key, loader in evaluation.items():
+            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], loader, key=key)
     if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
         raise SilentOutOfMemory
     for lane in lanes:
