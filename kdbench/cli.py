@@ -294,7 +294,7 @@ def check(
 ) -> None:
     """Test a method against what kdbench promises of every method.
 
-    It takes seconds, and says how to mend what fails.
+    It takes seconds, and says how to fix what fails.
     """
     from kdbench import conformance
     from kdbench.suite.plugins import load_plugins

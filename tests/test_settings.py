@@ -1,5 +1,6 @@
 """`kdbench show` of suites, recipes, data sets and examples; `kdbench new` of suites and of the examples."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_a_recipe_is_shown_as_a_suite_may_have_it_with_what_its_keys_mean(name):
 def test_a_data_set_is_shown_with_all_keys_their_defaults_and_meanings(name):
     value, text = shown("dataset", name)
     fields = DATASETS.get(name).Params.model_fields
-    assert {key["key"] for key in value["keys"]} == fields.keys() == yaml.safe_load(text)["dataset"].keys() - {"name"}
+    with_computed = re.sub(r"# (\w+):  \(computed", r"\1:  # (computed", text)
+    assert {key["key"] for key in value["keys"]} == fields.keys() == yaml.safe_load(with_computed)["dataset"].keys() - {"name"}
     assert all(key["meaning"] for key in value["keys"])
     assert {key["key"] for key in value["keys"] if key["required"]} == {key for key in fields if fields[key].is_required()}
 
@@ -96,7 +98,7 @@ def test_the_keys_of_a_folder_of_images_need_no_place():
     assert [key["key"] for key in value["keys"] if key["required"]] == ["label", "root", "size"]
     assert "\n  # 3 for colour, 1 for grey.\n  channels: 3\n" in text
     assert text.index("  size:  # required\n") < text.index("  validation: 0.0\n"), "what must be given stands first"
-    assert "  resize:  # computed unless given\n" in shown("dataset", "imagestream")[1]
+    assert "  # resize:  (computed unless given)\n" in shown("dataset", "imagestream")[1]
 
 
 def test_a_data_set_that_is_known_tells_its_classes():
@@ -121,6 +123,11 @@ def test_a_folder_of_images_tells_what_would_be_read(images):
         ("suite", "quik", "unknown suite 'quik'. Did you mean 'quick'?"),
         ("recipe", "shrot", "unknown recipe 'shrot'. Did you mean 'short'? Choose one of digits-quick,"),
         ("dataset", "cifar11", "unknown data set 'cifar11'. Did you mean 'cifar10'?"),
+        (
+            "dataset",
+            "/no/such/place",
+            "there is no folder /no/such/place. Give one of images, or a name of `kdbench list datasets`.",
+        ),
         ("example", "own_images", "unknown example 'own_images'. Did you mean 'own_images.yaml'? See `kdbench list examples`."),
     ],
 )

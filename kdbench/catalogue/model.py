@@ -84,7 +84,7 @@ def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value
     channels, height, width = image_shape
     if height != width:
         raise KdbenchError(
-            f"--modules tells maps by their square shape, and images of {_told(image_shape)} are not square. Give an --input of "
+            f"--modules tells maps by their square shape, and images of {_as_text(image_shape)} are not square. Give an --input of "
             "equal height and width."
         )
     with torch.device("meta"):
@@ -107,7 +107,7 @@ def model_as_text(described: Value) -> str:
     rows += [[_cell(column, point) for column in columns] for point in points]
     return "\n".join(
         [
-            f"{described['name']}, images of {_told(described['input'])}, {counted(described['classes'], 'class')}",
+            f"{described['name']}, images of {_as_text(described['input'])}, {counted(described['classes'], 'class')}",
             *aligned(rows),
             *(f"no {point}: {why}" for point, why in described["lacking"].items()),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
@@ -119,7 +119,7 @@ def modules_as_text(name: str, modules: Iterable[Value]) -> str:
     """One line for each module of a network, and one that says so where they cannot be hooks."""
     with torch.device("meta"):
         fixed = isinstance(constructed(name, in_channels=3), Network)
-    lines = aligned([["module", "shape"], *([entry["module"], _told(entry["shape"])] for entry in modules)])
+    lines = aligned([["module", "shape"], *([entry["module"], _as_text(entry["shape"])] for entry in modules)])
     return "\n".join([*lines, *([f"None of them can be a hook: {name} has its own groups."] if fixed else [])])
 
 
@@ -129,8 +129,8 @@ def _cell(column: str, point: Value) -> str:
         return "yes" if value else "none"
     if column == "module" and point.get("layout", "maps") != "maps":
         return f"{value} ({point['layout']})"
-    return _told(value) if isinstance(value, tuple) else str(value)
+    return _as_text(value) if isinstance(value, tuple) else str(value)
 
 
-def _told(shape: Iterable[int]) -> str:
+def _as_text(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))

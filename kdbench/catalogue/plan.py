@@ -85,8 +85,8 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents 
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
-    if told := plan.without_weights_text:
-        lines.append(told)
+    if text := plan.without_weights_text:
+        lines.append(text)
     if left := cost.remaining(plan):
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))

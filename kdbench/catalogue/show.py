@@ -44,6 +44,10 @@ def _recipe(name: str) -> tuple[Value, str]:
 def _dataset(name: str) -> tuple[Value, str]:
     if name not in DATASETS and expanded(name).is_dir():
         return _folder(name)
+    if name not in DATASETS and "/" in name:
+        raise KdbenchError(
+            f"there is no folder {expanded(name).resolve()}. Give one of images, or a name of `kdbench list datasets`."
+        )
     kind = DATASETS.get(name)
     needs = any(field.is_required() for field in kind.Params.model_fields.values())
     contents = None if needs else contents_of((kind, kind.Params()), cache=CACHE)

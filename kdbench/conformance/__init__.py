@@ -94,8 +94,8 @@ def described(test: Callable[[MethodUnderTest], str | None]) -> dict[str, str]:
 
 def _named(test: Callable[[MethodUnderTest], str | None]) -> tuple[str, str]:
     """The name of a check and its promise."""
-    told = described(test)
-    return told["name"], told["promise"]
+    about = described(test)
+    return about["name"], about["promise"]
 
 
 def run_check(test: Callable[[MethodUnderTest], str | None], tested: MethodUnderTest) -> Check:
@@ -142,18 +142,18 @@ def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:
 def as_text(checks: Sequence[Check]) -> str:
     """A line for each check that was tried, and how many came out how."""
     width = max(len(check.name) for check in checks)
-    lines = [f"{check.status:<7}  {check.name:<{width}}  {_told(check)}" for check in checks if check.status != "untried"]
-    told = {
+    lines = [f"{check.status:<7}  {check.name:<{width}}  {_as_text(check)}" for check in checks if check.status != "untried"]
+    nouns = {
         "fail": "failed",
         "refused": "refused",
         "pass": "passed",
         "untried": "not tried, since the losses could not be computed",
     }
-    counts = {status: sum(check.status == status for check in checks) for status in told}
-    return "\n".join([*lines, ", ".join(f"{n} {told[status]}" for status, n in counts.items() if n)])
+    counts = {status: sum(check.status == status for check in checks) for status in nouns}
+    return "\n".join([*lines, ", ".join(f"{n} {nouns[status]}" for status, n in counts.items() if n)])
 
 
-def _told(check: Check) -> str:
+def _as_text(check: Check) -> str:
     if check.status == "pass":
         return f"{check.promise[:-1]}: {check.reason}." if check.reason else check.promise
     return check.reason[0].upper() + check.reason[1:]

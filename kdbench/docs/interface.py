@@ -97,10 +97,10 @@ def _class(value: Any) -> list[str]:
     """What a class says of itself, its fields as a table."""
     if hasattr(value, "model_fields"):
         return [docstring(value.__doc__), *([key_table(found)] if (found := keys(value)) else [])]
-    told = attributes(value.__doc__)
-    if not dataclasses.is_dataclass(value) or not told:
+    meanings = attributes(value.__doc__)
+    if not dataclasses.is_dataclass(value) or not meanings:
         return [docstring(value.__doc__)]
-    rows = [[code(field.name), code(str(field.type)), plain(told[field.name])] for field in dataclasses.fields(value)]
+    rows = [[code(field.name), code(str(field.type)), plain(meanings[field.name])] for field in dataclasses.fields(value)]
     return [docstring(_without_attributes(value.__doc__ or "")), table(["attribute", "type", "meaning"], rows)]
 
 
@@ -109,5 +109,5 @@ def _without_attributes(text: str) -> str:
 
 
 def _member(owner: str, name: str, member: Any) -> str:
-    told = signature(f"{owner}.{name}", member) if inspect.isfunction(member) else f"{owner}.{name}"
-    return f"```py\n{told}\n```\n\n{docstring(member.__doc__)}"
+    text = signature(f"{owner}.{name}", member) if inspect.isfunction(member) else f"{owner}.{name}"
+    return f"```py\n{text}\n```\n\n{docstring(member.__doc__)}"

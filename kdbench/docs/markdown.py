@@ -96,9 +96,9 @@ def signature(name: str, function: Any) -> str:
     given.posonlyargs = [arg for arg in given.posonlyargs if arg.arg not in ("self", "cls")]
     given.args = [arg for arg in given.args if arg.arg not in ("self", "cls")]
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    told = f"{name}({', '.join(_arguments(given))}){result}"
-    if len(told) <= _WIDTH:
-        return told
+    line = f"{name}({', '.join(_arguments(given))}){result}"
+    if len(line) <= _WIDTH:
+        return line
     arguments = "".join(f"    {argument},\n" for argument in _arguments(given))
     return f"{name}(\n{arguments}){result}"
 
@@ -107,13 +107,13 @@ def _arguments(given: ast.arguments) -> list[str]:
     """Each argument by itself, with its type and default."""
     positional = [*given.posonlyargs, *given.args]
     defaults = [None] * (len(positional) - len(given.defaults)) + list(given.defaults)
-    told = [_argument(arg, default) for arg, default in zip(positional, defaults, strict=True)]
+    arguments = [_argument(arg, default) for arg, default in zip(positional, defaults, strict=True)]
     if given.vararg:
-        told.append(f"*{ast.unparse(given.vararg)}")
+        arguments.append(f"*{ast.unparse(given.vararg)}")
     elif given.kwonlyargs:
-        told.append("*")
-    told += [_argument(arg, default) for arg, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
-    return [*told, *([f"**{ast.unparse(given.kwarg)}"] if given.kwarg else [])]
+        arguments.append("*")
+    arguments += [_argument(arg, default) for arg, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
+    return [*arguments, *([f"**{ast.unparse(given.kwarg)}"] if given.kwarg else [])]
 
 
 def _argument(arg: ast.arg, default: ast.expr | None) -> str:

@@ -67,7 +67,7 @@ def overview(names: Iterable[str]) -> Iterator[str]:
 def section(name: str) -> str:
     """What there is to know of one method."""
     described = describe_method(name)
-    params = ", ".join(f"`{key}` {_told(value)}" for key, value in described["params"].items())
+    params = ", ".join(f"`{key}` {_as_text(value)}" for key, value in described["params"].items())
     points = {
         "Transfers": f"{described['transfers']} ({described['family']})",
         "Paper": described["paper"],
@@ -95,7 +95,7 @@ def stages(name: str) -> Iterator[str]:
         yield f"{stage.name}, {counted(stage.epochs, 'epoch')}, {_learner(stage)}"
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -83,9 +83,9 @@ def directory_report(root: Path) -> Report:
 
 def _identity(suite: Suite) -> ReportIdentity:
     ships = is_shipped(suite.file)
-    told = f"the suite {suite.name} that ships with kdbench" if ships else str(suite.file)
+    text = f"the suite {suite.name} that ships with kdbench" if ships else str(suite.file)
     place = "shipped" if ships else suite.file.parent.name
-    return ReportIdentity(suite.name, suite=told, place=place, content=suite.content, selection=suite.selection)
+    return ReportIdentity(suite.name, suite=text, place=place, content=suite.content, selection=suite.selection)
 
 
 def print_and_write(

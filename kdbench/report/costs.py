@@ -77,9 +77,9 @@ def _uneven(comparison: Comparison) -> list[str]:
                 rough.append(f"{rates.min():,.0f} to {rates.max():,.0f}" + (f" ({pair.name})" if len(comparison.pairs) > 1 else ""))
     if not rough:
         return []
-    told = "; ".join(rough)
+    speeds = "; ".join(rough)
     return [
-        f"The machine was not equally busy in all trials: one teacher processed {told} images/s. So speeds and times against "
+        f"The machine was not equally busy in all trials: one teacher processed {speeds} images/s. So speeds and times against "
         "scratch are rough."
     ]
 

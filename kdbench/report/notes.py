@@ -79,8 +79,8 @@ def _data(done: pd.DataFrame) -> list[str]:
         return []
     notes = []
     for name, rows in done.groupby("dataset", sort=False):
-        told = [sentence for column in ("data", "data_notes") for sentence in rows[column].dropna().unique()]
-        notes += [f"{name}: {sentence}." for sentence in told if sentence]
+        sentences = [sentence for column in ("data", "data_notes") for sentence in rows[column].dropna().unique()]
+        notes += [f"{name}: {sentence}." for sentence in sentences if sentence]
     return notes
 
 
@@ -88,8 +88,8 @@ def _environments(done: pd.DataFrame) -> list[str]:
     counts = done["environment"].value_counts()
     if len(counts) < 2:
         return []
-    told = "; ".join(f"{name} ({counted(count, 'trial')})" for name, count in counts.items())
-    return [f"The trials ran in {len(counts)} environments: {told}."]
+    text = "; ".join(f"{name} ({counted(count, 'trial')})" for name, count in counts.items())
+    return [f"The trials ran in {len(counts)} environments: {text}."]
 
 
 def _versions(done: pd.DataFrame) -> list[str]:
@@ -139,11 +139,11 @@ def _stages(done: pd.DataFrame) -> list[str]:
     longer = done[done["stage_epochs"].fillna(0) > 0]
     lengths = longer.groupby("label")["stage_epochs"].nunique()
     several = set(lengths.index[lengths > 1])
-    told = ", ".join(
+    text = ", ".join(
         f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if label in several else "")
         for (label, epochs), rows in longer.groupby(["label", "stage_epochs"], sort=False)
     )
-    return [f"Extra epochs, in stages that train the student before the main training: {told}."] if told else []
+    return [f"Extra epochs, in stages that train the student before the main training: {text}."] if text else []
 
 
 def _noted(done: pd.DataFrame) -> list[str]:

@@ -124,23 +124,23 @@ def _settings(matching: pd.DataFrame) -> list[str]:
 def _protocol(numbers: pd.DataFrame) -> str:
     """A source in full, how its protocol differs from ours, and what its single methods are."""
     selections = numbers["selection"].unique()
-    told = []
+    differences = []
     if others := [selection for selection in selections if selection != LAST]:
-        told.append(f"{'; '.join(others)}, where ours is the last epoch{_if_best(numbers)}")
+        differences.append(f"{'; '.join(others)}, where ours is the last epoch{_if_best(numbers)}")
     if LAST in selections:
-        told.append("last epoch, as ours" if len(selections) == 1 else "some last epoch, as ours")
+        differences.append("last epoch, as ours" if len(selections) == 1 else "some last epoch, as ours")
     epochs = numbers.dropna(subset=["epochs", "epochs_here"])
     noun = "epoch" if epochs["epochs"].max() == 1 else "epochs"
     if (differing := epochs[epochs["epochs"] != epochs["epochs_here"]]).size:
         there, here = (_listed(differing[column]) for column in ("epochs", "epochs_here"))
-        told.append(f"{there} {noun}, ours {here}")
+        differences.append(f"{there} {noun}, ours {here}")
     elif epochs.empty:
-        told.append("epochs not known")
+        differences.append("epochs not known")
     else:
-        told.append(f"{_listed(epochs['epochs'])} {noun}, as ours")
+        differences.append(f"{_listed(epochs['epochs'])} {noun}, as ours")
     methods = numbers[numbers["note"] != ""].groupby("note", sort=False)["label"].unique()
     remarks = "".join(f" {', '.join(labels)}: {note}." for note, labels in methods.items())
-    return f"{numbers['source'].iloc[0]}: {'; '.join(told)}.{remarks}"
+    return f"{numbers['source'].iloc[0]}: {'; '.join(differences)}.{remarks}"
 
 
 def _if_best(numbers: pd.DataFrame) -> str:

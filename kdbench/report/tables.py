@@ -269,8 +269,8 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     chosen = pair.ranked("validation_error_pct").round(2)
     lowest = [str(label) for label in chosen.index[chosen == chosen.min()]] if len(chosen) > 1 else []
     if lowest and not set(lowest) & set(first):
-        told = ", ".join(f"{label} (test error {means.get(label, done[label]):.2f} %)" for label in lowest)
-        sentences.append(f"The lowest mean validation error: {told}.")
+        best_validated = ", ".join(f"{label} (test error {means.get(label, done[label]):.2f} %)" for label in lowest)
+        sentences.append(f"The lowest mean validation error: {best_validated}.")
     if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join(sentences)

@@ -69,6 +69,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     device = choose_device(options.device)
     plan = make_plan(suite, store)
     if not (todo := plan.todo(options.rerun)):
+        progress.say("nothing to train: every trial of the suite has ended.")
         return True
     loaded = preflight(plan, todo, cache=store.cache, device=device, download=True)
     kind, params = suite.source
