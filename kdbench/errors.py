@@ -50,7 +50,7 @@ _MENDED = {
 def system_error(problem: OSError) -> str:
     """Which file the system refused, why, and what mends that: `r/record.json: Permission denied. Ask its owner for ...`."""
     file = f"{problem.filename}: " if problem.filename is not None else ""
-    return f"{file}{problem.strerror or problem}. {_MENDED.get(problem.errno or 0, 'Mend that, or give another path.')}"
+    return f"{file}{problem.strerror or problem}. {_MENDED.get(problem.errno or 0, 'Repair it, or give another path.')}"
 
 
 def refuse_no_list(name: str, given: object, *, example: Sequence[object]) -> None:

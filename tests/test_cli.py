@@ -713,8 +713,8 @@ def test_what_the_images_are_is_told_before_a_run_by_a_run_and_in_its_report(cal
 def test_finished_students_whose_weights_are_asked_for_are_told_and_trained_again(call, done):
     suite = write("later.yaml", keep="keep_students: true")
     told = (
-        "2 finished students without kept weights, or with damaged ones or ones of an earlier kdbench, and the suite has "
-        "`keep_students: true`; `kdbench run` with --rerun weights trains them again."
+        "the suite has `keep_students: true`, and weights are missing, damaged or of an earlier kdbench: of 2 finished students. "
+        "`kdbench run` with --rerun weights trains them again."
     )
     assert lines_of(call("plan", suite).out)[-1] == told
     students = json.loads(call("plan", suite, "--json").out)

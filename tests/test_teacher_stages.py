@@ -132,5 +132,5 @@ def test_a_stage_of_the_teacher_alone_is_declared_where_planning_can_see_it(lab:
     lab.run(suite)
     assert statuses(lab, suite) == {"undeclared": "failed", "kd": "done"}
     assert "Write teacher_stages = {'lesson': " in (lab.record(only(suite, "undeclared")).reason or "")
-    with pytest.raises(KdbenchError, match=r"Mistaken: stage lesson depends on att .*no such parameter\. Mend the names\."):
+    with pytest.raises(KdbenchError, match=r"Mistaken: stage lesson depends on att .*no such parameter\. Correct the names\."):
         type("Mistaken", (Faulty,), {"teacher_stages": {"lesson": ("at", "att")}})

@@ -168,7 +168,7 @@ class Method(nn.Module, ABC):
             if unknown := sorted(set(names) - set(cls.Params.model_fields)):
                 raise KdbenchError(
                     f"{cls.__name__}: stage {stage} depends on {', '.join(unknown)} in `teacher_stages`, and there is no such "
-                    "parameter. Mend the names."
+                    "parameter. Correct the names."
                 )
 
     def __init__(self, params: MethodParams, pair: Pair) -> None:

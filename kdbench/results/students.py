@@ -71,7 +71,7 @@ def read_student(folder: Path, record: Record) -> StoredStudent:
     file = folder / WEIGHTS
     if record.status == "failed":
         raise KdbenchError(
-            f"{folder} is of a trial that has failed and left no student ({record.reason}). Mend that, and use --rerun failed."
+            f"{folder} is of a trial that has failed and left no student ({record.reason}). Fix that, and use --rerun failed."
         )
     if not file.is_file():
         raise KdbenchError(f"{file} is missing: the trial is done and its student was not kept. {AGAIN}.")

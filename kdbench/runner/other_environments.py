@@ -31,8 +31,8 @@ def refuse_other_teachers(anew: Iterable[Planned], todo: Iterable[Planned], *, s
         if any((teacher.record or student).environment != here for student in kept):
             file = store.folder(teacher.spec.id) / WEIGHTS
             raise KdbenchError(
-                f"{file}, the teacher {teacher.spec.label}, is not there or damaged, and trained here it would be another one "
-                f"than that of {counted(len(kept), 'finished student')}. Put the file back, or choose other --results."
+                f"{file}, the weights of the teacher {teacher.spec.label}, is missing or damaged. Trained here, it would differ "
+                f"from the teacher of {counted(len(kept), 'finished student')}. Put the file back, or choose other --results."
             )
 
 

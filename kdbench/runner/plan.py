@@ -134,8 +134,8 @@ class Plan:
         if not self.without_weights:
             return None
         return (
-            f"{counted(len(self.without_weights), 'finished student')} without kept weights, or with damaged ones or ones of an "
-            "earlier kdbench, and the suite has `keep_students: true`; `kdbench run` with --rerun weights trains them again."
+            "the suite has `keep_students: true`, and weights are missing, damaged or of an earlier kdbench: of "
+            f"{counted(len(self.without_weights), 'finished student')}. `kdbench run` with --rerun weights trains them again."
         )
 
     def teachers_of(self, students: Iterable[Planned]) -> list[Planned]:

@@ -164,7 +164,7 @@ def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_
     finished.file(only(suite, "ft")).unlink()
     before = snapshot(finished)
     for asked in (suite, finished.suite(**{**MIXED, "methods": ["at"]}), finished.suite(**{**MIXED, "seeds": [5]})):
-        with pytest.raises(KdbenchError, match=r"another one than that of [34] finished students\. Put the file back, or"):
+        with pytest.raises(KdbenchError, match=r"differ from the teacher of [34] finished students\. Put the file back, or"):
             finished.run(asked)
         assert snapshot(finished) == before
     assert finished.run(suite, rerun=Rerun.ALL)
