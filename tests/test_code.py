@@ -225,12 +225,14 @@ def test_a_method_called_exec_imports_nothing(tmp_path):
     assert code_of.followed([tmp_path / "mine.py"]) == [tmp_path / "mine.py"]
 
 
-def test_text_is_no_code(tmp_path):
+def test_text_is_no_code_of_the_core_and_the_docstring_alone_is_none_of_a_plugin(tmp_path, monkeypatch):
     plain, told = tmp_path / "plain.py", tmp_path / "told.py"
     plain.write_text("class Params:\n    beta: float = 1.0\n\n\ndef f():\n    return 'value'\n")
     told.write_text(
         "class Params:\n    beta: float = 1.0\n    '''Weight.'''\n\n\n'''Of no class.'''\n\ndef f():\n    return 'value'\n"
     )
+    assert code_of._hash([plain]) != code_of._hash([told])  # as in all records that there are
+    monkeypatch.setattr(code_of, "is_core", lambda file: True)
     assert code_of._hash([plain]) == code_of._hash([told])
     told.write_text(plain.read_text().replace("'value'", "'other'"))
     assert code_of._hash([plain]) != code_of._hash([told])
