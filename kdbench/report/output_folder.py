@@ -64,12 +64,9 @@ def choose_folder(reports: Path, identity: ReportIdentity) -> tuple[Path, str]:
     name = (own or free or identity.folders)[0]
     first = lists[identity.folders[0]]
     usual, folder = reports / identity.folders[0], reports / name
-    return (
-        folder,
-        f"{usual} already holds the report of {first['suite']}. So this report is in {folder}."
-        if first and folder != usual
-        else "",
-    )
+    if not first or folder == usual:
+        return folder, ""
+    return folder, f"{usual} already holds the report of {first['suite']}. So this report is in {folder}."
 
 
 def write_into(
