@@ -3,7 +3,7 @@
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +25,10 @@ from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import Suite, load_suite
-from kdbench.training import graphs
+from kdbench.training import cohort, graphs
 from kdbench.training.builder import Builder
+from kdbench.training.lane import Lane
+from kdbench.training.segments import Position
 
 load_shipped()
 
@@ -191,6 +193,25 @@ def one_epoch_a_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ticks = itertools.count()
     monkeypatch.setattr("kdbench.runner.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
     return {"stop_after_s": 1.5}
+
+
+MemoryFor = Callable[[Callable[[Position], int]], None]
+
+
+@pytest.fixture
+def memory_for(monkeypatch: pytest.MonkeyPatch) -> MemoryFor:
+    """Lets the device hold, in each epoch, so many lanes and no more."""
+    original = cohort._epoch
+
+    def limit(most: Callable[[Position], int]) -> None:
+        def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
+            if len(lanes) > most(now):
+                raise torch.OutOfMemoryError("on purpose")
+            original(now, lanes, *rest, **options)
+
+        monkeypatch.setattr(cohort, "_epoch", limited)
+
+    return limit
 
 
 @pytest.fixture

@@ -1,36 +1,27 @@
 """Where the device's memory is full: fewer lanes train at once, and the results stay the same."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from conftest import Lab
+from conftest import Lab, MemoryFor
 from invariants.odd_methods import Faulty
 from invariants.probes import statuses
 
 from kdbench import KdbenchError
-from kdbench.training import cohort
 from kdbench.training.lane import Lane
-from kdbench.training.segments import Position
 
 
 def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
-    lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, another: Lab, memory_for: MemoryFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three lanes fit a step, and two an epoch: what had finished is kept, and what had begun goes on."""
     methods = ["scratch", "kd", "at", "sp", "cc"]
     lab.run(lab.suite(methods=methods))
     said: list[str] = []
     monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
-    original = cohort._epoch
-
-    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
-        if len(lanes) > (2 if now.epoch else 3):
-            raise torch.OutOfMemoryError("on purpose")
-        original(now, lanes, *rest, **options)
-
-    monkeypatch.setattr(cohort, "_epoch", limited)
+    memory_for(lambda now: 2 if now.epoch else 3)
     suite = another.suite(methods=methods)
     assert another.run(suite)
     assert another.outcomes() == lab.outcomes()
@@ -39,21 +30,12 @@ def test_a_cohort_that_does_not_fit_is_split_and_comes_to_the_same_end(
     ]
 
 
-def test_nobody_is_left_out_where_fewer_train_at_once_than_were_asked_for(
-    lab: Lab, another: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_is_left_out_where_fewer_train_at_once_than_were_asked_for(lab: Lab, another: Lab, memory_for: MemoryFor) -> None:
     """Eight students in groups of four, of which two fit: in the second seed, too."""
     methods = ["scratch", "kd", "at", "sp", "cc", "rkd", "pkt", "nst"]
     suites = [place.suite(methods=methods, seeds=[0, 1]) for place in (lab, another)]
     lab.run(suites[0])
-    original = cohort._epoch
-
-    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
-        if len(lanes) > 2:
-            raise torch.OutOfMemoryError("on purpose")
-        original(now, lanes, *rest, **options)
-
-    monkeypatch.setattr(cohort, "_epoch", limited)
+    memory_for(lambda now: 2)
     assert another.run(suites[1], lanes=4)
     assert another.outcomes() == lab.outcomes()
 

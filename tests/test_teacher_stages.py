@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import torch
-from conftest import TEST_IMAGES, Lab
+from conftest import TEST_IMAGES, Lab, MemoryFor
 from invariants.odd_methods import Careless, Faulty
 from invariants.probes import SHORT, only, statuses
 
@@ -14,10 +13,7 @@ from kdbench.models.weights import read_checkpoint, state_hash
 from kdbench.runner import teachers
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
-from kdbench.training import cohort
 from kdbench.training.cohort import FrozenTeacher
-from kdbench.training.lane import Lane
-from kdbench.training.segments import Position
 from kdbench.training.stages import TrainedStages
 
 
@@ -96,6 +92,7 @@ def test_stages_that_do_not_fit_and_stop_after_every_epoch_come_to_the_same_end(
     another: Lab,
     one_epoch_a_run: dict[str, Any],
     register: Callable[..., None],
+    memory_for: MemoryFor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     register("careless", Careless)
@@ -103,14 +100,7 @@ def test_stages_that_do_not_fit_and_stop_after_every_epoch_come_to_the_same_end(
     lab.run(lab.suite(**settings))
     said: list[str] = []
     monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
-    original = cohort._epoch
-
-    def limited(now: Position, lanes: Sequence[Lane], *rest: Any, **options: Any) -> None:
-        if len(lanes) > 1:
-            raise torch.OutOfMemoryError("on purpose")
-        original(now, lanes, *rest, **options)
-
-    monkeypatch.setattr(cohort, "_epoch", limited)
+    memory_for(lambda now: 1)
     suite = another.suite(**{**settings, "seeds": [1, 0]})
     stop_after_s = one_epoch_a_run["stop_after_s"] + 1  # the attempt to train two at once is a tick of the clock, too
     assert any(another.run(suite, stop_after_s=stop_after_s) for _ in range(20))

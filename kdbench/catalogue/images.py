@@ -9,8 +9,11 @@ from kdbench.data import Contents, Source, SourceParams
 from kdbench.errors import KdbenchError
 from kdbench.spec.record import ImageCounts, images_text
 
+Known = Contents | KdbenchError | None
+"""The images, what is wrong with them, or None where only a run can tell."""
 
-def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Contents | KdbenchError | None:
+
+def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Known:
     """How many images there are; what is wrong with them where something is; None where only a run can tell."""
     kind, params = source
     try:
@@ -19,7 +22,7 @@ def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Co
         return problem
 
 
-def contents_as_json(contents: Contents | KdbenchError | None) -> Value | None:
+def contents_as_json(contents: Known) -> Value | None:
     """`classes`, `image_shape`, `train_images`, `test_images`, `passed_over_files` and `notes`; None where they are not known."""
     if not isinstance(contents, Contents):
         return None
@@ -33,7 +36,7 @@ def contents_as_json(contents: Contents | KdbenchError | None) -> Value | None:
     }
 
 
-def contents_as_lines(contents: Contents | KdbenchError | None) -> list[str]:
+def contents_as_lines(contents: Known) -> list[str]:
     """How many images there are, what was skipped, and what else a reader must know; or what is wrong with them."""
     if not isinstance(contents, Contents):
         return [f"images: {contents}"] if contents else []

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kdbench.catalogue.images import contents_as_json, contents_as_lines
+from kdbench.catalogue.images import Known, contents_as_json, contents_as_lines
 from kdbench.catalogue.text import Value, aligned
-from kdbench.data import Contents, SourceParams
-from kdbench.errors import KdbenchError
+from kdbench.catalogue.trials import planned_networks
+from kdbench.data import SourceParams
 from kdbench.method.specs import setting
 from kdbench.runner import cost
 from kdbench.runner.plan import Plan, Planned, PlannedStage
 from kdbench.wording import counted
 
 
-def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | KdbenchError | None) -> Value:
+def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known) -> Value:
     """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
 
     `data` is what lies there, null where that is not known: `classes`, `image_shape`, `train_images` and `test_images` as in a
@@ -59,10 +59,7 @@ def _stage_as_json(planned: PlannedStage) -> Value:
 def _planned_as_json(planned: Planned) -> Value:
     spec = planned.spec
     return {
-        "trial": spec.id,
-        "status": planned.status.value,
-        "teacher": spec.teacher.label if spec.teacher else None,
-        "student": spec.label,
+        **planned_networks(planned),
         "method": spec.method,
         "params": {part.name: part.params for part in spec.methods},
         "seed": spec.seed,
@@ -70,7 +67,7 @@ def _planned_as_json(planned: Planned) -> Value:
     }
 
 
-def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Contents | KdbenchError | None) -> str:
+def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Known) -> str:
     """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]

@@ -10,11 +10,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from kdbench.catalogue.images import contents_as_json, contents_as_lines
+from kdbench.catalogue.images import Known, contents_as_json, contents_as_lines
 from kdbench.catalogue.keys import REQUIRED, keys
 from kdbench.catalogue.text import WIDTH, Value, as_yaml, as_yaml_line, head_comment
 from kdbench.data import DATASETS, Contents
-from kdbench.errors import KdbenchError
 from kdbench.method.description import docstring
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.validation import validated
@@ -24,7 +23,6 @@ from kdbench.suite.resolve import Suite
 from kdbench.suite.written_out import full, suite_tree
 from kdbench.wording import counted
 
-Known = Contents | KdbenchError | None
 Key = tuple[tuple[str, ...], Any, str]
 """Where it stands, its value, and what it means."""
 

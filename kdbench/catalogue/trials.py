@@ -20,15 +20,22 @@ def trials_as_json(plan: Plan) -> list[Value]:
     return [_trial(planned) for planned in (*plan.teachers, *plan.students)]
 
 
-def _trial(planned: Planned) -> Value:
-    spec = planned.spec
+def planned_networks(planned: Planned) -> Value:
+    """A planned trial's `trial`, `status`, `teacher` (null where it reads none) and `student`."""
+    teacher = planned.spec.teacher
     return {
-        "trial": spec.id,
+        "trial": planned.spec.id,
         "status": planned.status.value,
-        "teacher": spec.teacher.label if spec.teacher else None,
-        "student": spec.label,
-        "method": setting(spec),
-        "seed": spec.seed,
+        "teacher": teacher.label if teacher else None,
+        "student": planned.spec.label,
+    }
+
+
+def _trial(planned: Planned) -> Value:
+    return {
+        **planned_networks(planned),
+        "method": setting(planned.spec),
+        "seed": planned.spec.seed,
         "test_error_pct": planned.record.test_error_pct if planned.record else None,
         "folder": str(planned.folder),
     }
