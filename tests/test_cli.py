@@ -22,7 +22,7 @@ from conftest import OWN
 
 import kdbench
 from kdbench import cli, conformance
-from kdbench.arguments import seconds, seed_numbers
+from kdbench.cli.arguments import seconds, seed_numbers
 from kdbench.data import DATASETS
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from kdbench.cli import app, version
+from kdbench.cli.options import AS_IT_IS
 from kdbench.docs.markdown import code, page, plain, table
-from kdbench.options import AS_IT_IS
 
 INTRODUCTION = "`kdbench COMMAND --help` prints the same in a terminal. What stands in brackets may be left out."
 

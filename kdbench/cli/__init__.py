@@ -1,0 +1,36 @@
+"""The command line, a file for each command. Heavy imports stand inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from importlib import import_module
+
+from kdbench import signals
+from kdbench.cli.app import ALL_DONE, BAD_USAGE, STOPPED, TRIAL_FAILED, app, version
+from kdbench.errors import KdbenchError, system_error
+
+__all__ = ["ALL_DONE", "BAD_USAGE", "STOPPED", "TRIAL_FAILED", "app", "main", "version"]
+
+COMMANDS = ("run", "plan", "report", "list", "show", "check", "new")
+"""In the order of `kdbench --help`."""
+
+for name in COMMANDS:
+    import_module(f"kdbench.cli.{name}")  # it adds the command to the application
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one line on standard error and exit status 2, and a signal that asks to stop is 3."""
+    logging.basicConfig(format="kdbench: %(message)s")
+    stop = signals.Stop()
+    stop.listen()
+    try:
+        app(prog_name="kdbench", obj=stop)
+    except (KdbenchError, OSError) as problem:
+        print(f"error: {system_error(problem) if isinstance(problem, OSError) else problem}", file=sys.stderr)
+        sys.exit(BAD_USAGE)
+    except signals.Interrupted as interruption:
+        with suppress(OSError):  # the terminal may be gone
+            print(interruption, file=sys.stderr)
+        sys.exit(STOPPED)

@@ -1,0 +1,48 @@
+"""`kdbench plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.cli import options
+from kdbench.cli.app import app, open_suite, print_json
+
+
+@app.command(epilog=options.examples("plan quick", "plan mine.yaml --check"))
+def plan(
+    suite: options.SuiteArgument,
+    results: options.ResultsOption = Path("results"),
+    methods: options.MethodsOption = None,
+    seeds: options.SeedsOption = None,
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    check: Annotated[
+        bool, typer.Option("--check", help="Also build every network, weights file and pair, and say all that `run` would refuse.")
+    ] = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Say what a suite would train, and how long it would take.
+
+    It trains nothing.
+    """
+    from kdbench.catalogue import plan as view
+    from kdbench.catalogue.images import contents_of
+    from kdbench.runner.cost import costs
+    from kdbench.runner.plan import Rerun, make_plan
+
+    loaded, store = open_suite(suite, results, methods, seeds, plugin)
+    planned = make_plan(loaded, store)
+    estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
+    if as_json:
+        print_json(view.plan_as_json(planned, estimates, contents))
+    else:
+        print(view.plan_as_text(planned, estimates, contents))
+    if check:
+        from kdbench.runner.preflight import preflight
+        from kdbench.training.device import choose_device
+
+        preflight(planned, planned.todo(Rerun.MISSING), cache=store.cache, device=choose_device("auto"), download=False)
+        if not as_json:
+            print("checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded.")

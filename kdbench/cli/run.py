@@ -1,0 +1,64 @@
+"""`kdbench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from kdbench import signals
+from kdbench.cli import arguments, options
+from kdbench.cli.app import STOPPED, TRIAL_FAILED, app, open_suite
+
+
+@app.command(
+    epilog=options.examples("run quick --methods scratch,kd,ft --seeds 0-2", "run mine.yaml --results elsewhere --stop-after 1h")
+)
+def run(
+    context: typer.Context,
+    suite: options.SuiteArgument,
+    results: options.ResultsOption = Path("results"),
+    methods: options.MethodsOption = None,
+    seeds: options.SeedsOption = None,
+    device: options.DeviceOption = "auto",
+    lanes: options.LanesOption = 0,
+    stop_after: options.StopAfterOption = "",
+    rerun: options.RerunOption = "missing",
+    plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+) -> None:
+    """Train what a suite still needs, then write its report.
+
+    If you stop a run, the same command continues it.
+    """
+    limit = arguments.seconds(stop_after) if stop_after else None
+    from kdbench.report.command import print_and_write, suite_report
+    from kdbench.runner.plan import Rerun, Status, make_plan
+    from kdbench.runner.progress import for_stream, outcome_text
+    from kdbench.runner.run import Options, execute
+
+    loaded, store = open_suite(suite, results, methods, seeds, plugin)
+    progress, stop = for_stream(), context.ensure_object(signals.Stop)
+    again = "the same command, without --rerun,"
+    with (
+        signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
+        stop.warned("stopping at the end of this epoch; another signal stops at once."),
+    ):
+        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=lambda: stop.asked, rerun=Rerun(rerun))
+        try:
+            finished = execute(loaded, store, options=wanted, progress=progress)
+        finally:
+            progress.end()
+    left = f"every trial has ended, and {again} makes the report." if finished else f"{again} goes on."
+    with signals.on_stop(f"stopped while the report was made; {left}"):
+        planned = make_plan(loaded, store)
+        if any(trial.status is Status.DONE for trial in planned.students):
+            print_and_write(suite_report(planned, store))
+    if not finished:
+        print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
+        raise typer.Exit(STOPPED)
+    if without_weights := planned.without_weights_text:
+        print(without_weights)
+    if failed := [trial.record for trial in (*planned.teachers, *planned.students) if trial.record and trial.record.reason]:
+        print("\n".join(map(outcome_text, failed)))
+        print(f"{len(failed)} failed; `--rerun failed` tries again.")
+        raise typer.Exit(TRIAL_FAILED)
