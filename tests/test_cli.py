@@ -152,7 +152,7 @@ def test_a_run_trains_prints_tables_and_writes_a_report(call):
     assert ran.err == ""
     assert "done scratch, resnet14, seed 0: test error" in ran.out
     assert "done kd, resnet14 -> resnet8, seed 0: test error" in ran.out
-    assert "Test error (%) of the last epoch on digits" in ran.out
+    assert "Test error (%, ↓) of the last epoch on digits" in ran.out
     assert ran.out.endswith("results/reports/tiny/report.md\n")
     assert Path("results/reports/tiny/report.md").read_text().startswith("# Tiny\n")
 
@@ -169,7 +169,7 @@ def test_a_second_run_trains_nothing_and_prints_the_tables_again(call, done, mon
     monkeypatch.setattr("kdbench.runner.run._Run", None)
     ran = call("run", done)
     assert ran.status == 0
-    assert "Test error (%) of the last epoch on digits" in ran.out
+    assert "Test error (%, ↓) of the last epoch on digits" in ran.out
 
 
 def test_the_version(call):
@@ -197,7 +197,7 @@ def test_a_failed_trial_is_status_1_and_names_its_reason_every_time(call):
         assert ran.status == 1
         assert ran.err == ""
         assert lines_of(ran.out)[-2:] == [told, "1 failed; `--rerun failed` tries again."]
-        assert "Test error (%) of the last epoch on digits" in ran.out
+        assert "Test error (%, ↓) of the last epoch on digits" in ran.out
     Path("fail").unlink()
     assert call(*arguments).status == 1
     assert call(*arguments, "--rerun", "failed").status == 0
@@ -817,7 +817,11 @@ def test_a_report_prints_the_tables_and_the_paths_of_all_its_files(call, done):
     reported = call("report", done, "--format", "md,tex,csv,png,pdf")
     assert reported.status == 0
     assert reported.err == ""
-    for heading in ("Test error (%) of the last epoch on digits", "Gain over scratch on digits", "Cost of training and inference"):
+    for heading in (
+        "Test error (%, ↓) of the last epoch on digits",
+        "Gain over scratch on digits",
+        "Cost of training and inference",
+    ):
         assert heading in reported.out
     files = [Path(line) for line in lines_of(reported.out) if line.startswith("results/reports/tiny/")]
     assert {file.suffix for file in files} == {".md", ".tex", ".csv", ".png", ".pdf"}

@@ -10,7 +10,7 @@ from test_report_tables import PAIR, cells, frame, three_seeds, trial
 
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
-from kdbench.report import terminal_tables, write_report
+from kdbench.report import compare, terminal_tables, write_report
 from kdbench.report.published_numbers import OPTIONAL, REQUIRED, read_published, shipped_numbers
 from kdbench.report.published_table import published_table
 from kdbench.report.render import to_csv, to_latex, to_markdown
@@ -48,7 +48,7 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def table(*changes: dict[str, str], results: pd.DataFrame = RESULTS, pairs=(PAIR,)):
-    return published_table(results, read_published([write(*changes)]), pairs=list(pairs))
+    return published_table(compare(results, pairs=list(pairs)), read_published([write(*changes)]))
 
 
 def note(found, start: str) -> str:
@@ -251,7 +251,7 @@ def test_no_number_at_all_is_an_error_that_names_the_file_and_the_pairs():
 def test_every_file_that_was_asked_for_must_say_something():
     found = read_published([write({}), write({"student": "resnet32"}, name="other.csv")])
     with pytest.raises(KdbenchError, match=r"^other\.csv has no number"):
-        published_table(RESULTS, found, pairs=[PAIR])
+        published_table(compare(RESULTS, pairs=[PAIR]), found)
 
 
 # What a reader is told of the protocols
@@ -313,7 +313,12 @@ def test_no_difference_is_called_significant():
 def test_it_is_written_in_every_format():
     published = read_published([write({})])
     files = write_report(
-        RESULTS, pd.DataFrame(), pairs=[PAIR], title="T", directory=Path("out"), formats=["md", "tex", "csv"], published=published
+        compare(RESULTS, pairs=[PAIR]),
+        pd.DataFrame(),
+        title="T",
+        directory=Path("out"),
+        formats=["md", "tex", "csv"],
+        published=published,
     )
     assert Path("out/published.csv") in files
     assert "| KD | 7.70 ± 0.17 | 7.50 (+0.20) |" in Path("out/report.md").read_text()
@@ -330,12 +335,14 @@ def test_a_difference_below_0_has_a_minus_in_latex():
 def test_it_is_printed_on_a_terminal(capsys):
     from rich.console import Console
 
-    Console(width=100).print(terminal_tables(RESULTS, pairs=[PAIR], title="T", width=100, published=read_published([write({})])))
+    Console(width=100).print(
+        terminal_tables(compare(RESULTS, pairs=[PAIR]), title="T", width=100, published=read_published([write({})]))
+    )
     assert "7.50 (+0.20)" in capsys.readouterr().out
 
 
 def test_without_published_numbers_a_report_has_no_such_table():
-    write_report(RESULTS, pd.DataFrame(), pairs=[PAIR], title="T", directory=Path("out"), formats=["md", "csv"])
+    write_report(compare(RESULTS, pairs=[PAIR]), pd.DataFrame(), title="T", directory=Path("out"), formats=["md", "csv"])
     assert "published" not in Path("out/report.md").read_text()
     assert not Path("out/published.csv").exists()
 

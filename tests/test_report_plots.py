@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation
 
 from kdbench.errors import KdbenchError
-from kdbench.report import write_report
-from kdbench.report.plots import cost_plot, curves_plot, error_plot, method_colours, method_looks, save
+from kdbench.report import compare, write_report
+from kdbench.report.plots import cost_plot, curves_plot, method_colours, method_looks, result_plot, save
 
 PAIRS = [("resnet56", "resnet20"), ("resnet110", "resnet20")]
 EPOCHS = 8
@@ -134,7 +134,7 @@ def test_any_two_colours_differ_for_every_eye(deficiency):
 
 
 def test_the_error_plot_shows_every_seed_the_mean_and_the_teacher():
-    figure = error_plot(make_results(), pairs=PAIRS[:1])
+    figure = result_plot(compare(make_results(), pairs=PAIRS[:1]))
     axes = panels(figure)["resnet56 → resnet20"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["scratch", "KD", "FT"]
     assert [list(dots.get_offsets()[:, 0]) for dots in axes.collections[::2]] == [
@@ -151,7 +151,7 @@ def test_the_error_plot_shows_every_seed_the_mean_and_the_teacher():
 
 def test_an_interval_is_drawn_from_three_seeds_on():
     def intervals(seeds):
-        (axes,) = error_plot(make_results(seeds=seeds), pairs=PAIRS[:1]).axes
+        (axes,) = result_plot(compare(make_results(seeds=seeds), pairs=PAIRS[:1])).axes
         return [lines for lines in axes.collections if hasattr(lines, "get_segments")]
 
     assert len(intervals(2)) == 0
@@ -160,7 +160,7 @@ def test_an_interval_is_drawn_from_three_seeds_on():
 
 def test_there_is_a_panel_for_each_pair_and_scratch_stands_in_both():
     results = make_results(pairs=PAIRS)
-    axes = panels(error_plot(results, pairs=PAIRS))
+    axes = panels(result_plot(compare(results, pairs=PAIRS)))
     assert list(axes) == ["resnet56 → resnet20", "resnet110 → resnet20"]
     assert [len([line for line in panel.lines if line.get_marker() == "|"]) for panel in axes.values()] == [3, 3]
 
@@ -168,9 +168,9 @@ def test_there_is_a_panel_for_each_pair_and_scratch_stands_in_both():
 def test_a_method_has_one_colour_in_all_figures():
     results = make_results()
     colour = method_colours(["FT"])["FT"]
-    (errors,) = error_plot(results, pairs=PAIRS[:1]).axes
-    (cost,) = cost_plot(results, pairs=PAIRS[:1]).axes
-    curves = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes[0]
+    (errors,) = result_plot(compare(results, pairs=PAIRS[:1])).axes
+    (cost,) = cost_plot(compare(results, pairs=PAIRS[:1])).axes
+    curves = curves_plot(compare(results, pairs=PAIRS[:1]), make_curves(results)).axes[0]
     assert colour in [line.get_color() for line in errors.lines]
     assert colour in [line.get_color() for line in cost.lines]
     assert colour in [line.get_color() for line in curves.lines]
@@ -178,7 +178,7 @@ def test_a_method_has_one_colour_in_all_figures():
 
 def test_curves_are_means_over_seeds_of_the_main_stage():
     results = make_results()
-    (whole,) = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes
+    (whole,) = curves_plot(compare(results, pairs=PAIRS[:1]), make_curves(results)).axes
     kd = next(line for line in whole.lines if line.get_color() == method_colours(["KD"])["KD"])
     assert list(kd.get_xdata()) == list(range(1, EPOCHS + 1))
     assert list(kd.get_ydata()) == pytest.approx([7.9 + EPOCHS - epoch for epoch in range(1, EPOCHS + 1)])
@@ -188,13 +188,13 @@ def test_curves_are_means_over_seeds_of_the_main_stage():
 def test_curves_of_failed_trials_are_left_out():
     results = make_results()
     results.loc[results["trial"] == "0-kd-1", "status"] = "failed"
-    (whole,) = curves_plot(make_curves(results), results, pairs=PAIRS[:1]).axes
+    (whole,) = curves_plot(compare(results, pairs=PAIRS[:1]), make_curves(results)).axes
     kd = next(line for line in whole.lines if line.get_color() == method_colours(["KD"])["KD"])
     assert list(kd.get_ydata())[-1] == pytest.approx(7.95)
 
 
 def test_seeds_of_equal_error_are_all_seen():
-    figure = error_plot(make_results(methods=("kd",), test_error_pct=8.0), pairs=PAIRS[:1])
+    figure = result_plot(compare(make_results(methods=("kd",), test_error_pct=8.0), pairs=PAIRS[:1]))
     dots = figure.axes[0].collections[0].get_offsets()
     assert len({tuple(dot) for dot in dots.tolist()}) == 3
 
@@ -203,7 +203,7 @@ def test_seeds_of_equal_error_are_all_seen():
 def test_the_last_quarter_is_shown_apart_where_it_has_points_enough(epochs, shown, monkeypatch):
     monkeypatch.setitem(globals(), "EPOCHS", epochs)
     results = make_results()
-    figure = curves_plot(make_curves(results), results, pairs=PAIRS[:1])
+    figure = curves_plot(compare(results, pairs=PAIRS[:1]), make_curves(results))
     assert len(figure.axes) == shown
     if shown == 2:
         assert min(figure.axes[1].lines[0].get_xdata()) == 16
@@ -211,7 +211,7 @@ def test_the_last_quarter_is_shown_apart_where_it_has_points_enough(epochs, show
 
 def test_many_curves_go_without_bands_and_the_title_does_not_promise_them():
     results = make_results(methods=[f"m{number}" for number in range(9)])
-    figure = curves_plot(make_curves(results), results, pairs=PAIRS[:1])
+    figure = curves_plot(compare(results, pairs=PAIRS[:1]), make_curves(results))
     assert not figure.axes[0].collections
     assert "standard deviation" not in figure.get_suptitle()
 
@@ -221,7 +221,7 @@ def test_points_of_the_cost_plot_are_named_inside_the_panel_and_apart():
     crowd = make_results(methods=names, test_error_pct=8.0)
     crowd["train_s"] = crowd["method"].map({name: 5000.0 + 125 * position for position, name in enumerate(names[1:])})
     crowd.loc[crowd["method"] == "scratch", "train_s"] = 3000.0
-    figure = cost_plot(crowd, pairs=PAIRS[:1])
+    figure = cost_plot(compare(crowd, pairs=PAIRS[:1]))
     (axes,) = figure.axes
     figure.draw_without_rendering()
     boxes = {text.get_text(): text.get_tightbbox() for text in axes.texts if isinstance(text, Annotation) and text.get_text()}
@@ -235,12 +235,12 @@ def test_points_of_the_cost_plot_are_named_inside_the_panel_and_apart():
 def test_costs_of_two_environments_stand_in_two_panels():
     results = make_results()
     results.loc[results["method"] == "ft", "environment"] = "CPU"
-    assert list(panels(cost_plot(results, pairs=PAIRS[:1]))) == ["resnet56 → resnet20\nH100", "resnet56 → resnet20\nCPU"]
+    assert list(panels(cost_plot(compare(results, pairs=PAIRS[:1])))) == ["resnet56 → resnet20\nH100", "resnet56 → resnet20\nCPU"]
 
 
 def test_legends_and_panels_do_not_cover_one_another():
     results = make_results(methods=[f"m{number}" for number in range(12)])
-    figure = curves_plot(make_curves(results), results, pairs=PAIRS[:1])
+    figure = curves_plot(compare(results, pairs=PAIRS[:1]), make_curves(results))
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert not [axes for axes in figure.axes if axes.get_tightbbox().overlaps(legend.get_window_extent())]
@@ -248,17 +248,17 @@ def test_legends_and_panels_do_not_cover_one_another():
     assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
-@pytest.mark.parametrize("draw", [error_plot, cost_plot])
+@pytest.mark.parametrize("draw", [result_plot, cost_plot])
 def test_nothing_to_draw_is_an_error(draw):
     with pytest.raises(KdbenchError, match=r"no trial is done\. Run the suite first\."):
-        draw(make_results(status="failed"), pairs=PAIRS[:1])
+        draw(compare(make_results(status="failed"), pairs=PAIRS[:1]))
 
 
 # Files
 
 
 def test_files_embed_truetype_fonts_and_do_not_depend_on_the_time(tmp_path):
-    figure = error_plot(make_results(seeds=1), pairs=PAIRS[:1])
+    figure = result_plot(compare(make_results(seeds=1), pairs=PAIRS[:1]))
     files = save(figure, tmp_path / "a v1.5")
     assert [file.name for file in files] == ["a v1.5.png", "a v1.5.pdf"]
     with mpl.rc_context({"pdf.compression": 0}):
@@ -271,7 +271,9 @@ def test_files_embed_truetype_fonts_and_do_not_depend_on_the_time(tmp_path):
 
 def test_a_report_embeds_its_figures(tmp_path):
     results = make_results(seeds=1)
-    files = write_report(results, make_curves(results), pairs=PAIRS[:1], title="Short", directory=tmp_path, formats=["md", "png"])
+    files = write_report(
+        compare(results, pairs=PAIRS[:1]), make_curves(results), title="Short", directory=tmp_path, formats=["md", "png"]
+    )
     assert [file.name for file in files] == ["report.md", "test_error.png", "curves.png", "cost.png"]
     assert all(file.stat().st_size for file in files)
     text = files[0].read_text()
@@ -282,7 +284,7 @@ def test_drawing_leaves_no_global_state():
     with mpl.rc_context():
         mpl.rcdefaults()
         before = dict(mpl.rcParams)
-        error_plot(make_results(seeds=1), pairs=PAIRS[:1])
+        result_plot(compare(make_results(seeds=1), pairs=PAIRS[:1]))
         assert dict(mpl.rcParams) == before
 
 

@@ -13,14 +13,17 @@ from scipy import stats
 
 from kdbench.docs.methods import shipped_methods
 from kdbench.errors import KdbenchError
-from kdbench.report import terminal_tables, write_report
+from kdbench.report import ReportOptions, terminal_tables, write_report
+from kdbench.report.cells import short_count
+from kdbench.report.claims import claims
 from kdbench.report.compare import check_comparable, compare
 from kdbench.report.costs import cost_table
+from kdbench.report.gains import confidence_interval, gain_table
 from kdbench.report.method_labels import method_labels
 from kdbench.report.notes import changed_parameters, footnotes
 from kdbench.report.render import to_csv, to_latex, to_markdown
+from kdbench.report.result_table import best_epoch_table, result_table
 from kdbench.report.selection import selection_table
-from kdbench.report.tables import best_epoch_table, claims, confidence_interval, error_table, gain_table, short_count
 from kdbench.runner.frame import row_without_record
 from kdbench.suite.resolve import load_suite
 
@@ -121,7 +124,7 @@ def test_trials_that_differ_where_they_must_agree_are_refused(column, value, wor
     mixed = RESULTS.copy()
     mixed.loc[mixed["trial"] == "kd-resnet56-2-4", column] = value
     with pytest.raises(KdbenchError, match=f"one table cannot mix {words}: .*{value}") as refusal:
-        error_table(mixed, pairs=[PAIR])
+        result_table(compare(mixed, pairs=[PAIR]))
     assert re.search(r"(Report|Run) .*\.$", str(refusal.value))
 
 
@@ -143,7 +146,7 @@ def test_two_trials_for_one_place_are_refused_by_name():
 
 def test_a_pair_without_trials_is_an_error():
     with pytest.raises(KdbenchError, match="no trial of the pair wrn_40_2 → wrn_16_1"):
-        error_table(RESULTS, pairs=[PAIR, ("wrn_40_2", "wrn_16_1")])
+        result_table(compare(RESULTS, pairs=[PAIR, ("wrn_40_2", "wrn_16_1")]))
 
 
 # Names of methods
@@ -184,7 +187,7 @@ def test_parameters_of_a_composition_carry_the_part():
 def test_one_setting_for_each_pair_is_one_column_and_a_note():
     other = ("vgg13", "vgg8")
     results = frame(trial("dkd", 1, 7.0, params={"beta": 2.0}), trial("dkd", 1, 9.0, pair=other, params={"beta": 8.0}))
-    table = error_table(results, pairs=[PAIR, other])
+    table = result_table(compare(results, pairs=[PAIR, other]))
     assert table.columns[-1] == "DKD"
     assert "DKD has different parameters in each pair: beta=2 (resnet56 → resnet20); beta=8 (vgg13 → vgg8)." in table.notes
 
@@ -204,7 +207,7 @@ def test_a_label_and_a_note_give_parameters_in_the_same_order(tmp_path):
 
 
 def test_a_row_describes_the_pair_and_gives_mean_and_sample_standard_deviation():
-    assert cells(error_table(RESULTS, pairs=[PAIR])) == {
+    assert cells(result_table(compare(RESULTS, pairs=[PAIR]))) == {
         "Teacher": "resnet56",
         "Student": "resnet20",
         "Parameters (T / S)": "0.86M / 0.27M",
@@ -217,27 +220,45 @@ def test_a_row_describes_the_pair_and_gives_mean_and_sample_standard_deviation()
 
 
 def test_the_headline_is_the_last_epoch_and_the_best_epoch_says_that_it_is_none():
-    last, best = (table(RESULTS, pairs=[PAIR]) for table in (error_table, best_epoch_table))
+    last, best = (table(compare(RESULTS, pairs=[PAIR])) for table in (result_table, best_epoch_table))
     assert "last epoch" in last.title
     assert "not a valid selection" in best.title
     assert (cells(last)["KD"], cells(best)["KD"]) == ("7.70 ± 0.17", "7.20 ± 0.17")
 
 
+def test_an_accuracy_is_better_when_it_is_higher():
+    comparison = compare(RESULTS, pairs=[PAIR], options=ReportOptions(metric="accuracy", baseline="kd"))
+    table, gains = result_table(comparison), gain_table(comparison)
+    assert table.title.startswith("Test accuracy (%, ↑) of the last epoch")
+    assert cells(table)["Teacher accuracy"] == "93.72"
+    assert cells(table)["KD"] == "92.30 ± 0.17"
+    assert bold(table) == ["KD"]
+    assert [row.cells[1].text for row in gains.rows] == ["-0.50", "-0.03"]
+    assert gains.title.startswith("Gain over KD")
+    (claim,) = claims(comparison)
+    assert "No method beat KD, which has the highest mean test accuracy of 3 methods, 92.30 %" in claim
+
+
+def test_an_unknown_metric_is_named():
+    with pytest.raises(ValueError, match=r"unknown metric 'acuracy'\. Did you mean 'accuracy'"):
+        ReportOptions(metric="acuracy")
+
+
 def test_the_lowest_mean_is_bold_with_all_that_equal_it_as_printed():
-    assert bold(error_table(RESULTS, pairs=[PAIR])) == ["KD"]
-    assert bold(error_table(three_seeds(scratch=(8.0,), kd=(7.104,), at=(7.096,)), pairs=[PAIR])) == ["KD", "AT"]
+    assert bold(result_table(compare(RESULTS, pairs=[PAIR]))) == ["KD"]
+    assert bold(result_table(compare(three_seeds(scratch=(8.0,), kd=(7.104,), at=(7.096,)), pairs=[PAIR]))) == ["KD", "AT"]
 
 
 def test_scratch_is_bold_where_it_is_best():
-    assert bold(error_table(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR])) == ["scratch"]
+    assert bold(result_table(compare(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR]))) == ["scratch"]
 
 
 def test_a_method_alone_is_not_bold():
-    assert bold(error_table(three_seeds(kd=(7.5,)), pairs=[PAIR])) == []
+    assert bold(result_table(compare(three_seeds(kd=(7.5,)), pairs=[PAIR]))) == []
 
 
 def test_one_seed_has_no_spread_and_the_table_says_so():
-    table = error_table(three_seeds(scratch=(8.0,), kd=(7.5,)), pairs=[PAIR])
+    table = result_table(compare(three_seeds(scratch=(8.0,), kd=(7.5,)), pairs=[PAIR]))
     assert cells(table)["KD"] == "7.50"
     assert "n = 1 seed: one value has no standard deviation." in table.notes
 
@@ -248,7 +269,7 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
         *(trial("kd", 1, 7.5), trial("kd", 2, None), trial("kd", 3, 7.7)),
         *(trial("at", seed, 7.0, status="missing", test_error_pct=None) for seed in (1, 2, 3)),
     )
-    table = error_table(results, pairs=[PAIR])
+    table = result_table(compare(results, pairs=[PAIR]))
     assert cells(table)["KD"] == "7.60 ± 0.14 (2/3)"
     assert cells(table)["AT"] == "—"
     assert table.notes[1:] == (
@@ -262,14 +283,14 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
 def test_a_failed_scratch_trial_of_two_pairs_is_named_once():
     other = ("resnet110", "resnet20")
     results = frame(trial("scratch", 1, None), trial("kd", 1, 7.0), trial("kd", 1, 7.0, pair=other))
-    failures = [note for note in error_table(results, pairs=[PAIR, other]).notes if "Failed" in note]
+    failures = [note for note in result_table(compare(results, pairs=[PAIR, other])).notes if "Failed" in note]
     assert failures == ["Failed: scratch, resnet20, seed 1 (trial scratch-resnet20-1-4): the loss is nan."]
 
 
 def test_scratch_serves_every_pair_with_its_student():
     other = ("resnet110", "resnet20")
     results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 1, 6.0, pair=other))
-    table = error_table(results, pairs=[other, PAIR])
+    table = result_table(compare(results, pairs=[other, PAIR]))
     assert [cells(table, row)["scratch"] for row in (0, 1)] == ["8.00", "8.00"]
     assert [cells(table, row)["KD"] for row in (0, 1)] == ["6.00", "7.00"]
 
@@ -280,7 +301,7 @@ def test_two_data_sets_are_two_rows_with_their_own_scratch():
         *(trial("scratch", 1, 8.0), trial("kd", 1, 7.0)),
         *(trial("scratch", 1, 2.0, **digits), trial("kd", 1, 1.5, **digits)),
     )
-    table = error_table(results, pairs=[PAIR])
+    table = result_table(compare(results, pairs=[PAIR]))
     assert [(cells(table, row)["Dataset"], cells(table, row)["scratch"]) for row in (0, 1)] == [
         ("cifar10", "8.00"),
         ("digits", "2.00"),
@@ -301,8 +322,8 @@ def test_columns_follow_the_order_of_methods_and_then_of_the_frame():
 
 def test_trials_of_other_pairs_leave_no_trace():
     stranger = trial("crd", 1, None, pair=("vgg13", "vgg8"))
-    crowded = error_table(frame(*RESULTS.to_dict("records"), stranger), pairs=[PAIR])
-    assert to_markdown(crowded) == to_markdown(error_table(RESULTS, pairs=[PAIR]))
+    crowded = result_table(compare(frame(*RESULTS.to_dict("records"), stranger), pairs=[PAIR]))
+    assert to_markdown(crowded) == to_markdown(result_table(compare(RESULTS, pairs=[PAIR])))
 
 
 @pytest.mark.parametrize(
@@ -323,12 +344,12 @@ def test_a_difference_that_one_protocol_allows_is_stated(column, words):
 def test_a_table_says_what_its_spread_leaves_out_where_seeds_share_a_stage():
     told = "KD: the stage that learns from the teacher alone was trained once and is shared by all seeds. So ± and intervals do not"
     shared = RESULTS.assign(stages=RESULTS["method"].map({"kd": "per-teacher", "at": "per-seed"}))
-    for table in (error_table, gain_table):
-        assert not any("share" in note for note in table(RESULTS, pairs=[PAIR]).notes)
-        assert any(note.startswith(told) for note in table(shared, pairs=[PAIR]).notes)
+    for table in (result_table, gain_table):
+        assert not any("share" in note for note in table(compare(RESULTS, pairs=[PAIR])).notes)
+        assert any(note.startswith(told) for note in table(compare(shared, pairs=[PAIR])).notes)
     shared.loc[shared["trial"] == "kd-resnet56-2-4", "stages"] = "per-seed"
     with pytest.raises(KdbenchError, match="cannot mix settings of `stages` of kd"):
-        error_table(shared, pairs=[PAIR])
+        result_table(compare(shared, pairs=[PAIR]))
 
 
 def test_students_of_one_table_may_have_recipes_of_their_own():
@@ -365,13 +386,13 @@ def test_counts_are_short(count, text):
 def test_the_gain_is_paired_by_seed_and_its_interval_is_students():
     scratch, kd = np.array([8.0, 8.2, 8.4]), np.array([7.5, 7.8, 7.8])
     expected = stats.ttest_rel(scratch, kd).confidence_interval(0.95)
-    (values,) = (row.cells[1].values for row in gain_table(RESULTS, pairs=[PAIR]).rows if row.keys["method"] == "KD")
+    (values,) = (row.cells[1].values for row in gain_table(compare(RESULTS, pairs=[PAIR])).rows if row.keys["method"] == "KD")
     assert values == pytest.approx({"mean": 0.5, "low": expected.low, "high": expected.high, "n": 3})
 
 
 def test_only_seeds_that_both_have_are_paired():
     results = three_seeds(scratch=(8.0, 9.0, None, 8.0), kd=(7.0, None, 7.0, 7.5))
-    assert cells(gain_table(results, pairs=[PAIR])) == {
+    assert cells(gain_table(compare(results, pairs=[PAIR]))) == {
         "Method": "KD",
         "Gain (points)": "+0.75",
         "95 % interval": "n too small",
@@ -381,26 +402,26 @@ def test_only_seeds_that_both_have_are_paired():
 
 def test_without_scratch_no_gain_is_claimed():
     results = three_seeds(kd=(7.0, 7.1, 7.2))
-    assert gain_table(results, pairs=[PAIR]) is None
-    assert error_table(results, pairs=[PAIR]).notes[-1] == NO_GAIN.format("")
-    assert not any("scratch" in note for note in error_table(RESULTS, pairs=[PAIR]).notes)
+    assert gain_table(compare(results, pairs=[PAIR])) is None
+    assert result_table(compare(results, pairs=[PAIR])).notes[-1] == NO_GAIN.format("")
+    assert not any("scratch" in note for note in result_table(compare(RESULTS, pairs=[PAIR])).notes)
 
 
 def test_a_pair_without_scratch_has_no_rows_of_gains():
     other = ("resnet56", "vgg8")
     results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 1, 7.0, pair=other))
-    gains = gain_table(results, pairs=[PAIR, other])
+    gains = gain_table(compare(results, pairs=[PAIR, other]))
     assert [row.keys["student"] for row in gains.rows] == ["resnet20"]
-    assert error_table(results, pairs=[PAIR, other]).notes[-1] == NO_GAIN.format(" for resnet56 → vgg8")
+    assert result_table(compare(results, pairs=[PAIR, other])).notes[-1] == NO_GAIN.format(" for resnet56 → vgg8")
 
 
 def test_where_scratch_is_still_to_be_trained_the_gains_have_their_places():
     results = frame(trial("kd", 1, 7.0), trial("scratch", 1, None, status="missing"))
-    assert cells(gain_table(results, pairs=[PAIR]))["Gain (points)"] == "—"
+    assert cells(gain_table(compare(results, pairs=[PAIR])))["Gain (points)"] == "—"
 
 
 def test_a_method_that_is_worse_has_a_negative_gain():
-    assert cells(gain_table(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR]))["Gain (points)"] == "-0.50"
+    assert cells(gain_table(compare(three_seeds(scratch=(7.0,), kd=(7.5,)), pairs=[PAIR])))["Gain (points)"] == "-0.50"
 
 
 def held_out(method: str, seed: int, validation: float, *, epoch: int, chosen: float, last: float) -> dict:
@@ -415,7 +436,7 @@ def test_the_validation_split_chooses_by_its_own_error():
         held_out("kd", 1, 8.0, epoch=2, chosen=8.3, last=8.9),  # the best by validation, and not by the test images
         held_out("kd", 2, 8.2, epoch=4, chosen=8.8, last=8.8),
     )
-    table = selection_table(results, pairs=[PAIR])
+    table = selection_table(compare(results, pairs=[PAIR]))
     assert [dict(cells(table, row)) for row in range(2)] == [
         {
             "Method": method,
@@ -433,13 +454,13 @@ def test_the_validation_split_chooses_by_its_own_error():
 
 
 def test_without_a_validation_split_there_is_no_table_of_it(tmp_path):
-    assert selection_table(RESULTS, pairs=[PAIR]) is None
+    assert selection_table(compare(RESULTS, pairs=[PAIR])) is None
     results = frame(
         held_out("scratch", 1, 9.0, epoch=4, chosen=8.5, last=8.5), held_out("kd", 1, 8.0, epoch=2, chosen=8.3, last=8.9)
     )
     for found, expected in ((RESULTS, False), (results, True)):
         files = write_report(
-            found, pd.DataFrame(), pairs=[PAIR], title="t", directory=tmp_path / str(expected), formats=["md", "csv"]
+            compare(found, pairs=[PAIR]), pd.DataFrame(), title="t", directory=tmp_path / str(expected), formats=["md", "csv"]
         )
         assert ("selection.csv" in {file.name for file in files}) is expected
         assert ("Selection by the validation split" in (tmp_path / str(expected) / "report.md").read_text()) is expected
@@ -451,19 +472,19 @@ def test_an_interval_needs_three_values():
 
 
 def test_a_claim_says_by_how_much_and_how_sure():
-    (claim,) = claims(RESULTS, pairs=[PAIR])
+    (claim,) = claims(compare(RESULTS, pairs=[PAIR]))
     assert claim == (
         "resnet56 → resnet20 on cifar10: KD has the lowest mean test error of 3 methods, 7.70 %. "
         "Gain over AT, the next (7.73 %): +0.03 points, 95 % interval for the best of 3 -0.38 to +0.45, n = 3, which may be "
         "chance. "
         "Gain over scratch (8.20 %): +0.50 points, 95 % interval for the best of 3 +0.14 to +0.86, n = 3."
     )
-    (claim,) = claims(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR])
+    (claim,) = claims(compare(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR]))
     assert claim.endswith("+1.00 points, n = 1, too small to tell it from chance.")
 
 
 def test_a_claim_of_two_has_no_choice_to_correct_for():
-    (claim,) = claims(RESULTS[RESULTS["method"] != "at"], pairs=[PAIR])
+    (claim,) = claims(compare(RESULTS[RESULTS["method"] != "at"], pairs=[PAIR]))
     assert claim.endswith("+0.50 points, 95 % interval +0.25 to +0.75, n = 3.")
 
 
@@ -476,8 +497,8 @@ def test_the_interval_for_the_best_of_many_is_bonferronis():
 def test_means_over_other_seeds_are_not_ranked():
     """AT's one seed was an easy one: of the methods of all seeds KD is the best."""
     results = three_seeds(scratch=(8.0, 9.0, 10.0), kd=(7.0, 8.0, 9.0), at=(7.5, None, None))
-    assert bold(error_table(results, pairs=[PAIR])) == ["KD"]
-    (claim,) = claims(results, pairs=[PAIR])
+    assert bold(result_table(compare(results, pairs=[PAIR]))) == ["KD"]
+    (claim,) = claims(compare(results, pairs=[PAIR]))
     assert "KD has the lowest mean test error of 2 methods, 8.00 %." in claim
     assert claim.endswith("Not ranked, since seeds are missing: AT.")
 
@@ -489,29 +510,29 @@ def test_a_method_with_more_seeds_is_ranked_over_those_that_all_have():
         *(trial("kd", seed, error) for seed, error in enumerate((7.0, 7.1, 7.2), 1)),
         *(trial("scratch", seed, error) for seed, error in enumerate((8.0, 8.2, 8.4), 1)),
     )
-    assert bold(error_table(results, pairs=[PAIR])) == ["KD"]
-    (claim,) = claims(results, pairs=[PAIR])
+    assert bold(result_table(compare(results, pairs=[PAIR]))) == ["KD"]
+    (claim,) = claims(compare(results, pairs=[PAIR]))
     assert "KD has the lowest mean test error of 3 methods, 7.10 %. Gain over mine, the next (7.90 %): +0.80 points" in claim
 
 
 def test_one_seed_of_all_is_ranked_though_more_are_planned():
     results = three_seeds(scratch=(8.0, None, None), kd=(7.0, None, None))
-    table = error_table(results, pairs=[PAIR])
+    table = result_table(compare(results, pairs=[PAIR]))
     assert bold(table) == ["KD"] and cells(table)["KD"] == "7.00 (1/3)"
 
 
 def test_methods_of_equal_error_share_the_place():
-    (claim,) = claims(three_seeds(scratch=(8.0,), kd=(8.0,), at=(9.0,)), pairs=[PAIR])
+    (claim,) = claims(compare(three_seeds(scratch=(8.0,), kd=(8.0,), at=(9.0,)), pairs=[PAIR]))
     assert (
         "scratch and KD share the lowest mean test error of 3 methods, 8.00 %. Gain of scratch over AT, the next (9.00 %): "
         in claim
     )
-    (claim,) = claims(three_seeds(kd=(8.0,)), pairs=[PAIR])
+    (claim,) = claims(compare(three_seeds(kd=(8.0,)), pairs=[PAIR]))
     assert claim.endswith("KD has a mean test error of 8.00 %, and there is no other method.")
 
 
 def test_where_scratch_is_best_the_claim_opens_with_it():
-    (claim,) = claims(three_seeds(scratch=(7.0,), kd=(7.5,), at=(9.0,)), pairs=[PAIR])
+    (claim,) = claims(compare(three_seeds(scratch=(7.0,), kd=(7.5,), at=(9.0,)), pairs=[PAIR]))
     assert claim == (
         "resnet56 → resnet20 on cifar10: No method beat scratch, which has the lowest mean test error of 3 methods, 7.00 %. "
         "Lead over KD, the next (7.50 %): +0.50 points, n = 1, too small to tell it from chance."
@@ -520,10 +541,10 @@ def test_where_scratch_is_best_the_claim_opens_with_it():
 
 def test_parameters_that_are_not_the_defaults_and_longer_trainings_are_told():
     results = RESULTS.copy()
-    assert not any("defaults" in note or "stages" in note for note in error_table(results, pairs=[PAIR]).notes)
+    assert not any("defaults" in note or "stages" in note for note in result_table(compare(results, pairs=[PAIR])).notes)
     results.loc[results["method"] == "kd", "setting"] = "kd (temperature=20, alpha=0.99)"
     results.loc[results["method"] == "at", "stage_epochs"] = 30
-    notes = error_table(results, pairs=[PAIR]).notes
+    notes = result_table(compare(results, pairs=[PAIR])).notes
     assert "Parameters that are not the defaults: KD (temperature=20, alpha=0.99)." in notes
     assert "Extra epochs, in stages that train the student before the main training: AT 30." in notes
 
@@ -534,7 +555,7 @@ def test_what_differs_from_pair_to_pair_is_told_with_its_pairs():
     results = frame(*rows)
     results.loc[results["student"] == "vgg8", "recipe"] = "slow"
     results["stage_epochs"] = [0, 1, 0, 2]
-    notes = error_table(results, pairs=[PAIR, other]).notes
+    notes = result_table(compare(results, pairs=[PAIR, other])).notes
     assert "Recipes: short (resnet56 → resnet20); slow (resnet56 → vgg8)." in notes
     assert any(note.endswith("FitNets 1 (resnet56 → resnet20), FitNets 2 (resnet56 → vgg8).") for note in notes)
 
@@ -545,14 +566,14 @@ def test_where_validation_chooses_another_method_the_headline_says_so():
         held_out("kd", 1, 8.0, epoch=2, chosen=8.3, last=8.2),
         held_out("at", 1, 8.5, epoch=2, chosen=8.3, last=8.0),
     )
-    (claim,) = claims(results, pairs=[PAIR])
+    (claim,) = claims(compare(results, pairs=[PAIR]))
     assert "AT has the lowest mean test error" in claim
     assert claim.endswith("The lowest mean validation error: KD (test error 8.20 %).")
     results.loc[results["method"] == "at", "validation_error_pct"] = 8.0
-    (claim,) = claims(results, pairs=[PAIR])
+    (claim,) = claims(compare(results, pairs=[PAIR]))
     assert "validation" not in claim, "both have it"
     results.loc[results["method"] == "at", "validation_error_pct"] = 7.0
-    (claim,) = claims(results, pairs=[PAIR])
+    (claim,) = claims(compare(results, pairs=[PAIR]))
     assert "validation" not in claim
 
 
@@ -560,17 +581,17 @@ def test_one_network_has_one_speed_of_inference_and_uneven_loads_are_told():
     results = RESULTS.copy()
     results.loc[results["method"] == "kd", "inference_images_per_s"] = 1000.0
     results.loc[results["method"] == "at", ["student_params", "inference_images_per_s"]] = 350_000, 5000.0
-    table = cost_table(results, pairs=[PAIR])
+    table = cost_table(compare(results, pairs=[PAIR]))
     assert [row.cells[-2].text for row in table.rows] == ["5,000", "5,000", "5,000"]  # the median of 9,000 and 1,000, and AT's own
     assert not any("busy" in note for note in table.notes)
     results.loc[results["method"] == "at", "teacher_inference_images_per_s"] = 1500.0
     told = "The machine was not equally busy in all trials: one teacher processed 1,500 to 3,000 images/s. "
-    assert any(note.startswith(told) for note in cost_table(results, pairs=[PAIR]).notes)
+    assert any(note.startswith(told) for note in cost_table(compare(results, pairs=[PAIR])).notes)
 
 
 def test_the_gain_of_a_method_that_failed_is_not_without_a_word():
     results = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, None))
-    notes = gain_table(results, pairs=[PAIR]).notes
+    notes = gain_table(compare(results, pairs=[PAIR])).notes
     assert any(note.startswith("Failed: AT, resnet56 → resnet20, seed 3") for note in notes)
 
 
@@ -585,20 +606,20 @@ def test_one_note_of_several_methods_and_pairs_is_one_sentence():
 
 def test_a_frame_of_an_earlier_version_is_reported():
     older = RESULTS.drop(columns=["validation_error_pct", "selected_test_error_pct", "selected_epoch", "stages"])
-    assert cells(error_table(older, pairs=[PAIR])) == cells(error_table(RESULTS, pairs=[PAIR]))
-    assert selection_table(older, pairs=[PAIR]) is None
+    assert cells(result_table(compare(older, pairs=[PAIR]))) == cells(result_table(compare(RESULTS, pairs=[PAIR])))
+    assert selection_table(compare(older, pairs=[PAIR])) is None
 
 
 def test_a_teacher_with_a_higher_error_than_scratch_is_told():
     told = "The teacher has a higher test error than the student from scratch: resnet56 → resnet20."
-    assert told not in error_table(RESULTS, pairs=[PAIR]).notes
-    assert told in error_table(RESULTS.replace({"teacher_error_pct": 6.28}, 9.0), pairs=[PAIR]).notes
+    assert told not in result_table(compare(RESULTS, pairs=[PAIR])).notes
+    assert told in result_table(compare(RESULTS.replace({"teacher_error_pct": 6.28}, 9.0), pairs=[PAIR])).notes
 
 
 def test_two_trainings_of_a_teacher_with_one_error_are_two():
     results = RESULTS.copy()
     results.loc[results["seed"] == 2, "teacher_weights_sha256"] = "other"
-    assert cells(error_table(results, pairs=[PAIR]))["Teacher error"] == "6.28 ± 0.00"
+    assert cells(result_table(compare(results, pairs=[PAIR])))["Teacher error"] == "6.28 ± 0.00"
 
 
 def test_what_the_images_are_stands_in_every_format(tmp_path):
@@ -610,9 +631,9 @@ def test_what_the_images_are_stands_in_every_format(tmp_path):
     assert not [sentence for sentence in footnotes(RESULTS) if sentence.startswith("cifar10")]
     results.loc[(results["seed"] == 3) & results["data"].notna(), ["data", "data_notes"]] = ["another line", ""]
     assert f"{told[0]} cifar10: another line. {told[1]}" in " ".join(footnotes(results))
-    write_report(results, pd.DataFrame(), pairs=[PAIR], title="Short run", directory=tmp_path, formats=["md", "tex"])
+    write_report(compare(results, pairs=[PAIR]), pd.DataFrame(), title="Short run", directory=tmp_path, formats=["md", "tex"])
     console = Console(width=200, file=io.StringIO())
-    console.print(terminal_tables(results, pairs=[PAIR], title="Short run", width=200))
+    console.print(terminal_tables(compare(results, pairs=[PAIR]), title="Short run", width=200))
     for text in ((tmp_path / "report.md").read_text(), (tmp_path / "tables.tex").read_text(), console.file.getvalue()):
         assert all(sentence in text for sentence in told)
 
@@ -624,9 +645,10 @@ def test_a_method_that_deploys_another_network_is_named():
     results = RESULTS.copy()
     results.loc[results["method"] == "at", "student_params"] = 345_678
     assert (
-        "The student has 0.27M parameters. Some methods deploy another number: AT 0.35M." in cost_table(results, pairs=[PAIR]).notes
+        "The student has 0.27M parameters. Some methods deploy another number: AT 0.35M."
+        in cost_table(compare(results, pairs=[PAIR])).notes
     )
-    assert not any("another number" in note for note in cost_table(RESULTS, pairs=[PAIR]).notes)
+    assert not any("another number" in note for note in cost_table(compare(RESULTS, pairs=[PAIR])).notes)
 
 
 def test_costs_are_medians_and_stand_against_scratch():
@@ -634,7 +656,7 @@ def test_costs_are_medians_and_stand_against_scratch():
     results.loc[results["method"] == "kd", "train_images_per_s"] = [900.0, 1000.0, 5.0]
     results.loc[results["method"] == "kd", "train_s"] = [22.2, 30.0, 5.0]  # with its stages
     results.loc[results["method"] == "kd", "extra_params"] = 1_234_567
-    assert [cell.text for cell in cost_table(results, pairs=[PAIR]).rows[1].cells] == [
+    assert [cell.text for cell in cost_table(compare(results, pairs=[PAIR])).rows[1].cells] == [
         "KD",
         "900",
         "2.22\N{MULTIPLICATION SIGN}",
@@ -647,7 +669,7 @@ def test_costs_are_medians_and_stand_against_scratch():
 def test_costs_of_two_environments_are_not_averaged():
     slow = {"environment": "CPU", "train_images_per_s": 10.0}
     results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 2, 7.0, **slow))
-    rows = [[cell.text for cell in row.cells[:4]] for row in cost_table(results, pairs=[PAIR]).rows]
+    rows = [[cell.text for cell in row.cells[:4]] for row in cost_table(compare(results, pairs=[PAIR])).rows]
     assert rows == [
         ["scratch", "torch 2.15, H100", "2,000", "1.00\N{MULTIPLICATION SIGN}"],
         ["KD", "torch 2.15, H100", "1,000", "2.00\N{MULTIPLICATION SIGN}"],
@@ -664,7 +686,7 @@ AWKWARD = three_seeds(scratch=(8.0, 8.1), kd=(7.0, 7.0), at=(7.0, None)).replace
 
 
 def test_markdown_is_a_whole_table_with_the_best_in_bold():
-    lines = to_markdown(error_table(AWKWARD, pairs=[PAIR])).splitlines()
+    lines = to_markdown(result_table(compare(AWKWARD, pairs=[PAIR]))).splitlines()
     pipes = [line for line in lines if line.startswith("|")]
     assert len(pipes) == 3
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in pipes}) == 1
@@ -673,14 +695,14 @@ def test_markdown_is_a_whole_table_with_the_best_in_bold():
 
 
 def test_latex_escapes_and_needs_only_booktabs():
-    text = to_latex(error_table(AWKWARD, pairs=[PAIR]))
+    text = to_latex(result_table(compare(AWKWARD, pairs=[PAIR])))
     for part in (
         r"\toprule",
         r"\midrule",
         r"\bottomrule",
         r"\textbf{7.00 $\pm$ 0.00}",
         r"8.05 $\pm$ 0.07",
-        r"\caption{Test error (\%)",
+        r"\caption{Test error (\%, $\downarrow$)",
         r"\label{tab:test-error}",
     ):
         assert part in text
@@ -715,26 +737,30 @@ def test_latex_escapes_and_needs_only_booktabs():
 
 
 def test_latex_rows_are_as_wide_as_the_heading():
-    for table in (error_table(RESULTS, pairs=[PAIR]), gain_table(RESULTS, pairs=[PAIR]), cost_table(RESULTS, pairs=[PAIR])):
+    for table in (
+        result_table(compare(RESULTS, pairs=[PAIR])),
+        gain_table(compare(RESULTS, pairs=[PAIR])),
+        cost_table(compare(RESULTS, pairs=[PAIR])),
+    ):
         body = to_latex(table).split(r"\toprule")[1].split(r"\bottomrule")[0]
         heading = re.search(r"\\begin\{tabular\}\{([lr]+)\}", to_latex(table)).group(1)
         assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {len(heading) - 1}
 
 
 def test_a_table_too_wide_for_a_page_is_turned():
-    table = error_table(three_seeds(**{f"m{number}": (7.0,) for number in range(20)}), pairs=[PAIR])
+    table = result_table(compare(three_seeds(**{f"m{number}": (7.0,) for number in range(20)}), pairs=[PAIR]))
     lines = to_markdown(table).splitlines()
     assert "| Teacher | resnet56 |" in lines
     assert "| m19 | **7.00** |" in lines
 
 
 def test_csv_is_tidy_with_mean_std_and_n_apart_and_unrounded():
-    rows = list(csv.DictReader(io.StringIO(to_csv(error_table(RESULTS, pairs=[PAIR])))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(result_table(compare(RESULTS, pairs=[PAIR]))))))
     kd = next(row for row in rows if row["column"] == "KD")
     assert (kd["dataset"], kd["teacher"], kd["student"], kd["n"]) == ("cifar10", "resnet56", "resnet20", "3")
     assert float(kd["mean"]) == np.mean([7.5, 7.8, 7.8])
     assert float(kd["std"]) == pytest.approx(np.std([7.5, 7.8, 7.8], ddof=1))
-    lonely = list(csv.DictReader(io.StringIO(to_csv(error_table(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR])))))
+    lonely = list(csv.DictReader(io.StringIO(to_csv(result_table(compare(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR]))))))
     assert {row["std"] for row in lonely} == {""}
 
 
@@ -742,7 +768,7 @@ def test_the_terminal_shows_every_table_whole_however_narrow():
     for width in (60, 200):
         console = Console(width=width, record=True, file=io.StringIO())
         results = RESULTS.assign(dataset="[red]")
-        console.print(terminal_tables(results, pairs=[PAIR], title="A [bold] title", width=width))
+        console.print(terminal_tables(compare(results, pairs=[PAIR]), title="A [bold] title", width=width))
         text = console.export_text()
         for part in ("A [bold] title", "resnet20 on [red]: KD", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "1,000"):
             assert part in text
@@ -752,7 +778,7 @@ def test_the_terminal_shows_every_table_whole_however_narrow():
 
 
 def report(tmp_path, results=RESULTS, **options):
-    return write_report(results, pd.DataFrame(), pairs=[PAIR], title="Short run", directory=tmp_path / "out", **options)
+    return write_report(compare(results, pairs=[PAIR]), pd.DataFrame(), title="Short run", directory=tmp_path / "out", **options)
 
 
 def test_a_report_opens_with_claim_hardware_versions_and_n(tmp_path):

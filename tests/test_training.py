@@ -13,7 +13,8 @@ from invariants.probes import STEPS, around_steps, digest, only
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair, Stage
-from kdbench.report.tables import error_table
+from kdbench.report.compare import compare
+from kdbench.report.result_table import result_table
 from kdbench.runner.frame import load_results
 from kdbench.training.lane import Lane
 
@@ -208,5 +209,5 @@ def test_a_training_is_not_lost_because_its_work_cannot_be_counted(lab: Lab, reg
     record = lab.record(suite.trials[0])
     assert (record.status, record.reason, record.student_macs) == ("done", None, None)
     assert any(note.startswith("multiply-accumulates are not counted: ") for note in record.notes)
-    table = error_table(load_results(lab.store.root), pairs=suite.pairs)
+    table = result_table(compare(load_results(lab.store.root), pairs=suite.pairs))
     assert table.rows

@@ -1,7 +1,7 @@
 """Tables and plots of a comparison, as functions of a data frame with one row for each trial. Nothing here reads a file."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,109 +9,98 @@ from rich.console import Group
 from rich.text import Text
 
 from kdbench.errors import KdbenchError, refuse_no_list
-from kdbench.report.compare import compare
+from kdbench.report.claims import claims
+from kdbench.report.compare import Comparison, compare
 from kdbench.report.costs import cost_table
+from kdbench.report.gains import gain_table
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.published_table import published_table
 from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
-from kdbench.report.selection import selection_table
-from kdbench.report.tables import Table, best_epoch_table, claims, error_table, gain_table
+from kdbench.report.result_table import best_epoch_table, result_table
+from kdbench.report.selection import selection_table, tested
+from kdbench.report.table import Table
+from kdbench.spec.report_options import ReportOptions
+
+__all__ = ["FORMATS", "Comparison", "ReportOptions", "compare", "terminal_tables", "write_report"]
 
 FORMATS = ("md", "tex", "csv", "png", "pdf")
 
-_FIGURES = {
-    "test_error": "Test error of the last epoch by method: every seed, mean and 95 % interval",
-    "curves": "Test error against epoch",
-    "cost": "Test error against the time of training",
-}
-
 
 def write_report(
-    results: pd.DataFrame,
+    comparison: Comparison,
     curves: pd.DataFrame,
     *,
-    pairs: Sequence[tuple[str, str]],
     title: str,
     directory: Path,
-    methods: Sequence[str] = (),
     formats: Sequence[str] = FORMATS,
     published: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write the report of a comparison and return its files.
 
     Args:
-        results: one row for each trial, done or not; errors in percent, speeds in images per second.
+        comparison: what `compare` gives.
         curves: one row for each trial and epoch; without two tested epochs there is no figure of them.
-        pairs: (teacher, student), in the order of rows.
         title: the heading.
         directory: made where it does not exist.
-        methods: the order of columns; methods that it does not name follow in the order of `results`.
         formats: `md` writes report.md, `tex` tables.tex, `csv` results.csv and a file for each table, `png` and `pdf` the figures.
         published: what `kdbench.report.published_numbers.read_published` gives; it adds a table.
 
     Raises:
-        KdbenchError: an unknown format, a pair without trials, trials that are not comparable, or published numbers of others.
+        KdbenchError: an unknown format, or published numbers of other pairs.
     """
     refuse_no_list("formats", formats, example=["md", "tex"])
-    refuse_no_list("methods", methods, example=["kd", "ft"])
-    refuse_no_list("pairs", pairs, example=[("resnet56", "resnet20")])
     for name in formats:
         if name not in FORMATS:
             raise KdbenchError(f"unknown report format '{name}'. Choose from {', '.join(FORMATS)}.")
-    comparison = compare(results, pairs=pairs, methods=methods)
-    tables = _tables(results, published, pairs=pairs, methods=methods)
+    tables = _tables(comparison, published)
     directory.mkdir(parents=True, exist_ok=True)
-    figures = _write_figures(results, curves, pairs=pairs, methods=methods, directory=directory, formats=formats)
+    figures = _write_figures(comparison, curves, directory=directory, formats=formats)
     texts: dict[str, str] = {}
     if "md" in formats:
-        stated = [f"* {claim}" for claim in claims(results, pairs=pairs, methods=methods)]
+        stated = [f"* {claim}" for claim in claims(comparison)]
         head = [f"# {title}", "", *stated, "", _facts(comparison.results), ""]
         texts["report.md"] = "\n".join([*head, *map(to_markdown, tables), *_embedded(figures)])
     if "tex" in formats:
         texts["tables.tex"] = "\n".join(["% \\usepackage{booktabs}", *map(to_latex, tables)])
     if "csv" in formats:
         texts["results.csv"] = comparison.results.to_csv(index=False)
-        best = best_epoch_table(results, pairs=pairs, methods=methods)
-        texts |= {f"{table.name}.csv": to_csv(table) for table in (*tables, best)}
+        texts |= {f"{table.name}.csv": to_csv(table) for table in (*tables, best_epoch_table(comparison))}
     for name, text in texts.items():
         (directory / name).write_text(text, encoding="utf-8")
-    return [*(directory / name for name in texts), *figures]
+    return [*(directory / name for name in texts), *(file for files in figures.values() for file in files)]
 
 
-def _tables(
-    results: pd.DataFrame, published: pd.DataFrame | None, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str]
-) -> list[Table]:
-    errors, gains, selection, costs = (
-        table(results, pairs=pairs, methods=methods) for table in (error_table, gain_table, selection_table, cost_table)
-    )
-    beside = None if published is None else published_table(results, published, pairs=pairs, methods=methods)
-    return [table for table in (errors, beside, gains, selection, costs) if table]
+def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Table]:
+    beside = None if published is None else published_table(comparison, published)
+    made = result_table(comparison), beside, gain_table(comparison), selection_table(comparison), cost_table(comparison)
+    return [table for table in made if table]
 
 
 def _write_figures(
-    results: pd.DataFrame,
-    curves: pd.DataFrame,
-    *,
-    pairs: Sequence[tuple[str, str]],
-    methods: Sequence[str],
-    directory: Path,
-    formats: Sequence[str],
-) -> list[Path]:
+    comparison: Comparison, curves: pd.DataFrame, *, directory: Path, formats: Sequence[str]
+) -> dict[str, list[Path]]:
+    """The files of each figure, by what it shows."""
     kinds = [kind for kind in ("png", "pdf") if kind in formats]
-    if not kinds or not (results["status"] == "done").any():
-        return []
+    if not kinds or not (comparison.results["status"] == "done").any():
+        return {}
     from kdbench.report import plots  # its libraries are slow to import, and most reports need none
 
-    figures = {"test_error": plots.error_plot(results, pairs=pairs, methods=methods)}
+    metric = comparison.metric
+    figures = {
+        f"{metric.title} of the last epoch by method: every seed, mean and 95 % interval": (
+            f"test_{metric.name}",
+            plots.result_plot(comparison),
+        )
+    }
     if len(curves) and curves.loc[curves["test_error_pct"].notna(), "epoch"].nunique() > 1:  # one test is no curve
-        figures["curves"] = plots.curves_plot(curves, results, pairs=pairs, methods=methods)
-    figures["cost"] = plots.cost_plot(results, pairs=pairs, methods=methods)
-    return [file for name, figure in figures.items() for file in plots.save(figure, directory / name, formats=kinds)]
+        figures[f"Test {tested(metric).short} against epoch"] = "curves", plots.curves_plot(comparison, curves)
+    figures[f"{metric.title} against the time of training"] = "cost", plots.cost_plot(comparison)
+    return {text: plots.save(figure, directory / stem, formats=kinds) for text, (stem, figure) in figures.items()}
 
 
-def _embedded(figures: Sequence[Path]) -> list[str]:
+def _embedded(figures: Mapping[str, Sequence[Path]]) -> list[str]:
     """Markdown that shows the PNG files and links to the others."""
-    return [f"{'!' if file.suffix == '.png' else ''}[{_FIGURES[file.stem]}]({file.name})\n" for file in figures]
+    return [f"{'!' if file.suffix == '.png' else ''}[{text}]({file.name})\n" for text, files in figures.items() for file in files]
 
 
 def _facts(results: pd.DataFrame) -> str:
@@ -135,20 +124,14 @@ def _facts(results: pd.DataFrame) -> str:
 
 
 def terminal_tables(
-    results: pd.DataFrame,
-    *,
-    pairs: Sequence[tuple[str, str]],
-    title: str,
-    methods: Sequence[str] = (),
-    width: int | None = None,
-    published: pd.DataFrame | None = None,
+    comparison: Comparison, *, title: str, width: int | None = None, published: pd.DataFrame | None = None
 ) -> Group:
     """The title, the claims and the tables, to be printed by a rich console of `width` characters, the terminal's unless given.
 
     Raises:
-        KdbenchError: a pair without trials, trials that are not comparable, or published numbers of others.
+        KdbenchError: published numbers of other pairs.
     """
     width = width or shutil.get_terminal_size().columns
-    tables = _tables(results, published, pairs=pairs, methods=methods)
-    stated = [Text(claim) for claim in claims(results, pairs=pairs, methods=methods)]
+    tables = _tables(comparison, published)
+    stated = [Text(claim) for claim in claims(comparison)]
     return Group(Text(title, style="bold"), *stated, "", *(to_terminal(table, width=width) for table in tables))

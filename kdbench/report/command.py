@@ -15,12 +15,13 @@ from rich.console import Console
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
-from kdbench.report import FORMATS, terminal_tables, write_report
+from kdbench.report import FORMATS, ReportOptions, compare, terminal_tables, write_report
 from kdbench.report.output_folder import ReportIdentity, choose_folder, write_into
 from kdbench.results.frames import load_curves, read_records
 from kdbench.results.store import Store
 from kdbench.runner.frame import plan_frame
 from kdbench.spec.record import PROTOCOL
+from kdbench.spec.report_options import DEFAULT
 from kdbench.suite.shipped import is_shipped
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Report:
     methods: Sequence[str]
     reports: Path
     identity: ReportIdentity
+    options: ReportOptions = DEFAULT
 
 
 def suite_report(plan: Plan, store: Store) -> Report:
@@ -55,6 +57,7 @@ def suite_report(plan: Plan, store: Store) -> Report:
         methods=plan.suite.methods,
         reports=store.root / "reports",
         identity=_identity(plan.suite),
+        options=plan.suite.report,
     )
 
 
@@ -100,16 +103,8 @@ def print_and_write(
         counts = ", ".join(f"{n} {status}" for status, n in report.results["status"].value_counts().items())
         raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
     folder, elsewhere = (expanded(directory), "") if directory else choose_folder(report.reports, report.identity)
-    write = partial(
-        write_report,
-        report.results,
-        report.curves,
-        title=report.title,
-        formats=formats or FORMATS,
-        pairs=report.pairs,
-        methods=report.methods,
-        published=published,
-    )
+    comparison = compare(report.results, pairs=report.pairs, methods=report.methods, options=report.options)
+    write = partial(write_report, comparison, report.curves, title=report.title, formats=formats or FORMATS, published=published)
     try:
         files, removed = write_into(folder, report.identity, lambda staged: write(directory=staged), chosen_by_user=bool(directory))
     except OSError as problem:
@@ -118,10 +113,8 @@ def print_and_write(
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     console.print(
         terminal_tables(
-            report.results,
-            pairs=report.pairs,
+            comparison,
             title=report.title,
-            methods=report.methods,
             published=published,
             width=min(console.width, shutil.get_terminal_size().columns),
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from kdbench.errors import KdbenchError
-from kdbench.report.method_labels import method_labels
+from kdbench.errors import KdbenchError, refuse_no_list
+from kdbench.report.method_labels import method_labels, plain_label
+from kdbench.spec.metrics import METRICS, Metric
+from kdbench.spec.report_options import DEFAULT, ReportOptions
 from kdbench.wording import counted
 
 _ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
@@ -27,7 +29,8 @@ _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
 """Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 
 _NUMBERS = [
-    *("test_error_pct", "best_test_error_pct", "teacher_error_pct"),
+    *dict.fromkeys(column for metric in METRICS.values() for column in (metric.column, metric.teacher_column) if column),
+    "best_test_error_pct",
     *("validation_error_pct", "selected_test_error_pct", "selected_epoch"),
     *("student_params", "student_macs", "teacher_params", "teacher_macs", "extra_params"),
     *("train_images_per_s", "inference_images_per_s", "teacher_inference_images_per_s"),
@@ -44,6 +47,7 @@ class PairTrials:
     Attributes:
         name: what tables and panels call it; it includes the data set where there are several.
         trials: rows of `results` with the column `label`, those of methods without a teacher included.
+        metric: what is compared.
     """
 
     dataset: str
@@ -51,6 +55,7 @@ class PairTrials:
     student: str
     name: str
     trials: pd.DataFrame
+    metric: Metric
 
     @property
     def done(self) -> pd.DataFrame:
@@ -61,28 +66,45 @@ class PairTrials:
         """Whether any trial, done or not, is of this method."""
         return bool((self.trials["label"] == label).any())
 
-    def by_seed(self, label: str, column: str = "test_error_pct") -> pd.Series[float]:
-        """`column` of the finished trials of one method that have it, indexed by seed."""
+    def by_seed(self, label: str, metric: Metric | None = None) -> pd.Series[float]:
+        """What the finished trials of one method have of a metric, the comparison's unless given, indexed by seed."""
+        metric = metric or self.metric
+        return metric.of(self.column(label, metric.column))
+
+    def column(self, label: str, name: str) -> pd.Series[float]:
+        """A column of the frame, of the finished trials of one method that have it, indexed by seed."""
         rows = self.done[self.done["label"] == label]
-        return rows.set_index("seed")[column].dropna().sort_index()
+        return rows.set_index("seed")[name].dropna().sort_index()
 
     @property
-    def teacher_errors(self) -> pd.Series[float]:
-        """Of its teacher, one for each training of it, in percent."""
-        return self.done.dropna(subset="teacher_error_pct").drop_duplicates("teacher_weights_sha256")["teacher_error_pct"]
+    def of_teacher(self) -> pd.Series[float]:
+        """The metric of its teacher, one for each training of it; empty where the frame does not tell it."""
+        column = self.metric.teacher_column
+        if column is None:
+            return pd.Series(dtype=float)
+        return self.metric.of(self.done.dropna(subset=column).drop_duplicates("teacher_weights_sha256")[column])
 
-    def ranked(self, column: str = "test_error_pct") -> pd.Series[float]:
-        """By method, the means of `column` that may be held against each other: over seeds that all of them have.
+    def best(self, metric: Metric | None = None, *, decimals: int = 2) -> tuple[str, ...]:
+        """The methods that share the best of the means that may be held against each other, where there are several."""
+        means = self.ranked(metric).round(decimals)
+        if len(means) < 2:
+            return ()
+        best = means.min() if (metric or self.metric).lower_is_better else means.max()
+        return tuple(means.index[means == best])
+
+    def ranked(self, metric: Metric | None = None) -> pd.Series[float]:
+        """By method, the means of a metric that may be held against each other: over seeds that all of them have.
 
         Of the methods and the seeds that they share this is the largest block: a method of which much is missing is left out, and
         seeds that few methods have.
         """
-        seeds = self.done.dropna(subset=column).groupby("label", sort=False)["seed"].agg(frozenset)
+        metric = metric or self.metric
+        seeds = self.done.dropna(subset=metric.column).groupby("label", sort=False)["seed"].agg(frozenset)
         blocks = [(shared, [label for label, found in seeds.items() if found >= shared]) for shared in seeds.unique()]
         if not blocks:
             return pd.Series(dtype=float)
         shared, labels = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])))
-        return pd.Series({str(label): self.by_seed(str(label), column).loc[sorted(shared)].mean() for label in labels})
+        return pd.Series({str(label): self.by_seed(str(label), metric).loc[sorted(shared)].mean() for label in labels})
 
 
 @dataclass(frozen=True)
@@ -94,22 +116,51 @@ class Comparison:
         pairs: the same by pair; a trial without a teacher stands in every pair with its student.
         labels: the methods, in the order of columns.
         datasets: the labels of the data sets.
+        options: what is compared, and how it is shown.
     """
 
     results: pd.DataFrame
     pairs: tuple[PairTrials, ...]
     labels: tuple[str, ...]
     datasets: tuple[str, ...]
+    options: ReportOptions
+
+    @property
+    def metric(self) -> Metric:
+        """What is compared."""
+        return self.pairs[0].metric
+
+    def of(self, metric: Metric) -> Comparison:
+        """The same trials, compared by another metric."""
+        return replace(self, pairs=tuple(replace(pair, metric=metric) for pair in self.pairs))
+
+    @property
+    def baseline(self) -> str:
+        """The label of the method that gains are given over, whether or not it has trials."""
+        return plain_label(self.options.baseline) if self.options.baseline not in self.labels else self.options.baseline
 
 
-def compare(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Comparison:
+def compare(
+    results: pd.DataFrame,
+    *,
+    pairs: Sequence[tuple[str, str]],
+    methods: Sequence[str] = (),
+    options: ReportOptions = DEFAULT,
+) -> Comparison:
     """Arrange the trials of `pairs`, (teacher, student), for tables and plots.
 
-    `methods` gives the order of the columns; methods that it does not name follow in the order of the frame.
+    Args:
+        results: one row for each trial, done or not; errors in percent, speeds in images per second.
+        pairs: (teacher, student), in the order of rows.
+        methods: the order of columns; methods that it does not name follow in the order of the frame.
+        options: what is compared, and how it is shown.
 
     Raises:
-        KdbenchError: the trials are not comparable, or a pair has none.
+        KdbenchError: the trials are not comparable, a pair has none, or no finished trial has the metric.
     """
+    refuse_no_list("methods", methods, example=["kd", "ft"])
+    refuse_no_list("pairs", pairs, example=[("resnet56", "resnet20")])
+    metric = options.compared
     teacherless = results["teacher"].isna() & results["student"].isin([student for _, student in pairs])
     paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
     chosen = results[teacherless | paired]
@@ -121,14 +172,20 @@ def compare(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods:
     labelled = chosen.drop_duplicates("label")
     labels = labelled.iloc[labelled["method"].map(lambda method: rank.get(method, len(rank))).argsort(kind="stable")]["label"]
     datasets = tuple(chosen["dataset"].unique())
-    arranged = [block for dataset in datasets for pair in pairs for block in _pair_trials(chosen, dataset, pair, len(datasets) > 1)]
+    if chosen[metric.column].isna().all() and (chosen["status"] == "done").any():
+        raise KdbenchError(f"no finished trial has the {metric.noun} (column {metric.column}). Choose another metric.")
+    arranged = [
+        block for dataset in datasets for pair in pairs for block in _pair_trials(chosen, dataset, pair, len(datasets) > 1, metric)
+    ]
     for pair in pairs:
         if not any((block.teacher, block.student) == pair for block in arranged):
             raise KdbenchError(f"the results hold no trial of the pair {' → '.join(pair)}. Run the suite first, or drop the pair.")
-    return Comparison(chosen, tuple(arranged), tuple(labels), datasets)
+    return Comparison(chosen, tuple(arranged), tuple(labels), datasets, options)
 
 
-def _pair_trials(results: pd.DataFrame, dataset: str, pair: tuple[str, str], several_datasets: bool) -> Iterator[PairTrials]:
+def _pair_trials(
+    results: pd.DataFrame, dataset: str, pair: tuple[str, str], several_datasets: bool, metric: Metric
+) -> Iterator[PairTrials]:
     """The pair on the data set; nothing where it has no trial there but trials on another data set."""
     teacher, student = pair
     with_pair = (results["teacher"] == teacher) & (results["student"] == student)
@@ -137,7 +194,7 @@ def _pair_trials(results: pd.DataFrame, dataset: str, pair: tuple[str, str], sev
     trials = results[here & (with_pair | teacherless)]
     if (with_pair & here).any() or (not with_pair.any() and len(trials)):
         arrow = f"{teacher} → {student}"
-        yield PairTrials(dataset, teacher, student, f"{dataset}: {arrow}" if several_datasets else arrow, trials)
+        yield PairTrials(dataset, teacher, student, f"{dataset}: {arrow}" if several_datasets else arrow, trials, metric)
 
 
 def check_comparable(results: pd.DataFrame) -> None:

@@ -1,12 +1,13 @@
 """The table of what each method costs, in training and when its student is deployed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
-from kdbench.report.compare import Comparison, compare
-from kdbench.report.tables import NONE, Cell, Row, Table, method_row, on_data, pair_heading, short_count
+from kdbench.report.cells import method_row, on_data, pair_heading, short_count
+from kdbench.report.compare import Comparison
+from kdbench.report.table import NONE, Cell, Row, Table
 
 UNEVEN = 1.25
 """By what factor the speed of one teacher may differ between trials that are said to be timed alike."""
@@ -14,15 +15,11 @@ UNEVEN = 1.25
 _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 
 
-def cost_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table:
+def cost_table(comparison: Comparison) -> Table:
     """What each method costs: training speed alone and against scratch, extra parameters; and what inference gains.
 
     Speeds are medians over seeds and stand apart by environment.
-
-    Raises:
-        KdbenchError: the trials are not comparable, or a pair has none.
     """
-    comparison = compare(results, pairs=pairs, methods=methods)
     environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
     several = len(environments) > 1
     rows: list[Row] = []

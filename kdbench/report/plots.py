@@ -21,9 +21,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import Bbox, ScaledTranslation
 
 from kdbench.errors import KdbenchError
-from kdbench.report.compare import Comparison, compare
+from kdbench.report.compare import Comparison
+from kdbench.report.gains import MIN_PAIRS, confidence_interval
 from kdbench.report.notes import seeds_sentence
-from kdbench.report.tables import MIN_PAIRS, confidence_interval
+from kdbench.report.selection import tested
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Okabe and Ito's palette without yellow and black, and a wine red: any two differ under each kind of colour blindness."""
@@ -97,27 +98,30 @@ def method_colours(labels: Iterable[str]) -> dict[str, str]:
     return {label: look.colour for label, look in method_looks(labels).items()}
 
 
-def error_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Figure:
-    """Test error of the last epoch by method: every seed a dot, the mean with its 95 % interval, the teacher a line.
+def result_plot(comparison: Comparison) -> Figure:
+    """The metric at the last epoch by method: every seed a dot, the mean with its 95 % interval, the teacher a line.
 
     Raises:
-        KdbenchError: the trials are not comparable, a pair has none, or none is done.
+        KdbenchError: no trial is done.
     """
-    comparison = compare(results, pairs=pairs, methods=methods)
+    metric = comparison.metric
     looks = method_looks(comparison.labels)
     names = [pair.name for pair in comparison.pairs]
     height = 0.9 + 0.24 * len(looks)
-    with _figure("Test error by method", comparison, names, width=3.9, height=height, foot=0.3) as (figure, panels):
+    with _figure(f"{metric.title} by method", comparison, names, width=3.9, height=height, foot=0.3) as (
+        figure,
+        panels,
+    ):
         for axes, pair in zip(panels, comparison.pairs, strict=True):
             for position, label in enumerate(looks):
                 errors = pair.by_seed(label)
                 if len(errors):
                     _error_row(axes, position, errors, looks[label].colour)
-            _teacher_line(axes, pair.teacher_errors)
+            _teacher_line(axes, pair.of_teacher)
             axes.set_yticks(range(len(looks)), list(looks))
             axes.set_ylim(len(looks) - 0.4, -0.5)
             axes.grid(axis="y", visible=False)
-            axes.set_xlabel("test error of the last epoch (%)")
+            axes.set_xlabel(f"{metric.axis}, last epoch {metric.arrow}")
         handles = [
             Line2D([], [], color=_GREY, marker="o", linestyle="", markersize=3.5, alpha=0.6, label="one seed"),
             Line2D([], [], color=_GREY, marker="|", linestyle="", markersize=9, markeredgewidth=2, label="mean"),
@@ -145,19 +149,17 @@ def _teacher_line(axes: Axes, errors: pd.Series[float]) -> None:
         axes.text(error, 1, f"teacher {error:.2f}", transform=above, ha="center", va="bottom", fontsize=7, color=_GREY)
 
 
-def curves_plot(
-    curves: pd.DataFrame, results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()
-) -> Figure:
+def curves_plot(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     """Test error against epoch of the main stage, and its last quarter apart where the training is long: the mean over seeds, and a
     band of one standard deviation around it unless there are many methods.
 
     Raises:
-        KdbenchError: the trials are not comparable, a pair has none, or none is done.
+        KdbenchError: no trial is done.
     """
-    comparison = compare(results, pairs=pairs, methods=methods)
     looks = method_looks(comparison.labels)
     with_bands = len(looks) <= _MAX_BANDS
-    title = f"Test error during training, mean{' ± standard deviation' if with_bands else ''} over seeds"
+    metric = tested(comparison.metric)
+    title = f"{metric.title} during training, mean{' ± standard deviation' if with_bands else ''} over seeds"
     main = curves[(curves["stage"] == "main") & curves["test_error_pct"].notna()]
     parts = ("", ", last quarter") if main["epoch"].max() >= _FEW_EPOCHS else ("",)
     names = [pair.name + part for pair in comparison.pairs for part in parts]
@@ -168,15 +170,18 @@ def curves_plot(
         for place, pair in enumerate(comparison.pairs):
             whole, *end = panels[len(parts) * place : len(parts) * (place + 1)]
             trials = main.merge(pair.done[["trial", "label"]], on="trial")
+            trials = trials.assign(value=metric.of(trials["test_error_pct"]))
             _mean_curves(whole, trials, looks, with_bands=with_bands)
             for axes in end:
                 _mean_curves(axes, trials[trials["epoch"] > 0.75 * trials["epoch"].max()], looks, with_bands=with_bands)
-                axes.set_ylabel("test error (%)")
-            whole.set_yscale("log")
-            whole.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-            whole.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            whole.yaxis.set_minor_formatter(NullFormatter())
-            whole.set_ylabel("test error (%), logarithmic")
+                axes.set_ylabel(metric.axis)
+            whole.set_ylabel(metric.axis)
+            if metric.lower_is_better:
+                whole.set_yscale("log")
+                whole.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+                whole.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                whole.yaxis.set_minor_formatter(NullFormatter())
+                whole.set_ylabel(f"{metric.axis}, logarithmic")
         handles = [look.line(width=1.6, label=label) for label, look in looks.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=math.ceil(len(looks) / legend_rows), handlelength=3)
     return figure
@@ -184,7 +189,7 @@ def curves_plot(
 
 def _mean_curves(axes: Axes, curves: pd.DataFrame, looks: Mapping[str, Look], *, with_bands: bool) -> None:
     for label, rows in curves.groupby("label"):
-        errors = rows.groupby("epoch")["test_error_pct"].agg(["mean", "std"])
+        errors = rows.groupby("epoch")["value"].agg(["mean", "std"])
         line = looks[str(label)].line(width=1.2)
         line.set_data(errors.index, errors["mean"])
         if len(errors) < _FEW_EPOCHS:
@@ -202,13 +207,12 @@ def _mean_curves(axes: Axes, curves: pd.DataFrame, looks: Mapping[str, Look], *,
 _UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
-def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Figure:
-    """Test error of the last epoch against the time of training, as each method would cost alone; a panel for each environment.
+def cost_plot(comparison: Comparison) -> Figure:
+    """The metric at the last epoch against the time of training, as each method would cost alone; a panel for each environment.
 
     Raises:
-        KdbenchError: the trials are not comparable, a pair has none, or none is done.
+        KdbenchError: no trial is done.
     """
-    comparison = compare(results, pairs=pairs, methods=methods)
     looks = method_looks(comparison.labels)
     measured = [
         (pair.name, str(environment), trials)
@@ -217,25 +221,25 @@ def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], method
     ]
     environments = {environment for _, environment, _ in measured}
     names = [f"{name}\n{environment}" if len(environments) > 1 else name for name, environment, _ in measured]
-    title = "Test error against the time of training"
+    metric = comparison.metric
+    title = f"{metric.title} against the time of training"
     if len(environments) == 1:
         title += f"\n{measured[0][1]}"
     with _figure(title, comparison, names, width=4.2, height=3.3) as (figure, panels):
         named = []
         for axes, (_, _, trials) in zip(panels, measured, strict=True):
-            points = trials.groupby("label").agg(
-                cost=("train_s", "median"), error=("test_error_pct", "mean"), std=("test_error_pct", "std")
-            )
+            valued = trials.assign(value=metric.of(trials[metric.column]))
+            points = valued.groupby("label").agg(cost=("train_s", "median"), value=("value", "mean"), std=("value", "std"))
             size, unit = next(((size, unit) for size, unit in _UNITS if points["cost"].max() >= 2 * size), _UNITS[-1])
             points["cost"] /= size
             for label, point in points.iterrows():
                 look = looks[str(label)]
-                axes.errorbar(point["cost"], point["error"], point["std"], color=look.colour, linewidth=0.8, alpha=0.45)
-                axes.plot(point["cost"], point["error"], color=look.colour, marker=look.marker, markersize=5)
+                axes.errorbar(point["cost"], point["value"], point["std"], color=look.colour, linewidth=0.8, alpha=0.45)
+                axes.plot(point["cost"], point["value"], color=look.colour, marker=look.marker, markersize=5)
             axes.margins(0.15)
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.set_xlabel(f"training of one student ({unit}), left is cheaper")
-            axes.set_ylabel("test error of the last epoch (%),\nmean ± standard deviation")
+            axes.set_ylabel(f"{metric.axis} of the last epoch {metric.arrow},\nmean ± standard deviation")
             named.append(points)
         figure.draw_without_rendering()
         for axes, points in zip(panels, named, strict=True):
@@ -245,11 +249,11 @@ def cost_plot(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], method
 
 def _name_points(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     """Write each point's name at the nearest place that touches no other point and no other name; far ones with a line to it."""
-    centres = axes.transData.transform(points[["cost", "error"]])
+    centres = axes.transData.transform(points[["cost", "value"]])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
     points_per_pixel = 72 / axes.figure.dpi
     for (label, point), (x, y) in zip(points.iterrows(), centres, strict=True):
-        place = (point["cost"], point["error"])
+        place = (point["cost"], point["value"])
         colour = looks[str(label)].colour
         name = axes.annotate(
             str(label), place, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8, color=colour

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report.compare import Comparison, PairTrials, compare
+from kdbench.report.cells import mean_and_std, method_row, on_data, pair_heading
+from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.notes import changed_parameters, shared_stages
-from kdbench.report.tables import NONE, Cell, Table, mean_and_std, method_row, on_data, pair_heading
+from kdbench.report.selection import tested
+from kdbench.report.table import NONE, Cell, Table
+from kdbench.spec.metrics import Metric
 
 LAST = "last epoch"
-
-_NOTES = (
-    "In parentheses: our error minus the published one, in points. Above 0, our error is higher. This is no test of significance: "
-    "most published numbers are of one run, or come without a standard deviation.",
-    "The teachers differ too: read the row of the teacher first.",
-)
 
 
 def plain(dataset: str) -> str:
@@ -26,21 +23,19 @@ def plain(dataset: str) -> str:
     return re.sub(r"[^a-z0-9]", "", dataset.split("(")[0].lower())
 
 
-def published_table(
-    results: pd.DataFrame, published: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()
-) -> Table:
-    """For each pair and method our test error and, in a column for each source, what was published, with the difference.
+def published_table(comparison: Comparison, published: pd.DataFrame) -> Table:
+    """For each pair and method our test error and, in a column for each source, what was published, with the difference; accuracies
+    where these are compared.
 
     Args:
-        results: one row for each trial.
+        comparison: our trials.
         published: what `kdbench.report.published_numbers.read_published` gives.
-        pairs: (teacher, student), in the order of rows.
-        methods: the order of rows within a pair.
 
     Raises:
-        KdbenchError: the trials are not comparable, a pair has none, or a file of `published` has no number for any row.
+        KdbenchError: a file of `published` has no number for any row.
     """
-    comparison = compare(results, pairs=pairs, methods=methods)
+    metric = tested(comparison.metric)
+    comparison = comparison.of(metric)
     entries = [_entries(comparison, pair, published) for pair in comparison.pairs]
     matching = pd.concat([numbers for pair in entries for _, _, numbers in pair])
     _refuse_unused(published, matching, comparison)
@@ -48,13 +43,18 @@ def published_table(
     rows = []
     for pair, found in zip(comparison.pairs, entries, strict=True):
         for label, ours, numbers in found:
-            beside = [_published_cell(numbers[numbers["source"] == source], ours) for source in sources]
+            beside = [_published_cell(numbers[numbers["source"] == source], ours, metric) for source in sources]
             rows.append(method_row(comparison, pair, (Cell(label), ours, *beside), first=label == "teacher"))
     columns = (*pair_heading(comparison), "Method", "Ours", *(source.split(" (")[0] for source in sources))
-    protocols = [_protocol(matching[matching["source"] == source]) for source in sources]
+    protocols = [_protocol(matching[matching["source"] == source], metric) for source in sources]
     changed = changed_parameters(comparison.results)
-    notes = (*_NOTES, *_data(comparison), *shared_stages(comparison.results), *changed, *_settings(matching), *protocols)
-    title = f"Test error (%) beside published numbers{on_data(comparison, with_pair=True)}"
+    about = (
+        f"In parentheses: our {metric.short} minus the published one, in points. Above 0, our {metric.short} is higher. This is no "
+        "test of significance: most published numbers are of one run, or come without a standard deviation.",
+        "The teachers differ too: read the row of the teacher first.",
+    )
+    notes = (*about, *_data(comparison), *shared_stages(comparison.results), *changed, *_settings(matching), *protocols)
+    title = f"{metric.heading} beside published numbers{on_data(comparison, with_pair=True)}"
     return Table("published", title, columns, tuple(rows), notes, naming=columns.index("Ours"))
 
 
@@ -62,14 +62,18 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
     """For the teacher and each method of the pair: its label, our error, and its numbers, with what ours differ in."""
     of_pair = (published["teacher"] == _model(pair.teacher)) & (published["student"] == _model(pair.student))
     here = published[of_pair & (published["dataset"].map(plain) == plain(pair.dataset))]
-    teacher, of_teacher = pair.teacher_errors, here[here["method"] == "teacher"].assign(label="teacher", epochs_here=float("nan"))
+    teacher, of_teacher = pair.of_teacher, here[here["method"] == "teacher"].assign(label="teacher", epochs_here=float("nan"))
     entries = [("teacher", mean_and_std(teacher, len(teacher)), of_teacher)]
     for label in comparison.labels:
         trials = pair.trials[pair.trials["label"] == label]
         if len(trials):
             numbers = here[here["method"].map(_in_order) == _in_order(trials["method"].iloc[0])]
             ours = mean_and_std(pair.by_seed(label), trials["seed"].nunique())
-            gap = float((pair.by_seed(label) - pair.by_seed(label, "best_test_error_pct")).mean())
+            gap = float(
+                pair.metric.gain(
+                    pair.by_seed(label, replace(pair.metric, column="best_test_error_pct")), over=pair.by_seed(label)
+                ).mean()
+            )
             if trials["evaluate_every"].iloc[0] > 1:
                 gap = float("nan")  # the best of a few epochs says little of the best of all
             entries.append((label, ours, numbers.assign(label=label, best_epoch_gains=gap, epochs_here=trials["epochs"].iloc[0])))
@@ -96,16 +100,16 @@ def _refuse_unused(published: pd.DataFrame, matching: pd.DataFrame, comparison: 
             )
 
 
-def _published_cell(numbers: pd.DataFrame, ours: Cell) -> Cell:
+def _published_cell(numbers: pd.DataFrame, ours: Cell, metric: Metric) -> Cell:
     if numbers.empty:
         return Cell(NONE)
     number = numbers.iloc[0]
-    error, std = float(number["error_pct"]), number["std"]
-    text = f"{error:.2f}" if pd.isna(std) else f"{error:.2f} ± {std:.2f}"
+    value, std = metric.of(float(number["error_pct"])), number["std"]
+    text = f"{value:.2f}" if pd.isna(std) else f"{value:.2f} ± {std:.2f}"
     if "mean" not in ours.values:
-        return Cell(text, values={"published": error})
-    difference = ours.values["mean"] - error
-    return Cell(f"{text} ({difference:+.2f})", values={"published": error, "ours_minus_published": difference})
+        return Cell(text, values={"published": value})
+    difference = ours.values["mean"] - value
+    return Cell(f"{text} ({difference:+.2f})", values={"published": value, "ours_minus_published": difference})
 
 
 def _data(comparison: Comparison) -> list[str]:
@@ -121,12 +125,12 @@ def _settings(matching: pd.DataFrame) -> list[str]:
     return [f"{labels}: the same published number is shown for each." for labels in several]
 
 
-def _protocol(numbers: pd.DataFrame) -> str:
+def _protocol(numbers: pd.DataFrame, metric: Metric) -> str:
     """A source in full, how its protocol differs from ours, and what its single methods are."""
     selections = numbers["selection"].unique()
     differences = []
     if others := [selection for selection in selections if selection != LAST]:
-        differences.append(f"{'; '.join(others)}, where ours is the last epoch{_if_best(numbers)}")
+        differences.append(f"{'; '.join(others)}, where ours is the last epoch{_if_best(numbers, metric)}")
     if LAST in selections:
         differences.append("last epoch, as ours" if len(selections) == 1 else "some last epoch, as ours")
     epochs = numbers.dropna(subset=["epochs", "epochs_here"])
@@ -143,11 +147,12 @@ def _protocol(numbers: pd.DataFrame) -> str:
     return f"{numbers['source'].iloc[0]}: {'; '.join(differences)}.{remarks}"
 
 
-def _if_best(numbers: pd.DataFrame) -> str:
+def _if_best(numbers: pd.DataFrame, metric: Metric) -> str:
     """What the choice of the best test epoch would give us; nothing where the source made another choice, or we have none."""
     chosen = numbers["selection"].str.contains("best") & numbers["selection"].str.contains("test")
     gain = numbers.loc[chosen, "best_epoch_gains"].mean()
-    return "" if pd.isna(gain) else f" (with the same choice, ours would be {gain:.2f} points lower on average)"
+    better = "lower" if metric.lower_is_better else "higher"
+    return "" if pd.isna(gain) else f" (with the same choice, ours would be {gain:.2f} points {better} on average)"
 
 
 def _listed(epochs: pd.Series[int]) -> str:

@@ -12,7 +12,7 @@ import rich.console
 import rich.table
 from rich.text import Text
 
-from kdbench.report.tables import Table
+from kdbench.report.table import Table
 
 _MARKDOWN_COLUMNS = 14
 _LATEX_COLUMNS = 7
@@ -30,6 +30,8 @@ _LATEX: Mapping[str, str] = MappingProxyType(
         "±": r"$\pm$",
         "\N{MULTIPLICATION SIGN}": r"$\times$",
         "→": r"$\to$",
+        "↓": r"$\downarrow$",
+        "↑": r"$\uparrow$",
         "—": "---",
     }
 )

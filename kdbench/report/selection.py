@@ -1,52 +1,65 @@
 """The table of what the validation split says: which method, parameters and epoch to choose without a look at the test images."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
-import pandas as pd
-
-from kdbench.report.compare import PairTrials, compare
-from kdbench.report.tables import Cell, Table, mean_and_std, method_row, on_data, pair_heading
-
-_NOTES = (
-    "Validation error: on training images that were held out and not trained on. Bold marks the lowest mean of each pair. Use it "
-    "to choose a method or its parameters without looking at the test images.",
-    "Epoch chosen: for each seed, the first epoch with the lowest validation error. The table gives the earliest and the latest.",
-)
+from kdbench.report.cells import mean_and_std, method_row, on_data, pair_heading
+from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.table import Cell, Table
+from kdbench.spec.metrics import METRICS, Metric
 
 
-def selection_table(results: pd.DataFrame, *, pairs: Sequence[tuple[str, str]], methods: Sequence[str] = ()) -> Table | None:
-    """By method the validation error of the last epoch, and the test error at the epoch that validation chooses, in percent.
+def tested(metric: Metric) -> Metric:
+    """The metric; the error where that is measured at the last epoch alone."""
+    return metric if metric.column == "test_error_pct" else METRICS["error"]
+
+
+def held_out(metric: Metric) -> Metric:
+    """The validation error, or the accuracy where that is compared."""
+    return replace(tested(metric), column="validation_error_pct", noun=f"validation {tested(metric).short}")
+
+
+def selection_table(comparison: Comparison) -> Table | None:
+    """By method the validation error of the last epoch, and the test error at the epoch that validation chooses, in percent; or the
+    accuracies, where these are compared.
 
     Means ± sample standard deviations over seeds; None where no data set has a validation split.
-
-    Raises:
-        KdbenchError: the trials are not comparable, or a pair has none.
     """
-    comparison = compare(results, pairs=pairs, methods=methods)
+    metric = tested(comparison.metric)
     rows = []
     for pair in comparison.pairs:
-        labels = [label for label in comparison.labels if len(pair.by_seed(label, "validation_error_pct"))]
-        ranked = pair.ranked("validation_error_pct").round(2)
+        labels = [label for label in comparison.labels if len(pair.by_seed(label, held_out(metric)))]
+        best = pair.best(held_out(metric))
         for label in labels:
-            bold = len(ranked) > 1 and ranked.get(label) == ranked.min()
-            rows.append(method_row(comparison, pair, (Cell(label), *_cells(pair, label, bold=bold)), first=label == labels[0]))
+            cells = (Cell(label), *_cells(pair, label, metric, bold=label in best))
+            rows.append(method_row(comparison, pair, cells, first=label == labels[0]))
     if not rows:
         return None
-    errors = ("Validation error,\nlast epoch", "Epoch\nchosen", "Test error,\nepoch chosen", "Test error,\nlast epoch")
-    columns = (*pair_heading(comparison), "Method", *errors)
-    title = f"Selection by the validation split (%){on_data(comparison, with_pair=True)}, mean ± standard deviation over seeds"
-    return Table("selection", title, columns, tuple(rows), _NOTES, naming=columns.index("Method") + 1)
+    headings = (
+        f"Validation {metric.short},\nlast epoch",
+        "Epoch\nchosen",
+        f"Test {metric.short},\nepoch chosen",
+        f"Test {metric.short},\nlast epoch",
+    )
+    notes = (
+        f"Validation {metric.short}: on training images that were held out and not trained on. Bold marks the {metric.best} mean "
+        "of each pair. Use it to choose a method or its parameters without looking at the test images.",
+        f"Epoch chosen: for each seed, the first epoch with the {metric.best} validation {metric.short}. The table gives the "
+        "earliest and the latest.",
+    )
+    columns = (*pair_heading(comparison), "Method", *headings)
+    unit = f"{metric.unit}, {metric.arrow}"
+    title = f"Selection by the validation split ({unit}){on_data(comparison, with_pair=True)}, mean ± standard deviation over seeds"
+    return Table("selection", title, columns, tuple(rows), notes, naming=columns.index("Method") + 1)
 
 
-def _cells(pair: PairTrials, label: str, *, bold: bool) -> tuple[Cell, ...]:
+def _cells(pair: PairTrials, label: str, metric: Metric, *, bold: bool) -> tuple[Cell, ...]:
     planned = pair.trials["seed"].nunique()
-    chosen, last = (pair.by_seed(label, column) for column in ("selected_test_error_pct", "test_error_pct"))
-    epochs = pair.by_seed(label, "selected_epoch")
+    epochs = pair.column(label, "selected_epoch")
     first, final = int(epochs.min()), int(epochs.max())
-    validation = mean_and_std(pair.by_seed(label, "validation_error_pct"), planned)
+    validation = mean_and_std(pair.by_seed(label, held_out(metric)), planned)
     return (
         Cell(validation.text, bold=bold, values=validation.values),
         Cell(str(first) if first == final else f"{first} to {final}", values={"first": first, "final": final}),
-        mean_and_std(chosen, planned),
-        mean_and_std(last, planned),
+        mean_and_std(pair.by_seed(label, replace(metric, column="selected_test_error_pct")), planned),
+        mean_and_std(pair.by_seed(label, metric), planned),
     )

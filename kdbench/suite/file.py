@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from kdbench.errors import KdbenchError
 from kdbench.spec.recipe import Spec
+from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import Stages
 
 Tree = dict[str, Any]
@@ -110,6 +111,8 @@ class SuiteFile(Spec):
     defaults, such as `kd: {temperature: 2}` and `ft+kd: {ft: {k: 2}}`."""
     pairs: tuple[PairSpec, ...] = Field(min_length=1)
     """Teachers and students. Every method is tried on every pair."""
+    report: ReportOptions = ReportOptions()
+    """How the report looks, and what it compares with. It changes no trial."""
     keep_students: bool = False
     """Whether the trained weights of students are kept, for `kdbench.load_student`. Those of teachers always are."""
 

@@ -20,6 +20,7 @@ from kdbench.models.pretrained import identify
 from kdbench.paths import expanded, found, from_folder, has_path, map_paths
 from kdbench.registry import Registry
 from kdbench.spec.recipe import Recipe
+from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec
 from kdbench.spec.validation import validated
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
@@ -43,6 +44,7 @@ class Suite:
         source: the data set, not yet loaded.
         keep_students: whether the students' weights are kept.
         expected_error_pct: by the id of a teacher's trial, the test error that it ought to have, where the file says so.
+        report: how its report looks.
         selection: the methods and seeds that stand for the file's, in words; empty where it is all of the file.
     """
 
@@ -56,6 +58,7 @@ class Suite:
     source: tuple[type[Source], SourceParams]
     keep_students: bool
     expected_error_pct: Mapping[str, float]
+    report: ReportOptions
     selection: str = ""
 
     @property
@@ -149,6 +152,7 @@ class _Resolver:
             source=(source, params),
             keep_students=self.spec.keep_students,
             expected_error_pct=self.expected,
+            report=self.spec.report,
             selection=self.selection,
         )
 

@@ -10,7 +10,8 @@ from conftest import MIXED, Lab, write_images
 
 from invariants.probes import only, snapshot
 from kdbench import KdbenchError
-from kdbench.report.tables import error_table
+from kdbench.report.compare import compare
+from kdbench.report.result_table import result_table
 from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
 from kdbench.suite import code_hash as code_of
@@ -54,6 +55,6 @@ def test_tables_refuse_to_mix_precisions(lab: Lab) -> None:
         lab.run(lab.suite(recipe={"precision": precision}, teacher={"recipe": {"precision": "fp32"}}))
     results = load_results(lab.store.root)
     pairs = [("wrn_10_1", "resnet8")]
-    assert error_table(results[results["precision"] == "fp32"], pairs=pairs).rows
+    assert result_table(compare(results[results["precision"] == "fp32"], pairs=pairs)).rows
     with pytest.raises(KdbenchError, match="precisions"):
-        error_table(results, pairs=pairs)
+        result_table(compare(results, pairs=pairs))

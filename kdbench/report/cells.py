@@ -1,0 +1,44 @@
+"""Cells, rows and words that several tables share."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.table import NONE, Cell, Row
+
+
+def on_data(comparison: Comparison, *, with_pair: bool = False) -> str:
+    """What a title adds where there is one data set, and one pair."""
+    dataset = f" on {comparison.datasets[0]}" if len(comparison.datasets) == 1 else ""
+    return dataset + (f", {comparison.pairs[0].name}" if with_pair and len(comparison.pairs) == 1 else "")
+
+
+def mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
+    """Mean ± sample standard deviation of the finished ones of `planned` trials."""
+    n = len(errors)
+    if not n:
+        return Cell(NONE, values={"n": 0})
+    values = {"mean": float(errors.mean()), "std": float(errors.std(ddof=1)), "n": n}
+    spread = f" ± {values['std']:.2f}" if n > 1 else ""
+    return Cell(f"{values['mean']:.2f}{spread}" + (f" ({n}/{planned})" if n < planned else ""), values=values)
+
+
+def short_count(count: float) -> str:
+    """`0.27M`, `40.8M`, `1.08G`: three digits, or two decimals; counts below 10,000 in full."""
+    if count < 10_000:
+        return f"{count:,.0f}"
+    scaled, unit = (count / 1e9, "G") if count >= 1e9 else (count / 1e6, "M")
+    return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{unit}"
+
+
+def pair_heading(comparison: Comparison) -> tuple[str, ...]:
+    """The first column's heading where there are several pairs."""
+    return ("Pair",) if len(comparison.pairs) > 1 else ()
+
+
+def method_row(comparison: Comparison, pair: PairTrials, cells: tuple[Cell, ...], *, first: bool, **keys: str) -> Row:
+    """A row that opens with the name of its pair where it is the `first` of several pairs' rows; the method is its first cell."""
+    name = (Cell(pair.name if first else ""),) if len(comparison.pairs) > 1 else ()
+    keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student, "method": cells[0].text, **keys}
+    return Row((*name, *cells), keys, opens_group=first and pair is not comparison.pairs[0])

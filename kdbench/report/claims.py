@@ -1,0 +1,59 @@
+"""What the numbers say, in a sentence or two for each pair."""
+
+from __future__ import annotations
+
+from kdbench.report.cells import on_data
+from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.gains import Interval, paired_gain
+from kdbench.report.selection import held_out
+
+
+def claims(comparison: Comparison) -> list[str]:
+    """For each pair the method with the best mean, its gain over the baseline and over the next, and how sure these are.
+
+    Methods are ranked over the same seeds, and the intervals are Bonferroni's for the best of so many methods.
+    """
+    return [f"{pair.name}{on_data(comparison)}: {_claim(comparison, pair)}" for pair in comparison.pairs]
+
+
+def _claim(comparison: Comparison, pair: PairTrials) -> str:
+    metric, baseline = pair.metric, comparison.baseline
+    done = {label: errors.mean() for label in comparison.labels if len(errors := pair.by_seed(label))}
+    if not done:
+        return "no trial is done."
+    means = pair.ranked().sort_values(kind="stable", ascending=metric.lower_is_better)
+    if len(means) < 2:
+        alone = "there is no other method" if len(done) == 1 else "no other method is done for the same seeds"
+        return f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}, and {alone}."
+    first = [label for label, mean in means.items() if round(mean, 2) == round(means.iloc[0], 2)]
+    best, level = str(first[0]), f"the {metric.best} mean {metric.noun} of {len(means)} methods, {metric.text(means.iloc[0])}."
+    unbeaten, tie = first == [baseline], len(first) > 1
+    shared = f"{', '.join(map(str, first[:-1]))} and {first[-1]} share"
+    sentences = [f"{shared if tie else f'No method beat {baseline}, which has' if unbeaten else f'{best} has'} {level}"]
+    named = (*means.index[len(first) :][:1], baseline)
+    rivals = dict.fromkeys(str(label) for label in named if label in done and label not in first)
+    choices = len({*means.index, *rivals}) - 1
+    for rival in rivals:
+        name = rival if rival == baseline else f"{rival}, the next"
+        gain = paired_gain(pair, best, over=rival, choices=choices)
+        mean, of = means.get(rival, done[rival]), f" of {best}" if tie else ""
+        sure = _how_sure(gain, metric.points, methods=choices + 1)
+        sentences.append(f"{'Lead' if unbeaten else 'Gain'}{of} over {name} ({metric.text(mean)}): {sure}.")
+    validated = pair.best(held_out(metric))
+    if validated and not set(validated) & set(first):
+        named_best = ", ".join(f"{label} ({metric.noun} {metric.text(means.get(label, done[label]))})" for label in validated)
+        sentences.append(f"The {held_out(metric).best} mean {held_out(metric).noun}: {named_best}.")
+    if unranked := [label for label in done if label not in means]:
+        sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
+    return " ".join(sentences)
+
+
+def _how_sure(gain: Interval | None, points: str, *, methods: int) -> str:
+    if gain is None:
+        return "no seed in common"
+    if gain.bounds is None:
+        return f"{gain.mean:+.2f} {points}, n = {gain.n}, too small to tell it from chance"
+    low, high = gain.bounds
+    doubt = "" if low > 0 else ", which may be chance"
+    chosen = f" for the best of {methods}" if methods > 2 else ""
+    return f"{gain.mean:+.2f} {points}, 95 % interval{chosen} {low:+.2f} to {high:+.2f}, n = {gain.n}{doubt}"
