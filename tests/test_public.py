@@ -87,6 +87,7 @@ COMMANDS = {
     "show": "WHAT NAME --input --classes --hook --modules --results --plugin --json",
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
+    "merge": "INTO SOURCES --keep --dry-run",
 }
 
 RECORD = """

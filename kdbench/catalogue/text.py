@@ -48,3 +48,12 @@ def head_comment(text: str) -> str:
 def first_sentence(text: str) -> str:
     """Of a description, without the full stop, in one line."""
     return " ".join(text.split("\n\n")[0].split()).split(". ")[0].rstrip(".:")
+
+
+def size_text(size: float) -> str:
+    """`512 B`, `2.1 kB`, `9.5 MB`, `1.3 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -45,11 +45,20 @@ def trials_as_text(plan: Plan) -> str:
     """One line for each trial, and where their folders lie."""
     rows = [["trial", "status", "network", "method", "seed", "test error"]]
     for trial in trials_as_json(plan):
-        network = f"{trial['teacher']} -> {trial['student']}" if trial["teacher"] else trial["student"]
-        error = "" if trial["test_error_pct"] is None else f"{trial['test_error_pct']:.2f} %"
-        rows.append([trial["trial"][:SHORT], trial["status"], network, trial["method"], str(trial["seed"]), error])
+        pair = network(trial["teacher"], trial["student"])
+        rows.append([trial["trial"][:SHORT], trial["status"], pair, trial["method"], str(trial["seed"]), error(trial)])
     lines = aligned(rows)
     return "\n".join([*lines, f"Their folders lie in {plan.students[0].folder.parent}. `kdbench show trial TRIAL` prints one."])
+
+
+def network(teacher: str | None, student: str) -> str:
+    """`resnet56 -> resnet20`, or the student alone."""
+    return f"{teacher} -> {student}" if teacher else student
+
+
+def error(trial: Value) -> str:
+    """A trial's `test_error_pct` for people; empty where it has none."""
+    return "" if trial["test_error_pct"] is None else f"{trial['test_error_pct']:.2f} %"
 
 
 def describe_trial(name: str, results: Path) -> Value:

@@ -37,6 +37,7 @@ PluginOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would happen, and change nothing.")]
 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Where to train: auto, cpu, cuda or cuda:INDEX, such as cuda:1.")

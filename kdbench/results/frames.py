@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
 from kdbench.results.store import record_files
-from kdbench.spec.record import Data, Record
+from kdbench.spec.record import Data, Environment, Record
 from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")
@@ -65,18 +65,22 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def row(record: Record) -> dict[str, Any]:
     """A record as a row of `load_results`."""
-    ran_on = record.environment
-    threads = f", {counted(ran_on.threads, 'thread')}" if ran_on.threads else ""
     return {
         **record.model_dump(exclude={"spec", "environment", "data"}),
         **(_flat(record.data) if record.data else {}),
         "method_params": params_as_json(record.spec["methods"]),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
-        "environment": f"{ran_on.device}{threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}",
-        "device": ran_on.device,
-        "kdbench_version": ran_on.kdbench,
+        "environment": environment_text(record.environment),
+        "device": record.environment.device,
+        "kdbench_version": record.environment.kdbench,
     }
+
+
+def environment_text(ran_on: Environment) -> str:
+    """What a trial ran on, in one line."""
+    threads = f", {counted(ran_on.threads, 'thread')}" if ran_on.threads else ""
+    return f"{ran_on.device}{threads}, torch {ran_on.torch}, kdbench {ran_on.kdbench}, Python {ran_on.python}"
 
 
 def _flat(data: Data) -> dict[str, Any]:

@@ -49,14 +49,32 @@ def held(folder: Path) -> Iterator[None]:
                 marker.unlink()
 
 
-def _flock(descriptor: int) -> bool | None:
+def refuse_being_written(folder: Path) -> None:
+    """See that nobody writes to a folder that is only read; nothing is written there.
+
+    Raises:
+        KdbenchError: another process holds it, or nobody can tell.
+    """
+    marker = folder / ".writer"
+    if not (holder := _read(marker)):
+        return
+    try:
+        with (folder / ".lock").open() as lock:
+            flock = _flock(lock.fileno(), shared=True)
+    except FileNotFoundError:  # of a copy without hidden files
+        flock = None
+    if flock is False or not _over(holder, flock=bool(flock)):
+        raise _refused(folder, holder, seen=flock is False or _here(holder))
+
+
+def _flock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock the file. False where another process has done so, None where there is no `flock`."""
     try:
         import fcntl
     except ImportError:  # Windows
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as problem:
         if problem.errno in _NO_FLOCK:
             return None

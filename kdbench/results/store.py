@@ -14,6 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.files import set_aside, write_bytes
 from kdbench.paths import expanded, found
 from kdbench.results.lock import held
+from kdbench.results.replace_folder import finish_interrupted
 from kdbench.spec.record import Record
 from kdbench.wording import counted
 
@@ -36,6 +37,7 @@ FILES = {
     "cache/": "Images of folders, decoded. It may be deleted, and is made anew.",
     "macs.json": "Multiply-accumulate operations of networks, for estimates of what a plan costs.",
     "FILE.broken": "A file that could not be used and was set aside.",
+    "trials/.TRIAL.NAME/": "A trial that is being merged or removed. After a kill, the next command that writes sets it right.",
     ".lock": "Held by the process that writes here.",
     ".writer": "Which process that is: its host, its number, and since when.",
 }
@@ -70,6 +72,7 @@ class Store:
             try:
                 (self.root / "trials").mkdir(parents=True, exist_ok=True)
                 holding.enter_context(held(self.root))
+                finish_interrupted(self.root / "trials")
             except OSError as problem:
                 ask = ", or ask its owner for write access" if isinstance(problem, PermissionError) else ""
                 raise KdbenchError(
@@ -217,4 +220,4 @@ def record_files(root: Path) -> list[Path]:
         names = sorted(os.listdir(trials))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [file for name in names if found(file := trials / name / "record.json")]
+    return [file for name in names if not name.startswith(".") and found(file := trials / name / "record.json")]

@@ -1,0 +1,60 @@
+"""A trial's folder put in place whole, or taken away whole: killed at any moment, what was there before is there or the new one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+STAGED, BEFORE, REMOVED = ".new", ".before", ".removed"
+"""Ends the name of a hidden folder beside a trial's: one that is not complete yet, one to be replaced, one to be removed."""
+
+
+def put_folder(folder: Path, files: Mapping[str, Path]) -> None:
+    """Make a folder of copies of `files`, by their paths below it, in the place of the one that is there."""
+    staged, before = _beside(folder, STAGED), _beside(folder, BEFORE)
+    for name, file in files.items():
+        _copy(file, staged / name)
+    if folder.exists():
+        os.rename(folder, before)
+    os.rename(staged, folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def put_files(folder: Path, files: Mapping[str, Path]) -> None:
+    """Copy files into a folder; each appears whole or not at all."""
+    for name, file in files.items():
+        partial = folder / name
+        partial = partial.with_name(f".{partial.name}.partial")
+        _copy(file, partial)
+        os.replace(partial, folder / name)
+
+
+def remove_folder(folder: Path) -> None:
+    """Take a folder away."""
+    removed = _beside(folder, REMOVED)
+    os.rename(folder, removed)
+    shutil.rmtree(removed)
+
+
+def finish_interrupted(trials: Path) -> None:
+    """Set right what a process left that was killed meanwhile. Hold the directory."""
+    for hidden in trials.glob(".*"):
+        folder = hidden.with_name(hidden.stem.removeprefix("."))
+        if hidden.suffix == BEFORE and not folder.exists():
+            os.rename(hidden, folder)
+        elif hidden.suffix in (STAGED, BEFORE, REMOVED):
+            shutil.rmtree(hidden)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}{suffix}")
+
+
+def _copy(file: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("rb") as source, copy.open("wb") as target:
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
