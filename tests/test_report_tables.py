@@ -732,6 +732,7 @@ def test_latex_escapes_and_needs_only_booktabs():
             "textbackslash",
             "shortstack",
             "times",
+            "downarrow",
         ]
     )
 

@@ -9,6 +9,7 @@ from kdbench.catalogue.keys import keys
 from kdbench.data import DATASETS, SourceParams
 from kdbench.docs.markdown import code, docstring, first_sentence, key_table, page, plain, table
 from kdbench.spec.recipe import Recipe
+from kdbench.spec.report_options import ReportOptions
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
 from kdbench.suite.imports import is_core
 from kdbench.suite.recipes import recipe_file
@@ -35,13 +36,21 @@ def suite_page() -> str:
         "Suite keys",
         SUITES,
         key_table(
-            keys(SuiteFile), {"dataset": "dataset-keys.md", "recipe": "recipe-keys.md", "teacher": "#teacher", "pairs": "#pairs"}
+            keys(SuiteFile),
+            {
+                "dataset": "dataset-keys.md",
+                "recipe": "recipe-keys.md",
+                "teacher": "#teacher",
+                "pairs": "#pairs",
+                "report": "#report",
+            },
         ),
         _section("teacher", TeacherSpec, {"recipe": "recipe-keys.md"}),
         _section("pairs", PairSpec, {"teacher": "#network", "student": "#network", "recipe": "recipe-keys.md"}),
         "## network",
         f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} A student has no `expected_error_pct`.",
         key_table(keys(TaughtSpec)),
+        _section("report", ReportOptions),
         "## Suites that ship",
         table(["name", "title"], ships),
     )
