@@ -88,6 +88,10 @@ COMMANDS = {
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
     "merge": "INTO SOURCES --keep --dry-run",
+    "trials list": "SUITES --results --plugin --json",
+    "trials show": "TRIAL --results --json",
+    "trials remove": "TRIAL --results --dry-run --yes",
+    "trials prune": "SUITES --results --plugin --dry-run --yes",
 }
 
 RECORD = """
@@ -140,14 +144,22 @@ def test_other_names_are_refused():
     assert "run_suite" in dir(kdbench)
 
 
+def commands():
+    """The commands by name, those of a group behind the group's."""
+    found = typer.main.get_command(cli.app).commands
+    groups = {name: command.commands for name, command in found.items() if hasattr(command, "commands")}
+    inner = {f"{group} {name}": command for group in groups for name, command in groups[group].items()}
+    return {name: command for name, command in found.items() if name not in groups} | inner
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_options_of_a_command(command):
-    found = typer.main.get_command(cli.app).commands[command].params
+    found = commands()[command].params
     assert " ".join(p.opts[0].upper() if p.param_type_name == "argument" else p.opts[0] for p in found) == COMMANDS[command]
 
 
 def test_the_commands_and_exit_statuses():
-    assert set(COMMANDS) == set(typer.main.get_command(cli.app).commands)
+    assert set(COMMANDS) == set(commands())
     assert (cli.ALL_DONE, cli.TRIAL_FAILED, cli.BAD_USAGE, cli.STOPPED) == (0, 1, 2, 3)
 
 
