@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
     """The results of a directory as a frame, with one row for each trial; or those of one suite.
 
+    A directory holds teachers, too: the column `role` is `teacher` for them, and `student` for all others. A trained teacher has
+    the method `scratch`, so choose `frame[frame["role"] == "student"]` before you take means.
+
     Units stand in the names of the columns: `_pct` is percent, `_s` seconds, `_per_s` a rate and `_mib` MiB. The page "Results
     folder" of the documentation describes every column. Students of `scratch` have no teacher.
 
@@ -63,7 +66,7 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
     from kdbench.method.specs import setting  # imports torch, which reading records needs not
 
     return frame(
-        {**row(planned.record), "setting": setting(planned.spec)}
+        {**row(planned.record), "role": "student", "setting": setting(planned.spec)}
         if planned.record
         else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
         for planned in plan.students
@@ -77,6 +80,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
     return {
         "trial": trial.id,
         "suite": suite,
+        "role": "student",
         "status": str(status),
         "protocol": trial.protocol,
         "dataset": trial.dataset.label,
@@ -84,6 +88,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "precision": trial.recipe.arithmetic,
         "epochs": trial.recipe.epochs,
         "teacher": trial.teacher.label if trial.teacher else None,
+        "teacher_trial": trial.teacher.id if trial.teacher else None,
         "student": trial.label,
         "method": trial.method,
         "setting": setting(trial),
