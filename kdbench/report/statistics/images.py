@@ -21,6 +21,7 @@ def image_variance(over: NDArray[np.bool_], method: NDArray[np.bool_]) -> float:
     by_image = gains.mean(0, dtype=np.float64)
     total = float((gains**2).sum(dtype=np.float64))
     by_seed = gains.mean(1, dtype=np.float64)
-    rest = total - images * float(by_seed @ by_seed) - seeds * float(by_image @ by_image) + seeds * images * by_image.mean() ** 2
+    rest: float = total - images * float(by_seed @ by_seed) - seeds * float(by_image @ by_image) + seeds * images * by_image.mean() ** 2
     rest /= (seeds - 1) * (images - 1)
-    return max(0.0, float(by_image.var(ddof=1)) - float(rest) / seeds) * 1e4 / int(images)
+    between_images = float(by_image.var(ddof=1)) - rest / seeds
+    return 1e4 * max(0.0, between_images) / int(images)
