@@ -18,10 +18,7 @@ def image_variance(over: NDArray[np.bool_], method: NDArray[np.bool_]) -> float:
     """
     gains = over.astype(np.float32) - method.astype(np.float32)
     seeds, images = gains.shape
-    by_image = gains.mean(0, dtype=np.float64)
-    total = float((gains**2).sum(dtype=np.float64))
-    by_seed = gains.mean(1, dtype=np.float64)
-    rest: float = total - images * float(by_seed @ by_seed) - seeds * float(by_image @ by_image) + seeds * images * by_image.mean() ** 2
-    rest /= (seeds - 1) * (images - 1)
-    between_images = float(by_image.var(ddof=1)) - rest / seeds
-    return 1e4 * max(0.0, between_images) / int(images)
+    by_image, by_seed = gains.mean(0, dtype=np.float64), gains.mean(1, dtype=np.float64)
+    squares = float((gains**2).sum(dtype=np.float64)) - images * float(by_seed @ by_seed) - seeds * float(by_image @ by_image)
+    rest = (squares + seeds * images * float(by_image.mean()) ** 2) / ((seeds - 1) * (images - 1))
+    return 1e4 * max(0.0, float(by_image.var(ddof=1)) - rest / seeds) / images
