@@ -176,7 +176,9 @@ def test_the_version(call):
     assert call("--version") == (0, f"kdbench {kdbench.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new", "merge")]])
+@pytest.mark.parametrize(
+    "command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new", "merge", "export")]]
+)
 def test_help(command, call):
     helped = call(*command, "--help")
     assert helped.status == 0

@@ -90,6 +90,7 @@ COMMANDS = {
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
     "merge": "INTO SOURCES --keep --dry-run",
+    "export": "SOURCE FILE --curves --results --plugin",
     "trials list": "SUITES --results --plugin --json",
     "trials show": "TRIAL --results --json",
     "trials remove": "TRIAL --results --dry-run --yes",

@@ -104,7 +104,9 @@ def params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps({part["name"]: part["params"] for part in methods})  # in the order of the method's own `Params`
 
 
-_COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
+COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
+"""Columns of whole numbers, missing in records of earlier versions."""
+
 _FLATTENED = {
     "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; else `student`. In the "
     "frame of a suite every row is a `student`.",
@@ -155,6 +157,6 @@ CURVES: Mapping[str, str] = {
 _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
 _OPTIONAL = {
     **{name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES},
-    **dict.fromkeys(_COUNTS, "Int64"),
+    **dict.fromkeys(COUNTS, "Int64"),
 }
 """Columns of what a trial may lack, and their types, which must not depend on the trials that happen to be there."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
+from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import frame, params_as_json, read_records, row
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
     and a trial that two suites share has one row.
 
     Args:
-        path: a results directory.
+        path: a results directory, or a file that `kdbench export` wrote.
         suite: a shipped suite's name, or a path to a YAML file. The frame is then the one that `run_suite` returns. It has each
             student of the suite, whatever suite trained it and whether or not it is done, and no teachers. Nothing is trained or
             written.
@@ -41,6 +42,10 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
         KdbenchError: there is no such directory, it has no trials and no suite is given, or there is a mistake in the suite.
     """
     root = expanded(path)
+    if is_export(root):
+        if suite is not None or plugins:
+            raise KdbenchError(f"suite and plugins have no effect on {root}, which is a file. Leave them out, or give a directory.")
+        return read_export(root)[0]
     if suite is not None:
         return _of_suite(root, suite, plugins)
     if plugins:
