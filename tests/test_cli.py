@@ -176,9 +176,7 @@ def test_the_version(call):
     assert call("--version") == (0, f"kdbench {kdbench.__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    "command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new", "merge", "export")]]
-)
+@pytest.mark.parametrize("command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new")]])
 def test_help(command, call):
     helped = call(*command, "--help")
     assert helped.status == 0
@@ -528,7 +526,9 @@ def refuses(refused: Result, message: str) -> None:
 
 
 def test_a_report_in_an_unknown_format(call, done):
-    refuses(call("report", done, "--format", "md,doc"), "unknown report format 'doc'. Choose from md, tex, csv, png, pdf.")
+    refuses(
+        call("report", done, "--format", "md,doc"), "unknown report format 'doc'. Choose from md, html, tex, csv, bib, png, pdf."
+    )
 
 
 def test_a_report_that_cannot_be_written(call, done):
@@ -799,7 +799,7 @@ def test_trials_are_listed_and_shown(call, done):
         ("zz", "no trial under results/trials begins with 'zz'"),
         ("", "3 trials under results/trials begin with ''"),
     ):
-        refuses(call("show", "trial", name), f"{told}. See `kdbench trials list`.")
+        refuses(call("show", "trial", name), f"{told}. See `kdbench list trials SUITE`.")
 
 
 def test_a_suite_of_plugins_needs_no_option(call):

@@ -799,8 +799,8 @@ def test_formats_choose_the_files(tmp_path):
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(KdbenchError, match=r"unknown report format 'html'\. Choose from md, tex, csv, png, pdf\."):
-        report(tmp_path, formats=["md", "html"])
+    with pytest.raises(KdbenchError, match=r"unknown report format 'docx'\. Choose from md, html, tex, csv, bib, png, pdf\."):
+        report(tmp_path, formats=["md", "docx"])
     assert not (tmp_path / "out").exists()
 
 

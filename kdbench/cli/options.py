@@ -38,7 +38,6 @@ PluginOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would happen, and change nothing.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Where to train: auto, cpu, cuda or cuda:INDEX, such as cuda:1.")
@@ -66,7 +65,7 @@ RerunOption = Annotated[
     ),
 ]
 FormatsOption = Annotated[
-    str, typer.Option("--format", metavar="NAMES", help="Some of md,tex,csv,png,pdf; all of them unless given.")
+    str, typer.Option("--format", metavar="NAMES", help="Some of md,html,tex,csv,bib,png,pdf; all of them unless given.")
 ]
 OutputOption = Annotated[
     Path | None,

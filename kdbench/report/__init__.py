@@ -14,6 +14,7 @@ from kdbench.report.compare import Comparison, compare
 from kdbench.report.costs import cost_table
 from kdbench.report.gains import gain_table
 from kdbench.report.notes import seeds_sentence
+from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.report.published_table import published_table
 from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
 from kdbench.report.result_table import best_epoch_table, result_table
@@ -21,9 +22,9 @@ from kdbench.report.selection import selection_table, tested
 from kdbench.report.table import Table
 from kdbench.spec.report_options import ReportOptions
 
-__all__ = ["FORMATS", "Comparison", "ReportOptions", "compare", "terminal_tables", "write_report"]
+__all__ = ["FORMATS", "Comparison", "ReportOptions", "Sources", "compare", "terminal_tables", "write_report"]
 
-FORMATS = ("md", "tex", "csv", "png", "pdf")
+FORMATS = ("md", "html", "tex", "csv", "bib", "png", "pdf")
 
 
 def write_report(
@@ -34,6 +35,7 @@ def write_report(
     directory: Path,
     formats: Sequence[str] = FORMATS,
     published: pd.DataFrame | None = None,
+    sources: Sources = NO_SOURCES,
 ) -> list[Path]:
     """Write the report of a comparison and return its files.
 
@@ -42,8 +44,10 @@ def write_report(
         curves: one row for each trial and epoch; without two tested epochs there is no figure of them.
         title: the heading.
         directory: made where it does not exist.
-        formats: `md` writes report.md, `tex` tables.tex, `csv` results.csv and a file for each table, `png` and `pdf` the figures.
+        formats: `md` writes report.md, `html` report.html, `tex` tables.tex, `csv` results.csv and a file for each table, `bib`
+            methods.bib, `png` and `pdf` the figures.
         published: what `kdbench.report.published_numbers.read_published` gives; it adds a table.
+        sources: what the page of `html` tells beyond the trials.
 
     Raises:
         KdbenchError: an unknown format, or published numbers of other pairs.
@@ -62,9 +66,24 @@ def write_report(
         texts["report.md"] = "\n".join([*head, *map(to_markdown, tables), *_embedded(figures)])
     if "tex" in formats:
         texts["tables.tex"] = "\n".join(["% \\usepackage{booktabs}", *map(to_latex, tables)])
+    numbers = {"results.csv": comparison.results.to_csv(index=False), **{f"{table.name}.csv": to_csv(table) for table in tables}}
     if "csv" in formats:
-        texts["results.csv"] = comparison.results.to_csv(index=False)
-        texts |= {f"{table.name}.csv": to_csv(table) for table in (*tables, best_epoch_table(comparison))}
+        best = best_epoch_table(comparison)
+        texts |= numbers | {f"{best.name}.csv": to_csv(best)}
+    if "bib" in formats or "html" in formats:
+        from kdbench.report.bibtex import to_bibtex  # imports torch, which tables need not
+
+        papers = {"methods.bib": to_bibtex(comparison.results)}
+        texts |= papers if "bib" in formats else {}
+    if "html" in formats:
+        from kdbench.report.page.html import to_html  # needs the libraries of figures, which are slow to import
+        from kdbench.report.page.view import page_of
+
+        files = numbers | {f"{table.name}.tex": to_latex(table) for table in tables} | papers
+        facts = _facts(comparison.results)
+        texts["report.html"] = to_html(
+            page_of(comparison, curves, title=title, facts=facts, tables=tables, files=files, sources=sources)
+        )
     for name, text in texts.items():
         (directory / name).write_text(text, encoding="utf-8")
     return [*(directory / name for name in texts), *(file for files in figures.values() for file in files)]

@@ -15,9 +15,8 @@ from rich.console import Console
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
-from kdbench.report import FORMATS, ReportOptions, compare, terminal_tables, write_report
+from kdbench.report import FORMATS, ReportOptions, Sources, compare, terminal_tables, write_report
 from kdbench.report.output_folder import ReportIdentity, choose_folder, write_into
-from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import load_curves, read_records
 from kdbench.results.store import Store
 from kdbench.runner.frame import plan_frame
@@ -44,6 +43,7 @@ class Report:
     methods: Sequence[str]
     reports: Path
     identity: ReportIdentity
+    sources: Sources
     options: ReportOptions = DEFAULT
 
 
@@ -58,40 +58,53 @@ def suite_report(plan: Plan, store: Store) -> Report:
         methods=plan.suite.methods,
         reports=store.root / "reports",
         identity=_identity(plan.suite),
+        sources=_sources_of_suite(plan),
         options=plan.suite.report,
     )
 
 
 def directory_report(root: Path) -> Report:
-    """All records of a results directory, or of a file of `kdbench export`; teachers without students of their own are left out.
+    """All records of a results directory; teachers without students of their own are left out.
 
     Raises:
         KdbenchError: there are none, or they are of another protocol.
     """
     root = expanded(root)
-    if is_export(root):
-        results, curves = read_export(root)
-        return _all_trials(results, curves, root, ReportIdentity(root.stem, suite=str(root), place="file"))
     Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
     results = read_records(root)
-    return _all_trials(
-        results, load_curves(root, results["trial"]), root, ReportIdentity("all", suite="all trials", place="trials")
-    )
-
-
-def _all_trials(results: pd.DataFrame, curves: pd.DataFrame, root: Path, identity: ReportIdentity) -> Report:
-    """Of a directory or a file."""
     results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
     results = results.sort_values(["dataset", "teacher", "student", "method", "method_params", "seed"], kind="stable")
     taught = results[results["teacher"].notna()]
     return Report(
         title=f"All trials under {root}",
         results=results[results["teacher"].notna() | results["student"].isin(taught["student"])].reset_index(drop=True),
-        curves=curves,
+        curves=load_curves(root, results["trial"]),
         pairs=list(dict.fromkeys(zip(taught["teacher"], taught["student"], strict=True))),
         methods=sorted(results["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method)),
-        reports=(root.parent if is_export(root) else root) / "reports",
-        identity=identity,
+        reports=root / "reports",
+        identity=ReportIdentity("all", suite="all trials", place="trials"),
+        sources=_sources_of_directory(root),
+    )
+
+
+def _sources_of_suite(plan: Plan) -> Sources:
+    suite = plan.suite
+    name = suite.name if is_shipped(suite.file) else suite.file.name
+    of_these = f"  # of it: {suite.selection}" if suite.selection else ""
+    return Sources(
+        specs={planned.spec.id: planned.spec.model_dump(mode="json") for planned in plan.students},
+        environments={planned.spec.id: planned.record.environment.model_dump() for planned in plan.students if planned.record},
+        suite_name=suite.file.name,
+        suite_text=suite.file.read_text(encoding="utf-8"),
+        commands=f"kdbench run {name}{of_these}",
+    )
+
+
+def _sources_of_directory(root: Path) -> Sources:
+    records = list(Store(root, protocol=PROTOCOL).records())
+    return Sources(
+        specs={record.trial: record.spec for record in records},
+        environments={record.trial: record.environment.model_dump() for record in records},
     )
 
 
@@ -115,7 +128,15 @@ def print_and_write(
         raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
     folder, elsewhere = (expanded(directory), "") if directory else choose_folder(report.reports, report.identity)
     comparison = compare(report.results, pairs=report.pairs, methods=report.methods, options=report.options)
-    write = partial(write_report, comparison, report.curves, title=report.title, formats=formats or FORMATS, published=published)
+    write = partial(
+        write_report,
+        comparison,
+        report.curves,
+        title=report.title,
+        formats=formats or FORMATS,
+        published=published,
+        sources=report.sources,
+    )
     try:
         files, removed = write_into(folder, report.identity, lambda staged: write(directory=staged), chosen_by_user=bool(directory))
     except OSError as problem:

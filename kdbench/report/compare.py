@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -57,7 +58,7 @@ class PairTrials:
     trials: pd.DataFrame
     metric: Metric
 
-    @property
+    @cached_property
     def done(self) -> pd.DataFrame:
         """The trials that have numbers."""
         return self.trials[self.trials["status"] == "done"]
@@ -73,8 +74,9 @@ class PairTrials:
 
     def column(self, label: str, name: str) -> pd.Series[float]:
         """A column of the frame, of the finished trials of one method that have it, indexed by seed."""
-        rows = self.done[self.done["label"] == label]
-        return rows.set_index("seed")[name].dropna().sort_index()
+        of_method = (self.done["label"] == label).to_numpy()
+        values = pd.Series(self.done[name].to_numpy()[of_method], self.done["seed"].to_numpy()[of_method], name=name)
+        return values.rename_axis("seed").dropna().sort_index()
 
     @property
     def of_teacher(self) -> pd.Series[float]:

@@ -1,0 +1,108 @@
+"""What the figures of the page draw: numbers of a comparison, by pair and method."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.gains import confidence_interval
+from kdbench.report.plots import method_looks
+from kdbench.report.selection import tested
+
+MOST_POINTS = 100
+"""Epochs of a curve that the page holds; of a longer training they are evenly spread, the first and the last among them."""
+
+_SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
+"""Vega's names of matplotlib's markers."""
+
+_UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+
+
+def looks(labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """How each method is drawn, as in all figures."""
+    return [
+        {"label": label, "colour": look.colour, "shape": _SHAPES[look.marker], "dashes": look.dashes}
+        for label, look in method_looks(labels).items()
+    ]
+
+
+def pair_data(comparison: Comparison, pair: PairTrials, curves: pd.DataFrame) -> dict[str, Any]:
+    """The numbers of one pair: the seeds of each method, the mean curves, and the cost."""
+    teacher = pair.of_teacher
+    return {
+        "name": pair.name,
+        "teacher": float(teacher.mean()) if len(teacher) else None,
+        "results": [_seeds(pair, label) for label in comparison.labels if len(pair.by_seed(label))],
+        "curves": _mean_curves(pair, curves),
+        "cost": _cost(pair),
+    }
+
+
+def _seeds(pair: PairTrials, label: str) -> dict[str, Any]:
+    values = pair.by_seed(label)
+    interval = confidence_interval(values)
+    low, high = interval.bounds or (None, None)
+    return {
+        "method": label,
+        "seeds": [list(seen) for seen in zip(values.index.tolist(), values.tolist(), strict=True)],
+        "mean": interval.mean,
+        "low": low,
+        "high": high,
+        "interval": f"{low:.2f} to {high:.2f}" if interval.bounds else "n too small",
+        "n": interval.n,
+    }
+
+
+def _mean_curves(pair: PairTrials, curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean and standard deviation over seeds at each epoch that was tested."""
+    if curves.empty:
+        return []
+    main = curves[(curves["stage"] == "main") & curves["test_error_pct"].notna()]
+    main = main.assign(value=tested(pair.metric).of(main["test_error_pct"]))
+    found = []
+    for label, rows in main.merge(pair.done[["trial", "label"]], on="trial").groupby("label", sort=False):
+        over_seeds = rows.groupby("epoch")["value"].agg(["mean", "std", "count"])
+        thin = over_seeds.iloc[spread(len(over_seeds))]
+        found.append(
+            {
+                "method": label,
+                "epochs": thin.index.tolist(),
+                "mean": thin["mean"].round(4).tolist(),
+                "std": thin["std"].fillna(0).round(4).tolist(),
+                "n": thin["count"].tolist(),
+            }
+        )
+    return found
+
+
+def spread(count: int) -> list[int]:
+    """At most `MOST_POINTS` places of a sequence, evenly spread from the first to the last."""
+    points = min(count, MOST_POINTS)
+    return sorted({round(i * (count - 1) / max(points - 1, 1)) for i in range(points)})
+
+
+def _cost(pair: PairTrials) -> dict[str, Any]:
+    """The time of training and the metric by method, of the environment in which most of the pair's trials ran."""
+    if pair.done.empty:
+        return {"unit": "seconds", "environment": "", "points": []}
+    environment = pair.done["environment"].mode().iloc[0]
+    trials = pair.done[pair.done["environment"] == environment]
+    valued = trials.assign(value=pair.metric.of(trials[pair.metric.column]))
+    points = valued.groupby("label", sort=False).agg(cost=("train_s", "median"), value=("value", "mean"), std=("value", "std"))
+    size, unit = next(((size, unit) for size, unit in _UNITS if points["cost"].max() >= 2 * size), _UNITS[-1])
+    return {
+        "unit": unit,
+        "environment": environment,
+        "points": [
+            {
+                "method": label,
+                "cost": row["cost"] / size,
+                "value": row["value"],
+                "std": 0.0 if math.isnan(row["std"]) else row["std"],
+            }
+            for label, row in points.dropna(subset=["cost", "value"]).iterrows()
+        ],
+    }

@@ -1,0 +1,173 @@
+"""What the page shows, as values: made from a comparison and its tables, without reading a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from kdbench.report.claims import claims
+from kdbench.report.compare import Comparison
+from kdbench.report.page.figures import MOST_POINTS, looks, pair_data
+from kdbench.report.page.html_table import HtmlTable, html_table
+from kdbench.report.page.methods import method_cards
+from kdbench.report.page.sources import Sources
+from kdbench.report.page.trials import titles, trial_curves, trial_facts, trials_table
+from kdbench.report.selection import tested
+from kdbench.report.table import Table
+from kdbench.spec.metrics import Metric
+from kdbench.wording import counted
+
+
+@dataclass(frozen=True)
+class Titled:
+    """A heading and, under it, names and what they stand for."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Where a figure is drawn: `name` is that of its drawing in the page's script."""
+
+    name: str
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template shows; `data` is what the script needs: numbers of figures, trials, and the files that it offers."""
+
+    title: str
+    claims: tuple[str, ...]
+    facts: str
+    tables: tuple[HtmlTable, ...]
+    figures: tuple[Figure, ...]
+    methods: tuple[Mapping[str, Any], ...]
+    trials: HtmlTable
+    trials_sentence: str
+    environments: tuple[Titled, ...]
+    suite_name: str
+    suite_text: str
+    commands: str
+    downloads: tuple[tuple[str, str], ...]
+    data: Mapping[str, Any]
+
+
+def page_of(
+    comparison: Comparison,
+    curves: pd.DataFrame,
+    *,
+    title: str,
+    facts: str,
+    tables: Sequence[Table],
+    files: Mapping[str, str],
+    sources: Sources,
+) -> Page:
+    """The page of a comparison.
+
+    Args:
+        comparison: the trials.
+        curves: one row for each trial and epoch; may be empty.
+        title: the heading.
+        facts: hardware, versions, n and dates in a few sentences.
+        tables: those of the report.
+        files: by name, the text of each file that the page offers.
+        sources: what lies on disk beside the frame.
+    """
+    results, metric = comparison.results, comparison.metric
+    pairs = [pair_data(comparison, pair, curves) for pair in comparison.pairs]
+    offered = {**files, **({sources.suite_name: sources.suite_text} if sources.suite_text else {})}
+    data = {
+        "metric": {
+            "title": f"{metric.axis}, last epoch {metric.arrow}",
+            "curve_title": tested(metric).axis,
+            "decimals": 2,
+            "log": tested(metric).lower_is_better,
+        },
+        "methods": looks(comparison.labels),
+        "pairs": pairs,
+        "trials": trial_facts(results),
+        "trial_titles": titles(comparison),
+        "trial_curves": trial_curves(curves),
+        "specs": dict(sources.specs),
+        "files": offered,
+    }
+    return Page(
+        title=title,
+        claims=tuple(claims(comparison)),
+        facts=facts,
+        tables=tuple(
+            html_table(table, files=[file for file in files if file.rpartition(".")[0] == table.name]) for table in tables
+        ),
+        figures=_figures(metric, pairs),
+        methods=tuple(method_cards(results)),
+        trials=html_table(trials_table(comparison), files=["results.csv"]),
+        trials_sentence=_trials_sentence(results),
+        environments=_environments(results, sources),
+        suite_name=sources.suite_name,
+        suite_text=sources.suite_text,
+        commands=sources.commands,
+        downloads=tuple((name, _MEANINGS.get(name.rpartition(".")[2], "The suite file.")) for name in offered),
+        data=data,
+    )
+
+
+_MEANINGS = {
+    "csv": "Numbers, unrounded, for scripts.",
+    "tex": "LaTeX. It needs the package booktabs.",
+    "bib": "BibTeX: the papers of the methods, and kdbench.",
+}
+
+
+def _figures(metric: Metric, pairs: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
+    """The figures for which some pair has numbers."""
+    found = []
+    if any(pair["results"] for pair in pairs):
+        caption = "Each dot is one seed. A bar is the mean, a line its 95 % interval, unpaired."
+        found.append(
+            Figure("results", f"{metric.title} of the last epoch by method", f"{caption} Point at one to read its numbers.")
+        )
+    longest = max((len(row["epochs"]) for pair in pairs for row in pair["curves"]), default=0)
+    if longest > 1:
+        thinned = f" At most {MOST_POINTS} epochs of a training are drawn, evenly spread." if longest == MOST_POINTS else ""
+        found.append(
+            Figure(
+                "curves",
+                f"{tested(metric).title} during training",
+                f"Mean over seeds. With at most eight methods, bands show one standard deviation.{thinned}",
+            )
+        )
+    environments = list(dict.fromkeys(pair["cost"]["environment"] for pair in pairs if pair["cost"]["points"]))
+    if environments:
+        caption = "What each method costs when it trains alone; lines are one standard deviation over seeds."
+        found.append(
+            Figure("cost", f"{metric.title} against the time of training", f"{caption} Measured on {'; '.join(environments)}.")
+        )
+    return tuple(found)
+
+
+def _trials_sentence(results: pd.DataFrame) -> str:
+    counts = results["status"].value_counts()
+    text = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return f"{counted(len(results), 'trial')}: {text}. Choose one to see its curve, its record and its specification."
+
+
+def _environments(results: pd.DataFrame, sources: Sources) -> tuple[Titled, ...]:
+    """One heading for each environment, the commonest first."""
+    done = results[results["status"] == "done"]
+    kinds: dict[tuple[tuple[str, str], ...], int] = {}
+    for trial, line in zip(done["trial"], done["environment"], strict=True):
+        known = sources.environments.get(trial) or {"ran on": line}
+        key = tuple((name, str(value)) for name, value in known.items() if value is not None)
+        kinds[key] = kinds.get(key, 0) + 1
+    ordered = sorted(kinds.items(), key=lambda item: -item[1])
+    several = len(ordered) > 1
+    return tuple(
+        Titled(f"Environment {place}" if several else "Environment", (*key, ("trials", str(count))))
+        for place, (key, count) in enumerate(ordered, 1)
+    )
