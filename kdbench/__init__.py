@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from kdbench.method.outputs import Shapes as Shapes
     from kdbench.models import Network as Network
     from kdbench.models import register_model as register_model
+    from kdbench.results.outcomes import Outcomes as Outcomes
+    from kdbench.results.outcomes import load_outcomes as load_outcomes
     from kdbench.runner.frame import load_results as load_results
     from kdbench.spec.recipe import SGD as SGD
     from kdbench.spec.trial import MethodParams as MethodParams
@@ -92,6 +94,8 @@ _HOMES = {
     "Shapes": "method.outputs",
     "train_stages": "training.own_loop",
     "SGD": "spec.recipe",
+    "Outcomes": "results.outcomes",
+    "load_outcomes": "results.outcomes",
     "load_results": "runner.frame",
 }
 

@@ -119,9 +119,10 @@ class Said(Silent):
 
 
 def outcome(file: Path) -> list[str]:
-    """Of one `record.json` and its curves, as text, in which NaN equals itself."""
+    """Of one `record.json`, its curves and its outcomes, as text, in which NaN equals itself."""
     record = Record.model_validate_json(file.read_bytes()).model_dump(exclude=set(Record.MEASURED))
     rows = [json.loads(line) for line in file.with_name("curves.jsonl").read_text().splitlines()]
+    record["outcomes"] = kept.read_bytes().hex() if (kept := file.with_name("outcomes.npz")).exists() else None
     return [json.dumps(record), *(json.dumps({k: v for k, v in row.items() if not k.endswith("_s")}) for row in rows)]
 
 

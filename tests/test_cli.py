@@ -176,7 +176,9 @@ def test_the_version(call):
     assert call("--version") == (0, f"kdbench {kdbench.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new")]])
+@pytest.mark.parametrize(
+    "command", [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new", "merge", "export")]]
+)
 def test_help(command, call):
     helped = call(*command, "--help")
     assert helped.status == 0
@@ -799,7 +801,7 @@ def test_trials_are_listed_and_shown(call, done):
         ("zz", "no trial under results/trials begins with 'zz'"),
         ("", "3 trials under results/trials begin with ''"),
     ):
-        refuses(call("show", "trial", name), f"{told}. See `kdbench list trials SUITE`.")
+        refuses(call("show", "trial", name), f"{told}. See `kdbench trials list`.")
 
 
 def test_a_suite_of_plugins_needs_no_option(call):

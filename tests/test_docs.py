@@ -130,7 +130,9 @@ def test_a_results_folder_holds_what_is_told(undisturbed):
 
 
 def test_every_command_and_every_option_is_told():
-    for name, command in typer.main.get_command(app).commands.items():
+    found = typer.main.get_command(app).commands
+    inner = {f"{group} {name}": command for group in ("trials",) for name, command in found.pop(group).commands.items()}
+    for name, command in {**found, **inner}.items():
         section = text("command-line").partition(f"\n## kdbench {name}\n")[2].partition("\n## ")[0]
         for option in (option for parameter in command.params for option in parameter.opts if option.startswith("-")):
             row = re.search(rf"^\| `{option}[ `].* \|.*\| (.*) \|$", section, flags=re.MULTILINE)

@@ -42,6 +42,7 @@ pairs:
 FUNCTIONS = {
     "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, batch_size=None, **parameters)",
     "build_model": "(name, *, num_classes=10, in_channels=3, hooks=(), image_size=None)",
+    "load_outcomes": "(path, trials)",
     "load_results": "(path, *, suite=None, plugins=())",
     "load_student": "(folder, *, normalise=False, plugins=())",
     "register": "(name, *, interface=1)",
@@ -69,6 +70,7 @@ FUNCTIONS = {
 VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
     "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes", "resize"],
+    "Outcomes": ["wrong", "images_by_class", "mistakes", "data_fingerprint"],
     "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
     "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
@@ -88,16 +90,22 @@ COMMANDS = {
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
     "merge": "INTO SOURCES --keep --dry-run",
+    "export": "SOURCE FILE --curves --results --plugin",
+    "trials list": "SUITES --results --plugin --json",
+    "trials show": "TRIAL --results --json",
+    "trials remove": "TRIAL --results --dry-run --yes",
+    "trials prune": "SUITES --results --plugin --dry-run --yes",
 }
 
 RECORD = """
     protocol trial suite status reason spec dataset recipe precision epochs teacher student method setting seed notes
-    test_error_pct best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
+    test_error_pct test_top5_error_pct test_nll test_ece_pct test_adaptive_ece_pct teacher_agreement_pct teacher_kl
+    best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
     train_error_pct train_loss teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params stage_epochs
     stages start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
     method_code core_code data_fingerprint data
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
-    environment finished
+    environment planned finished
 """
 
 PROMISED_COLUMNS = """
@@ -140,14 +148,22 @@ def test_other_names_are_refused():
     assert "run_suite" in dir(kdbench)
 
 
+def commands():
+    """The commands by name, those of a group behind the group's."""
+    found = typer.main.get_command(cli.app).commands
+    groups = {name: command.commands for name, command in found.items() if hasattr(command, "commands")}
+    inner = {f"{group} {name}": command for group in groups for name, command in groups[group].items()}
+    return {name: command for name, command in found.items() if name not in groups} | inner
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_options_of_a_command(command):
-    found = typer.main.get_command(cli.app).commands[command].params
+    found = commands()[command].params
     assert " ".join(p.opts[0].upper() if p.param_type_name == "argument" else p.opts[0] for p in found) == COMMANDS[command]
 
 
 def test_the_commands_and_exit_statuses():
-    assert set(COMMANDS) == set(typer.main.get_command(cli.app).commands)
+    assert set(COMMANDS) == set(commands())
     assert (cli.ALL_DONE, cli.TRIAL_FAILED, cli.BAD_USAGE, cli.STOPPED) == (0, 1, 2, 3)
 
 

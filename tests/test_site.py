@@ -34,6 +34,7 @@ PAGES = sorted(
 )
 MARKDOWN = MarkdownIt().enable("table")
 COMMANDS = typer.main.get_command(app).commands
+COMMANDS |= {f"trials {name}": command for name, command in COMMANDS["trials"].commands.items()}
 
 
 def told(page: Path) -> str:
@@ -182,6 +183,9 @@ def check_command(words: list[str], *, whole: bool) -> None:
     """See that there is such a command with such options and, where it is `whole`, that it can be started."""
     if not words or words[0].startswith("-") or words[0].isupper():
         return
+    if words[0] == "trials":
+        assert words[1] in COMMANDS["trials"].commands, f"there is no command trials {words[1]}"
+        words = [f"trials {words[1]}", *words[2:]]
     assert words[0] in COMMANDS, f"there is no command {words[0]}"
     known = {option for parameter in COMMANDS[words[0]].params for option in parameter.opts} | {"--help"}
     for word in words[1:]:

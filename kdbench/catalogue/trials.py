@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from kdbench.catalogue.text import Value, aligned, as_yaml
-from kdbench.errors import KdbenchError
+from kdbench.catalogue.text import Value, aligned, as_yaml, size_text
 from kdbench.method.specs import setting
 from kdbench.paths import expanded
+from kdbench.results.trial_folder import find_trial, trial_folders
 from kdbench.runner.plan import Plan, Planned
 
 SHORT = 8
@@ -62,7 +61,8 @@ def error(trial: Value) -> str:
 
 
 def describe_trial(name: str, results: Path) -> Value:
-    """What is kept of a trial: its `folder`, its `spec`, and its `record`, null where it has not ended.
+    """What is kept of a trial: its `folder`, its `files` with their bytes, the ids of the trials that it `teaches`, its `spec`, and
+    its `record`, null where it has not ended.
 
     Args:
         name: the trial's id, or as much of its beginning as no other trial shares.
@@ -71,17 +71,14 @@ def describe_trial(name: str, results: Path) -> Value:
     Raises:
         KdbenchError: no trial's id begins so, or several do.
     """
-    root = expanded(results) / "trials"
-    found = sorted(file.parent for file in root.glob("*/spec.json") if file.parent.name.startswith(name))
-    if len(found) != 1:
-        reason = f"{len(found)} trials under {root} begin" if found else f"no trial under {root} begins"
-        raise KdbenchError(f"{reason} with '{name}'. See `kdbench list trials SUITE`.")
-    (folder,) = found
-    record = folder / "record.json"
+    folder = find_trial(expanded(results), name)
+    teaches = [other.trial for other in trial_folders(expanded(results)).values() if other.teacher == folder.trial]
     return {
-        "folder": str(folder),
-        "spec": json.loads((folder / "spec.json").read_bytes()),
-        "record": json.loads(record.read_bytes()) if record.exists() else None,
+        "folder": str(folder.path),
+        "files": folder.sizes,
+        "teaches": teaches,
+        "spec": folder.spec,
+        "record": folder.record.model_dump(mode="json") if folder.record else None,
     }
 
 
@@ -89,4 +86,6 @@ def trial_as_text(described: Value) -> str:
     """Its record, or that it has none, then what was asked."""
     record = described["record"] or {"status": "not finished"}
     known = {key: value for key, value in record.items() if key != "spec" and value is not None}
-    return as_yaml({"folder": described["folder"], **known, "spec": described["spec"]})
+    files = {name: size_text(size) for name, size in described["files"].items()}
+    teaches = {"teaches": [trial[:SHORT] for trial in described["teaches"]]} if described["teaches"] else {}
+    return as_yaml({"folder": described["folder"], "files": files, **teaches, **known, "spec": described["spec"]})

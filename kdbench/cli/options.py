@@ -38,6 +38,7 @@ PluginOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would happen, and change nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Where to train: auto, cpu, cuda or cuda:INDEX, such as cuda:1.")

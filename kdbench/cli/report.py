@@ -14,7 +14,13 @@ from kdbench.errors import KdbenchError
 
 @app.command(epilog=options.examples("report quick --format md,tex --output paper", "report results"))
 def report(
-    suite: Annotated[str, typer.Argument(metavar="SUITE|DIR", help="A suite, or a results folder: then all that is done in it.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE|DIR|FILE",
+            help="A suite; or a results folder or an exported file: then all that is done.",
+        ),
+    ],
     results: options.ResultsOption = Path("results"),
     methods: options.MethodsOption = None,
     seeds: options.SeedsOption = None,
@@ -30,10 +36,11 @@ def report(
     """
     from kdbench.paths import expanded
     from kdbench.report.command import directory_report, print_and_write, suite_report
+    from kdbench.results.export import is_export
     from kdbench.suite.shipped import suite_names
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
-    if expanded(suite).is_dir() and suite not in suite_names():
+    if (expanded(suite).is_dir() or is_export(Path(suite))) and suite not in suite_names():
         if methods is not None or seeds is not None or plugin:
             raise KdbenchError(
                 "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from typer import Typer
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from kdbench.cli import app, version
@@ -35,10 +36,8 @@ class Parameter:
 
 def commands_page() -> str:
     """The page as Markdown."""
-    commands = [
-        (str(command.name or command.callback.__name__), command) for command in app.registered_commands if command.callback
-    ]
-    links = [[f"[`kdbench {name}`](#kdbench-{name})", _paragraphs(command)[0]] for name, command in commands]
+    commands = list(_commands(app))
+    links = [[f"[`kdbench {name}`](#kdbench-{name.replace(' ', '-')})", _paragraphs(command)[0]] for name, command in commands]
     return page(
         "Command line",
         INTRODUCTION,
@@ -47,6 +46,16 @@ def commands_page() -> str:
         _options(list(parameters(version))),
         *(_section(name, command) for name, command in commands),
     )
+
+
+def _commands(commands: Typer, before: str = "") -> Iterator[tuple[str, CommandInfo]]:
+    """Each command with its name, those of a group behind the group's."""
+    for command in commands.registered_commands:
+        if command.callback:
+            yield f"{before}{command.name or command.callback.__name__}", command
+    for group in commands.registered_groups:
+        assert group.typer_instance
+        yield from _commands(group.typer_instance, f"{before}{group.name} ")
 
 
 def _section(name: str, command: CommandInfo) -> str:

@@ -42,7 +42,8 @@ HELPERS = (
     *("full_precision", "pairing_notes", "pooling_notes", "spatial_notes", "batch_norm_needs", "refuse_memory"),
 )
 GROUPS = {
-    "Run, load and build": ("run_suite", "load_results", "load_student", "build_model", "build_method", "train_stages"),
+    "Run and load": ("run_suite", "load_results", "load_outcomes", "Outcomes", "load_student"),
+    "Build": ("build_model", "build_method", "train_stages"),
     "Networks of your own": ("Network", "register_model"),
     "Data sets of your own": ("Source", "SourceParams", "Dataset", "Split", "register_dataset"),
     "Terms and adapters that methods share": HELPERS,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from kdbench.docs.markdown import code, page, plain, table, texts_under
+from kdbench.results.export import CURVES_COLUMN, KINDS, SCHEMA, VERSION, VERSION_COLUMN
 from kdbench.results.frames import COLUMNS, CURVES
 from kdbench.results.store import FILES
 from kdbench.runner.plan import Rerun, Status
@@ -25,6 +26,15 @@ Units stand in the names: `_pct` is percent, `_s` seconds, `_per_s` a rate, `_mi
 RECORD = """\
 `record.json` has the columns from `protocol` to `finished` as keys, and these besides, or in another form:"""
 
+EXPORT = f"""\
+`kdbench export` writes the frame into one Parquet or CSV file, one row for each trial. Its columns are those of the frame, in this
+order and with these types. This is version {VERSION} of the schema. The version stands in the metadata of a Parquet file under
+`{VERSION_COLUMN}`, and in a CSV file in the first column. It is raised if a column changes its meaning or type; a new column does
+not raise it. What a trial lacks is null in Parquet, and an empty cell in CSV. The column `{CURVES_COLUMN}` is there with
+`--curves`: a list with the lines of `curves.jsonl`."""
+
+_CURVES = {CURVES_COLUMN: "JSON"}
+
 MEASURED = """\
 These keys differ from run to run. All others are the same, bit for bit, for the same spec, images, code and kind of machine:"""
 
@@ -44,6 +54,10 @@ def results_page() -> str:
         "## Columns of the frame",
         FRAME,
         _meanings("column", COLUMNS),
+        "## Exported files",
+        EXPORT,
+        _meanings("type", KINDS),
+        table(["column", "type"], [[code(name), kind] for name, kind in {VERSION_COLUMN: "integer", **SCHEMA, **_CURVES}.items()]),
         "## Keys of a record",
         RECORD,
         _meanings("key", {name: text for name, text in _keys(Record).items() if COLUMNS.get(name) != text}),

@@ -17,6 +17,8 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, ReportOptions, Sources, compare, terminal_tables, write_report
 from kdbench.report.output_folder import ReportIdentity, choose_folder, write_into
+from kdbench.report.page.sources import NO_SOURCES
+from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import load_curves, read_records
 from kdbench.results.store import Store
 from kdbench.runner.frame import plan_frame
@@ -64,26 +66,36 @@ def suite_report(plan: Plan, store: Store) -> Report:
 
 
 def directory_report(root: Path) -> Report:
-    """All records of a results directory; teachers without students of their own are left out.
+    """All records of a results directory, or of a file of `kdbench export`; teachers without students of their own are left out.
 
     Raises:
         KdbenchError: there are none, or they are of another protocol.
     """
     root = expanded(root)
+    if is_export(root):
+        results, curves = read_export(root)
+        return _all_trials(results, curves, root, ReportIdentity(root.stem, suite=str(root), place="file"))
     Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
     results = read_records(root)
+    return _all_trials(
+        results, load_curves(root, results["trial"]), root, ReportIdentity("all", suite="all trials", place="trials")
+    )
+
+
+def _all_trials(results: pd.DataFrame, curves: pd.DataFrame, root: Path, identity: ReportIdentity) -> Report:
+    """Of a directory or a file."""
     results = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
     results = results.sort_values(["dataset", "teacher", "student", "method", "method_params", "seed"], kind="stable")
     taught = results[results["teacher"].notna()]
     return Report(
         title=f"All trials under {root}",
         results=results[results["teacher"].notna() | results["student"].isin(taught["student"])].reset_index(drop=True),
-        curves=load_curves(root, results["trial"]),
+        curves=curves,
         pairs=list(dict.fromkeys(zip(taught["teacher"], taught["student"], strict=True))),
         methods=sorted(results["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method)),
-        reports=root / "reports",
-        identity=ReportIdentity("all", suite="all trials", place="trials"),
-        sources=_sources_of_directory(root),
+        reports=(root.parent if is_export(root) else root) / "reports",
+        identity=identity,
+        sources=NO_SOURCES if is_export(root) else _sources_of_directory(root),
     )
 
 

@@ -15,6 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
 from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Environment, Record
+from kdbench.spec.trial import digest
 from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")
@@ -38,7 +39,9 @@ def read_records(root: Path) -> pd.DataFrame:
         records.setdefault(record.trial, record)
     if not records:
         raise KdbenchError(f"no records under {root}. Give the directory that `kdbench run --results` wrote to.")
-    return frame(map(row, records.values()))
+    rows = [*map(row, records.values())]
+    teachers = {row["teacher_trial"] for row in rows}
+    return frame({**row, "role": "teacher" if row["trial"] in teachers else row["role"]} for row in rows)
 
 
 def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
@@ -68,6 +71,8 @@ def row(record: Record) -> dict[str, Any]:
     return {
         **record.model_dump(exclude={"spec", "environment", "data"}),
         **(_flat(record.data) if record.data else {}),
+        "role": "student" if record.spec["methods"] else "teacher",
+        "teacher_trial": digest(teacher) if (teacher := record.spec["teacher"]) else None,
         "method_params": params_as_json(record.spec["methods"]),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
@@ -99,8 +104,13 @@ def params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps({part["name"]: part["params"] for part in methods})  # in the order of the method's own `Params`
 
 
-_COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
+COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
+"""Columns of whole numbers, missing in records of earlier versions."""
+
 _FLATTENED = {
+    "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; else `student`. In the "
+    "frame of a suite every row is a `student`.",
+    "teacher_trial": "The teacher's own trial; missing for methods that read no teacher.",
     "data": "How many images there are, in one line. Records of earlier versions lack it, and the other columns on the images too.",
     "num_classes": "Number of classes.",
     "train_images": "Number of images that were trained on.",
@@ -147,6 +157,6 @@ CURVES: Mapping[str, str] = {
 _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
 _OPTIONAL = {
     **{name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES},
-    **dict.fromkeys(_COUNTS, "Int64"),
+    **dict.fromkeys(COUNTS, "Int64"),
 }
 """Columns of what a trial may lack, and their types, which must not depend on the trials that happen to be there."""

@@ -14,6 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.files import set_aside, write_bytes
 from kdbench.paths import expanded, found
 from kdbench.results.lock import held
+from kdbench.results.outcomes import OUTCOMES, Outcomes
 from kdbench.results.replace_folder import finish_interrupted
 from kdbench.spec.record import Record
 from kdbench.wording import counted
@@ -21,14 +22,18 @@ from kdbench.wording import counted
 log = logging.getLogger("kdbench")
 
 REPLACED = "record.json.replaced"
+PLANNED = "planned.txt"
 
 FILES = {
     "trials/TRIAL/": "A folder for each trial, named by the trial's identity.",
+    "trials/TRIAL/planned.txt": "When a run first planned to train the trial, in UTC. It stays when the trial is trained again.",
     "trials/TRIAL/spec.json": "All that determines the trial, with every default written out.",
     "trials/TRIAL/environment.json": "What the trial runs on.",
     "trials/TRIAL/curves.jsonl": "One line of JSON for each epoch.",
     "trials/TRIAL/checkpoint.pt": "Where the training continues, as of the last whole epoch. It goes when the trial ends.",
     "trials/TRIAL/record.json": "The result, when the trial has ended.",
+    "trials/TRIAL/outcomes.npz": "Of a trial that is done: which test images it got wrong, and for what it took them. "
+    "`kdbench.load_outcomes` reads it.",
     "trials/TRIAL/record.json.replaced": "The earlier result, while the trial is trained once more.",
     "trials/TRIAL/weights.safetensors": "The trained network: of every teacher, and of students where `keep_students` is set.",
     "trials/TRIAL/method.safetensors": "Beside it, the parts of the method that predict, such as SimKD's projector.",
@@ -191,21 +196,35 @@ class Store:
         known[dataset] = {**known.get(dataset, {}), **macs}
         write_bytes(self.root / "macs.json", json.dumps(known, indent=1).encode())
 
-    def write_record(self, record: Record, curves: Sequence[Mapping[str, Any]]) -> None:
-        """Finish a trial: its curves, then its record; the checkpoint goes."""
+    def note_planned(self, trial: str, when: str) -> None:
+        """Write down when a trial was first planned; one that has a folder was planned before."""
+        if not found(folder := self.folder(trial)):
+            write_bytes(folder / PLANNED, when.encode())
+
+    def planned(self, trial: str) -> str | None:
+        """When the trial was first planned; None where an earlier version began it."""
+        try:
+            return (self.folder(trial) / PLANNED).read_text()
+        except FileNotFoundError:
+            return None
+
+    def write_record(self, record: Record, curves: Sequence[Mapping[str, Any]], outcomes: Outcomes | None) -> None:
+        """Finish a trial: its curves and outcomes, then its record; the checkpoint goes."""
         folder = self.folder(record.trial)
         self.write_curves(record.trial, curves)
+        if outcomes:
+            write_bytes(folder / OUTCOMES, outcomes.packed())
         write_bytes(folder / "record.json", record.model_dump_json(indent=1).encode())
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         if record.status == "done":
             (folder / REPLACED).unlink(missing_ok=True)
 
     def discard(self, trial: str) -> None:
-        """Let a trial start anew: its checkpoint and curves go, its record is out of use and goes when it is done."""
+        """Let a trial start anew: its checkpoint, curves and outcomes go, its record is out of use and goes when it is done."""
         folder = self.folder(trial)
         if (folder / "record.json").exists():
             os.replace(folder / "record.json", folder / REPLACED)
-        for name in ("checkpoint.pt", "curves.jsonl"):
+        for name in ("checkpoint.pt", "curves.jsonl", OUTCOMES):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdbench.errors import KdbenchError
 from kdbench.results.store import REPLACED
 from kdbench.spec.record import Record
 from kdbench.spec.trial import digest
@@ -130,6 +131,34 @@ def trial_folders(root: Path) -> dict[str, TrialFolder]:
         return {}
     paths = (root / "trials" / name for name in names if not name.startswith("."))
     return {path.name: read_folder(path) for path in paths if path.is_dir()}
+
+
+def find_trial(root: Path, name: str) -> TrialFolder:
+    """The folder of one trial of a results directory.
+
+    Args:
+        root: the directory.
+        name: the trial's id, or as much of its beginning as no other trial shares.
+
+    Raises:
+        KdbenchError: no trial's id begins so, or several do.
+    """
+    found = [folder for trial, folder in trial_folders(root).items() if trial.startswith(name) and folder.spec]
+    if len(found) != 1:
+        reason = f"{len(found)} trials under {root / 'trials'} begin" if found else f"no trial under {root / 'trials'} begins"
+        raise KdbenchError(f"{reason} with '{name}'. See `kdbench trials list`.")
+    return found[0]
+
+
+def stale(folders: Mapping[str, TrialFolder]) -> set[str]:
+    """Finished students whose teacher is there with other weights than they learnt from."""
+    weights = {trial: folder.record.weights_sha256 for trial, folder in folders.items() if folder.done and folder.record}
+    return {
+        trial
+        for trial, folder in folders.items()
+        if folder.done and folder.record and folder.teacher in weights
+        if weights[folder.teacher] != folder.record.teacher_weights_sha256
+    }
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:

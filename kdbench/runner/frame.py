@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
+from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import frame, params_as_json, read_records, row
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> pd.DataFrame:
     """The results of a directory as a frame, with one row for each trial; or those of one suite.
 
+    A directory holds teachers, too: the column `role` is `teacher` for them, and `student` for all others. A trained teacher has
+    the method `scratch`, so choose `frame[frame["role"] == "student"]` before you take means.
+
     Units stand in the names of the columns: `_pct` is percent, `_s` seconds, `_per_s` a rate and `_mib` MiB. The page "Results
     folder" of the documentation describes every column. Students of `scratch` have no teacher.
 
@@ -28,7 +32,7 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
     and a trial that two suites share has one row.
 
     Args:
-        path: a results directory.
+        path: a results directory, or a file that `kdbench export` wrote.
         suite: a shipped suite's name, or a path to a YAML file. The frame is then the one that `run_suite` returns. It has each
             student of the suite, whatever suite trained it and whether or not it is done, and no teachers. Nothing is trained or
             written.
@@ -38,6 +42,10 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
         KdbenchError: there is no such directory, it has no trials and no suite is given, or there is a mistake in the suite.
     """
     root = expanded(path)
+    if is_export(root):
+        if suite is not None or plugins:
+            raise KdbenchError(f"suite and plugins have no effect on {root}, which is a file. Leave them out, or give a directory.")
+        return read_export(root)[0]
     if suite is not None:
         return _of_suite(root, suite, plugins)
     if plugins:
@@ -63,7 +71,7 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
     from kdbench.method.specs import setting  # imports torch, which reading records needs not
 
     return frame(
-        {**row(planned.record), "setting": setting(planned.spec)}
+        {**row(planned.record), "role": "student", "setting": setting(planned.spec)}
         if planned.record
         else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
         for planned in plan.students
@@ -77,6 +85,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
     return {
         "trial": trial.id,
         "suite": suite,
+        "role": "student",
         "status": str(status),
         "protocol": trial.protocol,
         "dataset": trial.dataset.label,
@@ -84,6 +93,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "precision": trial.recipe.arithmetic,
         "epochs": trial.recipe.epochs,
         "teacher": trial.teacher.label if trial.teacher else None,
+        "teacher_trial": trial.teacher.id if trial.teacher else None,
         "student": trial.label,
         "method": trial.method,
         "setting": setting(trial),

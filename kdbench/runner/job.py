@@ -24,6 +24,7 @@ from kdbench.training.builder import Builder
 from kdbench.training.cohort import Stream, train_in_lockstep
 from kdbench.training.device import environment, exact
 from kdbench.training.epoch_sums import Row
+from kdbench.training.evaluation import TEST
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, segments
 
@@ -165,4 +166,4 @@ class JobRunner:
     def _evaluation(self) -> dict[str, Loader]:
         """What students are tested on, by the key of the error in their curves."""
         held_out = self.builder.validation_data
-        return {"test_error_pct": self.builder.test_data, **({"validation_error_pct": held_out} if held_out else {})}
+        return {TEST: self.builder.test_data, **({"validation_error_pct": held_out} if held_out else {})}

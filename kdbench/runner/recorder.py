@@ -18,6 +18,7 @@ from kdbench.errors import first_line
 from kdbench.method.specs import setting
 from kdbench.models.measure import macs, parameters
 from kdbench.models.weights import state_hash
+from kdbench.results.outcomes import Outcomes
 from kdbench.results.store import Store
 from kdbench.runner.plan import Planned
 from kdbench.runner.progress import Progress
@@ -29,9 +30,10 @@ from kdbench.suite.resolve import Suite
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment, exact
 from kdbench.training.epoch_sums import Row
-from kdbench.training.evaluation import buffers_kept, error_pct, inference_images_per_s
+from kdbench.training.evaluation import buffers_kept, evaluate, inference_images_per_s
 from kdbench.training.fatal_errors import fatal_error
 from kdbench.training.lane import Lane
+from kdbench.training.predictions import Predictions
 
 T = TypeVar("T")
 
@@ -101,7 +103,7 @@ class Recorder:
         with exact(self.builder.device, precision=precision, image_shape=self.builder.dataset.image_shape):
             network = self.builder.student(spec).eval()
             with buffers_kept(network):
-                error = error_pct(lambda images: network(images).logits, self.builder.test_data, precision=precision)
+                found = evaluate(lambda images: network(images).logits, self.builder.test_data, precision=precision, detailed=True)
             work, uncounted = self._work(network)
             keep(planned.folder, network, None, data=self.data)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
@@ -110,7 +112,8 @@ class Recorder:
                 None,
                 rows=(),
                 status="done",
-                test_error_pct=error,
+                test_error_pct=found.error_pct,
+                predictions=found.predictions,
                 student_params=parameters(network),
                 student_macs=work,
                 weights_sha256=state_hash(network.state_dict()),
@@ -152,6 +155,7 @@ class Recorder:
         results: dict[str, Any] = {
             "status": "done",
             "test_error_pct": main[-1]["test_error_pct"],
+            "predictions": lane.predictions,
             "best_test_error_pct": best["test_error_pct"],
             "best_epoch": best["epoch"],
             "train_error_pct": main[-1]["train_error_pct"],
@@ -184,8 +188,20 @@ class Recorder:
         """The network's multiply-accumulate operations."""
         return _measured("multiply-accumulates are not counted", lambda: macs(network, self.builder.dataset.image_shape))
 
-    def _write(self, planned: Planned, teacher: Teacher | None, *, rows: Sequence[Row], **results: Any) -> None:
-        trial = planned.spec
+    def _write(
+        self,
+        planned: Planned,
+        teacher: Teacher | None,
+        *,
+        rows: Sequence[Row],
+        predictions: Predictions | None = None,
+        **results: Any,
+    ) -> None:
+        trial, outcomes = planned.spec, None
+        if predictions:
+            classes, fingerprint = self.builder.dataset.num_classes, self.builder.dataset.fingerprint
+            results |= predictions.metrics(classes)
+            outcomes = Outcomes.of(predictions.labels, predictions.predicted, num_classes=classes, data_fingerprint=fingerprint)
         if teacher and trial.teacher:
             results |= {
                 "teacher_error_pct": teacher.error_pct,
@@ -216,10 +232,11 @@ class Recorder:
             data_fingerprint=self.builder.dataset.fingerprint,
             data=self.data,
             environment=environment(self.builder.device),
+            planned=self.store.planned(trial.id),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **results,
         )
-        self.store.write_record(record, rows)
+        self.store.write_record(record, rows, outcomes)
         self.records[trial.id] = record
         self.written.add(trial.id)
         self.progress.recorded(record)

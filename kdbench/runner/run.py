@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from kdbench.errors import KdbenchError
 from kdbench.models.measure import macs
@@ -134,7 +135,9 @@ class _Run:
                 f"warning: of the students that are trained again for their weights, {elsewhere} were trained elsewhere or with "
                 "other versions: here they end in other bits, and their records say so."
             )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         for planned in (*teachers, *todo):
+            self.store.note_planned(planned.spec.id, now)
             if planned.status is not Status.STARTED or rerun is Rerun.ALL:
                 self.store.discard(planned.spec.id)
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}

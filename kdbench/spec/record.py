@@ -140,6 +140,7 @@ class Record(BaseModel):
             "teacher_inference_images_per_s",
             "peak_mem_mib",
             "environment",
+            "planned",
             "finished",
         }
     )
@@ -179,6 +180,21 @@ class Record(BaseModel):
 
     test_error_pct: float | None = None
     """Test error after the last epoch, in percent. This is the headline."""
+    test_top5_error_pct: float | None = None
+    """Percent of the test images whose class is not among the five with the largest logits; missing where there are fewer than 10
+    classes. This and the next columns are of the last epoch, and records of earlier versions lack them."""
+    test_nll: float | None = None
+    """Mean negative log-likelihood of the test images' classes, in nats."""
+    test_ece_pct: float | None = None
+    """Expected calibration error on the test images, in percent: how far the probability of the predicted class is from how often
+    it is right, over 15 bins of equal width."""
+    test_adaptive_ece_pct: float | None = None
+    """The same over 15 bins with equally many images."""
+    teacher_agreement_pct: float | None = None
+    """Percent of the test images for which the student predicts what the teacher predicts, right or wrong; missing for methods that
+    read no teacher."""
+    teacher_kl: float | None = None
+    """Mean of KL(teacher || student) over the test images, in nats, at temperature 1; missing for methods that read no teacher."""
     best_test_error_pct: float | None = None
     """Lowest test error of all epochs, in percent. It is stored for comparison with papers that report it, and never is a
     headline."""
@@ -249,6 +265,9 @@ class Record(BaseModel):
     """Most memory in MiB: the student's own on CUDA, that of the whole process on a processor."""
     environment: Environment
     """What the trial ran on."""
+    planned: str | None = None
+    """When a run first planned to train the trial, in UTC; missing in records of earlier versions. It stays the same when the trial
+    is continued or trained again."""
     finished: str
     """When the trial ended, in UTC."""
 

@@ -23,7 +23,7 @@ from kdbench.spec.recipe import Recipe
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import Stopwatch, autocast, refused_allocations
-from kdbench.training.evaluation import Evaluator, buffers_kept
+from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
 from kdbench.training.fatal_errors import fatal_error, location
 from kdbench.training.graphs import GraphInputs
 from kdbench.training.lane import Lane
@@ -69,6 +69,12 @@ class FrozenTeacher:
         with torch.no_grad(), self._autocast:
             outputs: Outputs = (self._compiled or self._folded)(images)
         return outputs
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits (B, K) for images (B, C, H, W), never compiled: whatever shapes were compiled before, they are the same."""
+        with torch.no_grad(), self._autocast:
+            outputs: Outputs = self._folded(images)
+        return outputs.logits
 
     @property
     def unchanged(self) -> bool:
@@ -118,7 +124,8 @@ def train_in_lockstep(
 
     Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
     diverges is marked as failed and the others go on. After every epoch of its main training a student's error in percent on each
-    loader of `evaluation` enters its row under the loader's key. With `graphs` full batches are taken as CUDA graphs.
+    loader of `evaluation` enters its row under the loader's key, and after the last one what it answers to each test image is kept.
+    With `graphs` full batches are taken as CUDA graphs.
 
     Returns:
         Whether all lanes came to their end.
@@ -243,28 +250,37 @@ def _epoch(
         _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s))
     if recipe.evaluates(now.epoch + 1):
         for key, loader in evaluation.items():
-            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], loader, key=key)
+            detailed = key == TEST and now.epoch + 1 == recipe.epochs
+            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], loader, teacher, key=key, detailed=detailed)
     if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
         raise SilentOutOfMemory
     for lane in lanes:
         _guarded(lane, lane.end_epoch)
 
 
-def _evaluate(lanes: Sequence[Lane], data: Loader, *, key: str) -> None:
-    """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all."""
+def _evaluate(lanes: Sequence[Lane], data: Loader, teacher: FrozenTeacher | None, *, key: str, detailed: bool) -> None:
+    """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all.
+
+    With `detailed` each lane keeps its predictions, beside those of the teacher, which answers once for all of them.
+    """
     if not lanes:
         return
     started = time.perf_counter()
     predictors = [lane.predictor() for lane in lanes]
     under_way = [
-        Evaluator(predictor, data.device, precision=lane.precision) for lane, predictor in zip(lanes, predictors, strict=True)
+        Evaluator(predictor, data.device, precision=lane.precision, detailed=detailed)
+        for lane, predictor in zip(lanes, predictors, strict=True)
     ]
+    of_teacher = None
+    if detailed and teacher and any(lane.reads_teacher for lane in lanes):
+        of_teacher = Evaluator(teacher.logits, data.device, precision=lanes[0].precision)
     with ExitStack() as stack:
         for predictor in predictors:
             stack.enter_context(buffers_kept(predictor))
         for load in data.plain_batches():
+            teacher_logits = of_teacher.update(load) if of_teacher else None
             for lane, evaluator in zip(lanes, under_way, strict=True):
-                _guarded(lane, partial(evaluator.update, load))
+                _guarded(lane, partial(evaluator.update, load, teacher_logits if lane.reads_teacher else None))
     for lane, evaluator in zip(lanes, under_way, strict=True):
         if not lane.failure:
             lane.add_evaluation(key, evaluator.compute(), seconds=(time.perf_counter() - started) / len(lanes))

@@ -19,9 +19,13 @@ from kdbench.data.loader import LoadPlainBatch
 from kdbench.streams import derive, reseed
 from kdbench.training.device import Stopwatch, autocast
 from kdbench.training.finite import NotFinite
+from kdbench.training.predictions import Predictions, batch_predictions
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, K)."""
+
+TEST = "test_error_pct"
+"""The key under which a row of curves has the error on the test images."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class Evaluation:
         images: how many it was shown.
         wrong: how many of them it got wrong.
         not_finite: for how many a logit was NaN or infinite, so that it gave no answer at all.
+        predictions: what it answered to each image, where that was asked for.
     """
 
     images: int
     wrong: int
     not_finite: int
+    predictions: Predictions | None = None
 
     @property
     def error_pct(self) -> float:
@@ -45,26 +51,52 @@ class Evaluation:
 
 
 class Evaluator:
-    """An evaluation under way. It counts on the device, so that nothing waits for a batch."""
+    """An evaluation under way. It counts on the device, so that nothing waits for a batch.
 
-    def __init__(self, predict: Predict, device: torch.device, *, precision: str) -> None:
+    With `detailed` it keeps what the network answers to each image: about 40 bytes for one.
+    """
+
+    def __init__(self, predict: Predict, device: torch.device, *, precision: str, detailed: bool = False) -> None:
         self._predict = predict
         self._precision = precision
+        self._detailed = detailed
         self._images = 0
         self._counts = torch.zeros(2, dtype=torch.int64, device=device)
+        self._batches: list[dict[str, Tensor]] = []
 
-    def update(self, load: LoadPlainBatch) -> None:
-        """Show it the next batch."""
+    def update(self, load: LoadPlainBatch, teacher_logits: Tensor | None = None) -> Tensor:
+        """Show it the next batch, of which a detailed one may know the teacher's logits (B, K); returns its own."""
         images, labels = load()
         reseed(derive(0, "examination", self._images), images.device)
-        with torch.no_grad(), autocast(images.device, precision=self._precision):
-            logits = self._predict(images)
+        with torch.no_grad():
+            with autocast(images.device, precision=self._precision):
+                logits = self._predict(images)
             self._counts += torch.stack(((logits.argmax(1) != labels).sum(), (~logits.isfinite().all(1)).sum()))
+            if self._detailed:
+                self._batches.append(batch_predictions(logits, labels, teacher_logits))
         self._images += len(labels)
+        return logits
 
     def compute(self) -> Evaluation:
         """What came of it; the host waits for the device."""
-        return Evaluation(self._images, *self._counts.tolist())
+        predictions = Predictions.joined(self._batches) if self._detailed else None
+        wrong, not_finite = self._counts.tolist()
+        return Evaluation(self._images, wrong, not_finite, predictions)
+
+
+def evaluate(predict: Predict, data: Loader, *, precision: str, detailed: bool = False) -> Evaluation:
+    """How `predict` does on `data`, not augmented; with `detailed`, on each image of it.
+
+    Raises:
+        NotFinite: a logit is NaN or infinite.
+    """
+    evaluator = Evaluator(predict, data.device, precision=precision, detailed=detailed)
+    for load in data.plain_batches():
+        evaluator.update(load)
+    found = evaluator.compute()
+    if found.not_finite:
+        raise NotFinite(f"the logits of {found.not_finite} of {found.images} test images are not finite")
+    return found
 
 
 def error_pct(predict: Predict, data: Loader, *, precision: str) -> float:
@@ -73,13 +105,7 @@ def error_pct(predict: Predict, data: Loader, *, precision: str) -> float:
     Raises:
         NotFinite: a logit is NaN or infinite.
     """
-    evaluator = Evaluator(predict, data.device, precision=precision)
-    for load in data.plain_batches():
-        evaluator.update(load)
-    found = evaluator.compute()
-    if found.not_finite:
-        raise NotFinite(f"the logits of {found.not_finite} of {found.images} test images are not finite")
-    return found.error_pct
+    return evaluate(predict, data, precision=precision).error_pct
 
 
 def repeats(passed: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, seeds: tuple[int, int], precision: str) -> bool:

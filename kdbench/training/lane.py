@@ -23,6 +23,7 @@ from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
 from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
 from kdbench.training.modes import Modes
+from kdbench.training.predictions import Predictions
 from kdbench.training.segments import MAIN, Position, Segment
 
 
@@ -42,6 +43,7 @@ class Lane:
     Attributes:
         graph: of the step, on CUDA, in the present segment.
         graph_refused: why there can be none.
+        predictions: what the student answers to each test image after its last epoch; None before that.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Lane:
         self.checkpoint = checkpoint
         self.rows: list[Row] = []
         self.failure: str | None = None
+        self.predictions: Predictions | None = None
         self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
         modules = [module for network in self._networks for module in network.modules()]
         self._plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
@@ -307,6 +310,7 @@ class Lane:
             self.fail(f"the logits of {images} are not finite after {self._now}")
             return
         self._row[key] = found.error_pct
+        self.predictions = found.predictions or self.predictions
         self._row["evaluation_s"] = self._row.get("evaluation_s", 0.0) + seconds
 
     def end_epoch(self) -> None:

@@ -71,7 +71,9 @@ def written(lab: Lab) -> dict[Path, int]:
     """Every checkpoint, record and stage of a teacher, and when it was last written."""
     found = {}
     for file in lab.store.root.glob("trials/**/*"):
-        if file.name.strip(".").startswith(("spec", "environment", "curves")) or file.is_dir():  # before training, or beside it
+        if (
+            file.name.strip(".").startswith(("planned", "spec", "environment", "curves")) or file.is_dir()
+        ):  # before training, or beside it
             continue
         try:
             found[file] = file.stat().st_mtime_ns

@@ -1,0 +1,251 @@
+"""Which method is better, by how much, and how sure: simultaneous 95 % intervals of one pair's errors over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kdbench.report.statistics import quantiles
+from kdbench.report.statistics.blocks import SEEDS_THAT_SHOW_SPREADS, Basis, Intervals, block_intervals
+from kdbench.report.statistics.images import image_variance
+from kdbench.wording import counted
+
+MIN_SEEDS = 3
+"""With fewer values an interval is not worth its name."""
+
+Bounds = tuple[float, float]
+
+
+class Difference(NamedTuple):
+    """What `method` gains over `over`, in the values' units; positive is better.
+
+    Attributes:
+        gain: mean over the seeds that are compared.
+        bounds: of the 95 % interval over new seeds; None where there are too few.
+        bounds_with_images: of that over new seeds and new test images; None where outcomes of images are not known.
+        n: seeds.
+        df: degrees of freedom of `bounds`; 0 where there are none.
+        basis: which spread the intervals rest on.
+    """
+
+    method: str
+    over: str
+    gain: float
+    bounds: Bounds | None
+    bounds_with_images: Bounds | None
+    n: int
+    df: float
+    basis: Basis
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval over new seeds excludes 0."""
+        return self.bounds is not None and (self.bounds[0] > 0 or self.bounds[1] < 0)
+
+    def turned(self) -> Difference:
+        """The same, seen from the other method."""
+        bounds, with_images = ((-b[1], -b[0]) if b else None for b in (self.bounds, self.bounds_with_images))
+        return self._replace(method=self.over, over=self.method, gain=-self.gain, bounds=bounds, bounds_with_images=with_images)
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """A family of comparisons whose intervals hold together: in 95 of 100 experiments, none of them misses.
+
+    Attributes:
+        differences: in the order of methods.
+        baseline: the method that the others are compared with; None where it is all pairs.
+        seeds: that the methods of the block share.
+        methods: of the block.
+        block_df: degrees of freedom of the spread that they share.
+        far: methods whose spread over seeds is far above the others'.
+        unequal: whether the spreads of the others may be unequal.
+        incomplete: methods that lack seeds of the block.
+    """
+
+    differences: tuple[Difference, ...]
+    baseline: str | None
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    block_df: int
+    far: tuple[str, ...]
+    unequal: bool
+    incomplete: tuple[str, ...]
+
+    def find(self, method: str, over: str) -> Difference | None:
+        """What `method` gains over `over`; None where they have no seed in common, or are not compared."""
+        for difference in self.differences:
+            if (difference.method, difference.over) == (method, over):
+                return difference
+            if (difference.method, difference.over) == (over, method):
+                return difference.turned()
+        return None
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each comparison: `method`, `over`, `gain`, `low`, `high`, `low_with_images`, `high_with_images`, `n`, `df`,
+        `basis`. Bounds that are not known are missing values."""
+        nothing = (np.nan, np.nan)
+        rows = [
+            (*d[:3], *(d.bounds or nothing), *(d.bounds_with_images or nothing), d.n, d.df, str(d.basis)) for d in self.differences
+        ]
+        bounds = ("low", "high", "low_with_images", "high_with_images")
+        return pd.DataFrame(rows, columns=["method", "over", "gain", *bounds, "n", "df", "basis"])
+
+    @property
+    def procedure(self) -> str:
+        """What stands under a table of these intervals: how they were computed, in plain words."""
+        known = [difference for difference in self.differences if difference.bounds]
+        sentences = []
+        shared = any(difference.basis in (Basis.SHARED, Basis.TWO_METHODS) for difference in known)
+        if len(known) == 1 == len(self.differences):
+            sentences.append(
+                f"95 % interval: Student's t of the paired differences, {counted(known[0].n - 1, 'degree')} of freedom."
+            )
+        elif known:
+            family = "Tukey's" if self.baseline is None else "Dunnett's"
+            which = (
+                "all pairs of methods"
+                if self.baseline is None
+                else f"{counted(len(self.differences), 'comparison')} with {self.baseline}"
+            )
+            how = f"{family} for {which} together" if shared else f"for {which} together"
+            spread = f", seeds as blocks, {counted(self.block_df, 'degree')} of freedom" if shared else ""
+            sentences.append(f"95 % intervals: {how}{spread}.")
+        if self.unequal and any(difference.basis is Basis.TWO_METHODS for difference in known):
+            why = (
+                "The methods may spread differently over seeds"
+                if len(self.seeds) >= SEEDS_THAT_SHOW_SPREADS
+                else f"{len(self.seeds)} seeds do not show whether the methods spread equally"
+            )
+            sentences.append(f"{why}, so an interval is widened where the spreads of its own two methods ask for it.")
+        own = [difference for difference in known if difference.basis is Basis.OWN]
+        for methods, reason in ((self.far, "far more spread over seeds than the others"), (self.incomplete, "seeds are missing")):
+            if named := [method for method in methods if any(method in difference[:2] for difference in own)]:
+                sentences.append(
+                    f"{', '.join(named)}: {reason}, so each interval with it is Student's t of its own paired differences, "
+                    "with Sidak's correction."
+                )
+        if any(difference.bounds is None for difference in self.differences):
+            sentences.append(f"n too small: fewer than {MIN_SEEDS} seeds in common.")
+        return " ".join(sentences)
+
+
+def against_baseline(
+    values: pd.DataFrame, baseline: str, *, wrong: Mapping[str, pd.DataFrame] | None = None, lower_is_better: bool = True
+) -> Comparisons:
+    """Compare each method with one, by simultaneous 95 % intervals (Dunnett).
+
+    Args:
+        values: one row for each seed and one column for each method, such as test errors in percent; missing where a trial is.
+        baseline: the column that the others are compared with.
+        wrong: by method, which test images were wrong: one row for each seed, one column for each image. `values` must then be
+            percentages of images. Without it there are no intervals over new images.
+        lower_is_better: whether a gain is a fall.
+    """
+    others = [method for method in values.columns if method != baseline]
+    return _compare(values, [(method, baseline) for method in others], baseline, wrong, lower_is_better)
+
+
+def all_pairs(
+    values: pd.DataFrame, *, wrong: Mapping[str, pd.DataFrame] | None = None, lower_is_better: bool = True
+) -> Comparisons:
+    """Compare every method with every other, by simultaneous 95 % intervals (Tukey). Arguments as of `against_baseline`."""
+    pairs = [(second, first) for first, second in combinations(values.columns, 2)]
+    return _compare(values, pairs, None, wrong, lower_is_better)
+
+
+def largest_block(values: pd.DataFrame) -> pd.DataFrame:
+    """Methods and seeds without a missing value that are most values: without methods that lack much, and seeds that few have."""
+    seeds = {method: frozenset(values.index[values[method].notna()]) for method in values.columns}
+    blocks = [(shared, [method for method, has in seeds.items() if has >= shared]) for shared in dict.fromkeys(seeds.values())]
+    shared, methods = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])), default=(frozenset(), []))
+    return values.loc[sorted(shared), methods]
+
+
+def _compare(
+    values: pd.DataFrame,
+    pairs: list[tuple[str, str]],
+    baseline: str | None,
+    wrong: Mapping[str, pd.DataFrame] | None,
+    lower_is_better: bool,
+) -> Comparisons:
+    values = values.dropna(axis=1, how="all") * (1 if lower_is_better else -1)
+    pairs = [pair for pair in pairs if set(pair) <= set(values.columns)]
+    block = largest_block(values)
+    if len(block) < MIN_SEEDS or block.shape[1] < 2 or (baseline is not None and baseline not in block):
+        block = block.iloc[:0, :0]
+    block = block[[method for method in values.columns if method in block]]
+    found: dict[tuple[str, str], Difference] = {}
+    df, far, unequal = 0, [], False
+    if len(block):
+        size = len(values.columns) if baseline is None else len(pairs)
+        errors = block.to_numpy(float).T[None]
+        intervals = block_intervals(errors, baseline=None if baseline is None else list(block.columns).index(baseline), size=size)
+        found = _of_block(intervals, block, [pair for pair in pairs if set(pair) <= set(block.columns)], wrong)
+        df, unequal = int(intervals.spreads.shared_df[0]), bool(intervals.unequal[0])
+        far = list(block.columns[intervals.spreads.far[0]])
+    differences = [found.get(pair) or _alone(values, pair, len(pairs), wrong) for pair in pairs]
+    return Comparisons(
+        tuple(difference for difference in differences if difference),
+        baseline,
+        tuple(map(int, block.index)),
+        tuple(block.columns),
+        df,
+        tuple(far),
+        unequal,
+        tuple(method for method in values.columns if method not in block),
+    )
+
+
+def _of_block(
+    intervals: Intervals, block: pd.DataFrame, pairs: list[tuple[str, str]], wrong: Mapping[str, pd.DataFrame] | None
+) -> dict[tuple[str, str], Difference]:
+    images = np.array([_image_variance(wrong, pair, block.index) for pair in pairs])
+    reach, with_images = intervals.reach()[0], intervals.reach(np.nan_to_num(images)[None])[0]
+    bases = np.where(intervals.own, Basis.OWN, np.where(intervals.two_methods, Basis.TWO_METHODS, Basis.SHARED))[0]
+    return {
+        pair: Difference(
+            *pair,
+            gain,
+            (gain - reach[k], gain + reach[k]),
+            None if np.isnan(images[k]) else (gain - with_images[k], gain + with_images[k]),
+            len(block),
+            float(intervals.df[0, k]),
+            Basis(bases[k]),
+        )
+        for k, (pair, gain) in enumerate(zip(pairs, map(float, intervals.gains[0]), strict=True))
+    }
+
+
+def _alone(
+    values: pd.DataFrame, pair: tuple[str, str], comparisons: int, wrong: Mapping[str, pd.DataFrame] | None
+) -> Difference | None:
+    """By their own paired differences; None where the two share no seed."""
+    method, over = pair
+    gains = (values[over] - values[method]).dropna()
+    if gains.empty:
+        return None
+    gain, n = float(gains.mean()), len(gains)
+    if n < MIN_SEEDS:
+        return Difference(method, over, gain, None, None, n, 0, Basis.NONE)
+    variance, images = float(gains.var(ddof=1)) / n, _image_variance(wrong, pair, gains.index)
+    reach, with_images = (
+        float(quantiles.sidak((n - 1) * (total / variance) ** 2 if variance else n - 1, comparisons)) * total**0.5
+        for total in (variance, variance + images)
+    )
+    bounds = None if np.isnan(images) else (gain - with_images, gain + with_images)
+    return Difference(method, over, gain, (gain - reach, gain + reach), bounds, n, n - 1, Basis.OWN)
+
+
+def _image_variance(wrong: Mapping[str, pd.DataFrame] | None, pair: tuple[str, str], seeds: pd.Index[int]) -> float:
+    """Of a mean gain in percentage points, over test images; not a number where some outcomes are not known."""
+    known = [wrong[method] for method in pair if wrong and method in wrong and seeds.isin(wrong[method].index).all()]
+    if len(known) < 2 or known[0].shape[1] != known[1].shape[1]:
+        return float("nan")
+    method, over = (outcomes.loc[seeds].to_numpy(bool) for outcomes in known)
+    return image_variance(over, method)

@@ -1,0 +1,196 @@
+"""Results in one file, Parquet or CSV, with a schema that is versioned, and reading them back as the same frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pandas as pd
+from pydantic import TypeAdapter
+
+from kdbench.errors import KdbenchError, first_line
+from kdbench.files import write_bytes
+from kdbench.results.frames import COLUMNS, COUNTS, frame
+from kdbench.spec.record import Record
+
+VERSION = 1
+"""Of the schema. It is raised when a column changes its meaning or its type; new columns do not raise it."""
+
+VERSION_COLUMN = "export_version"
+"""The first column of a CSV file, and the key of the version in the metadata of a Parquet file."""
+
+CURVES_COLUMN = "curves"
+"""The last column, where curves are exported: every epoch of the trial, as JSON."""
+
+SUFFIXES = (".parquet", ".csv")
+"""Of the files that can be written and read."""
+
+KINDS: Mapping[str, str] = {
+    "text": "Text. In CSV an empty text is a missing value, too.",
+    "integer": "A whole number of 64 bits.",
+    "number": "A floating-point number of 64 bits; CSV has all digits that tell it apart.",
+    "JSON": "Text that holds a JSON value.",
+}
+"""The types of columns, each with its meaning. What a trial lacks is null in Parquet, and an empty cell in CSV."""
+
+
+def _kind(annotation: Any) -> str:
+    """Of a field of a record."""
+    given = [kind for kind in get_args(annotation) if kind is not type(None)]
+    only = given[0] if len(given) == 1 and type(None) in get_args(annotation) else annotation
+    known = {str: "text", int: "integer", float: "number"}
+    literal = all(isinstance(word, str) for word in get_args(only)) and not isinstance(get_origin(only), type)
+    return known.get(only) or ("text" if get_args(only) and literal else "JSON")
+
+
+_FIELDS: dict[str, Any] = {
+    name: field.annotation for name, field in Record.model_fields.items() if name not in ("spec", "environment", "data")
+}
+
+SCHEMA: Mapping[str, str] = {
+    name: _kind(_FIELDS[name]) if name in _FIELDS else "integer" if name in (*COUNTS, "evaluate_every") else "text"
+    for name in COLUMNS
+}
+"""The columns of a file, in order, each with the name of its type."""
+
+
+def is_export(path: Path) -> bool:
+    """Whether a path names such a file, whether or not it is there."""
+    return path.suffix in SUFFIXES
+
+
+def write_export(results: pd.DataFrame, file: Path, *, curves: pd.DataFrame | None = None) -> None:
+    """Write a frame of `kdbench.load_results` into one file.
+
+    Args:
+        results: the frame.
+        file: `.parquet` or `.csv`.
+        curves: of `load_curves`, which go into a column; None leaves them out.
+
+    Raises:
+        KdbenchError: another suffix, a file that is there and is no export, or no pyarrow.
+        OSError: it cannot be written.
+    """
+    if not is_export(file):
+        raise KdbenchError(f"{file} has an unknown type. Give a name that ends with {' or '.join(SUFFIXES)}.")
+    if file.exists():
+        _refuse_others(file)
+    schema = dict(SCHEMA)
+    rows: list[dict[str, Any]] = [
+        {name: _stored(value, name) for name, value in zip(COLUMNS, values, strict=True)}
+        for values in results[[*COLUMNS]].astype(object).itertuples(index=False, name=None)
+    ]
+    if curves is not None:
+        schema[CURVES_COLUMN] = "JSON"
+        epochs = _epochs(curves)
+        rows = [{**row, CURVES_COLUMN: json.dumps(epochs.get(row["trial"], []))} for row in rows]
+    write_bytes(file, _as_csv(rows, schema) if file.suffix == ".csv" else _as_parquet(rows, schema))
+
+
+def read_export(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The results of a file, as `kdbench.load_results` gives them, and the curves, empty where it has none.
+
+    Raises:
+        KdbenchError: it is no export, of a newer kdbench, or cannot be read; or no pyarrow.
+    """
+    rows = list(_read(file))
+    try:
+        curves = [{"trial": row["trial"], **epoch} for row in rows for epoch in json.loads(row.get(CURVES_COLUMN) or "[]")]
+        results = frame({name: _value(row.get(name), name) for name in COLUMNS} for row in rows)
+    except (KeyError, ValueError) as problem:
+        raise _unreadable(file, problem) from None
+    return results, pd.DataFrame(curves)
+
+
+def _stored(value: Any, name: str) -> object:
+    """A value of the frame as the file has it; None where it is missing."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if SCHEMA[name] == "JSON":
+        return TypeAdapter(_FIELDS[name]).dump_json(value).decode()
+    return {"integer": int, "number": float, "text": str}[SCHEMA[name]](value)
+
+
+def _value(stored: Any, name: str) -> object:
+    """A value of a file as the frame has it."""
+    if stored is None or (stored == "" and SCHEMA[name] != "text"):
+        return None
+    if SCHEMA[name] == "JSON":
+        return TypeAdapter(_FIELDS[name]).validate_json(stored)
+    if SCHEMA[name] == "integer" and isinstance(stored, str) and not stored.lstrip("-").isdigit():
+        return int(float(stored))  # another program saved the CSV file, and made numbers with a point of a column with empty cells
+    return {"integer": int, "number": float, "text": str}[SCHEMA[name]](stored)
+
+
+def _epochs(curves: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Of each trial, in order; a key that an epoch lacks is left out."""
+    epochs: dict[str, list[dict[str, Any]]] = {}
+    for row in curves.to_dict("records"):
+        known = {key: value for key, value in row.items() if key != "trial" and not (isinstance(value, float) and pd.isna(value))}
+        epochs.setdefault(str(row["trial"]), []).append({str(key): value for key, value in known.items()})
+    return epochs
+
+
+def _as_csv(rows: list[dict[str, Any]], schema: Mapping[str, str]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [VERSION_COLUMN, *schema], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({VERSION_COLUMN: VERSION, **row} for row in rows)
+    return text.getvalue().encode()
+
+
+def _as_parquet(rows: list[dict[str, Any]], schema: Mapping[str, str]) -> bytes:
+    arrow = _arrow()
+    types = {"text": arrow.string(), "integer": arrow.int64(), "number": arrow.float64(), "JSON": arrow.string()}
+    fields = arrow.schema([(name, types[kind]) for name, kind in schema.items()], metadata={VERSION_COLUMN: str(VERSION)})
+    data = io.BytesIO()
+    arrow.parquet.write_table(arrow.Table.from_pylist(rows, schema=fields), data)
+    return data.getvalue()
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, once its version is known."""
+    try:
+        if file.suffix == ".csv":
+            with file.open(encoding="utf-8", newline="") as text:
+                csv.field_size_limit(2**31 - 1)  # of curves
+                rows = [{name: cell or None for name, cell in row.items()} for row in csv.DictReader(text)]
+            version = rows[0].get(VERSION_COLUMN) if rows else None
+        else:
+            table = _arrow().parquet.read_table(file)
+            rows, version = table.to_pylist(), (table.schema.metadata or {}).get(VERSION_COLUMN.encode())
+        number = int(version) if version else 0
+    except (ValueError, csv.Error, AttributeError) as problem:  # ArrowInvalid is a ValueError
+        raise _unreadable(file, problem) from None
+    if not number:
+        raise KdbenchError(f"{file} was not written by `kdbench export`. Give a file that was, or a results folder.")
+    if number > VERSION:
+        raise KdbenchError(f"{file} has version {number} of the schema, and this kdbench reads up to {VERSION}. Update kdbench.")
+    yield from rows
+
+
+def _unreadable(file: Path, problem: Exception) -> KdbenchError:
+    return KdbenchError(f"{file} cannot be read ({first_line(problem)}). Export it again with `kdbench export`.")
+
+
+def _refuse_others(file: Path) -> None:
+    try:
+        next(_read(file), None)
+    except KdbenchError:
+        raise KdbenchError(f"{file} exists already, and `kdbench export` did not write it. Choose another name.") from None
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise KdbenchError(
+            "Parquet files need pyarrow. Install it with `pip install 'kdbench[parquet]'`, or give a name that ends with .csv."
+        ) from None
+    return pyarrow

@@ -1,0 +1,80 @@
+"""When a trial was first planned is written down before anything trains, and stays, however it comes to its end."""
+
+from datetime import UTC, datetime
+
+import pytest
+from conftest import MIXED, Lab
+from invariants.probes import statuses
+
+import kdbench
+from kdbench.runner.plan import Rerun
+
+
+class Clock(datetime):
+    """Tells what it is set to."""
+
+    time = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
+    for module in ("run", "recorder"):
+        monkeypatch.setattr(f"kdbench.runner.{module}.datetime", Clock)
+    monkeypatch.setattr(Clock, "time", Clock.time)
+    return Clock
+
+
+FIRST, SECOND = "2026-11-25T12:00:00+00:00", "2026-11-26T12:00:00+00:00"
+
+
+def test_what_a_run_takes_up_was_planned_when_it_began_and_ever_after(lab: Lab, clock: type[Clock]) -> None:
+    suite = lab.suite(seeds=[0, 1])
+    trials = (*suite.trials, *suite.teachers)
+    assert not lab.run(suite, stop_after_s=0)
+    assert {lab.file(trial, "planned.txt").read_text() for trial in trials} == {FIRST}
+    assert set(statuses(lab, suite).values()) == {"missing"}
+    assert {planned.status for planned in lab.plan(suite).teachers} == {"missing"}
+
+    clock.time = clock.time.replace(day=26)
+    more = lab.suite(seeds=[0, 1, 2])
+    assert lab.run(more)
+    found = {lab.record(trial).seed: lab.record(trial).planned for trial in more.trials}
+    assert found == {0: FIRST, 1: FIRST, 2: SECOND}
+    frame = kdbench.load_results(lab.store.root, suite=lab.root / "tiny.yaml")
+    assert dict(zip(frame["seed"], frame["planned"], strict=True)) == found
+    assert set(frame["finished"]) == {SECOND}
+
+    clock.time = clock.time.replace(day=27)
+    assert lab.run(more, rerun=Rerun.ALL)
+    again = {lab.record(trial).seed: lab.record(trial).planned for trial in more.trials}
+    assert again == found
+
+
+def test_of_a_trial_of_an_earlier_version_nobody_knows(finished: Lab, clock: type[Clock]) -> None:
+    suite = finished.suite(**{**MIXED, "methods": ["kd"]})
+    finished.file(suite.trials[0], "planned.txt").unlink()
+    finished.run(suite, rerun=Rerun.ALL, stop_after_s=0)
+    assert statuses(finished, suite) == {"kd": "missing"}
+    finished.run(suite)
+    assert finished.record(suite.trials[0]).planned is None
+
+
+def test_roles_are_marked(finished: Lab) -> None:
+    """A teacher has the method of a student from scratch; one that is used as it is has no students here."""
+    suite = finished.suite(**MIXED)
+    weights = str(finished.file(suite.teachers[0], "weights.safetensors"))
+    adopted = {"teacher": {"model": "wrn_10_1", "weights": weights}, "student": "resnet8"}
+    finished.run(finished.suite(pairs=[adopted], methods=["kd"]), stop_after_s=0)
+    frame = kdbench.load_results(finished.store.root)
+    assert dict(zip(frame["student"] + " " + frame["method"], frame["role"], strict=True)) == {
+        "wrn_10_1 scratch": "teacher",
+        "wrn_10_1 (weights " + frame["student"].str.extract(r"\(weights (\w+)\)")[0].dropna().iloc[0] + ") pretrained": "teacher",
+        **{f"resnet8 {method}": "student" for method in ("scratch", "kd", "fitnets", "ft", "crd+kd")},
+    }
+    students = kdbench.load_results(finished.store.root, suite=finished.write(**MIXED))
+    assert set(students["role"]) == {"student"}
+    assert students["teacher_trial"].dropna().unique().tolist() == [suite.teachers[0].id]
