@@ -7,6 +7,8 @@ from conftest import MIXED, Lab
 from invariants.probes import statuses
 
 import kdbench
+from kdbench.report.compare import compare
+from kdbench.report.result_table import result_table
 from kdbench.runner.plan import Rerun
 
 
@@ -48,10 +50,28 @@ def test_what_a_run_takes_up_was_planned_when_it_began_and_ever_after(lab: Lab, 
     assert dict(zip(frame["seed"], frame["planned"], strict=True)) == found
     assert set(frame["finished"]) == {SECOND}
 
+    assert not [note for note in notes(lab) if "planned" in note]
+
     clock.time = clock.time.replace(day=27)
     assert lab.run(more, rerun=Rerun.ALL)
     again = {lab.record(trial).seed: lab.record(trial).planned for trial in more.trials}
     assert again == found
+
+
+def notes(lab: Lab) -> tuple[str, ...]:
+    """Under the first table of the suite that was run last."""
+    frame = kdbench.load_results(lab.store.root, suite=lab.root / "tiny.yaml")
+    return result_table(compare(frame, pairs=[("wrn_10_1", "resnet8")])).notes
+
+
+def test_a_report_tells_seeds_that_were_planned_after_a_look(lab: Lab, clock: type[Clock]) -> None:
+    lab.run(lab.suite(seeds=[0]))
+    clock.time = clock.time.replace(day=26)
+    lab.run(lab.suite(seeds=[0, 1]))
+    assert "Seed 1 was planned on 2026-11-26, when results of seed 0 were known." in notes(lab)
+    clock.time = clock.time.replace(day=27)
+    lab.run(lab.suite(seeds=[0], methods=["scratch", "kd", "at"]))
+    assert not [note for note in notes(lab) if "planned" in note]
 
 
 def test_of_a_trial_of_an_earlier_version_nobody_knows(finished: Lab, clock: type[Clock]) -> None:

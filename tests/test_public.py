@@ -101,7 +101,9 @@ RECORD = """
     protocol trial suite status reason spec dataset recipe precision epochs teacher student method setting seed notes
     test_error_pct test_top5_error_pct test_nll test_ece_pct test_adaptive_ece_pct teacher_agreement_pct teacher_kl
     best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
-    train_error_pct train_loss teacher_error_pct student_params student_macs teacher_params teacher_macs extra_params stage_epochs
+    train_error_pct train_loss
+    teacher_error_pct teacher_top5_error_pct teacher_nll teacher_ece_pct teacher_adaptive_ece_pct
+    student_params student_macs teacher_params teacher_macs extra_params stage_epochs
     stages start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
     method_code core_code data_fingerprint data
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from kdbench.errors import listed
+from kdbench.report.added_seeds import added_seeds
 from kdbench.report.method_labels import LITERATURE_NAMES, differing_params, method_labels, plain_label, settings_in_a_pair
 from kdbench.wording import counted, plural
 
@@ -15,13 +16,15 @@ _REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains 
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds, and what they share; what the images are; several environments; parameters that change from pair to pair, or are
-    not the defaults; longer trainings; what records note of a pair; and every failed or missing trial with its reason.
+    How many seeds, which of them were added after a look, and what they share; what the images are; several environments;
+    parameters that change from pair to pair, or are not the defaults; longer trainings; what records note of a pair; and every
+    failed or missing trial with its reason.
     """
     results = _placed(results)
     done = results[results["status"] == "done"]
     return [
         seeds_sentence(done),
+        *added_seeds(done),
         *shared_stages(results),
         *_data(done),
         *_environments(done),

@@ -184,6 +184,12 @@ class Recorder:
             }
         return results
 
+    def _of_teacher(self, teacher: Teacher) -> dict[str, float | None]:
+        """What a student's record says of the test of its teacher, beside the error."""
+        assert teacher.evaluation.predictions
+        found = teacher.evaluation.predictions.metrics(self.builder.dataset.num_classes)
+        return {name.replace("test_", "teacher_"): value for name, value in found.items() if name.startswith("test_")}
+
     def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
         """The network's multiply-accumulate operations."""
         return _measured("multiply-accumulates are not counted", lambda: macs(network, self.builder.dataset.image_shape))
@@ -204,7 +210,8 @@ class Recorder:
             outcomes = Outcomes.of(predictions.labels, predictions.predicted, num_classes=classes, data_fingerprint=fingerprint)
         if teacher and trial.teacher:
             results |= {
-                "teacher_error_pct": teacher.error_pct,
+                "teacher_error_pct": teacher.evaluation.error_pct,
+                **self._of_teacher(teacher),
                 "teacher_params": teacher.record.student_params,
                 "teacher_macs": teacher.record.student_macs,
                 "teacher_weights_sha256": teacher.record.weights_sha256,

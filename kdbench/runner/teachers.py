@@ -26,7 +26,7 @@ from kdbench.training.builder import Builder
 from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import environment
 from kdbench.training.epoch_sums import Row
-from kdbench.training.evaluation import error_pct, inference_images_per_s, repeats
+from kdbench.training.evaluation import Evaluation, evaluate, inference_images_per_s, repeats
 from kdbench.training.fatal_errors import fatal_error
 from kdbench.training.stages import load_teacher_stages, train_teacher_stages
 
@@ -40,7 +40,7 @@ class Teacher:
         frozen: what students see.
         network: the same as it was trained.
         record: of its trial.
-        error_pct: its test error in percent, in the arithmetic of the students.
+        evaluation: how it does on the test images, in the arithmetic of the students.
         images_per_s: of inference.
         notes: sentences for the log and the records of its students.
     """
@@ -49,7 +49,7 @@ class Teacher:
     frozen: FrozenTeacher
     network: Network
     record: Record
-    error_pct: float
+    evaluation: Evaluation
     images_per_s: float
     notes: tuple[str, ...]
 
@@ -96,7 +96,7 @@ class Teachers:
                 f"{self.store.folder(spec.id)}, and the same command makes it anew."
             )
             return None
-        self.progress.say(f"teacher {spec.label}: test error {teacher.error_pct:.2f} %")
+        self.progress.say(f"teacher {spec.label}: test error {teacher.evaluation.error_pct:.2f} %")
         for note in teacher.notes:
             self.progress.say(f"note: {note}.")
         return teacher
@@ -111,7 +111,7 @@ class Teachers:
         network = self.builder.restored(spec, weights)
         test, precision = self.builder.test_data, recipe.precision
         frozen = FrozenTeacher(network, image_shape=self.builder.dataset.image_shape, recipe=recipe, device=self.builder.device)
-        error = error_pct(lambda images: frozen(images).logits, test, precision=precision)
+        evaluation = evaluate(frozen.logits, test, precision=precision, detailed=True)
         shown = test.first(spec.recipe.batch_size)
         rate = inference_images_per_s(lambda images: network(images).logits, shown, precision=precision)
         repeat = partial(repeats, lambda images: frozen(images).tensors(), shown, precision=precision)
@@ -124,7 +124,7 @@ class Teachers:
             f"the teacher {spec.label}: it draws at random in evaluation, so that students learn from noise; where that is not "
             "meant, look for dropout without `training=self.training`"
         )
-        return Teacher(spec, frozen, network, record, error, rate, notes=() if repeat(seeds=(0, 1)) else (note,))
+        return Teacher(spec, frozen, network, record, evaluation, rate, notes=() if repeat(seeds=(0, 1)) else (note,))
 
     def _weights(self, record: Record | None) -> dict[str, torch.Tensor] | None:
         """Those that a trial left which is done, where they are still the same."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -90,17 +90,66 @@ _ERROR = Metric(
     lower_is_better=True,
     teacher_column="teacher_error_pct",
 )
-_ACCURACY = Metric(
-    name="accuracy",
-    column="test_error_pct",
-    noun="test accuracy",
-    short="accuracy",
-    unit="%",
-    points="points",
-    lower_is_better=False,
-    complement=True,
-    teacher_column="teacher_error_pct",
+_TOP5_ERROR = replace(
+    _ERROR,
+    name="top5_error",
+    column="test_top5_error_pct",
+    noun="top-5 test error",
+    short="top-5 error",
+    teacher_column="teacher_top5_error_pct",
+)
+_ECE = replace(
+    _ERROR,
+    name="ece",
+    column="test_ece_pct",
+    noun="expected calibration error",
+    short="calibration error",
+    teacher_column="teacher_ece_pct",
+)
+_NLL = Metric(
+    name="nll",
+    column="test_nll",
+    noun="negative log-likelihood",
+    short="NLL",
+    unit="nats",
+    points="nats",
+    lower_is_better=True,
+    teacher_column="teacher_nll",
 )
 
-METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (_ERROR, _ACCURACY)}
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _ERROR,
+        replace(_ERROR, name="accuracy", noun="test accuracy", short="accuracy", lower_is_better=False, complement=True),
+        _TOP5_ERROR,
+        replace(
+            _TOP5_ERROR,
+            name="top5_accuracy",
+            noun="top-5 test accuracy",
+            short="top-5 accuracy",
+            lower_is_better=False,
+            complement=True,
+        ),
+        _NLL,
+        _ECE,
+        replace(
+            _ECE,
+            name="adaptive_ece",
+            column="test_adaptive_ece_pct",
+            noun="adaptive calibration error",
+            teacher_column="teacher_adaptive_ece_pct",
+        ),
+        replace(
+            _ERROR,
+            name="agreement",
+            column="teacher_agreement_pct",
+            noun="agreement with the teacher",
+            short="agreement",
+            lower_is_better=False,
+            teacher_column=None,
+        ),
+        replace(_NLL, name="kl", column="teacher_kl", noun="KL from the teacher", short="KL", teacher_column=None),
+    )
+}
 """By the name that `--metric` and the key `metric` take."""

@@ -182,7 +182,7 @@ class Record(BaseModel):
     """Test error after the last epoch, in percent. This is the headline."""
     test_top5_error_pct: float | None = None
     """Percent of the test images whose class is not among the five with the largest logits; missing where there are fewer than 10
-    classes. This and the next columns are of the last epoch, and records of earlier versions lack them."""
+    classes. This and the next columns are of the last epoch. Records of earlier versions lack them, and those of teachers."""
     test_nll: float | None = None
     """Mean negative log-likelihood of the test images' classes, in nats."""
     test_ece_pct: float | None = None
@@ -211,7 +211,15 @@ class Record(BaseModel):
     train_loss: float | None = None
     """Mean of the whole loss in the last epoch."""
     teacher_error_pct: float | None = None
-    """The teacher's test error in percent."""
+    """The teacher's test error in percent. This and the next columns are in the students' arithmetic."""
+    teacher_top5_error_pct: float | None = None
+    """The teacher's top-5 error on the test images, in percent, from 10 classes on."""
+    teacher_nll: float | None = None
+    """The teacher's mean negative log-likelihood on the test images, in nats."""
+    teacher_ece_pct: float | None = None
+    """The teacher's expected calibration error on the test images, in percent."""
+    teacher_adaptive_ece_pct: float | None = None
+    """The same over 15 bins with equally many images."""
     student_params: int | None = None
     """Parameters of the network that would be deployed."""
     student_macs: int | None = None
