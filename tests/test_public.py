@@ -84,7 +84,10 @@ TYPES = {"Losses", "UnitInterval"}
 COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
     "plan": "SUITE --results --methods --seeds --plugin --check --json",
-    "report": "SUITE --results --methods --seeds --format --output --published --published-csv --plugin",
+    "report": (
+        "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --dataset "
+        "--pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption --latex --label"
+    ),
     "list": "WHAT SUITE --results --plugin --json",
     "show": "WHAT NAME --input --classes --hook --modules --results --plugin --json",
     "check": "NAME --plugin --json",

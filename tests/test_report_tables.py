@@ -16,12 +16,14 @@ from kdbench.errors import KdbenchError
 from kdbench.report import ReportOptions, terminal_tables, write_report
 from kdbench.report.cells import short_count
 from kdbench.report.claims import claims
-from kdbench.report.compare import check_comparable, compare
+from kdbench.report.comparable import check_comparable
+from kdbench.report.compare import compare
 from kdbench.report.costs import cost_table
 from kdbench.report.gains import confidence_interval, gain_table
+from kdbench.report.latex import to_latex
 from kdbench.report.method_labels import method_labels
 from kdbench.report.notes import changed_parameters, footnotes
-from kdbench.report.render import to_csv, to_latex, to_markdown
+from kdbench.report.render import to_csv, to_markdown
 from kdbench.report.result_table import best_epoch_table, result_table
 from kdbench.report.selection import selection_table
 from kdbench.runner.frame import row_without_record
@@ -733,6 +735,8 @@ def test_latex_escapes_and_needs_only_booktabs():
             "shortstack",
             "times",
             "downarrow",
+            "par",
+            "linewidth",
         ]
     )
 
@@ -793,7 +797,8 @@ def test_a_report_opens_with_claim_hardware_versions_and_n(tmp_path):
 
 def test_formats_choose_the_files(tmp_path):
     assert [file.name for file in report(tmp_path, formats=["tex", "csv"])] == [
-        *("tables.tex", "results.csv", "test_error.csv", "gain.csv", "cost.csv", "best_test_epoch_not_a_valid_selection.csv"),
+        *("test_error.tex", "gain.tex", "cost.tex", "tables.tex"),
+        *("results.csv", "test_error.csv", "gain.csv", "cost.csv", "best_test_epoch_not_a_valid_selection.csv"),
     ]
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == len(RESULTS)
 

@@ -23,6 +23,14 @@ MethodsOption = Annotated[
         help="Take these methods instead of the suite's, in this order: names with commas between them, such as scratch,kd,ft+kd.",
     ),
 ]
+ReportMethodsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        metavar="NAMES",
+        help="Show these methods, in this order: names with commas between them, such as scratch,kd,ft+kd.",
+    ),
+]
 SeedsOption = Annotated[
     str | None,
     typer.Option("--seeds", metavar="NUMBERS", help="Take these seeds instead of the suite's, such as 0,1,2 or 0-2."),

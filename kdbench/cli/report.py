@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdbench.cli import options
-from kdbench.cli.app import app, open_suite
-from kdbench.errors import KdbenchError
+from kdbench.cli.app import app
+from kdbench.cli.arguments import method_names, seed_numbers
+from kdbench.cli.report_options import with_report_options
 
 
-@app.command(epilog=options.examples("report quick --format md,tex --output paper", "report results"))
+@app.command(
+    epilog=options.examples(
+        "report quick --format md,tex --output paper",
+        "report quick --metric accuracy --methods scratch,kd,ft",
+        "report first.yaml second.yaml",
+        "report results --dataset cifar100 --pair 'resnet56 -> resnet20'",
+    )
+)
+@with_report_options
 def report(
     suite: Annotated[
-        str,
+        list[str],
         typer.Argument(
             metavar="SUITE|DIR|FILE",
-            help="A suite; or a results folder or an exported file: then all that is done.",
+            help="Suites; or a results folder or an exported file: then all that is done in it.",
         ),
     ],
     results: options.ResultsOption = Path("results"),
-    methods: options.MethodsOption = None,
+    methods: options.ReportMethodsOption = None,
     seeds: options.SeedsOption = None,
     formats: options.FormatsOption = "",
     output: options.OutputOption = None,
     published: options.PublishedOption = False,
     published_csv: options.PublishedFilesOption = [],  # noqa: B006  # typer copies it
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    *,
+    report_keys: Mapping[str, Any],
 ) -> None:
     """Print the tables of what is done; write them and the plots.
 
-    It trains nothing.
+    It trains nothing. Options for what is shown, and how, stand for the keys of `report` in the suite.
     """
-    from kdbench.paths import expanded
-    from kdbench.report.command import directory_report, print_and_write, suite_report
-    from kdbench.results.export import is_export
-    from kdbench.suite.shipped import suite_names
+    from kdbench.report.command import print_and_write
+    from kdbench.report.contents import read_report
 
     chosen = tuple(name.strip() for name in formats.split(",")) if formats else ()
-    if (expanded(suite).is_dir() or is_export(Path(suite))) and suite not in suite_names():
-        if methods is not None or seeds is not None or plugin:
-            raise KdbenchError(
-                "--methods, --seeds and --plugin have no effect on the report of a directory. Give a suite with them."
-            )
-        found = directory_report(Path(suite))
-    else:
-        from kdbench.runner.plan import make_plan
-
-        loaded, store = open_suite(suite, results, methods, seeds, plugin)
-        found = suite_report(make_plan(loaded, store), store)
+    changes = {**report_keys, **({} if methods is None else {"methods": method_names(methods)})}
+    found = read_report(suite, results, seeds=[] if seeds is None else seed_numbers(seeds), changes=changes, plugins=plugin)
     numbers = None
     if published or published_csv:
         from kdbench.report.published_numbers import read_published, shipped_numbers

@@ -31,7 +31,8 @@ def run(
     If you stop a run, the same command continues it.
     """
     limit = arguments.seconds(stop_after) if stop_after else None
-    from kdbench.report.command import print_and_write, suite_report
+    from kdbench.report.command import print_and_write
+    from kdbench.report.contents import suite_report
     from kdbench.runner.plan import Rerun, Status, make_plan
     from kdbench.runner.progress import for_stream, outcome_text
     from kdbench.runner.run import Options, execute

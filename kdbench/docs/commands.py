@@ -105,5 +105,5 @@ def parameters(command: Any) -> Iterator[Parameter]:
             default = "" if parameter.default in (None, "", []) or kind is bool else str(parameter.default)
             # In Annotated, the first name stands where a default stands otherwise.
             names = [text for text in (declared.default, *(declared.param_decls or ())) if isinstance(text, str)]
-            written = ", ".join(names or [f"--{name.replace('_', '-')}"])
+            written = ", ".join(names or [f"--{name.replace('_', '-')}"]).replace("/", " / ")
             yield Parameter(written, "" if kind is bool else value, default, meaning)

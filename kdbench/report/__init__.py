@@ -13,10 +13,11 @@ from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
 from kdbench.report.costs import cost_table
 from kdbench.report.gains import gain_table
+from kdbench.report.latex import to_latex
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.report.published_table import published_table
-from kdbench.report.render import to_csv, to_latex, to_markdown, to_terminal
+from kdbench.report.render import to_csv, to_markdown, to_terminal
 from kdbench.report.result_table import best_epoch_table, result_table
 from kdbench.report.selection import selection_table, tested
 from kdbench.report.table import Table
@@ -33,6 +34,7 @@ def write_report(
     *,
     title: str,
     directory: Path,
+    name: str = "",
     formats: Sequence[str] = FORMATS,
     published: pd.DataFrame | None = None,
     sources: Sources = NO_SOURCES,
@@ -44,8 +46,9 @@ def write_report(
         curves: one row for each trial and epoch; without two tested epochs there is no figure of them.
         title: the heading.
         directory: made where it does not exist.
-        formats: `md` writes report.md, `html` report.html, `tex` tables.tex, `csv` results.csv and a file for each table, `bib`
-            methods.bib, `png` and `pdf` the figures.
+        name: of the report; labels in LaTeX begin with it.
+        formats: `md` writes report.md, `html` report.html, `tex` tables.tex and a file for each table, `csv` results.csv and a file
+            for each table, `bib` methods.bib, `png` and `pdf` the figures.
         published: what `kdbench.report.published_numbers.read_published` gives; it adds a table.
         sources: what the page of `html` tells beyond the trials.
 
@@ -64,9 +67,10 @@ def write_report(
         stated = [f"* {claim}" for claim in claims(comparison)]
         head = [f"# {title}", "", *stated, "", _facts(comparison.results), ""]
         texts["report.md"] = "\n".join([*head, *map(to_markdown, tables), *_embedded(figures)])
+    tex = {f"{table.name}.tex": to_latex(table, options=comparison.options, prefix=name) for table in tables}
     if "tex" in formats:
-        texts["tables.tex"] = "\n".join(["% \\usepackage{booktabs}", *map(to_latex, tables)])
-    numbers = {"results.csv": comparison.results.to_csv(index=False), **{f"{table.name}.csv": to_csv(table) for table in tables}}
+        texts |= {**tex, "tables.tex": "\n".join(["% \\usepackage{booktabs}", *tex.values()])}
+    numbers = {"results.csv": comparison.given.to_csv(index=False), **{f"{table.name}.csv": to_csv(table) for table in tables}}
     if "csv" in formats:
         best = best_epoch_table(comparison)
         texts |= numbers | {f"{best.name}.csv": to_csv(best)}
@@ -79,8 +83,7 @@ def write_report(
         from kdbench.report.page.html import to_html  # needs the libraries of figures, which are slow to import
         from kdbench.report.page.view import page_of
 
-        files = numbers | {f"{table.name}.tex": to_latex(table) for table in tables} | papers
-        facts = _facts(comparison.results)
+        facts, files = _facts(comparison.results), numbers | tex | papers
         texts["report.html"] = to_html(
             page_of(comparison, curves, title=title, facts=facts, tables=tables, files=files, sources=sources)
         )

@@ -14,14 +14,19 @@ def on_data(comparison: Comparison, *, with_pair: bool = False) -> str:
     return dataset + (f", {comparison.pairs[0].name}" if with_pair and len(comparison.pairs) == 1 else "")
 
 
-def mean_and_std(errors: pd.Series[float], planned: int) -> Cell:
+def mean_and_std(values: pd.Series[float], planned: int, *, decimals: int = 2) -> Cell:
     """Mean ± sample standard deviation of the finished ones of `planned` trials."""
-    n = len(errors)
-    if not n:
+    if not len(values):
         return Cell(NONE, values={"n": 0})
-    values = {"mean": float(errors.mean()), "std": float(errors.std(ddof=1)), "n": n}
-    spread = f" ± {values['std']:.2f}" if n > 1 else ""
-    return Cell(f"{values['mean']:.2f}{spread}" + (f" ({n}/{planned})" if n < planned else ""), values=values)
+    spread = f" ± {values.std(ddof=1):.{decimals}f}" if len(values) > 1 else ""
+    return mean_cell(values, planned, spread=spread, decimals=decimals)
+
+
+def mean_cell(values: pd.Series[float], planned: int, *, spread: str, decimals: int) -> Cell:
+    """The mean of the finished ones of `planned` trials, of which there are some, and what is written behind it."""
+    n = len(values)
+    numbers = {"mean": float(values.mean()), "std": float(values.std(ddof=1)), "n": n}
+    return Cell(f"{numbers['mean']:.{decimals}f}{spread}" + (f" ({n}/{planned})" if n < planned else ""), values=numbers)
 
 
 def short_count(count: float) -> str:

@@ -1,33 +1,28 @@
-"""Which trials may stand in one table: those of a pair side by side, and a refusal to mix what is not comparable."""
+"""Trials arranged for tables and figures: those of a pair side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
 
 from kdbench.errors import KdbenchError, refuse_no_list
-from kdbench.report.method_labels import method_labels, plain_label
+from kdbench.report.choice import (
+    Place,
+    check_groups,
+    check_names,
+    chosen_baseline,
+    chosen_methods,
+    chosen_places,
+    headings,
+    named_methods,
+)
+from kdbench.report.comparable import check_comparable
+from kdbench.report.method_labels import labelled
 from kdbench.spec.metrics import METRICS, Metric
 from kdbench.spec.report_options import DEFAULT, ReportOptions
-from kdbench.wording import counted
-
-_ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
-
-_MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
-    ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
-    ("precision", [], "precisions", _ALONE),
-    ("recipe", ["dataset", "student"], "recipes", _ALONE),
-    ("epochs", ["dataset", "student"], "numbers of epochs", _ALONE),
-    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),
-    ("dataset_params", ["dataset"], "settings of the data", "Run each with its own `label`."),
-    ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
-    ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
-    ("stages", ["method", "dataset", "student"], "settings of `stages`", _ALONE),
-)
-"""Column; the columns within whose groups it must be one; what several of it are called; the fix."""
 
 _NUMBERS = [
     *dict.fromkeys(column for metric in METRICS.values() for column in (metric.column, metric.teacher_column) if column),
@@ -38,17 +33,19 @@ _NUMBERS = [
 ]
 """A column in which some trial has no number may hold Python objects."""
 
-_IDENTITY = ["dataset", "recipe", "teacher", "student", "method", "method_params", "seed"]
-
 
 @dataclass(frozen=True)
 class PairTrials:
     """The trials of one teacher and one student on one data set: a row of a table, a panel of a plot.
 
     Attributes:
+        dataset: what the report calls the data set; `teacher` and `student` likewise.
         name: what tables and panels call it; it includes the data set where there are several.
         trials: rows of `results` with the column `label`, those of methods without a teacher included.
         metric: what is compared.
+        place: the pair under the names that suites give.
+        timed: the finished trials of the pair, those of methods that are not shown included.
+        heading: of the group of pairs that it is in; empty where it is in none.
     """
 
     dataset: str
@@ -57,6 +54,9 @@ class PairTrials:
     name: str
     trials: pd.DataFrame
     metric: Metric
+    place: Place
+    timed: pd.DataFrame
+    heading: str = ""
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -86,13 +86,10 @@ class PairTrials:
             return pd.Series(dtype=float)
         return self.metric.of(self.done.dropna(subset=column).drop_duplicates("teacher_weights_sha256")[column])
 
-    def best(self, metric: Metric | None = None, *, decimals: int = 2) -> tuple[str, ...]:
-        """The methods that share the best of the means that may be held against each other, where there are several."""
-        means = self.ranked(metric).round(decimals)
-        if len(means) < 2:
-            return ()
-        best = means.min() if (metric or self.metric).lower_is_better else means.max()
-        return tuple(means.index[means == best])
+    def best(self, metric: Metric | None = None, *, decimals: int = 2, rank: int = 1) -> tuple[str, ...]:
+        """The methods that share the best of the means that may be held against each other, where there are several; or the second
+        best, of rank 2."""
+        return ranked_at(self.ranked(metric), rank, metric or self.metric, decimals=decimals)
 
     def ranked(self, metric: Metric | None = None) -> pd.Series[float]:
         """By method, the means of a metric that may be held against each other: over seeds that all of them have.
@@ -109,22 +106,35 @@ class PairTrials:
         return pd.Series({str(label): self.by_seed(str(label), metric).loc[sorted(shared)].mean() for label in labels})
 
 
+def ranked_at(means: pd.Series[float], rank: int, metric: Metric, *, decimals: int) -> tuple[str, ...]:
+    """The methods whose mean, as printed, is the best, or of another rank; none where fewer than two methods have means."""
+    printed = means.dropna().round(decimals)
+    levels = sorted(printed.unique(), reverse=not metric.lower_is_better)
+    return tuple(printed.index[printed == levels[rank - 1]]) if len(printed) > 1 and rank <= len(levels) else ()
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Trials that were found comparable.
 
     Attributes:
-        results: every trial that takes part, once, with the column `label`.
+        results: every trial that takes part, once, with the column `label`; networks and data sets as the report calls them.
+        given: the same rows with the names that suites give.
         pairs: the same by pair; a trial without a teacher stands in every pair with its student.
-        labels: the methods, in the order of columns.
+        labels: the methods as the report calls them, in the order of columns.
+        headings: of the groups that the methods are in, by label; empty for those that are in none.
         datasets: the labels of the data sets.
+        baseline: the label of the method that gains are given over, whether or not it has trials.
         options: what is compared, and how it is shown.
     """
 
     results: pd.DataFrame
+    given: pd.DataFrame
     pairs: tuple[PairTrials, ...]
     labels: tuple[str, ...]
+    headings: Mapping[str, str]
     datasets: tuple[str, ...]
+    baseline: str
     options: ReportOptions
 
     @property
@@ -132,102 +142,128 @@ class Comparison:
         """What is compared."""
         return self.pairs[0].metric
 
+    @property
+    def scratch(self) -> str:
+        """The label of training without a teacher."""
+        return self.options.names.get("scratch", "scratch")
+
     def of(self, metric: Metric) -> Comparison:
         """The same trials, compared by another metric."""
         return replace(self, pairs=tuple(replace(pair, metric=metric) for pair in self.pairs))
-
-    @property
-    def baseline(self) -> str:
-        """The label of the method that gains are given over, whether or not it has trials."""
-        return plain_label(self.options.baseline) if self.options.baseline not in self.labels else self.options.baseline
 
 
 def compare(
     results: pd.DataFrame,
     *,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str]] | None = None,
     methods: Sequence[str] = (),
     options: ReportOptions = DEFAULT,
 ) -> Comparison:
-    """Arrange the trials of `pairs`, (teacher, student), for tables and plots.
+    """Arrange trials for tables and figures.
 
     Args:
-        results: one row for each trial, done or not; errors in percent, speeds in images per second.
-        pairs: (teacher, student), in the order of rows.
-        methods: the order of columns; methods that it does not name follow in the order of the frame.
-        options: what is compared, and how it is shown.
+        results: what `kdbench.load_results` or `kdbench.run_suite` gives: one row for each trial, done or not.
+        pairs: (teacher, student), in the order of rows; all that the frame has unless given.
+        methods: the order of columns; methods that it does not name follow in the order of the frame. Those to show are an option.
+        options: what is compared and shown, and how.
 
     Raises:
-        KdbenchError: the trials are not comparable, a pair has none, or no finished trial has the metric.
+        KdbenchError: the trials are not comparable, a pair has none, no finished trial has the metric, or an option names what is
+            not there.
     """
     refuse_no_list("methods", methods, example=["kd", "ft"])
+    if pairs is None:
+        results = trained_students(results)
+        taught = results[results["teacher"].notna()]
+        pairs = sorted({*zip(taught["teacher"], taught["student"], strict=True)})
     refuse_no_list("pairs", pairs, example=[("resnet56", "resnet20")])
-    metric = options.compared
-    teacherless = results["teacher"].isna() & results["student"].isin([student for _, student in pairs])
-    paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
-    chosen = results[teacherless | paired]
-    missing = [name for name in (*_NUMBERS, "stages") if name not in chosen]  # of a file that an earlier kdbench wrote
-    chosen = chosen.reindex(columns=[*chosen, *missing])
-    check_comparable(chosen)
-    chosen = chosen.astype(dict.fromkeys(_NUMBERS, float)).assign(label=method_labels(chosen))
+    found = labelled(_rows_of(results, pairs), options.names)
     rank = {method: position for position, method in enumerate(methods)}
-    labelled = chosen.drop_duplicates("label")
-    labels = labelled.iloc[labelled["method"].map(lambda method: rank.get(method, len(rank))).argsort(kind="stable")]["label"]
-    datasets = tuple(chosen["dataset"].unique())
-    if chosen[metric.column].isna().all() and (chosen["status"] == "done").any():
+    known = sorted(named_methods(found), key=lambda named: rank.get(named.method, len(rank)))
+    rows_of = _rows_by_place(found, pairs)
+    check_names(found, options)
+    check_groups(list(rows_of), known, options)
+    places = chosen_places(list(rows_of), options)
+    labels_there = {label for place in places for label in rows_of[place]["label"]}
+    shown = chosen_methods([named for named in known if named.label in labels_there], options)
+    labels = tuple(named.label for named in shown)
+    places = [place for place in places if rows_of[place]["label"].isin(labels).any()]
+    taking_part = {row for place in places for row in rows_of[place].index}
+    given = found[found.index.isin(taking_part) & found["label"].isin(labels)]
+    check_comparable(given)
+    metric = options.compared
+    if given[metric.column].isna().all() and (given["status"] == "done").any():
         raise KdbenchError(f"no finished trial has the {metric.noun} (column {metric.column}). Choose another metric.")
-    arranged = [
-        block for dataset in datasets for pair in pairs for block in _pair_trials(chosen, dataset, pair, len(datasets) > 1, metric)
-    ]
-    for pair in pairs:
-        if not any((block.teacher, block.student) == pair for block in arranged):
-            raise KdbenchError(f"the results hold no trial of the pair {' → '.join(pair)}. Run the suite first, or drop the pair.")
-    return Comparison(chosen, tuple(arranged), tuple(labels), datasets, options)
-
-
-def _pair_trials(
-    results: pd.DataFrame, dataset: str, pair: tuple[str, str], several_datasets: bool, metric: Metric
-) -> Iterator[PairTrials]:
-    """The pair on the data set; nothing where it has no trial there but trials on another data set."""
-    teacher, student = pair
-    with_pair = (results["teacher"] == teacher) & (results["student"] == student)
-    teacherless = results["teacher"].isna() & (results["student"] == student)
-    here = results["dataset"] == dataset
-    trials = results[here & (with_pair | teacherless)]
-    if (with_pair & here).any() or (not with_pair.any() and len(trials)):
+    printed = _printed(given, options.names)
+    datasets = tuple(printed["dataset"].unique())
+    blocks = []
+    for place, heading in zip(places, headings(places, options), strict=True):
+        dataset, teacher, student = (options.names.get(name, name) for name in place)
+        rows = rows_of[place]
         arrow = f"{teacher} → {student}"
-        yield PairTrials(dataset, teacher, student, f"{dataset}: {arrow}" if several_datasets else arrow, trials, metric)
+        name = f"{dataset}: {arrow}" if len(datasets) > 1 else arrow
+        trials, timed = printed[printed.index.isin(rows.index)], rows[rows["status"] == "done"]
+        blocks.append(PairTrials(dataset, teacher, student, name, trials, metric, place, timed, heading))
+    return Comparison(
+        results=printed.drop(columns="usual_label"),
+        given=given.drop(columns=["usual_label", "called"]),
+        pairs=tuple(blocks),
+        labels=labels,
+        headings=dict(zip(labels, headings(shown, options), strict=True)),
+        datasets=datasets,
+        baseline=chosen_baseline(shown, options),
+        options=options,
+    )
 
 
-def check_comparable(results: pd.DataFrame) -> None:
-    """Refuse finished trials that may not stand in one table.
+def trained_students(results: pd.DataFrame) -> pd.DataFrame:
+    """The students of all records, by method, pair and seed: without teachers that no method has for a student.
 
     Raises:
-        KdbenchError: they mix protocols, precisions, recipes or data, or the code of one method, or one trial stands there twice.
+        KdbenchError: there are none.
     """
-    done = results[results["status"] == "done"]
-    for column, within, noun, fix in _MUST_AGREE:
-        for where, rows in _groups(done, within):
-            if rows[column].nunique() > 1:
-                examples = "; ".join(
-                    f"{value} ({counted(len(group), 'trial')}, such as {group['trial'].iloc[0]})"
-                    for value, group in rows.groupby(column)
-                )
-                of = f" of {where}" if where else ""
-                raise KdbenchError(f"one table cannot mix {noun}{of}: {examples}. {fix}")
-    for _, rows in done.groupby(_IDENTITY, dropna=False):
-        if len(rows) > 1:
-            first, second = rows["trial"].iloc[:2]
-            raise KdbenchError(
-                f"trials {first} and {second} have the same pair, method, parameters and seed, and a table has one cell for them. "
-                "Leave one of them out."
-            )
+    trained = results[results["epochs"] > 0]  # a teacher that was used as it was is no student, even under a student's name
+    taught = trained[trained["teacher"].notna()]
+    if taught.empty:
+        raise KdbenchError("there is nothing to compare: no trial has a teacher. Run a suite with a method that learns from one.")
+    students = trained[trained["teacher"].notna() | trained["student"].isin(taught["student"])]
+    methods = sorted(students["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method))
+    order = students["method"].map(methods.index)
+    by = ["order", "dataset", "teacher", "student", "method_params", "seed"]
+    return students.assign(order=order).sort_values(by, kind="stable").drop(columns="order")
 
 
-def _groups(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Hashable, pd.DataFrame]]:
-    """The groups by `columns` with the value of the first one; the whole frame under the empty name where there are none."""
-    if not columns:
-        yield "", frame
-        return
-    for values, rows in frame.groupby(columns, sort=False):
-        yield values[0] if isinstance(values, tuple) else values, rows
+def _rows_of(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The rows of the pairs with every column that is read, numbers as such."""
+    teacherless = results["teacher"].isna() & results["student"].isin([student for _, student in pairs])
+    paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
+    chosen = results[teacherless | paired].reset_index(drop=True)
+    missing = [name for name in (*_NUMBERS, "stages") if name not in chosen]  # of a file that an earlier kdbench wrote
+    return chosen.reindex(columns=[*chosen, *missing]).astype(dict.fromkeys(_NUMBERS, float))
+
+
+def _rows_by_place(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> dict[Place, pd.DataFrame]:
+    """The rows of each pair on each data set on which it stands.
+
+    Raises:
+        KdbenchError: a pair has none.
+    """
+    found: dict[Place, pd.DataFrame] = {}
+    for dataset in results["dataset"].unique():
+        for teacher, student in pairs:
+            with_pair = (results["teacher"] == teacher) & (results["student"] == student)
+            teacherless = results["teacher"].isna() & (results["student"] == student)
+            here = results["dataset"] == dataset
+            rows = results[here & (with_pair | teacherless)]
+            if (with_pair & here).any() or (not with_pair.any() and len(rows)):
+                found[Place(dataset, teacher, student)] = rows
+    for pair in pairs:
+        if not any((place.teacher, place.student) == pair for place in found):
+            raise KdbenchError(f"the results hold no trial of the pair {' → '.join(pair)}. Run the suite first, or drop the pair.")
+    return found
+
+
+def _printed(results: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """With the names of networks and data sets that the report prints."""
+    columns = ("dataset", "teacher", "student")
+    return results.assign(**{column: results[column].map(lambda name: names.get(name, name)) for column in columns})

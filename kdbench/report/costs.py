@@ -26,12 +26,13 @@ def cost_table(comparison: Comparison) -> Table:
     for pair in comparison.pairs:
         first = True
         for environment, done in pair.done.groupby("environment", sort=False):
-            scratch = done[done["label"] == "scratch"]
+            scratch = done[done["method"] == "scratch"]
             for label in comparison.labels:
                 trials = done[done["label"] == label]
                 if len(trials):
                     where = (Cell(str(environment)),) if several else ()
-                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, done))
+                    timed = pair.timed[pair.timed["environment"] == environment]
+                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, timed))
                     rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -20,34 +22,53 @@ LITERATURE_NAMES = {
 }
 """What the literature calls the shipped methods; any other keeps its registered name."""
 
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
+_PAIR = ["dataset", "teacher", "student"]
+
+
+def labelled(results: pd.DataFrame, names: Mapping[str, str] = NO_NAMES) -> pd.DataFrame:
+    """The frame with three more columns on the method of each row.
+
+    `label` is what the report calls it, `usual_label` the same without `names`, and `called` the label without parameters.
+    """
+    usual, plain = method_labels(results), results["method"].map(plain_label)
+    called = results["method"].map(lambda method: names.get(method, plain_label(method, names)))
+    label = [names.get(whole, short + whole.removeprefix(base)) for whole, short, base in zip(usual, called, plain, strict=True)]
+    return results.assign(label=pd.Series(label, results.index, dtype=object), usual_label=usual, called=called)
+
 
 def method_labels(results: pd.DataFrame) -> pd.Series[str]:
     """What readers call the method of each row: `KD`, `AT+KD`, `FitNets`.
 
-    Where one pair has a method in several settings, every label of that method ends with the parameters that differ: `FT (k=2)`.
-    A method that has one setting for each pair keeps its plain name, and a note of the table says which.
+    Where one pair has a method in several settings, every label of that method ends with the parameters that differ in some pair:
+    `FT (k=2)`. Parameters that differ from pair to pair alone are in no label, and a note of the table tells them.
     """
     labels = results["method"].map(plain_label)
     for _, rows in results.groupby("method", sort=False):
         if settings_in_a_pair(rows) > 1:
-            labels.loc[rows.index] += " (" + differing_params(rows) + ")"
+            labels.loc[rows.index] += " (" + differing_params(rows, within=_PAIR) + ")"
     return labels
 
 
-def plain_label(method: str) -> str:
-    """`AT+KD` for `at+kd`."""
-    return "+".join(LITERATURE_NAMES.get(part, part) for part in method.split("+"))
+def plain_label(method: str, names: Mapping[str, str] = NO_NAMES) -> str:
+    """`AT+KD` for `at+kd`; a part that has one of the `names` has that."""
+    return "+".join(names.get(part, LITERATURE_NAMES.get(part, part)) for part in method.split("+"))
 
 
 def settings_in_a_pair(rows: pd.DataFrame) -> int:
     """How many settings of one method, at most, a pair has."""
-    return int(rows.groupby(["dataset", "teacher", "student"], dropna=False)["method_params"].nunique().max())
+    return int(rows.groupby(_PAIR, dropna=False)["method_params"].nunique().max())
 
 
-def differing_params(rows: pd.DataFrame) -> pd.Series[str]:
-    """For each row of one method the parameters in which the rows differ: `k=2, beta=500`."""
+def differing_params(rows: pd.DataFrame, *, within: Sequence[str] = ()) -> pd.Series[str]:
+    """For each row of one method the parameters in which rows differ: `k=2, beta=500`; or rows that agree in columns `within`."""
     settings = pd.DataFrame([_flat(text) for text in rows["method_params"]], rows.index)
-    differing = settings.loc[:, settings.nunique(dropna=False) > 1]
+    if within:
+        values = settings.groupby([rows[name] for name in within], dropna=False).nunique(dropna=False).max()
+    else:
+        values = settings.nunique(dropna=False)
+    differing = settings.loc[:, values > 1]
     return differing.apply(lambda setting: ", ".join(setting.dropna()), axis=1)
 
 

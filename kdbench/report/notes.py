@@ -6,7 +6,7 @@ import pandas as pd
 
 from kdbench.errors import listed
 from kdbench.report.added_seeds import added_seeds
-from kdbench.report.method_labels import LITERATURE_NAMES, differing_params, method_labels, plain_label, settings_in_a_pair
+from kdbench.report.method_labels import differing_params, labelled, plain_label
 from kdbench.wording import counted, plural
 
 _REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains it again"}
@@ -44,8 +44,8 @@ def not_done(results: pd.DataFrame) -> list[str]:
 
 
 def _placed(results: pd.DataFrame) -> pd.DataFrame:
-    """With the columns `label` and `at`: what the method is called, and its pair."""
-    return results.assign(label=method_labels(results), at=_where(results))
+    """With the columns of `labelled`, and `at`: what the method is called, and its pair."""
+    return (results if "called" in results else labelled(results)).assign(at=_where(results))
 
 
 def _where(results: pd.DataFrame) -> pd.Series[str]:
@@ -119,21 +119,21 @@ def _recipes(results: pd.DataFrame) -> list[str]:
 
 def _settings(results: pd.DataFrame) -> list[str]:
     notes = []
-    for _, rows in results.groupby("method", sort=False):
-        if rows["method_params"].nunique() > 1 and settings_in_a_pair(rows) == 1:
+    for label, rows in results.groupby("label", sort=False):
+        if rows["method_params"].nunique() > 1:
             settings = rows.assign(setting=differing_params(rows)).drop_duplicates("at")
             values = "; ".join(f"{setting} ({at})" for setting, at in zip(settings["setting"], settings["at"], strict=True))
-            notes.append(f"{rows['label'].iloc[0]} has different parameters in each pair: {values}.")
+            notes.append(f"{label} has different parameters in each pair: {values}.")
     return notes
 
 
 def changed_parameters(results: pd.DataFrame) -> list[str]:
     """A sentence with the parameters that are not the methods' defaults, those aside that change from pair to pair."""
     found = []
-    for method, rows in results.dropna(subset="setting").groupby("method", sort=False):
-        if rows["method_params"].nunique() == 1 or settings_in_a_pair(rows) > 1:
-            given = (setting.removeprefix(str(method)) for setting in rows["setting"].unique())
-            found += [plain_label(str(method)) + parameters for parameters in given if parameters]
+    for _, rows in _placed(results).dropna(subset="setting").groupby("label", sort=False):
+        if rows["method_params"].nunique() == 1:
+            method, called, setting = rows[["method", "called", "setting"]].iloc[0]
+            found += [called + parameters] if (parameters := setting.removeprefix(method)) else []
     return [f"Parameters that are not the defaults: {', '.join(found)}."] if found else []
 
 
@@ -159,7 +159,8 @@ def _noted(done: pd.DataFrame) -> list[str]:
     rows[["head", "colon", "note"]] = rows["notes"].str.partition(": ").to_numpy()
     sentences = []
     for note, group in rows.groupby("note", sort=False):
-        heads = dict.fromkeys(LITERATURE_NAMES.get(head, head) for head in group["head"])
+        parts = zip(group["method"], group["label"], group["head"], strict=True)
+        heads = dict.fromkeys(label if method == head else plain_label(head) for method, label, head in parts)
         sentences.append(f"{', '.join(heads)} ({', '.join(group['at'].unique())}): {note}.")
     return sentences
 

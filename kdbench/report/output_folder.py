@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class ReportIdentity:
         suite: the suite's file, or what else tells it from others of its name.
         place: a word that tells people the two apart: the folder of the file.
         content: a hash of the suite's text; empty where there is none.
-        selection: the methods and seeds that were chosen, in words; empty for all of the suite.
+        selection: the methods, seeds and options that were chosen, in words; empty for the suite as it is.
     """
 
     name: str
@@ -49,11 +50,11 @@ class ReportIdentity:
     @property
     def folders(self) -> list[str]:
         """Names of folders that it may have, the best first."""
-        chosen = self.selection.replace(", ", ",").replace("; ", "-").replace(" ", "-")
+        chosen = re.sub(r"-*[^\w.,+=-]-*", "-", self.selection.replace(", ", ",").replace("; ", "-").replace(" ", "-"))
         if len(chosen.encode()) > SELECTION_LENGTH:
             chosen = f"{chosen.encode()[: SELECTION_LENGTH - 7].decode(errors='ignore')}-{_hash(chosen)}"
         name = f"{self.name}-{chosen}" if chosen else self.name
-        return [name, f"{name}-{self.place}", f"{name}-{_hash(self.suite)}"]
+        return [name, f"{name}-{self.place}", f"{name}-{_hash(self.suite + self.selection)}"]
 
 
 def choose_folder(reports: Path, identity: ReportIdentity) -> tuple[Path, str]:

@@ -60,8 +60,9 @@ def published_table(comparison: Comparison, published: pd.DataFrame) -> Table:
 
 def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) -> list[tuple[str, Cell, pd.DataFrame]]:
     """For the teacher and each method of the pair: its label, our error, and its numbers, with what ours differ in."""
-    of_pair = (published["teacher"] == _model(pair.teacher)) & (published["student"] == _model(pair.student))
-    here = published[of_pair & (published["dataset"].map(plain) == plain(pair.dataset))]
+    dataset, teacher_model, student_model = pair.place
+    of_pair = (published["teacher"] == _model(teacher_model)) & (published["student"] == _model(student_model))
+    here = published[of_pair & (published["dataset"].map(plain) == plain(dataset))]
     teacher, of_teacher = pair.of_teacher, here[here["method"] == "teacher"].assign(label="teacher", epochs_here=float("nan"))
     entries = [("teacher", mean_and_std(teacher, len(teacher)), of_teacher)]
     for label in comparison.labels:
@@ -114,7 +115,7 @@ def _published_cell(numbers: pd.DataFrame, ours: Cell, metric: Metric) -> Cell:
 
 def _data(comparison: Comparison) -> list[str]:
     """What the label of a data set says of ours and of nobody else's."""
-    special = [dataset for dataset in comparison.datasets if "(" in dataset]
+    special = dict.fromkeys(pair.dataset for pair in comparison.pairs if "(" in pair.place.dataset)
     return [f"Our numbers are on {' and '.join(special)}. The published numbers are not."] if special else []
 
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from kdbench.report.cells import mean_and_std, on_data, short_count
-from kdbench.report.compare import Comparison, PairTrials
+from kdbench.errors import KdbenchError
+from kdbench.report.cells import mean_and_std, mean_cell, on_data, short_count
+from kdbench.report.compare import Comparison, PairTrials, ranked_at
+from kdbench.report.gains import confidence_interval
+from kdbench.report.marks import mark_notes, mark_of
 from kdbench.report.notes import footnotes
 from kdbench.report.selection import tested
 from kdbench.report.table import NONE, Cell, Row, Table
 
+_SPREAD = {
+    "std": "mean ± standard deviation over seeds",
+    "interval": "mean and 95 % interval over seeds",
+    "none": "mean over seeds",
+}
+_TURN = {"fit": None, "pairs": False, "methods": True}
+
 
 def result_table(comparison: Comparison) -> Table:
-    """The metric at the last epoch, mean ± sample standard deviation over seeds; the best mean of a row in bold."""
+    """The metric at the last epoch, mean ± sample standard deviation over seeds; the best mean of a row in bold.
+
+    Raises:
+        KdbenchError: a mean over pairs is asked for, and there is one pair.
+    """
     metric = comparison.metric
-    return _table(comparison, f"test_{metric.name}", f"{metric.heading} of the last epoch")
+    table = _table(comparison, f"test_{metric.name}", f"{metric.heading} of the last epoch")
+    return replace(table, title=comparison.options.caption or table.title)
 
 
 def best_epoch_table(comparison: Comparison) -> Table:
@@ -31,35 +48,97 @@ def best_epoch_table(comparison: Comparison) -> Table:
 
 
 def _table(comparison: Comparison, name: str, title: str) -> Table:
-    metric = comparison.metric
-    several = len(comparison.datasets) > 1
-    rows, partial, weak = [], False, []
+    metric, options, labels = comparison.metric, comparison.options, comparison.labels
+    rows, partial, weak, heading = [], False, [], ""
     for pair in comparison.pairs:
         planned = pair.trials["seed"].nunique()
-        cells = [mean_and_std(pair.by_seed(label), planned) for label in comparison.labels]
-        best = pair.best()
-        cells = [replace(cell, bold=label in best) for label, cell in zip(comparison.labels, cells, strict=True)]
+        cells = [_cell(pair, label, planned, comparison) for label in labels]
+        cells = _ranked(cells, comparison, [pair.best(decimals=options.decimals, rank=rank) for rank in (1, 2)])
         partial |= any(0 < cell.values["n"] < planned for cell in cells)
-        about = [pair.dataset] if several else []
-        about += [pair.teacher, pair.student, _both(pair, "params"), _both(pair, "macs")]
         teacher = pair.of_teacher
-        if metric.gain(teacher.mean(), over=pair.by_seed("scratch").mean()) < 0:
+        if metric.gain(teacher.mean(), over=pair.by_seed(comparison.scratch).mean()) < 0:
             weak.append(pair.name)
-        whole = (*map(Cell, about), mean_and_std(teacher, len(teacher)), *cells)
-        rows.append(Row(whole, {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}))
+        whole = (*_about(comparison, pair), _with_spread(teacher, len(teacher), comparison), *cells)
+        keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}
+        rows.append(Row(whole, keys, heading=pair.heading if pair.heading != heading else ""))
+        heading = pair.heading
     notes = footnotes(comparison.results)
     if partial:
         notes.insert(1, "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.")
+    if options.mean:
+        rows.append(_mean_row(comparison, rows))
+        notes.insert(1, f"Mean: over the {len(comparison.pairs)} pairs, each of which counts the same.")
     if weak:
         notes.append(f"The teacher has a {metric.worse} {metric.noun} than the student from scratch: {', '.join(weak)}.")
     notes += _without_gains(comparison)
-    if any(cell.bold for row in rows for cell in row.cells):
-        notes.insert(0, f"Bold marks the {metric.best} mean of each pair. The difference from the other methods may be chance.")
-    columns = ("Teacher", "Student", "Parameters (T / S)", "MACs (T / S)", f"Teacher {metric.short}", *comparison.labels)
-    if several:
-        columns = ("Dataset", *columns)
-    title = f"{title}{on_data(comparison)}, mean ± standard deviation over seeds"
-    return Table(name, title, columns, tuple(rows), tuple(notes), naming=columns.index("Student") + 1)
+    every = [cell for row in rows for cell in row.cells]
+    if any(cell.bold for cell in every):
+        second = ", and an underlined number the second best" if any(cell.underlined for cell in every) else ""
+        notes.insert(
+            0, f"Bold marks the {metric.best} mean of each pair{second}. The difference from the other methods may be chance."
+        )
+    notes += mark_notes(comparison, every)
+    about = (*(["Dataset"] if len(comparison.datasets) > 1 else []), "Teacher", "Student")
+    sizes = ("Parameters (T / S)", "MACs (T / S)") if options.sizes else ()
+    of_teacher = options.names.get("teacher", f"Teacher {metric.short}")
+    columns = (*about, *sizes, of_teacher, *labels)
+    before = len(columns) - len(labels)
+    return Table(
+        name,
+        f"{title}{on_data(comparison)}, {_SPREAD[options.spread]}",
+        columns,
+        tuple(rows),
+        tuple(notes),
+        naming=len(about),
+        groups=(*[""] * before, *(comparison.headings[label] for label in labels)) if any(comparison.headings.values()) else (),
+        parts=(before + (labels[0] == comparison.scratch),),
+        turn=_TURN[options.rows],
+    )
+
+
+def _about(comparison: Comparison, pair: PairTrials) -> list[Cell]:
+    dataset = [pair.dataset] if len(comparison.datasets) > 1 else []
+    sizes = [_both(pair, "params"), _both(pair, "macs")] if comparison.options.sizes else []
+    return [Cell(text) for text in (*dataset, pair.teacher, pair.student, *sizes)]
+
+
+def _cell(pair: PairTrials, label: str, planned: int, comparison: Comparison) -> Cell:
+    return replace(_with_spread(pair.by_seed(label), planned, comparison), mark=mark_of(comparison, pair, label))
+
+
+def _with_spread(values: pd.Series[float], planned: int, comparison: Comparison) -> Cell:
+    decimals, spread = comparison.options.decimals, ""
+    if comparison.options.spread == "std" or values.empty:
+        return mean_and_std(values, planned, decimals=decimals)
+    if comparison.options.spread == "interval" and (bounds := confidence_interval(values).bounds):
+        spread = f" ({bounds[0]:.{decimals}f} to {bounds[1]:.{decimals}f})"
+    return mean_cell(values, planned, spread=spread, decimals=decimals)
+
+
+def _ranked(cells: Sequence[Cell], comparison: Comparison, places: Sequence[Sequence[str]]) -> list[Cell]:
+    """The cells of the methods, with those marked that are best, and second best where that is asked for."""
+    best, second = places
+    return [
+        replace(cell, bold=label in best, underlined=comparison.options.second_best and label in second)
+        for label, cell in zip(comparison.labels, cells, strict=True)
+    ]
+
+
+def _mean_row(comparison: Comparison, rows: Sequence[Row]) -> Row:
+    """The means over pairs, of the teacher and of each method that every pair has."""
+    if len(comparison.pairs) < 2:
+        raise KdbenchError("mean: there is one pair, and a mean over pairs needs several. Leave the option out.")
+    measured = len(comparison.labels) + 1
+    columns = zip(*(row.cells[-measured:] for row in rows), strict=True)
+    means = [math.fsum(cell.values.get("mean", math.nan) for cell in column) / len(rows) for column in columns]
+    cells = [
+        Cell(NONE) if math.isnan(mean) else Cell(f"{mean:.{comparison.options.decimals}f}", values={"mean": mean}) for mean in means
+    ]
+    by_method = pd.Series(means[1:], comparison.labels)
+    places = [ranked_at(by_method, rank, comparison.metric, decimals=comparison.options.decimals) for rank in (1, 2)]
+    about = [Cell("Mean"), *[Cell("")] * (len(rows[0].cells) - measured - 1)]
+    keys = {**dict.fromkeys(rows[0].keys, ""), "teacher": "mean over pairs"}
+    return Row((*about, cells[0], *_ranked(cells[1:], comparison, places)), keys, opens_group=True)
 
 
 def _without_gains(comparison: Comparison) -> list[str]:

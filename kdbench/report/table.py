@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 NONE = "—"
@@ -10,25 +10,46 @@ NONE = "—"
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is for readers; `values` are the numbers behind it, unrounded, for machines."""
+    """`text` is for readers; `values` are the numbers behind it, unrounded, for machines; `mark` is a sign that notes explain."""
 
     text: str
     bold: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
+    underlined: bool = False
+    mark: str = ""
+
+    @property
+    def plain(self) -> str:
+        """The text and its mark."""
+        return self.text + self.mark
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell for each column; `keys` name the row for machines; `opens_group` asks for a line above it."""
+    """One cell for each column; `keys` name the row for machines; `opens_group` asks for a line above it, and `heading` for a line
+    with that text."""
 
     cells: tuple[Cell, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
     opens_group: bool = False
+    heading: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """`name` serves as a file name and a label; `notes` belong under the table; the first `naming` columns name their row."""
+    """What is to be printed.
+
+    Attributes:
+        name: serves as a file name and a label.
+        title: its caption.
+        columns: the headings.
+        notes: sentences that belong under the table.
+        naming: so many columns, from the first, name their row.
+        head: so many rows, from the first, belong to the headings.
+        groups: headings over the columns, one for each, empty over those that are in no group; or none at all.
+        parts: columns that begin a part; where they are rows, a line stands above them.
+        turn: whether rows are to be printed as columns: always, never, or, where it is None, to make a wide table narrower.
+    """
 
     name: str
     title: str
@@ -36,10 +57,35 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     naming: int = 1
+    head: int = 0
+    groups: tuple[str, ...] = ()
+    parts: tuple[int, ...] = ()
+    turn: bool | None = None
 
     def turned(self) -> Table:
-        """Rows as columns, for a table that is too wide to print."""
+        """Rows as columns."""
         head, *body = zip(self.columns, *([cell for cell in row.cells] for row in self.rows), strict=True)
         columns = tuple(cell.text if isinstance(cell, Cell) else cell for cell in head)
-        rows = tuple(Row(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)) for cells in body)
-        return Table(self.name, self.title, columns, rows, self.notes)
+        groups = self.groups or ("",) * len(self.columns)
+        rows = tuple(
+            Row(
+                tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells),
+                opens_group=position in self.parts,
+                heading=groups[position] if groups[position] != groups[position - 1] else "",
+            )
+            for position, cells in enumerate(body, 1)
+        )
+        above = ("", *self._headings_of_rows()) if any(row.heading for row in self.rows) else ()
+        return Table(self.name, self.title, columns, rows, self.notes, head=self.naming - 1, groups=above)
+
+    def _headings_of_rows(self) -> list[str]:
+        """For each row the heading that it stands under."""
+        found: list[str] = []
+        for row in self.rows:
+            found.append(row.heading or ("" if row.opens_group or not found else found[-1]))
+        return found
+
+    def shaped(self, size: Callable[[Table], float]) -> Table:
+        """As it is to be printed: turned where that is asked for, or where it is left open and `size` is less so."""
+        turned = self.turned()
+        return (turned if self.turn else self) if self.turn is not None else min(self, turned, key=size)

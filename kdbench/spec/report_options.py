@@ -1,8 +1,8 @@
 """How a report looks and what it compares with: the key `report` of a suite, and the options of `kdbench report`."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field, model_validator
 
 from kdbench.errors import nearest
 from kdbench.spec.metrics import METRICS, Metric
@@ -16,17 +16,65 @@ def _known_metric(name: str) -> str:
 
 
 class ReportOptions(Spec):
-    """What a report shows. It is no part of a trial: another report of the same trials needs no training."""
+    """What a report shows. It is no part of a trial: another report of the same trials needs no training.
+
+    Methods, networks and data sets have the names that suites give them. A pair is `TEACHER -> STUDENT`.
+    """
 
     metric: Annotated[str, AfterValidator(_known_metric)] = "error"
     """What is compared: `error` or `accuracy`."""
     baseline: str = "scratch"
-    """The method that gains are given over."""
+    """The method that gains are given over, such as `kd`."""
+    datasets: tuple[str, ...] = ()
+    """The data sets to show; all unless given."""
+    pairs: tuple[str, ...] = ()
+    """The pairs to show, in this order, such as `resnet56 -> resnet20`; all unless given."""
+    methods: tuple[str, ...] = ()
+    """The methods to show, in this order; all unless given."""
+    names: dict[str, str] = {}
+    """What the report calls methods, networks and data sets, such as `{kd: Hinton KD}`. `teacher` names the row or
+    column of the teacher's own number."""
+    groups: dict[str, tuple[str, ...]] = {}
+    """Headings over rows or columns, each with its pairs or its methods, such as `{logit-based: [kd, dkd]}`. What is in no group
+    comes first."""
+    decimals: int = Field(2, ge=0, le=6)
+    """Decimals of the metric in tables."""
+    spread: Literal["std", "interval", "none"] = "std"
+    """What follows a mean in the table of the metric: `std`, the standard deviation over seeds; `interval`, the 95 % interval; or
+    `none`."""
+    rows: Literal["fit", "pairs", "methods"] = "fit"
+    """What the rows of the table of the metric are; `fit` takes pairs, or methods where the table would be too wide."""
+    mean: bool = False
+    """Whether the table of the metric has a mean over all pairs."""
+    sizes: bool = True
+    """Whether the table of the metric has the parameters and multiply-accumulates of the networks."""
+    second_best: bool = False
+    """Whether the second best mean is underlined."""
+    significance: bool = False
+    """Whether means that differ from the baseline beyond chance are marked."""
+    caption: str = ""
+    """The caption of the table of the metric, in place of the usual one."""
+    latex: Literal["table", "table*", "tabular"] = "table"
+    """What LaTeX files hold: `table`, with caption, label and notes; `table*`, the same over both columns of a page; or `tabular`
+    alone, with the notes as comments."""
+    label: str = ""
+    """What labels in LaTeX begin with; the report's name unless given: `tab:NAME-test-error`."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        if self.label and self.latex == "tabular":
+            raise ValueError("a tabular alone has no label. Leave out `label`, or choose `latex: table`")
+        return self
 
     @property
     def compared(self) -> Metric:
         """The metric."""
         return METRICS[self.metric]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that were given, with their values."""
+        return self.model_dump(exclude_unset=True)
 
 
 DEFAULT = ReportOptions()

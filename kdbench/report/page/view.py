@@ -91,7 +91,7 @@ def page_of(
         },
         "methods": looks(comparison.labels),
         "pairs": pairs,
-        "trials": trial_facts(results),
+        "trials": trial_facts(comparison.given),
         "trial_titles": titles(comparison),
         "trial_curves": trial_curves(curves),
         "specs": dict(sources.specs),

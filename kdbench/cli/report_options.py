@@ -1,0 +1,84 @@
+"""The keys of a suite's section `report` as options of a command: one for each, with the text that stands under the key."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from kdbench.errors import KdbenchError
+from kdbench.spec.report_options import ReportOptions
+
+
+def with_report_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes, for each key of a report that it has no option for, one more option.
+
+    Its parameter `report_keys` gets those that were given, by key, as a suite would hold them.
+    """
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for name, parameter in own.parameters.items() if name != "report_keys"]
+    keys = {key: field for key, field in ReportOptions.model_fields.items() if key not in own.parameters}
+    added = [_option(key, field) for key, field in keys.items()]
+
+    def command_with_options(**arguments: Any) -> None:
+        given = {key: arguments.pop(key) for key in keys}
+        read = {key: _read(key, value) for key, value in given.items() if value not in (None, [])}
+        command(**arguments, report_keys=read)
+
+    command_with_options.__doc__, command_with_options.__name__ = command.__doc__, command.__name__
+    command_with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}
+    command_with_options.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    return command_with_options
+
+
+def flag(key: str) -> str:
+    """The option for a key: `--pair`, which may be repeated, for `pairs`."""
+    name = key.removesuffix("s") if _several(ReportOptions.model_fields[key]) and key != "methods" else key
+    return f"--{name.replace('_', '-')}"
+
+
+def _option(key: str, field: FieldInfo) -> inspect.Parameter:
+    """The option for a key; without a default, since the suite's value stands unless it is given."""
+    name, about = flag(key), " ".join((field.description or "").split())
+    kind: Any = field.annotation
+    default: Any = None
+    metavar = "|".join(get_args(kind)) if get_origin(kind) is Literal else _METAVARS.get(key, "TEXT")
+    if kind is bool:
+        name, metavar = f"{name}/--no-{name[2:]}", ""
+    if _several(field):
+        kind, default, about = list[str], [], f"{about} Repeat the option for several."
+    else:
+        kind = kind | None
+    option = typer.Option(name, metavar=metavar or None, help=about)
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+_METAVARS: Mapping[str, str] = {
+    "metric": "NAME",
+    "baseline": "NAME",
+    "decimals": "NUMBER",
+    "datasets": "NAME",
+    "pairs": "TEACHER->STUDENT",
+    "names": "NAME=TEXT",
+    "groups": "HEADING=NAMES",
+}
+
+
+def _several(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in (tuple, dict)
+
+
+def _read(key: str, value: Any) -> Any:
+    """What a suite would hold for it: `{kd: Hinton KD}` for `["kd=Hinton KD"]`."""
+    if get_origin(ReportOptions.model_fields[key].annotation) is not dict:
+        return value
+    read: dict[str, Any] = {}
+    for text in value:
+        name, equals, rest = text.partition("=")
+        if not equals or not name.strip() or not rest.strip():
+            raise KdbenchError(f"{flag(key)}: '{text}' is not {_METAVARS[key]}. Put = between the two.")
+        read[name.strip()] = [part.strip() for part in rest.split(",")] if key == "groups" else rest.strip()
+    return read

@@ -1,0 +1,61 @@
+"""Which trials may stand in one table: a refusal to mix what is not comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.wording import counted
+
+_ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
+
+_MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
+    ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
+    ("precision", [], "precisions", _ALONE),
+    ("recipe", ["dataset", "student"], "recipes", _ALONE),
+    ("epochs", ["dataset", "student"], "numbers of epochs", _ALONE),
+    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),
+    ("dataset_params", ["dataset"], "settings of the data", "Run each with its own `label`."),
+    ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
+    ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
+    ("stages", ["method", "dataset", "student"], "settings of `stages`", _ALONE),
+)
+"""Column; the columns within whose groups it must be one; what several of it are called; the fix."""
+
+_IDENTITY = ["dataset", "recipe", "teacher", "student", "method", "method_params", "seed"]
+
+
+def check_comparable(results: pd.DataFrame) -> None:
+    """Refuse finished trials that may not stand in one table.
+
+    Raises:
+        KdbenchError: they mix protocols, precisions, recipes or data, or the code of one method, or one trial stands there twice.
+    """
+    done = results[results["status"] == "done"]
+    for column, within, noun, fix in _MUST_AGREE:
+        for where, rows in _groups(done, within):
+            if rows[column].nunique() > 1:
+                examples = "; ".join(
+                    f"{value} ({counted(len(group), 'trial')}, such as {group['trial'].iloc[0]})"
+                    for value, group in rows.groupby(column)
+                )
+                of = f" of {where}" if where else ""
+                raise KdbenchError(f"one table cannot mix {noun}{of}: {examples}. {fix}")
+    for _, rows in done.groupby(_IDENTITY, dropna=False):
+        if len(rows) > 1:
+            first, second = rows["trial"].iloc[:2]
+            raise KdbenchError(
+                f"trials {first} and {second} have the same pair, method, parameters and seed, and a table has one cell for them. "
+                "Leave one of them out."
+            )
+
+
+def _groups(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Hashable, pd.DataFrame]]:
+    """The groups by `columns` with the value of the first one; the whole frame under the empty name where there are none."""
+    if not columns:
+        yield "", frame
+        return
+    for values, rows in frame.groupby(columns, sort=False):
+        yield values[0] if isinstance(values, tuple) else values, rows

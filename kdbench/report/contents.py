@@ -1,0 +1,214 @@
+"""What a report is made of: the trials of suites, or all records of a results folder, with the options that say how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.paths import expanded
+from kdbench.report.output_folder import ReportIdentity
+from kdbench.report.page.sources import NO_SOURCES, Sources
+from kdbench.results.export import is_export, read_export
+from kdbench.results.frames import load_curves, read_records
+from kdbench.results.store import Store
+from kdbench.runner.frame import plan_frame
+from kdbench.spec.record import PROTOCOL
+from kdbench.spec.report_options import DEFAULT, ReportOptions
+from kdbench.spec.validation import validated
+from kdbench.suite.shipped import is_shipped, suite_names
+
+if TYPE_CHECKING:
+    from kdbench.runner.plan import Plan
+    from kdbench.suite.resolve import Suite
+
+_CHOICES = ("datasets", "pairs", "methods")
+"""Options that say which trials are shown, not how; a title tells them."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is made of; it is written below `reports` unless another directory is asked for.
+
+    Attributes:
+        pairs: (teacher, student), in the order of rows; all of the results unless given.
+        methods: the order of columns where options do not say another.
+    """
+
+    title: str
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    pairs: Sequence[tuple[str, str]] | None
+    methods: Sequence[str]
+    reports: Path
+    identity: ReportIdentity
+    options: ReportOptions
+    sources: Sources
+
+
+def read_report(
+    names: Sequence[str], results: Path, *, seeds: Sequence[int], changes: Mapping[str, Any], plugins: Sequence[Path]
+) -> Report:
+    """The report of suites, of a results folder, or of an exported file.
+
+    Args:
+        names: suites, or one folder or file.
+        results: where the trials of suites are kept.
+        seeds: of suites, those to show; all unless given.
+        changes: options that stand for the suites', by key.
+        plugins: files of Python with what the suites name.
+
+    Raises:
+        KdbenchError: there is no such suite, its trials are of another protocol, or options that mean nothing here.
+    """
+    stored = [name for name in names if (expanded(name).is_dir() or is_export(Path(name))) and name not in suite_names()]
+    if not stored:
+        return _suites_report(names, results, seeds=seeds, changes=changes, plugins=plugins)
+    if len(names) > 1:
+        raise KdbenchError(f"{stored[0]} is no suite, and only suites are reported together. Give suites, or one folder or file.")
+    if seeds or plugins:
+        raise KdbenchError("--seeds and --plugin have no effect on the report of a directory. Give a suite with them.")
+    return _stored_report(expanded(stored[0]), changes)
+
+
+def suite_report(plan: Plan, store: Store) -> Report:
+    """The trials of a suite, those that are not done among them."""
+    return _report([plan], store, plan_frame(plan), changes={})
+
+
+def _suites_report(
+    names: Sequence[str], results: Path, *, seeds: Sequence[int], changes: Mapping[str, Any], plugins: Sequence[Path]
+) -> Report:
+    from kdbench.runner.plan import make_plan
+    from kdbench.suite.plugins import load_plugins
+    from kdbench.suite.resolve import load_suite
+
+    load_plugins(plugins)
+    store, methods = Store(results, protocol=PROTOCOL), changes.get("methods", ())
+    plans = [make_plan(load_suite(name, methods=methods, seeds=seeds), store) for name in names]
+    # A network's speed of inference is measured by all trials that have it, whichever methods are shown.
+    others = [make_plan(load_suite(name, seeds=seeds), store) for name in names] if methods else []
+    frames = [plan_frame(plan) for plan in (*plans, *others)]
+    return _report(plans, store, pd.concat(frames).drop_duplicates("trial", ignore_index=True), changes=changes)
+
+
+def _report(plans: Sequence[Plan], store: Store, results: pd.DataFrame, *, changes: Mapping[str, Any]) -> Report:
+    suites = [plan.suite for plan in plans]
+    before = _agreed([suite.report for suite in suites], changes)
+    options = _options(before, changes)
+    chosen = suites[0].selection
+    return Report(
+        title=_title(" and ".join(suite.title for suite in suites), chosen, before, options, _CHOICES[:2]),
+        results=results,
+        curves=load_curves(store.root, results["trial"]),
+        pairs=list(dict.fromkeys(pair for suite in suites for pair in suite.pairs)),
+        methods=list(dict.fromkeys(method for suite in suites for method in suite.methods)),
+        reports=store.root / "reports",
+        identity=_identity(suites, selection=_words([chosen], before, options, leave_out="methods" if chosen else "")),
+        options=options,
+        sources=_sources(plans),
+    )
+
+
+def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
+    """All records of a results folder, or of a file of `kdbench export`; teachers without students of their own are left out.
+
+    Raises:
+        KdbenchError: there are none, or they are of another protocol.
+    """
+    options = _options({}, changes)
+    words = _words([], {}, options)
+    if is_export(root):
+        results, curves = read_export(root)
+        identity = ReportIdentity(root.stem, suite=str(root), place="file", selection=words)
+        reports, sources = root.parent, NO_SOURCES
+    else:
+        store = Store(root, protocol=PROTOCOL)
+        store.refuse_foreign_protocols()
+        results = read_records(root)
+        curves, records = load_curves(root, results["trial"]), list(store.records())
+        identity, reports = ReportIdentity("all", suite="all trials", place="trials", selection=words), root
+        sources = Sources(
+            specs={record.trial: record.spec for record in records},
+            environments={record.trial: record.environment.model_dump() for record in records},
+        )
+    return Report(
+        title=_title(f"All trials under {root}", "", {}, options, _CHOICES),
+        results=results,
+        curves=curves,
+        pairs=None,
+        methods=(),
+        reports=reports / "reports",
+        identity=identity,
+        options=options,
+        sources=sources,
+    )
+
+
+def _sources(plans: Sequence[Plan]) -> Sources:
+    """Of suites; the file of one alone."""
+    students, suites = [planned for plan in plans for planned in plan.students], [plan.suite for plan in plans]
+    names = [suite.name if is_shipped(suite.file) else suite.file.name for suite in suites]
+    of_these = f"  # of it: {suites[0].selection}" if suites[0].selection else ""
+    file = suites[0].file if len(suites) == 1 else None
+    return Sources(
+        specs={planned.spec.id: planned.spec.model_dump(mode="json") for planned in students},
+        environments={planned.spec.id: planned.record.environment.model_dump() for planned in students if planned.record},
+        suite_name=file.name if file else "",
+        suite_text=file.read_text(encoding="utf-8") if file else "",
+        commands="\n".join(f"kdbench run {name}{of_these}" for name in names),
+    )
+
+
+def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that suites give, of which each has one value.
+
+    Raises:
+        KdbenchError: two suites give one key different values, and no change stands for them.
+    """
+    agreed: dict[str, Any] = {}
+    for given in (suite.given for suite in options):
+        for key, value in given.items():
+            if key not in changes and agreed.setdefault(key, value) != value:
+                raise KdbenchError(
+                    f"the suites have different values of `{key}` in `report`. Give one on the command line, or make them equal."
+                )
+    return agreed
+
+
+def _options(before: Mapping[str, Any], changes: Mapping[str, Any]) -> ReportOptions:
+    return validated(ReportOptions, {**before, **changes}, source="options of the report") if before or changes else DEFAULT
+
+
+def _title(of: str, selection: str, before: Mapping[str, Any], options: ReportOptions, keys: Sequence[str]) -> str:
+    """The heading, with what was chosen of the trials."""
+    chosen = _words([selection], {**before, **{key: value for key, value in options.given.items() if key not in keys}}, options)
+    return f"{of} ({chosen})" if chosen else of
+
+
+def _words(first: Sequence[str], before: Mapping[str, Any], options: ReportOptions, *, leave_out: str = "") -> str:
+    """What was changed, in words: `methods kd, ft; metric accuracy`."""
+    changed = {key: value for key, value in options.given.items() if key != leave_out and before.get(key) != value}
+    return "; ".join(filter(None, [*first, *(f"{key.replace('_', ' ')} {_as_words(value)}" for key, value in changed.items())]))
+
+
+def _as_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_as_words(inner)}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _identity(suites: Sequence[Suite], *, selection: str) -> ReportIdentity:
+    texts = [f"the suite {suite.name} that ships with kdbench" if is_shipped(suite.file) else str(suite.file) for suite in suites]
+    places = dict.fromkeys("shipped" if is_shipped(suite.file) else suite.file.parent.name for suite in suites)
+    return ReportIdentity(
+        "+".join(suite.name for suite in suites),
+        suite=" and ".join(texts),
+        place="+".join(places),
+        content="+".join(suite.content for suite in suites),
+        selection=selection,
+    )
