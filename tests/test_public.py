@@ -94,6 +94,7 @@ COMMANDS = {
     "new": "WHAT NAME",
     "merge": "INTO SOURCES --keep --dry-run",
     "export": "SOURCE FILE --curves --results --plugin",
+    "deploy": "TRIAL --format --output --suite --results --plugin",
     "trials list": "SUITES --results --plugin --json",
     "trials show": "TRIAL --results --json",
     "trials remove": "TRIAL --results --dry-run --yes",

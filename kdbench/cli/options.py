@@ -45,6 +45,9 @@ PluginOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TrialArgument = Annotated[
+    str, typer.Argument(metavar="TRIAL", help="A trial's id, or as much of its beginning as no other trial shares.")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would happen, and change nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 trials = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at what a results folder holds, and tidy it up.")
 app.add_typer(trials, name="trials")
 
-TrialArgument = typer.Argument(metavar="TRIAL", help="A trial's id, or as much of its beginning as no other trial shares.")
-
 
 @trials.command("list", epilog=options.examples("trials list", "trials list mine.yaml --results elsewhere"))
 def list_(
@@ -45,7 +43,7 @@ def list_(
 
 @trials.command(epilog=options.examples("trials show 1a2b3c4d"))
 def show(
-    trial: Annotated[str, TrialArgument],
+    trial: options.TrialArgument,
     results: options.ResultsOption = Path("results"),
     as_json: options.JsonOption = False,
 ) -> None:
@@ -64,7 +62,7 @@ def show(
 
 @trials.command(epilog=options.examples("trials remove 1a2b3c4d --dry-run", "trials remove 1a2b3c4d 5e6f7a8b --yes"))
 def remove(
-    trial: Annotated[list[str], TrialArgument],
+    trial: Annotated[list[str], typer.Argument(metavar="TRIAL", help="Ids, or as much of them as no other trials share.")],
     results: options.ResultsOption = Path("results"),
     dry_run: options.DryRunOption = False,
     yes: options.YesOption = False,
