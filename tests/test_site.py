@@ -192,7 +192,7 @@ def check_command(words: list[str], *, whole: bool) -> None:
         assert not word.startswith("--") or word.partition("=")[0] in known, f"{words[0]} has no option {word}"
     if whole:
         COMMANDS[words[0]].make_context(words[0], words[1:])
-        if words[0] in ("run", "plan", "report") and not (words[1].isupper() or words[1].endswith(".yaml")):
+        if words[0] in ("run", "plan", "report") and not (words[1].isupper() or words[1].endswith((".yaml", ".csv"))):
             assert words[1] in (*suite_names(), "results"), f"there is no suite {words[1]}"
         for word in (word for word in words if word.startswith("examples/")):
             assert (ROOT / word).exists(), f"there is no {word}"
