@@ -85,8 +85,9 @@ COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
     "plan": "SUITE --results --methods --seeds --plugin --check --json",
     "report": (
-        "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --dataset "
-        "--pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption --latex --label"
+        "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "
+        "--dataset --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "
+        "--latex --label"
     ),
     "list": "WHAT SUITE --results --plugin --json",
     "show": "WHAT NAME --input --classes --hook --modules --results --plugin --json",

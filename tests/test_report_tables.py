@@ -26,6 +26,7 @@ from kdbench.report.notes import changed_parameters, footnotes
 from kdbench.report.render import to_csv, to_markdown
 from kdbench.report.result_table import best_epoch_table, result_table
 from kdbench.report.selection import selection_table
+from kdbench.report.statistics.comparisons import against_baseline, all_pairs
 from kdbench.runner.frame import row_without_record
 from kdbench.suite.resolve import load_suite
 
@@ -388,8 +389,29 @@ def test_counts_are_short(count, text):
 def test_the_gain_is_paired_by_seed_and_its_interval_is_students():
     scratch, kd = np.array([8.0, 8.2, 8.4]), np.array([7.5, 7.8, 7.8])
     expected = stats.ttest_rel(scratch, kd).confidence_interval(0.95)
-    (values,) = (row.cells[1].values for row in gain_table(compare(RESULTS, pairs=[PAIR])).rows if row.keys["method"] == "KD")
-    assert values == pytest.approx({"mean": 0.5, "low": expected.low, "high": expected.high, "n": 3})
+    table = gain_table(compare(RESULTS[RESULTS["method"] != "at"], pairs=[PAIR]))
+    assert table.rows[0].cells[1].values == pytest.approx({"mean": 0.5, "low": expected.low, "high": expected.high, "n": 3})
+    assert "95 % interval: Student's t of the paired differences, 2 degrees of freedom." in table.notes
+    assert "The intervals are over new seeds and the same test images: it was not kept which images were wrong." in table.notes
+
+
+def test_the_intervals_of_several_methods_are_those_of_the_statistics_and_hold_together():
+    errors = RESULTS.pivot(index="seed", columns="method", values="test_error_pct")
+    expected = against_baseline(errors, "scratch").find("kd", "scratch")
+    table = gain_table(compare(RESULTS, pairs=[PAIR]))
+    (values,) = (row.cells[1].values for row in table.rows if row.keys["method"] == "KD")
+    assert (values["low"], values["high"]) == pytest.approx(expected.bounds)
+    assert table.notes[1].startswith(
+        "95 % intervals: Dunnett's for 2 comparisons with scratch together, seeds as blocks, 4 degrees"
+    )
+
+
+def test_gains_are_given_over_any_method_and_in_any_metric():
+    over_kd = gain_table(compare(RESULTS, pairs=[PAIR], options=ReportOptions(baseline="kd")))
+    assert [cells(over_kd, row)["Method"] for row in range(2)] == ["scratch", "AT"]
+    assert cells(over_kd)["Gain (points)"] == "-0.50"
+    accuracy = gain_table(compare(RESULTS, pairs=[PAIR], options=ReportOptions(metric="accuracy")))
+    assert [row.cells[2] for row in accuracy.rows] == [row.cells[2] for row in gain_table(compare(RESULTS, pairs=[PAIR])).rows]
 
 
 def test_only_seeds_that_both_have_are_paired():
@@ -477,9 +499,8 @@ def test_a_claim_says_by_how_much_and_how_sure():
     (claim,) = claims(compare(RESULTS, pairs=[PAIR]))
     assert claim == (
         "resnet56 → resnet20 on cifar10: KD has the lowest mean test error of 3 methods, 7.70 %. "
-        "Gain over AT, the next (7.73 %): +0.03 points, 95 % interval for the best of 3 -0.38 to +0.45, n = 3, which may be "
-        "chance. "
-        "Gain over scratch (8.20 %): +0.50 points, 95 % interval for the best of 3 +0.14 to +0.86, n = 3."
+        "Gain over AT, the next (7.73 %): +0.03 points, 95 % interval -0.19 to +0.26, n = 3, which may be chance. "
+        "Gain over scratch (8.20 %): +0.50 points, 95 % interval +0.29 to +0.71, n = 3."
     )
     (claim,) = claims(compare(three_seeds(scratch=(8.0,), kd=(7.0,)), pairs=[PAIR]))
     assert claim.endswith("+1.00 points, n = 1, too small to tell it from chance.")
@@ -490,10 +511,11 @@ def test_a_claim_of_two_has_no_choice_to_correct_for():
     assert claim.endswith("+0.50 points, 95 % interval +0.25 to +0.75, n = 3.")
 
 
-def test_the_interval_for_the_best_of_many_is_bonferronis():
-    """Student's t of 2 degrees of freedom at 1 - 0.025 / 6 is 10.8859."""
-    half = 10.8859 / 3**0.5
-    assert confidence_interval(pd.Series([1.0, 2.0, 3.0]), choices=6).bounds == pytest.approx((2 - half, 2 + half), rel=1e-4)
+def test_the_next_is_found_among_all_pairs_and_the_baseline_is_not():
+    errors = RESULTS.pivot(index="seed", columns="method", values="test_error_pct")
+    (claim,) = claims(compare(RESULTS, pairs=[PAIR]))
+    for family, over in ((all_pairs(errors), "at"), (against_baseline(errors, "scratch"), "scratch")):
+        assert "{:+.2f} to {:+.2f}".format(*family.find("kd", over).bounds) in claim
 
 
 def test_means_over_other_seeds_are_not_ranked():
@@ -799,6 +821,7 @@ def test_formats_choose_the_files(tmp_path):
     assert [file.name for file in report(tmp_path, formats=["tex", "csv"])] == [
         *("test_error.tex", "gain.tex", "cost.tex", "tables.tex"),
         *("results.csv", "test_error.csv", "gain.csv", "cost.csv", "best_test_epoch_not_a_valid_selection.csv"),
+        "pairwise.csv",
     ]
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == len(RESULTS)
 

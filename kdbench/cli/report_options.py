@@ -59,6 +59,7 @@ def _option(key: str, field: FieldInfo) -> inspect.Parameter:
 _METAVARS: Mapping[str, str] = {
     "metric": "NAME",
     "baseline": "NAME",
+    "tables": "NAME",
     "decimals": "NUMBER",
     "datasets": "NAME",
     "pairs": "TEACHER->STUDENT",

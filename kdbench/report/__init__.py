@@ -12,11 +12,13 @@ from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
 from kdbench.report.costs import cost_table
+from kdbench.report.further_tables import further_tables
 from kdbench.report.gains import gain_table
 from kdbench.report.latex import to_latex
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.report.published_table import published_table
+from kdbench.report.ranks import ranks_table
 from kdbench.report.render import to_csv, to_markdown, to_terminal
 from kdbench.report.result_table import best_epoch_table, result_table
 from kdbench.report.selection import selection_table, tested
@@ -72,8 +74,8 @@ def write_report(
         texts |= {**tex, "tables.tex": "\n".join(["% \\usepackage{booktabs}", *tex.values()])}
     numbers = {"results.csv": comparison.given.to_csv(index=False), **{f"{table.name}.csv": to_csv(table) for table in tables}}
     if "csv" in formats:
-        best = best_epoch_table(comparison)
-        texts |= numbers | {f"{best.name}.csv": to_csv(best)}
+        others = (best_epoch_table(comparison), *further_tables(comparison))
+        texts |= numbers | {f"{table.name}.csv": to_csv(table) for table in others}
     if "bib" in formats or "html" in formats:
         from kdbench.report.bibtex import to_bibtex  # imports torch, which tables need not
 
@@ -94,8 +96,12 @@ def write_report(
 
 def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Table]:
     beside = None if published is None else published_table(comparison, published)
-    made = result_table(comparison), beside, gain_table(comparison), selection_table(comparison), cost_table(comparison)
-    return [table for table in made if table]
+    made = (
+        *(result_table(comparison), beside, gain_table(comparison), ranks_table(comparison)),
+        *(selection_table(comparison), cost_table(comparison)),
+    )
+    further = further_tables(comparison, comparison.options.tables) if comparison.options.tables else []
+    return [*(table for table in made if table), *further]
 
 
 def _write_figures(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.gains import Interval, paired_gain
+from kdbench.report.differences import differences_of_all, gains_over_baseline
 from kdbench.report.selection import held_out
+from kdbench.report.statistics.comparisons import Difference
 
 
 def claims(comparison: Comparison) -> list[str]:
     """For each pair the method with the best mean, its gain over the baseline and over the next, and how sure these are.
 
-    Methods are ranked over the same seeds, and the intervals are Bonferroni's for the best of so many methods.
+    Methods are ranked over the same seeds. The gain over the baseline has Dunnett's simultaneous interval. The next is found among
+    all pairs of methods, so that the gain over it has Tukey's.
     """
     return [f"{pair.name}{on_data(comparison)}: {_claim(comparison, pair)}" for pair in comparison.pairs]
 
@@ -32,12 +34,11 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     sentences = [f"{shared if tie else f'No method beat {baseline}, which has' if unbeaten else f'{best} has'} {level}"]
     named = (*means.index[len(first) :][:1], baseline)
     rivals = dict.fromkeys(str(label) for label in named if label in done and label not in first)
-    choices = len({*means.index, *rivals}) - 1
     for rival in rivals:
         name = rival if rival == baseline else f"{rival}, the next"
-        gain = paired_gain(pair, best, over=rival, choices=choices)
+        family = gains_over_baseline if baseline in (best, rival) else differences_of_all
+        sure = _how_sure(family(comparison, pair).find(best, rival), metric.points)
         mean, of = means.get(rival, done[rival]), f" of {best}" if tie else ""
-        sure = _how_sure(gain, metric.points, methods=choices + 1)
         sentences.append(f"{'Lead' if unbeaten else 'Gain'}{of} over {name} ({metric.text(mean)}): {sure}.")
     validated = pair.best(held_out(metric))
     if validated and not set(validated) & set(first):
@@ -48,12 +49,16 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     return " ".join(sentences)
 
 
-def _how_sure(gain: Interval | None, points: str, *, methods: int) -> str:
+def _how_sure(gain: Difference | None, points: str) -> str:
     if gain is None:
         return "no seed in common"
     if gain.bounds is None:
-        return f"{gain.mean:+.2f} {points}, n = {gain.n}, too small to tell it from chance"
+        return f"{gain.gain:+.2f} {points}, n = {gain.n}, too small to tell it from chance"
     low, high = gain.bounds
     doubt = "" if low > 0 else ", which may be chance"
-    chosen = f" for the best of {methods}" if methods > 2 else ""
-    return f"{gain.mean:+.2f} {points}, 95 % interval{chosen} {low:+.2f} to {high:+.2f}, n = {gain.n}{doubt}"
+    text = f"{gain.gain:+.2f} {points}, 95 % interval {low:+.2f} to {high:+.2f}"
+    if gain.bounds_with_images:
+        wide_low, wide_high = gain.bounds_with_images
+        text += f" over new seeds, {wide_low:+.2f} to {wide_high:+.2f} over new seeds and images"
+        doubt = doubt or ("" if wide_low > 0 else ", which may be chance with other images")
+    return f"{text}, n = {gain.n}{doubt}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
@@ -21,6 +21,7 @@ from kdbench.report.choice import (
 )
 from kdbench.report.comparable import check_comparable
 from kdbench.report.method_labels import labelled
+from kdbench.results.outcomes import Outcomes
 from kdbench.spec.metrics import METRICS, Metric
 from kdbench.spec.report_options import DEFAULT, ReportOptions
 
@@ -126,6 +127,7 @@ class Comparison:
         datasets: the labels of the data sets.
         baseline: the label of the method that gains are given over, whether or not it has trials.
         options: what is compared, and how it is shown.
+        outcomes: which test images were wrong, by the identity of a trial or of a teacher's; empty where that is not known.
     """
 
     results: pd.DataFrame
@@ -136,6 +138,7 @@ class Comparison:
     datasets: tuple[str, ...]
     baseline: str
     options: ReportOptions
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
@@ -150,6 +153,10 @@ class Comparison:
     def of(self, metric: Metric) -> Comparison:
         """The same trials, compared by another metric."""
         return replace(self, pairs=tuple(replace(pair, metric=metric) for pair in self.pairs))
+
+    def with_outcomes(self, outcomes: Mapping[str, Outcomes]) -> Comparison:
+        """The same, with which test images were wrong: what `kdbench.load_outcomes` gives. It adds intervals over new images."""
+        return replace(self, outcomes=outcomes)
 
 
 def compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from kdbench.report.output_folder import ReportIdentity
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import load_curves, read_records
+from kdbench.results.outcomes import Outcomes, load_outcomes
 from kdbench.results.store import Store
 from kdbench.runner.frame import plan_frame
 from kdbench.spec.record import PROTOCOL
@@ -37,6 +38,7 @@ class Report:
     Attributes:
         pairs: (teacher, student), in the order of rows; all of the results unless given.
         methods: the order of columns where options do not say another.
+        outcomes: which test images were wrong, by trial; an exported file has none.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Report:
     identity: ReportIdentity
     options: ReportOptions
     sources: Sources
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
 
 def read_report(
@@ -111,6 +114,7 @@ def _report(plans: Sequence[Plan], store: Store, results: pd.DataFrame, *, chang
         identity=_identity(suites, selection=_words([chosen], before, options, leave_out="methods" if chosen else "")),
         options=options,
         sources=_sources(plans),
+        outcomes=_outcomes(store.root, results),
     )
 
 
@@ -125,12 +129,12 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
     if is_export(root):
         results, curves = read_export(root)
         identity = ReportIdentity(root.stem, suite=str(root), place="file", selection=words)
-        reports, sources = root.parent, NO_SOURCES
+        reports, sources, outcomes = root.parent, NO_SOURCES, {}
     else:
         store = Store(root, protocol=PROTOCOL)
         store.refuse_foreign_protocols()
         results = read_records(root)
-        curves, records = load_curves(root, results["trial"]), list(store.records())
+        curves, outcomes, records = load_curves(root, results["trial"]), _outcomes(root, results), list(store.records())
         identity, reports = ReportIdentity("all", suite="all trials", place="trials", selection=words), root
         sources = Sources(
             specs={record.trial: record.spec for record in records},
@@ -146,7 +150,14 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
         identity=identity,
         options=options,
         sources=sources,
+        outcomes=outcomes,
     )
+
+
+def _outcomes(root: Path, results: pd.DataFrame) -> dict[str, Outcomes]:
+    """Which test images students and their teachers got wrong."""
+    done = results[results["status"] == "done"]
+    return load_outcomes(root, [*done["trial"], *done["teacher_trial"].dropna().unique()])
 
 
 def _sources(plans: Sequence[Plan]) -> Sources:

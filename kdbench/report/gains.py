@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from kdbench.report.cells import method_row, on_data, pair_heading
-from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.compare import Comparison
+from kdbench.report.differences import gains_over_baseline, share_of_teachers
 from kdbench.report.notes import not_done, shared_stages
+from kdbench.report.statistics.comparisons import MIN_SEEDS, Comparisons, Difference
+from kdbench.report.statistics.quantiles import sidak
 from kdbench.report.table import NONE, Cell, Row, Table
-
-MIN_PAIRS = 3
-"""With fewer values a confidence interval is not worth its name."""
 
 
 class Interval(NamedTuple):
@@ -24,59 +24,92 @@ class Interval(NamedTuple):
     n: int
 
 
-def confidence_interval(values: pd.Series[float], *, choices: int = 1) -> Interval:
-    """Mean and 95 % interval by Student's t, of at least one value; by Bonferroni for what was chosen among so many `choices`."""
+def confidence_interval(values: pd.Series[float]) -> Interval:
+    """Mean and 95 % interval by Student's t, of at least one value."""
     n, mean = len(values), float(values.mean())
-    if n < MIN_PAIRS:
+    if n < MIN_SEEDS:
         return Interval(mean, None, n)
-    half = float(stdtrit(n - 1, 1 - 0.025 / choices)) * float(values.std(ddof=1)) / n**0.5
+    half = float(sidak(n - 1, 1)) * float(values.std(ddof=1)) / n**0.5
     return Interval(mean, (mean - half, mean + half), n)
-
-
-def paired_gain(pair: PairTrials, label: str, *, over: str, choices: int = 1) -> Interval | None:
-    """How much better `label` is than `over` in the metric, over the seeds that both have; None where they share none."""
-    gains = pair.metric.gain(pair.by_seed(label), over=pair.by_seed(over)).dropna()
-    return confidence_interval(gains, choices=choices) if len(gains) else None
 
 
 def gain_table(comparison: Comparison) -> Table | None:
     """Each method's gain over the baseline in points of the metric, paired by seed; positive is better.
 
+    The intervals of a pair hold together: over new seeds, and, where it is known which images were wrong, over new test images too.
     Pairs without a trial of the baseline have no rows; None where no pair has one.
     """
     metric, baseline = comparison.metric, comparison.baseline
+    found = {pair.name: gains_over_baseline(comparison, pair) for pair in comparison.pairs if pair.has(baseline)}
+    if not found:
+        return None
+    images = has_image_intervals(found.values())
     rows: list[Row] = []
-    too_few_seeds = False
     for pair in comparison.pairs:
-        if not pair.has(baseline):
-            continue
-        labels = [label for label in comparison.labels if label != baseline and pair.has(label)]
+        labels = [label for label in comparison.labels if label != baseline and pair.has(label) and pair.name in found]
         for label in labels:
-            gain = paired_gain(pair, label, over=baseline)
-            too_few_seeds |= gain is None or gain.bounds is None
-            cells = (Cell(label), *_gain_cells(gain))
+            cells = (Cell(label), *gain_cells(found[pair.name].find(label, baseline), images=images))
             rows.append(method_row(comparison, pair, cells, first=label == labels[0]))
     if not rows:
         return None
     first = f"{baseline} minus that of the method" if metric.lower_is_better else f"the method minus that of {baseline}"
     notes = (
         f"Gain: {metric.noun} of {first}, last epoch, over the n seeds that both have; positive is better.",
-        "Intervals: Student's t on the paired differences, each method by itself, without correction for the number of methods.",
-        *([f"n too small: fewer than {MIN_PAIRS} seeds in common."] if too_few_seeds else []),
+        *procedures(found),
+        *images_note(comparison, found.values()),
+        *by_pair({pair.name: share_of_teachers(comparison, pair) for pair in comparison.pairs}),
         *shared_stages(comparison.results),
         *not_done(comparison.results),
     )
-    columns = (*pair_heading(comparison), "Method", f"Gain ({metric.points})", "95 % interval", "n")
+    columns = (*pair_heading(comparison), "Method", f"Gain ({metric.points})", *interval_headings(images=images), "n")
     title = f"Gain over {baseline}{on_data(comparison, with_pair=True)}, paired by seed"
     return Table("gain", title, columns, tuple(rows), notes, naming=columns.index("Method") + 1)
 
 
-def _gain_cells(gain: Interval | None) -> tuple[Cell, Cell, Cell]:
+def has_image_intervals(found: Iterable[Comparisons]) -> bool:
+    """Whether any of the differences has an interval over new test images."""
+    return any(difference.bounds_with_images for comparisons in found for difference in comparisons.differences)
+
+
+def interval_headings(*, images: bool) -> tuple[str, ...]:
+    """Of the columns between the gain and n."""
+    return ("95 % interval,\nnew seeds", "95 % interval,\nnew seeds and images") if images else ("95 % interval",)
+
+
+def gain_cells(gain: Difference | None, *, images: bool) -> tuple[Cell, ...]:
+    """The gain, its interval over new seeds, that over new seeds and images where a column has it, and n."""
     if gain is None:
-        return Cell(NONE, values={"n": 0}), Cell("n too small"), Cell("0")
-    values = {"mean": gain.mean}
-    interval = "n too small"
-    if gain.bounds is not None:
-        values |= {"low": gain.bounds[0], "high": gain.bounds[1]}
-        interval = "{:+.2f} to {:+.2f}".format(*gain.bounds)
-    return Cell(f"{gain.mean:+.2f}", values=values | {"n": gain.n}), Cell(interval), Cell(str(gain.n))
+        intervals = [Cell("n too small"), Cell(NONE)]
+        return Cell(NONE, values={"n": 0}), *intervals[: 1 + images], Cell("0")
+    values, texts = {"mean": gain.gain}, []
+    for bounds, suffix, none in ((gain.bounds, "", "n too small"), (gain.bounds_with_images, "_with_images", NONE)):
+        if bounds:
+            values |= {f"low{suffix}": bounds[0], f"high{suffix}": bounds[1]}
+        texts.append("{:+.2f} to {:+.2f}".format(*bounds) if bounds else none)
+    return Cell(f"{gain.gain:+.2f}", values=values | {"n": gain.n}), *map(Cell, texts[: 1 + images]), Cell(str(gain.n))
+
+
+def procedures(found: Mapping[str, Comparisons]) -> list[str]:
+    """How the intervals of each pair were computed; one sentence for all pairs of which the same is to be said."""
+    return by_pair({name: [comparisons.procedure] for name, comparisons in found.items() if comparisons.differences})
+
+
+def by_pair(sentences: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is to be said of pairs: with their names in front, unless it is the same of all."""
+    pairs: dict[str, list[str]] = {}
+    for name, said in sentences.items():
+        for sentence in said:
+            pairs.setdefault(sentence, []).append(name)
+    return [sentence if len(names) == len(sentences) else f"{', '.join(names)}: {sentence}" for sentence, names in pairs.items()]
+
+
+def images_note(comparison: Comparison, found: Iterable[Comparisons]) -> list[str]:
+    """What the two intervals are over, or why there is one alone."""
+    intervals = [difference for comparisons in found for difference in comparisons.differences if difference.bounds]
+    if not intervals:
+        return []
+    if comparison.metric.column != "test_error_pct":
+        return ["The intervals are over new seeds and the same test images."]
+    if not any(difference.bounds_with_images for difference in intervals):
+        return ["The intervals are over new seeds and the same test images: it was not kept which images were wrong."]
+    return ["New seeds: with the same test images. New seeds and images: with another test set of the same size and kind, too."]

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.gains import paired_gain
+from kdbench.report.differences import gains_over_baseline
 from kdbench.report.table import Cell
 
 BETTER, WORSE = "*", "†"
 
 
-def mark_of(comparison: Comparison, pair: PairTrials, label: str) -> str:
-    """The mark of a method that is better or worse than the baseline in every value of its interval, where marks are asked for."""
-    if not comparison.options.significance or label == comparison.baseline:
-        return ""
-    gain = paired_gain(pair, label, over=comparison.baseline)
-    if gain is None or gain.bounds is None:
-        return ""
-    low, high = gain.bounds
-    return BETTER if low > 0 else WORSE if high < 0 else ""
+def marks(comparison: Comparison, pair: PairTrials) -> dict[str, str]:
+    """The mark of each method whose interval says that it is better or worse than the baseline, where marks are asked for."""
+    if not comparison.options.significance:
+        return {}
+    gains = gains_over_baseline(comparison, pair).differences
+    return {gain.method: BETTER if gain.gain > 0 else WORSE for gain in gains if gain.beyond_chance}
 
 
 def mark_notes(comparison: Comparison, cells: Iterable[Cell]) -> list[str]:

@@ -22,9 +22,10 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 
 from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison
-from kdbench.report.gains import MIN_PAIRS, confidence_interval
+from kdbench.report.gains import confidence_interval
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.selection import tested
+from kdbench.report.statistics.comparisons import MIN_SEEDS
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Okabe and Ito's palette without yellow and black, and a wine red: any two differ under each kind of colour blindness."""
@@ -125,7 +126,7 @@ def result_plot(comparison: Comparison) -> Figure:
         handles = [
             Line2D([], [], color=_GREY, marker="o", linestyle="", markersize=3.5, alpha=0.6, label="one seed"),
             Line2D([], [], color=_GREY, marker="|", linestyle="", markersize=9, markeredgewidth=2, label="mean"),
-            Line2D([], [], color=_GREY, linewidth=1.4, label=f"95 % interval of the mean, unpaired (n ≥ {MIN_PAIRS})"),
+            Line2D([], [], color=_GREY, linewidth=1.4, label=f"95 % interval of the mean, unpaired (n ≥ {MIN_SEEDS})"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

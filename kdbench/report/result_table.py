@@ -12,7 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report.cells import mean_and_std, mean_cell, on_data, short_count
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
 from kdbench.report.gains import confidence_interval
-from kdbench.report.marks import mark_notes, mark_of
+from kdbench.report.marks import mark_notes, marks
 from kdbench.report.notes import footnotes
 from kdbench.report.selection import tested
 from kdbench.report.table import NONE, Cell, Row, Table
@@ -52,7 +52,8 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
     rows, partial, weak, heading = [], False, [], ""
     for pair in comparison.pairs:
         planned = pair.trials["seed"].nunique()
-        cells = [_cell(pair, label, planned, comparison) for label in labels]
+        found = marks(comparison, pair)
+        cells = [replace(_with_spread(pair.by_seed(label), planned, comparison), mark=found.get(label, "")) for label in labels]
         cells = _ranked(cells, comparison, [pair.best(decimals=options.decimals, rank=rank) for rank in (1, 2)])
         partial |= any(0 < cell.values["n"] < planned for cell in cells)
         teacher = pair.of_teacher
@@ -100,10 +101,6 @@ def _about(comparison: Comparison, pair: PairTrials) -> list[Cell]:
     dataset = [pair.dataset] if len(comparison.datasets) > 1 else []
     sizes = [_both(pair, "params"), _both(pair, "macs")] if comparison.options.sizes else []
     return [Cell(text) for text in (*dataset, pair.teacher, pair.student, *sizes)]
-
-
-def _cell(pair: PairTrials, label: str, planned: int, comparison: Comparison) -> Cell:
-    return replace(_with_spread(pair.by_seed(label), planned, comparison), mark=mark_of(comparison, pair, label))
 
 
 def _with_spread(values: pd.Series[float], planned: int, comparison: Comparison) -> Cell:

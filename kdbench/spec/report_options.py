@@ -8,6 +8,8 @@ from kdbench.errors import nearest
 from kdbench.spec.metrics import METRICS, Metric
 from kdbench.spec.recipe import Spec
 
+FurtherTable = Literal["pairwise", "win_tie_loss", "performance_profile", "shared_errors", "beside_teacher"]
+
 
 def _known_metric(name: str) -> str:
     if name not in METRICS:
@@ -25,6 +27,10 @@ class ReportOptions(Spec):
     """What is compared: `error` or `accuracy`."""
     baseline: str = "scratch"
     """The method that gains are given over, such as `kd`."""
+    tables: tuple[FurtherTable, ...] = ()
+    """Further tables to show, which are otherwise in CSV files alone: `pairwise`, all pairs of methods; `win_tie_loss` and
+    `performance_profile`, over several pairs of networks; `shared_errors`, which test images methods get wrong together; and
+    `beside_teacher`, how students err where the teacher is right."""
     datasets: tuple[str, ...] = ()
     """The data sets to show; all unless given."""
     pairs: tuple[str, ...] = ()

@@ -206,7 +206,7 @@ def _of_block(
     intervals: Intervals, block: pd.DataFrame, pairs: list[tuple[str, str]], wrong: Mapping[str, pd.DataFrame] | None
 ) -> dict[tuple[str, str], Difference]:
     images = np.array([_image_variance(wrong, pair, block.index) for pair in pairs])
-    reach, with_images = intervals.reach()[0], intervals.reach(np.nan_to_num(images)[None])[0]
+    reach, with_images = (intervals.reach(extra)[0].tolist() for extra in (0.0, np.nan_to_num(images)[None]))
     bases = np.where(intervals.own, Basis.OWN, np.where(intervals.two_methods, Basis.TWO_METHODS, Basis.SHARED))[0]
     return {
         pair: Difference(

@@ -16,9 +16,9 @@ def image_variance(over: NDArray[np.bool_], method: NDArray[np.bool_]) -> float:
         over: (S, I), whether the reference was wrong, for each seed and image.
         method: (S, I), whether the method was.
     """
-    gains = over.astype(np.float32) - method.astype(np.float32)
-    seeds, images = gains.shape
-    by_image, by_seed = gains.mean(0, dtype=np.float64), gains.mean(1, dtype=np.float64)
-    squares = float((gains**2).sum(dtype=np.float64)) - images * float(by_seed @ by_seed) - seeds * float(by_image @ by_image)
+    seeds, images = map(int, over.shape)
+    by_image = (over.sum(0) - method.sum(0, dtype=np.int64)) / seeds
+    by_seed = (over.sum(1) - method.sum(1, dtype=np.int64)) / images
+    squares = int((over ^ method).sum()) - images * float(by_seed @ by_seed) - seeds * float(by_image @ by_image)
     rest = (squares + seeds * images * float(by_image.mean()) ** 2) / ((seeds - 1) * (images - 1))
     return 1e4 * max(0.0, float(by_image.var(ddof=1)) - rest / seeds) / images

@@ -20,7 +20,7 @@ LEVEL = 0.95
 
 FloatArray = NDArray[np.float64]
 
-_KNOTS = (2.0, 2.5, 3.5, 6.0, 14.0, 60.0, 1e7)
+_KNOTS = (2.0, 3.0, 6.0, 20.0, 1e7)
 """Degrees of freedom at which a quantile is computed; between them it is interpolated, since it is slow."""
 
 
