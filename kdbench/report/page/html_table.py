@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kdbench.report.table import Cell, Row, Table
 
-MOST_COLUMNS = 12
+MOST_COLUMNS = 9
 """A table of more columns is turned where that makes it narrower."""
 
 

@@ -298,8 +298,8 @@ function trialCurves(data, id) {
   const values = kinds.flatMap((kind) => curves.epoch.map((epoch, i) => ({ epoch, value: curves[kind][i], Method: kind })).filter((point) => point.value !== null));
   const x = { field: "epoch", type: "quantitative", title: "epoch", axis: EPOCHS };
   const y = { field: "value", type: "quantitative", title: "error (%)", scale: { zero: false } };
-  const style = { field: "Method", type: "nominal", title: null, legend: { orient: "top", labelColor: INK, symbolStrokeColor: INK } };
-  return { height: 220, data: { values }, mark: { type: "line", color: INK, strokeWidth: 1.6, point: { color: INK, size: 12 } }, encoding: { x, y, strokeDash: style } };
+  const style = { field: "Method", type: "nominal", title: null, legend: { orient: "top", labelColor: INK, labelFontSize: 12, symbolType: "stroke", symbolSize: 500, symbolStrokeColor: INK, symbolStrokeWidth: 1.6 } };
+  return { height: 220, data: { values }, mark: { type: "line", color: INK, strokeWidth: 1.6 }, encoding: { x, y, strokeDash: style } };
 }
 
 function showTrial(data, id) {

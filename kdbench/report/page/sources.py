@@ -16,6 +16,7 @@ class Sources:
         environments: by trial, what it ran on.
         suite_name: the name of the suite's file.
         suite_text: its text.
+        suite_pages: of several suites, by name, the address of the page of each that has one.
         commands: what to type to get these results again.
     """
 
@@ -23,6 +24,7 @@ class Sources:
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     suite_name: str = ""
     suite_text: str = ""
+    suite_pages: Mapping[str, str] = field(default_factory=dict)
     commands: str = ""
 
 

@@ -19,19 +19,27 @@ _CURVES = {"test_error_pct": "test", "validation_error_pct": "held out", "train_
 
 
 def trials_table(comparison: Comparison) -> Table:
-    """One row for each trial, done or not."""
+    """One row for each trial, done or not; columns in which all trials agree, or say nothing, are left out."""
     results, metric = comparison.results, comparison.metric
-    several = len(comparison.datasets) > 1
-    reasons = "reason" in results and results["reason"].notna().any()
-    rows = []
-    for trial in results.to_dict("records"):
-        cells = [Cell(trial["trial"]), *([Cell(trial["dataset"])] if several else []), Cell(_pair(trial)), Cell(trial["label"])]
-        cells += [Cell(str(trial["seed"]), values={"value": trial["seed"]}), Cell(trial["status"])]
-        cells += [_number(metric.of(trial[metric.column]), 2), _number(trial["train_s"], 1)]
-        cells += [Cell(trial["reason"] if isinstance(trial["reason"], str) else "")] if reasons else []
-        rows.append(Row(tuple(cells), {"trial": trial["trial"]}))
-    columns = ("Trial", *(["Data"] if several else []), "Pair", "Method", "Seed", "Status", metric.heading, "Training (s)")
-    return Table("trials", "All trials", (*columns, *(["Reason"] if reasons else [])), tuple(rows), (), naming=1)
+    rows = [
+        {
+            "Trial": Cell(trial["trial"]),
+            "Data": Cell(trial["dataset"]),
+            "Pair": Cell(_pair(trial)),
+            "Method": Cell(trial["label"]),
+            "Seed": Cell(str(trial["seed"]), values={"value": trial["seed"]}),
+            "Status": Cell(trial["status"]),
+            metric.heading: _number(metric.of(trial[metric.column]), 2),
+            "Training (s)": _number(trial["train_s"], 1),
+            "Suite": Cell(trial["suite"]),
+            "Reason": Cell(trial["reason"] if isinstance(trial.get("reason"), str) else ""),
+        }
+        for trial in results.to_dict("records")
+    ]
+    idle = {name for name in ("Data", "Suite", "Reason") if len({row[name].text for row in rows}) < 2}
+    columns = [name for name in rows[0] if name not in idle]
+    cells = [Row(tuple(row[name] for name in columns), {"trial": row["Trial"].text}) for row in rows]
+    return Table("trials", "All trials", tuple(columns), tuple(cells), ())
 
 
 def _pair(trial: Mapping[Any, Any]) -> str:

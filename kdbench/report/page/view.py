@@ -40,7 +40,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template shows; `data` is what the script needs: numbers of figures, trials, and the files that it offers."""
+    """All that the template shows.
+
+    Attributes:
+        suites: of several, the name of each, how many trials it trained, and the address of its page where there is one.
+        data: what the script needs: numbers of figures, trials, and the files that the page offers.
+    """
 
     title: str
     claims: tuple[str, ...]
@@ -50,6 +55,7 @@ class Page:
     methods: tuple[Mapping[str, Any], ...]
     trials: HtmlTable
     trials_sentence: str
+    suites: tuple[tuple[str, str, str], ...]
     environments: tuple[Titled, ...]
     suite_name: str
     suite_text: str
@@ -108,20 +114,24 @@ def page_of(
         methods=tuple(method_cards(results)),
         trials=html_table(trials_table(comparison), files=["results.csv"]),
         trials_sentence=_trials_sentence(results),
+        suites=_suites(results, sources),
         environments=_environments(results, sources),
         suite_name=sources.suite_name,
         suite_text=sources.suite_text,
         commands=sources.commands,
-        downloads=tuple((name, _MEANINGS.get(name.rpartition(".")[2], "The suite file.")) for name in offered),
+        downloads=tuple((name, _meaning(name, tables)) for name in offered),
         data=data,
     )
 
 
-_MEANINGS = {
-    "csv": "Numbers, unrounded, for scripts.",
-    "tex": "LaTeX. It needs the package booktabs.",
-    "bib": "BibTeX: the papers of the methods, and kdbench.",
-}
+def _meaning(file: str, tables: Sequence[Table]) -> str:
+    """What a file holds that the page offers."""
+    stem, _, kind = file.rpartition(".")
+    places = {table.name: place for place, table in enumerate(tables, 1)}
+    if stem in places:
+        return f"Table {places[stem]}: {'LaTeX, for the package booktabs' if kind == 'tex' else 'the numbers, unrounded'}."
+    known = {"csv": "Every trial in a row.", "bib": "BibTeX: the papers of the methods, and kdbench."}
+    return known.get(kind, "The suite file.")
 
 
 def _figures(metric: Metric, pairs: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
@@ -155,6 +165,13 @@ def _trials_sentence(results: pd.DataFrame) -> str:
     counts = results["status"].value_counts()
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
     return f"{counted(len(results), 'trial')}: {text}. Choose one to see its curve, its record and its specification."
+
+
+def _suites(results: pd.DataFrame, sources: Sources) -> tuple[tuple[str, str, str], ...]:
+    counts = results["suite"].value_counts(sort=False)
+    if len(counts) < 2 and not sources.suite_pages:
+        return ()
+    return tuple((str(name), counted(count, "trial"), sources.suite_pages.get(str(name), "")) for name, count in counts.items())
 
 
 def _environments(results: pd.DataFrame, sources: Sources) -> tuple[Titled, ...]:
