@@ -833,6 +833,16 @@ def test_a_report_prints_the_tables_and_the_paths_of_all_its_files(call, done):
     assert {*files, Path("results/reports/tiny", LIST)} == set(Path("results/reports/tiny").iterdir())
 
 
+def test_the_page_of_a_folder_links_to_the_pages_of_its_suites(call, done):
+    assert call("report", done, "--format", "html,tex").status == 0
+    assert r"\label{tab:tiny-test-error}" in Path("results/reports/tiny/tables.tex").read_text()
+    assert call("report", "results", "--format", "html").status == 0
+    assert '<a href="../tiny/report.html">tiny</a>' in Path("results/reports/all/report.html").read_text()
+    assert call("report", "results", "--format", "html", "--output", "page").status == 0
+    assert '<a href="../results/reports/tiny/report.html">tiny</a>' in Path("page/report.html").read_text()
+    assert '">tiny</a>' not in Path("results/reports/tiny/report.html").read_text()
+
+
 def test_a_table_for_a_file_is_turned_where_the_lines_of_the_file_are_too_short_for_it(call, done, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("kdbench.report.command.FILE_WIDTH", 60)

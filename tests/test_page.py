@@ -77,8 +77,7 @@ SOURCES = Sources(
     specs={trial: {"seed": 0, "evil": EVIL} for trial in FOUND["trial"]},
     environments={trial: {"kdbench": "0.1.0", "torch": "2.15.0", "device": EVIL} for trial in FOUND["trial"]},
     suite_pages={"first": "../first/report.html"},
-    suite_name="a.yaml",
-    suite_text=SUITE,
+    suite_files={"a.yaml": SUITE},
     commands="kdbench run a.yaml",
 )
 
@@ -119,6 +118,18 @@ def test_the_policy_names_the_scripts_and_the_style_that_are_there_and_nothing_e
 )
 def test_the_page_says_it_without_a_script(text, words):
     assert words in text
+
+
+def test_the_page_shows_what_the_options_of_the_report_ask_for():
+    options = ReportOptions(
+        metric="accuracy", decimals=1, second_best=True, groups={"logits": ("kd",)}, names={"kd": "Hinton KD"}, rows="pairs"
+    )
+    told = page(FOUND, options=options)
+    assert "Test accuracy of the last epoch by method" in told and "Test error during" not in told
+    assert re.search(r'<th scope="colgroup" colspan="1">logits</th>', told) and re.search(r"<u>92\.\d ± \d\.\d</u>", told)
+    assert re.search(r'<h3 id="method-\d">Hinton KD</h3>', told)
+    turned = page(FOUND, options=options.model_copy(update={"rows": "methods"}))
+    assert re.search(r'<th scope="rowgroup" colspan="3">logits</th>', turned) and "<table" in turned
 
 
 def test_the_page_depends_on_nothing_but_the_results(text):

@@ -58,9 +58,9 @@ def write_report(
         KdbenchError: an unknown format, or published numbers of other pairs.
     """
     refuse_no_list("formats", formats, example=["md", "tex"])
-    for name in formats:
-        if name not in FORMATS:
-            raise KdbenchError(f"unknown report format '{name}'. Choose from {', '.join(FORMATS)}.")
+    for chosen in formats:
+        if chosen not in FORMATS:
+            raise KdbenchError(f"unknown report format '{chosen}'. Choose from {', '.join(FORMATS)}.")
     tables = _tables(comparison, published)
     directory.mkdir(parents=True, exist_ok=True)
     figures = _write_figures(comparison, curves, directory=directory, formats=formats)
@@ -89,9 +89,9 @@ def write_report(
         texts["report.html"] = to_html(
             page_of(comparison, curves, title=title, facts=facts, tables=tables, files=files, sources=sources)
         )
-    for name, text in texts.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    return [*(directory / name for name in texts), *(file for files in figures.values() for file in files)]
+    for file, text in texts.items():
+        (directory / file).write_text(text, encoding="utf-8")
+    return [*(directory / file for file in texts), *(file for files in figures.values() for file in files)]
 
 
 def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Table]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from rich.console import Console
@@ -19,6 +22,13 @@ from kdbench.report.output_folder import choose_folder, write_into
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""
+
+
+def _pages_of_suites(report: Report, folder: Path) -> dict[str, str]:
+    """By suite that trained some of the trials, its page as seen from the folder of this report, where it has another one."""
+    pages = {str(suite): report.reports / str(suite) / "report.html" for suite in report.results["suite"].unique()}
+    there = {suite: page for suite, page in pages.items() if page.exists() and page.parent != folder}
+    return {suite: quote(os.path.relpath(page, folder)) for suite, page in there.items()}
 
 
 def print_and_write(
@@ -43,7 +53,7 @@ def print_and_write(
         name=report.identity.name,
         formats=formats or FORMATS,
         published=published,
-        sources=report.sources,
+        sources=replace(report.sources, suite_pages=_pages_of_suites(report, folder)),
     )
     try:
         files, removed = write_into(folder, report.identity, lambda staged: write(directory=staged), chosen_by_user=bool(directory))

@@ -161,16 +161,15 @@ def _outcomes(root: Path, results: pd.DataFrame) -> dict[str, Outcomes]:
 
 
 def _sources(plans: Sequence[Plan]) -> Sources:
-    """Of suites; the file of one alone."""
+    """Of suites."""
     students, suites = [planned for plan in plans for planned in plan.students], [plan.suite for plan in plans]
     names = [suite.name if is_shipped(suite.file) else suite.file.name for suite in suites]
     of_these = f"  # of it: {suites[0].selection}" if suites[0].selection else ""
-    file = suites[0].file if len(suites) == 1 else None
+    files = [suite.file for suite in suites]
     return Sources(
         specs={planned.spec.id: planned.spec.model_dump(mode="json") for planned in students},
         environments={planned.spec.id: planned.record.environment.model_dump() for planned in students if planned.record},
-        suite_name=file.name if file else "",
-        suite_text=file.read_text(encoding="utf-8") if file else "",
+        suite_files={file.name: file.read_text(encoding="utf-8") for file in files},
         commands="\n".join(f"kdbench run {name}{of_these}" for name in names),
     )
 

@@ -5,19 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from kdbench.report.table import Cell, Row, Table
 
 MOST_COLUMNS = 9
-"""A table of more columns is turned where that makes it narrower."""
+"""A table of more columns is turned where that makes it narrower, unless it says which way it is to stand."""
 
 
 @dataclass(frozen=True)
 class HtmlCell:
-    """`key` is the number that the cell is sorted by, None for text; `trial` makes it a button that shows the trial."""
+    """As `table.Cell`, for HTML.
+
+    Attributes:
+        key: the number that the cell is sorted by; None for text.
+        classes: of its style.
+        trial: that the cell shows when it is pressed; empty for others.
+    """
 
     text: str
+    mark: str
     bold: bool
+    underlined: bool
     key: float | None
     classes: str | None
     trial: str
@@ -29,6 +38,7 @@ class HtmlRow:
 
     cells: tuple[HtmlCell, ...]
     opens_group: bool
+    heading: str
 
 
 @dataclass(frozen=True)
@@ -36,13 +46,16 @@ class HtmlTable:
     """As `table.Table`, for HTML.
 
     Attributes:
+        groups: headings over the columns, each with the number of columns that it spans; or none at all.
         heads: the lines of the head; the last has the buttons that sort.
         naming: how many columns, from the first, name a row.
+        turned: whether its rows are columns of the table of the report.
         files: the files that hold this table.
     """
 
     name: str
     title: str
+    groups: tuple[tuple[str, int], ...]
     heads: tuple[tuple[str, ...], ...]
     rows: tuple[HtmlRow, ...]
     notes: tuple[str, ...]
@@ -52,16 +65,23 @@ class HtmlTable:
 
 
 def html_table(table: Table, *, files: Sequence[str] = ()) -> HtmlTable:
-    """The table for the page; columns that named the rows become lines of the head of a turned one."""
-    turned = len(table.columns) > max(MOST_COLUMNS, len(table.rows) + 1)
-    shape = table.turned() if turned else table
-    lines = table.naming - 1 if turned else 0
-    heads = (shape.columns, *(tuple(cell.text for cell in row.cells) for row in shape.rows[:lines]))
-    rows, above = [], None
-    for row in shape.rows[lines:]:
-        rows.append(HtmlRow(tuple(_cells(row, above, naming=shape.naming)), row.opens_group))
-        above = rows[-1]
-    return HtmlTable(table.name, table.title, heads, tuple(rows), table.notes, shape.naming, turned, tuple(files))
+    """The table as the page shows it."""
+    shape = table.shaped(lambda shape: max(len(shape.columns), MOST_COLUMNS))
+    rows: list[HtmlRow] = []
+    for row in shape.rows[shape.head :]:
+        cells = _cells(row, rows[-1] if rows else None, naming=shape.naming)
+        rows.append(HtmlRow(tuple(cells), row.opens_group, row.heading))
+    return HtmlTable(
+        name=table.name,
+        title=table.title,
+        groups=tuple((heading, len(list(columns))) for heading, columns in groupby(shape.groups)),
+        heads=(shape.columns, *(tuple(cell.text for cell in row.cells) for row in shape.rows[: shape.head])),
+        rows=tuple(rows),
+        notes=table.notes,
+        naming=shape.naming,
+        turned=shape is not table,
+        files=tuple(files),
+    )
 
 
 def _cells(row: Row, above: HtmlRow | None, *, naming: int) -> list[HtmlCell]:
@@ -72,7 +92,7 @@ def _cells(row: Row, above: HtmlRow | None, *, naming: int) -> list[HtmlCell]:
         text = above.cells[place].text if again and above else cell.text
         classes = "again" if again else "number" if place >= naming else None
         trial = row.keys.get("trial", "") if place == 0 else ""
-        cells.append(HtmlCell(text, cell.bold, _sort_key(cell), classes, trial))
+        cells.append(HtmlCell(text, cell.mark, cell.bold, cell.underlined, _sort_key(cell), classes, trial))
     return cells
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,9 +15,11 @@ from kdbench.wording import assigned
 _UNKNOWN = "Not described here, since the method is not registered. Give its file with --plugin."
 
 
-def method_cards(results: pd.DataFrame) -> list[dict[str, Any]]:
+def method_cards(results: pd.DataFrame, *, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """`label`, `formula`, `text` (paragraphs) and `facts` (name and text) of each method; less of one that is not registered."""
-    return [_card(name, list(dict.fromkeys(_settings(results, name)))) for name in parts(results)]
+    return [
+        _card(name, names.get(name, plain_label(name)), list(dict.fromkeys(_settings(results, name)))) for name in parts(results)
+    ]
 
 
 def _settings(results: pd.DataFrame, name: str) -> Iterator[str]:
@@ -28,11 +30,11 @@ def _settings(results: pd.DataFrame, name: str) -> Iterator[str]:
             yield ", ".join(assigned(key, value) for key, value in params.items())
 
 
-def _card(name: str, settings: list[str]) -> dict[str, Any]:
+def _card(name: str, label: str, settings: list[str]) -> dict[str, Any]:
     parameters = [("Parameters", "; or ".join(settings))] if settings else []
     described = known_method(name)
     if not described:
-        return {"label": plain_label(name), "formula": "", "text": [_UNKNOWN], "facts": parameters}
+        return {"label": label, "formula": "", "text": [_UNKNOWN], "facts": parameters}
     facts = [
         ("Transfers", described["transfers"]),
         ("Paper", _with_links(described["paper"])),
@@ -41,7 +43,7 @@ def _card(name: str, settings: list[str]) -> dict[str, Any]:
         *parameters,
     ]
     return {
-        "label": plain_label(name),
+        "label": label,
         "formula": described["formula"],
         "text": described["text"],
         "facts": [(label, text) for label, text in facts if text],

@@ -18,8 +18,14 @@ async function unpacked(id) {
 
 // Tables
 
+/** The rows of a table but the headings of groups, which only the printed order has. */
+function dataRows(table) {
+  return [...table.tBodies[0].rows].filter((row) => !row.classList.contains("heading"));
+}
+
 function enableSorting(table) {
-  const rows = [...table.tBodies[0].rows];
+  const all = [...table.tBodies[0].rows];
+  const rows = dataRows(table);
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   for (const [column, head] of heads.entries()) {
     const button = element("button", { type: "button" }, head.textContent);
@@ -29,7 +35,7 @@ function enableSorting(table) {
       const wanted = order === undefined ? "ascending" : order;
       for (const other of heads) other.removeAttribute("aria-sort");
       if (wanted) head.setAttribute("aria-sort", wanted);
-      table.tBodies[0].append(...(wanted ? sorted(rows, column, wanted, table) : rows));
+      table.tBodies[0].append(...(wanted ? sorted(rows, column, wanted, table) : all));
       rearranged(table);
     });
   }
@@ -48,7 +54,7 @@ function sorted(rows, column, order, table) {
 
 function enableFilter(input) {
   const table = byId(input.dataset.filter).querySelector("table");
-  const rows = [...table.tBodies[0].rows];
+  const rows = dataRows(table);
   const texts = rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase());
   const count = document.querySelector(`[data-count="${input.dataset.filter}"]`);
   input.addEventListener("input", () => {
@@ -65,8 +71,7 @@ function enableFilter(input) {
 
 /** Whether rows stand as they were printed: only then may a pair be named in the first of its rows alone. */
 function rearranged(table) {
-  const rows = [...table.tBodies[0].rows];
-  const changed = table.querySelector("[aria-sort]") || rows.some((row) => row.hidden);
+  const changed = table.querySelector("[aria-sort]") || dataRows(table).some((row) => row.hidden);
   table.classList.toggle("rearranged", Boolean(changed));
 }
 

@@ -14,16 +14,14 @@ class Sources:
     Attributes:
         specs: by trial, all that determines it.
         environments: by trial, what it ran on.
-        suite_name: the name of the suite's file.
-        suite_text: its text.
+        suite_files: the text of each suite's file, by its name.
         suite_pages: of several suites, by name, the address of the page of each that has one.
         commands: what to type to get these results again.
     """
 
     specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    suite_name: str = ""
-    suite_text: str = ""
+    suite_files: Mapping[str, str] = field(default_factory=dict)
     suite_pages: Mapping[str, str] = field(default_factory=dict)
     commands: str = ""
 

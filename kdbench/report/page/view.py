@@ -57,8 +57,7 @@ class Page:
     trials_sentence: str
     suites: tuple[tuple[str, str, str], ...]
     environments: tuple[Titled, ...]
-    suite_name: str
-    suite_text: str
+    suite_files: tuple[tuple[str, str], ...]
     commands: str
     downloads: tuple[tuple[str, str], ...]
     data: Mapping[str, Any]
@@ -87,12 +86,12 @@ def page_of(
     """
     results, metric = comparison.results, comparison.metric
     pairs = [pair_data(comparison, pair, curves) for pair in comparison.pairs]
-    offered = {**files, **({sources.suite_name: sources.suite_text} if sources.suite_text else {})}
+    offered = {**files, **sources.suite_files}
     data = {
         "metric": {
             "title": f"{metric.axis}, last epoch {metric.arrow}",
             "curve_title": tested(metric).axis,
-            "decimals": 2,
+            "decimals": comparison.options.decimals,
             "log": tested(metric).lower_is_better,
         },
         "methods": looks(comparison.labels),
@@ -111,13 +110,12 @@ def page_of(
             html_table(table, files=[file for file in files if file.rpartition(".")[0] == table.name]) for table in tables
         ),
         figures=_figures(metric, pairs),
-        methods=tuple(method_cards(results)),
+        methods=tuple(method_cards(results, names=comparison.options.names)),
         trials=html_table(trials_table(comparison), files=["results.csv"]),
         trials_sentence=_trials_sentence(results),
         suites=_suites(results, sources),
         environments=_environments(results, sources),
-        suite_name=sources.suite_name,
-        suite_text=sources.suite_text,
+        suite_files=tuple(sources.suite_files.items()),
         commands=sources.commands,
         downloads=tuple((name, _meaning(name, tables)) for name in offered),
         data=data,
@@ -131,7 +129,7 @@ def _meaning(file: str, tables: Sequence[Table]) -> str:
     if stem in places:
         return f"Table {places[stem]}: {'LaTeX, for the package booktabs' if kind == 'tex' else 'the numbers, unrounded'}."
     known = {"csv": "Every trial in a row.", "bib": "BibTeX: the papers of the methods, and kdbench."}
-    return known.get(kind, "The suite file.")
+    return known.get(kind, "A suite file.")
 
 
 def _figures(metric: Metric, pairs: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
