@@ -96,6 +96,14 @@ def test_outcomes_go_with_the_record_and_what_has_no_record_has_none(finished: L
     assert finished.outcomes() == undisturbed.outcomes()
 
 
+def test_a_failed_trial_has_none(finished: Lab) -> None:
+    """Though a file lies there of the time when it was done."""
+    trial = only(finished.suite(**MIXED), "kd")
+    record = json.loads(finished.file(trial).read_text())
+    finished.file(trial).write_text(json.dumps({**record, "status": "failed", "reason": "it was on purpose"}))
+    assert kdbench.load_outcomes(finished.store.root, [trial.id]) == {}
+
+
 @pytest.mark.parametrize("damage", ["half", "empty", "no zip", "a bit", "of another trial"])
 def test_damaged_outcomes_are_named_and_left_out(damage: str, finished: Lab, caplog: pytest.LogCaptureFixture) -> None:
     suite = finished.suite(**MIXED)
