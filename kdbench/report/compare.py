@@ -150,6 +150,11 @@ class Comparison:
         """The label of training without a teacher."""
         return self.options.names.get("scratch", "scratch")
 
+    def _repr_html_(self) -> str:
+        from kdbench.report.result_table import result_table  # which knows comparisons
+
+        return result_table(self)._repr_html_()
+
     def of(self, metric: Metric) -> Comparison:
         """The same trials, compared by another metric."""
         return replace(self, pairs=tuple(replace(pair, metric=metric) for pair in self.pairs))

@@ -11,14 +11,11 @@ from kdbench.spec.report_options import DEFAULT, ReportOptions
 _COLUMNS = 7
 """A wider table is turned where that makes it narrower."""
 
-_WIDTHS = {"table": 345.0, "table*": 410.0}
+_WIDTHS = {"table": 345.0, "table*": 469.0}
 """Points: the text of an article with 10-point letters in one column, and in two."""
 
-_SIZES = (("footnotesize", 4.25), ("scriptsize", 3.98), ("tiny", 3.4))
-"""Sizes of letters, and the width of a digit in points; the first that fits is taken, or the last."""
-
-_SEPARATION = 4.0
-"""Points on each side of a column."""
+_SIZES = (("footnotesize", 4.25, 4.0), ("footnotesize", 4.25, 2.5), ("scriptsize", 3.98, 2.0), ("tiny", 3.4, 2.0))
+"""Sizes of letters, the width of a digit, and the space on each side of a column, in points; the first that fits is taken."""
 
 _LATEX: Mapping[str, str] = MappingProxyType(
     {
@@ -55,14 +52,15 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
     if options.latex == "tabular":
         return "\n".join([*(f"% {note}" for note in (_latex(table.title), *notes)), tabular]) + "\n"
     label = "-".join(filter(None, (_for_label(options.label or prefix), table.name.replace("_", "-"))))
+    letters, space = _size(table, _WIDTHS[options.latex])
     lines = [
         rf"\begin{{{options.latex}}}[htbp]",
         r"\centering",
         rf"\caption{{{_sentence(_latex(table.title))}}}",
         rf"\label{{tab:{label}}}",
         r"\smallskip",
-        rf"\{_letters(table, _WIDTHS[options.latex])}",
-        rf"\setlength{{\tabcolsep}}{{{_SEPARATION:g}pt}}",
+        rf"\{letters}",
+        rf"\setlength{{\tabcolsep}}{{{space:g}pt}}",
         tabular,
         *([r"\par\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize", *notes, r"\end{minipage}"] if notes else []),
         rf"\end{{{options.latex}}}",
@@ -116,12 +114,17 @@ def _cell(cell: Cell) -> str:
 _MARKS = {"*": "*", "†": r"\dagger"}
 
 
-def _letters(table: Table, width: float) -> str:
-    """The size of letters at which the table fits into so many points."""
+def _size(table: Table, width: float) -> tuple[str, float]:
+    """The size of letters and the space beside columns with which the table fits into so many points."""
     columns = zip(table.columns, *([cell.plain for cell in row.cells] for row in table.rows), strict=True)
-    letters = sum(max(len(line) for text in column for line in text.split("\n")) for column in columns)
-    space = 2 * _SEPARATION * len(table.columns)
-    return next((size for size, digit in _SIZES if letters * digit + space <= width), _SIZES[-1][0])
+    digits = sum(max(_width(line) for text in column for line in text.split("\n")) for column in columns)
+    fitting = [(size, space) for size, digit, space in _SIZES if digits * digit + 2 * space * len(table.columns) <= width]
+    return fitting[0] if fitting else (_SIZES[-1][0], _SIZES[-1][2])
+
+
+def _width(line: str) -> float:
+    """In digits: capitals and most signs are wider."""
+    return sum(1.35 if letter.isupper() or letter in "+±%×→" else 1 for letter in line)
 
 
 def _sentence(text: str) -> str:

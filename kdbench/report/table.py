@@ -85,6 +85,11 @@ class Table:
             found.append(row.heading or ("" if row.opens_group or not found else found[-1]))
         return found
 
+    def _repr_html_(self) -> str:
+        from kdbench.report.notebook import to_html  # which knows tables
+
+        return to_html(self)
+
     def shaped(self, size: Callable[[Table], float]) -> Table:
         """As it is to be printed: turned where that is asked for, or where it is left open and `size` is less so."""
         turned = self.turned()

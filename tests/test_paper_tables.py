@@ -1,0 +1,97 @@
+"""Tables in the style of three papers, from synthetic results, compiled by a real LaTeX where one is installed."""
+
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from test_report_tables import trial
+
+from kdbench.report import ReportOptions, compare
+from kdbench.report.latex import to_latex
+from kdbench.report.result_table import result_table
+
+Pairs = Sequence[tuple[str, str]]
+
+SAME: Pairs = (
+    *(("wrn_40_2", "wrn_16_2"), ("wrn_40_2", "wrn_40_1"), ("resnet56", "resnet20"), ("resnet110", "resnet20")),
+    *(("resnet110", "resnet32"), ("resnet32x4", "resnet8x4"), ("vgg13", "vgg8")),
+)
+CROSS: Pairs = (
+    *(("vgg13", "mobilenetv2_half"), ("resnet50_cifar", "mobilenetv2_half"), ("resnet50_cifar", "vgg8")),
+    *(("resnet32x4", "shufflenetv1"), ("resnet32x4", "shufflenetv2"), ("wrn_40_2", "shufflenetv1")),
+)
+FT100: Pairs = (("resnet110", "resnet56"), ("resnet110", "resnet20"), ("wrn_40_2", "wrn_40_1"), ("wrn_46_4", "vgg13"))
+
+CRD_METHODS = "scratch kd fitnets_hint at sp cc vid rkd pkt ab ft fsp nst crd crd+kd"
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "paper-tables.md"
+SECTIONS = [yaml.safe_load(text)["report"] for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]
+"""Of the page that tells how a table gets its style."""
+
+
+def results(pairs: Pairs, methods: str, *, dataset: str = "cifar100", seeds: int = 5) -> pd.DataFrame:
+    """Errors that are drawn: no training made them."""
+    drawn = random.Random(0)
+    rows: list[dict[str, Any]] = []
+    for pair in pairs:
+        level = drawn.uniform(24, 31)
+        known = dict.fromkeys(methods.split())
+        for method in known:
+            mean = level - (drawn.uniform(0.4, 2.2) if method != "scratch" else 0)
+            for seed in range(seeds):
+                about = {"dataset": dataset, "teacher_error_pct": level - 2.6 if method != "scratch" else None}
+                rows.append(trial(method, seed, mean + drawn.gauss(0, 0.2), pair=pair, **about))
+    found = pd.DataFrame(rows)
+    return found[(found["method"] != "scratch") | ~found.duplicated(["student", "method", "seed"])]
+
+
+_, CRD, FT_ROWS, IN_GROUPS = SECTIONS
+CROSSED = CRD | {"names": {"scratch": "Student"}, "second_best": True, "label": "cross"}
+BOTH = CRD | {
+    "label": "both",
+    "caption": "",
+    "spread": "interval",
+    "mean": True,
+    "names": {},
+    "methods": ["scratch", "crd", "ft", "KD"],
+    "groups": {"Same architecture": ["vgg13 -> vgg8", "resnet56 -> resnet20"], "Cross architecture": ["vgg13 -> mobilenetv2_half"]},
+    "pairs": ["resnet56→resnet20", "vgg13 -> vgg8", "vgg13 -> mobilenetv2_half"],
+}
+STYLES: dict[str, tuple[dict[str, Any], Pairs, str]] = {
+    "methods-as-rows": (CRD, SAME, CRD_METHODS),
+    "cross": (CROSSED, CROSS, CRD_METHODS.replace("fsp ", "")),
+    "both": (BOTH, (*SAME, *CROSS), CRD_METHODS),
+    "pairs-as-rows": (FT_ROWS, FT100, "scratch kd fitnets at ft at+kd ft+kd"),
+    "methods-in-groups": (IN_GROUPS, SAME[2:3], "scratch kd dkd dist fitnets at ft crd"),
+    "usual": ({}, SAME[:3], "scratch kd ft"),
+}
+
+
+def latex(style: str) -> str:
+    options, pairs, methods = STYLES[style]
+    read = ReportOptions.model_validate(options)
+    return to_latex(result_table(compare(results(pairs, methods), pairs=pairs, options=read)), options=read, prefix=style)
+
+
+def compiled(folder: Path, body: str, *, options: str = "") -> str:
+    """The log of LaTeX; `paper.pdf` lies in the folder."""
+    text = rf"\documentclass[{options}]{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    (folder / "paper.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return (folder / "paper.log").read_text(errors="replace")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex is installed")
+@pytest.mark.parametrize("options", ["", "twocolumn"])
+def test_papers_tables_are_compiled_and_fit_their_page(options, tmp_path):
+    tables = [text for text in map(latex, STYLES) if (r"{table*}" in text) == (options == "twocolumn")]
+    log = compiled(tmp_path, "\n".join(tables), options=options)
+    assert re.findall(r"Overfull \\hbox.*|.*multiply.defined.*", log) == []
