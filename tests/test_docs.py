@@ -19,7 +19,7 @@ from kdbench.cli import app
 from kdbench.conformance import CHECKS, described
 from kdbench.data import DATASETS
 from kdbench.docs import PAGES, markdown, networks
-from kdbench.docs.interface import INTERFACE
+from kdbench.docs.interface import INTERFACE, REPORT
 from kdbench.docs.methods import GOLDEN, golden, section, shipped_methods, stages
 from kdbench.method.description import describe_method
 from kdbench.models import MODELS
@@ -106,7 +106,7 @@ DATASET_PARAMS = [DATASETS.get(name).Params for name in shipped_names(DATASETS)]
         "recipe-keys": names_of(Recipe),
         "dataset-keys": [*shipped_names(DATASETS), *names_of(*DATASET_PARAMS)],
         "results-folder": [*COLUMNS, *CURVES, *FILES, *Status, *Rerun, *names_of(Record)],
-        "api": set(kdbench.__all__) - {"__version__"},
+        "api": {*kdbench.__all__, *REPORT} - {"__version__"},
         "networks": shipped_names(MODELS),
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",

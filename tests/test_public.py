@@ -81,6 +81,21 @@ VALUES = {
 CLASSES = {"Composition", "KdbenchError", "Method", "MethodParams", "Network", "PairError", "SGD", "Source", "SourceParams"}
 TYPES = {"Losses", "UnitInterval"}
 
+REPORTS = {
+    "best_epoch_table": "comparison",
+    "claims": "comparison",
+    "compare": "results, pairs, methods, options",
+    "cost_table": "comparison",
+    "gain_table": "comparison",
+    "result_table": "comparison",
+    "selection_table": "comparison",
+    "terminal_tables": "comparison, title, width, published",
+    "to_csv": "table",
+    "to_latex": "table, options, prefix",
+    "to_markdown": "table",
+    "write_report": "comparison, curves, title, directory, name, formats, published, sources",
+}
+
 COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
     "plan": "SUITE --results --methods --seeds --plugin --check --json",
@@ -140,6 +155,17 @@ def test_the_fields_of_a_public_value(name):
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_a_public_class(name):
     assert inspect.isclass(getattr(kdbench, name))
+
+
+def test_the_signatures_of_reports():
+    import kdbench.report
+
+    found = {}
+    for name in REPORTS:
+        parameters = inspect.signature(getattr(kdbench.report, name)).parameters.values()
+        found[name] = ", ".join(parameter.name for parameter in parameters)
+    assert found == REPORTS
+    assert {*REPORTS, "Comparison", "FORMATS", "ReportOptions", "Sources", "Table"} == {*kdbench.report.__all__}
 
 
 def test_every_public_name_is_told_to_type_checkers():

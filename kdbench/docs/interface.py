@@ -4,10 +4,11 @@ import dataclasses
 import inspect
 from collections.abc import Iterable
 from functools import cached_property
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import kdbench
+from kdbench import report
 from kdbench.catalogue.keys import keys
 from kdbench.docs.markdown import (
     attributes,
@@ -29,7 +30,8 @@ stage and a hook point are. In shapes, B is the number of images in a batch, K o
 map's channels, height and width."""
 
 API = """\
-These names can be imported from `kdbench`. They stay the same from one version to the next. Everything else may change."""
+These names can be imported from `kdbench`; those for tables and figures from `kdbench.report`. They stay the same from one version
+to the next. Everything else may change."""
 
 INTERFACE = (
     *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval"),
@@ -51,6 +53,12 @@ GROUPS = {
 }
 """The rest of the public names."""
 
+REPORT = (
+    *("compare", "Comparison", "ReportOptions", "result_table", "gain_table", "selection_table", "cost_table", "best_epoch_table"),
+    *("Table", "to_latex", "to_markdown", "to_csv", "claims", "write_report"),
+)
+"""The names of `kdbench.report`, in the order in which they are used."""
+
 
 def interface_page() -> str:
     """The page of what an author of a method reads."""
@@ -62,29 +70,32 @@ def api_page() -> str:
     parts = []
     for title, names in GROUPS.items():
         parts += [f"## {title}", _overview(names, "#"), *(_section(name, level=3) for name in names)]
+    reports = [_overview(REPORT, "#", of=report), *(_section(name, level=3, of=report) for name in REPORT)]
+    parts += ["## Tables and figures", *reports]
     interface = _overview(INTERFACE, "method-interface.md#")
     version = f"`kdbench.__version__` is the version, such as `{kdbench.__version__}`."
     return page("Public API", API, version, *parts, "## The method interface", interface)
 
 
-def _overview(names: Iterable[str], to: str) -> str:
-    return table(["name", "what it is"], [[f"[{code(name)}]({to}{name.lower()})", first_sentence(_text(name))] for name in names])
+def _overview(names: Iterable[str], to: str, of: ModuleType = kdbench) -> str:
+    rows = [[f"[{code(name)}]({to}{name.lower()})", first_sentence(_text(name, of))] for name in names]
+    return table(["name", "what it is"], rows)
 
 
-def _text(name: str) -> str:
+def _text(name: str, of: ModuleType) -> str:
     """What a public name says of itself."""
-    value = getattr(kdbench, name)
+    value = getattr(of, name)
     if inspect.isclass(value) or inspect.isroutine(value):
         return value.__doc__ or ""
     return texts_under(inspect.getmodule(kdbench.Method))[name]
 
 
-def _section(name: str, level: int = 2) -> str:
-    value, sharps = getattr(kdbench, name), "#" * level
+def _section(name: str, level: int = 2, of: ModuleType = kdbench) -> str:
+    value, sharps = getattr(of, name), "#" * level
     if inspect.isroutine(value):
-        return f"{sharps} {name}\n\n```py\n{signature(f'kdbench.{name}', value)}\n```\n\n{docstring(value.__doc__ or '')}"
+        return f"{sharps} {name}\n\n```py\n{signature(f'{of.__name__}.{name}', value)}\n```\n\n{docstring(value.__doc__ or '')}"
     if not inspect.isclass(value):
-        return f"{sharps} {name}\n\n{plain(_text(name))}"
+        return f"{sharps} {name}\n\n{plain(_text(name, of))}"
     members = [(key, member) for key, member in vars(value).items() if _is_told(key, member)]
     return "\n\n".join([f"{sharps} {name}", *_class(value), *(_member(name, key, member) for key, member in members)])
 

@@ -1,4 +1,7 @@
-"""Tables and plots of a comparison, as functions of a data frame with one row for each trial. Nothing here reads a file."""
+"""Tables and figures of a comparison: a data frame with one row for each trial in, tables and files out. Nothing here reads a file.
+
+`compare` arranges a frame, and each table is a function of what it gives.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,7 +28,25 @@ from kdbench.report.selection import selection_table, tested
 from kdbench.report.table import Table
 from kdbench.spec.report_options import ReportOptions
 
-__all__ = ["FORMATS", "Comparison", "ReportOptions", "Sources", "compare", "terminal_tables", "write_report"]
+__all__ = [
+    "FORMATS",
+    "Comparison",
+    "ReportOptions",
+    "Sources",
+    "Table",
+    "best_epoch_table",
+    "claims",
+    "compare",
+    "cost_table",
+    "gain_table",
+    "result_table",
+    "selection_table",
+    "terminal_tables",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "write_report",
+]
 
 FORMATS = ("md", "html", "tex", "csv", "bib", "png", "pdf")
 

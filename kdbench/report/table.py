@@ -43,6 +43,7 @@ class Table:
         name: serves as a file name and a label.
         title: its caption.
         columns: the headings.
+        rows: one cell for each column.
         notes: sentences that belong under the table.
         naming: so many columns, from the first, name their row.
         head: so many rows, from the first, belong to the headings.

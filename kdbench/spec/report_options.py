@@ -24,7 +24,7 @@ class ReportOptions(Spec):
     """
 
     metric: Annotated[str, AfterValidator(_known_metric)] = "error"
-    """What is compared: `error` or `accuracy`."""
+    """What is compared: `error`, `accuracy`, `top5_error`, `top5_accuracy`, `nll`, `ece`, `adaptive_ece`, `agreement` or `kl`."""
     baseline: str = "scratch"
     """The method that gains are given over, such as `kd`."""
     tables: tuple[FurtherTable, ...] = ()

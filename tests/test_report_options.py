@@ -1,0 +1,216 @@
+"""What an author may choose: what a report shows, under which names, in which order and shape; and what is refused."""
+
+import pandas as pd
+import pytest
+from test_report_tables import PAIR, RESULTS, bold, cells, frame, trial
+
+from kdbench.errors import KdbenchError
+from kdbench.report import ReportOptions, Table, compare, cost_table, gain_table, result_table, to_csv, to_latex, to_markdown
+from kdbench.report.method_labels import method_labels
+
+OTHER = ("vgg13", "vgg8")
+TWO = frame(
+    *RESULTS.to_dict("records"),
+    *(trial(method, seed, error + seed / 10, pair=OTHER) for method, error in (("scratch", 9), ("kd", 8)) for seed in (1, 2, 3)),
+)
+
+
+def shown(results: pd.DataFrame = TWO, **options) -> Table:
+    return result_table(compare(results, options=ReportOptions.model_validate(options)))
+
+
+def test_pairs_are_found_in_the_frame():
+    comparison = compare(TWO)
+    assert [(pair.teacher, pair.student) for pair in comparison.pairs] == [PAIR, OTHER]
+    assert comparison.labels == ("scratch", "AT", "KD")
+
+
+def test_a_used_teacher_is_no_student():
+    teacher = trial("pretrained", 0, 5.0, pair=PAIR, epochs=0) | {"teacher": None, "student": "resnet20"}
+    assert compare(frame(*RESULTS.to_dict("records"), teacher)).labels == ("scratch", "AT", "KD")
+    with pytest.raises(KdbenchError, match="no trial has a teacher"):
+        compare(RESULTS[RESULTS["method"] == "scratch"])
+
+
+def test_methods_and_pairs_stand_in_the_order_in_which_they_are_asked_for():
+    table = shown(methods=["KD", "scratch"], pairs=["vgg13->vgg8", "resnet56 → resnet20"])
+    assert table.columns[-2:] == ("KD", "scratch")
+    assert [cells(table, row)["Student"] for row in (0, 1)] == ["vgg8", "resnet20"]
+
+
+def test_one_data_set_of_several():
+    digits = TWO.assign(dataset="digits", trial=TWO["trial"] + "-digits")
+    both = pd.concat([TWO, digits])
+    assert [cells(shown(both), row)["Dataset"] for row in range(4)] == ["cifar10", "cifar10", "digits", "digits"]
+    assert "Dataset" not in shown(both, datasets=["digits"]).columns
+    table = shown(both, pairs=["digits: vgg13 -> vgg8"])
+    assert (len(table.rows), "on digits" in table.title) == (1, True)
+
+
+def test_everything_is_called_as_the_author_calls_it():
+    names = {"kd": "Hinton KD", "resnet20": "ResNet-20", "cifar10": "CIFAR-10", "teacher": "Teacher", "scratch": "Student"}
+    table = shown(frame(*TWO.to_dict("records"), trial("at+kd", 1, None)), names=names)
+    assert table.columns[-5:] == ("Teacher", "Student", "AT", "Hinton KD", "AT+Hinton KD")
+    assert cells(table)["Student"] == "8.20 ± 0.20"
+    assert [cell.text for cell in table.rows[0].cells[:2]] == ["resnet56", "ResNet-20"]
+    assert "on CIFAR-10" in table.title
+    assert any(note.startswith("Failed: AT+Hinton KD, resnet56 → ResNet-20, seed 1") for note in table.notes)
+    assert not any("from scratch" in note for note in table.notes)
+
+
+def test_results_keep_the_names_of_suites_for_scripts():
+    comparison = compare(TWO, options=ReportOptions(names={"kd": "X", "resnet20": "Y"}))
+    assert set(comparison.given["student"]) == {"resnet20", "vgg8"}
+    assert set(comparison.results["student"]) == {"Y", "vgg8"}
+
+
+def test_decimals_decide_what_is_best():
+    table = shown(methods=["kd", "at"], pairs=["resnet56 -> resnet20"], decimals=1)
+    assert (cells(table)["KD"], bold(table)) == ("7.7 ± 0.2", ["KD", "AT"])
+
+
+@pytest.mark.parametrize(
+    ("spread", "text"), [("std", "7.70 ± 0.17"), ("none", "7.70"), ("interval", "7.70 (7.27 to 8.13)")], ids=lambda text: text
+)
+def test_what_follows_the_mean(spread, text):
+    assert cells(shown(spread=spread))["KD"] == text
+
+
+def test_rows_are_methods_whatever_fits():
+    table = shown(rows="methods", sizes=False)
+    lines = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| Teacher",
+        "| :--",
+        "| Student",
+        "| Teacher error",
+        "| scratch",
+        "| AT",
+        "| KD",
+    ]
+    body = to_latex(table).split(r"\toprule")[1]
+    above, teacher, rest = body.split(r"\midrule")
+    assert "Teacher & " in above and "Student & " in above, "the line is under both names"
+    assert "Teacher error" in teacher and "scratch" in teacher and "KD" not in teacher
+    assert r"KD & \textbf{7.70" in rest
+    assert "kd" not in to_csv(table).split("\n")[0] and "resnet20" in to_csv(table), "scripts get pairs with their names"
+
+
+def test_the_mean_over_pairs_is_of_methods_that_all_have():
+    table = shown(mean=True)
+    assert [cell.text for cell in table.rows[-1].cells] == ["Mean", "", "", "", "6.28", "8.70", "—", "7.95"]
+    assert [cell.bold for cell in table.rows[-1].cells[-3:]] == [False, False, True]
+    assert "Mean: over the 2 pairs, each of which counts the same." in table.notes
+    with pytest.raises(KdbenchError, match="mean: there is one pair"):
+        shown(RESULTS, mean=True)
+
+
+def test_groups_of_methods_and_of_pairs_have_headings():
+    table = shown(groups={"Attention": ["at"], "Logits": ["KD", "scratch"]})
+    assert (table.columns[-3:], table.groups[-3:]) == (("AT", "scratch", "KD"), ("Attention", "Logits", "Logits"))
+    assert r"\multicolumn{2}{c}{Logits}" in to_latex(shown(groups={"Logits": ["kd", "scratch"]}, rows="pairs"))
+    assert [row.heading for row in shown(groups={"VGG": ["vgg13 -> vgg8"]}).rows] == ["", "VGG"]
+    assert "*VGG*" in to_markdown(shown(groups={"VGG": ["vgg13 -> vgg8"]}))
+    turned = shown(groups={"VGG": ["vgg13 -> vgg8"]}, rows="methods", mean=True).turned()
+    assert turned.groups == ("", "", "VGG", "")
+
+
+def test_the_second_best_is_underlined_in_every_form():
+    table = shown(second_best=True)
+    assert [cell.text for cell in table.rows[0].cells if cell.underlined] == ["7.73 ± 0.15"]
+    assert "<u>7.73 ± 0.15</u>" in to_markdown(table)
+    assert r"\underline{7.73 $\pm$ 0.15}" in to_latex(table)
+    assert "<u>7.73 ± 0.15</u>" in table._repr_html_()
+
+
+def test_marks_say_what_differs_from_the_baseline():
+    table = shown(significance=True, pairs=["resnet56 -> resnet20"])
+    assert [(cell.text[:4], cell.mark) for cell in table.rows[0].cells[-3:]] == [("8.20", ""), ("7.73", "*"), ("7.70", "*")]
+    assert any(note.startswith("* better than scratch beyond chance") for note in table.notes)
+    worse = shown(significance=True, baseline="at", pairs=["resnet56 -> resnet20"])
+    assert [cell.mark for cell in worse.rows[0].cells[-3:]] == ["†", "", ""]
+    assert r"8.20 $\pm$ 0.20\rlap{$^{\dagger}$}" in to_latex(worse)
+    assert any(
+        "No method differs from KD beyond chance" in note
+        for note in shown(TWO[TWO["seed"] < 3], significance=True, baseline="kd").notes
+    )
+
+
+def test_latex_is_a_float_or_a_tabular_alone():
+    wide = ReportOptions(latex="table*", label="main", caption="Ours")
+    text = to_latex(result_table(compare(TWO, options=wide)), options=wide, prefix="quick")
+    assert text.startswith(r"\begin{table*}") and r"\caption{Ours.}" in text and r"\label{tab:main-test-error}" in text
+    assert r"\label{tab:my-suite-test-error}" in to_latex(shown(), prefix="my_suite")
+    bare = to_latex(shown(), options=ReportOptions(latex="tabular"))
+    assert "caption" not in bare and "\n" + r"\begin{tabular}" in bare
+    assert all(line.startswith("%") for line in bare.split(r"\begin{tabular}")[0].splitlines())
+
+
+SETTINGS = [{"temperature": 4, "alpha": 0.9}, {"temperature": 2, "alpha": 0.9}]
+
+
+def test_a_parameter_that_differs_between_pairs_alone_is_in_no_label():
+    """As in a suite with `kd`, `kd: {temperature: 2}` and a pair that gives `kd` another alpha."""
+    rows = [trial("kd", 1, 7.0, params=setting, trial=f"a{i}") for i, setting in enumerate(SETTINGS)]
+    rows += [trial("kd", 1, 9.0, pair=OTHER, params=setting | {"alpha": 0.5}, trial=f"b{i}") for i, setting in enumerate(SETTINGS)]
+    assert list(method_labels(frame(*rows))) == ["KD (temperature=4)", "KD (temperature=2)"] * 2
+    notes = shown(frame(*rows)).notes
+    for temperature in (4, 2):
+        told = f"KD (temperature={temperature}) has different parameters in each pair: alpha=0.9 (resnet56 → resnet20); alpha=0.5"
+        assert any(note.startswith(told) for note in notes)
+
+
+def test_a_students_speed_does_not_depend_on_the_methods_that_are_shown():
+    results = RESULTS.copy()
+    results.loc[results["method"] == "at", "inference_images_per_s"] = 1000.0
+
+    def speed(**options) -> str:
+        return cost_table(compare(results, options=ReportOptions(**options))).rows[-1].cells[-2].text
+
+    assert speed() == speed(methods=["kd"]) == speed(methods=["at"]) == "9,000"
+
+
+def test_gains_are_over_the_baseline_by_any_of_its_names():
+    for name in ("kd", "KD", "Hinton"):
+        gains = gain_table(compare(RESULTS, options=ReportOptions(baseline=name, names={"kd": "Hinton"})))
+        assert gains.title.startswith("Gain over Hinton")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"baseline": "kdd"}, "baseline: 'kdd' is not in this report. Did you mean 'KD'? Choose from scratch, AT, KD."),
+        ({"methods": ["kdd"]}, "methods: 'kdd' is not in this report. Did you mean 'KD'? Choose from scratch, AT, KD."),
+        ({"pairs": ["resnet56"]}, "pairs: 'resnet56' is not in this report."),
+        ({"datasets": ["cifar100"]}, "datasets: 'cifar100' is not in this report. Did you mean 'cifar10'? Choose from cifar10."),
+        ({"names": {"resnet2": "x"}}, "names: 'resnet2' is not in this report. Did you mean 'resnet20'?"),
+        ({"names": {"kd": "AT"}}, "names: AT and KD would both be called 'AT'. Give each a name of its own."),
+        ({"names": {"vgg8": "resnet20"}}, "names: resnet20 and vgg8 would both be called 'resnet20'."),
+        ({"groups": {"a": ["kd", "vgg13 -> vgg8"]}}, "groups: 'a' has pairs and methods. Make a group of each."),
+        ({"groups": {"a": ["kd"], "b": ["kd"]}}, "groups: 'KD' stands in a and b. Leave it in one."),
+        ({"groups": {"a": ["kdd"]}}, "groups: 'kdd' is not in this report."),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(options, told):
+    with pytest.raises(KdbenchError) as refused:
+        shown(**options)
+    assert str(refused.value).startswith(told)
+
+
+def test_a_baseline_of_several_settings_is_ambiguous():
+    rows = [trial("kd", 1, 7.0, params=setting, trial=f"a{i}") for i, setting in enumerate(SETTINGS)]
+    with pytest.raises(KdbenchError, match=r"baseline: 'kd' may be KD \(temperature=2\) or KD \(temperature=4\)\. Give one"):
+        shown(frame(*rows), baseline="kd")
+    assert compare(frame(*rows), options=ReportOptions(baseline="KD (temperature=2)")).baseline == "KD (temperature=2)"
+
+
+def test_a_label_without_a_float_has_no_effect():
+    with pytest.raises(ValueError, match="a tabular alone has no label"):
+        ReportOptions(latex="tabular", label="x")
+
+
+def test_a_notebook_shows_the_main_table_and_no_markup_of_names():
+    results = TWO.replace({"resnet20": "<script>"})
+    shown_html = compare(results, options=ReportOptions(rows="methods", groups={"VGG & Co": ["vgg13 -> vgg8"]}))._repr_html_()
+    assert "<script>" not in shown_html and "&lt;script&gt;" in shown_html
+    assert "<strong>7.70 ± 0.17</strong>" in shown_html and "VGG &amp; Co" in shown_html
