@@ -717,8 +717,8 @@ def test_what_the_images_are_is_told_before_a_run_by_a_run_and_in_its_report(cal
 def test_finished_students_whose_weights_are_asked_for_are_told_and_trained_again(call, done):
     suite = write("later.yaml", keep="keep_students: true")
     told = (
-        "the suite has `keep_students: true`, and weights are missing, damaged or of an earlier kdbench: of 2 finished students. "
-        "`kdbench run` with --rerun weights trains them again."
+        "2 finished students without the weights that `keep_students: true` asks for: these were not kept, or are damaged or of an "
+        "earlier kdbench. `kdbench run` with --rerun weights trains the students again."
     )
     assert lines_of(call("plan", suite).out)[-1] == told
     students = json.loads(call("plan", suite, "--json").out)

@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Lab
 from synthetic_results import STUDENTS, TEACHER, put
 
-from kdbench import KdbenchError, cli, load_results
+from kdbench import KdbenchError, cli, load_outcomes, load_results
 from kdbench.results import export
-from kdbench.results.export import KINDS, SCHEMA, VERSION_COLUMN, read_export, write_export
+from kdbench.results.export import FURTHER, KINDS, SCHEMA, VERSION_COLUMN, read_export, write_export
 from kdbench.results.frames import COLUMNS, load_curves
 from kdbench.spec.record import Data, ImageCounts
 
@@ -62,20 +63,37 @@ def test_a_report_of_the_file_is_that_of_the_directory(
 
 
 @FORMATS
+def test_which_images_were_wrong_is_read_back(suffix: str, undisturbed: Lab, tmp_path: Path) -> None:
+    frame, file = load_results(undisturbed.store.root), tmp_path / f"r{suffix}"
+    outcomes = load_outcomes(undisturbed.store.root, frame["trial"])
+    write_export(frame, file, outcomes=outcomes)
+    again = read_export(file).outcomes
+    assert again.keys() == outcomes.keys() == set(frame["trial"])
+    for trial, known in outcomes.items():
+        assert known.data_fingerprint == again[trial].data_fingerprint
+        assert all(np.array_equal(getattr(known, name), getattr(again[trial], name)) for name in ("wrong", "mistakes"))
+    cli.app(["export", str(undisturbed.store.root), str(file), "--no-outcomes"], standalone_mode=False)
+    assert not read_export(file).outcomes
+
+
+@FORMATS
 def test_curves_are_read_back(suffix: str, undisturbed: Lab, tmp_path: Path) -> None:
     frame, file = load_results(undisturbed.store.root), tmp_path / f"r{suffix}"
     curves = load_curves(undisturbed.store.root, frame["trial"])
     write_export(frame, file, curves=curves)
-    pd.testing.assert_frame_equal(read_export(file)[1], curves, check_like=True)
+    pd.testing.assert_frame_equal(read_export(file).curves, curves, check_like=True)
     write_export(frame, file)
-    assert read_export(file)[1].empty
+    assert read_export(file).curves.empty
 
 
 def test_the_students_of_a_suite_are_exported_done_or_not(undisturbed: Lab, tmp_path: Path) -> None:
     suite = undisturbed.suite(methods=["at"])
     file = tmp_path / "r.csv"
     cli.app(["export", str(suite.file), str(file), "--results", str(undisturbed.store.root)], standalone_mode=False)
-    assert load_results(file)[["trial", "method", "status"]].values.tolist() == [[suite.trials[0].id, "at", "missing"]]
+    (student,), (teacher,) = suite.trials, suite.teachers
+    expected = [[student.id, "student", "missing"], [teacher.id, "teacher", "done"]]
+    assert load_results(file)[["trial", "role", "status"]].values.tolist() == expected
+    assert read_export(file).outcomes.keys() == {teacher.id}
 
 
 @FORMATS
@@ -136,4 +154,4 @@ def test_mistakes_in_an_export(results: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_column_has_a_type() -> None:
-    assert list(SCHEMA) == list(COLUMNS) and set(SCHEMA.values()) == set(KINDS)
+    assert list(SCHEMA) == list(COLUMNS) and {*SCHEMA.values(), *(kind for kind, _ in FURTHER.values())} == {*KINDS}

@@ -89,7 +89,7 @@ def test_only_a_finished_trial_replaces_one(state: str, into: Path, other: Path)
     folder = put(into, STUDENTS[0], **UNFINISHED[state])
     (folder / "notes.txt").write_text("mine")
     done = put(other, STUDENTS[0], files={"curves.jsonl": "whole"})
-    assert counts(merge(into, other)) == {"replace": 1}
+    assert counts(merge(into, other)) == {"copy" if state == "missing" else "replace": 1}
     assert tree(folder) == {**tree(done), "notes.txt": b"mine"}
     before = tree(folder)
     assert counts(merge(into, shutil.copytree(folder, other.with_name("x") / "trials" / folder.name).parents[1])) == {"same": 1}
@@ -104,6 +104,14 @@ def test_what_is_not_finished_is_copied_where_there_is_nothing(state: str, into:
     put(other, STUDENTS[0], **UNFINISHED[state])
     merge(into, other)
     assert tree(into) == tree(other)
+
+
+@pytest.mark.parametrize("state", ["failed", "started"])
+def test_what_was_only_planned_is_as_nothing(state: str, into: Path, other: Path) -> None:
+    folder = put(into, STUDENTS[0], record=False, files={"planned.txt": "2026-01-02", "notes.txt": "mine"})
+    theirs = put(other, STUDENTS[0], **{**UNFINISHED[state], "files": {"planned.txt": "2026-01-01", "checkpoint.pt": "c"}})
+    assert counts(merge(into, other)) == {"copy": 1}
+    assert tree(folder) == {**tree(theirs), "notes.txt": b"mine"}
 
 
 def test_one_result_gets_the_files_that_it_lacks_and_no_leftovers(into: Path, other: Path) -> None:

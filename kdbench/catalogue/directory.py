@@ -68,7 +68,7 @@ def directory_as_text(root: Path, *, only: Collection[str] | None = None) -> str
     entries = directory_as_json(root, only=only)
     for trial in entries:
         texts = [trial["trial"][:SHORT], trial["role"], trial["status"], trial["dataset"] or ""]
-        texts += [network(trial["teacher"], trial["student"] or ""), trial["method"] or "", str(trial["seed"]), error(trial)]
+        texts += [network(trial["teacher"], trial["student"] or ""), trial["method"] or "", _seed(trial), error(trial)]
         rows.append(
             [*texts, trial["suite"] or "", size_text(trial["size_bytes"]), (trial["finished"] or "")[:16].replace("T", " ")]
         )
@@ -80,6 +80,10 @@ def directory_as_text(root: Path, *, only: Collection[str] | None = None) -> str
     if left:
         lines.append(f"left over: {size_text(left)}, which no run needs. `kdbench trials prune` removes it.")
     return "\n".join([*lines, f"Their folders lie in {root / 'trials'}. `kdbench trials show TRIAL` prints one."])
+
+
+def _seed(entry: Value) -> str:
+    return "" if entry["seed"] is None else str(entry["seed"])
 
 
 def _space(root: Path, only: Collection[str] | None) -> str:
@@ -115,7 +119,7 @@ def cleaning_as_text(cleaning: Cleaning, root: Path) -> str:
 
 def _told(entry: Value) -> list[str]:
     pair = network(entry["teacher"], entry["student"] or "")
-    return [entry["trial"][:SHORT], entry["role"], entry["status"], pair, entry["method"] or "", f"seed {entry['seed']}"]
+    return [entry["trial"][:SHORT], entry["role"], entry["status"], pair, entry["method"] or "", f"seed {_seed(entry)}"]
 
 
 def _counts(folders: Sequence[TrialFolder], files: Sequence[Path]) -> str:

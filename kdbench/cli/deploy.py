@@ -31,8 +31,8 @@ def deploy(
 ) -> None:
     """Write a finished student, or a teacher, as a file for other programs.
 
-    Its input are bytes: normalisation is part of the file. A JSON file beside it names the classes, the size of images, and the
-    test error, which is measured again on the written file. The suite must have kept its students, with `keep_students: true`.
+    It takes images as bytes: normalisation is part of the file. A JSON file beside it names the classes, the size of images, and
+    the test error, which is measured again on the written file. The suite must have kept its students: `keep_students: true`.
     """
     from kdbench.paths import expanded
     from kdbench.results.trial_folder import find_trial

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from kdbench.docs.markdown import code, page, plain, table, texts_under
-from kdbench.results.export import CURVES_COLUMN, KINDS, SCHEMA, VERSION, VERSION_COLUMN
+from kdbench.results.export import FURTHER, KINDS, SCHEMA, VERSION, VERSION_COLUMN
 from kdbench.results.frames import COLUMNS, CURVES
 from kdbench.results.store import FILES
 from kdbench.runner.plan import Rerun, Status
@@ -30,10 +30,7 @@ EXPORT = f"""\
 `kdbench export` writes the frame into one Parquet or CSV file, one row for each trial. Its columns are those of the frame, in this
 order and with these types. This is version {VERSION} of the schema. The version stands in the metadata of a Parquet file under
 `{VERSION_COLUMN}`, and in a CSV file in the first column. It is raised if a column changes its meaning or type; a new column does
-not raise it. What a trial lacks is null in Parquet, and an empty cell in CSV. The column `{CURVES_COLUMN}` is there with
-`--curves`: a list with the lines of `curves.jsonl`."""
-
-_CURVES = {CURVES_COLUMN: "JSON"}
+not raise it. What a trial lacks is null in Parquet, and an empty cell in CSV."""
 
 MEASURED = """\
 These keys differ from run to run. All others are the same, bit for bit, for the same spec, images, code and kind of machine:"""
@@ -57,7 +54,8 @@ def results_page() -> str:
         "## Exported files",
         EXPORT,
         _meanings("type", KINDS),
-        table(["column", "type"], [[code(name), kind] for name, kind in {VERSION_COLUMN: "integer", **SCHEMA, **_CURVES}.items()]),
+        table(["column", "type"], [[code(name), kind] for name, kind in {VERSION_COLUMN: "integer", **SCHEMA}.items()]),
+        table(["further column", "type", "meaning"], [[code(name), kind, plain(text)] for name, (kind, text) in FURTHER.items()]),
         "## Keys of a record",
         RECORD,
         _meanings("key", {name: text for name, text in _keys(Record).items() if COLUMNS.get(name) != text}),

@@ -38,7 +38,7 @@ class Report:
     Attributes:
         pairs: (teacher, student), in the order of rows; all of the results unless given.
         methods: the order of columns where options do not say another.
-        outcomes: which test images were wrong, by trial; an exported file has none.
+        outcomes: which test images were wrong, by trial; empty where that is not known.
     """
 
     title: str
@@ -127,9 +127,10 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
     options = _options({}, changes)
     words = _words([], {}, options)
     if is_export(root):
-        results, curves = read_export(root)
+        exported = read_export(root)
+        results, curves, outcomes = exported.results, exported.curves, exported.outcomes
         identity = ReportIdentity(root.stem, suite=str(root), place="file", selection=words)
-        reports, sources, outcomes = root.parent, NO_SOURCES, {}
+        reports, sources = root.parent, NO_SOURCES
     else:
         store = Store(root, protocol=PROTOCOL)
         store.refuse_foreign_protocols()

@@ -6,9 +6,13 @@ import csv
 import io
 import json
 import math
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
+from zipfile import BadZipFile
 
 import pandas as pd
 from pydantic import TypeAdapter
@@ -16,6 +20,7 @@ from pydantic import TypeAdapter
 from kdbench.errors import KdbenchError, first_line
 from kdbench.files import write_bytes
 from kdbench.results.frames import COLUMNS, COUNTS, frame
+from kdbench.results.outcomes import Outcomes
 from kdbench.spec.record import Record
 
 VERSION = 1
@@ -24,8 +29,14 @@ VERSION = 1
 VERSION_COLUMN = "export_version"
 """The first column of a CSV file, and the key of the version in the metadata of a Parquet file."""
 
-CURVES_COLUMN = "curves"
-"""The last column, where curves are exported: every epoch of the trial, as JSON."""
+CURVES_COLUMN, OUTCOMES_COLUMN = "curves", "outcomes"
+"""Columns that follow those of the frame, where they are exported."""
+
+FURTHER: Mapping[str, tuple[str, str]] = {
+    OUTCOMES_COLUMN: ("base64", "The file `outcomes.npz` of the trial; `--no-outcomes` leaves the column out."),
+    CURVES_COLUMN: ("JSON", "A list with the lines of `curves.jsonl`, where `--curves` asks for it."),
+}
+"""These columns, each with its type and meaning."""
 
 SUFFIXES = (".parquet", ".csv")
 """Of the files that can be written and read."""
@@ -35,6 +46,7 @@ KINDS: Mapping[str, str] = {
     "integer": "A whole number of 64 bits.",
     "number": "A floating-point number of 64 bits; CSV has all digits that tell it apart.",
     "JSON": "Text that holds a JSON value.",
+    "base64": "Text that stands for the bytes of a file.",
 }
 """The types of columns, each with its meaning. What a trial lacks is null in Parquet, and an empty cell in CSV."""
 
@@ -64,13 +76,25 @@ def is_export(path: Path) -> bool:
     return path.suffix in SUFFIXES
 
 
-def write_export(results: pd.DataFrame, file: Path, *, curves: pd.DataFrame | None = None) -> None:
+@dataclass(frozen=True)
+class Exported:
+    """What a file holds: `results` as `kdbench.load_results` gives them; curves and outcomes are empty where it has none."""
+
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    outcomes: dict[str, Outcomes]
+
+
+def write_export(
+    results: pd.DataFrame, file: Path, *, curves: pd.DataFrame | None = None, outcomes: Mapping[str, Outcomes] | None = None
+) -> None:
     """Write a frame of `kdbench.load_results` into one file.
 
     Args:
         results: the frame.
         file: `.parquet` or `.csv`.
-        curves: of `load_curves`, which go into a column; None leaves them out.
+        curves: of `load_curves`, which go into a column; None leaves it out.
+        outcomes: of `kdbench.load_outcomes`, which go into a column; None leaves it out.
 
     Raises:
         KdbenchError: another suffix, a file that is there and is no export, or no pyarrow.
@@ -85,15 +109,22 @@ def write_export(results: pd.DataFrame, file: Path, *, curves: pd.DataFrame | No
         {name: _stored(value, name) for name, value in zip(COLUMNS, values, strict=True)}
         for values in results[[*COLUMNS]].astype(object).itertuples(index=False, name=None)
     ]
+    if outcomes is not None:
+        schema[OUTCOMES_COLUMN] = FURTHER[OUTCOMES_COLUMN][0]
+        rows = [{**row, OUTCOMES_COLUMN: _packed(outcomes.get(row["trial"]))} for row in rows]
     if curves is not None:
-        schema[CURVES_COLUMN] = "JSON"
+        schema[CURVES_COLUMN] = FURTHER[CURVES_COLUMN][0]
         epochs = _epochs(curves)
         rows = [{**row, CURVES_COLUMN: json.dumps(epochs.get(row["trial"], []))} for row in rows]
     write_bytes(file, _as_csv(rows, schema) if file.suffix == ".csv" else _as_parquet(rows, schema))
 
 
-def read_export(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The results of a file, as `kdbench.load_results` gives them, and the curves, empty where it has none.
+def _packed(outcomes: Outcomes | None) -> str | None:
+    return b64encode(outcomes.packed()).decode() if outcomes else None
+
+
+def read_export(file: Path) -> Exported:
+    """What `write_export` wrote.
 
     Raises:
         KdbenchError: it is no export, of a newer kdbench, or cannot be read; or no pyarrow.
@@ -101,10 +132,15 @@ def read_export(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = list(_read(file))
     try:
         curves = [{"trial": row["trial"], **epoch} for row in rows for epoch in json.loads(row.get(CURVES_COLUMN) or "[]")]
+        outcomes = {
+            row["trial"]: Outcomes.unpacked(b64decode(packed), data_fingerprint=row["data_fingerprint"])
+            for row in rows
+            if (packed := row.get(OUTCOMES_COLUMN))
+        }
         results = frame({name: _value(row.get(name), name) for name in COLUMNS} for row in rows)
-    except (KeyError, ValueError) as problem:
+    except (KeyError, ValueError, BadZipFile, EOFError, zlib.error) as problem:
         raise _unreadable(file, problem) from None
-    return results, pd.DataFrame(curves)
+    return Exported(results, pd.DataFrame(curves), outcomes)
 
 
 def _stored(value: Any, name: str) -> object:
@@ -146,8 +182,9 @@ def _as_csv(rows: list[dict[str, Any]], schema: Mapping[str, str]) -> bytes:
 
 def _as_parquet(rows: list[dict[str, Any]], schema: Mapping[str, str]) -> bytes:
     arrow = _arrow()
-    types = {"text": arrow.string(), "integer": arrow.int64(), "number": arrow.float64(), "JSON": arrow.string()}
-    fields = arrow.schema([(name, types[kind]) for name, kind in schema.items()], metadata={VERSION_COLUMN: str(VERSION)})
+    types = {"integer": arrow.int64(), "number": arrow.float64()}
+    columns = [(name, types.get(kind, arrow.string())) for name, kind in schema.items()]
+    fields = arrow.schema(columns, metadata={VERSION_COLUMN: str(VERSION)})
     data = io.BytesIO()
     arrow.parquet.write_table(arrow.Table.from_pylist(rows, schema=fields), data)
     return data.getvalue()

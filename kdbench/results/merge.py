@@ -25,7 +25,7 @@ class Action(StrEnum):
     """What becomes of a trial of FROM."""
 
     COPY = "copy"
-    """INTO has no such trial: the whole folder is copied."""
+    """INTO has no such trial, or has only planned it: the whole folder is copied."""
     REPLACE = "replace"
     """It is done, and in INTO it failed or is not finished: the folder takes the place of that one."""
     TAKE = "take"
@@ -178,6 +178,8 @@ class _Merging:
         step = Step(Action.COPY, source, theirs, files=theirs.files)
         if theirs.state is State.DAMAGED:
             return replace(step, action=Action.PASS, reason="its record is damaged")
+        if ours and ours.state is State.MISSING and theirs.state is not State.MISSING:
+            ours, step = None, replace(step, files={**_carried(ours), **theirs.files})
         if not theirs.done or record is None:
             return step if ours is None else replace(step, action=Action.LEAVE)
         if self.held.differs(record):

@@ -143,7 +143,7 @@ def find_trial(root: Path, name: str) -> TrialFolder:
     Raises:
         KdbenchError: no trial's id begins so, or several do.
     """
-    found = [folder for trial, folder in trial_folders(root).items() if trial.startswith(name) and folder.spec]
+    found = [folder for trial, folder in trial_folders(root).items() if trial.startswith(name)]
     if len(found) != 1:
         reason = f"{len(found)} trials under {root / 'trials'} begin" if found else f"no trial under {root / 'trials'} begins"
         raise KdbenchError(f"{reason} with '{name}'. See `kdbench trials list`.")

@@ -45,7 +45,7 @@ def load_results(path: str | Path, *, suite: str | Path | None = None, plugins: 
     if is_export(root):
         if suite is not None or plugins:
             raise KdbenchError(f"suite and plugins have no effect on {root}, which is a file. Leave them out, or give a directory.")
-        return read_export(root)[0]
+        return read_export(root).results
     if suite is not None:
         return _of_suite(root, suite, plugins)
     if plugins:
