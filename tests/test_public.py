@@ -109,7 +109,7 @@ COMMANDS = {
     "check": "NAME --plugin --json",
     "new": "WHAT NAME",
     "merge": "INTO SOURCES --keep --dry-run",
-    "export": "SOURCE FILE --curves --results --plugin",
+    "export": "SOURCE FILE --no-outcomes --curves --results --plugin",
     "deploy": "TRIAL --format --output --suite --results --plugin",
     "trials list": "SUITES --results --plugin --json",
     "trials show": "TRIAL --results --json",

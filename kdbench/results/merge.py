@@ -179,7 +179,8 @@ class _Merging:
         if theirs.state is State.DAMAGED:
             return replace(step, action=Action.PASS, reason="its record is damaged")
         if ours and ours.state is State.MISSING and theirs.state is not State.MISSING:
-            ours, step = None, replace(step, files={**_carried(ours), **theirs.files})
+            step = replace(step, files={**_carried(ours), **theirs.files})
+            ours = None
         if not theirs.done or record is None:
             return step if ours is None else replace(step, action=Action.LEAVE)
         if self.held.differs(record):

@@ -134,8 +134,9 @@ class Plan:
         if not self.without_weights:
             return None
         return (
-            f"{counted(len(self.without_weights), 'finished student')} without the weights that `keep_students: true` asks for: these "
-            "were not kept, or are damaged or of an earlier kdbench. `kdbench run` with --rerun weights trains the students again."
+            f"{counted(len(self.without_weights), 'finished student')} without the weights that `keep_students: true` asks for: "
+            "these were not kept, or are damaged or of an earlier kdbench. `kdbench run` with --rerun weights trains the students "
+            "again."
         )
 
     def teachers_of(self, students: Iterable[Planned]) -> list[Planned]:
