@@ -558,7 +558,8 @@ def test_an_unknown_method_to_show(call):
 def test_a_plan_in_words(call, done):
     planned = call("plan", write(methods="methods: [scratch, kd, {ft: {k: 1}}, {ft: {k: 2}}]"), "--seeds", "0,1")
     record = json.loads(min(Path("results").glob("trials/*/record.json")).read_text())
-    *lines, left = planned.out.splitlines(keepends=True)
+    *lines, left, seeds = planned.out.splitlines(keepends=True)
+    assert seeds.startswith("seeds: what they can show is not known")
     assert (planned.status, "".join(lines), planned.err) == (
         0,
         f"""Tiny: {record["dataset"]}, {record["recipe"]}
@@ -582,7 +583,7 @@ def test_a_plan_in_words(call, done):
 
 
 def test_a_plan_of_what_was_never_measured_says_how_to_measure_it(call):
-    assert lines_of(call("plan", write()).out)[-1] == (
+    assert lines_of(call("plan", write()).out)[-2] == (
         "left: 2 students and 1 teacher, 3 epochs. How long that takes is not known: nothing like it was measured in this "
         "directory. `kdbench run` with --stop-after 2m measures it, and keeps what it trains."
     )
@@ -610,7 +611,7 @@ def test_one_is_no_plural(call):
 
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
-    assert set(planned) == {"suite", "data", "teachers", "stages", "students", "without_weights", "remaining"}
+    assert set(planned) == {"suite", "data", "teachers", "stages", "students", "without_weights", "remaining", "power"}
     assert planned["suite"] == "tiny"
     for trial in (*planned["teachers"], *planned["students"]):
         assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}
@@ -646,7 +647,7 @@ def test_a_plan_of_ten_thousand_trials_looks_each_up_once(call, monkeypatch):
         monkeypatch.setattr(Path, name, counted)
     seeds = ",".join(map(str, range(5000)))
     planned = call("plan", write(), "--seeds", seeds)
-    assert lines_of(planned.out)[-2] == "10000 trials: 10000 missing"
+    assert lines_of(planned.out)[-3] == "10000 trials: 10000 missing"
     assert looks["read_bytes"] <= 10_100
     assert looks["exists"] <= 10_100
 
@@ -923,7 +924,7 @@ def test_a_new_suite_is_planned_by_the_command_that_is_told(call):
     written = call("new", "suite", "mine")
     assert written == (0, "wrote mine.yaml\nnext: kdbench plan mine.yaml\n", "")
     planned = call(*lines_of(written.out)[-1].split()[2:])
-    assert (planned.status, lines_of(planned.out)[-2]) == (0, "15 trials: 15 missing")
+    assert (planned.status, lines_of(planned.out)[-3]) == (0, "15 trials: 15 missing")
     refuses(call("new", "suite"), "give the suite a name, such as `kdbench new suite my_suite`.")
 
 

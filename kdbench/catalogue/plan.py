@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from kdbench.catalogue.images import Known, contents_as_json, contents_as_lines
+from kdbench.catalogue.power import Power, power_as_json, power_as_text
 from kdbench.catalogue.text import Value, aligned
 from kdbench.catalogue.trials import planned_networks
 from kdbench.data import SourceParams
@@ -14,8 +15,9 @@ from kdbench.runner.plan import Plan, Planned, PlannedStage
 from kdbench.wording import counted
 
 
-def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known) -> Value:
-    """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, and `remaining`, what the rest will cost by `device`.
+def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, power: Power | None = None) -> Value:
+    """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, `remaining`, what the rest will cost by `device`, and
+    `power`, what the seeds can show, as `power_as_json` describes it; null where nothing is left to train or to compare.
 
     `data` is what lies there, null where that is not known: `classes`, `image_shape`, `train_images` and `test_images` as in a
     record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
@@ -35,6 +37,7 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known) ->
         "students": [_planned_as_json(planned) for planned in plan.students],
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
+        "power": power_as_json(power),
     }
 
 
@@ -67,8 +70,9 @@ def _planned_as_json(planned: Planned) -> Value:
     }
 
 
-def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Known) -> str:
-    """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains."""
+def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, power: Power | None = None) -> str:
+    """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains and
+    what the seeds can show."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
@@ -91,6 +95,8 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Known) ->
             f"left: {counts}, {counted(epochs, 'epoch')}. How long that takes is not known: nothing like it was measured in this "
             "directory. `kdbench run` with --stop-after 2m measures it, and keeps what it trains."
         ]
+    if power:
+        lines.append(f"seeds: {power_as_text(power)}")
     return "\n".join(lines)
 
 

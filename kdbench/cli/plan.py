@@ -29,16 +29,18 @@ def plan(
     """
     from kdbench.catalogue import plan as view
     from kdbench.catalogue.images import contents_of
+    from kdbench.catalogue.power import power_of
     from kdbench.runner.cost import costs
     from kdbench.runner.plan import Rerun, make_plan
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
     planned = make_plan(loaded, store)
     estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
+    power = power_of(planned, store)
     if as_json:
-        print_json(view.plan_as_json(planned, estimates, contents))
+        print_json(view.plan_as_json(planned, estimates, contents, power))
     else:
-        print(view.plan_as_text(planned, estimates, contents))
+        print(view.plan_as_text(planned, estimates, contents, power))
     if check:
         from kdbench.runner.preflight import preflight
         from kdbench.training.device import choose_device

@@ -106,6 +106,9 @@ class SuiteFile(Spec):
     student seed, so that the spread over seeds includes it. `per-teacher` trains it once for all seeds."""
     seeds: tuple[Seed, ...] = Field(min_length=1)
     """Seeds of the students: whole numbers from 0 up. Each method is trained once for each."""
+    expected_spread: Annotated[float, Field(gt=0, le=100)] | None = None
+    """How much the difference of two methods' test errors changes from seed to seed: its standard deviation over seeds, in
+    percentage points. `kdbench plan` says from it which differences the seeds can show, where no finished trials tell."""
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
     """Methods to compare. An entry is a name, such as `kd`; a sum, such as `ft+kd`; or either with parameters that differ from the
     defaults, such as `kd: {temperature: 2}` and `ft+kd: {ft: {k: 2}}`."""

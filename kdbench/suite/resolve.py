@@ -44,6 +44,7 @@ class Suite:
         source: the data set, not yet loaded.
         keep_students: whether the students' weights are kept.
         expected_error_pct: by the id of a teacher's trial, the test error that it ought to have, where the file says so.
+        expected_spread: how much the difference of two methods changes from seed to seed, in points, where the file says so.
         report: how its report looks.
         selection: the methods and seeds that stand for the file's, in words; empty where it is all of the file.
     """
@@ -58,6 +59,7 @@ class Suite:
     source: tuple[type[Source], SourceParams]
     keep_students: bool
     expected_error_pct: Mapping[str, float]
+    expected_spread: float | None
     report: ReportOptions
     selection: str = ""
 
@@ -152,6 +154,7 @@ class _Resolver:
             source=(source, params),
             keep_students=self.spec.keep_students,
             expected_error_pct=self.expected,
+            expected_spread=self.spec.expected_spread,
             report=self.spec.report,
             selection=self.selection,
         )

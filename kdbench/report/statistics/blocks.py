@@ -152,12 +152,13 @@ class Intervals:
         """(N, K) half of each interval's width.
 
         With `image_variances`, (N, K) or one for all, the interval is over new seeds and new test images: the two variances add up,
-        and the degrees of freedom are Satterthwaite's.
+        and the degrees of freedom are Satterthwaite's. These may rise so much that the interval would be narrower; then it stays.
         """
+        over_seeds = _reach(self.family, self.size, self.df, self.variances, self.own)
         variances = self.variances + image_variances
         ratio = np.divide(variances, self.variances, out=np.ones_like(variances), where=self.variances > 0)
         df = np.minimum(self.df * ratio**2, 1e6)
-        return _reach(self.family, self.size, df, variances, self.own)
+        return np.asarray(np.maximum(over_seeds, _reach(self.family, self.size, df, variances, self.own)))
 
 
 def block_intervals(values: FloatArray, *, baseline: int | None, size: int | None = None) -> Intervals:

@@ -113,7 +113,7 @@ class Comparisons:
                 if self.baseline is None
                 else f"{counted(len(self.differences), 'comparison')} with {self.baseline}"
             )
-            how = f"{family} for {which} together" if shared else f"for {which} together"
+            how = f"{family} for {which} together" if shared else f"{which} together"
             spread = f", seeds as blocks, {counted(self.block_df, 'degree')} of freedom" if shared else ""
             sentences.append(f"95 % intervals: {how}{spread}.")
         if self.unequal and any(difference.basis is Basis.TWO_METHODS for difference in known):
@@ -238,6 +238,7 @@ def _alone(
         float(quantiles.sidak((n - 1) * (total / variance) ** 2 if variance else n - 1, comparisons)) * total**0.5
         for total in (variance, variance + images)
     )
+    with_images = max(reach, with_images)
     bounds = None if np.isnan(images) else (gain - with_images, gain + with_images)
     return Difference(method, over, gain, (gain - reach, gain + reach), bounds, n, n - 1, Basis.OWN)
 

@@ -1,0 +1,161 @@
+"""What the seeds of a suite can show, before they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdbench.catalogue.text import Value
+from kdbench.results.store import Store
+from kdbench.runner.plan import Plan, Status
+from kdbench.wording import counted
+
+if TYPE_CHECKING:
+    from kdbench.report.statistics.power import Spread  # slow to import, and of no use where nothing was measured
+
+LEAST_SEEDS = 3
+"""That give an interval."""
+
+ENOUGH_DF = 5
+"""With fewer degrees of freedom a measured spread says less than the suite's own."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """Which differences from one method a suite can find, in percentage points of test error.
+
+    Attributes:
+        methods: of the pair that has most.
+        seeds: of the suite.
+        spread: how much the difference of two methods changes from seed to seed; None where that is not known.
+    """
+
+    methods: int
+    seeds: int
+    spread: Spread | None
+
+    @property
+    def smallest(self) -> float | None:
+        """The difference that is found four times of five; None where the spread is not known or seeds give no interval."""
+        if self.spread is None:
+            return None
+        from kdbench.report.statistics.power import smallest_difference
+
+        return smallest_difference(spread=self.spread.points, seeds=self.seeds, methods=self.methods)
+
+    @property
+    def half(self) -> float | None:
+        """Half of it, to one digit."""
+        return float(f"{self.smallest / 2:.1g}") if self.smallest else None
+
+    @property
+    def seeds_for_half(self) -> int | None:
+        """How many seeds would find that; None where it is not known, or more than 1,000."""
+        if self.spread is None or self.half is None:
+            return None
+        from kdbench.report.statistics.power import seeds_needed
+
+        return seeds_needed(self.half, spread=self.spread.points, methods=self.methods)
+
+
+def power_of(plan: Plan, store: Store) -> Power | None:
+    """From the spread of finished trials of the same pairs, or else the suite's own.
+
+    None where nothing is compared, and where nothing is left to train.
+    """
+    methods = max((len(_settings(plan, pair)) for pair in plan.suite.pairs), default=0)
+    if methods < 2 or all(planned.status is Status.DONE for planned in plan.students):
+        return None
+    return Power(methods, len({planned.spec.seed for planned in plan.students}), _spread(plan, store))
+
+
+def _settings(plan: Plan, pair: tuple[str, str]) -> set[str]:
+    """The methods of a pair, with parameters."""
+    teacher, student = pair
+    of_student = [planned.spec for planned in plan.students if planned.spec.label == student]
+    return {repr(spec.methods) for spec in of_student if spec.teacher is None or spec.teacher.label == teacher}
+
+
+def _spread(plan: Plan, store: Store) -> Spread | None:
+    expected, done = plan.suite.expected_spread, _done(plan, store)
+    if not done and expected is None:
+        return None
+    from kdbench.report.statistics.power import Spread, pooled
+
+    measured = pooled(_measured(done, plan.suite.pairs)) if done else None
+    if expected is None or (measured and measured.df >= ENOUGH_DF):
+        return measured
+    return Spread(expected, 0)
+
+
+class _Done(NamedTuple):
+    teacher: str | None
+    student: str
+    setting: str
+    seed: int
+    error: float
+
+
+def _done(plan: Plan, store: Store) -> list[_Done]:
+    """The finished trials of the directory with the same students, data and recipe."""
+    like = {(planned.spec.dataset.label, planned.spec.recipe.summary, planned.spec.label) for planned in plan.students}
+    return [
+        _Done(record.teacher, record.student, repr(record.spec["methods"]), record.seed, record.test_error_pct)
+        for record in store.records()
+        if record.status == "done" and (record.dataset, record.recipe, record.student) in like and record.test_error_pct is not None
+    ]
+
+
+def _measured(done: Sequence[_Done], pairs: Sequence[tuple[str, str]]) -> list[Spread]:
+    import pandas as pd
+
+    from kdbench.report.statistics.power import measured_spread
+
+    frame = pd.DataFrame(done)
+    spreads = []
+    for teacher, student in pairs:
+        of_pair = frame[(frame["student"] == student) & (frame["teacher"].isna() | (frame["teacher"] == teacher))]
+        errors = of_pair.drop_duplicates(["seed", "setting"], keep="last").pivot(index="seed", columns="setting", values="error")
+        spreads.append(measured_spread(errors))
+    return [spread for spread in spreads if spread]
+
+
+def power_as_json(power: Power | None) -> Value | None:
+    """`methods`, `seeds`; `spread` in points, null where it is not known, and `spread_df`, its degrees of freedom, 0 where the
+    suite gave it; `smallest_difference` in points, found four times of five; and `seeds_for` with a `difference` and the `seeds`
+    that it needs.
+    """
+    if power is None:
+        return None
+    return {
+        "methods": power.methods,
+        "seeds": power.seeds,
+        "spread": power.spread.points if power.spread else None,
+        "spread_df": power.spread.df if power.spread else None,
+        "smallest_difference": power.smallest,
+        "seeds_for": {"difference": power.half, "seeds": power.seeds_for_half} if power.half else None,
+    }
+
+
+def power_as_text(power: Power) -> str:
+    """What the seeds can show, and what that rests on."""
+    if not power.spread:
+        return (
+            "what they can show is not known, since no finished trials here tell how much methods vary. Give the suite an "
+            "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
+        )
+    enough = Power(power.methods, max(power.seeds, LEAST_SEEDS), power.spread)
+    assert enough.smallest is not None and enough.half is not None
+    too_few = f"{counted(power.seeds, 'seed')} can tell no difference from chance. " if power.seeds < LEAST_SEEDS else ""
+    needed = f"{enough.seeds_for_half} seeds" if enough.seeds_for_half else "more than 1,000 seeds"
+    basis = "was measured here" if power.spread.df else "is what the suite says"
+    return (
+        f"{too_few}{'With' if too_few else 'with'} {enough.seeds} seeds and {power.methods} methods, a difference of "
+        f"{_points(enough.smallest)} points is found four times of five. For {_points(enough.half)} points you need {needed}. "
+        f"The difference of two methods changes by {_points(power.spread.points)} points from seed to seed. This spread {basis}."
+    )
+
+
+def _points(value: float) -> str:
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}".removesuffix("0")

@@ -1,0 +1,126 @@
+"""What `kdbench plan` says that the seeds of a suite can show."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdbench.catalogue.plan import plan_as_json, plan_as_text
+from kdbench.catalogue.power import Power, power_as_json, power_as_text, power_of
+from kdbench.errors import KdbenchError
+from kdbench.report.statistics.power import seeds_needed, smallest_difference
+from kdbench.results.store import Store
+from kdbench.runner.plan import Plan, make_plan
+from kdbench.spec.record import PROTOCOL
+from kdbench.suite.resolve import load_suite
+
+SUITE = """
+title: Tiny
+dataset: digits
+recipe: digits-quick
+seeds: {seeds}
+methods: [{methods}]
+pairs: [{{teacher: resnet14, student: resnet8}}]
+{more}
+"""
+
+
+def planned(folder: Path, *, methods: str = "scratch, kd, at, ft, sp, cc, pkt", seeds: int = 5, more: str = "") -> Plan:
+    file = folder / "tiny.yaml"
+    file.write_text(SUITE.format(methods=methods, seeds=list(range(seeds)), more=more))
+    return make_plan(load_suite(file), Store(folder / "results", protocol=PROTOCOL))
+
+
+class Records:
+    """A store in which every trial of a plan is done; paired differences have a spread of 0.4."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.trials = [trial.spec for trial in plan.students]
+
+    def records(self):
+        random = np.random.default_rng(0)
+        level = {seed: random.normal(20, 5) for seed in range(1000)}
+        for spec in self.trials:
+            yield SimpleNamespace(
+                status="done",
+                dataset=spec.dataset.label,
+                recipe=spec.recipe.summary,
+                teacher=spec.teacher.label if spec.teacher else None,
+                student=spec.label,
+                spec=spec.model_dump(mode="json"),
+                seed=spec.seed,
+                test_error_pct=level[spec.seed] + random.normal(scale=0.4 / 2**0.5),
+            )
+
+
+NOTHING = SimpleNamespace(records=list)
+
+
+def test_a_suite_gives_its_spread_and_the_plan_says_what_the_seeds_show(tmp_path):
+    plan = planned(tmp_path, more="expected_spread: 0.25")
+    power = power_of(plan, NOTHING)
+    smallest = smallest_difference(spread=0.25, seeds=5, methods=7)
+    half = float(f"{smallest / 2:.1g}")
+    assert power_as_text(power) == (
+        f"with 5 seeds and 7 methods, a difference of {smallest:.2f} points is found four times of five. For {half} points you "
+        f"need {seeds_needed(half, spread=0.25, methods=7)} seeds. The difference of two methods changes by 0.25 points from seed "
+        "to seed. This spread is what the suite says."
+    )
+    told = power_as_json(power)
+    assert (told["methods"], told["seeds"], told["spread"], told["spread_df"]) == (7, 5, 0.25, 0)
+    assert told["seeds_for"] == {"difference": half, "seeds": seeds_needed(half, spread=0.25, methods=7)}
+    assert plan_as_json(plan, [], None, power)["power"] == told
+    assert plan_as_text(plan, [], None, power).splitlines()[-1] == f"seeds: {power_as_text(power)}"
+
+
+def test_finished_trials_of_the_same_pair_tell_the_spread_whichever_methods_they_are_of(tmp_path):
+    done = Records(planned(tmp_path, methods="scratch, kd, at", seeds=40))
+    plan = planned(tmp_path, methods="scratch, ft, sp", more="expected_spread: 9")
+    power = power_of(plan, done)
+    assert power.spread.points == pytest.approx(0.4, rel=0.15)
+    assert power.spread.df == 78
+    assert power_as_text(power).endswith("This spread was measured here.")
+
+
+def test_a_spread_of_few_trials_gives_way_to_that_of_the_suite(tmp_path):
+    done = Records(planned(tmp_path, methods="scratch, kd", seeds=3))
+    assert power_of(planned(tmp_path, more="expected_spread: 0.25"), done).spread.points == 0.25
+    assert power_of(planned(tmp_path), done).spread.df == 2
+
+
+def test_trials_on_other_data_or_of_other_recipes_tell_nothing(tmp_path):
+    done = Records(planned(tmp_path, methods="scratch, kd", seeds=9))
+    plan = planned(tmp_path, more="report: {}")
+    for change in ("dataset", "recipe"):
+        others = [SimpleNamespace(**{**vars(record), change: "other"}) for record in done.records()]
+        assert power_of(plan, SimpleNamespace(records=lambda others=others: others)).spread is None
+
+
+def test_without_a_spread_it_is_said_how_to_give_one(tmp_path):
+    power = power_of(planned(tmp_path), NOTHING)
+    assert power_as_text(power) == (
+        "what they can show is not known, since no finished trials here tell how much methods vary. Give the suite an "
+        "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
+    )
+    assert power_as_json(power)["smallest_difference"] is None
+
+
+def test_too_few_seeds_are_said_to_be(tmp_path):
+    told = power_as_text(power_of(planned(tmp_path, seeds=2, more="expected_spread: 0.25"), NOTHING))
+    assert told.startswith("2 seeds can tell no difference from chance. With 3 seeds and 7 methods, a difference of ")
+
+
+def test_one_method_alone_is_compared_with_nothing(tmp_path):
+    assert power_of(planned(tmp_path, methods="kd"), NOTHING) is None
+    assert power_as_json(None) is None
+
+
+def test_a_difference_that_needs_thousands_of_seeds():
+    assert "you need more than 1,000 seeds" in power_as_text(Power(2, 400, SimpleNamespace(points=0.3, df=0)))
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "101", "wide"])
+def test_a_spread_that_is_none_is_refused(given, tmp_path):
+    with pytest.raises(KdbenchError, match="expected_spread"):
+        planned(tmp_path, more=f"expected_spread: {given}")
