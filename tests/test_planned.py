@@ -95,6 +95,7 @@ def test_roles_are_marked(finished: Lab) -> None:
         "wrn_10_1 (weights " + frame["student"].str.extract(r"\(weights (\w+)\)")[0].dropna().iloc[0] + ") pretrained": "teacher",
         **{f"resnet8 {method}": "student" for method in ("scratch", "kd", "fitnets", "ft", "crd+kd")},
     }
+    assert [*frame.loc[frame["student"] == "resnet8", "label"].sort_values()] == ["CRD+KD", "FT", "FitNets", "KD", "scratch"]
     students = kdbench.load_results(finished.store.root, suite=finished.write(**MIXED))
     assert set(students["role"]) == {"student"}
     assert students["teacher_trial"].dropna().unique().tolist() == [suite.teachers[0].id]

@@ -6,7 +6,7 @@ from test_report_tables import PAIR, RESULTS, bold, cells, frame, trial
 
 from kdbench.errors import KdbenchError
 from kdbench.report import ReportOptions, Table, compare, cost_table, gain_table, result_table, to_csv, to_latex, to_markdown
-from kdbench.report.method_labels import method_labels
+from kdbench.results.method_labels import method_labels
 
 OTHER = ("vgg13", "vgg8")
 TWO = frame(

@@ -21,12 +21,12 @@ from kdbench.report.compare import compare
 from kdbench.report.costs import cost_table
 from kdbench.report.gains import confidence_interval, gain_table
 from kdbench.report.latex import to_latex
-from kdbench.report.method_labels import method_labels
 from kdbench.report.notes import changed_parameters, footnotes
 from kdbench.report.render import to_csv, to_markdown
 from kdbench.report.result_table import best_epoch_table, result_table
 from kdbench.report.selection import selection_table
 from kdbench.report.statistics.comparisons import against_baseline, all_pairs
+from kdbench.results.method_labels import method_labels
 from kdbench.runner.frame import row_without_record
 from kdbench.suite.resolve import load_suite
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import pandas as pd
 
 from kdbench.errors import KdbenchError, listed, nearest
-from kdbench.report.method_labels import plain_label
+from kdbench.results.method_labels import plain_label
 from kdbench.spec.report_options import ReportOptions
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from kdbench.report.choice import (
     named_methods,
 )
 from kdbench.report.comparable import check_comparable
-from kdbench.report.method_labels import labelled
+from kdbench.results.method_labels import labelled
 from kdbench.results.outcomes import Outcomes
 from kdbench.spec.metrics import METRICS, Metric
 from kdbench.spec.report_options import DEFAULT, ReportOptions

@@ -6,7 +6,7 @@ import pandas as pd
 
 from kdbench.errors import listed
 from kdbench.report.added_seeds import added_seeds
-from kdbench.report.method_labels import differing_params, labelled, plain_label
+from kdbench.results.method_labels import differing_params, labelled, plain_label
 from kdbench.wording import counted, plural
 
 _REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains it again"}

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
+from kdbench.results.method_labels import method_labels
 from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Environment, Record
 from kdbench.spec.trial import digest
@@ -63,7 +64,8 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows with the columns of `load_results`; what a trial lacks is a missing value."""
     found = pd.DataFrame(list(rows))
     assert not (unknown := {*found.columns} - {*COLUMNS}), f"{unknown} have no meaning in COLUMNS"
-    return found.reindex(columns=[*COLUMNS]).astype(_OPTIONAL)
+    whole = found.reindex(columns=[*COLUMNS]).astype(_OPTIONAL)
+    return whole.assign(label=method_labels(whole))
 
 
 def row(record: Record) -> dict[str, Any]:
@@ -108,6 +110,8 @@ COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "pa
 """Columns of whole numbers, missing in records of earlier versions."""
 
 _FLATTENED = {
+    "label": "What tables call the method, such as `AT+KD`. Where the frame has several settings of a method for one pair, it ends "
+    "with the parameters that differ, such as `FT (k=2)`.",
     "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; else `student`. In the "
     "frame of a suite every row is a `student`.",
     "teacher_trial": "The teacher's own trial; missing for methods that read no teacher.",

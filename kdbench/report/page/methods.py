@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench.report.bibtex import known_method, parts
-from kdbench.report.method_labels import plain_label
+from kdbench.results.method_labels import plain_label
 from kdbench.wording import assigned
 
 _UNKNOWN = "Not described here, since the method is not registered. Give its file with --plugin."
