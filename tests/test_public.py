@@ -102,7 +102,7 @@ COMMANDS = {
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "
         "--dataset --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "
-        "--latex --label"
+        "--latex --label --figure --style --columns --size --font-size --title"
     ),
     "list": "WHAT SUITE --results --plugin --json",
     "show": "WHAT NAME --input --classes --hook --modules --results --plugin --json",

@@ -187,7 +187,9 @@ def check_command(words: list[str], *, whole: bool) -> None:
         assert words[1] in COMMANDS["trials"].commands, f"there is no command trials {words[1]}"
         words = [f"trials {words[1]}", *words[2:]]
     assert words[0] in COMMANDS, f"there is no command {words[0]}"
-    known = {option for parameter in COMMANDS[words[0]].params for option in parameter.opts} | {"--help"}
+    known = {option for parameter in COMMANDS[words[0]].params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help"
+    }
     for word in words[1:]:
         assert not word.startswith("--") or word.partition("=")[0] in known, f"{words[0]} has no option {word}"
     if whole:

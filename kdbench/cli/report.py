@@ -19,6 +19,7 @@ from kdbench.cli.report_options import with_report_options
         "report quick --format md,tex --output paper",
         "report quick --metric accuracy --methods scratch,kd,ft",
         "report first.yaml second.yaml",
+        "report quick --format pdf --figure forest --size 3.3x2.4 --no-title",
         "report results --dataset cifar100 --pair 'resnet56 -> resnet20'",
     )
 )
@@ -42,7 +43,7 @@ def report(
     *,
     report_keys: Mapping[str, Any],
 ) -> None:
-    """Print the tables of what is done; write them and the plots.
+    """Print the tables of what is done; write them and the figures.
 
     It trains nothing. Options for what is shown, and how, stand for the keys of `report` in the suite.
     """

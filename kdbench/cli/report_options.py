@@ -10,23 +10,25 @@ import typer
 from pydantic.fields import FieldInfo
 
 from kdbench.errors import KdbenchError
+from kdbench.spec.figure_options import FigureOptions
 from kdbench.spec.report_options import ReportOptions
 
 
 def with_report_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes, for each key of a report that it has no option for, one more option.
+    """A command that takes, for each key of a report and of its figures that it has no option for, one more option.
 
     Its parameter `report_keys` gets those that were given, by key, as a suite would hold them.
     """
     own = inspect.signature(command, eval_str=True)
     kept = [parameter for name, parameter in own.parameters.items() if name != "report_keys"]
-    keys = {key: field for key, field in ReportOptions.model_fields.items() if key not in own.parameters}
-    added = [_option(key, field) for key, field in keys.items()]
+    keys = [key for key in _FIELDS if key not in own.parameters]
+    added = [_option(key, _FIELDS[key]) for key in keys]
 
     def command_with_options(**arguments: Any) -> None:
         given = {key: arguments.pop(key) for key in keys}
         read = {key: _read(key, value) for key, value in given.items() if value not in (None, [])}
-        command(**arguments, report_keys=read)
+        figures = {key: read.pop(key) for key in FigureOptions.model_fields if key in read}
+        command(**arguments, report_keys={**read, "figures": figures} if figures else read)
 
     command_with_options.__doc__, command_with_options.__name__ = command.__doc__, command.__name__
     command_with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}
@@ -34,9 +36,14 @@ def with_report_options(command: Callable[..., None]) -> Callable[..., None]:
     return command_with_options
 
 
+_FIELDS = {key: field for key, field in ReportOptions.model_fields.items() if key != "figures"} | FigureOptions.model_fields
+
+
 def flag(key: str) -> str:
-    """The option for a key: `--pair`, which may be repeated, for `pairs`."""
-    name = key.removesuffix("s") if _several(ReportOptions.model_fields[key]) and key != "methods" else key
+    """The option for a key: `--pair`, which may be repeated, for `pairs`; `--figure` for `only`, of the figures."""
+    if key == "only":
+        return "--figure"
+    name = key.removesuffix("s") if _several(_FIELDS[key]) and key != "methods" else key
     return f"--{name.replace('_', '-')}"
 
 
@@ -48,6 +55,7 @@ def _option(key: str, field: FieldInfo) -> inspect.Parameter:
     metavar = "|".join(get_args(kind)) if get_origin(kind) is Literal else _METAVARS.get(key, "TEXT")
     if kind is bool:
         name, metavar = f"{name}/--no-{name[2:]}", ""
+    kind = _KINDS.get(key, kind)
     if _several(field):
         kind, default, about = list[str], [], f"{about} Repeat the option for several."
     else:
@@ -61,11 +69,19 @@ _METAVARS: Mapping[str, str] = {
     "baseline": "NAME",
     "tables": "NAME",
     "decimals": "NUMBER",
+    "only": "NAME",
+    "columns": "1|2",
+    "size": "WIDTHxHEIGHT",
+    "font_size": "POINTS",
     "datasets": "NAME",
     "pairs": "TEACHER->STUDENT",
     "names": "NAME=TEXT",
     "groups": "HEADING=NAMES",
 }
+
+
+_KINDS: Mapping[str, type] = {"columns": int, "size": str, "font_size": float}
+"""What typer reads where the key takes less than all of that."""
 
 
 def _several(field: FieldInfo) -> bool:
@@ -74,7 +90,7 @@ def _several(field: FieldInfo) -> bool:
 
 def _read(key: str, value: Any) -> Any:
     """What a suite would hold for it: `{kd: Hinton KD}` for `["kd=Hinton KD"]`."""
-    if get_origin(ReportOptions.model_fields[key].annotation) is not dict:
+    if get_origin(_FIELDS[key].annotation) is not dict:
         return value
     read: dict[str, Any] = {}
     for text in value:

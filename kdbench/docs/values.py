@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from kdbench.catalogue.keys import keys
 from kdbench.data import DATASETS, SourceParams
 from kdbench.docs.markdown import code, docstring, first_sentence, key_table, page, plain, table
+from kdbench.spec.figure_options import FigureOptions
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
@@ -50,7 +51,8 @@ def suite_page() -> str:
         "## network",
         f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} A student has no `expected_error_pct`.",
         key_table(keys(TaughtSpec)),
-        _section("report", ReportOptions),
+        _section("report", ReportOptions, {"figures": "#figures"}),
+        _section("figures", FigureOptions),
         "## Suites that ship",
         table(["name", "title"], ships),
     )

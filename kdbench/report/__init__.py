@@ -3,9 +3,12 @@
 `compare` arranges a frame, and each table is a function of what it gives.
 """
 
+from __future__ import annotations
+
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Group
@@ -24,9 +27,12 @@ from kdbench.report.published_table import published_table
 from kdbench.report.ranks import ranks_table
 from kdbench.report.render import to_csv, to_markdown, to_terminal
 from kdbench.report.result_table import best_epoch_table, result_table
-from kdbench.report.selection import selection_table, tested
+from kdbench.report.selection import selection_table
 from kdbench.report.table import Table
 from kdbench.spec.report_options import ReportOptions
+
+if TYPE_CHECKING:
+    from kdbench.report.figures.written import WrittenFigure
 
 __all__ = [
     "FORMATS",
@@ -84,12 +90,12 @@ def write_report(
             raise KdbenchError(f"unknown report format '{chosen}'. Choose from {', '.join(FORMATS)}.")
     tables = _tables(comparison, published)
     directory.mkdir(parents=True, exist_ok=True)
-    figures = _write_figures(comparison, curves, directory=directory, formats=formats)
+    figures = _figures(comparison, curves, directory=directory, formats=formats)
     texts: dict[str, str] = {}
     if "md" in formats:
         stated = [f"* {claim}" for claim in claims(comparison)]
         head = [f"# {title}", "", *stated, "", _facts(comparison.results), ""]
-        texts["report.md"] = "\n".join([*head, *map(to_markdown, tables), *_embedded(figures)])
+        texts["report.md"] = "\n".join([*head, *map(to_markdown, tables), *map(_embedded, figures)])
     tex = {f"{table.name}.tex": to_latex(table, options=comparison.options, prefix=name) for table in tables}
     if "tex" in formats:
         texts |= {**tex, "tables.tex": "\n".join(["% \\usepackage{booktabs}", *tex.values()])}
@@ -112,7 +118,7 @@ def write_report(
         )
     for file, text in texts.items():
         (directory / file).write_text(text, encoding="utf-8")
-    return [*(directory / file for file in texts), *(file for files in figures.values() for file in files)]
+    return [*(directory / file for file in texts), *(file for figure in figures for file in figure.files)]
 
 
 def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Table]:
@@ -125,31 +131,19 @@ def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Tabl
     return [*(table for table in made if table), *further]
 
 
-def _write_figures(
-    comparison: Comparison, curves: pd.DataFrame, *, directory: Path, formats: Sequence[str]
-) -> dict[str, list[Path]]:
-    """The files of each figure, by what it shows."""
+def _figures(comparison: Comparison, curves: pd.DataFrame, *, directory: Path, formats: Sequence[str]) -> Sequence[WrittenFigure]:
     kinds = [kind for kind in ("png", "pdf") if kind in formats]
     if not kinds or not (comparison.results["status"] == "done").any():
-        return {}
-    from kdbench.report import plots  # its libraries are slow to import, and most reports need none
+        return ()
+    from kdbench.report.figures.written import write_figures  # its libraries are slow to import, and most reports need none
 
-    metric = comparison.metric
-    figures = {
-        f"{metric.title} of the last epoch by method: every seed, mean and 95 % interval": (
-            f"test_{metric.name}",
-            plots.result_plot(comparison),
-        )
-    }
-    if len(curves) and curves.loc[curves["test_error_pct"].notna(), "epoch"].nunique() > 1:  # one test is no curve
-        figures[f"Test {tested(metric).short} against epoch"] = "curves", plots.curves_plot(comparison, curves)
-    figures[f"{metric.title} against the time of training"] = "cost", plots.cost_plot(comparison)
-    return {text: plots.save(figure, directory / stem, formats=kinds) for text, (stem, figure) in figures.items()}
+    return write_figures(comparison, curves, directory=directory, formats=kinds)
 
 
-def _embedded(figures: Mapping[str, Sequence[Path]]) -> list[str]:
-    """Markdown that shows the PNG files and links to the others."""
-    return [f"{'!' if file.suffix == '.png' else ''}[{text}]({file.name})\n" for text, files in figures.items() for file in files]
+def _embedded(figure: WrittenFigure) -> str:
+    """Markdown that shows the PNG files, links to the others, and has the caption under them."""
+    links = (f"{'!' if file.suffix == '.png' else ''}[{figure.title}]({file.name})" for file in figure.files)
+    return "\n".join([*(f"{link}\n" for link in links), f"{figure.caption}\n"])
 
 
 def _facts(results: pd.DataFrame) -> str:

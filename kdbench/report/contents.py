@@ -18,6 +18,7 @@ from kdbench.results.frames import load_curves, read_records
 from kdbench.results.outcomes import Outcomes, load_outcomes
 from kdbench.results.store import Store
 from kdbench.runner.frame import plan_frame
+from kdbench.spec.figure_options import figures_with
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.report_options import DEFAULT, ReportOptions
 from kdbench.spec.validation import validated
@@ -184,7 +185,7 @@ def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dic
     agreed: dict[str, Any] = {}
     for given in (suite.given for suite in options):
         for key, value in given.items():
-            if key not in changes and agreed.setdefault(key, value) != value:
+            if (key not in changes or key == "figures") and agreed.setdefault(key, value) != value:
                 raise KdbenchError(
                     f"the suites have different values of `{key}` in `report`. Give one on the command line, or make them equal."
                 )
@@ -192,7 +193,9 @@ def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dic
 
 
 def _options(before: Mapping[str, Any], changes: Mapping[str, Any]) -> ReportOptions:
-    return validated(ReportOptions, {**before, **changes}, source="options of the report") if before or changes else DEFAULT
+    figures = figures_with(before.get("figures", {}), changes.get("figures", {}))
+    given = {**before, **changes, **({"figures": figures} if figures else {})}
+    return validated(ReportOptions, given, source="options of the report") if given else DEFAULT
 
 
 def _title(of: str, selection: str, before: Mapping[str, Any], options: ReportOptions, keys: Sequence[str]) -> str:

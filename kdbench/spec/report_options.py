@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from kdbench.errors import nearest
+from kdbench.spec.figure_options import FigureOptions
 from kdbench.spec.metrics import METRICS, Metric
 from kdbench.spec.recipe import Spec
 
@@ -65,6 +66,8 @@ class ReportOptions(Spec):
     alone, with the notes as comments."""
     label: str = ""
     """What labels in LaTeX begin with; the report's name unless given: `tab:NAME-test-error`."""
+    figures: FigureOptions = FigureOptions()
+    """Which figures there are, and how they look."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:

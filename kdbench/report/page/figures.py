@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.figures.looks import method_looks
 from kdbench.report.gains import confidence_interval
-from kdbench.report.plots import method_looks
 from kdbench.report.selection import tested
 
 MOST_POINTS = 100

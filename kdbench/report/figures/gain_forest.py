@@ -1,0 +1,79 @@
+"""What each method gains over the baseline, with both intervals: over new seeds, and over new seeds and new test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdbench.report.cells import on_data
+from kdbench.report.compare import Comparison
+from kdbench.report.differences import gains_over_baseline
+from kdbench.report.figures.far import Extent
+from kdbench.report.figures.looks import method_colours
+from kdbench.report.figures.rows import rows_of
+from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, sheet
+from kdbench.report.statistics.comparisons import Difference
+
+
+def forest(comparison: Comparison) -> Figure:
+    """Each method's mean gain over the baseline, and its 95 % intervals; a panel for each pair in which the baseline is done.
+
+    A thick bar is the interval over new seeds, a thin one that over new seeds and new test images. A full mark is a gain whose
+    interval over seeds excludes 0. Right of 0 is better, whatever the metric.
+
+    Raises:
+        KdbenchError: the baseline or all other methods have no finished trial, or the figure does not fit its size.
+    """
+    baseline, metric = comparison.baseline, comparison.metric
+    pairs = [pair for pair in comparison.pairs if len(pair.by_seed(baseline))]
+    labels = [label for label in comparison.labels if label != baseline]
+    if not pairs or not labels:
+        raise NothingToDrawError(
+            f"there is no gain over {baseline} to draw. Run it and another method, or choose another baseline."
+        )
+    colours = method_colours(comparison.labels)
+    rows = rows_of(comparison, labels, pitch=1.4)
+    found = {pair.name: {gain.method: gain for gain in gains_over_baseline(comparison, pair).differences} for pair in pairs}
+    drawn = [gain for gains in found.values() for gain in gains.values()]
+    need = Need(
+        lines=rows.lines,
+        letters=20,
+        across=f"{metric.short} gain ({metric.points}), better →",
+        margin=rows.margin,
+        legend=_legend(drawn),
+    )
+    names = [pair.name for pair in pairs]
+    with sheet(f"Gain over {baseline}{on_data(comparison)}", comparison, names, need) as (figure, panels):
+        for axes, pair in zip(panels, pairs, strict=True):
+            axes.axvline(0, color=GREY, linewidth=axes.xaxis.label.get_fontsize() / 8, zorder=1)
+            gains = found[pair.name]
+            for label, gain in gains.items():
+                _row(axes, rows.places[label], gain, colours[label])
+            rows.set_range(axes, {label: _extent(gain) for label, gain in gains.items()}, colours, always=0.0)
+        rows.show(panels)
+    return figure
+
+
+def _legend(gains: Sequence[Difference]) -> list[Line2D]:
+    """Of the intervals that some gain has."""
+    seeds = Line2D([], [], color=GREY, linewidth=2.4, label="95 %, new seeds")
+    images = Line2D([], [], color=GREY, linewidth=0.9, label="95 %, new seeds and images")
+    known = (seeds, any(gain.bounds for gain in gains)), (images, any(gain.bounds_with_images for gain in gains))
+    return [line for line, is_known in known if is_known]
+
+
+def _extent(gain: Difference) -> Extent:
+    low, high = gain.bounds_with_images or gain.bounds or (gain.gain, gain.gain)
+    return Extent(low, high, gain.gain)
+
+
+def _row(axes: Axes, place: float, gain: Difference, colour: str) -> None:
+    size = axes.xaxis.label.get_fontsize()
+    for bounds, width in ((gain.bounds_with_images, size / 9), (gain.bounds, size / 3.2)):
+        if bounds:
+            axes.hlines(place, *bounds, color=colour, linewidth=width, zorder=3)
+    mark = {"markersize": size * 0.55, "markerfacecolor": colour if gain.beyond_chance else "white", "markeredgecolor": colour}
+    axes.plot(gain.gain, place, "o", **mark, zorder=4)
