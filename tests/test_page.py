@@ -24,7 +24,7 @@ from kdbench.report.page.sources import NO_SOURCES
 from kdbench.spec.report_options import DEFAULT
 
 ROOT = Path(__file__).parent.parent
-EVIL = "<script>window.hacked=1</script>"
+EVIL = "<script>window.hacked=1</script>"  # each text that a user can give holds it
 OTHER = ("wrn_40_2", "wrn_16_2")
 SUITES = ("first", "second")
 METHODS = {"scratch": 8.2, "kd": 7.6, "at+kd": 7.9, EVIL: 8.0}
@@ -287,12 +287,12 @@ def test_tables_are_sorted_by_the_numbers_behind_the_cells(browser):
 def test_tables_are_filtered_by_words(browser):
     field = browser.find("[data-filter=table-trials]")
     field.send_keys("kd wrn_16_2 at")
-    assert column(browser, "trials", 3) == ["AT+KD"] * 3
+    assert column(browser, "trials", 5) == ["AT+KD"] * 3
     assert browser.texts("[data-count=table-trials]") == ["3 of 24 rows"]
     field.clear()
     field.send_keys("x")
     field.send_keys("\ue003")
-    assert len(column(browser, "trials", 3)) == 24
+    assert len(column(browser, "trials", 5)) == 24
 
 
 @in_a_browser
@@ -398,7 +398,7 @@ def test_dark_mode_and_print_have_their_own_paper(browser):
 @in_a_browser
 def test_suites_are_named_and_linked(browser):
     assert browser.texts("#results a[href='../first/report.html']") == ["first"] and "second" in browser.texts("#results p")[0]
-    assert set(column(browser, "trials", 8)) == {"first", "second"}
+    assert set(column(browser, "trials", 3)) == {"first", "second"}
 
 
 @in_a_browser

@@ -24,14 +24,14 @@ def trials_table(comparison: Comparison) -> Table:
     rows = [
         {
             "Trial": Cell(trial["trial"]),
+            "Status": Cell(trial["status"]),
+            "Suite": Cell(trial["suite"]),
             "Data": Cell(trial["dataset"]),
             "Pair": Cell(_pair(trial)),
             "Method": Cell(trial["label"]),
             "Seed": Cell(str(trial["seed"]), values={"value": trial["seed"]}),
-            "Status": Cell(trial["status"]),
             metric.heading: _number(metric.of(trial[metric.column]), 2),
             "Training (s)": _number(trial["train_s"], 1),
-            "Suite": Cell(trial["suite"]),
             "Reason": Cell(trial["reason"] if isinstance(trial.get("reason"), str) else ""),
         }
         for trial in results.to_dict("records")
@@ -39,7 +39,7 @@ def trials_table(comparison: Comparison) -> Table:
     idle = {name for name in ("Data", "Suite", "Reason") if len({row[name].text for row in rows}) < 2}
     columns = [name for name in rows[0] if name not in idle]
     cells = [Row(tuple(row[name] for name in columns), {"trial": row["Trial"].text}) for row in rows]
-    return Table("trials", "All trials", tuple(columns), tuple(cells), ())
+    return Table("trials", "All trials", tuple(columns), tuple(cells), (), naming=columns.index("Seed"))
 
 
 def _pair(trial: Mapping[Any, Any]) -> str:
