@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 EVIL = "<script>window.hacked=1</script>"  # each text that a user can give holds it
 OTHER = ("wrn_40_2", "wrn_16_2")
 SUITES = ("first", "second")
-METHODS = {"scratch": 8.2, "kd": 7.6, "at+kd": 7.9, EVIL: 8.0}
+METHODS = {"scratch": 8.2, "kd": 7.6, "at+kd": 8.9, EVIL: 8.6}
 SUITE = "title: A suite  # </script><script>window.hacked=1</script>\n"
 
 
@@ -126,7 +126,7 @@ def test_the_page_shows_what_the_options_of_the_report_ask_for():
     )
     told = page(FOUND, options=options)
     assert "Test accuracy of the last epoch by method" in told and "Test error during" not in told
-    assert re.search(r'<th scope="colgroup" colspan="1">logits</th>', told) and re.search(r"<u>92\.\d ± \d\.\d</u>", told)
+    assert re.search(r'<th scope="colgroup" colspan="1">logits</th>', told) and re.search(r"<u>91\.\d ± \d\.\d</u>", told)
     assert re.search(r'<h3 id="method-\d">Hinton KD</h3>', told)
     turned = page(FOUND, options=options.model_copy(update={"rows": "methods"}))
     assert re.search(r'<th scope="rowgroup" colspan="3">logits</th>', turned) and "<table" in turned
