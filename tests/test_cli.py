@@ -1082,6 +1082,78 @@ def test_the_report_of_a_selection_leaves_that_of_the_suite_as_it_is(call, done)
     assert selected.exists()
 
 
+STYLED = "title: Tiny\nreport: {metric: accuracy, names: {kd: Hinton KD}, groups: {Taught: [kd]}}"
+
+
+def test_the_reports_of_a_run_and_of_a_suite_are_as_the_suite_says(call, done):
+    styled = write("styled.yaml", title=STYLED)
+    for command in (["run", styled, "--device", "cpu"], ["report", styled]):
+        for more in ((), ("--methods", "scratch")):
+            reported = call(*command, *more)
+            assert (reported.status, "Test accuracy (%, ↑)" in reported.out, "Hinton KD" in reported.out) == (0, True, not more)
+
+
+def test_an_option_stands_for_the_key_of_the_suite_in_a_folder_of_its_own(call, done):
+    styled = write("styled.yaml", title=STYLED)
+    call("report", styled)
+    whole = Path("results/reports/styled/report.md").read_text()
+    reported = call("report", styled, "--metric", "error", "--name", "kd=K D", "--second-best", "--format", "md,tex")
+    assert "Test error (%, ↓)" in reported.out and "K D" in reported.out and "Hinton" not in reported.out
+    assert lines_of(reported.out)[-1].startswith("results/reports/styled-metric-error-names-kd=K-D-second-best-True/")
+    assert Path("results/reports/styled/report.md").read_text() == whole
+    text = next(Path("results/reports").glob("styled-metric*/tables.tex")).read_text()
+    assert r"\label{tab:styled-test-error}" in text
+    same = call("report", styled, "--metric", "accuracy").out
+    assert lines_of(same)[-1] == "results/reports/styled/report.md", "the suite has it so"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["--metric", "acuracy"],
+            "options of the report, metric: unknown metric 'acuracy'. Did you mean 'accuracy'? Choose one of ",
+        ),
+        (["--name", "kd"], "--name: 'kd' is not NAME=TEXT. Put = between the two."),
+        (["--group", "a="], "--group: 'a=' is not HEADING=NAMES. Put = between the two."),
+        (["--decimals", "9"], "options of the report, decimals: must be less than or equal to 6 (got 9)."),
+        (["--latex", "tabular", "--label", "x"], "options of the report: a tabular alone has no label."),
+        (["--baseline", "ft"], "baseline: 'ft' is not in this report. Choose from scratch, KD."),
+    ],
+)
+def test_a_wrong_option_of_a_report_is_told(call, done, options, told):
+    refused = call("report", done, *options)
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith(f"error: {told}")
+    assert not Path("results/reports").exists()
+
+
+def test_two_suites_stand_in_one_report(call, done):
+    write("b.yaml", methods="methods: [kd, scratch]", title="title: B\nreport: {decimals: 1}")
+    reported = call("report", done, "b.yaml", "--pair", "resnet14 -> resnet8")
+    assert lines_of(reported.out)[0] == "Tiny and B (pairs resnet14 -> resnet8)"
+    assert "results/reports/tiny+b-pairs-resnet14-resnet8-decimals-1/report.md" not in reported.out
+    assert lines_of(reported.out)[-1] == "results/reports/tiny+b-pairs-resnet14-resnet8/report.md"
+    write("c.yaml", title="title: C\nreport: {decimals: 3}")
+    told = "the suites have different values of `decimals` in `report`. Give one on the command line, or make them equal."
+    assert call("report", "b.yaml", "c.yaml").err == f"error: {told}\n"
+    assert call("report", "b.yaml", "c.yaml", "--decimals", "2").status == 0
+    write("d.yaml", recipe="recipe: {base: digits-quick, epochs: 1, optimiser: {lr: 0.2}, schedule: {milestones: []}}")
+    call("run", "d.yaml", "--device", "cpu", "--methods", "scratch")
+    assert call("report", done, "d.yaml").err.startswith("error: one table cannot mix recipes of digits")
+    assert call("report", done, "results").err.startswith("error: results is no suite, and only suites are reported together.")
+
+
+def test_a_report_chooses_from_all_records(call, done):
+    digits = "digits (200 training images)"
+    reported = call("report", "results", "--methods", "kd,scratch", "--pair", "resnet14->resnet8", "--dataset", digits)
+    chosen = f"datasets {digits}; pairs resnet14->resnet8; methods kd, scratch"
+    assert lines_of(reported.out)[0] == f"All trials under results ({chosen})"
+    assert re.search(r"Teacher error +KD +scratch", reported.out), "in the order of --methods"
+    assert call("report", "results").out.endswith("results/reports/all/report.md\n")
+    assert call("report", "results", "--methods", "ft").err.startswith("error: methods: 'ft' is not in this report.")
+
+
 def test_suites_of_one_name_have_a_report_each_and_it_is_said(call, done):
     for folder, title in (("first", "One"), ("second", "Two")):
         Path(folder).mkdir()

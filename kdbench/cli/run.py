@@ -32,7 +32,7 @@ def run(
     """
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write
-    from kdbench.report.contents import suite_report
+    from kdbench.report.contents import read_report
     from kdbench.runner.plan import Rerun, Status, make_plan
     from kdbench.runner.progress import for_stream, outcome_text
     from kdbench.runner.run import Options, execute
@@ -53,7 +53,9 @@ def run(
     with signals.on_stop(f"stopped while the report was made; {left}"):
         planned = make_plan(loaded, store)
         if any(trial.status is Status.DONE for trial in planned.students):
-            print_and_write(suite_report(planned, store))
+            chosen = {} if methods is None else {"methods": arguments.method_names(methods)}
+            numbers = [] if seeds is None else arguments.seed_numbers(seeds)
+            print_and_write(read_report([suite], results, seeds=numbers, changes=chosen, plugins=[]))
     if not finished:
         print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
         raise typer.Exit(STOPPED)

@@ -123,7 +123,7 @@ def check_names(results: pd.DataFrame, options: ReportOptions) -> None:
 
 
 def chosen_baseline(methods: Sequence[NamedMethod], options: ReportOptions) -> str:
-    """The label of the method that gains are given over; of scratch, whether or not it is there, unless another is asked for.
+    """The label of the method that gains are given over, whether or not it is shown.
 
     Raises:
         KdbenchError: there is no such method, or several.

@@ -223,7 +223,7 @@ def compare(
         labels=labels,
         headings=dict(zip(labels, headings(shown, options), strict=True)),
         datasets=datasets,
-        baseline=chosen_baseline(shown, options),
+        baseline=chosen_baseline(known, options),
         options=options,
     )
 

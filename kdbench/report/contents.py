@@ -79,11 +79,6 @@ def read_report(
     return _stored_report(expanded(stored[0]), changes)
 
 
-def suite_report(plan: Plan, store: Store) -> Report:
-    """The trials of a suite, those that are not done among them."""
-    return _report([plan], store, plan_frame(plan), changes={})
-
-
 def _suites_report(
     names: Sequence[str], results: Path, *, seeds: Sequence[int], changes: Mapping[str, Any], plugins: Sequence[Path]
 ) -> Report:
@@ -104,15 +99,16 @@ def _report(plans: Sequence[Plan], store: Store, results: pd.DataFrame, *, chang
     suites = [plan.suite for plan in plans]
     before = _agreed([suite.report for suite in suites], changes)
     options = _options(before, changes)
-    chosen = suites[0].selection
+    selected = suites[0].selection
+    changed = _changed(before, options, leave_out="methods" if selected else "")
     return Report(
-        title=_title(" and ".join(suite.title for suite in suites), chosen, before, options, _CHOICES[:2]),
+        title=_with_choice(" and ".join(suite.title for suite in suites), selected, _words(changed, _CHOICES)),
         results=results,
         curves=load_curves(store.root, results["trial"]),
         pairs=list(dict.fromkeys(pair for suite in suites for pair in suite.pairs)),
         methods=list(dict.fromkeys(method for suite in suites for method in suite.methods)),
         reports=store.root / "reports",
-        identity=_identity(suites, selection=_words([chosen], before, options, leave_out="methods" if chosen else "")),
+        identity=_identity(suites, selection="; ".join(filter(None, (selected, _words(changed))))),
         options=options,
         sources=_sources(plans),
         outcomes=_outcomes(store.root, results),
@@ -126,7 +122,8 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
         KdbenchError: there are none, or they are of another protocol.
     """
     options = _options({}, changes)
-    words = _words([], {}, options)
+    changed = _changed({}, options)
+    words = _words(changed)
     if is_export(root):
         exported = read_export(root)
         results, curves, outcomes = exported.results, exported.curves, exported.outcomes
@@ -143,7 +140,7 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
             environments={record.trial: record.environment.model_dump() for record in records},
         )
     return Report(
-        title=_title(f"All trials under {root}", "", {}, options, _CHOICES),
+        title=_with_choice(f"All trials under {root}", _words(changed, _CHOICES)),
         results=results,
         curves=curves,
         pairs=None,
@@ -185,7 +182,7 @@ def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dic
     agreed: dict[str, Any] = {}
     for given in (suite.given for suite in options):
         for key, value in given.items():
-            if (key not in changes or key == "figures") and agreed.setdefault(key, value) != value:
+            if agreed.setdefault(key, value) != value and (key not in changes or key == "figures"):
                 raise KdbenchError(
                     f"the suites have different values of `{key}` in `report`. Give one on the command line, or make them equal."
                 )
@@ -198,16 +195,20 @@ def _options(before: Mapping[str, Any], changes: Mapping[str, Any]) -> ReportOpt
     return validated(ReportOptions, given, source="options of the report") if given else DEFAULT
 
 
-def _title(of: str, selection: str, before: Mapping[str, Any], options: ReportOptions, keys: Sequence[str]) -> str:
-    """The heading, with what was chosen of the trials."""
-    chosen = _words([selection], {**before, **{key: value for key, value in options.given.items() if key not in keys}}, options)
-    return f"{of} ({chosen})" if chosen else of
+def _changed(before: Mapping[str, Any], options: ReportOptions, *, leave_out: str = "") -> dict[str, Any]:
+    """The options that are not as they were `before`."""
+    return {key: value for key, value in options.given.items() if key != leave_out and before.get(key) != value}
 
 
-def _words(first: Sequence[str], before: Mapping[str, Any], options: ReportOptions, *, leave_out: str = "") -> str:
-    """What was changed, in words: `methods kd, ft; metric accuracy`."""
-    changed = {key: value for key, value in options.given.items() if key != leave_out and before.get(key) != value}
-    return "; ".join(filter(None, [*first, *(f"{key.replace('_', ' ')} {_as_words(value)}" for key, value in changed.items())]))
+def _with_choice(title: str, *chosen: str) -> str:
+    """The title, with what was chosen of the trials."""
+    words = "; ".join(filter(None, chosen))
+    return f"{title} ({words})" if words else title
+
+
+def _words(changed: Mapping[str, Any], keys: Sequence[str] = ()) -> str:
+    """Options in words, all or those of some keys: `methods kd, ft; metric accuracy`."""
+    return "; ".join(f"{key.replace('_', ' ')} {_as_words(value)}" for key, value in changed.items() if not keys or key in keys)
 
 
 def _as_words(value: Any) -> str:

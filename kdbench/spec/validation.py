@@ -38,7 +38,7 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
         first = min(problem.errors(), key=lambda error: error["type"] != "extra_forbidden")
         below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
         place = f"{path}{below}".removeprefix(".")
-        raise KdbenchError(f"{source}, {place}: {_as_text(first, spec)}") from None
+        raise KdbenchError(f"{', '.join(filter(None, (str(source), place)))}: {_as_text(first, spec)}") from None
 
 
 def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
