@@ -272,6 +272,24 @@ def test_a_directory_that_is_being_written_is_neither_source_nor_target(into: Pa
     merge(into, other)
 
 
+def test_the_mark_of_a_process_that_died_keeps_nobody_from_reading(into: Path, other: Path) -> None:
+    put(other, STUDENTS[0])
+    (other / ".lock").touch()
+    elsewhere = {"host": "elsewhere", "namespace": "", "pid": 1, "started": "", "since": "then"}
+    for flock, told in (
+        (True, None),
+        (False, r"Whether it still runs cannot be seen from here: if it does not, delete .*\.writer"),
+    ):
+        (other / ".writer").write_text(json.dumps({**elsewhere, "flock": flock}))
+        before = tree(other)
+        if told:
+            with pytest.raises(KdbenchError, match=told):
+                plan_merge(into, [other])
+        else:
+            plan_merge(into, [other])
+        assert tree(other) == before
+
+
 def test_work_of_networks_is_merged_and_the_rest_is_named(into: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(into, STUDENTS[0])
     put(other, STUDENTS[1])

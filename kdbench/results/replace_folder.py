@@ -14,6 +14,7 @@ STAGED, BEFORE, REMOVED = ".new", ".before", ".removed"
 def put_folder(folder: Path, files: Mapping[str, Path]) -> None:
     """Make a folder of copies of `files`, by their paths below it, in the place of the one that is there."""
     staged, before = _beside(folder, STAGED), _beside(folder, BEFORE)
+    staged.mkdir()  # `finish_interrupted` took away what was half done
     for name, file in files.items():
         _copy(file, staged / name)
     if folder.exists():
