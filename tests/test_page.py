@@ -312,9 +312,12 @@ def test_methods_are_switched_off_and_on_and_pairs_chosen(browser):
         return browser.run("return document.querySelectorAll('#figure-curves .mark-line path').length")
 
     assert lines() == 4
+    front = "return document.querySelectorAll('#figure-cost .mark-line path').length"
+    assert browser.run(front) == 1
     browser.find("#method-switches input[value=KD]").click()
     browser.until("return document.querySelectorAll('#figure-curves .mark-line path').length === 3")
     assert "KD" not in browser.texts("#figure-results svg text") and "scratch" in browser.texts("#figure-results svg text")
+    browser.until(front + " === 0")  # KD is on it
     browser.driver.find_elements("css selector", "#method-switches button")[1].click()
     browser.until("return document.querySelectorAll('#figure-curves .mark-line path').length === 0")
     browser.driver.find_elements("css selector", "#method-switches button")[0].click()

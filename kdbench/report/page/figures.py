@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.figures.cost_front import pareto_front
 from kdbench.report.figures.looks import method_looks
 from kdbench.report.gains import confidence_interval
 from kdbench.report.selection import tested
@@ -87,15 +88,17 @@ def spread(count: int) -> list[int]:
 def _cost(pair: PairTrials) -> dict[str, Any]:
     """The time of training and the metric by method, of the environment in which most of the pair's trials ran."""
     if pair.done.empty:
-        return {"unit": "seconds", "environment": "", "points": []}
+        return {"unit": "seconds", "environment": "", "points": [], "front": []}
     environment = pair.done["environment"].mode().iloc[0]
     trials = pair.done[pair.done["environment"] == environment]
     valued = trials.assign(value=pair.metric.of(trials[pair.metric.column]))
     points = valued.groupby("label", sort=False).agg(cost=("train_s", "median"), value=("value", "mean"), std=("value", "std"))
+    points = points.dropna(subset=["cost", "value"])
     size, unit = next(((size, unit) for size, unit in _UNITS if points["cost"].max() >= 2 * size), _UNITS[-1])
     return {
         "unit": unit,
         "environment": environment,
+        "front": pareto_front(points, pair.metric),
         "points": [
             {
                 "method": label,
@@ -103,6 +106,6 @@ def _cost(pair: PairTrials) -> dict[str, Any]:
                 "value": row["value"],
                 "std": 0.0 if math.isnan(row["std"]) else row["std"],
             }
-            for label, row in points.dropna(subset=["cost", "value"]).iterrows()
+            for label, row in points.iterrows()
         ],
     }

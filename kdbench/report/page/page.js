@@ -166,7 +166,7 @@ function curvesSpec(data, pair, methods) {
 }
 
 function costSpec(data, pair, methods) {
-  const { unit, points } = pair.cost;
+  const { unit, points, front } = pair.cost;
   const values = chosen(points, methods).map((point) => ({
     ...point, Method: point.method, Time: `${point.cost.toPrecision(3)} ${unit}`, Mean: fixed(point.value, data), "Standard deviation": fixed(point.std, data),
     low: point.value - point.std, high: point.value + point.std,
@@ -178,6 +178,11 @@ function costSpec(data, pair, methods) {
     { mark: { type: "rule", opacity: 0.45 }, encoding: { x, y: y("low"), y2: { field: "high" }, color } },
     { mark: { type: "point", filled: true, size: 80, opacity: 1, tooltip: { content: "data" } }, encoding: { x, y: y("value"), color, shape } },
   ];
+  const ends = front.map((label) => values.find((value) => value.method === label));
+  if (ends.every(Boolean)) { // with one of them switched off it would not be the front
+    layers.unshift({ data: { values: ends }, mark: { type: "line", interpolate: "step-after", color: INK, opacity: 0.6, strokeDash: [4, 3], strokeWidth: 1 },
+      encoding: { x, y: y("value") } });
+  }
   if (values.length <= 12) {
     layers.push({ mark: { type: "text", align: "left", dx: 9, dy: -7, fontSize: 11 }, encoding: { x, y: y("value"), text: { field: "Method" }, color } });
   }

@@ -152,7 +152,8 @@ def _figures(metric: Metric, pairs: Sequence[Mapping[str, Any]]) -> tuple[Figure
         )
     environments = list(dict.fromkeys(pair["cost"]["environment"] for pair in pairs if pair["cost"]["points"]))
     if environments:
-        caption = "What each method costs when it trains alone; lines are one standard deviation over seeds."
+        caption = "What each method costs when it trains alone; lines are one standard deviation over seeds. Dashed: "
+        caption += "the Pareto front; no method is both cheaper and better than one on it."
         found.append(
             Figure("cost", f"{metric.title} against the time of training", f"{caption} Measured on {'; '.join(environments)}.")
         )
