@@ -59,6 +59,11 @@ def _how_sure(gain: Difference | None, points: str) -> str:
     text = f"{gain.gain:+.2f} {points}, 95 % interval {low:+.2f} to {high:+.2f}"
     if gain.bounds_with_images:
         wide_low, wide_high = gain.bounds_with_images
-        text += f" over new seeds, {wide_low:+.2f} to {wide_high:+.2f} over new seeds and images"
+        wide = f"{wide_low:+.2f} to {wide_high:+.2f}"
+        text += (
+            " over new seeds, with new images or without"
+            if text.endswith(wide)
+            else f" over new seeds, {wide} over new seeds and images"
+        )
         doubt = doubt or ("" if wide_low > 0 else ", which may be chance with other images")
     return f"{text}, n = {gain.n}{doubt}"
