@@ -65,8 +65,9 @@ class PairTrials:
         return self.trials[self.trials["status"] == "done"]
 
     def has(self, label: str) -> bool:
-        """Whether any trial, done or not, is of this method."""
-        return bool((self.trials["label"] == label).any())
+        """Whether any trial of this method has the metric, or may have it once it is done."""
+        measured = (self.trials["status"] != "done") | self.trials[self.metric.column].notna()
+        return bool((measured & (self.trials["label"] == label)).any())
 
     def by_seed(self, label: str, metric: Metric | None = None) -> pd.Series[float]:
         """What the finished trials of one method have of a metric, the comparison's unless given, indexed by seed."""

@@ -59,7 +59,8 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         teacher = pair.of_teacher
         if metric.gain(teacher.mean(), over=pair.by_seed(comparison.scratch).mean()) < 0:
             weak.append(pair.name)
-        whole = (*_about(comparison, pair), _with_spread(teacher, len(teacher), comparison), *cells)
+        of_teacher = [_with_spread(teacher, len(teacher), comparison)] if metric.teacher_column else []
+        whole = (*_about(comparison, pair), *of_teacher, *cells)
         keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}
         rows.append(Row(whole, keys, heading=pair.heading if pair.heading != heading else ""))
         heading = pair.heading
@@ -81,8 +82,8 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
     notes += mark_notes(comparison, every)
     about = (*(["Dataset"] if len(comparison.datasets) > 1 else []), "Teacher", "Student")
     sizes = ("Parameters (T / S)", "MACs (T / S)") if options.sizes else ()
-    of_teacher = options.names.get("teacher", f"Teacher {metric.short}")
-    columns = (*about, *sizes, of_teacher, *labels)
+    heading_of_teacher = (options.names.get("teacher", f"Teacher {metric.short}"),) if metric.teacher_column else ()
+    columns = (*about, *sizes, *heading_of_teacher, *labels)
     before = len(columns) - len(labels)
     return Table(
         name,
@@ -125,27 +126,30 @@ def _mean_row(comparison: Comparison, rows: Sequence[Row]) -> Row:
     """The means over pairs, of the teacher and of each method that every pair has."""
     if len(comparison.pairs) < 2:
         raise KdbenchError("mean: there is one pair, and a mean over pairs needs several. Leave the option out.")
-    measured = len(comparison.labels) + 1
+    teachers = 1 if comparison.metric.teacher_column else 0
+    measured = len(comparison.labels) + teachers
     columns = zip(*(row.cells[-measured:] for row in rows), strict=True)
     means = [math.fsum(cell.values.get("mean", math.nan) for cell in column) / len(rows) for column in columns]
     cells = [
         Cell(NONE) if math.isnan(mean) else Cell(f"{mean:.{comparison.options.decimals}f}", values={"mean": mean}) for mean in means
     ]
-    by_method = pd.Series(means[1:], comparison.labels)
+    by_method = pd.Series(means[teachers:], comparison.labels)
     places = [ranked_at(by_method, rank, comparison.metric, decimals=comparison.options.decimals) for rank in (1, 2)]
     about = [Cell("Mean"), *[Cell("")] * (len(rows[0].cells) - measured - 1)]
     keys = {**dict.fromkeys(rows[0].keys, ""), "teacher": "mean over pairs"}
-    return Row((*about, cells[0], *_ranked(cells[1:], comparison, places)), keys, opens_group=True)
+    return Row((*about, *cells[:teachers], *_ranked(cells[teachers:], comparison, places)), keys, opens_group=True)
 
 
 def _without_gains(comparison: Comparison) -> list[str]:
     """A sentence on the pairs for which no gain over the baseline can be given."""
     baseline = comparison.baseline
-    without = [pair.name for pair in comparison.pairs if not pair.has(baseline)]
+    without = [pair for pair in comparison.pairs if not pair.has(baseline)]
     if not without:
         return []
-    where = "" if len(without) == len(comparison.pairs) else f" for {', '.join(without)}"
-    return [f"No gain over {baseline} is given{where}, because {baseline} is not among the methods."]
+    where = "" if len(without) == len(comparison.pairs) else f" for {', '.join(pair.name for pair in without)}"
+    there = any((pair.trials["label"] == baseline).any() for pair in without)
+    lacks = f"has no {comparison.metric.noun}" if there else "is not among the methods"
+    return [f"No gain over {baseline} is given{where}, because {baseline} {lacks}."]
 
 
 def _both(pair: PairTrials, quantity: str) -> str:
