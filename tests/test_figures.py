@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.text import Text
 from PIL import Image
 
@@ -23,7 +23,10 @@ from kdbench.report.figures.cost_front import pareto_front
 from kdbench.report.figures.far import Extent, shown_range
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.sheet import GREY
+from kdbench.report.figures.written import usual_figures
+from kdbench.spec.figure_options import FigureOptions, figures_with
 from kdbench.spec.metrics import METRICS
+from kdbench.spec.validation import validated
 
 PAIRS = [("resnet56", "resnet20"), ("resnet110", "resnet20")]
 EPOCHS = 8
@@ -106,7 +109,7 @@ def drawn_texts(figure) -> dict[Text, str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Text, "draw", record)
-        FigureCanvasAgg(figure).draw()
+        figure.draw_without_rendering()
     return found
 
 
@@ -271,9 +274,20 @@ def test_a_method_far_off_is_an_arrow_with_its_value_and_does_not_squeeze_the_ot
 
 def test_fewer_than_half_of_the_methods_can_be_far_off():
     extents = {name: Extent(value, value, value) for name, value in {"a": 1, "b": 1.1, "c": 70, "d": 71, "e": 1.2}.items()}
+    spread_out = {str(value): Extent(value, value, value) for value in (1, 2, 2.4, 2.5, 2.6, 3, 4, 6)}
+    assert shown_range(spread_out) == (1, 6, []), "there is no gap"
     assert shown_range(extents) == (1, 1.2, ["c", "d"])
     assert shown_range({name: extents[name] for name in "abcd"})[2] == []
     assert shown_range(extents, always=60)[:2] == (1, 71)
+
+
+def test_a_long_interval_ends_in_an_arrow_and_does_not_squeeze_the_others():
+    frame = make_results(methods=("scratch", "kd", "at", "sp", "ft"), seeds=5)
+    frame["test_error_pct"] += np.random.default_rng(0).normal(0, 0.1, len(frame))
+    frame.loc[frame["method"] == "ft", "test_error_pct"] = [5.0, 9.0, 7.6, 8.5, 6]
+    (axes,) = forest(compared(frame)).axes
+    assert sorted(line.get_marker() for line in axes.lines if isinstance(line.get_marker(), int)) == [CARETLEFT, CARETRIGHT]
+    assert np.diff(axes.get_xlim()) < 4
 
 
 # Cost
@@ -394,30 +408,30 @@ def test_names_at_the_ends_of_lines_keep_their_order_and_a_distance(places):
 
 # Several pairs
 
-SIX = [(f"t{number}", f"s{number}") for number in range(6)]
+FIVE = [(f"t{number}", f"s{number}") for number in range(5)]
 
 
-def six_pairs() -> pd.DataFrame:
-    """Of three methods and scratch, FT is best in all of six pairs, and scratch the last."""
-    of_pairs = [make_results(methods=("scratch", "kd", "at", "ft"), pairs=[pair]) for pair in SIX]
+def five_pairs() -> pd.DataFrame:
+    """Of three methods and scratch, FT is best in all of five pairs, and scratch the last."""
+    of_pairs = [make_results(methods=("scratch", "kd", "at", "ft"), pairs=[pair]) for pair in FIVE]
     return pd.concat(rows.assign(trial=f"{number}-" + rows["trial"]) for number, rows in enumerate(of_pairs))
 
 
 def test_ranks_stand_on_a_line_and_a_bar_joins_what_is_not_told_apart():
-    (axes,) = ranks(compared(six_pairs(), pairs=SIX)).axes
+    (axes,) = ranks(compared(five_pairs(), pairs=FIVE)).axes
     assert {text.get_text() for text in axes.texts} >= {"FT 1.00", "AT 2.00", "KD 3.00", "scratch 4.00"}
     bars = [list(line.get_xdata()) for line in axes.lines if line.get_color() == "black" and len(line.get_xdata()) == 2]
-    assert [[round(end) for end in bar] for bar in bars] == [[1, 2], [2, 3], [3, 4]], "the critical difference is 1.91"
-    assert axes.get_xlabel() == "mean rank over 6 pairs, 1 is best"
+    assert [[round(end) for end in bar] for bar in bars] == [[1, 3], [2, 4]], "the critical difference is 2.10"
+    assert axes.get_xlabel() == "mean rank over 5 pairs, 1 is best"
 
 
 def test_accuracy_ranks_as_error_does():
-    (axes,) = ranks(compared(six_pairs(), pairs=SIX, metric="accuracy")).axes
+    (axes,) = ranks(compared(five_pairs(), pairs=FIVE, metric="accuracy")).axes
     assert "FT 1.00" in [text.get_text() for text in axes.texts]
 
 
 def test_a_profile_rises_from_the_share_of_pairs_won():
-    (axes,) = profile(compared(six_pairs(), pairs=SIX)).axes
+    (axes,) = profile(compared(five_pairs(), pairs=FIVE)).axes
     starts = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
     assert starts == {"scratch": 0, "KD": 0, "AT": 0, "FT": 1}
     assert {line.get_ydata()[-1] for line in axes.lines} == {1}
@@ -501,19 +515,56 @@ FRAMES = {
     "long names": lambda: make_results(
         methods=LONG, pairs=[("torchvision/convnext_large_in22k_ft", "timm/mobilenetv4_conv_small")]
     ),
-    "six pairs": six_pairs,
+    "five pairs": five_pairs,
 }
 
 
-@pytest.mark.parametrize(("style", "metric"), [("paper", "error"), ("slides", "accuracy")])
-@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize(
+    ("name", "style", "metric"),
+    [*((name, "paper", "error") for name in FRAMES), ("seven methods", "slides", "accuracy"), ("five pairs", "slides", "accuracy")],
+)
 def test_nothing_is_cut_off_covered_or_too_small(name, style, metric):
     frame = FRAMES[name]()
     pairs = list(dict.fromkeys(frame.dropna(subset="teacher")[["teacher", "student"]].itertuples(index=False, name=None)))
     comparison = compared(frame, pairs=pairs, style=style, metric=metric)
-    drawn = [results(comparison), forest(comparison), cost(comparison), curves(comparison, make_curves(frame))]
-    drawn += [ranks(comparison), profile(comparison)] if len(pairs) > 1 else []
+    drawn = [results(comparison), forest(comparison)]
+    drawn += (
+        [ranks(comparison), profile(comparison)] if len(pairs) > 1 else [cost(comparison), curves(comparison, make_curves(frame))]
+    )
     assert [fault for figure in drawn for fault in illegible(figure)] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"size": "8cm"},
+            r"'8cm' is not the size of a figure\. Give width and height in inches, from 1 to 60 each, such as 3\.3x2\.4",
+        ),
+        ({"size": "0.5x3"}, "is not the size of a figure"),
+        ({"size": "3x2", "columns": 1}, "both say how wide a figure is"),
+        ({"style": "slides", "columns": 2}, "a slide has none"),
+        ({"columns": 3}, "must be 1 or 2"),
+        ({"only": ["forrest"]}, r"only\[0\]: must be 'results', 'forest', 'ranks', 'cost', 'curves' or 'profile'"),
+        ({"font_size": 1}, "must be greater than or equal to 4"),
+    ],
+)
+def test_what_cannot_be_a_figure_is_told_with_the_choices(options, message):
+    with pytest.raises(KdbenchError, match=message):
+        validated(FigureOptions, options, source="options")
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "together"),
+    [
+        ({"columns": 2, "title": False}, {"size": "3x2"}, {"title": False, "size": "3x2"}),
+        ({"size": "3x2"}, {"columns": 1}, {"columns": 1}),
+        ({"columns": 2}, {"style": "slides"}, {"style": "slides"}),
+        ({"only": ["cost"]}, {"only": ["forest"]}, {"only": ["forest"]}),
+    ],
+)
+def test_an_option_stands_for_the_suites_and_for_what_it_replaces(given, changes, together):
+    assert figures_with(given, changes) == together
 
 
 # Files
@@ -552,7 +603,8 @@ def test_a_report_has_no_gains_of_fewer_than_three_seeds(tmp_path):
 
 
 def test_a_report_of_many_pairs_has_ranks(tmp_path):
-    assert "ranks.png" in written(tmp_path, six_pairs(), pairs=SIX)
+    assert usual_figures(compared(five_pairs(), pairs=FIVE)) == ["results", "forest", "ranks", "curves", "cost"]
+    assert written(tmp_path, five_pairs(), pairs=FIVE, formats=["png"], only=["ranks"]) == ["ranks.png"]
 
 
 def test_a_report_has_the_figures_that_are_asked_for_and_says_what_cannot_be_drawn(tmp_path):
@@ -562,7 +614,7 @@ def test_a_report_has_the_figures_that_are_asked_for_and_says_what_cannot_be_dra
 
 
 def test_pairs_that_do_not_fit_one_slide_fill_several(tmp_path):
-    files = written(tmp_path, six_pairs(), pairs=SIX, formats=["png"], only=["results"], size="3.3x3")
+    files = written(tmp_path, five_pairs(), pairs=FIVE, formats=["png"], only=["results"], size="3.3x3")
     assert files == ["test_error-1.png", "test_error-2.png"]
 
 

@@ -12,7 +12,7 @@ from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent
 from kdbench.report.figures.looks import method_colours
 from kdbench.report.figures.rows import rows_of
-from kdbench.report.figures.sheet import GREY, Need, sheet
+from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
 
 _TEACHER = (0, (3, 1.5))
 
@@ -44,7 +44,7 @@ def results(comparison: Comparison) -> Figure:
                 _row(axes, rows.places[label], values, colours[label])
             teacher = float(pair.of_teacher.mean())
             if len(pair.of_teacher):
-                axes.axvline(teacher, color=GREY, linestyle=_TEACHER, linewidth=axes.xaxis.label.get_fontsize() / 8, zorder=1)
+                axes.axvline(teacher, color=GREY, linestyle=_TEACHER, linewidth=font_pt(axes) / 8, zorder=1)
             extents = {label: Extent(values.min(), values.max(), values.mean()) for label, values in done.items()}
             rows.set_range(axes, extents, colours, always=teacher)
         rows.show(panels)
@@ -54,6 +54,6 @@ def results(comparison: Comparison) -> Figure:
 def _row(axes: Axes, place: float, values: pd.Series[float], colour: str) -> None:
     """The mean, and under it the seeds as dots; equal ones stand under one another."""
     below = 0.3 + 0.15 * values.groupby(values.round(2)).cumcount()
-    size = axes.xaxis.label.get_fontsize()
+    size = font_pt(axes)
     axes.scatter(values, place + below, s=(size * 0.42) ** 2, color=colour, alpha=0.6, linewidths=0, zorder=3)
     axes.plot(values.mean(), place - 0.1, marker="|", markersize=size, markeredgewidth=size / 4.5, color=colour, zorder=4)

@@ -16,7 +16,7 @@ from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
 from kdbench.report.figures.looks import Look, method_looks
 from kdbench.report.figures.name_places import name_points
-from kdbench.report.figures.sheet import GREY, Need, sheet
+from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
 from kdbench.spec.metrics import Metric
 
 MOST_NAMED = 10
@@ -104,7 +104,7 @@ class _Panel(NamedTuple):
 
 def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: Metric) -> _Panel:
     """Points with their spread, and the front as a stepped line; a method far off is a hollow point at the edge."""
-    size, front = axes.xaxis.label.get_fontsize(), pareto_front(points, metric)
+    size, front = font_pt(axes), pareto_front(points, metric)
     reach = points["std"].fillna(0)
     extents = zip(points["value"] - reach, points["value"] + reach, points["value"], strict=True)
     low, high, far = shown_range({str(label): Extent(*extent) for label, extent in zip(points.index, extents, strict=True)})

@@ -15,7 +15,7 @@ from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
 from kdbench.report.figures.looks import method_colours
 from kdbench.report.figures.rows import WIDEST_NAME
-from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, sheet
+from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics import several_pairs
 from kdbench.report.statistics.several_pairs import MIN_PAIRS, Ranks
 
@@ -53,7 +53,7 @@ def draw_ranks(axes: Axes, found: Ranks, colours: Mapping[str, str]) -> None:
     mean_ranks, critical = found.mean_ranks, found.critical_difference or 0.0
     left = mean_ranks.iloc[: math.ceil(len(mean_ranks) / 2)]
     right = mean_ranks.iloc[len(left) :].iloc[::-1]
-    first, size = _first_name(found), axes.xaxis.label.get_fontsize()
+    first, size = _first_name(found), font_pt(axes)
     low = math.floor(mean_ranks.min())
     high = max(math.ceil(mean_ranks.max()), low + math.ceil(critical))
     axes.set(xlim=(low, high), ylim=(first + NAME_LINES * len(left), 0), yticks=[])
@@ -79,7 +79,7 @@ def draw_ranks(axes: Axes, found: Ranks, colours: Mapping[str, str]) -> None:
 
 def _show_critical(axes: Axes, low: float, critical: float) -> None:
     """Its length as a bar over the name of the axis."""
-    size = axes.xaxis.label.get_fontsize()
+    size = font_pt(axes)
     over = ScaledTranslation(0, 3.8 * size / 72, axes.figure.dpi_scale_trans)
     where = axes.get_xaxis_transform() + over
     axes.plot([low, low + critical], [1, 1], transform=where, color=GREY, marker="|", linewidth=size / 6, clip_on=False)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import NamedTuple
 
-FACTOR = 4.0
-"""Some methods are far off where the others' range is smaller than all methods' by this factor."""
+DISTANCE = 2.0
+"""A method is far off where so many times the range of the others lies between it and them."""
 
 
 class Extent(NamedTuple):
@@ -24,15 +24,16 @@ def shown_range(extents: Mapping[str, Extent], *, always: float = math.nan) -> t
 
     The range has the number `always` in any case; not a number stands for none.
     """
-    near = dict(extents)
+    near, rest = dict(extents), dict(extents)
     low, high = _ends(near, always)
     for _ in range((len(extents) - 1) // 2):
-        middle = median(extent.middle for extent in near.values())
-        near.pop(max(near, key=lambda label: abs(near[label].middle - middle)))
-        ends = _ends(near, always)
-        if high - low >= FACTOR * (ends[1] - ends[0]):
-            low, high = ends
-    return low, high, [label for label, extent in extents.items() if not low <= extent.middle <= high]
+        middle = median(extent.middle for extent in rest.values())
+        rest.pop(max(rest, key=lambda label: abs(rest[label].middle - middle)))
+        ends = _ends(rest, always)
+        room = DISTANCE * (ends[1] - ends[0])
+        if not any(ends[0] - room < near[label].middle < ends[1] + room for label in near.keys() - rest.keys()):
+            near, (low, high) = dict(rest), ends
+    return low, high, [label for label in extents if label not in near]
 
 
 def _ends(extents: Mapping[str, Extent], always: float) -> tuple[float, float]:

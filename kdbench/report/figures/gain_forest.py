@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
@@ -14,8 +16,11 @@ from kdbench.report.differences import gains_over_baseline
 from kdbench.report.figures.far import Extent
 from kdbench.report.figures.looks import method_colours
 from kdbench.report.figures.rows import rows_of
-from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, sheet
+from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics.comparisons import Difference
+
+LONG = 3.0
+"""An interval that reaches farther than so many times the usual reach ends in an arrow at the edge."""
 
 
 def forest(comparison: Comparison) -> Figure:
@@ -48,11 +53,13 @@ def forest(comparison: Comparison) -> Figure:
     names = [pair.name for pair in pairs]
     with sheet(f"Gain over {baseline}{on_data(comparison)}", comparison, names, need) as (figure, panels):
         for axes, pair in zip(panels, pairs, strict=True):
-            axes.axvline(0, color=GREY, linewidth=axes.xaxis.label.get_fontsize() / 8, zorder=1)
+            axes.axvline(0, color=GREY, linewidth=font_pt(axes) / 8, zorder=1)
             gains = found[pair.name]
             for label, gain in gains.items():
                 _row(axes, rows.places[label], gain, colours[label])
-            rows.set_range(axes, {label: _extent(gain) for label, gain in gains.items()}, colours, always=0.0)
+            rows.set_range(axes, _extents(gains), colours, always=0.0)
+            for label, gain in gains.items():
+                _mark_long(axes, rows.places[label], gain, colours[label])
         rows.show(panels)
     return figure
 
@@ -65,15 +72,33 @@ def _legend(gains: Sequence[Difference]) -> list[Line2D]:
     return [line for line, is_known in known if is_known]
 
 
-def _extent(gain: Difference) -> Extent:
-    low, high = gain.bounds_with_images or gain.bounds or (gain.gain, gain.gain)
-    return Extent(low, high, gain.gain)
+def _widest(gain: Difference) -> tuple[float, float]:
+    return gain.bounds_with_images or gain.bounds or (gain.gain, gain.gain)
+
+
+def _extents(gains: Mapping[str, Difference]) -> dict[str, Extent]:
+    """What the panel has room for: of an interval, no more than so many times the usual reach."""
+    ends = {label: _widest(gain) for label, gain in gains.items()}
+    most = LONG * median([(high - low) / 2 for low, high in ends.values()] or [0.0])
+    return {
+        label: Extent(max(low, gains[label].gain - most), min(high, gains[label].gain + most), gains[label].gain)
+        for label, (low, high) in ends.items()
+    }
+
+
+def _mark_long(axes: Axes, place: float, gain: Difference, colour: str) -> None:
+    """Arrows at the edges that an interval goes beyond, where its gain lies between them."""
+    (low, high), (left, right) = _widest(gain), axes.get_xlim()
+    if left < gain.gain < right:
+        for edge, marker, beyond in ((left, CARETLEFT, low < left), (right, CARETRIGHT, high > right)):
+            if beyond:
+                axes.plot(edge, place, marker=marker, color=colour, markersize=font_pt(axes) * 0.7)
 
 
 def _row(axes: Axes, place: float, gain: Difference, colour: str) -> None:
-    size = axes.xaxis.label.get_fontsize()
+    size = font_pt(axes)
     for bounds, width in ((gain.bounds_with_images, size / 9), (gain.bounds, size / 3.2)):
         if bounds:
             axes.hlines(place, *bounds, color=colour, linewidth=width, zorder=3)
-    mark = {"markersize": size * 0.55, "markerfacecolor": colour if gain.beyond_chance else "white", "markeredgecolor": colour}
-    axes.plot(gain.gain, place, "o", **mark, zorder=4)
+    face = colour if gain.beyond_chance else "white"
+    axes.plot(gain.gain, place, "o", markersize=size * 0.55, markerfacecolor=face, markeredgecolor=colour, zorder=4)

@@ -15,7 +15,7 @@ from kdbench.report.figures.far import Extent, shown_range
 from kdbench.report.figures.looks import Look, method_looks
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.rows import WIDEST_NAME
-from kdbench.report.figures.sheet import Need, NothingToDrawError, sheet
+from kdbench.report.figures.sheet import SMALL, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.selection import tested
 from kdbench.spec.metrics import Metric
 
@@ -96,7 +96,7 @@ def _last_quarter(means: Mapping[str, pd.Series[float]]) -> tuple[dict[str, pd.S
 
 
 def _lines(axes: Axes, means: Mapping[str, pd.Series[float]], looks: Mapping[str, Look], *, marked: bool) -> None:
-    size = axes.xaxis.label.get_fontsize()
+    size = font_pt(axes)
     for label, values in means.items():
         line = looks[label].line(width=size / 7)
         line.set_data(values.index, values)
@@ -121,7 +121,7 @@ def _name_ends(figure: Figure, axes: Axes, means: Mapping[str, pd.Series[float]]
     if not means:
         return
     ends = {label: (float(values.index[-1]), float(values.iloc[-1])) for label, values in means.items()}
-    letters = axes.xaxis.get_ticklabels()[0].get_fontsize()
+    letters = SMALL * font_pt(axes)
     names = {
         label: axes.annotate(
             label,

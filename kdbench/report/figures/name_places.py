@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox, BboxBase
 from numpy.typing import NDArray
 
 from kdbench.report.figures.rows import WIDEST_NAME
+from kdbench.report.figures.sheet import SMALL, font_pt
 
 FloatArray = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ def name_points(axes: Axes, points: pd.DataFrame, texts: Mapping[str, str], colo
     """
     centres = axes.transData.transform(points.to_numpy(float))
     at = dict(zip(points.index, centres, strict=True))
-    letters = axes.xaxis.get_ticklabels()[0].get_fontsize()
+    letters = SMALL * font_pt(axes)
     pixel = axes.figure.dpi / 72
     half = 0.5 * letters * pixel
     corners = axes.transData.transform(avoid.get_xydata())

@@ -9,7 +9,7 @@ from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
 from kdbench.report.figures.looks import method_looks
-from kdbench.report.figures.sheet import Need, NothingToDrawError, sheet
+from kdbench.report.figures.sheet import Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.selection import tested
 from kdbench.report.statistics.several_pairs import performance_profile
 from kdbench.spec.metrics import METRICS
@@ -37,7 +37,7 @@ def profile(comparison: Comparison) -> Figure:
         legend=[look.line(width=1.4, label=label) for label, look in looks.items()],
     )
     with sheet(f"Performance profile{on_data(comparison)}", comparison, [""], need) as (figure, (axes,)):
-        size, end = axes.xaxis.label.get_fontsize(), 1 + 1.03 * max(0.01, float(shares.index[-1]) - 1)
+        size, end = font_pt(axes), 1 + 1.03 * max(0.01, float(shares.index[-1]) - 1)
         for label, look in looks.items():
             line = look.line(width=size / 7, label=label)
             line.set(data=([*shares.index, end], [*shares[label], shares[label].iloc[-1]]), drawstyle="steps-post")

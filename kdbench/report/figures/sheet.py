@@ -33,6 +33,9 @@ SMALL = 0.875
 LINE, LETTER, BOLD_LETTER = 1.25, 0.6, 0.68
 """A line's height and a letter's mean width, in the size of the letters."""
 
+FEW_NAMES = 8
+"""With more names in a legend, long ones are broken, so that it has two columns at least."""
+
 GREY = "#555555"
 
 
@@ -171,8 +174,10 @@ def _layout(
     panel_letters = max(8, int(for_panels / across - need.ticks))
     panel_titles = [_panel_title(name, panel_letters) for name in names if count > 1]
     title_letters = int(width * 72 / (font * BOLD_LETTER))
-    titles = [*wrap(title, title_letters), *_panel_title(below, title_letters)] if options.title else []
-    legend = [wrap(str(handle.get_label()), int(width / letter) - 6) for handle in need.legend]
+    titles = [*wrap(title, title_letters, break_on_hyphens=False), *_panel_title(below, title_letters)] if options.title else []
+    legend = [
+        wrap(str(handle.get_label()), 22 if len(need.legend) > FEW_NAMES else int(width / letter) - 6) for handle in need.legend
+    ]
     longest = max((len(text) for label in legend for text in label), default=0) + 6
     legend_columns = max(1, min(len(legend), int(width / (longest * letter))))
     legend_rows = math.ceil(len(legend) / legend_columns)
@@ -194,6 +199,11 @@ def _layout(
         legend_columns,
     )
     return layout, needed, limit, min(count - 1, at_most * int((limit - head) / panel))
+
+
+def font_pt(axes: Axes) -> float:
+    """Points of the letters of titles and axes; ticks and names are `SMALL` of it."""
+    return float(axes.xaxis.label.get_fontsize())
 
 
 def _panel_title(name: str, letters: int) -> list[str]:
