@@ -14,6 +14,8 @@ from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
 from kdbench.method.interface import Composition
 from kdbench.method.specs import build_part
+from kdbench.report.notes import footnotes
+from kdbench.runner.frame import load_results
 from kdbench.spec.recipe import Augmentation
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
@@ -137,3 +139,14 @@ def test_a_run_says_it_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
     lab.run(lab.suite(methods=[{"sp": {"beta": 1e-6}}, "kd"]))
     assert [text.split(",")[0] for text in said if "cross-entropy in" in text] == ["warning: sp (beta=1e-06)"]
+
+
+def test_a_record_notes_it_and_its_report_says_so_once_for_all_seeds(lab: Lab) -> None:
+    suite = lab.suite(methods=[{"sp": {"beta": 1e-6}}, "kd"], seeds=[0, 1])
+    lab.run(suite)
+    found = load_results(lab.store.root)
+    both = "under 0.01 times the cross-entropy in loss and under 0.01 times the cross-entropy in gradient"
+    said = f"in some epoch, the transfer terms are {both}"
+    notes = [note for note in footnotes(found) if "cross-entropy in" in note]
+    assert notes == [f"SP (wrn_10_1 → resnet8): {said}; raise sp.beta (now 1e-06)."]
+    assert not [note for trial in suite.trials if trial.method == "kd" for note in lab.record(trial).notes if "cross" in note]

@@ -27,6 +27,7 @@ from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, ImageCounts, Record
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.resolve import Suite
+from kdbench.training.balance import imbalance_note
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment, exact
 from kdbench.training.epoch_sums import Row
@@ -152,6 +153,7 @@ class Recorder:
         work, uncounted = self._work(deployed if lane.method.deployed() else lane.student)
         if planned.keeps_weights:
             keep(planned.folder, lane.student, lane.method, data=self.data)
+        unbalanced = imbalance_note(trial, lane.method, lane.rows)
         results: dict[str, Any] = {
             "status": "done",
             "test_error_pct": main[-1]["test_error_pct"],
@@ -166,7 +168,11 @@ class Recorder:
             "stage_epochs": sum(segment.epochs for segment in lane.segments[:-1]),
             "start_weights_sha256": state_hash(start.state) if (start := self.builder.start(trial)) else None,
             "weights_sha256": state_hash(lane.student.state_dict()),
-            "notes": (*self.builder.weight_notes(trial), *lane.method.notes, *uncounted, *unmeasured),
+            "notes": (
+                *(*self.builder.weight_notes(trial), *lane.method.notes),
+                *((unbalanced,) if unbalanced else ()),
+                *(*uncounted, *unmeasured),
+            ),
             "train_s": sum(row["train_s"] for row in lane.rows),
             "data_s": sum(row["data_s"] for row in lane.rows),
             "teacher_s": sum(row["teacher_s"] for row in lane.rows),

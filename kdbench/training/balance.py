@@ -1,7 +1,7 @@
 """Whether a method's terms and the cross-entropy are of one scale, so that a weight that is a thousand times off is seen."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,20 @@ def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> 
 
     It names the method, the pair and the parameters to change; None where there is nothing to say, or no weight would mend it.
     """
+    teacher = trial.teacher.label if trial.teacher else "no teacher"
+    found = _verdict(trial, method, row, lambda ratio: f"{ratio:.3g} times")
+    return found and f"warning: {setting(trial)}, {teacher} -> {trial.label}, epoch {row['epoch']}: {found}."
+
+
+def imbalance_note(trial: TrialSpec, method: Composition, rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """The first such finding of all epochs, for the record: in words that are the same for all seeds of which it holds."""
+    found = (_verdict(trial, method, row, lambda ratio: "over 100 times" if ratio > 1 else "under 0.01 times") for row in rows)
+    first = next(filter(None, found), None)
+    return first and f"{trial.method}: in some epoch, {first}"
+
+
+def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], times: Callable[[float], str]) -> str | None:
+    """What is out of balance in an epoch, and what would mend it."""
     keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
     ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
     highest = HIGHEST if row.get("train_error_pct", 100.0) >= LEARNT_PCT else math.inf
@@ -48,17 +62,15 @@ def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> 
     weights = _weights(trial, method)
     if not weights and any(type(part).weights for part in method.parts.values()):
         return None  # no term can teach anything of this pair, and a note says so
-    teacher = trial.teacher.label if trial.teacher else "no teacher"
-    where = f"warning: {setting(trial)}, {teacher} -> {trial.label}, epoch {row['epoch']}: "
     if 0 in off.values():
         if not weights or any(weights.values()):
-            return f"{where}no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long."
-        return None if method.stages() else f"{where}nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}."
-    said = " and ".join(f"{ratio:.3g} times the cross-entropy in {name}" for name, ratio in off.items())
+            return "no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long"
+        return None if method.stages() else f"nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}"
+    said = " and ".join(f"{times(ratio)} the cross-entropy in {name}" for name, ratio in off.items())
     light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
     change = "change" if light and heavy else "raise" if light else "lower"
     named = ", ".join(f"{name} (now {value:g})" for name, value in weights.items()) or "the weight of its terms"
-    return f"{where}the transfer terms are {said}; {change} {named}."
+    return f"the transfer terms are {said}; {change} {named}"
 
 
 def _weights(trial: TrialSpec, method: Composition) -> dict[str, float]:
