@@ -19,7 +19,7 @@ from test_report_tables import PAIR, frame, trial
 
 from kdbench.docs.methods import shipped_methods
 from kdbench.report import ReportOptions, Sources, compare, write_report
-from kdbench.report.bibtex import TITLE, to_bibtex
+from kdbench.report.formats.bibtex import TITLE, to_bibtex
 from kdbench.report.page.sources import NO_SOURCES
 from kdbench.spec.report_options import DEFAULT
 

@@ -14,8 +14,8 @@ import yaml
 from test_report_tables import trial
 
 from kdbench.report import ReportOptions, compare
-from kdbench.report.latex import to_latex
-from kdbench.report.result_table import result_table
+from kdbench.report.formats.latex import to_latex
+from kdbench.report.tables.results import result_table
 
 Pairs = Sequence[tuple[str, str]]
 

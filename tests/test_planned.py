@@ -8,7 +8,7 @@ from invariants.probes import statuses
 
 import kdbench
 from kdbench.report.compare import compare
-from kdbench.report.result_table import result_table
+from kdbench.report.tables.results import result_table
 from kdbench.runner.plan import Rerun
 
 

@@ -11,10 +11,10 @@ from test_report_tables import PAIR, cells, frame, three_seeds, trial
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.report import compare, terminal_tables, write_report
-from kdbench.report.latex import to_latex
+from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.render import to_csv, to_markdown
 from kdbench.report.published_numbers import OPTIONAL, REQUIRED, read_published, shipped_numbers
-from kdbench.report.published_table import published_table
-from kdbench.report.render import to_csv, to_markdown
+from kdbench.report.tables.published import published_table
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
 

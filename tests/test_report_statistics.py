@@ -9,12 +9,12 @@ from test_report_tables import PAIR, RESULTS, cells, frame, three_seeds, trial
 
 from kdbench.report import ReportOptions, compare, write_report
 from kdbench.report.claims import claims
-from kdbench.report.gains import gain_table
-from kdbench.report.pairwise import pairwise_table
-from kdbench.report.ranks import profile_table, ranks_table, win_tie_loss_table
-from kdbench.report.render import to_csv
-from kdbench.report.result_table import result_table
-from kdbench.report.shared_errors import beside_teacher_table, shared_errors_table
+from kdbench.report.formats.render import to_csv
+from kdbench.report.tables.gains import gain_table
+from kdbench.report.tables.pairwise import pairwise_table
+from kdbench.report.tables.ranks import profile_table, ranks_table, win_tie_loss_table
+from kdbench.report.tables.results import result_table
+from kdbench.report.tables.shared_errors import beside_teacher_table, shared_errors_table
 from kdbench.results.outcomes import Outcomes
 
 IMAGES = 2000

@@ -14,18 +14,18 @@ from scipy import stats
 from kdbench.docs.methods import shipped_methods
 from kdbench.errors import KdbenchError
 from kdbench.report import ReportOptions, terminal_tables, write_report
-from kdbench.report.cells import short_count
 from kdbench.report.claims import claims
 from kdbench.report.comparable import check_comparable
 from kdbench.report.compare import compare
-from kdbench.report.costs import cost_table
-from kdbench.report.gains import confidence_interval, gain_table
-from kdbench.report.latex import to_latex
+from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.render import to_csv, to_markdown
 from kdbench.report.notes import changed_parameters, footnotes
-from kdbench.report.render import to_csv, to_markdown
-from kdbench.report.result_table import best_epoch_table, result_table
-from kdbench.report.selection import selection_table
 from kdbench.report.statistics.comparisons import against_baseline, all_pairs
+from kdbench.report.tables.cells import short_count
+from kdbench.report.tables.costs import cost_table
+from kdbench.report.tables.gains import confidence_interval, gain_table
+from kdbench.report.tables.results import best_epoch_table, result_table
+from kdbench.report.tables.selection import selection_table
 from kdbench.results.method_labels import method_labels
 from kdbench.runner.frame import row_without_record
 from kdbench.suite.resolve import load_suite

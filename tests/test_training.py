@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair, Stage
 from kdbench.report.compare import compare
-from kdbench.report.result_table import result_table
+from kdbench.report.tables.results import result_table
 from kdbench.runner.frame import load_results
 from kdbench.training.lane import Lane
 

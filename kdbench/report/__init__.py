@@ -17,18 +17,18 @@ from rich.text import Text
 from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
-from kdbench.report.costs import cost_table
-from kdbench.report.further_tables import further_tables
-from kdbench.report.gains import gain_table
-from kdbench.report.latex import to_latex
+from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.render import to_csv, to_markdown, to_terminal
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
-from kdbench.report.published_table import published_table
-from kdbench.report.ranks import ranks_table
-from kdbench.report.render import to_csv, to_markdown, to_terminal
-from kdbench.report.result_table import best_epoch_table, result_table
-from kdbench.report.selection import selection_table
-from kdbench.report.table import Table
+from kdbench.report.tables.costs import cost_table
+from kdbench.report.tables.further import further_tables
+from kdbench.report.tables.gains import gain_table
+from kdbench.report.tables.published import published_table
+from kdbench.report.tables.ranks import ranks_table
+from kdbench.report.tables.results import best_epoch_table, result_table
+from kdbench.report.tables.selection import selection_table
+from kdbench.report.tables.table import Table
 from kdbench.spec.report_options import ReportOptions
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def write_report(
         others = (best_epoch_table(comparison), *further_tables(comparison))
         texts |= numbers | {f"{table.name}.csv": to_csv(table) for table in others}
     if "bib" in formats or "html" in formats:
-        from kdbench.report.bibtex import to_bibtex  # imports torch, which tables need not
+        from kdbench.report.formats.bibtex import to_bibtex  # imports torch, which tables need not
 
         papers = {"methods.bib": to_bibtex(comparison.results)}
         texts |= papers if "bib" in formats else {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.differences import differences_of_all, gains_over_baseline
-from kdbench.report.selection import held_out
 from kdbench.report.statistics.comparisons import Difference
+from kdbench.report.tables.cells import on_data
+from kdbench.report.tables.selection import held_out
 
 
 def claims(comparison: Comparison) -> list[str]:

@@ -152,7 +152,7 @@ class Comparison:
         return self.options.names.get("scratch", "scratch")
 
     def _repr_html_(self) -> str:
-        from kdbench.report.result_table import result_table  # which knows comparisons
+        from kdbench.report.tables.results import result_table  # which knows comparisons
 
         return result_table(self)._repr_html_()
 

@@ -14,7 +14,7 @@ from kdbench.errors import KdbenchError, nearest
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.paths import expanded
-from kdbench.report.published_table import plain
+from kdbench.report.tables.published import plain
 from kdbench.suite.shipped import shipped
 
 REQUIRED = ("dataset", "teacher", "student", "method", "value", "quantity", "selection", "source")

@@ -11,7 +11,7 @@ from conftest import MIXED, Lab, write_images
 from invariants.probes import only, snapshot
 from kdbench import KdbenchError
 from kdbench.report.compare import compare
-from kdbench.report.result_table import result_table
+from kdbench.report.tables.results import result_table
 from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
 from kdbench.suite import code_hash as code_of

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent
 from kdbench.report.figures.looks import method_colours
 from kdbench.report.figures.rows import rows_of
 from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
+from kdbench.report.tables.cells import on_data
 
 _TEACHER = (0, (3, 1.5))
 

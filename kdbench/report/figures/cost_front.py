@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
 from kdbench.report.figures.looks import Look, method_looks
 from kdbench.report.figures.name_places import name_points
 from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
+from kdbench.report.tables.cells import on_data
 from kdbench.spec.metrics import Metric
 
 MOST_NAMED = 10

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
 from kdbench.report.figures.looks import method_colours
@@ -18,6 +17,7 @@ from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics import several_pairs
 from kdbench.report.statistics.several_pairs import MIN_PAIRS, Ranks
+from kdbench.report.tables.cells import on_data
 
 NAME_LINES, BAR_LINES = 1.4, 0.6
 """From one name to the next, and from one bar of a group to the next."""

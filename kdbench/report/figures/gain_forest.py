@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import gains_over_baseline
 from kdbench.report.figures.far import Extent
@@ -18,6 +17,7 @@ from kdbench.report.figures.looks import method_colours
 from kdbench.report.figures.rows import rows_of
 from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics.comparisons import Difference
+from kdbench.report.tables.cells import on_data
 
 LONG = 3.0
 """An interval that reaches farther than so many times the usual reach ends in an arrow at the edge."""

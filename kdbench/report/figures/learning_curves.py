@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, shown_range
 from kdbench.report.figures.looks import Look, method_looks
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import SMALL, Need, NothingToDrawError, font_pt, sheet
-from kdbench.report.selection import tested
+from kdbench.report.tables.cells import on_data
+from kdbench.report.tables.selection import tested
 from kdbench.spec.metrics import Metric
 
 FEW_EPOCHS = 20

@@ -5,13 +5,13 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
 from kdbench.report.figures.looks import method_looks
 from kdbench.report.figures.sheet import Need, NothingToDrawError, font_pt, sheet
-from kdbench.report.selection import tested
 from kdbench.report.statistics.several_pairs import performance_profile
+from kdbench.report.tables.cells import on_data
+from kdbench.report.tables.selection import tested
 from kdbench.spec.metrics import METRICS
 
 

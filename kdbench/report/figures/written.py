@@ -20,8 +20,8 @@ from kdbench.report.figures.learning_curves import curves as draw_curves
 from kdbench.report.figures.profile_curves import profile
 from kdbench.report.figures.sheet import DoesNotFitError, NothingToDrawError
 from kdbench.report.notes import seeds_sentence
-from kdbench.report.selection import tested
 from kdbench.report.statistics.comparisons import MIN_SEEDS
+from kdbench.report.tables.selection import tested
 from kdbench.spec.figure_options import FigureName
 
 _DRAWN: Mapping[FigureName, Callable[[Comparison], Figure]] = {

@@ -10,8 +10,8 @@ import pandas as pd
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.figures.cost_front import pareto_front
 from kdbench.report.figures.looks import method_looks
-from kdbench.report.gains import confidence_interval
-from kdbench.report.selection import tested
+from kdbench.report.tables.gains import confidence_interval
+from kdbench.report.tables.selection import tested
 
 MOST_POINTS = 100
 """Epochs of a curve that the page holds; of a longer training they are evenly spread, the first and the last among them."""

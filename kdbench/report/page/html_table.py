@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from kdbench.report.table import Cell, Row, Table
+from kdbench.report.tables.table import Cell, Row, Table
 
 LONGEST_LINE = 40
 """Characters up to which the cells of a column stay in one line; behind the names they are then set as numbers, flush right."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench.report.bibtex import known_method, parts
+from kdbench.report.formats.bibtex import known_method, parts
 from kdbench.results.method_labels import plain_label
 from kdbench.wording import assigned
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kdbench.report.compare import Comparison
 from kdbench.report.page.figures import spread
-from kdbench.report.table import NONE, Cell, Row, Table
+from kdbench.report.tables.table import NONE, Cell, Row, Table
 from kdbench.results.frames import COLUMNS
 
 _CURVES = {"test_error_pct": "test", "validation_error_pct": "held out", "train_error_pct": "training"}

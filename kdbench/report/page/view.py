@@ -15,8 +15,8 @@ from kdbench.report.page.html_table import HtmlTable, html_table
 from kdbench.report.page.methods import method_cards
 from kdbench.report.page.sources import Sources
 from kdbench.report.page.trials import titles, trial_curves, trial_facts, trials_table
-from kdbench.report.selection import tested
-from kdbench.report.table import Table
+from kdbench.report.tables.selection import tested
+from kdbench.report.tables.table import Table
 from kdbench.spec.metrics import Metric
 from kdbench.wording import counted
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from kdbench.report.cells import method_row, on_data, pair_heading, short_count
 from kdbench.report.compare import Comparison
-from kdbench.report.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import method_row, on_data, pair_heading, short_count
+from kdbench.report.tables.table import NONE, Cell, Row, Table
 
 UNEVEN = 1.25
 """By what factor the speed of one teacher may differ between trials that are said to be timed alike."""

@@ -87,7 +87,7 @@ class Table:
         return found
 
     def _repr_html_(self) -> str:
-        from kdbench.report.notebook import to_html  # which knows tables
+        from kdbench.report.formats.notebook import to_html  # which knows tables
 
         return to_html(self)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kdbench.report.cells import on_data
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import differences_of_all, gains_over_baseline, means_of_pairs
 from kdbench.report.statistics.several_pairs import average_relative_improvement, performance_profile, ranks, win_tie_loss
-from kdbench.report.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import on_data
+from kdbench.report.tables.table import NONE, Cell, Row, Table
 
 
 def ranks_table(comparison: Comparison) -> Table | None:

@@ -10,7 +10,7 @@ import rich.console
 import rich.table
 from rich.text import Text
 
-from kdbench.report.table import Cell, Table
+from kdbench.report.tables.table import Cell, Table
 
 _MARKDOWN_COLUMNS = 14
 """A wider table is turned where that makes it narrower: more columns do not fit a page."""

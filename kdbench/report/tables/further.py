@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from kdbench.report.compare import Comparison
-from kdbench.report.pairwise import pairwise_table
-from kdbench.report.ranks import profile_table, win_tie_loss_table
-from kdbench.report.shared_errors import beside_teacher_table, shared_errors_table
-from kdbench.report.table import Table
+from kdbench.report.tables.pairwise import pairwise_table
+from kdbench.report.tables.ranks import profile_table, win_tie_loss_table
+from kdbench.report.tables.shared_errors import beside_teacher_table, shared_errors_table
+from kdbench.report.tables.table import Table
 from kdbench.spec.report_options import FurtherTable
 
 _TABLES: Mapping[FurtherTable, Callable[[Comparison], Table | None]] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.differences import gains_over_baseline
-from kdbench.report.table import Cell
+from kdbench.report.tables.table import Cell
 
 BETTER, WORSE = "*", "†"
 

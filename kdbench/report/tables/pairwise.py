@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kdbench.report.cells import method_row, on_data, pair_heading
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import differences_of_all
-from kdbench.report.gains import gain_cells, has_image_intervals, images_note, interval_headings, procedures
-from kdbench.report.table import Cell, Row, Table
+from kdbench.report.tables.cells import method_row, on_data, pair_heading
+from kdbench.report.tables.gains import gain_cells, has_image_intervals, images_note, interval_headings, procedures
+from kdbench.report.tables.table import Cell, Row, Table
 
 
 def pairwise_table(comparison: Comparison) -> Table | None:

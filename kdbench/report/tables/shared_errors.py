@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kdbench.report.cells import method_row, on_data, pair_heading
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.differences import wrong_images
 from kdbench.report.statistics import agreement
-from kdbench.report.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import method_row, on_data, pair_heading
+from kdbench.report.tables.table import NONE, Cell, Row, Table
 
 Bits = NDArray[np.bool_]
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report.cells import mean_and_std, mean_cell, on_data, short_count
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
-from kdbench.report.gains import confidence_interval
-from kdbench.report.marks import mark_notes, marks
 from kdbench.report.notes import footnotes
-from kdbench.report.selection import tested
-from kdbench.report.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import mean_and_std, mean_cell, on_data, short_count
+from kdbench.report.tables.gains import confidence_interval
+from kdbench.report.tables.marks import mark_notes, marks
+from kdbench.report.tables.selection import tested
+from kdbench.report.tables.table import NONE, Cell, Row, Table
 
 _SPREAD = {
     "std": "mean ± standard deviation over seeds",

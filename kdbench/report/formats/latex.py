@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from types import MappingProxyType
 
-from kdbench.report.table import Cell, Row, Table
+from kdbench.report.tables.table import Cell, Row, Table
 from kdbench.spec.report_options import DEFAULT, ReportOptions
 
 _COLUMNS = 7

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report.cells import mean_and_std, method_row, on_data, pair_heading
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.notes import changed_parameters, shared_stages
-from kdbench.report.selection import tested
-from kdbench.report.table import NONE, Cell, Table
+from kdbench.report.tables.cells import mean_and_std, method_row, on_data, pair_heading
+from kdbench.report.tables.selection import tested
+from kdbench.report.tables.table import NONE, Cell, Table
 from kdbench.spec.metrics import Metric
 
 LAST = "last epoch"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from itertools import groupby
 
-from kdbench.report.table import Cell, Row, Table
+from kdbench.report.tables.table import Cell, Row, Table
 
 
 def to_html(table: Table) -> str:

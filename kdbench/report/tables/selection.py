@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from kdbench.report.cells import mean_and_std, method_row, on_data, pair_heading
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.table import Cell, Table
+from kdbench.report.tables.cells import mean_and_std, method_row, on_data, pair_heading
+from kdbench.report.tables.table import Cell, Table
 from kdbench.spec.metrics import METRICS, Metric
 
 

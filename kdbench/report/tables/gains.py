@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from kdbench.report.cells import method_row, on_data, pair_heading
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import gains_over_baseline, share_of_teachers
 from kdbench.report.notes import not_done, shared_stages
 from kdbench.report.statistics.comparisons import MIN_SEEDS, Comparisons, Difference
 from kdbench.report.statistics.quantiles import sidak
-from kdbench.report.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import method_row, on_data, pair_heading
+from kdbench.report.tables.table import NONE, Cell, Row, Table
 
 
 class Interval(NamedTuple):

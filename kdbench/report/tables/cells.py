@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.table import NONE, Cell, Row
+from kdbench.report.tables.table import NONE, Cell, Row
 
 
 def on_data(comparison: Comparison, *, with_pair: bool = False) -> str:
