@@ -21,6 +21,7 @@ from kdbench.report import ReportOptions, compare, write_report
 from kdbench.report.figures import cost, curves, forest, method_colours, method_looks, profile, ranks, results, save
 from kdbench.report.figures.cost_front import pareto_front
 from kdbench.report.figures.far import Extent, shown_range
+from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.sheet import GREY
 from kdbench.report.figures.written import usual_figures
@@ -638,3 +639,8 @@ def test_a_method_has_one_colour_in_all_figures():
         assert method_colours(["FT"])["FT"] in [
             colour for line in figure.axes[0].lines for colour in (line.get_color(), line.get_markeredgecolor())
         ]
+
+
+def test_a_method_that_the_report_calls_otherwise_keeps_its_look():
+    named = compare(make_results(), options=ReportOptions(names={"kd": "Hinton KD"}))
+    assert colours_of(named)["Hinton KD"] == method_colours(["KD"])["KD"]

@@ -10,6 +10,7 @@ from test_report_tables import PAIR, RESULTS, cells, frame, three_seeds, trial
 from kdbench.report import ReportOptions, compare, write_report
 from kdbench.report.claims import claims
 from kdbench.report.formats.render import to_csv
+from kdbench.report.tables.class_errors import class_errors_table, confusions_table
 from kdbench.report.tables.gains import gain_table
 from kdbench.report.tables.pairwise import pairwise_table
 from kdbench.report.tables.ranks import profile_table, ranks_table, win_tie_loss_table
@@ -213,3 +214,25 @@ def test_a_teacher_of_which_there_are_several_trainings_is_a_factor():
         "In some pairs, different seeds learnt from different trainings of the teacher."
         in result_table(compare(frame(*rows), pairs=[PAIR])).notes
     )
+
+
+def test_pairs_of_methods_have_mcnemars_p_where_outcomes_are_known():
+    table = pairwise_table(with_outcomes(RESULTS))
+    assert table.columns[-1] == "McNemar\np"
+    values = [row.cells[-1].values["p"] for row in table.rows]
+    assert all(0 <= p <= 1 for p in values)
+    assert "McNemar\np" not in pairwise_table(compare(RESULTS, pairs=[PAIR])).columns
+
+
+def test_errors_and_confusions_of_classes():
+    seeds = [
+        Outcomes.of(np.array([0, 0, 1, 1, 1]), np.array(predicted), num_classes=3, data_fingerprint="d")
+        for predicted in ([0, 1, 1, 2, 2], [0, 0, 1, 1, 2], [0, 0, 1, 1, 1])
+    ]
+    trials = [f"kd-{PAIR[0]}-{seed}-4" for seed in (1, 2, 3)]
+    compared = compare(RESULTS, pairs=[PAIR]).with_outcomes(dict(zip(trials, seeds, strict=True)))
+    table = class_errors_table(compared)
+    assert table.columns == ("Class", "KD")
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [["0", "16.7"], ["1", "33.3"], ["2", "—"]]
+    confused = confusions_table(compared)
+    assert [[cell.text for cell in row.cells] for row in confused.rows] == [["1", "2", "33.3"], ["0", "1", "16.7"]]

@@ -242,18 +242,13 @@ def test_the_variance_of_images_is_that_of_the_mean_squares():
 # Agreement of methods
 
 
-def test_mcnemar_of_each_seed_is_that_of_statsmodels_and_together_images_are_clusters():
+def test_mcnemar_of_one_seed_is_that_of_statsmodels_and_together_images_are_clusters():
     from statsmodels.stats.contingency_tables import mcnemar as reference
 
     one, other = (wrong.to_numpy() for wrong in outcomes(2, means=(0.2, 0.15), seeds=3, images=300).values())
-    found = mcnemar(one, other)
-    for seed, row in found.by_seed.iterrows():
-        table = pd.crosstab(one[seed], other[seed])
-        assert (row["only_first"], row["only_second"]) == (table.loc[True, False], table.loc[False, True])
-        assert row["p"] == pytest.approx(reference(table, exact=True).pvalue)
-    alone = mcnemar(one[:1], other[:1]).p
+    alone = mcnemar(one[:1], other[:1])
     assert alone == pytest.approx(reference(pd.crosstab(one[0], other[0]), exact=False, correction=False).pvalue)
-    thrice = mcnemar(np.tile(one[:1], (3, 1)), np.tile(other[:1], (3, 1))).p
+    thrice = mcnemar(np.tile(one[:1], (3, 1)), np.tile(other[:1], (3, 1)))
     assert thrice == pytest.approx(alone), "the same images again are no new evidence"
 
 

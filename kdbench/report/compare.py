@@ -124,6 +124,7 @@ class Comparison:
         given: the same rows with the names that suites give.
         pairs: the same by pair; a trial without a teacher stands in every pair with its student.
         labels: the methods as the report calls them, in the order of columns.
+        usual_labels: what the literature calls the methods, by label.
         headings: of the groups that the methods are in, by label; empty for those that are in none.
         datasets: the labels of the data sets.
         baseline: the label of the method that gains are given over, whether or not it has trials.
@@ -135,6 +136,7 @@ class Comparison:
     given: pd.DataFrame
     pairs: tuple[PairTrials, ...]
     labels: tuple[str, ...]
+    usual_labels: Mapping[str, str]
     headings: Mapping[str, str]
     datasets: tuple[str, ...]
     baseline: str
@@ -222,6 +224,7 @@ def compare(
         given=given.drop(columns=["usual_label", "called"]),
         pairs=tuple(blocks),
         labels=labels,
+        usual_labels={named.label: named.usual for named in shown},
         headings=dict(zip(labels, headings(shown, options), strict=True)),
         datasets=datasets,
         baseline=chosen_baseline(known, options),

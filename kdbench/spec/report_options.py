@@ -9,7 +9,9 @@ from kdbench.spec.figure_options import FigureOptions
 from kdbench.spec.metrics import METRICS, Metric
 from kdbench.spec.recipe import Spec
 
-FurtherTable = Literal["pairwise", "win_tie_loss", "performance_profile", "shared_errors", "beside_teacher"]
+FurtherTable = Literal[
+    "pairwise", "win_tie_loss", "performance_profile", "shared_errors", "beside_teacher", "class_errors", "confusions"
+]
 
 
 def _known_metric(name: str) -> str:
@@ -30,8 +32,9 @@ class ReportOptions(Spec):
     """The method that gains are given over, such as `kd`."""
     tables: tuple[FurtherTable, ...] = ()
     """Further tables to show, which are otherwise in CSV files alone: `pairwise`, all pairs of methods; `win_tie_loss` and
-    `performance_profile`, over several pairs of networks; `shared_errors`, which test images methods get wrong together; and
-    `beside_teacher`, how students err where the teacher is right."""
+    `performance_profile`, over several pairs of networks; `shared_errors`, which test images methods get wrong together;
+    `beside_teacher`, how students err where the teacher is right; `class_errors`, the error of each class; and `confusions`, which
+    classes are taken for which."""
     datasets: tuple[str, ...] = ()
     """The data sets to show; all unless given."""
     pairs: tuple[str, ...] = ()

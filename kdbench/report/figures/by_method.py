@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent
-from kdbench.report.figures.looks import method_colours
+from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.rows import rows_of
 from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
 from kdbench.report.tables.cells import on_data
@@ -27,7 +27,7 @@ def results(comparison: Comparison) -> Figure:
         KdbenchError: no trial is done, or the figure does not fit its size.
     """
     metric = comparison.metric
-    colours = method_colours(comparison.labels)
+    colours = colours_of(comparison)
     rows = rows_of(comparison, comparison.labels, pitch=1.7)
     legend = [
         Line2D([], [], color=GREY, marker="o", linestyle="", markersize=3.2, alpha=0.6, label="one seed"),

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
-from kdbench.report.figures.looks import Look, method_looks
+from kdbench.report.figures.looks import Look, looks_of
 from kdbench.report.figures.name_places import name_points
 from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
 from kdbench.report.tables.cells import on_data
@@ -37,7 +37,7 @@ def cost(comparison: Comparison) -> Figure:
         KdbenchError: no trial is done, or the figure does not fit its size.
     """
     metric = comparison.metric
-    looks = method_looks(comparison.labels)
+    looks = looks_of(comparison)
     measured = [
         (pair.name, str(environment), _points(trials, metric))
         for pair in comparison.pairs

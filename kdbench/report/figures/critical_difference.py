@@ -12,7 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
-from kdbench.report.figures.looks import method_colours
+from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics import several_pairs
@@ -39,7 +39,7 @@ def ranks(comparison: Comparison) -> Figure:
     lines = _first_name(found) + NAME_LINES * math.ceil(len(found.mean_ranks) / 2)
     need = Need(lines=lines + 1, letters=40, across=f"mean rank over {found.pairs} pairs, 1 is best")
     with sheet(f"Mean rank{on_data(comparison)}", comparison, [""], need) as (figure, (axes,)):
-        draw_ranks(axes, found, method_colours(comparison.labels))
+        draw_ranks(axes, found, colours_of(comparison))
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import gains_over_baseline
 from kdbench.report.figures.far import Extent
-from kdbench.report.figures.looks import method_colours
+from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.rows import rows_of
 from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics.comparisons import Difference
@@ -39,7 +39,7 @@ def forest(comparison: Comparison) -> Figure:
         raise NothingToDrawError(
             f"there is no gain over {baseline} to draw. Run it and another method, or choose another baseline."
         )
-    colours = method_colours(comparison.labels)
+    colours = colours_of(comparison)
     rows = rows_of(comparison, labels, pitch=1.4)
     found = {pair.name: {gain.method: gain for gain in gains_over_baseline(comparison, pair).differences} for pair in pairs}
     drawn = [gain for gains in found.values() for gain in gains.values()]

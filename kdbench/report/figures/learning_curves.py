@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, shown_range
-from kdbench.report.figures.looks import Look, method_looks
+from kdbench.report.figures.looks import Look, looks_of
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import SMALL, Need, NothingToDrawError, font_pt, sheet
@@ -46,7 +46,7 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     """
     if not has_curves(curves):
         raise NothingToDrawError("there are no learning curves to draw, since no training was tested at two epochs.")
-    looks = method_looks(comparison.labels)
+    looks = looks_of(comparison)
     metric = tested(comparison.metric)
     main = curves[(curves["stage"] == "main") & curves["test_error_pct"].notna()]
     main = main.assign(value=metric.of(main["test_error_pct"]))

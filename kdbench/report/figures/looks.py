@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
+from kdbench.report.compare import Comparison
+
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Okabe and Ito's palette without yellow and black, and a wine red: any two differ under each kind of colour blindness."""
 
@@ -54,6 +56,18 @@ def method_looks(labels: Iterable[str]) -> dict[str, Look]:
         turn = looks[start:] + looks[:start]
         chosen[label] = next((look for look in turn if look not in chosen.values()), turn[0])
     return {label: chosen[label] for label in labels}
+
+
+def looks_of(comparison: Comparison) -> dict[str, Look]:
+    """The look of each method of a comparison, by its label; a method that the report calls otherwise keeps its look."""
+    usual = comparison.usual_labels
+    looks = method_looks(usual.values())
+    return {label: looks[usual[label]] for label in comparison.labels}
+
+
+def colours_of(comparison: Comparison) -> dict[str, str]:
+    """The colour of each method of a comparison, by its label."""
+    return {label: look.colour for label, look in looks_of(comparison).items()}
 
 
 def method_colours(labels: Iterable[str]) -> dict[str, str]:

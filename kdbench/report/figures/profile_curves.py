@@ -7,7 +7,7 @@ from matplotlib.ticker import PercentFormatter
 
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
-from kdbench.report.figures.looks import method_looks
+from kdbench.report.figures.looks import looks_of
 from kdbench.report.figures.sheet import Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics.several_pairs import performance_profile
 from kdbench.report.tables.cells import on_data
@@ -28,7 +28,7 @@ def profile(comparison: Comparison) -> Figure:
     metric = tested(comparison.metric)
     metric = metric if metric.lower_is_better else METRICS["error"]
     shares = performance_profile(means_of_pairs(comparison.of(metric)))
-    looks = {label: look for label, look in method_looks(comparison.labels).items() if shares[label].any()}
+    looks = {label: look for label, look in looks_of(comparison).items() if shares[label].any()}
     need = Need(
         lines=13,
         letters=32,

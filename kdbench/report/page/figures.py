@@ -9,7 +9,7 @@ import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.figures.cost_front import pareto_front
-from kdbench.report.figures.looks import method_looks
+from kdbench.report.figures.looks import looks_of
 from kdbench.report.tables.gains import confidence_interval
 from kdbench.report.tables.selection import tested
 
@@ -22,11 +22,11 @@ _SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
 _UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
-def looks(labels: tuple[str, ...]) -> list[dict[str, Any]]:
+def looks(comparison: Comparison) -> list[dict[str, Any]]:
     """How each method is drawn, as in all figures."""
     return [
         {"label": label, "colour": look.colour, "shape": _SHAPES[look.marker], "dashes": look.dashes}
-        for label, look in method_looks(labels).items()
+        for label, look in looks_of(comparison).items()
     ]
 
 

@@ -94,7 +94,7 @@ def page_of(
             "decimals": comparison.options.decimals,
             "log": tested(metric).lower_is_better,
         },
-        "methods": looks(comparison.labels),
+        "methods": looks(comparison),
         "pairs": pairs,
         "trials": trial_facts(comparison.given),
         "trial_titles": titles(comparison),

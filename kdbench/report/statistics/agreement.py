@@ -7,7 +7,6 @@ order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,35 +16,16 @@ from scipy import stats
 BoolArray = NDArray[np.bool_]
 
 
-class McNemar(NamedTuple):
-    """Whether two methods err on different numbers of images, for the very students that were trained.
+def mcnemar(first: BoolArray, second: BoolArray) -> float:
+    """p of McNemar's test, of all seeds together: whether two methods err on different numbers of images.
 
-    It says how sure the difference of these students is over new test images. It says nothing about new seeds.
-
-    Attributes:
-        by_seed: one row for each seed: `only_first` and `only_second`, the images that only one got wrong, and `p` of McNemar's
-            test.
-        p: of all seeds together.
+    The same images are tested with every seed, so that counts of several seeds must not just be added up: images are clusters
+    (Durkalski, Palesch, Lipsitz and Rust, 2003). The test is of the very students that were trained. It says how sure their
+    difference is over new test images, and nothing about new seeds.
     """
-
-    by_seed: pd.DataFrame
-    p: float
-
-
-def mcnemar(first: BoolArray, second: BoolArray) -> McNemar:
-    """McNemar's exact test for each seed, and one for all seeds together.
-
-    The same images are tested with every seed, so that counts of several seeds must not just be added up. All seeds together are
-    tested with images as clusters (Durkalski, Palesch, Lipsitz and Rust, 2003).
-    """
-    from statsmodels.stats.contingency_tables import mcnemar as test  # slow to import
-
-    only_first, only_second = (first & ~second).sum(1), (second & ~first).sum(1)
-    p = [test([[0, a], [b, 0]], exact=a + b < 1000).pvalue for a, b in zip(only_first, only_second, strict=True)]
     lead = first.sum(0) - second.sum(0).astype(float)
     squares = float(lead @ lead)
-    together = float(stats.chi2.sf(lead.sum() ** 2 / squares, 1)) if squares else 1.0
-    return McNemar(pd.DataFrame({"only_first": only_first, "only_second": only_second, "p": p}), together)
+    return float(stats.chi2.sf(lead.sum() ** 2 / squares, 1)) if squares else 1.0
 
 
 def shared_errors(wrong: Mapping[str, BoolArray]) -> pd.DataFrame:

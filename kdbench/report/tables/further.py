@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from kdbench.report.compare import Comparison
+from kdbench.report.tables.class_errors import class_errors_table, confusions_table
 from kdbench.report.tables.pairwise import pairwise_table
 from kdbench.report.tables.ranks import profile_table, win_tie_loss_table
 from kdbench.report.tables.shared_errors import beside_teacher_table, shared_errors_table
@@ -17,6 +18,8 @@ _TABLES: Mapping[FurtherTable, Callable[[Comparison], Table | None]] = {
     "performance_profile": profile_table,
     "shared_errors": shared_errors_table,
     "beside_teacher": beside_teacher_table,
+    "class_errors": class_errors_table,
+    "confusions": confusions_table,
 }
 
 
