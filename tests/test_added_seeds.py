@@ -120,6 +120,14 @@ def test_what_adds_no_seeds_is_not_told(case: str) -> None:
     assert told(*NOT_TOLD[case]) == []
 
 
+def test_training_the_first_seeds_again_does_not_hide_the_look() -> None:
+    frame = pd.DataFrame(
+        [*trials("scratch kd", range(3), planned="24T10", finished="26T12"), *trials("scratch kd", [3, 4], **LATER)]
+    )
+    first = frame["finished"].where(frame["seed"] > 2, "2026-11-24T12:00:00+00:00").where(frame["seed"] < 3)
+    assert added_seeds(frame.assign(first_finished=first)) == TOLD["two seeds"][1]
+
+
 def test_a_frame_of_an_earlier_version_tells_nothing() -> None:
     frame = pd.DataFrame([*trials("scratch kd", [0, 1], **FIRST)])
     assert added_seeds(frame.drop(columns="planned")) == []

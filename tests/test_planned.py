@@ -56,6 +56,9 @@ def test_what_a_run_takes_up_was_planned_when_it_began_and_ever_after(lab: Lab, 
     assert lab.run(more, rerun=Rerun.ALL)
     again = {lab.record(trial).seed: lab.record(trial).planned for trial in more.trials}
     assert again == found
+    assert {lab.record(trial).first_finished for trial in more.trials} == {SECOND}
+    lab.store.discard(more.trials[0].id)
+    assert lab.store.first_finished(more.trials[0].id) == SECOND, "and not when it was done again"
 
 
 def notes(lab: Lab) -> tuple[str, ...]:

@@ -86,7 +86,9 @@ def test_finished_trials_of_the_same_pair_tell_the_spread_whichever_methods_they
 def test_a_spread_of_few_trials_gives_way_to_that_of_the_suite(tmp_path):
     done = Records(planned(tmp_path, methods="scratch, kd", seeds=3))
     assert power_of(planned(tmp_path, more="expected_spread: 0.25"), done).spread.points == 0.25
-    assert power_of(planned(tmp_path), done).spread.df == 2
+    measured = power_of(planned(tmp_path), done)
+    assert measured.spread.df == 2
+    assert power_as_text(measured).endswith("This spread was measured here, from few trials, so it may be far off.")
 
 
 def test_trials_on_other_data_or_of_other_recipes_tell_nothing(tmp_path):

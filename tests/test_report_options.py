@@ -6,6 +6,8 @@ from test_report_tables import PAIR, RESULTS, bold, cells, frame, trial
 
 from kdbench.errors import KdbenchError
 from kdbench.report import ReportOptions, Table, compare, cost_table, gain_table, result_table, to_csv, to_latex, to_markdown
+from kdbench.report.differences import means_of_pairs
+from kdbench.report.tables.ranks import ranks_table
 from kdbench.results.method_labels import method_labels
 
 OTHER = ("vgg13", "vgg8")
@@ -103,6 +105,22 @@ def test_the_mean_over_pairs_is_of_methods_that_all_have():
     assert "Mean: over the 2 pairs, each of which counts the same." in table.notes
     with pytest.raises(KdbenchError, match="mean: there is one pair"):
         shown(RESULTS, mean=True)
+
+
+def test_the_mean_over_pairs_is_over_seeds_that_the_methods_share():
+    """FT lacks the hard seed of each pair, and is worse by a point in every other."""
+    rows = [
+        trial(method, seed, None if (method, seed) == ("ft", 4) else error + (5 if seed == 4 else 0), pair=pair)
+        for pair in (PAIR, ("resnet110", "resnet32"))
+        for method, error in (("scratch", 9.0), ("kd", 7.0), ("ft", 8.0))
+        for seed in (1, 2, 3, 4)
+    ]
+    compared = compare(frame(*rows), options=ReportOptions(mean=True))
+    table = result_table(compared)
+    assert [(cell.text, cell.bold) for cell in table.rows[-1].cells[-3:]] == [("9.00", False), ("8.00", False), ("7.00", True)]
+    assert any(note.endswith("In a pair it is over the seeds that most of the methods share.") for note in table.notes)
+    assert means_of_pairs(compared)["FT"].tolist() == [8.0, 8.0]
+    assert [row.cells[0].text for row in ranks_table(compared).rows] == ["KD", "FT", "scratch"]
 
 
 def test_groups_of_methods_and_of_pairs_have_headings():

@@ -135,6 +135,16 @@ def test_ranks_of_two_pairs_are_not_tested_and_of_one_are_none():
     assert ranks_table(compare(several(1), pairs=PAIRS[:1])) is None
 
 
+def test_pairs_without_an_interval_are_not_counted_as_level():
+    results = several(3)
+    few = results[(results["teacher"] != PAIRS[0][0]) | (results["seed"] < 3)]
+    table = ranks_table(compare(few, pairs=PAIRS[:3]))
+    assert [row.cells[2].text for row in table.rows] == ["2 / 0 / 0", "2 / 0 / 0", "—"]
+    told = "A pair in which two methods share fewer than 3 seeds has no interval of them, and is not counted."
+    assert told in table.notes and told in win_tie_loss_table(compare(few, pairs=PAIRS[:3])).notes
+    assert told not in ranks_table(compare(results, pairs=PAIRS[:3])).notes
+
+
 def test_ranks_of_an_accuracy_are_those_of_the_error():
     error, accuracy = (
         ranks_table(compare(several(), pairs=PAIRS, options=ReportOptions(metric=name))) for name in ("error", "accuracy")
@@ -210,6 +220,9 @@ def test_a_teacher_of_which_there_are_several_trainings_is_a_factor():
     (note,) = (note for note in gain_table(compare(frame(*rows), pairs=[PAIR])).notes if "trainings of the teacher" in note)
     assert note.startswith("6 seeds learnt from 2 trainings of the teacher. The teacher's training makes 99 % of the variance")
     assert not any("trainings of the teacher" in note for note in gain_table(compare(RESULTS, pairs=[PAIR])).notes)
+    measured = frame(*rows).assign(test_nll=lambda results: results["test_error_pct"].where(results["seed"] != 1))
+    notes = gain_table(compare(measured, pairs=[PAIR], options=ReportOptions(metric="nll"))).notes
+    assert any(note.startswith("5 seeds learnt from 2 trainings") for note in notes)
     assert (
         "In some pairs, different seeds learnt from different trainings of the teacher."
         in result_table(compare(frame(*rows), pairs=[PAIR])).notes

@@ -14,11 +14,8 @@ from kdbench.wording import counted
 if TYPE_CHECKING:
     from kdbench.report.statistics.power import Spread  # slow to import, and of no use where nothing was measured
 
-LEAST_SEEDS = 3
-"""That give an interval."""
-
 ENOUGH_DF = 5
-"""With fewer degrees of freedom a measured spread says less than the suite's own."""
+"""With fewer degrees of freedom a measured spread may be far off, and says less than the suite's own."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +142,14 @@ def power_as_text(power: Power) -> str:
             "what they can show is not known, since no finished trials here tell how much methods vary. Give the suite an "
             "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
         )
-    enough = Power(power.methods, max(power.seeds, LEAST_SEEDS), power.spread)
+    from kdbench.report.statistics.comparisons import MIN_SEEDS
+
+    enough = Power(power.methods, max(power.seeds, MIN_SEEDS), power.spread)
     assert enough.smallest is not None and enough.half is not None
-    too_few = f"{counted(power.seeds, 'seed')} can tell no difference from chance. " if power.seeds < LEAST_SEEDS else ""
+    too_few = f"{counted(power.seeds, 'seed')} can tell no difference from chance. " if power.seeds < MIN_SEEDS else ""
     needed = f"{enough.seeds_for_half} seeds" if enough.seeds_for_half else "more than 1,000 seeds"
-    basis = "was measured here" if power.spread.df else "is what the suite says"
+    measured = "was measured here" + (", from few trials, so it may be far off" if power.spread.df < ENOUGH_DF else "")
+    basis = measured if power.spread.df else "is what the suite says"
     return (
         f"{too_few}{'With' if too_few else 'with'} {enough.seeds} seeds and {power.methods} methods, a difference of "
         f"{_points(enough.smallest)} points is found four times of five. For {_points(enough.half)} points you need {needed}. "

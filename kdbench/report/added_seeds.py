@@ -13,8 +13,8 @@ def added_seeds(done: pd.DataFrame) -> list[str]:
     """A sentence on the seeds of a pair that were planned when results of its other seeds were known.
 
     A seed compares methods as soon as two of them have it. So it was planned when its second trial was planned, and its results
-    were known when its second trial was finished. A method that is added later, and a student from scratch that pairs share, add
-    no seed.
+    were known when its second trial was first finished, though it be trained again since. A method that is added later, and a
+    student from scratch that pairs share, add no seed.
 
     Args:
         done: finished trials with the column `at`, the name of the pair; those without a teacher stand in every pair of their
@@ -22,6 +22,8 @@ def added_seeds(done: pd.DataFrame) -> list[str]:
     """
     if not {"planned", "finished"} <= {*done}:
         return []
+    if "first_finished" in done:
+        done = done.assign(finished=done["first_finished"].fillna(done["finished"]))
     found: dict[tuple[str, str], list[str]] = {}
     taught = done[done["teacher"].notna()].groupby(["dataset", "student", "at"], sort=False)
     for (dataset, student, at), rows in taught:

@@ -20,6 +20,7 @@ from kdbench.report.choice import (
     named_methods,
 )
 from kdbench.report.comparable import check_comparable
+from kdbench.report.statistics.comparisons import largest_block
 from kdbench.results.method_labels import labelled
 from kdbench.results.outcomes import Outcomes
 from kdbench.spec.metrics import METRICS, Metric
@@ -100,12 +101,9 @@ class PairTrials:
         seeds that few methods have.
         """
         metric = metric or self.metric
-        seeds = self.done.dropna(subset=metric.column).groupby("label", sort=False)["seed"].agg(frozenset)
-        blocks = [(shared, [label for label, found in seeds.items() if found >= shared]) for shared in seeds.unique()]
-        if not blocks:
-            return pd.Series(dtype=float)
-        shared, labels = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])))
-        return pd.Series({str(label): self.by_seed(str(label), metric).loc[sorted(shared)].mean() for label in labels})
+        measured = self.done.dropna(subset=metric.column)["label"].unique()
+        block = largest_block(pd.DataFrame({str(label): self.by_seed(str(label), metric) for label in measured}))
+        return pd.Series({str(label): block[label].mean() for label in block}, dtype=float)
 
 
 def ranked_at(means: pd.Series[float], rank: int, metric: Metric, *, decimals: int) -> tuple[str, ...]:

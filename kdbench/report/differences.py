@@ -31,9 +31,12 @@ def by_seed(comparison: Comparison, pair: PairTrials) -> pd.DataFrame:
 
 
 def means_of_pairs(comparison: Comparison) -> pd.DataFrame:
-    """The metric's means over seeds: one row for each pair, one column for each method."""
+    """The metric's means over the seeds that a pair's methods share: one row for each pair, one column for each method.
+
+    A method that lacks many seeds of a pair has no mean there.
+    """
     return pd.DataFrame(
-        {label: {pair.name: pair.by_seed(label).mean() for pair in comparison.pairs} for label in comparison.labels}
+        [pair.ranked().reindex(comparison.labels) for pair in comparison.pairs], [pair.name for pair in comparison.pairs]
     )
 
 
@@ -58,5 +61,6 @@ def share_of_teachers(comparison: Comparison, pair: PairTrials) -> list[str]:
     taught = pair.done.dropna(subset="teacher_weights_sha256")
     teachers = taught.drop_duplicates("seed").set_index("seed")["teacher_weights_sha256"]
     values = by_seed(comparison, pair)
+    teachers = teachers[teachers.index.isin(values.index)]
     shares = teacher_shares(values[[label for label in values if label in set(taught["label"])]].loc[teachers.index], teachers)
     return [shares.sentence] if shares else []

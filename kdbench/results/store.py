@@ -23,10 +23,12 @@ log = logging.getLogger("kdbench")
 
 REPLACED = "record.json.replaced"
 PLANNED = "planned.txt"
+FIRST_FINISHED = "first_finished.txt"
 
 FILES = {
     "trials/TRIAL/": "A folder for each trial, named by the trial's identity.",
     "trials/TRIAL/planned.txt": "When a run first planned to train the trial, in UTC. It stays when the trial is trained again.",
+    "trials/TRIAL/first_finished.txt": "Of a trial that is trained again: when it was first done, in UTC.",
     "trials/TRIAL/spec.json": "All that determines the trial, with every default written out.",
     "trials/TRIAL/environment.json": "What the trial runs on.",
     "trials/TRIAL/curves.jsonl": "One line of JSON for each epoch.",
@@ -203,8 +205,15 @@ class Store:
 
     def planned(self, trial: str) -> str | None:
         """When the trial was first planned; None where an earlier version began it."""
+        return self._noted(trial, PLANNED)
+
+    def first_finished(self, trial: str) -> str | None:
+        """When the trial was first done; None where it has not been trained again since."""
+        return self._noted(trial, FIRST_FINISHED)
+
+    def _noted(self, trial: str, name: str) -> str | None:
         try:
-            return (self.folder(trial) / PLANNED).read_text()
+            return (self.folder(trial) / name).read_text()
         except FileNotFoundError:
             return None
 
@@ -220,8 +229,13 @@ class Store:
             (folder / REPLACED).unlink(missing_ok=True)
 
     def discard(self, trial: str) -> None:
-        """Let a trial start anew: its checkpoint, curves and outcomes go, its record is out of use and goes when it is done."""
-        folder = self.folder(trial)
+        """Let a trial start anew: its checkpoint, curves and outcomes go, its record is out of use and goes when it is done.
+
+        When it was first done stays written down, since its result was known from then on.
+        """
+        folder, record = self.folder(trial), self.record(trial)
+        if record and record.status == "done" and not self.first_finished(trial):
+            write_bytes(folder / FIRST_FINISHED, record.finished.encode())
         if (folder / "record.json").exists():
             os.replace(folder / "record.json", folder / REPLACED)
         for name in ("checkpoint.pt", "curves.jsonl", OUTCOMES):

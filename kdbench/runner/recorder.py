@@ -246,6 +246,7 @@ class Recorder:
             data=self.data,
             environment=environment(self.builder.device),
             planned=self.store.planned(trial.id),
+            first_finished=self.store.first_finished(trial.id),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **results,
         )

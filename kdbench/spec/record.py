@@ -141,6 +141,7 @@ class Record(BaseModel):
             "peak_mem_mib",
             "environment",
             "planned",
+            "first_finished",
             "finished",
         }
     )
@@ -276,6 +277,8 @@ class Record(BaseModel):
     planned: str | None = None
     """When a run first planned to train the trial, in UTC; missing in records of earlier versions. It stays the same when the trial
     is continued or trained again."""
+    first_finished: str | None = None
+    """When the trial was first done, in UTC, where it was trained again since."""
     finished: str
     """When the trial ended, in UTC."""
 

@@ -18,6 +18,9 @@ from kdbench.wording import counted
 MIN_SEEDS = 3
 """With fewer values an interval is not worth its name."""
 
+MOST_SETS = 100
+"""Of seeds that the search for the largest block follows further at once."""
+
 Bounds = tuple[float, float]
 
 
@@ -86,16 +89,6 @@ class Comparisons:
                 return difference.turned()
         return None
 
-    def frame(self) -> pd.DataFrame:
-        """One row for each comparison: `method`, `over`, `gain`, `low`, `high`, `low_with_images`, `high_with_images`, `n`, `df`,
-        `basis`. Bounds that are not known are missing values."""
-        nothing = (np.nan, np.nan)
-        rows = [
-            (*d[:3], *(d.bounds or nothing), *(d.bounds_with_images or nothing), d.n, d.df, str(d.basis)) for d in self.differences
-        ]
-        bounds = ("low", "high", "low_with_images", "high_with_images")
-        return pd.DataFrame(rows, columns=["method", "over", "gain", *bounds, "n", "df", "basis"])
-
     @property
     def procedure(self) -> str:
         """What stands under a table of these intervals: how they were computed, in plain words."""
@@ -160,11 +153,23 @@ def all_pairs(
 
 
 def largest_block(values: pd.DataFrame) -> pd.DataFrame:
-    """Methods and seeds without a missing value that are most values: without methods that lack much, and seeds that few have."""
+    """Methods and seeds without a missing value that are most values: without methods that lack much, and seeds that few have.
+
+    Every set of seeds that some methods share is tried, or the most promising ones where there are very many.
+    """
     seeds = {method: frozenset(values.index[values[method].notna()]) for method in values.columns}
-    blocks = [(shared, [method for method, has in seeds.items() if has >= shared]) for shared in dict.fromkeys(seeds.values())]
-    shared, methods = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0])), default=(frozenset(), []))
-    return values.loc[sorted(shared), methods]
+
+    def size(shared: frozenset[int]) -> tuple[int, int]:
+        return len(shared) * sum(has >= shared for has in seeds.values()), len(shared)
+
+    of_one = latest = [*dict.fromkeys(seeds.values())]
+    found = dict.fromkeys(of_one)
+    while latest:
+        smaller = dict.fromkeys(shared & other for shared in latest for other in of_one)
+        latest = sorted((shared for shared in smaller if shared not in found), key=size, reverse=True)[:MOST_SETS]
+        found.update(dict.fromkeys(latest))
+    best = max(found, key=size, default=frozenset())
+    return values.loc[sorted(best), [method for method, has in seeds.items() if has >= best] if best else []]
 
 
 def _compare(

@@ -27,6 +27,7 @@ class Ranks:
         mean_ranks: by method, the best first.
         pairs: how many pairs have every method.
         left_out: methods that some of the pairs lack.
+        pairs_left_out: pairs that lack some of the methods.
         p: of Friedman's test that no method ranks better than another; None where there are too few pairs or methods.
         critical_difference: Nemenyi's at 5 %: mean ranks that differ by less may do so by chance; None as `p`.
         groups: for a critical-difference diagram, the methods, the best first, of each largest group that differs by less.
@@ -35,6 +36,7 @@ class Ranks:
     mean_ranks: pd.Series[float]
     pairs: int
     left_out: tuple[str, ...]
+    pairs_left_out: tuple[str, ...]
     p: float | None
     critical_difference: float | None
     groups: tuple[tuple[str, ...], ...]
@@ -50,12 +52,16 @@ class Ranks:
                 f" Friedman's test that no method ranks better than another: p = {self.p:.2g}. Mean ranks that differ by less than "
                 f"{self.critical_difference:.2f} may do so by chance (Nemenyi's critical difference, 5 %)."
             )
-        return said + (f" Left out, since pairs are missing: {', '.join(self.left_out)}." if self.left_out else "")
+        if self.left_out:
+            said += f" Left out, since pairs are missing: {', '.join(self.left_out)}."
+        if self.pairs_left_out:
+            said += f" Left out, since methods are missing: {', '.join(self.pairs_left_out)}."
+        return said
 
 
 def ranks(means: pd.DataFrame) -> Ranks:
     """Rank the methods within each pair and average the ranks, over the pairs and methods that have all values (Demsar, 2006)."""
-    whole = _whole(means)
+    whole = _whole(means).round(9)  # equal means differ by less than that, and must share a rank
     pairs, methods = whole.shape
     mean_ranks = whole.rank(axis=1).mean().sort_values(kind="stable")
     p = critical = None
@@ -65,7 +71,10 @@ def ranks(means: pd.DataFrame) -> Ranks:
         reach = stats.studentized_range.ppf(LEVEL, methods, np.inf) / 2**0.5
         critical = float(reach * (methods * (methods + 1) / (6 * pairs)) ** 0.5)
         groups = _groups(mean_ranks, critical)
-    return Ranks(mean_ranks, pairs, tuple(str(method) for method in means if method not in whole), p, critical, groups)
+    left_out, pairs_left_out = (
+        tuple(map(str, every.difference(kept, sort=False))) for every, kept in zip(means.axes[::-1], whole.axes[::-1], strict=True)
+    )
+    return Ranks(mean_ranks, pairs, left_out, pairs_left_out, p, critical, groups)
 
 
 def _whole(means: pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +92,6 @@ def _groups(mean_ranks: pd.Series[float], critical: float) -> tuple[tuple[str, .
         if len(group) > 1 and not any(set(group) <= set(larger) for larger in found):
             found.append(group)
     return tuple(found)
-
-
-def nemenyi_p(means: pd.DataFrame) -> pd.DataFrame:
-    """p of Nemenyi's test for each two methods."""
-    from scikit_posthocs import posthoc_nemenyi_friedman  # slow to import
-
-    return pd.DataFrame(posthoc_nemenyi_friedman(_whole(means).reset_index(drop=True)))
 
 
 def average_relative_improvement(means: pd.DataFrame, *, over: str = "KD", start: str = "scratch") -> pd.DataFrame:
@@ -110,7 +112,8 @@ def average_relative_improvement(means: pd.DataFrame, *, over: str = "KD", start
 def win_tie_loss(comparisons: Mapping[str, Comparisons]) -> pd.DataFrame:
     """In how many pairs each method is better than each other, level with it, or worse.
 
-    Better and worse mean that the simultaneous interval excludes 0. Every other pair is a tie, those with too few seeds among them.
+    Better and worse mean that the simultaneous interval excludes 0. A tie is a pair whose interval has 0 in it. Pairs with too few
+    seeds for an interval are not counted.
 
     Args:
         comparisons: of all pairs of methods (`all_pairs`), by the name of the pair of networks.
@@ -120,7 +123,7 @@ def win_tie_loss(comparisons: Mapping[str, Comparisons]) -> pd.DataFrame:
     """
     counts: dict[tuple[str, str], list[int]] = {}
     for family in comparisons.values():
-        for difference in family.differences:
+        for difference in filter(lambda one: one.bounds, family.differences):
             for seen in (difference, difference.turned()):
                 outcome = 1 if not seen.beyond_chance else 0 if seen.gain > 0 else 2
                 counts.setdefault((seen.method, seen.over), [0, 0, 0])[outcome] += 1
@@ -134,7 +137,7 @@ def performance_profile(means: pd.DataFrame) -> pd.DataFrame:
         One row for each factor at which a share rises, from 1 up, as the index `factor`; one column for each method, 0 to 1. A pair
         that a method lacks counts as never reached.
     """
-    factors = means.div(means.min(axis=1), axis=0)
+    factors = means.div(means.min(axis=1), axis=0).round(9)
     at = np.unique(np.append(factors.to_numpy()[factors.notna().to_numpy()], 1.0))
     shares = {method: [(values <= factor).mean() for factor in at] for method, values in factors.items()}
     return pd.DataFrame(shares, index=pd.Index(at, name="factor"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import differences_of_all, gains_over_baseline, means_of_pairs
+from kdbench.report.statistics.comparisons import MIN_SEEDS, Comparisons
 from kdbench.report.statistics.several_pairs import average_relative_improvement, performance_profile, ranks, win_tie_loss
 from kdbench.report.tables.cells import on_data
 from kdbench.report.tables.table import NONE, Cell, Row, Table
@@ -29,7 +32,7 @@ def ranks_table(comparison: Comparison) -> Table | None:
     for label, rank in found.mean_ranks.items():
         method = str(label)
         cells = [Cell(method), Cell(f"{rank:.2f}", values={"mean_rank": float(rank), "pairs": found.pairs})]
-        outcomes = [difference for family in gains if (difference := family.find(method, baseline))]
+        outcomes = [one for family in gains if (one := family.find(method, baseline)) and one.bounds]
         wins, losses = (sum(one.beyond_chance and (one.gain > 0) == better for one in outcomes) for better in (True, False))
         outcome = {"wins": wins, "ties": len(outcomes) - wins - losses, "losses": losses}
         cells.append(Cell(" / ".join(map(str, outcome.values())), values=outcome) if outcomes else Cell(NONE))
@@ -43,6 +46,7 @@ def ranks_table(comparison: Comparison) -> Table | None:
         notes.append(
             f"Better / level / worse: pairs in which the 95 % interval of the gain over {baseline} is above 0, has 0, is below 0."
         )
+    notes += _not_counted(gains)
     columns = ["Method", "Mean rank", f"Better / level /\nworse than {baseline}"]
     if improvement:
         columns.append(f"Relative improvement\nover {kd} (%)")
@@ -52,6 +56,13 @@ def ranks_table(comparison: Comparison) -> Table | None:
         )
     title = f"Ranks by the mean {comparison.metric.noun}{on_data(comparison)}"
     return Table("ranks", title, tuple(columns), tuple(rows), tuple(notes))
+
+
+def _not_counted(families: Iterable[Comparisons]) -> list[str]:
+    """A sentence where some comparisons have no interval."""
+    if all(difference.bounds for family in families for difference in family.differences):
+        return []
+    return [f"A pair in which two methods share fewer than {MIN_SEEDS} seeds has no interval of them, and is not counted."]
 
 
 def _label_of(comparison: Comparison, method: str) -> str | None:
@@ -78,13 +89,14 @@ def win_tie_loss_table(comparison: Comparison) -> Table | None:
             values = {str(name): int(count) for name, count in counted.get((method, over), {}).items()}
             cells.append(Cell(" / ".join(map(str, values.values())) or NONE, values=values))
         rows.append(Row(tuple(cells), {"method": method}))
-    notes = (
+    notes = [
         "Each cell: in how many pairs the row's method is better than the column's / level with it / worse. Better and worse: the "
         "95 % interval of their difference leaves out 0.",
         "95 % intervals: Tukey's, for all pairs of methods of one pair of networks together.",
-    )
+        *_not_counted(families.values()),
+    ]
     title = f"Wins, ties and losses over {len(comparison.pairs)} pairs{on_data(comparison)}"
-    return Table("win_tie_loss", title, ("Method", *labels), tuple(rows), notes)
+    return Table("win_tie_loss", title, ("Method", *labels), tuple(rows), tuple(notes))
 
 
 def profile_table(comparison: Comparison) -> Table | None:
@@ -94,17 +106,22 @@ def profile_table(comparison: Comparison) -> Table | None:
     """
     if len(comparison.pairs) < 2 or not comparison.metric.lower_is_better:
         return None
-    profile = performance_profile(means_of_pairs(comparison).dropna(axis=1, how="all"))
+    means = means_of_pairs(comparison).dropna(axis=1, how="all")
+    profile = performance_profile(means)
     labels = [str(label) for label in profile.columns]
     rows = tuple(
         Row((Cell(f"{factor:.3f}", values={"factor": float(factor)}), *(_share(share) for share in shares)))
         for factor, shares in zip(profile.index, profile.to_numpy(), strict=True)
     )
-    notes = (
+    notes = [
         f"Each cell: the share of the {len(comparison.pairs)} pairs in which the method's mean {comparison.metric.noun} is at "
         "most so many times the lowest of the pair (Dolan and Moré, 2002).",
-    )
-    return Table("performance_profile", f"Performance profile{on_data(comparison)}", ("Factor", *labels), rows, notes)
+    ]
+    if lacking := [str(label) for label in means if means[label].isna().any()]:
+        notes.append(
+            f"Seeds or pairs are missing, and such a pair counts as one in which the method never is: {', '.join(lacking)}."
+        )
+    return Table("performance_profile", f"Performance profile{on_data(comparison)}", ("Factor", *labels), rows, tuple(notes))
 
 
 def _share(share: float) -> Cell:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
+from kdbench.report.differences import means_of_pairs
 from kdbench.report.notes import footnotes
 from kdbench.report.tables.cells import mean_and_std, mean_cell, on_data, short_count
 from kdbench.report.tables.gains import confidence_interval
@@ -69,7 +70,8 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         notes.insert(1, "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.")
     if options.mean:
         rows.append(_mean_row(comparison, rows))
-        notes.insert(1, f"Mean: over the {len(comparison.pairs)} pairs, each of which counts the same.")
+        over = ". In a pair it is over the seeds that most of the methods share" if partial else ""
+        notes.insert(1, f"Mean: over the {len(comparison.pairs)} pairs, each of which counts the same{over}.")
     if weak:
         notes.append(f"The teacher has a {metric.worse} {metric.noun} than the student from scratch: {', '.join(weak)}.")
     notes += _without_gains(comparison)
@@ -128,8 +130,9 @@ def _mean_row(comparison: Comparison, rows: Sequence[Row]) -> Row:
         raise KdbenchError("mean: there is one pair, and a mean over pairs needs several. Leave the option out.")
     teachers = 1 if comparison.metric.teacher_column else 0
     measured = len(comparison.labels) + teachers
-    columns = zip(*(row.cells[-measured:] for row in rows), strict=True)
-    means = [math.fsum(cell.values.get("mean", math.nan) for cell in column) / len(rows) for column in columns]
+    of_teachers = [[row.cells[-measured].values.get("mean", math.nan) for row in rows]] * teachers
+    columns = [*of_teachers, *means_of_pairs(comparison).T.to_numpy().tolist()]
+    means = [math.fsum(column) / len(rows) for column in columns]
     cells = [
         Cell(NONE) if math.isnan(mean) else Cell(f"{mean:.{comparison.options.decimals}f}", values={"mean": mean}) for mean in means
     ]
