@@ -828,7 +828,11 @@ def test_a_report_prints_the_tables_and_the_paths_of_all_its_files(call, done):
         "Cost of training and inference",
     ):
         assert heading in reported.out
-    files = [Path(line) for line in lines_of(reported.out) if line.startswith("results/reports/tiny/")]
+    told = re.search(
+        r"^results/reports/tiny: ([^(]+) \((\d+) files\)\n(?=results/reports/tiny/report\.md\n\Z)", reported.out, re.MULTILINE
+    )
+    assert told and int(told[2]) == len(told[1].split()) > 9 and told[0].count("\n") < 6
+    files = [Path("results/reports/tiny", name) for name in (*told[1].split(), "report.md")]
     assert {file.suffix for file in files} == {".md", ".tex", ".csv", ".png", ".pdf"}
     assert all(file.stat().st_size for file in files)
     assert {*files, Path("results/reports/tiny", LIST)} == set(Path("results/reports/tiny").iterdir())
@@ -853,7 +857,7 @@ def test_a_table_for_a_file_is_turned_where_the_lines_of_the_file_are_too_short_
 
 def test_a_report_elsewhere_in_one_format(call, done):
     reported = call("report", done, "--format", "tex", "--output", "paper")
-    assert lines_of(reported.out)[-1] == "paper/tables.tex"
+    assert lines_of(reported.out)[-1] == "paper: test_error.tex gain.tex cost.tex tables.tex (4 files)"
     assert sorted(os.listdir("paper")) == [LIST, "cost.tex", "gain.tex", "tables.tex", "test_error.tex"]
     assert not Path("results/reports").exists()
 
@@ -863,7 +867,7 @@ def test_a_report_of_a_directory_has_every_pair_in_it(call, done):
     assert reported.status == 0
     assert lines_of(reported.out)[0] == "All trials under results"
     assert re.search(r"Teacher error +scratch +KD", reported.out), "whatever the names of their folders"
-    assert "results/reports/all/results.csv" in lines_of(reported.out)
+    assert re.search(r"^results/reports/all: [^(]*\bresults\.csv\b", reported.out, re.MULTILINE)
 
 
 def test_a_report_names_the_trials_that_are_not_done(call, done):
@@ -886,7 +890,7 @@ def test_a_report_stands_beside_published_numbers_of_ones_own(call, done):
         assert reported.status == 0
         assert "My paper" in reported.out
         assert "reports/" in reported.out
-        assert "published.csv\n" in reported.out
+        assert " published.csv " in reported.out
     assert "| My paper |" in Path("results/reports/tiny/report.md").read_text()
 
 
@@ -1165,6 +1169,23 @@ def test_suites_of_one_name_have_a_report_each_and_it_is_said(call, done):
         assert told in lines_of(call("report", "second/tiny.yaml").out)
     titles = {name: Path(f"results/reports/{name}/report.md").read_text().splitlines()[0] for name in ("tiny", "tiny-second")}
     assert titles == {"tiny": "# One", "tiny-second": "# Two"}
+
+
+def test_two_files_of_one_name_in_a_report_are_both_on_its_page(call, done, monkeypatch):
+    for folder in ("first", "sec ond"):
+        Path(folder).mkdir()
+        write(f"{folder}/tiny.yaml", title=f"title: In {folder}")
+    call("report", "first/tiny.yaml", "sec ond/tiny.yaml", "--format", "html", "--output", "page")
+    page = Path("page/report.html").read_text()
+    for words in ("kdbench run first/tiny.yaml\n", "kdbench run &#39;sec ond/tiny.yaml&#39;", "The suite file sec ond/tiny.yaml"):
+        assert words in page
+    assert page.count("title: In first\n") and page.count("title: In sec ond\n")
+
+
+def test_what_one_opens_of_a_report_stands_last_by_its_path(call, done):
+    out = lines_of(call("report", done, "--format", "md,html,bib").out)
+    folder = "results/reports/tiny"
+    assert out[-3:] == [f"{folder}: methods.bib (1 file)", f"{folder}/report.md", f"{folder}/report.html"]
 
 
 def test_a_report_in_another_format_leaves_nothing_of_the_one_before(call, done):

@@ -130,6 +130,19 @@ def test_the_command(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert json.loads(Path(f"{file}.json").read_bytes())["test_error_pct"]["of_this_file"] is None
 
 
+def test_a_file_is_overwritten_by_its_own_trial_alone(kept: Lab, tmp_path: Path) -> None:
+    first, second = [folder for folder in trial_folders(kept.store.root).values() if folder.record and folder.record.teacher][:2]
+    made = deploy(first, kind="safetensors", directory=tmp_path, suite=kept.suite())
+    before = made.file.read_bytes()
+    with pytest.raises(KdbenchError, match=rf"^{made.file} is of another trial, {first.trial}\. Choose another --output\.$"):
+        deploy(second, kind="safetensors", directory=tmp_path)
+    assert made.file.read_bytes() == before
+    deploy(first, kind="safetensors", directory=tmp_path, suite=kept.suite())
+    made.metadata.unlink()
+    with pytest.raises(KdbenchError, match=rf"^{made.file} exists already, and kdbench did not write it\. Move it away, or choose"):
+        deploy(first, kind="safetensors", directory=tmp_path)
+
+
 def test_an_error_that_differs_is_told_beside_the_records(lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = trained(lab)
     record = lab.store.record(folder.trial)

@@ -220,13 +220,44 @@ def test_records_of_other_images_and_protocols_are_refused(into: Path, other: Pa
         plan_merge(into, [other])
 
 
-def test_a_damaged_record_is_passed_over_and_a_whole_one_takes_its_place(into: Path, other: Path) -> None:
-    (put(into, STUDENTS[0]) / "record.json").write_text("{")
-    (put(other, STUDENTS[1]) / "record.json").write_text("{")
-    put(other, STUDENTS[0])
+def test_a_damaged_record_of_from_is_passed_over(into: Path, other: Path) -> None:
+    (put(other, STUDENTS[0]) / "record.json").write_text("{")
     plan = merge(into, other)
-    assert counts(plan) == {"replace": 1, "pass over": 1}
+    assert counts(plan) == {"pass over": 1}
     assert "its record is damaged" in merge_as_text(plan)
+
+
+def test_a_record_of_into_that_cannot_be_read_is_replaced_only_if_that_is_chosen(into: Path, other: Path) -> None:
+    folder = put(into, STUDENTS[0], files={"weights.safetensors": "ours", "notes.txt": "n"})
+    newer = folder / "record.json"
+    newer.write_text(json.dumps({**json.loads(newer.read_bytes()), "key_of_a_newer_kdbench": 1}))
+    theirs, before = tree(put(other, STUDENTS[0])), tree(folder)
+    with pytest.raises(KdbenchError, match="nothing was merged: 1 trial cannot stand"):
+        merge(into, other)
+    plan = merge(into, other, keep="into")
+    assert f"its record in {into} cannot be read" in merge_as_text(plan)
+    assert (counts(plan), tree(folder)) == ({"pass over": 1}, before)
+    assert counts(merge(into, other, keep="from")) == {"take": 1}
+    assert tree(folder) == {**theirs, "notes.txt": b"n", "record.json.replaced": before["record.json"]}
+
+
+def test_the_record_of_into_stays_beside_whichever_is_taken_last(into: Path, other: Path, tmp_path: Path) -> None:
+    third = tmp_path / "third"
+    ours = tree(put(into, STUDENTS[0]))
+    put(other, STUDENTS[0], test_error_pct=6.0, files={"record.json.replaced": "of another time"})
+    last = tree(put(third, STUDENTS[0], test_error_pct=7.0))
+    assert counts(merge(into, other, third, keep="from")) == {"take": 2}
+    assert tree(into / "trials" / digest(STUDENTS[0])) == {**last, "record.json.replaced": ours["record.json"]}
+
+
+def test_a_folder_that_is_a_link_is_replaced_and_what_it_points_to_stays(into: Path, other: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.move(put(into, STUDENTS[0]), tmp_path / "elsewhere")
+    folder = into / "trials" / digest(STUDENTS[0])
+    folder.symlink_to(elsewhere)
+    before, theirs = tree(elsewhere), tree(put(other, STUDENTS[0], test_error_pct=6.0))
+    merge(into, other, keep="from")
+    assert tree(folder) == {**theirs, "record.json.replaced": before["record.json"]}
+    assert tree(elsewhere) == before and os.listdir(folder.parent) == [folder.name]
 
 
 def test_a_merge_that_was_killed_can_be_run_again(into: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,50 @@ def test_a_removal_that_was_killed_is_finished_by_the_next_command(
     assert left(root) == sorted(TRIALS[2:])
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_link_to_a_trial_is_removed_and_what_it_points_to_stays(killed: bool, root: Path, trials: Any, tmp_path: Path) -> None:
+    folder, elsewhere = root / "trials" / TRIALS[1], tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    (folder.with_name(f".{folder.name}.removed") if killed else folder).symlink_to(elsewhere)
+    trials("remove", TRIALS[0], *([] if killed else [TRIALS[1]]), "--yes")
+    assert left(root) == sorted(TRIALS[2:])
+    assert (elsewhere / "record.json").exists()
+
+
+def put_late(root: Path) -> None:
+    put(root, trial_spec(student="late"))
+
+
+def end_well(root: Path) -> None:
+    put(root, STUDENTS[2])
+
+
+def end_training(root: Path) -> None:
+    put(root, TEACHER, files={"checkpoint.pt": "c"})
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "command"), [(put_late, ["prune", "mine"]), (end_well, ["remove", TRIALS[3]]), (end_training, ["prune"])]
+)
+def test_only_what_was_listed_is_removed(
+    meanwhile: Any, command: list[str], root: Path, trials: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(root, STUDENTS[0], files={"checkpoint.pt": "c"})
+    monkeypatch.setattr("kdbench.cli.trials._used", lambda suites, *_: {TRIALS[0]} if suites else None)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+
+    def confirm(_: str) -> bool:
+        meanwhile(root)
+        before.extend(sorted(root.rglob("*.*")))
+        return True
+
+    before: list[Path] = []
+    monkeypatch.setattr("typer.confirm", confirm)
+    with pytest.raises(KdbenchError, match=r"^nothing was removed: the trials have changed since they were listed\."):
+        trials(*command)
+    assert [path for path in before if path.name not in (".writer", ".lock") and not path.exists()] == []
+
+
 LEFT_OVER = ["checkpoint.pt", "record.json.replaced", "weights.safetensors.broken", "stages/a.checkpoint.pt"]
 
 

@@ -141,5 +141,8 @@ def _clean(plan: Callable[[], Cleaning], root: Path, *, dry_run: bool, yes: bool
         print("Nothing was removed.")
         return
     with Store(root, protocol=PROTOCOL).writing():
-        clean(plan())  # again, now that nobody else can change what is there
+        now = plan()  # again, now that nobody else can change what is there
+        if not now.within(planned):
+            raise KdbenchError("nothing was removed: the trials have changed since they were listed. Run the command again.")
+        clean(now)
     print("Removed.")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from urllib.parse import quote
 
 import pandas as pd
@@ -19,6 +20,7 @@ from kdbench.paths import expanded
 from kdbench.report import FORMATS, compare, terminal_tables, write_report
 from kdbench.report.contents import Report
 from kdbench.report.output_folder import choose_folder, write_into
+from kdbench.wording import counted
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""
@@ -73,5 +75,15 @@ def print_and_write(
         print(elsewhere)
     if removed:
         print(f"removed, from the earlier report: {', '.join(file.name for file in removed)}")
-    for file in files:
-        print(file)
+    print("\n".join(_files_as_lines(folder, files, console.width)))
+
+
+def _files_as_lines(folder: Path, files: Sequence[Path], width: int) -> list[str]:
+    """The names in a paragraph, then what one opens first, each by its path."""
+    first = [file for file in files if file.name in ("report.html", "report.md")]
+    others = [file.name for file in files if file not in first]
+    names = f"{' '.join(others)} ({counted(len(others), 'file')})"
+    paragraph = wrap(
+        names, width, initial_indent=f"{folder}: ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [*(paragraph if others else []), *map(str, first)]

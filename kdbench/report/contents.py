@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,10 +93,12 @@ def _suites_report(
     # A network's speed of inference is measured by all trials that have it, whichever methods are shown.
     others = [make_plan(load_suite(name, seeds=seeds), store) for name in names] if methods else []
     frames = [plan_frame(plan) for plan in (*plans, *others)]
-    return _report(plans, store, pd.concat(frames).drop_duplicates("trial", ignore_index=True), changes=changes)
+    return _report(plans, names, store, pd.concat(frames).drop_duplicates("trial", ignore_index=True), changes=changes)
 
 
-def _report(plans: Sequence[Plan], store: Store, results: pd.DataFrame, *, changes: Mapping[str, Any]) -> Report:
+def _report(
+    plans: Sequence[Plan], names: Sequence[str], store: Store, results: pd.DataFrame, *, changes: Mapping[str, Any]
+) -> Report:
     suites = [plan.suite for plan in plans]
     before = _agreed([suite.report for suite in suites], changes)
     options = _options(before, changes)
@@ -110,7 +113,7 @@ def _report(plans: Sequence[Plan], store: Store, results: pd.DataFrame, *, chang
         reports=store.root / "reports",
         identity=_identity(suites, selection="; ".join(filter(None, (selected, _words(changed))))),
         options=options,
-        sources=_sources(plans),
+        sources=_sources(plans, names),
         outcomes=_outcomes(store.root, results),
     )
 
@@ -159,17 +162,16 @@ def _outcomes(root: Path, results: pd.DataFrame) -> dict[str, Outcomes]:
     return load_outcomes(root, [*done["trial"], *done["teacher_trial"].dropna().unique()])
 
 
-def _sources(plans: Sequence[Plan]) -> Sources:
-    """Of suites."""
+def _sources(plans: Sequence[Plan], names: Sequence[str]) -> Sources:
+    """Of suites, by the names that were given: several files may be called alike."""
     students, suites = [planned for plan in plans for planned in plan.students], [plan.suite for plan in plans]
-    names = [suite.name if is_shipped(suite.file) else suite.file.name for suite in suites]
     of_these = f"  # of it: {suites[0].selection}" if suites[0].selection else ""
-    files = [suite.file for suite in suites]
+    files = {f"{name}.yaml" if name in suite_names() else name: suite.file for name, suite in zip(names, suites, strict=True)}
     return Sources(
         specs={planned.spec.id: planned.spec.model_dump(mode="json") for planned in students},
         environments={planned.spec.id: planned.record.environment.model_dump() for planned in students if planned.record},
-        suite_files={file.name: file.read_text(encoding="utf-8") for file in files},
-        commands="\n".join(f"kdbench run {name}{of_these}" for name in names),
+        suite_files={name: file.read_text(encoding="utf-8") for name, file in files.items()},
+        commands="\n".join(f"kdbench run {shlex.quote(name)}{of_these}" for name in names),
     )
 
 

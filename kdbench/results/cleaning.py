@@ -29,6 +29,11 @@ class Cleaning:
         """Bytes that become free."""
         return sum(sum(folder.sizes.values()) for folder in self.folders) + sum(file.stat().st_size for file in self.files)
 
+    def within(self, shown: Cleaning) -> bool:
+        """Whether it removes nothing else than the one that was shown, of trials that stand as they did."""
+        states = {(folder.trial, folder.state) for folder in shown.folders}
+        return {(folder.trial, folder.state) for folder in self.folders} <= states and {*self.files} <= {*shown.files}
+
 
 def removal(held: Mapping[str, TrialFolder], trials: Iterable[TrialFolder]) -> Cleaning:
     """Without these trials."""

@@ -120,9 +120,11 @@ def merge(plan: Merge) -> None:
     Raises:
         OSError: something cannot be read or written; what was merged before stays, and the same merge goes on from there.
     """
+    # The last folder of a trial has all that stays of those before it, from where it lay when the merge was planned.
+    last = {step.theirs.trial: step for step in plan.of(Action.COPY, Action.REPLACE, Action.TAKE)}
     for step in plan.steps:
         folder = plan.into / "trials" / step.theirs.trial
-        if step.action in (Action.COPY, Action.REPLACE, Action.TAKE):
+        if last.get(step.theirs.trial) is step:
             put_folder(folder, step.files)
         elif step.action is Action.ADD:
             put_files(folder, step.files)
@@ -134,7 +136,7 @@ class _Held:
     """The trials of INTO as they would be by now, and the weights that teachers have there."""
 
     def __init__(self, folders: Mapping[str, TrialFolder]) -> None:
-        self.folders = dict(folders)
+        self.before, self.folders = folders, dict(folders)
         self.weights = _weights_of_teachers(folders.values())
         self._stale_before = {record.trial for record in self._lost()}
 
@@ -144,6 +146,11 @@ class _Held:
         if folder.done and folder.record and folder.record.weights_sha256:
             self.weights[folder.trial] = folder.record.weights_sha256
             self.weights = _weights_of_teachers([folder]) | self.weights
+
+    def replaced(self, ours: TrialFolder) -> dict[str, Path]:
+        """The record that stays beside a new one: that which INTO had at first, whatever was taken since."""
+        first = self.before.get(ours.trial, ours)
+        return {REPLACED: (first if first.state in (State.DONE, State.DAMAGED) else ours).files[RECORD]}
 
     def stale(self) -> tuple[Record, ...]:
         """The finished students that lost their teacher meanwhile."""
@@ -175,26 +182,28 @@ class _Merging:
 
     def _step(self, source: Path, theirs: TrialFolder) -> Step:
         ours, record = self.held.folders.get(theirs.trial), theirs.record
-        step = Step(Action.COPY, source, theirs, files=theirs.files)
+        step = Step(Action.COPY, source, theirs, files={**(_carried(ours) if ours else {}), **theirs.files})
         if theirs.state is State.DAMAGED:
             return replace(step, action=Action.PASS, reason="its record is damaged")
         if ours and ours.state is State.MISSING and theirs.state is not State.MISSING:
-            step = replace(step, files={**_carried(ours), **theirs.files})
             ours = None
         if not theirs.done or record is None:
             return step if ours is None else replace(step, action=Action.LEAVE)
         if self.held.differs(record):
             reason = "the teacher of each has other weights in INTO than it learnt from"
             return replace(step, action=Action.PASS if self.keep else Action.CLASH, reason=reason)
+        if ours and ours.state is State.DAMAGED:
+            reason = "its record in INTO cannot be read; a newer kdbench may have written it"
+            return replace(step, action=self._chosen, files={**step.files, **self.held.replaced(ours)}, reason=reason)
         if not (ours and ours.done) and self.held.weights.get(theirs.trial, record.weights_sha256) != record.weights_sha256:
             return replace(step, action=self._chosen, reason="students of INTO learnt from this teacher with other weights")
         if ours is None:
             return step
         if not ours.done or ours.record is None:
-            return replace(step, action=Action.REPLACE, files={**_carried(ours), **theirs.files})
+            return replace(step, action=Action.REPLACE)
         if differences := _differences(ours.record, record):
-            kept = {REPLACED: ours.files[RECORD]}
-            return replace(step, action=self._chosen, files={**_carried(ours), **theirs.files, **kept}, differences=differences)
+            files = {**step.files, **self.held.replaced(ours)}
+            return replace(step, action=self._chosen, files=files, differences=differences)
         unfinished = set(theirs.leftovers)
         lacking = {name: file for name, file in theirs.files.items() if name not in ours.files and name not in unfinished}
         return replace(step, action=Action.ADD if lacking else Action.SAME, files=lacking)

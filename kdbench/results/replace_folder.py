@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 STAGED, BEFORE, REMOVED = ".new", ".before", ".removed"
@@ -20,7 +21,8 @@ def put_folder(folder: Path, files: Mapping[str, Path]) -> None:
     if folder.exists():
         os.rename(folder, before)
     os.rename(staged, folder)
-    shutil.rmtree(before, ignore_errors=True)
+    with suppress(OSError):  # `finish_interrupted` takes away what is left of it
+        _delete(before)
 
 
 def put_files(folder: Path, files: Mapping[str, Path]) -> None:
@@ -36,7 +38,7 @@ def remove_folder(folder: Path) -> None:
     """Take a folder away."""
     removed = _beside(folder, REMOVED)
     os.rename(folder, removed)
-    shutil.rmtree(removed)
+    _delete(removed)
 
 
 def finish_interrupted(trials: Path) -> None:
@@ -46,7 +48,15 @@ def finish_interrupted(trials: Path) -> None:
         if hidden.suffix == BEFORE and not folder.exists():
             os.rename(hidden, folder)
         elif hidden.suffix in (STAGED, BEFORE, REMOVED):
-            shutil.rmtree(hidden)
+            _delete(hidden)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, or a link to one: what it points to stays."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _beside(folder: Path, suffix: str) -> Path:

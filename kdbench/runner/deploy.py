@@ -60,12 +60,15 @@ def deploy(trial: TrialFolder, *, kind: str, directory: Path, suite: Suite | Non
         suite: whose test images the file is tested on; None for those that the record names, if they can be had.
 
     Raises:
-        KdbenchError: no weights, a package is missing, or the network cannot be written so.
+        KdbenchError: no weights, a package is missing, the network cannot be written so, or the directory has a file of such a
+            name that is not this trial's.
     """
     chosen = FORMATS[kind]
     if missing := [name for name in chosen.needs if importlib.util.find_spec(name) is None]:
         raise KdbenchError(f"--format {kind} needs {' and '.join(missing)}. Install them with `pip install 'kdbench[{kind}]'`.")
-    network, file = load(trial.path, normalise=True), directory / f"model.{kind}"
+    file, metadata = directory / f"model.{kind}", directory / f"model.{kind}.json"
+    _refuse_to_overwrite(file, metadata, trial)
+    network = load(trial.path, normalise=True)
     record = trial.record
     assert record, "a network was loaded"
     images = torch.randint(256, (BATCH, *network.image_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -81,10 +84,26 @@ def deploy(trial: TrialFolder, *, kind: str, directory: Path, suite: Suite | Non
         raise KdbenchError(
             f"{record.student} cannot be exported as {kind} ({first_line(problem)}). Try another --format."
         ) from None
+    measured = _measured(predict, trial, suite)
     partial.replace(file)
-    made = DeployedFile(file, file.with_name(f"{file.name}.json"), record, **_measured(predict, trial, suite))
+    made = DeployedFile(file, metadata, record, **measured)
     write_bytes(made.metadata, json.dumps(_metadata(made, network, kind), indent=1).encode())
     return made
+
+
+def _refuse_to_overwrite(file: Path, metadata: Path, trial: TrialFolder) -> None:
+    """See that the files which are there, if any, are of the same trial."""
+    there = next((path for path in (file, metadata) if path.exists()), None)
+    if there is None:
+        return
+    try:
+        owner = json.loads(metadata.read_bytes())["trial"]["trial"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise KdbenchError(
+            f"{there} exists already, and kdbench did not write it. Move it away, or choose another --output."
+        ) from None
+    if owner != trial.trial:
+        raise KdbenchError(f"{there} is of another trial, {owner}. Choose another --output.")
 
 
 def _measured(predict: Predict, trial: TrialFolder, suite: Suite | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ class Sources:
     Attributes:
         specs: by trial, all that determines it.
         environments: by trial, what it ran on.
-        suite_files: the text of each suite's file, by its name.
+        suite_files: the text of each suite's file, by its path as it was given.
         suite_pages: of several suites, by name, the address of the page of each that has one.
         commands: what to type to get these results again.
     """
