@@ -356,7 +356,18 @@ def test_the_share_of_the_teacher_is_found():
     found = teacher_shares(values, teachers)
     assert found.of_errors == pytest.approx(3 / (3 + 1.25), abs=0.03)
     assert found.of_differences == pytest.approx(2 / (2 + 1), abs=0.03)
+    assert found.sentence.endswith("they are wider than new students of these teachers need, and too narrow for new teachers.")
     assert found.sentence.startswith("2000 seeds learnt from 400 trainings of the teacher. The teacher's training makes ")
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_seeds_that_share_teachers_have_wide_intervals_for_these_and_narrow_ones_for_new_ones(share):
+    random, draws = RANDOM(0), 2000
+    effects = np.repeat(random.normal(scale=share**0.5, size=(draws, 4, 2)), 3, axis=2)
+    found = block_intervals(effects + random.normal(scale=(1 - share) ** 0.5, size=effects.shape), baseline=0)
+    of_these = effects.mean(2)[:, :1] - effects.mean(2)[:, 1:]
+    these, new = ((abs(found.gains - true) <= found.reach()).all(1).mean() for true in (of_these, 0.0))
+    assert (these > 0.98 and new < 0.85) if share else these == new > 0.94
 
 
 def test_one_teacher_has_no_share_and_a_teacher_for_each_seed_none_that_can_be_told():

@@ -38,8 +38,9 @@ class TeacherShares:
             return f"{said} Each seed has a teacher of its own, so intervals are over new teachers, too."
         return (
             f"{said} The teacher's training makes {100 * self.of_errors:.0f} % of the variance of a method's errors over seeds, "
-            f"and {100 * self.of_differences:.0f} % of that of differences between methods. Intervals are over new students of "
-            "these teachers."
+            f"and {100 * self.of_differences:.0f} % of that of differences between methods. Intervals count every seed as "
+            "independent. So, if that second share is above 0, they are wider than new students of these teachers need, and too "
+            "narrow for new teachers."
         )
 
 
