@@ -23,7 +23,7 @@ MADE_OF_SEVERAL = {
     "unknown ... Did you mean '...'?",
     "they do not fit the network: ... missing; ... unexpected",
     "are for ... classes and the data set has ... A teacher is used as it is",
-    "warning: ... the transfer terms are ... times the cross-entropy in ...",
+    "warning: ... the transfer terms are ... the cross-entropy in ...",
     "warning: ... no transfer term reaches the student",
     "FAILED ... not finite after ...",
     "... was set aside as ....broken",

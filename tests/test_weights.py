@@ -27,7 +27,7 @@ from kdbench.models.layouts import usual_names
 from kdbench.models.pretrained import fetch, identify
 from kdbench.models.start_weights import fit
 from kdbench.models.weights import state_hash
-from kdbench.report.command import directory_report
+from kdbench.report.compare import compare
 from kdbench.runner.cost import Basis, costs
 from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
@@ -704,7 +704,7 @@ def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, la
     weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
     run(lab, write(weights, weights))
     assert set(load_results(lab.store.root)["method"]) == {"pretrained", "scratch", "kd"}
-    assert set(directory_report(lab.store.root).results["method"]) == {"scratch", "kd"}
+    assert set(compare(load_results(lab.store.root)).results["method"]) == {"scratch", "kd"}
 
 
 def test_what_remains_beside_a_teacher_that_is_used_as_it_is_is_estimated(write, lab, folder):

@@ -29,7 +29,7 @@ def deploy(
     results: options.ResultsOption = Path("results"),
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
-    """Write a finished student, or a teacher, as a file for other programs.
+    """Write a student or a teacher as a file for other programs.
 
     It takes images as bytes: normalisation is part of the file. A JSON file beside it names the classes, the size of images, and
     the test error, which is measured again on the written file. The suite must have kept its students: `keep_students: true`.

@@ -53,6 +53,8 @@ pairs:
 # plugins: []           # files with methods, networks or data sets of your own, such as [my_method.py]
 # teacher: {seed: 0}    # the seed of the teachers; `recipe: {...}` beside it changes how they are trained
 # keep_students: false  # true keeps the weights of the students, for kdbench.load_student
+# report: {}            # how the report looks, such as {metric: accuracy, baseline: kd}; it changes no trial
+# expected_spread: 0.5  # standard deviation over seeds of a difference, in points: `kdbench plan` then says what the seeds can show
 # stages: per-seed      # for a method such as ft, which first learns from the teacher alone; per-teacher does so once for all seeds
 """
 

@@ -30,13 +30,23 @@ def test_the_teacher_is_in_evaluation_mode_and_passed_once_for_all_lanes(
         passes.append(len(images))
         return outputs
 
+    answers: list[int] = []
+    of_teacher = FrozenTeacher.logits
+
+    def logits(teacher: FrozenTeacher, images: Tensor) -> Tensor:
+        answers.append(len(images))
+        return of_teacher(teacher, images)
+
     monkeypatch.setattr(FrozenTeacher, "__call__", call)
+    monkeypatch.setattr(FrozenTeacher, "logits", logits)
     suite = lab.suite(methods=["scratch", "kd", "at", "rkd", "at+kd"], **{key: MIXED[key] for key in ("recipe", "teacher")})
     give_teacher(lab, undisturbed, suite)
     for lanes, groups in ((0, 1), (1, 4)):
         lab.run(suite, rerun=Rerun.ALL, lanes=lanes)
-        assert passes[:5] == [TEST_IMAGES] * 5  # its test error, and whether it draws
-        assert passes[5:] == [32, 32, 8] * 3 * groups, "once for each batch of a group that reads it, never for `scratch` alone"
+        assert passes[:4] == [TEST_IMAGES] * 4  # its test error, and whether it draws
+        assert passes[4:] == [32, 32, 8] * 3 * groups, "once for each batch of a group that reads it, never for `scratch` alone"
+        assert answers[1:] == [TEST_IMAGES] * groups, "once for each test batch of a group, when its students are tested last"
+        answers.clear()
         passes.clear()
 
 
