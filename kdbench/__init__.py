@@ -103,6 +103,8 @@ __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "report":
+        return import_module("kdbench.report")
     if name not in _HOMES:
         raise AttributeError(f"module 'kdbench' has no attribute '{name}'")
     return getattr(import_module(f"kdbench.{_HOMES[name]}"), name)

@@ -528,6 +528,12 @@ def refuses(refused: Result, message: str) -> None:
     assert refused == (2, "", f"error: {message}\n")
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_report_that_cannot_be_made_is_refused_before_anything_trains(command, call):
+    suite = write(report="report: {names: {kdd: Hinton KD}}")
+    assert refusal(call(command, suite)).startswith("names: 'kdd' is not in this report. Did you mean 'KD'?")
+
+
 def test_a_report_in_an_unknown_format(call, done):
     refuses(
         call("report", done, "--format", "md,doc"), "unknown report format 'doc'. Choose from md, html, tex, csv, bib, png, pdf."
@@ -1190,12 +1196,16 @@ def test_what_one_opens_of_a_report_stands_last_by_its_path(call, done):
     assert out[-3:] == [f"{folder}: methods.bib (1 file)", f"{folder}/report.md", f"{folder}/report.html"]
 
 
-def test_a_report_in_another_format_leaves_nothing_of_the_one_before(call, done):
-    call("report", done, "--format", "md,csv")
+def test_a_report_in_another_format_keeps_what_was_made_of_the_same_results_alone(call, done):
+    call("report", done, "--format", "md")
+    call("report", done, "--format", "tex")
+    tex = ["cost.tex", "gain.tex", "tables.tex", "test_error.tex"]
+    assert sorted(os.listdir("results/reports/tiny")) == [LIST, *sorted([*tex, "report.md"])]
+    for record in Path("results").glob("trials/*/record.json"):
+        record.write_text(record.read_text().replace('"finished": "2', '"finished": "3'))
     reported = call("report", done, "--format", "tex")
-    assert sorted(os.listdir("results/reports/tiny")) == [LIST, "cost.tex", "gain.tex", "tables.tex", "test_error.tex"]
-    assert "removed, from the earlier report: " in reported.out
-    assert "report.md" in reported.out
+    assert sorted(os.listdir("results/reports/tiny")) == [LIST, *tex]
+    assert "removed, from the earlier report: report.md" in reported.out
 
 
 def test_a_directory_of_the_users_keeps_what_is_not_kdbenchs(call, done):

@@ -74,6 +74,13 @@ def test_a_suite_gives_its_spread_and_the_plan_says_what_the_seeds_show(tmp_path
     assert plan_as_text(plan, [], None, power).splitlines()[-1] == f"seeds: {power_as_text(power)}"
 
 
+def test_seeds_are_counted_for_the_difference_that_is_asked_for(tmp_path):
+    plan = planned(tmp_path, more="expected_spread: 0.25")
+    asked = power_of(plan, NOTHING, difference=0.3)
+    assert power_as_json(asked)["seeds_for"] == {"difference": 0.3, "seeds": seeds_needed(0.3, spread=0.25, methods=7)}
+    assert f"For 0.3 points you need {seeds_needed(0.3, spread=0.25, methods=7)} seeds." in power_as_text(asked)
+
+
 def test_finished_trials_of_the_same_pair_tell_the_spread_whichever_methods_they_are_of(tmp_path):
     done = Records(planned(tmp_path, methods="scratch, kd, at", seeds=40))
     plan = planned(tmp_path, methods="scratch, ft, sp", more="expected_spread: 9")

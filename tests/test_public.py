@@ -98,7 +98,7 @@ REPORTS = {
 
 COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
-    "plan": "SUITE --results --methods --seeds --plugin --check --json",
+    "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "
         "--dataset --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "

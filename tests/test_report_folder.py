@@ -25,7 +25,7 @@ def writing(*names: str) -> Callable[[Path], Sequence[Path]]:
 def lies(reports: Path, identity: ReportIdentity, *names: str) -> str:
     """Write a report of the identity, and give its folder's name."""
     folder, _ = choose_folder(reports, identity)
-    write_into(folder, identity, writing(*(names or ("report.md",))), chosen_by_user=False)
+    write_into(folder, identity, writing(*(names or ("report.md",))), results="r", chosen_by_user=False)
     return folder.name
 
 
@@ -88,7 +88,9 @@ def test_only_what_kdbench_wrote_goes(tmp_path):
     listed = json.loads((folder / LIST).read_text())
     (tmp_path / "outside").write_text("mine")
     (folder / LIST).write_text(json.dumps({**listed, "files": [*listed["files"], "../outside"]}))
-    files, removed = write_into(folder, FIRST, writing("report.md"), chosen_by_user=False)
+    kept, none = write_into(folder, FIRST, writing("report.md"), results="r", chosen_by_user=False)
+    assert (kept, none) == ([folder / "report.md"], []), "what was made of the same results stays"
+    files, removed = write_into(folder, FIRST, writing("report.md"), results="newer", chosen_by_user=False)
     assert (files, removed) == ([folder / "report.md"], [folder / "old.png"])
     assert sorted(file.name for file in folder.iterdir()) == [LIST, "mine.png", "report.md"]
     assert (tmp_path / "outside").exists()
@@ -103,7 +105,7 @@ def test_a_report_that_fails_leaves_the_one_before_as_it_is(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_into(tmp_path / "exp", FIRST, fail, chosen_by_user=False)
+        write_into(tmp_path / "exp", FIRST, fail, results="r", chosen_by_user=False)
     assert {file: file.read_bytes() for file in (tmp_path / "exp").iterdir()} == before
 
 

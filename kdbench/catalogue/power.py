@@ -26,11 +26,13 @@ class Power:
         methods: of the pair that has most.
         seeds: of the suite.
         spread: how much the difference of two methods changes from seed to seed; None where that is not known.
+        asked: a difference for which the number of seeds is asked; half of what the seeds find unless given.
     """
 
     methods: int
     seeds: int
     spread: Spread | None
+    asked: float | None = None
 
     @property
     def smallest(self) -> float | None:
@@ -42,29 +44,31 @@ class Power:
         return smallest_difference(spread=self.spread.points, seeds=self.seeds, methods=self.methods)
 
     @property
-    def half(self) -> float | None:
-        """Half of it, to one digit."""
+    def wanted(self) -> float | None:
+        """The difference for which seeds are counted: what was asked, or half of the smallest one, to one digit."""
+        if self.asked:
+            return self.asked
         return float(f"{self.smallest / 2:.1g}") if self.smallest else None
 
     @property
-    def seeds_for_half(self) -> int | None:
+    def seeds_for_wanted(self) -> int | None:
         """How many seeds would find that; None where it is not known, or more than 1,000."""
-        if self.spread is None or self.half is None:
+        if self.spread is None or self.wanted is None:
             return None
         from kdbench.report.statistics.power import seeds_needed
 
-        return seeds_needed(self.half, spread=self.spread.points, methods=self.methods)
+        return seeds_needed(self.wanted, spread=self.spread.points, methods=self.methods)
 
 
-def power_of(plan: Plan, store: Store) -> Power | None:
+def power_of(plan: Plan, store: Store, *, difference: float | None = None) -> Power | None:
     """From the spread of finished trials of the same pairs, or else the suite's own.
 
-    None where nothing is compared, and where nothing is left to train.
+    None where nothing is compared, and where nothing is left to train unless the seeds for a `difference` are asked.
     """
     methods = max((len(_settings(plan, pair)) for pair in plan.suite.pairs), default=0)
-    if methods < 2 or all(planned.status is Status.DONE for planned in plan.students):
+    if methods < 2 or (difference is None and all(planned.status is Status.DONE for planned in plan.students)):
         return None
-    return Power(methods, len({planned.spec.seed for planned in plan.students}), _spread(plan, store))
+    return Power(methods, len({planned.spec.seed for planned in plan.students}), _spread(plan, store), difference)
 
 
 def _settings(plan: Plan, pair: tuple[str, str]) -> set[str]:
@@ -131,7 +135,7 @@ def power_as_json(power: Power | None) -> Value | None:
         "spread": power.spread.points if power.spread else None,
         "spread_df": power.spread.df if power.spread else None,
         "smallest_difference": power.smallest,
-        "seeds_for": {"difference": power.half, "seeds": power.seeds_for_half} if power.half else None,
+        "seeds_for": {"difference": power.wanted, "seeds": power.seeds_for_wanted} if power.wanted and power.spread else None,
     }
 
 
@@ -144,15 +148,15 @@ def power_as_text(power: Power) -> str:
         )
     from kdbench.report.statistics.comparisons import MIN_SEEDS
 
-    enough = Power(power.methods, max(power.seeds, MIN_SEEDS), power.spread)
-    assert enough.smallest is not None and enough.half is not None
+    enough = Power(power.methods, max(power.seeds, MIN_SEEDS), power.spread, power.asked)
+    assert enough.smallest is not None and enough.wanted is not None
     too_few = f"{counted(power.seeds, 'seed')} can tell no difference from chance. " if power.seeds < MIN_SEEDS else ""
-    needed = f"{enough.seeds_for_half} seeds" if enough.seeds_for_half else "more than 1,000 seeds"
+    needed = f"{enough.seeds_for_wanted} seeds" if enough.seeds_for_wanted else "more than 1,000 seeds"
     measured = "was measured here" + (", from few trials, so it may be far off" if power.spread.df < ENOUGH_DF else "")
     basis = measured if power.spread.df else "is what the suite says"
     return (
         f"{too_few}{'With' if too_few else 'with'} {enough.seeds} seeds and {power.methods} methods, a difference of "
-        f"{_points(enough.smallest)} points is found four times of five. For {_points(enough.half)} points you need {needed}. "
+        f"{_points(enough.smallest)} points is found four times of five. For {_points(enough.wanted)} points you need {needed}. "
         f"The difference of two methods changes by {_points(power.spread.points)} points from seed to seed. This spread {basis}."
     )
 

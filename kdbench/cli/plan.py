@@ -11,13 +11,17 @@ from kdbench.cli import options
 from kdbench.cli.app import app, open_suite, print_json
 
 
-@app.command(epilog=options.examples("plan quick", "plan mine.yaml --check"))
+@app.command(epilog=options.examples("plan quick", "plan mine.yaml --check", "plan mine.yaml --difference 0.5"))
 def plan(
     suite: options.SuiteArgument,
     results: options.ResultsOption = Path("results"),
     methods: options.MethodsOption = None,
     seeds: options.SeedsOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    difference: Annotated[
+        float | None,
+        typer.Option("--difference", min=1e-6, metavar="POINTS", help="Say how many seeds find a difference of so many points."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Also build every network, weights file and pair, and say all that `run` would refuse.")
     ] = False,
@@ -25,7 +29,7 @@ def plan(
 ) -> None:
     """Say what a suite would train, and how long it would take.
 
-    It trains nothing.
+    It also says which differences the seeds can show. It trains nothing.
     """
     from kdbench.catalogue import plan as view
     from kdbench.catalogue.images import contents_of
@@ -34,9 +38,13 @@ def plan(
     from kdbench.runner.plan import Rerun, make_plan
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
+    if loaded.report.model_fields_set:
+        from kdbench.report.contents import check_options  # which imports pandas
+
+        check_options(loaded, store)
     planned = make_plan(loaded, store)
     estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
-    power = power_of(planned, store)
+    power = power_of(planned, store, difference=difference)
     if as_json:
         print_json(view.plan_as_json(planned, estimates, contents, power))
     else:

@@ -32,12 +32,13 @@ def run(
     """
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write
-    from kdbench.report.contents import read_report
+    from kdbench.report.contents import check_options, read_report
     from kdbench.runner.plan import Rerun, Status, make_plan
     from kdbench.runner.progress import for_stream, outcome_text
     from kdbench.runner.run import Options, execute
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
+    check_options(loaded, store)
     progress, stop = for_stream(), context.ensure_object(signals.Stop)
     again = "the same command, without --rerun,"
     with (

@@ -102,7 +102,7 @@ def parameters(command: Any) -> Iterator[Parameter]:
         if isinstance(declared, ArgumentInfo):
             yield Parameter(value if parameter.default is parameter.empty else f"[{value}]", "", "", meaning)
         else:
-            default = "" if parameter.default in (None, "", []) or kind is bool else str(parameter.default)
+            default = "" if parameter.default in (None, "", [], parameter.empty) or kind is bool else str(parameter.default)
             # In Annotated, the first name stands where a default stands otherwise.
             names = [text for text in (declared.default, *(declared.param_decls or ())) if isinstance(text, str)]
             written = ", ".join(names or [f"--{name.replace('_', '-')}"]).replace("/", " / ")

@@ -58,7 +58,13 @@ def print_and_write(
         sources=replace(report.sources, suite_pages=_pages_of_suites(report, folder)),
     )
     try:
-        files, removed = write_into(folder, report.identity, lambda staged: write(directory=staged), chosen_by_user=bool(directory))
+        files, removed = write_into(
+            folder,
+            report.identity,
+            lambda staged: write(directory=staged),
+            results=report.state,
+            chosen_by_user=bool(directory),
+        )
     except OSError as problem:
         raise KdbenchError(f"the report cannot be written to {folder} ({problem.strerror}). Choose --output.") from None
     # What is no terminal has no width: nothing is cut off in a file.

@@ -151,6 +151,9 @@ class Comparison:
         """The label of training without a teacher."""
         return self.options.names.get("scratch", "scratch")
 
+    def __repr__(self) -> str:
+        return f"<Comparison of {', '.join(self.labels)} on {', '.join(pair.name for pair in self.pairs)}>"
+
     def _repr_html_(self) -> str:
         from kdbench.report.tables.results import result_table  # which knows comparisons
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
+from kdbench.report.compare import compare
 from kdbench.report.output_folder import ReportIdentity
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.results.export import is_export, read_export
@@ -54,6 +56,12 @@ class Report:
     sources: Sources
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
+    @property
+    def state(self) -> str:
+        """A hash of what is known of its trials: it changes with each that ends."""
+        known = self.results[["trial", "status", "finished"]].sort_values("trial")
+        return sha256(known.to_csv(index=False).encode()).hexdigest()[:16]
+
 
 def read_report(
     names: Sequence[str], results: Path, *, seeds: Sequence[int], changes: Mapping[str, Any], plugins: Sequence[Path]
@@ -78,6 +86,22 @@ def read_report(
     if seeds or plugins:
         raise KdbenchError("--seeds and --plugin have no effect on the report of a directory. Give a suite with them.")
     return _stored_report(expanded(stored[0]), changes)
+
+
+def check_options(suite: Suite, store: Store) -> None:
+    """Refuse what a suite says of its report and cannot be shown, such as a method that it lacks, before anything trains.
+
+    Raises:
+        KdbenchError: it says so.
+    """
+    if not suite.report.model_fields_set:
+        return
+    from kdbench.runner.plan import make_plan
+    from kdbench.suite.resolve import load_suite
+
+    whole = load_suite(suite.file) if suite.selection else suite
+    unmeasured = plan_frame(make_plan(whole, store)).assign(status="missing")
+    compare(unmeasured, pairs=whole.pairs, methods=whole.methods, options=whole.report)
 
 
 def _suites_report(

@@ -71,14 +71,15 @@ def choose_folder(reports: Path, identity: ReportIdentity) -> tuple[Path, str]:
 
 
 def write_into(
-    directory: Path, identity: ReportIdentity, write: Callable[[Path], Sequence[Path]], *, chosen_by_user: bool
+    directory: Path, identity: ReportIdentity, write: Callable[[Path], Sequence[Path]], *, results: str, chosen_by_user: bool
 ) -> tuple[list[Path], list[Path]]:
-    """Write a report, and remove those files of the one before it that it does not have.
+    """Write a report, and remove those files of the one before it that it does not have, unless both are of the same results.
 
     Args:
         directory: of the report; made where it does not exist.
         identity: what the report is of.
         write: writes all files into the empty folder that it is given, and returns them.
+        results: a hash of what the report shows. Files of other formats that were made of the same results stay.
         chosen_by_user: whether the directory may hold what is not kdbench's, or another suite's report.
 
     Returns:
@@ -100,13 +101,14 @@ def write_into(
                 raise KdbenchError(
                     f"{directory / name} exists already, and kdbench did not write it. Move it away, or choose another --output."
                 )
-    _write(directory, identity, [*before, *made])
+    same = listed is not None and listed["results"] == results and identity.is_of(listed)
+    _write(directory, identity, [*before, *made], "")
     for name, data in made.items():
         write_bytes(directory / name, data)
-    old = [directory / name for name in before if name not in made and (directory / name).exists()]
+    old = [] if same else [directory / name for name in before if name not in made and (directory / name).exists()]
     for file in old:
         file.unlink()
-    _write(directory, identity, list(made))
+    _write(directory, identity, [*(before if same else ()), *made], results)
     return [directory / name for name in made], old
 
 
@@ -115,13 +117,14 @@ def _read(directory: Path) -> dict[str, Any] | None:
     try:
         listed = json.loads((directory / LIST).read_bytes())
         files = [name for name in listed["files"] if Path(name).name == name]  # of this folder alone
-        return {**{key: str(listed[key]) for key in ("suite", "content", "selection")}, "files": files}
+        about = {key: str(listed[key]) for key in ("suite", "content", "selection")}
+        return {**about, "results": str(listed.get("results", "")), "files": files}
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(directory: Path, identity: ReportIdentity, files: Sequence[str]) -> None:
-    about = {"suite": identity.suite, "content": identity.content, "selection": identity.selection}
+def _write(directory: Path, identity: ReportIdentity, files: Sequence[str], results: str) -> None:
+    about = {"suite": identity.suite, "content": identity.content, "selection": identity.selection, "results": results}
     write_bytes(directory / LIST, json.dumps({**about, "files": sorted({*files})}, indent=1).encode())
 
 

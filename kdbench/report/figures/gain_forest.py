@@ -46,7 +46,7 @@ def forest(comparison: Comparison) -> Figure:
     need = Need(
         lines=rows.lines,
         letters=20,
-        across=f"{metric.short} gain ({metric.points}), better →",
+        across=f"gain over {comparison.baseline} ({metric.points}), better →",
         margin=rows.margin,
         legend=_legend(drawn),
     )

@@ -86,6 +86,11 @@ class Table:
             found.append(row.heading or ("" if row.opens_group or not found else found[-1]))
         return found
 
+    def __str__(self) -> str:
+        from kdbench.report.formats.render import to_markdown  # which knows tables
+
+        return to_markdown(self)
+
     def _repr_html_(self) -> str:
         from kdbench.report.formats.notebook import to_html  # which knows tables
 
