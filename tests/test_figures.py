@@ -438,6 +438,16 @@ def test_a_profile_rises_from_the_share_of_pairs_won():
     assert {line.get_ydata()[-1] for line in axes.lines} == {1}
 
 
+@pytest.mark.parametrize(("metric", "drawn"), [("nll", "NLL"), ("accuracy", "error")])
+def test_a_profile_has_the_metric_of_its_table(metric, drawn):
+    frame = five_pairs()
+    frame["test_nll"] = 5.0 - frame["test_error_pct"] / 100
+    (axes,) = profile(compared(frame, pairs=FIVE, metric=metric)).axes
+    assert axes.get_xlabel().startswith(drawn)
+    starts = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert max(starts, key=starts.get) == ("FT" if drawn == "error" else "scratch")
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [

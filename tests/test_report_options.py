@@ -5,7 +5,20 @@ import pytest
 from test_report_tables import PAIR, RESULTS, bold, cells, frame, trial
 
 from kdbench.errors import KdbenchError
-from kdbench.report import ReportOptions, Table, compare, cost_table, gain_table, result_table, to_csv, to_latex, to_markdown
+from kdbench.report import (
+    ReportOptions,
+    Table,
+    best_epoch_table,
+    claims,
+    compare,
+    cost_table,
+    gain_table,
+    result_table,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from kdbench.report.contents import read_report
 from kdbench.report.differences import means_of_pairs
 from kdbench.report.tables.ranks import ranks_table
 from kdbench.results.method_labels import method_labels
@@ -49,6 +62,50 @@ def test_one_data_set_of_several():
     assert (len(table.rows), "on digits" in table.title) == (1, True)
 
 
+def test_another_pairs_teacher_is_no_student_from_scratch():
+    students = frame(*RESULTS.to_dict("records")).assign(role="student")
+    of_others = [
+        trial("scratch", seed, 5.0, role="teacher", trial=str(seed), **rest) for seed, rest in ((9, {}), (1, {"recipe": "long"}))
+    ]
+    table = result_table(compare(frame(*students.to_dict("records"), *of_others)))
+    assert cells(table)["scratch"] == "8.20 ± 0.20"
+    both = students.assign(role=["teacher" if number == 0 else "student" for number in range(len(students))])
+    assert cells(result_table(compare(both)))["scratch"] == "8.20 ± 0.20", "one trial is a student of its own, too"
+    with pytest.raises(KdbenchError, match="cannot mix recipes"):
+        compare(frame(*RESULTS.to_dict("records"), *(row | {"role": None} for row in of_others)).drop(columns="role"))
+
+
+SUITE = "title: {name}\ndataset: digits\nrecipe: digits-quick\nseeds: [0]\nmethods: [scratch, kd]\n"
+SUITE += "pairs: [{{teacher: wrn_16_2, student: resnet8}}]\nreport: {report}\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "changes", "problem"),
+    [
+        ("{methods: [kd]}", "{}", {}, "only some of the suites have `methods` in `report`. Give it on the command line"),
+        ("{}", "{metric: accuracy}", {}, "only some of the suites have `metric`"),
+        ("{metric: accuracy}", "{metric: error}", {}, "different values of `metric`"),
+        ("{baseline: kd}", "{}", {"baseline": "scratch"}, None),
+        ("{decimals: 3}", "{}", {}, None),
+        ("{names: {kd: A}}", "{names: {kd: B}}", {}, "different values of `names`"),
+        ("{names: {kd: A}}", "{names: {at: B, kd: A}}", {}, None),
+    ],
+)
+def test_the_options_of_one_suite_do_not_silently_hold_for_another(tmp_path, first, second, changes, problem):
+    for name, report in (("a", first), ("b", second)):
+        (tmp_path / f"{name}.yaml").write_text(SUITE.format(name=name, report=report))
+
+    def read():
+        suites = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+        return read_report(suites, tmp_path / "results", seeds=[], changes=changes, plugins=[]).options
+
+    if problem:
+        with pytest.raises(KdbenchError, match=problem):
+            read()
+    else:
+        assert set(read().names) == ({"kd", "at"} if "names" in first else set())
+
+
 def test_everything_is_called_as_the_author_calls_it():
     names = {"kd": "Hinton KD", "resnet20": "ResNet-20", "cifar10": "CIFAR-10", "teacher": "Teacher", "scratch": "Student"}
     table = shown(frame(*TWO.to_dict("records"), trial("at+kd", 1, None)), names=names)
@@ -69,6 +126,26 @@ def test_results_keep_the_names_of_suites_for_scripts():
 def test_decimals_decide_what_is_best():
     table = shown(methods=["kd", "at"], pairs=["resnet56 -> resnet20"], decimals=1)
     assert (cells(table)["KD"], bold(table)) == ("7.7 ± 0.2", ["KD", "AT"])
+
+
+NATS = RESULTS.assign(
+    teacher_kl=RESULTS["method"].map({"kd": 0.021, "at": 0.024}) + RESULTS["seed"].map({1: 1e-4, 2: 3e-4, 3: 2e-4})
+)
+
+
+@pytest.mark.parametrize(
+    ("decimals", "mean", "gain"), [(None, "0.0212", "-0.0030"), (2, "0.02", "-0.00"), (5, "0.02120", "-0.00300")], ids=str
+)
+def test_decimals_are_those_of_claims_and_gains_too(decimals, mean, gain):
+    comparison = compare(NATS, options=ReportOptions(metric="kl", baseline="kd", decimals=decimals))
+    (claim,) = claims(comparison)
+    assert cells(result_table(comparison))["KD"].startswith(f"{mean} ±")
+    assert f"{mean} nats" in claim
+    assert ("KD and AT share" in claim or "AT and KD share" in claim) is (decimals == 2)
+    if decimals != 2:
+        assert f"+{gain[1:]} nats" in claim
+    assert cells(gain_table(comparison))["Gain (nats)"] == gain
+    assert cells(gain_table(comparison))["95 % interval"].startswith(gain)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +225,50 @@ def test_marks_say_what_differs_from_the_baseline():
     worse = shown(significance=True, baseline="at", pairs=["resnet56 -> resnet20"])
     assert [cell.mark for cell in worse.rows[0].cells[-3:]] == ["†", "", ""]
     assert r"8.20 $\pm$ 0.20\rlap{$^{\dagger}$}" in to_latex(worse)
-    assert any(
-        "No method differs from KD beyond chance" in note
-        for note in shown(TWO[TWO["seed"] < 3], significance=True, baseline="kd").notes
+
+
+@pytest.mark.parametrize(
+    ("seeds", "options", "said"),
+    [
+        (
+            (3, 3),
+            {"baseline": "kd", "methods": ["kd", "at"]},
+            "No method differs from KD beyond chance: every 95 % interval of a gain",
+        ),
+        ((2, 2), {}, "No method is marked, because n is too small to tell a gain over scratch from chance."),
+        (
+            (3, 2),
+            {},
+            "No method is marked. For 1 of 2 gains over scratch, n is too small to tell them from chance. Every other 95 %",
+        ),
+        ((3, 3), {"methods": ["kd", "at"]}, "No method is marked, because there is no gain over scratch."),
+    ],
+    ids=["chance", "two seeds", "two seeds of one method", "no baseline"],
+)
+def test_that_no_method_differs_is_said_where_every_gain_has_an_interval_alone(seeds, options, said):
+    of_kd, of_at = seeds
+    few = RESULTS[RESULTS["seed"].le(RESULTS["method"].map({"scratch": 3, "kd": of_kd, "at": of_at}))]
+    level = few.assign(
+        test_error_pct=few["test_error_pct"].mask(few["method"] == "kd", 8.0 + few["seed"].map({1: 0.3, 2: 0, 3: 0.3}))
     )
+    notes = shown(level, significance=True, **options).notes
+    assert [note[: len(said)] for note in notes if note.startswith("No method")] == [said]
+
+
+def test_the_best_test_epoch_has_no_marks():
+    comparison = compare(TWO, options=ReportOptions(significance=True))
+    assert any(cell.mark for row in result_table(comparison).rows for cell in row.cells)
+    table = best_epoch_table(comparison)
+    assert not any(cell.mark for row in table.rows for cell in row.cells)
+    assert not any("beyond chance" in note or "marked" in note for note in table.notes)
+
+
+def test_a_comment_of_a_tabular_is_one_line():
+    noted = RESULTS.assign(notes=[("a note\n\nof two lines",)] * len(RESULTS))
+    options = ReportOptions(latex="tabular")
+    lines = to_latex(result_table(compare(noted, options=options)), options=options).splitlines()
+    assert any("a note of two lines" in line for line in lines)
+    assert all(line.startswith("%") for line in lines[: lines.index(next(line for line in lines if "begin" in line))])
 
 
 def test_latex_is_a_float_or_a_tabular_alone():

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from test_report_tables import PAIR, RESULTS, cells, frame, three_seeds, trial
 
-from kdbench.report import ReportOptions, compare, write_report
+from kdbench.errors import KdbenchError
+from kdbench.report import ReportOptions, compare, terminal_tables, write_report
 from kdbench.report.claims import claims
 from kdbench.report.formats.render import to_csv
+from kdbench.report.page.html_table import html_table
 from kdbench.report.tables.class_errors import class_errors_table, confusions_table
 from kdbench.report.tables.gains import gain_table
 from kdbench.report.tables.pairwise import pairwise_table
@@ -249,3 +251,49 @@ def test_errors_and_confusions_of_classes():
     assert [[cell.text for cell in row.cells] for row in table.rows] == [["0", "16.7"], ["1", "33.3"], ["2", "—"]]
     confused = confusions_table(compared)
     assert [[cell.text for cell in row.cells] for row in confused.rows] == [["1", "2", "33.3"], ["0", "1", "16.7"]]
+
+
+def test_images_that_were_not_kept_are_counted():
+    full = with_outcomes(RESULTS)
+    some = full.with_outcomes({trial: kept for trial, kept in full.outcomes.items() if trial != f"kd-{PAIR[0]}-1-4"})
+    for comparison, said in ((full, False), (some, True)):
+        notes = " ".join(gain_table(comparison).notes)
+        assert ("f 1 of 9 trials it was not kept which images were wrong" in notes) is said
+        assert (": it was not kept" in notes) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "why"),
+    [
+        ("win_tie_loss", "error", "it needs two pairs of networks or more, and here is one"),
+        ("performance_profile", "error", "it needs two pairs"),
+        ("shared_errors", "error", "it was not kept which test images were wrong"),
+        ("beside_teacher", "error", "it was not kept which test images were wrong, or not of the teacher"),
+        ("shared_errors", "nll", "it is of wrong images, and what is compared is the negative log-likelihood"),
+        ("class_errors", "error", "it was not kept"),
+        ("pairwise", "error", "no two methods have finished trials of one pair and seed"),
+    ],
+)
+def test_a_table_that_is_asked_for_and_cannot_be_made_is_an_error(tmp_path, name, metric, why):
+    results = RESULTS.assign(test_nll=0.3)
+    results = results[results["method"] == "kd"] if name == "pairwise" else results
+    comparison = compare(results, pairs=[PAIR], options=ReportOptions(metric=metric, tables=(name,)))
+    with pytest.raises(KdbenchError, match=f"there is no table `{name}`, since {why}.*Leave it out"):
+        write_report(comparison, pd.DataFrame(), title="t", directory=tmp_path / "report", formats=["md"])
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_profile_of_accuracies_says_why_there_is_none():
+    pairs = [PAIR, ("vgg13", "vgg8")]
+    rows = [trial(method, seed, 8.0 + seed, pair=pair) for pair in pairs for method in ("scratch", "kd") for seed in (1, 2)]
+    comparison = compare(frame(*rows), pairs=pairs, options=ReportOptions(metric="accuracy", tables=("performance_profile",)))
+    with pytest.raises(KdbenchError, match="since a multiple of the test accuracy says little"):
+        terminal_tables(comparison, title="t")
+
+
+def test_intervals_and_counts_are_sorted_as_numbers_on_the_page():
+    table = gain_table(compare(RESULTS, pairs=[PAIR]))
+    for row, shown in zip(table.rows, html_table(table).rows, strict=True):
+        values = row.cells[1].values
+        assert [cell.key for cell in shown.cells] == [None, values["mean"], values["low"], values["n"]]
+    assert "interval" not in to_csv(table), "the numbers stand once in the file"

@@ -30,8 +30,10 @@ stage and a hook point are. In shapes, B is the number of images in a batch, K o
 map's channels, height and width."""
 
 API = """\
-These names can be imported from `kdbench`; those for tables and figures from `kdbench.report`. They stay the same from one version
-to the next. Everything else may change."""
+These names can be imported from `kdbench`; those for tables and reports from `kdbench.report`, and those for figures from
+`kdbench.report.figures`. They stay the same from one version to the next. Everything else may change.
+`kdbench.report.figures` is a module to import by its own name, since its libraries are slow to import.
+[Figures for a paper](../how-to/paper-figures.md) shows its use."""
 
 INTERFACE = (
     *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval"),
@@ -55,6 +57,8 @@ GROUPS = {
 
 REPORT = (
     *("compare", "Comparison", "ReportOptions", "result_table", "gain_table", "selection_table", "cost_table", "best_epoch_table"),
+    *("ranks_table", "pairwise_table", "win_tie_loss_table", "profile_table"),
+    *("shared_errors_table", "beside_teacher_table", "class_errors_table", "confusions_table"),
     *("Table", "to_latex", "to_markdown", "to_csv", "claims", "write_report"),
 )
 """The names of `kdbench.report`, in the order in which they are used."""

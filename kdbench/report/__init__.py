@@ -1,6 +1,7 @@
 """Tables and figures of a comparison: a data frame with one row for each trial in, tables and files out. Nothing here reads a file.
 
-`compare` arranges a frame, and each table is a function of what it gives.
+`compare` arranges a frame, and each table is a function of what it gives. So is each figure of `kdbench.report.figures`, a module
+to be imported by its own name, since its libraries are slow to import.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from kdbench.report.formats.latex import to_latex
 from kdbench.report.formats.render import to_csv, to_markdown, to_terminal
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
+from kdbench.report.tables.class_errors import class_errors_table, confusions_table
 from kdbench.report.tables.costs import cost_table
-from kdbench.report.tables.further import further_tables
+from kdbench.report.tables.further import asked_tables, further_tables
 from kdbench.report.tables.gains import gain_table
+from kdbench.report.tables.pairwise import pairwise_table
 from kdbench.report.tables.published import published_table
-from kdbench.report.tables.ranks import ranks_table
+from kdbench.report.tables.ranks import profile_table, ranks_table, win_tie_loss_table
 from kdbench.report.tables.results import best_epoch_table, result_table
 from kdbench.report.tables.selection import selection_table
+from kdbench.report.tables.shared_errors import beside_teacher_table, shared_errors_table
 from kdbench.report.tables.table import Table
 from kdbench.spec.report_options import ReportOptions
 
@@ -40,17 +44,25 @@ __all__ = [
     "ReportOptions",
     "Sources",
     "Table",
+    "beside_teacher_table",
     "best_epoch_table",
     "claims",
+    "class_errors_table",
     "compare",
+    "confusions_table",
     "cost_table",
     "gain_table",
+    "pairwise_table",
+    "profile_table",
+    "ranks_table",
     "result_table",
     "selection_table",
+    "shared_errors_table",
     "terminal_tables",
     "to_csv",
     "to_latex",
     "to_markdown",
+    "win_tie_loss_table",
     "write_report",
 ]
 
@@ -82,7 +94,7 @@ def write_report(
         sources: what the page of `html` tells beyond the trials.
 
     Raises:
-        KdbenchError: an unknown format, or published numbers of other pairs.
+        KdbenchError: an unknown format, published numbers of other pairs, or a table or figure is asked for that cannot be made.
     """
     refuse_no_list("formats", formats, example=["md", "tex"])
     for chosen in formats:
@@ -127,8 +139,7 @@ def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Tabl
         *(result_table(comparison), beside, gain_table(comparison), ranks_table(comparison)),
         *(selection_table(comparison), cost_table(comparison)),
     )
-    further = further_tables(comparison, comparison.options.tables) if comparison.options.tables else []
-    return [*(table for table in made if table), *further]
+    return [*(table for table in made if table), *asked_tables(comparison)]
 
 
 def _figures(comparison: Comparison, curves: pd.DataFrame, *, directory: Path, formats: Sequence[str]) -> Sequence[WrittenFigure]:
@@ -172,7 +183,7 @@ def terminal_tables(
     """The title, the claims and the tables, to be printed by a rich console of `width` characters, the terminal's unless given.
 
     Raises:
-        KdbenchError: published numbers of other pairs.
+        KdbenchError: published numbers of other pairs, or a table is asked for that cannot be made.
     """
     width = width or shutil.get_terminal_size().columns
     tables = _tables(comparison, published)

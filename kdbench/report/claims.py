@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.compare import Comparison, PairTrials, ranked_at
 from kdbench.report.differences import differences_of_all, gains_over_baseline
 from kdbench.report.statistics.comparisons import Difference
 from kdbench.report.tables.cells import on_data
 from kdbench.report.tables.selection import held_out
+from kdbench.spec.metrics import Metric
 
 
 def claims(comparison: Comparison) -> list[str]:
@@ -27,7 +28,7 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     if len(means) < 2:
         alone = "there is no other method" if len(done) == 1 else "no other method is done for the same seeds"
         return f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}, and {alone}."
-    first = [label for label, mean in means.items() if round(mean, 2) == round(means.iloc[0], 2)]
+    first = list(ranked_at(means, 1, metric))
     best, level = str(first[0]), f"the {metric.best} mean {metric.noun} of {len(means)} methods, {metric.text(means.iloc[0])}."
     unbeaten, tie = first == [baseline], len(first) > 1
     shared = f"{', '.join(map(str, first[:-1]))} and {first[-1]} share"
@@ -37,7 +38,7 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     for rival in rivals:
         name = rival if rival == baseline else f"{rival}, the next"
         family = gains_over_baseline if baseline in (best, rival) else differences_of_all
-        sure = _how_sure(family(comparison, pair).find(best, rival), metric.points)
+        sure = _how_sure(family(comparison, pair).find(best, rival), metric)
         mean, of = means.get(rival, done[rival]), f" of {best}" if tie else ""
         sentences.append(f"{'Lead' if unbeaten else 'Gain'}{of} over {name} ({metric.text(mean)}): {sure}.")
     validated = pair.best(held_out(metric))
@@ -49,21 +50,20 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     return " ".join(sentences)
 
 
-def _how_sure(gain: Difference | None, points: str) -> str:
+def _how_sure(gain: Difference | None, metric: Metric) -> str:
     if gain is None:
         return "no seed in common"
+    mean = f"{metric.difference(gain.gain)} {metric.points}"
     if gain.bounds is None:
-        return f"{gain.gain:+.2f} {points}, n = {gain.n}, too small to tell it from chance"
-    low, high = gain.bounds
-    doubt = "" if low > 0 else ", which may be chance"
-    text = f"{gain.gain:+.2f} {points}, 95 % interval {low:+.2f} to {high:+.2f}"
+        return f"{mean}, n = {gain.n}, too small to tell it from chance"
+    doubt = "" if gain.bounds[0] > 0 else ", which may be chance"
+    text = f"{mean}, 95 % interval {metric.interval(gain.bounds)}"
     if gain.bounds_with_images:
-        wide_low, wide_high = gain.bounds_with_images
-        wide = f"{wide_low:+.2f} to {wide_high:+.2f}"
+        wide = metric.interval(gain.bounds_with_images)
         text += (
             " over new seeds, with new images or without"
             if text.endswith(wide)
             else f" over new seeds, {wide} over new seeds and images"
         )
-        doubt = doubt or ("" if wide_low > 0 else ", which may be chance with other images")
+        doubt = doubt or ("" if gain.bounds_with_images[0] > 0 else ", which may be chance with other images")
     return f"{text}, n = {gain.n}{doubt}"

@@ -89,10 +89,10 @@ class PairTrials:
             return pd.Series(dtype=float)
         return self.metric.of(self.done.dropna(subset=column).drop_duplicates("teacher_weights_sha256")[column])
 
-    def best(self, metric: Metric | None = None, *, decimals: int = 2, rank: int = 1) -> tuple[str, ...]:
+    def best(self, metric: Metric | None = None, *, rank: int = 1) -> tuple[str, ...]:
         """The methods that share the best of the means that may be held against each other, where there are several; or the second
         best, of rank 2."""
-        return ranked_at(self.ranked(metric), rank, metric or self.metric, decimals=decimals)
+        return ranked_at(self.ranked(metric), rank, metric or self.metric)
 
     def ranked(self, metric: Metric | None = None) -> pd.Series[float]:
         """By method, the means of a metric that may be held against each other: over seeds that all of them have.
@@ -106,9 +106,9 @@ class PairTrials:
         return pd.Series({str(label): block[label].mean() for label in block}, dtype=float)
 
 
-def ranked_at(means: pd.Series[float], rank: int, metric: Metric, *, decimals: int) -> tuple[str, ...]:
+def ranked_at(means: pd.Series[float], rank: int, metric: Metric) -> tuple[str, ...]:
     """The methods whose mean, as printed, is the best, or of another rank; none where fewer than two methods have means."""
-    printed = means.dropna().round(decimals)
+    printed = means.dropna().round(metric.decimals)
     levels = sorted(printed.unique(), reverse=not metric.lower_is_better)
     return tuple(printed.index[printed == levels[rank - 1]]) if len(printed) > 1 and rank <= len(levels) else ()
 
@@ -243,11 +243,19 @@ def trained_students(results: pd.DataFrame) -> pd.DataFrame:
     taught = trained[trained["teacher"].notna()]
     if taught.empty:
         raise KdbenchError("there is nothing to compare: no trial has a teacher. Run a suite with a method that learns from one.")
-    students = trained[trained["teacher"].notna() | trained["student"].isin(taught["student"])]
+    students = trained[trained["teacher"].notna() | (trained["student"].isin(taught["student"]) & ~_only_teachers(trained, taught))]
     methods = sorted(students["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method))
     order = students["method"].map(methods.index)
     by = ["order", "dataset", "teacher", "student", "method_params", "seed"]
     return students.assign(order=order).sort_values(by, kind="stable").drop(columns="order")
+
+
+def _only_teachers(trained: pd.DataFrame, taught: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials taught other networks, and are no student from scratch beside the `taught`: none has their recipe and seed."""
+    place = ["dataset", "student", "recipe", "seed"]
+    beside = pd.MultiIndex.from_frame(trained[place]).isin(pd.MultiIndex.from_frame(taught[place]))
+    teachers = trained["role"] == "teacher" if "role" in trained else pd.Series(False, trained.index)
+    return teachers & ~beside
 
 
 def _rows_of(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

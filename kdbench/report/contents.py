@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 _CHOICES = ("datasets", "pairs", "methods")
 """Options that say which trials are shown, not how; a title tells them."""
 
+_OF_ALL = (*_CHOICES, "baseline", "metric")
+"""Options that change what a report says of every trial: one suite's do not hold for another that does not give them."""
+
+_JOINED = ("names", "groups")
+"""Options of which each suite gives a part."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -200,18 +206,28 @@ def _sources(plans: Sequence[Plan], names: Sequence[str]) -> Sources:
 
 
 def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that suites give, of which each has one value.
+    """The keys that suites give, of which each has one value; names and groups are put together.
 
     Raises:
-        KdbenchError: two suites give one key different values, and no change stands for them.
+        KdbenchError: two suites give one key different values, or one of those that are of all trials is not in every suite; and no
+            change stands for them.
     """
     agreed: dict[str, Any] = {}
     for given in (suite.given for suite in options):
         for key, value in given.items():
-            if agreed.setdefault(key, value) != value and (key not in changes or key == "figures"):
+            before = agreed.setdefault(key, value)
+            if key in _JOINED:
+                agreed[key] = {**before, **value}
+                same = all(value.get(name, called) == called for name, called in before.items())
+            else:
+                same = before == value
+            if not same and (key not in changes or key == "figures"):
                 raise KdbenchError(
                     f"the suites have different values of `{key}` in `report`. Give one on the command line, or make them equal."
                 )
+    for key in _OF_ALL:
+        if key in agreed and key not in changes and not all(key in suite.given for suite in options):
+            raise KdbenchError(f"only some of the suites have `{key}` in `report`. Give it on the command line, or in all of them.")
     return agreed
 
 

@@ -22,6 +22,7 @@ class Metric:
         unit: `%`, `nats`, or empty where it has none.
         points: the unit of a difference.
         lower_is_better: which way is better.
+        decimals: with which it is printed.
         complement: whether it is 100 minus the column.
         teacher_column: the teacher's own, where the frame has it.
     """
@@ -33,6 +34,7 @@ class Metric:
     unit: str
     points: str
     lower_is_better: bool
+    decimals: int = 2
     complement: bool = False
     teacher_column: str | None = None
 
@@ -75,9 +77,21 @@ class Metric:
         """`test error (%)`."""
         return f"{self.noun} ({self.unit})" if self.unit else self.noun
 
-    def text(self, value: float, *, decimals: int = 2) -> str:
+    def number(self, value: float) -> str:
+        """`4.39`."""
+        return f"{value:.{self.decimals}f}"
+
+    def text(self, value: float) -> str:
         """`4.39 %`."""
-        return f"{value:.{decimals}f} {self.unit}".rstrip()
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def difference(self, value: float) -> str:
+        """`+0.52`."""
+        return f"{value:+.{self.decimals}f}"
+
+    def interval(self, bounds: tuple[float, float]) -> str:
+        """Of a difference: `+0.21 to +0.83`."""
+        return " to ".join(map(self.difference, bounds))
 
 
 _ERROR = Metric(
@@ -114,6 +128,7 @@ _NLL = Metric(
     unit="nats",
     points="nats",
     lower_is_better=True,
+    decimals=4,
     teacher_column="teacher_nll",
 )
 

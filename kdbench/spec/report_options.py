@@ -1,5 +1,6 @@
 """How a report looks and what it compares with: the key `report` of a suite, and the options of `kdbench report`."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -47,8 +48,9 @@ class ReportOptions(Spec):
     groups: dict[str, tuple[str, ...]] = {}
     """Headings over rows or columns, each with its pairs or its methods, such as `{logit-based: [kd, dkd]}`. What is in no group
     comes first."""
-    decimals: int = Field(2, ge=0, le=6)
-    """Decimals of the metric in tables."""
+    decimals: int | None = Field(None, ge=0, le=6)
+    """Decimals of the metric and of gains. Unless given, 4 where the unit is nats (`nll`, `kl`), and 2 elsewhere. Means that are
+    equal in these decimals share the best place."""
     spread: Literal["std", "interval", "none"] = "std"
     """What follows a mean in the table of the metric: `std`, the standard deviation over seeds; `interval`, the 95 % interval; or
     `none`."""
@@ -80,8 +82,9 @@ class ReportOptions(Spec):
 
     @property
     def compared(self) -> Metric:
-        """The metric."""
-        return METRICS[self.metric]
+        """The metric, with the decimals that are asked for."""
+        metric = METRICS[self.metric]
+        return metric if self.decimals is None else replace(metric, decimals=self.decimals)
 
     @property
     def given(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def results(comparison: Comparison) -> Figure:
         for axes, pair in zip(panels, comparison.pairs, strict=True):
             done = {label: values for label in comparison.labels if len(values := pair.by_seed(label))}
             for label, values in done.items():
-                _row(axes, rows.places[label], values, colours[label])
+                _row(axes, rows.places[label], values, colours[label], decimals=metric.decimals)
             teacher = float(pair.of_teacher.mean())
             if len(pair.of_teacher):
                 axes.axvline(teacher, color=GREY, linestyle=_TEACHER, linewidth=font_pt(axes) / 8, zorder=1)
@@ -51,9 +51,9 @@ def results(comparison: Comparison) -> Figure:
     return figure
 
 
-def _row(axes: Axes, place: float, values: pd.Series[float], colour: str) -> None:
+def _row(axes: Axes, place: float, values: pd.Series[float], colour: str, *, decimals: int) -> None:
     """The mean, and under it the seeds as dots; equal ones stand under one another."""
-    below = 0.3 + 0.15 * values.groupby(values.round(2)).cumcount()
+    below = 0.3 + 0.15 * values.groupby(values.round(decimals)).cumcount()
     size = font_pt(axes)
     axes.scatter(values, place + below, s=(size * 0.42) ** 2, color=colour, alpha=0.6, linewidths=0, zorder=3)
     axes.plot(values.mean(), place - 0.1, marker="|", markersize=size, markeredgewidth=size / 4.5, color=colour, zorder=4)

@@ -47,7 +47,7 @@ def cost(comparison: Comparison) -> Figure:
     if len({environment for _, environment, _ in measured}) > 1:
         names = [f"{name} on {environment}" if len(comparison.pairs) > 1 else environment for name, environment, _ in measured]
     longest = max((float(points["cost"].max()) for _, _, points in measured), default=0.0)
-    seconds, unit = next(((seconds, unit) for seconds, unit in _UNITS if longest >= 2 * seconds), _UNITS[-1])
+    seconds, unit = time_unit(longest)
     in_legend = len(looks) > MOST_NAMED or len(measured) > 1
     need = Need(
         lines=16,
@@ -72,6 +72,11 @@ def cost(comparison: Comparison) -> Figure:
             texts = {label: f"{label} {panel.far[label]}" if label in panel.far else label for label in named}
             name_points(axes, panel.points, texts, {label: look.colour for label, look in looks.items()}, avoid=panel.front_line)
     return figure
+
+
+def time_unit(longest: float) -> tuple[int, str]:
+    """The unit for times of which the longest has so many seconds: how many seconds it has, and its name."""
+    return next(((seconds, unit) for seconds, unit in _UNITS if longest >= 2 * seconds), _UNITS[-1])
 
 
 def pareto_front(points: pd.DataFrame, metric: Metric) -> list[str]:
@@ -124,5 +129,5 @@ def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: M
     steps = shown.loc[front, ["cost", "value"]]
     corners = [*steps["cost"].repeat(2), axes.get_xlim()[1]], [worst, *steps["value"].repeat(2)]
     (line,) = axes.plot(*corners, color=GREY, linestyle=_FRONT, linewidth=size / 8, zorder=2)
-    arrows = {label: f"{far_text(points['value'][label])} {'↑' if points['value'][label] > high else '↓'}" for label in far}
+    arrows = {label: f"{far_text(points['value'][label], metric)} {'↑' if points['value'][label] > high else '↓'}" for label in far}
     return _Panel(shown[["cost", "value"]], front, line, arrows)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import NamedTuple
 
+from kdbench.spec.metrics import Metric
+
 DISTANCE = 2.0
 """A method is far off where so many times the range of the others lies between it and them."""
 
@@ -42,6 +44,6 @@ def _ends(extents: Mapping[str, Extent], always: float) -> tuple[float, float]:
     return min(shown), max(shown)
 
 
-def far_text(value: float) -> str:
+def far_text(value: float, metric: Metric) -> str:
     """The mean of a method that is left out, to stand beside an arrow."""
-    return f"{value:.2f}".replace("-", "−")
+    return metric.number(value).replace("-", "−")

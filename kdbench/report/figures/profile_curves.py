@@ -11,22 +11,20 @@ from kdbench.report.figures.looks import looks_of
 from kdbench.report.figures.sheet import Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics.several_pairs import performance_profile
 from kdbench.report.tables.cells import on_data
-from kdbench.report.tables.selection import tested
 from kdbench.spec.metrics import METRICS
 
 
 def profile(comparison: Comparison) -> Figure:
-    """The share of pairs in which a method's mean error is at most so many times the lowest of that pair (Dolan and More, 2002).
+    """The share of pairs in which a method's mean is at most so many times the lowest of that pair (Dolan and More, 2002).
 
-    It shows the error where accuracy is compared, since a multiple of an accuracy says little.
+    It shows the error where what is better higher is compared, since a multiple of an accuracy says little.
 
     Raises:
         KdbenchError: there is one pair alone, or the figure does not fit its size.
     """
     if len(comparison.pairs) < 2:
         raise NothingToDrawError("a performance profile needs two pairs or more, and here is one. Leave out the figure `profile`.")
-    metric = tested(comparison.metric)
-    metric = metric if metric.lower_is_better else METRICS["error"]
+    metric = comparison.metric if comparison.metric.lower_is_better else METRICS["error"]
     shares = performance_profile(means_of_pairs(comparison.of(metric)))
     looks = {label: look for label, look in looks_of(comparison).items() if shares[label].any()}
     need = Need(

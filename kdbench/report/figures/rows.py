@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
 from kdbench.report.figures.sheet import GREY
+from kdbench.spec.metrics import Metric
 
 WIDEST_NAME = 22
 """Letters; longer names take several lines."""
@@ -29,11 +30,13 @@ class Rows:
         names: with line breaks, by method.
         places: of the rows' middles, in lines from the top, by method.
         lines: of all rows.
+        metric: what the rows tell.
     """
 
     names: Mapping[str, str]
     places: Mapping[str, float]
     lines: float
+    metric: Metric
 
     @property
     def margin(self) -> int:
@@ -66,7 +69,7 @@ class Rows:
         for label in far:
             mean = extents[label].middle
             right = mean > high
-            text = f"{far_text(mean)} →" if right else f"← {far_text(mean)}"
+            text = f"{far_text(mean, self.metric)} →" if right else f"← {far_text(mean, self.metric)}"
             side = "right" if right else "left"
             axes.text(float(right), self.places[label], text, transform=where, ha=side, va="center", color=colours[label])
 
@@ -78,4 +81,5 @@ def rows_of(comparison: Comparison, labels: Sequence[str], *, pitch: float) -> R
     heights = [max(pitch, len(lines) + 0.1) for lines in names.values()]
     ends = list(accumulate(heights))
     places = [end - height / 2 for end, height in zip(ends, heights, strict=True)]
-    return Rows({label: "\n".join(lines) for label, lines in names.items()}, dict(zip(labels, places, strict=True)), ends[-1])
+    written = {label: "\n".join(lines) for label, lines in names.items()}
+    return Rows(written, dict(zip(labels, places, strict=True)), ends[-1], comparison.metric)

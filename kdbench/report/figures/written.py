@@ -115,7 +115,7 @@ def _words(name: FigureName, comparison: Comparison) -> tuple[str, str]:
         ),
         "profile": (
             "Performance profile",
-            "How large a share of pairs a method comes close to the best in: within a factor of the lowest mean error of the pair.",
+            "How large a share of pairs a method comes close to the best in: within a factor of the lowest mean of the pair.",
         ),
     }[name]
     done = comparison.results[comparison.results["status"] == "done"]

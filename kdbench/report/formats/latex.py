@@ -50,7 +50,7 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
     notes = [_latex(note) for note in table.notes]
     tabular = "\n".join(_tabular(table))
     if options.latex == "tabular":
-        return "\n".join([*(f"% {note}" for note in (_latex(table.title), *notes)), tabular]) + "\n"
+        return "\n".join([*(f"% {' '.join(note.split())}" for note in (_latex(table.title), *notes)), tabular]) + "\n"
     label = "-".join(filter(None, (_for_label(options.label or prefix), table.name.replace("_", "-"))))
     letters, space = _size(table, _WIDTHS[options.latex])
     lines = [

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.figures.cost_front import pareto_front
+from kdbench.report.figures.cost_front import pareto_front, time_unit
 from kdbench.report.figures.looks import looks_of
 from kdbench.report.tables.gains import confidence_interval
 from kdbench.report.tables.selection import tested
@@ -18,8 +18,6 @@ MOST_POINTS = 100
 
 _SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
 """Vega's names of matplotlib's markers."""
-
-_UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 def looks(comparison: Comparison) -> list[dict[str, Any]]:
@@ -52,7 +50,7 @@ def _seeds(pair: PairTrials, label: str) -> dict[str, Any]:
         "mean": interval.mean,
         "low": low,
         "high": high,
-        "interval": f"{low:.2f} to {high:.2f}" if interval.bounds else "n too small",
+        "interval": " to ".join(map(pair.metric.number, interval.bounds)) if interval.bounds else "n too small",
         "n": interval.n,
     }
 
@@ -94,7 +92,7 @@ def _cost(pair: PairTrials) -> dict[str, Any]:
     valued = trials.assign(value=pair.metric.of(trials[pair.metric.column]))
     points = valued.groupby("label", sort=False).agg(cost=("train_s", "median"), value=("value", "mean"), std=("value", "std"))
     points = points.dropna(subset=["cost", "value"])
-    size, unit = next(((size, unit) for size, unit in _UNITS if points["cost"].max() >= 2 * size), _UNITS[-1])
+    size, unit = time_unit(points["cost"].max())
     return {
         "unit": unit,
         "environment": environment,

@@ -105,6 +105,6 @@ def _cells(row: Row, above: HtmlRow | None, *, naming: int, numbers: frozenset[i
 
 
 def _sort_key(cell: Cell) -> float | None:
-    """The first of the numbers behind the cell, which is what it is about; a count alone says that there is none."""
-    number = next((value for name, value in cell.values.items() if name != "n"), math.nan)
+    """The first of the numbers behind the cell, which is what it is about, else its own; a count alone is none."""
+    number = next((value for name, value in cell.values.items() if name != "n"), cell.sort_by)
     return None if math.isnan(number) else number

@@ -116,6 +116,7 @@ function looks(methods) {
 }
 
 const fixed = (value, data) => value.toFixed(data.metric.decimals);
+const fixedOfCurve = (value, data) => value.toFixed(data.metric.curve_decimals);
 
 /** The rows of one kind of one pair, of the methods that are switched on. */
 const chosen = (rows, methods) => rows.filter((row) => methods.some((method) => method.label === row.method));
@@ -148,7 +149,7 @@ function resultsSpec(data, pair, methods) {
 function curvesSpec(data, pair, methods) {
   const points = chosen(pair.curves, methods).flatMap((row) => row.epochs.map((epoch, i) => ({
     Method: row.method, epoch, mean: row.mean[i], low: row.mean[i] - row.std[i], high: row.mean[i] + row.std[i], std: row.std[i], n: row.n[i],
-    Epoch: `${epoch}`, Mean: fixed(row.mean[i], data), "Standard deviation": row.n[i] > 1 ? `${fixed(row.std[i], data)}, n = ${row.n[i]}` : "n = 1",
+    Epoch: `${epoch}`, Mean: fixedOfCurve(row.mean[i], data), "Standard deviation": row.n[i] > 1 ? `${fixedOfCurve(row.std[i], data)}, n = ${row.n[i]}` : "n = 1",
   })));
   const { color, strokeDash } = looks(methods);
   const x = { field: "epoch", type: "quantitative", title: "epoch", axis: EPOCHS };
@@ -211,7 +212,7 @@ function curvesValues(data, pair, methods) {
   const rows = chosen(pair.curves, methods);
   const epochs = [...new Set(rows.flatMap((row) => row.epochs))].sort((a, b) => a - b);
   const some = epochs.filter((_, i) => i === epochs.length - 1 || i % Math.ceil(epochs.length / 10) === 0);
-  const cells = rows.map((row) => [row.method, ...some.map((epoch) => (row.epochs.includes(epoch) ? fixed(row.mean[row.epochs.indexOf(epoch)], data) : "—"))]);
+  const cells = rows.map((row) => [row.method, ...some.map((epoch) => (row.epochs.includes(epoch) ? fixedOfCurve(row.mean[row.epochs.indexOf(epoch)], data) : "—"))]);
   return valuesTable(["Method", ...some.map((epoch) => `Epoch ${epoch}`)], cells);
 }
 

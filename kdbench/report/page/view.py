@@ -91,7 +91,8 @@ def page_of(
         "metric": {
             "title": f"{metric.axis}, last epoch {metric.arrow}",
             "curve_title": tested(metric).axis,
-            "decimals": comparison.options.decimals,
+            "decimals": metric.decimals,
+            "curve_decimals": tested(metric).decimals,
             "log": tested(metric).lower_is_better,
         },
         "methods": looks(comparison),

@@ -14,7 +14,7 @@ def on_data(comparison: Comparison, *, with_pair: bool = False) -> str:
     return dataset + (f", {comparison.pairs[0].name}" if with_pair and len(comparison.pairs) == 1 else "")
 
 
-def mean_and_std(values: pd.Series[float], planned: int, *, decimals: int = 2) -> Cell:
+def mean_and_std(values: pd.Series[float], planned: int, *, decimals: int) -> Cell:
     """Mean ± sample standard deviation of the finished ones of `planned` trials."""
     if not len(values):
         return Cell(NONE, values={"n": 0})

@@ -14,6 +14,7 @@ from kdbench.report.statistics.comparisons import MIN_SEEDS, Comparisons, Differ
 from kdbench.report.statistics.quantiles import sidak
 from kdbench.report.tables.cells import method_row, on_data, pair_heading
 from kdbench.report.tables.table import NONE, Cell, Row, Table
+from kdbench.spec.metrics import Metric
 
 
 class Interval(NamedTuple):
@@ -48,7 +49,7 @@ def gain_table(comparison: Comparison) -> Table | None:
     for pair in comparison.pairs:
         labels = [label for label in comparison.labels if label != baseline and pair.has(label) and pair.name in found]
         for label in labels:
-            cells = (Cell(label), *gain_cells(found[pair.name].find(label, baseline), images=images))
+            cells = (Cell(label), *gain_cells(found[pair.name].find(label, baseline), metric, images=images))
             rows.append(method_row(comparison, pair, cells, first=label == labels[0]))
     if not rows:
         return None
@@ -76,17 +77,18 @@ def interval_headings(*, images: bool) -> tuple[str, ...]:
     return ("95 % interval,\nnew seeds", "95 % interval,\nnew seeds and images") if images else ("95 % interval",)
 
 
-def gain_cells(gain: Difference | None, *, images: bool) -> tuple[Cell, ...]:
+def gain_cells(gain: Difference | None, metric: Metric, *, images: bool) -> tuple[Cell, ...]:
     """The gain, its interval over new seeds, that over new seeds and images where a column has it, and n."""
     if gain is None:
         intervals = [Cell("n too small"), Cell(NONE)]
-        return Cell(NONE, values={"n": 0}), *intervals[: 1 + images], Cell("0")
-    values, texts = {"mean": gain.gain}, []
+        return Cell(NONE, values={"n": 0}), *intervals[: 1 + images], Cell("0", sort_by=0)
+    values, intervals = {"mean": gain.gain}, []
     for bounds, suffix, none in ((gain.bounds, "", "n too small"), (gain.bounds_with_images, "_with_images", NONE)):
         if bounds:
             values |= {f"low{suffix}": bounds[0], f"high{suffix}": bounds[1]}
-        texts.append("{:+.2f} to {:+.2f}".format(*bounds) if bounds else none)
-    return Cell(f"{gain.gain:+.2f}", values=values | {"n": gain.n}), *map(Cell, texts[: 1 + images]), Cell(str(gain.n))
+        intervals.append(Cell(metric.interval(bounds), sort_by=bounds[0]) if bounds else Cell(none))
+    of_gain = Cell(metric.difference(gain.gain), values=values | {"n": gain.n})
+    return of_gain, *intervals[: 1 + images], Cell(str(gain.n), sort_by=gain.n)
 
 
 def procedures(found: Mapping[str, Comparisons]) -> list[str]:
@@ -110,6 +112,11 @@ def images_note(comparison: Comparison, found: Iterable[Comparisons]) -> list[st
         return []
     if comparison.metric.column != "test_error_pct":
         return ["The intervals are over new seeds and the same test images."]
+    trials = comparison.results.loc[comparison.results["status"] == "done", "trial"]
+    lacking = len(trials) - int(trials.isin(list(comparison.outcomes)).sum())
+    of_some = f"of {lacking} of {len(trials)} trials " if lacking < len(trials) else ""
     if not any(difference.bounds_with_images for difference in intervals):
-        return ["The intervals are over new seeds and the same test images: it was not kept which images were wrong."]
-    return ["New seeds: with the same test images. New seeds and images: with another test set of the same size and kind, too."]
+        why = f": {of_some}it was not kept which images were wrong" if lacking else ""
+        return [f"The intervals are over new seeds and the same test images{why}."]
+    kinds = "New seeds: with the same test images. New seeds and images: with another test set of the same size and kind, too."
+    return [kinds, *([f"{of_some.capitalize()}it was not kept which images were wrong."] if lacking else [])]

@@ -26,5 +26,20 @@ def mark_notes(comparison: Comparison, cells: Iterable[Cell]) -> list[str]:
     found, baseline = {cell.mark for cell in cells}, comparison.baseline
     meanings = [f"{mark} {word} than {baseline}" for mark, word in ((BETTER, "better"), (WORSE, "worse")) if mark in found]
     if not meanings:
-        return [f"No method differs from {baseline} beyond chance: every 95 % interval of a gain has 0 in it."]
+        return [_why_none(comparison)]
     return [f"{', '.join(meanings)} beyond chance: the 95 % interval of the gain leaves out 0. The table of gains gives it."]
+
+
+def _why_none(comparison: Comparison) -> str:
+    """Why no cell is marked: no gain is beyond chance, or that cannot be said."""
+    baseline = comparison.baseline
+    gains = [gain for pair in comparison.pairs for gain in gains_over_baseline(comparison, pair).differences]
+    small = sum(gain.bounds is None for gain in gains)
+    if not gains:
+        return f"No method is marked, because there is no gain over {baseline}."
+    if small == len(gains):
+        return f"No method is marked, because n is too small to tell a gain over {baseline} from chance."
+    if small:
+        unsure = f"For {small} of {len(gains)} gains over {baseline}, n is too small to tell them from chance."
+        return f"No method is marked. {unsure} Every other 95 % interval of a gain has 0 in it."
+    return f"No method differs from {baseline} beyond chance: every 95 % interval of a gain has 0 in it."

@@ -35,7 +35,7 @@ def pairwise_table(comparison: Comparison) -> Table | None:
         wrong = wrong_images(comparison, pair)
         for one in better:
             tested = (_mcnemar(wrong, one),) if images else ()
-            cells = (Cell(one.method), Cell(one.over), *gain_cells(one, images=images), *tested)
+            cells = (Cell(one.method), Cell(one.over), *gain_cells(one, metric, images=images), *tested)
             rows.append(method_row(comparison, pair, cells, first=one is better[0], over=one.over))
     if not rows:
         return None

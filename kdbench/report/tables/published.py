@@ -64,12 +64,12 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
     of_pair = (published["teacher"] == _model(teacher_model)) & (published["student"] == _model(student_model))
     here = published[of_pair & (published["dataset"].map(plain) == plain(dataset))]
     teacher, of_teacher = pair.of_teacher, here[here["method"] == "teacher"].assign(label="teacher", epochs_here=float("nan"))
-    entries = [("teacher", mean_and_std(teacher, len(teacher)), of_teacher)]
+    entries = [("teacher", mean_and_std(teacher, len(teacher), decimals=pair.metric.decimals), of_teacher)]
     for label in comparison.labels:
         trials = pair.trials[pair.trials["label"] == label]
         if len(trials):
             numbers = here[here["method"].map(_in_order) == _in_order(trials["method"].iloc[0])]
-            ours = mean_and_std(pair.by_seed(label), trials["seed"].nunique())
+            ours = mean_and_std(pair.by_seed(label), trials["seed"].nunique(), decimals=pair.metric.decimals)
             gap = float(
                 pair.metric.gain(
                     pair.by_seed(label, replace(pair.metric, column="best_test_error_pct")), over=pair.by_seed(label)
@@ -106,11 +106,11 @@ def _published_cell(numbers: pd.DataFrame, ours: Cell, metric: Metric) -> Cell:
         return Cell(NONE)
     number = numbers.iloc[0]
     value, std = metric.of(float(number["error_pct"])), number["std"]
-    text = f"{value:.2f}" if pd.isna(std) else f"{value:.2f} ± {std:.2f}"
+    text = metric.number(value) if pd.isna(std) else f"{metric.number(value)} ± {metric.number(std)}"
     if "mean" not in ours.values:
         return Cell(text, values={"published": value})
     difference = ours.values["mean"] - value
-    return Cell(f"{text} ({difference:+.2f})", values={"published": value, "ours_minus_published": difference})
+    return Cell(f"{text} ({metric.difference(difference)})", values={"published": value, "ours_minus_published": difference})
 
 
 def _data(comparison: Comparison) -> list[str]:
@@ -153,7 +153,7 @@ def _if_best(numbers: pd.DataFrame, metric: Metric) -> str:
     chosen = numbers["selection"].str.contains("best") & numbers["selection"].str.contains("test")
     gain = numbers.loc[chosen, "best_epoch_gains"].mean()
     better = "lower" if metric.lower_is_better else "higher"
-    return "" if pd.isna(gain) else f" (with the same choice, ours would be {gain:.2f} points {better} on average)"
+    return "" if pd.isna(gain) else f" (with the same choice, ours would be {metric.number(gain)} points {better} on average)"
 
 
 def _listed(epochs: pd.Series[int]) -> str:

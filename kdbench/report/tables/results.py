@@ -44,6 +44,7 @@ def best_epoch_table(comparison: Comparison) -> Table:
     """
     metric = tested(comparison.metric)
     at_best = comparison.of(replace(metric, column="best_test_error_pct"))
+    at_best = replace(at_best, options=comparison.options.model_copy(update={"significance": False}))  # a choice by test images
     title = f"{metric.heading} of the best test epoch (not a valid selection)"
     return _table(at_best, "best_test_epoch_not_a_valid_selection", title)
 
@@ -55,7 +56,7 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         planned = pair.trials["seed"].nunique()
         found = marks(comparison, pair)
         cells = [replace(_with_spread(pair.by_seed(label), planned, comparison), mark=found.get(label, "")) for label in labels]
-        cells = _ranked(cells, comparison, [pair.best(decimals=options.decimals, rank=rank) for rank in (1, 2)])
+        cells = _ranked(cells, comparison, [pair.best(rank=rank) for rank in (1, 2)])
         partial |= any(0 < cell.values["n"] < planned for cell in cells)
         teacher = pair.of_teacher
         if metric.gain(teacher.mean(), over=pair.by_seed(comparison.scratch).mean()) < 0:
@@ -107,7 +108,7 @@ def _about(comparison: Comparison, pair: PairTrials) -> list[Cell]:
 
 
 def _with_spread(values: pd.Series[float], planned: int, comparison: Comparison) -> Cell:
-    decimals, spread = comparison.options.decimals, ""
+    decimals, spread = comparison.metric.decimals, ""
     if comparison.options.spread == "std" or values.empty:
         return mean_and_std(values, planned, decimals=decimals)
     if comparison.options.spread == "interval" and (bounds := confidence_interval(values).bounds):
@@ -134,10 +135,10 @@ def _mean_row(comparison: Comparison, rows: Sequence[Row]) -> Row:
     columns = [*of_teachers, *means_of_pairs(comparison).T.to_numpy().tolist()]
     means = [math.fsum(column) / len(rows) for column in columns]
     cells = [
-        Cell(NONE) if math.isnan(mean) else Cell(f"{mean:.{comparison.options.decimals}f}", values={"mean": mean}) for mean in means
+        Cell(NONE) if math.isnan(mean) else Cell(f"{mean:.{comparison.metric.decimals}f}", values={"mean": mean}) for mean in means
     ]
     by_method = pd.Series(means[teachers:], comparison.labels)
-    places = [ranked_at(by_method, rank, comparison.metric, decimals=comparison.options.decimals) for rank in (1, 2)]
+    places = [ranked_at(by_method, rank, comparison.metric) for rank in (1, 2)]
     about = [Cell("Mean"), *[Cell("")] * (len(rows[0].cells) - measured - 1)]
     keys = {**dict.fromkeys(rows[0].keys, ""), "teacher": "mean over pairs"}
     return Row((*about, *cells[:teachers], *_ranked(cells[teachers:], comparison, places)), keys, opens_group=True)

@@ -56,10 +56,10 @@ def _cells(pair: PairTrials, label: str, metric: Metric, *, bold: bool) -> tuple
     planned = pair.trials["seed"].nunique()
     epochs = pair.column(label, "selected_epoch")
     first, final = int(epochs.min()), int(epochs.max())
-    validation = mean_and_std(pair.by_seed(label, held_out(metric)), planned)
+    validation = mean_and_std(pair.by_seed(label, held_out(metric)), planned, decimals=metric.decimals)
     return (
         Cell(validation.text, bold=bold, values=validation.values),
         Cell(str(first) if first == final else f"{first} to {final}", values={"first": first, "final": final}),
-        mean_and_std(pair.by_seed(label, replace(metric, column="selected_test_error_pct")), planned),
-        mean_and_std(pair.by_seed(label, metric), planned),
+        mean_and_std(pair.by_seed(label, replace(metric, column="selected_test_error_pct")), planned, decimals=metric.decimals),
+        mean_and_std(pair.by_seed(label, metric), planned, decimals=metric.decimals),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,13 +11,15 @@ NONE = "—"
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is for readers; `values` are the numbers behind it, unrounded, for machines; `mark` is a sign that notes explain."""
+    """`text` is for readers; `values` are the numbers behind it, unrounded, for machines; `mark` is a sign that notes explain;
+    `sort_by` is the number by which a cell without values is sorted."""
 
     text: str
     bold: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
     underlined: bool = False
     mark: str = ""
+    sort_by: float = field(default=math.nan, compare=False)
 
     @property
     def plain(self) -> str:
