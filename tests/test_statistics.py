@@ -312,7 +312,7 @@ def test_a_method_that_some_pairs_lack_is_left_out_of_the_ranks():
     one = PAIRS.copy()
     one.loc[0, ["KD", "FT", "AT"]] = np.nan
     assert (ranks(one).left_out, ranks(one).pairs_left_out, ranks(one).pairs) == ((), ("0",), 5)
-    assert ranks(one).procedure.endswith(" Left out, since methods are missing: 0.")
+    assert ranks(one).procedure.endswith(" Left out, since methods or seeds are missing: 0.")
 
 
 def test_means_that_are_equal_but_for_rounding_share_a_rank():

@@ -53,9 +53,9 @@ class Ranks:
                 f"{self.critical_difference:.2f} may do so by chance (Nemenyi's critical difference, 5 %)."
             )
         if self.left_out:
-            said += f" Left out, since pairs are missing: {', '.join(self.left_out)}."
+            said += f" Left out, since pairs or seeds are missing: {', '.join(self.left_out)}."
         if self.pairs_left_out:
-            said += f" Left out, since methods are missing: {', '.join(self.pairs_left_out)}."
+            said += f" Left out, since methods or seeds are missing: {', '.join(self.pairs_left_out)}."
         return said
 
 

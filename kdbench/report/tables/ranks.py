@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import differences_of_all, gains_over_baseline, means_of_pairs
-from kdbench.report.statistics.comparisons import MIN_SEEDS, Comparisons
+from kdbench.report.statistics.comparisons import MIN_SEEDS, Difference
 from kdbench.report.statistics.several_pairs import average_relative_improvement, performance_profile, ranks, win_tie_loss
 from kdbench.report.tables.cells import on_data
 from kdbench.report.tables.table import NONE, Cell, Row, Table
@@ -46,7 +46,7 @@ def ranks_table(comparison: Comparison) -> Table | None:
         notes.append(
             f"Better / level / worse: pairs in which the 95 % interval of the gain over {baseline} is above 0, has 0, is below 0."
         )
-    notes += _not_counted(gains)
+    notes += _not_counted(one for family in gains for one in family.differences if one.method in found.mean_ranks)
     columns = ["Method", "Mean rank", f"Better / level /\nworse than {baseline}"]
     if improvement:
         columns.append(f"Relative improvement\nover {kd} (%)")
@@ -58,9 +58,9 @@ def ranks_table(comparison: Comparison) -> Table | None:
     return Table("ranks", title, tuple(columns), tuple(rows), tuple(notes))
 
 
-def _not_counted(families: Iterable[Comparisons]) -> list[str]:
-    """A sentence where some comparisons have no interval."""
-    if all(difference.bounds for family in families for difference in family.differences):
+def _not_counted(differences: Iterable[Difference]) -> list[str]:
+    """A sentence where some of them have no interval."""
+    if all(difference.bounds for difference in differences):
         return []
     return [f"A pair in which two methods share fewer than {MIN_SEEDS} seeds has no interval of them, and is not counted."]
 
@@ -93,7 +93,7 @@ def win_tie_loss_table(comparison: Comparison) -> Table | None:
         "Each cell: in how many pairs the row's method is better than the column's / level with it / worse. Better and worse: the "
         "95 % interval of their difference leaves out 0.",
         "95 % intervals: Tukey's, for all pairs of methods of one pair of networks together.",
-        *_not_counted(families.values()),
+        *_not_counted(one for family in families.values() for one in family.differences),
     ]
     title = f"Wins, ties and losses over {len(comparison.pairs)} pairs{on_data(comparison)}"
     return Table("win_tie_loss", title, ("Method", *labels), tuple(rows), tuple(notes))
