@@ -303,7 +303,13 @@ def test_pointing_at_a_seed_shows_method_seed_value_and_interval(browser):
     ActionChains(browser.driver).move_to_element(point).perform()
     browser.until("return !document.getElementById('tooltip').hidden")
     shown = dict(zip(browser.texts("#tooltip dt"), browser.texts("#tooltip dd"), strict=True))
-    assert shown == {"Method": "scratch", "Seed": "0", "Value": "8.20", "Mean": "8.30, n = 3", "95 % interval": "8.05 to 8.55"}
+    assert shown == {"Method": "scratch", "Seed": "0", "Value": "8.20", "Mean": "8.30, n = 3"}
+    of_kd = browser.driver.find_elements("css selector", "#figure-gains .mark-symbol path")[0]
+    ActionChains(browser.driver).move_to_element(of_kd).perform()
+    browser.until("return document.querySelector('#tooltip dd').textContent === 'KD'")
+    shown = dict(zip(browser.texts("#tooltip dt"), browser.texts("#tooltip dd"), strict=True))
+    assert set(shown) == {"Method", "Gain", "New seeds"}
+    assert re.fullmatch(r"[+−]\d\.\d\d to [+−]\d\.\d\d", shown["New seeds"])
 
 
 @in_a_browser
@@ -333,7 +339,7 @@ def test_methods_are_switched_off_and_on_and_pairs_chosen(browser):
 @in_a_browser
 def test_the_values_of_a_figure_stand_in_a_table(browser):
     browser.find("#figure-results summary").click()
-    assert browser.texts("#figure-results td")[:6] == ["8.30", "8.05 to 8.55", "3", "8.20", "8.30", "8.40"]
+    assert browser.texts("#figure-results td")[:5] == ["8.30", "3", "8.20", "8.30", "8.40"]
 
 
 @in_a_browser

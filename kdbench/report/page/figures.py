@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.differences import gains_over_baseline
 from kdbench.report.figures.cost_front import pareto_front, time_unit
 from kdbench.report.figures.looks import looks_of
-from kdbench.report.tables.gains import confidence_interval
 from kdbench.report.tables.selection import tested
 
 MOST_POINTS = 100
@@ -29,12 +29,13 @@ def looks(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def pair_data(comparison: Comparison, pair: PairTrials, curves: pd.DataFrame) -> dict[str, Any]:
-    """The numbers of one pair: the seeds of each method, the mean curves, and the cost."""
+    """The numbers of one pair: the seeds of each method, the gains, the mean curves, and the cost."""
     teacher = pair.of_teacher
     return {
         "name": pair.name,
         "teacher": float(teacher.mean()) if len(teacher) else None,
         "results": [_seeds(pair, label) for label in comparison.labels if len(pair.by_seed(label))],
+        "gains": _gains(comparison, pair),
         "curves": _mean_curves(pair, curves),
         "cost": _cost(pair),
     }
@@ -42,17 +43,16 @@ def pair_data(comparison: Comparison, pair: PairTrials, curves: pd.DataFrame) ->
 
 def _seeds(pair: PairTrials, label: str) -> dict[str, Any]:
     values = pair.by_seed(label)
-    interval = confidence_interval(values)
-    low, high = interval.bounds or (None, None)
-    return {
-        "method": label,
-        "seeds": [list(seen) for seen in zip(values.index.tolist(), values.tolist(), strict=True)],
-        "mean": interval.mean,
-        "low": low,
-        "high": high,
-        "interval": " to ".join(map(pair.metric.number, interval.bounds)) if interval.bounds else "n too small",
-        "n": interval.n,
-    }
+    seeds = [list(seen) for seen in zip(values.index.tolist(), values.tolist(), strict=True)]
+    return {"method": label, "seeds": seeds, "mean": float(values.mean()), "n": len(values)}
+
+
+def _gains(comparison: Comparison, pair: PairTrials) -> list[dict[str, Any]]:
+    """What each method gains over the baseline, with the intervals of the table of gains."""
+    return [
+        {"method": one.method, "gain": one.gain, "seeds": one.bounds, "images": one.bounds_with_images, "n": one.n}
+        for one in gains_over_baseline(comparison, pair).differences
+    ]
 
 
 def _mean_curves(pair: PairTrials, curves: pd.DataFrame) -> list[dict[str, Any]]:

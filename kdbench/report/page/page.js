@@ -95,6 +95,7 @@ const colour = (method) => `var(--m-${method.colour.slice(1).toLowerCase()}, ${m
 
 const CHARTS = {
   results: { spec: resultsSpec, values: resultsValues },
+  gains: { spec: gainsSpec, values: gainsValues },
   curves: { spec: curvesSpec, values: curvesValues },
   cost: { spec: costSpec, values: costValues },
 };
@@ -117,21 +118,23 @@ function looks(methods) {
 
 const fixed = (value, data) => value.toFixed(data.metric.decimals);
 const fixedOfCurve = (value, data) => value.toFixed(data.metric.curve_decimals);
+const signed = (value, data) => `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), data)}`;
 
 /** The rows of one kind of one pair, of the methods that are switched on. */
 const chosen = (rows, methods) => rows.filter((row) => methods.some((method) => method.label === row.method));
 
 function resultsSpec(data, pair, methods) {
   const rows = chosen(pair.results, methods);
-  const about = (row) => ({ Method: row.method, Mean: `${fixed(row.mean, data)}, n = ${row.n}`, "95 % interval": row.interval });
+  const gains = new Map(pair.gains.map((row) => [row.method, `${signed(row.gain, data)}, 95 % interval ${between(row.seeds, data)}`]));
+  const gain = (row) => (gains.has(row.method) ? { Gain: gains.get(row.method) } : {});
+  const about = (row) => ({ Method: row.method, Mean: `${fixed(row.mean, data)}, n = ${row.n}`, ...gain(row) });
   const seeds = rows.flatMap((row) =>
     row.seeds.map(([seed, value]) => ({ ...about(row), Seed: `${seed}`, Value: fixed(value, data), value })));
-  const means = rows.map((row) => ({ ...about(row), mean: row.mean, low: row.low, high: row.high }));
+  const means = rows.map((row) => ({ ...about(row), mean: row.mean }));
   const { color } = looks(methods);
   const y = { field: "Method", type: "nominal", sort: null, title: null, axis: { grid: false, ticks: false, domain: false, labelPadding: 8 } };
   const x = (field) => ({ field, type: "quantitative", scale: { zero: false }, title: data.metric.title, axis: { tickCount: 10 } });
   const layers = [
-    { data: { values: means }, mark: { type: "rule", strokeWidth: 1.5 }, encoding: { y, x: x("low"), x2: { field: "high" }, color } },
     { data: { values: seeds }, mark: { type: "point", filled: true, size: 38, opacity: 0.65, yOffset: 8, tooltip: { content: "data" } },
       encoding: { y, x: x("value"), color } },
     { data: { values: means }, mark: { type: "tick", thickness: 3, size: 16, tooltip: { content: "data" } },
@@ -144,6 +147,31 @@ function resultsSpec(data, pair, methods) {
       { data: teacher, mark: { type: "text", y: -7, fontSize: 11, color: INK }, encoding: { x: x("teacher"), text: { field: "text" } } });
   }
   return { height: 30 * Math.max(1, rows.length), padding: { top: 8 }, layer: layers };
+}
+
+/** What stands between the two ends of an interval, or that there is none. */
+const between = (bounds, data) => (bounds ? `${signed(bounds[0], data)} to ${signed(bounds[1], data)}` : "—");
+
+function gainsSpec(data, pair, methods) {
+  const values = chosen(pair.gains, methods).map((row) => ({
+    Method: row.method, Gain: `${signed(row.gain, data)}, n = ${row.n}`, "New seeds": between(row.seeds, data), gain: row.gain,
+    ...(row.images && { "New seeds and images": between(row.images, data) }),
+    low: row.seeds?.[0], high: row.seeds?.[1], wide_low: row.images?.[0], wide_high: row.images?.[1],
+  }));
+  const { color } = looks(methods);
+  const y = { field: "Method", type: "nominal", sort: null, title: null, axis: { grid: false, ticks: false, domain: false, labelPadding: 8 } };
+  const x = (field) => ({ field, type: "quantitative", title: data.metric.gain_title, axis: { tickCount: 10 } });
+  const rule = (low, high, strokeWidth) => { // of those that have the interval, if any
+    const known = values.filter((value) => value[low] !== undefined);
+    return known.length ? [{ data: { values: known }, mark: { type: "rule", strokeWidth }, encoding: { y, x: x(low), x2: { field: high }, color } }] : [];
+  };
+  const layers = [
+    { data: { values: [{ zero: 0 }] }, mark: { type: "rule", color: INK, opacity: 0.6 }, encoding: { x: x("zero") } },
+    ...rule("wide_low", "wide_high", 1.2),
+    ...rule("low", "high", 4),
+    { mark: { type: "point", filled: true, size: 60, opacity: 1, tooltip: { content: "data" } }, encoding: { y, x: x("gain"), color } },
+  ];
+  return { height: 30 * Math.max(1, values.length), data: { values }, layer: layers };
 }
 
 function curvesSpec(data, pair, methods) {
@@ -203,9 +231,14 @@ function resultsValues(data, pair, methods) {
   const seeds = [...new Set(rows.flatMap((row) => row.seeds.map(([seed]) => seed)))];
   const cells = rows.map((row) => {
     const found = new Map(row.seeds);
-    return [row.method, fixed(row.mean, data), row.interval, `${row.n}`, ...seeds.map((seed) => (found.has(seed) ? fixed(found.get(seed), data) : "—"))];
+    return [row.method, fixed(row.mean, data), `${row.n}`, ...seeds.map((seed) => (found.has(seed) ? fixed(found.get(seed), data) : "—"))];
   });
-  return valuesTable(["Method", "Mean", "95 % interval", "n", ...seeds.map((seed) => `Seed ${seed}`)], cells);
+  return valuesTable(["Method", "Mean", "n", ...seeds.map((seed) => `Seed ${seed}`)], cells);
+}
+
+function gainsValues(data, pair, methods) {
+  const cells = chosen(pair.gains, methods).map((row) => [row.method, signed(row.gain, data), between(row.seeds, data), between(row.images, data), `${row.n}`]);
+  return valuesTable(["Method", "Gain", "95 % interval, new seeds", "95 % interval, new seeds and images", "n"], cells);
 }
 
 function curvesValues(data, pair, methods) {
@@ -225,7 +258,7 @@ function showTooltip(event, value) {
   const tooltip = byId("tooltip");
   tooltip.hidden = !value;
   if (!value) return;
-  const names = ["Method", "Seed", "Value", "Epoch", "Time", "Mean", "Standard deviation", "95 % interval"];
+  const names = ["Method", "Seed", "Value", "Epoch", "Time", "Mean", "Standard deviation", "Gain", "New seeds", "New seeds and images"];
   const list = element("dl");
   for (const name of names) if (name in value) list.append(element("dt", {}, name), element("dd", {}, `${value[name]}`));
   tooltip.replaceChildren(list);

@@ -17,7 +17,6 @@ from kdbench.report.page.sources import Sources
 from kdbench.report.page.trials import titles, trial_curves, trial_facts, trials_table
 from kdbench.report.tables.selection import tested
 from kdbench.report.tables.table import Table
-from kdbench.spec.metrics import Metric
 from kdbench.wording import counted
 
 
@@ -90,6 +89,7 @@ def page_of(
     data = {
         "metric": {
             "title": f"{metric.axis}, last epoch {metric.arrow}",
+            "gain_title": f"gain over {comparison.baseline} ({metric.points}), right is better",
             "curve_title": tested(metric).axis,
             "decimals": metric.decimals,
             "curve_decimals": tested(metric).decimals,
@@ -110,7 +110,7 @@ def page_of(
         tables=tuple(
             html_table(table, files=[file for file in files if file.rpartition(".")[0] == table.name]) for table in tables
         ),
-        figures=_figures(metric, pairs),
+        figures=_figures(comparison, pairs),
         methods=tuple(method_cards(results, names=comparison.options.names)),
         trials=html_table(trials_table(comparison), files=["results.csv"]),
         trials_sentence=_trials_sentence(results),
@@ -133,14 +133,17 @@ def _meaning(file: str, tables: Sequence[Table]) -> str:
     return known.get(kind, "A suite file.")
 
 
-def _figures(metric: Metric, pairs: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
+def _figures(comparison: Comparison, pairs: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
     """The figures for which some pair has numbers."""
-    found = []
+    metric, found = comparison.metric, []
     if any(pair["results"] for pair in pairs):
-        caption = "Each dot is one seed. A bar is the mean, a line its 95 % interval, unpaired."
-        found.append(
-            Figure("results", f"{metric.title} of the last epoch by method", f"{caption} Point at one to read its numbers.")
+        caption = "Each dot is one seed. A bar is the mean. Point at one to read its numbers."
+        found.append(Figure("results", f"{metric.title} of the last epoch by method", caption))
+    if any(pair["gains"] for pair in pairs):
+        caption = (
+            "Thick: 95 % interval over new seeds. Thin: over new seeds and new images. The table of gains has the same numbers."
         )
+        found.append(Figure("gains", f"Gain over {comparison.baseline}, paired by seed", caption))
     longest = max((len(row["epochs"]) for pair in pairs for row in pair["curves"]), default=0)
     if longest > 1:
         thinned = f" At most {MOST_POINTS} epochs of a training are drawn, evenly spread." if longest == MOST_POINTS else ""
