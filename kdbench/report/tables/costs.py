@@ -56,7 +56,7 @@ def _deployed(comparison: Comparison) -> list[str]:
     for pair in comparison.pairs:
         sizes = pair.done.groupby("label", sort=False)["student_params"].median()
         own = pair.done["student_params"].mode()
-        others = [f"{label} {short_count(size)}" for label, size in sizes.items() if size != own.iloc[0]]
+        others = [f"{label} {short_count(size)}" for label, size in sizes.dropna().items() if size != own.iloc[0]]
         if others:
             at = f" ({pair.name})" if len(comparison.pairs) > 1 else ""
             notes.append(
