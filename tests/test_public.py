@@ -109,7 +109,7 @@ COMMANDS = {
     "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "
-        "--dataset --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "
+        "--dataset --recipe --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "
         "--latex --label --figure --style --columns --size --font-size --title"
     ),
     "list": "WHAT SUITE --results --plugin --json",

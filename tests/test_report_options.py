@@ -53,6 +53,15 @@ def test_methods_and_pairs_stand_in_the_order_in_which_they_are_asked_for():
     assert [cells(table, row)["Student"] for row in (0, 1)] == ["vgg8", "resnet20"]
 
 
+def test_one_recipe_of_several():
+    longer = TWO.assign(recipe="164 epochs [d9e1]", trial=TWO["trial"] + "-long", test_error_pct=TWO["test_error_pct"] - 1)
+    both = pd.concat([TWO, longer])
+    with pytest.raises(KdbenchError, match=r"cannot mix recipes .* Choose one with `recipes` \(--recipe\)"):
+        shown(both)
+    assert cells(shown(both, recipes=["d9e1"])) == cells(shown(longer))
+    assert cells(shown(both, recipes=["short"])) == cells(shown(TWO))
+
+
 def test_one_data_set_of_several():
     digits = TWO.assign(dataset="digits", trial=TWO["trial"] + "-digits")
     both = pd.concat([TWO, digits])
@@ -318,6 +327,7 @@ def test_gains_are_over_the_baseline_by_any_of_its_names():
         ({"methods": ["kdd"]}, "methods: 'kdd' is not in this report. Did you mean 'KD'? Choose from scratch, AT, KD."),
         ({"pairs": ["resnet56"]}, "pairs: 'resnet56' is not in this report."),
         ({"datasets": ["cifar100"]}, "datasets: 'cifar100' is not in this report. Did you mean 'cifar10'? Choose from cifar10."),
+        ({"recipes": ["long"]}, "recipes: 'long' is not in this report. Choose from short."),
         ({"names": {"resnet2": "x"}}, "names: 'resnet2' is not in this report. Did you mean 'resnet20'?"),
         ({"names": {"kd": "AT"}}, "names: AT and KD would both be called 'AT'. Give each a name of its own."),
         ({"names": {"vgg8": "resnet20"}}, "names: resnet20 and vgg8 would both be called 'resnet20'."),

@@ -74,6 +74,7 @@ _METAVARS: Mapping[str, str] = {
     "size": "WIDTHxHEIGHT",
     "font_size": "POINTS",
     "datasets": "NAME",
+    "recipes": "TEXT",
     "pairs": "TEACHER->STUDENT",
     "names": "NAME=TEXT",
     "groups": "HEADING=NAMES",

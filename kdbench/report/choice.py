@@ -67,6 +67,19 @@ def chosen_places(places: Sequence[Place], options: ReportOptions) -> list[Place
     return _together(places, [_group_of(options, place) for place in places], options)
 
 
+def of_recipes(results: pd.DataFrame, options: ReportOptions) -> pd.DataFrame:
+    """The rows of the recipes that are to be shown.
+
+    Raises:
+        KdbenchError: a recipe that there is not.
+    """
+    names = list(results["recipe"].dropna().unique())
+    for part in options.recipes:
+        if not any(part in name for name in names):
+            raise _unknown("recipes", part, names)
+    return results[results["recipe"].map(lambda name: any(part in str(name) for part in options.recipes)).astype(bool)]
+
+
 def chosen_methods(methods: Sequence[NamedMethod], options: ReportOptions) -> list[NamedMethod]:
     """Those that are to be shown, in their order; those of one group together.
 

@@ -10,12 +10,13 @@ from kdbench.errors import KdbenchError
 from kdbench.wording import counted
 
 _ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
+_RECIPE = "Choose one with `recipes` (--recipe), or report one suite alone with `kdbench report SUITE`."
 
 _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
     ("precision", [], "precisions", _ALONE),
-    ("recipe", ["dataset", "student"], "recipes", _ALONE),
-    ("epochs", ["dataset", "student"], "numbers of epochs", _ALONE),
+    ("recipe", ["dataset", "student"], "recipes", _RECIPE),
+    ("epochs", ["dataset", "student"], "numbers of epochs", _RECIPE),
     ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),
     ("dataset_params", ["dataset"], "settings of the data", "Run each with its own `label`."),
     ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),

@@ -18,6 +18,7 @@ from kdbench.report.choice import (
     chosen_places,
     headings,
     named_methods,
+    of_recipes,
 )
 from kdbench.report.comparable import check_comparable
 from kdbench.report.statistics.comparisons import largest_block
@@ -188,6 +189,10 @@ def compare(
             not there.
     """
     refuse_no_list("methods", methods, example=["kd", "ft"])
+    if options.recipes:
+        results = of_recipes(results, options)
+        there = {*zip(results["teacher"], results["student"], strict=True)}
+        pairs = None if pairs is None else [pair for pair in pairs if pair in there]
     if pairs is None:
         results = trained_students(results)
         taught = results[results["teacher"].notna()]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kdbench.runner.plan import Plan
     from kdbench.suite.resolve import Suite
 
-_CHOICES = ("datasets", "pairs", "methods")
+_CHOICES = ("datasets", "recipes", "pairs", "methods")
 """Options that say which trials are shown, not how; a title tells them."""
 
 _OF_ALL = (*_CHOICES, "baseline", "metric")

@@ -38,6 +38,8 @@ class ReportOptions(Spec):
     classes are taken for which."""
     datasets: tuple[str, ...] = ()
     """The data sets to show; all unless given."""
+    recipes: tuple[str, ...] = ()
+    """The recipes to show, by any part of what the report calls them, such as `d9e1`; all unless given."""
     pairs: tuple[str, ...] = ()
     """The pairs to show, in this order, such as `resnet56 -> resnet20`; all unless given."""
     methods: tuple[str, ...] = ()
