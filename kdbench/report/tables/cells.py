@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
@@ -47,3 +49,8 @@ def method_row(comparison: Comparison, pair: PairTrials, cells: tuple[Cell, ...]
     name = (Cell(pair.name if first else ""),) if len(comparison.pairs) > 1 else ()
     keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student, "method": cells[0].text, **keys}
     return Row((*name, *cells), keys, opens_group=first and pair is not comparison.pairs[0])
+
+
+def percent(share: float) -> Cell:
+    """A share in percent; nothing where it is not known."""
+    return Cell(NONE) if math.isnan(share) else Cell(f"{share:.1f}", values={"share_pct": float(share)})

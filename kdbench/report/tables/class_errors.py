@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.tables.cells import on_data, pair_heading
-from kdbench.report.tables.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import on_data, pair_heading, percent
+from kdbench.report.tables.table import Cell, Row, Table
 from kdbench.results.outcomes import Outcomes
 
 MOST_CONFUSIONS = 20
@@ -79,7 +79,7 @@ def _table(
         for number, (classes, shares) in enumerate(values.iterrows()):
             named = classes if isinstance(classes, tuple) else (classes,)
             where = (Cell(pair.name if number == 0 else ""),) if len(comparison.pairs) > 1 else ()
-            cells = (*where, *(Cell(str(one)) for one in named), *(_percent(shares[label]) for label in labels))
+            cells = (*where, *(Cell(str(one)) for one in named), *(percent(shares[label]) for label in labels))
             keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}
             keys |= dict(zip(("class", "taken_for"), map(str, named), strict=False))
             rows.append(Row(cells, keys, opens_group=number == 0 and pair is not comparison.pairs[0]))
@@ -88,7 +88,3 @@ def _table(
     columns = (*pair_heading(comparison), *naming, *labels)
     titled = f"{title}{on_data(comparison, with_pair=True)}"
     return Table(name, titled, columns, tuple(rows), notes, naming=len(columns) - len(labels))
-
-
-def _percent(share: float) -> Cell:
-    return Cell(NONE) if np.isnan(share) else Cell(f"{share:.1f}", values={"share_pct": float(share)})

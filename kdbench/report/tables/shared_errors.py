@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from kdbench.report.compare import Comparison, PairTrials
 from kdbench.report.differences import wrong_images
 from kdbench.report.statistics import agreement
-from kdbench.report.tables.cells import method_row, on_data, pair_heading
-from kdbench.report.tables.table import NONE, Cell, Row, Table
+from kdbench.report.tables.cells import method_row, on_data, pair_heading, percent
+from kdbench.report.tables.table import Cell, Row, Table
 
 Bits = NDArray[np.bool_]
 
@@ -24,14 +24,9 @@ def shared_errors_table(comparison: Comparison) -> Table | None:
 
     None where it is not known which images were wrong.
     """
-    rows: list[Row] = []
     shares = {pair.name: agreement.shared_errors(_aligned(comparison, pair)) for pair in comparison.pairs}
     labels = [label for label in comparison.labels if any(label in found for found in shares.values())]
-    for pair in comparison.pairs:
-        found = shares[pair.name].reindex(columns=labels)
-        for method in found.index:
-            cells = (Cell(str(method)), *(_percent(value) for value in found.loc[method]))
-            rows.append(method_row(comparison, pair, cells, first=method == found.index[0]))
+    rows = [row for pair in comparison.pairs for row in _rows(comparison, pair, shares[pair.name].reindex(columns=labels))]
     if not rows:
         return None
     notes = (
@@ -55,10 +50,7 @@ def beside_teacher_table(comparison: Comparison) -> Table | None:
         wrong, teacher = _aligned(comparison, pair), _of_teacher(comparison, pair)
         if not wrong or teacher is None:
             continue
-        found = agreement.beside_teacher(wrong, teacher)
-        for method in found.index:
-            cells = (Cell(str(method)), *(_percent(value) for value in found.loc[method]))
-            rows.append(method_row(comparison, pair, cells, first=method == found.index[0]))
+        rows += _rows(comparison, pair, agreement.beside_teacher(wrong, teacher))
     if not rows:
         return None
     notes = (
@@ -69,6 +61,13 @@ def beside_teacher_table(comparison: Comparison) -> Table | None:
     columns = (*pair_heading(comparison), "Method", "Lost (%)", "Corrected (%)")
     title = f"Errors beside the teacher{on_data(comparison, with_pair=True)}"
     return Table("beside_teacher", title, columns, tuple(rows), notes, naming=columns.index("Method") + 1)
+
+
+def _rows(comparison: Comparison, pair: PairTrials, found: pd.DataFrame) -> Iterator[Row]:
+    """A row for each method of a frame of percentages."""
+    for method, shares in found.iterrows():
+        cells = (Cell(str(method)), *map(percent, shares))
+        yield method_row(comparison, pair, cells, first=method == found.index[0])
 
 
 def _aligned(comparison: Comparison, pair: PairTrials) -> Mapping[str, Bits]:
@@ -92,7 +91,3 @@ def _of_teacher(comparison: Comparison, pair: PairTrials) -> Bits | None:
     fingerprints = set(pair.done["data_fingerprint"])
     of = [outcomes.wrong for outcomes in known if outcomes and outcomes.data_fingerprint in fingerprints]
     return np.stack(of) if of and len(of) == len(seeds) else None
-
-
-def _percent(share: float) -> Cell:
-    return Cell(NONE) if np.isnan(share) else Cell(f"{share:.1f}", values={"share_pct": float(share)})
