@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from kdbench.method.interface import Method as Method
     from kdbench.method.interface import Pair as Pair
     from kdbench.method.interface import PairError as PairError
+    from kdbench.method.interface import ParameterGroup as ParameterGroup
     from kdbench.method.interface import Stage as Stage
+    from kdbench.method.interface import Survey as Survey
     from kdbench.method.interface import TeacherParts as TeacherParts
     from kdbench.method.interface import UnitInterval as UnitInterval
+    from kdbench.method.interface import View as View
     from kdbench.method.interface import register as register
     from kdbench.method.losses import batch_norm_needs as batch_norm_needs
     from kdbench.method.losses import deepest_pairs as deepest_pairs
@@ -84,9 +87,12 @@ _HOMES = {
     "MethodParams": "spec.trial",
     "Pair": "method.interface",
     "PairError": "method.interface",
+    "ParameterGroup": "method.interface",
     "Stage": "method.interface",
+    "Survey": "method.interface",
     "TeacherParts": "method.interface",
     "UnitInterval": "method.interface",
+    "View": "method.interface",
     "register": "method.interface",
     "Network": "models",
     "register_model": "models",

@@ -19,6 +19,7 @@ from kdbench.runner.frame import load_results
 from kdbench.spec.recipe import Augmentation
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
+from kdbench.training.inputs import StepInputs
 
 
 @pytest.mark.parametrize("name", ["kd", "at", "sp", "dist", "ab"])
@@ -30,9 +31,10 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
         epoch_plan(24, Augmentation(pad=1), generator(0)), 0, 24
     )
     teacher = setting.frozen_teacher(images)
+    inputs = StepInputs(images, labels, indices, teacher=teacher)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
-        lane.step(images, labels, indices, teacher)
+        lane.step(inputs)
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()
     lane.begin_epoch()
@@ -40,14 +42,14 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
     student, method = copy.deepcopy(lane.student), copy.deepcopy(lane.method)
     outputs = student(images)
     ce = (method.ce_weight or 1.0) * F.cross_entropy(outputs.logits, labels)
-    transfer = sum(method.losses(outputs, teacher, lane._batch(images, labels, indices)).values())
+    transfer = sum(method.losses(outputs, teacher, lane._batch(inputs)).values())
     assert isinstance(transfer, torch.Tensor)
 
     def norm(loss: torch.Tensor) -> float:
         gradients = torch.autograd.grad(loss, list(student.parameters()), retain_graph=True, allow_unused=True)
         return float(torch.stack([g.double().square().sum() for g in gradients if g is not None]).sum().sqrt())
 
-    lane.step(images, labels, indices, teacher)
+    lane.step(inputs)
     lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
     assert lane._row["loss_ratio"] == pytest.approx(float((transfer / ce).detach()), rel=1e-5)
     assert lane._row["gradient_ratio"] == pytest.approx(norm(transfer) / norm(ce), rel=1e-3)

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdbench.conformance.setting import RECIPE, Setting
-from kdbench.data import epoch_plan
+from kdbench.conformance.setting import Setting
 from kdbench.docs.methods import shipped_methods
-from kdbench.streams import generator
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 """Operations whose result the host must know before it goes on."""
@@ -59,18 +57,17 @@ def second_step(name: str) -> Counter[str]:
     """The operations of a step of the main training; the first one measures the loss balance, too."""
     setting = Setting(name, "resnet8", "resnet14", image_shape=(3, 16, 16))
     lane = setting.lane(epochs=1)
-    plan = epoch_plan(24, RECIPE.augmentation, generator(0))
-    batch = setting.builder.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    inputs = setting.inputs(12, lane.method.views)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
-        lane.step(*batch, setting.frozen_teacher(batch[0]))
+        lane.step(inputs)
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()
     lane.begin_epoch()
-    teacher = setting.frozen_teacher(batch[0]) if lane.reads_teacher else None
-    lane.step(*batch, teacher)
+    inputs = inputs if lane.reads_teacher else inputs.taught(None)
+    lane.step(inputs)
     with Operations() as operations:
-        lane.step(*batch, teacher)
+        lane.step(inputs)
     assert lane.failure is None
     return operations.found
 

@@ -150,6 +150,6 @@ def test_no_step_waits_for_the_device(run, device, lab, monkeypatch):
 def test_one_forward_pass_of_the_teacher_serves_all(run, lab, monkeypatch):
     calls = []
     original = cohort.GraphInputs.run_teacher
-    monkeypatch.setattr(cohort.GraphInputs, "run_teacher", lambda inputs: (calls.append(1), original(inputs)))
+    monkeypatch.setattr(cohort.GraphInputs, "run_teacher", lambda inputs, teacher: (calls.append(1), original(inputs, teacher)))
     run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"]))
     assert len(calls) == 3 * 3  # three replayed batches in each of three epochs

@@ -8,7 +8,7 @@ from kdbench.models import build_model
 from kdbench.models.folding import folded
 from kdbench.spec.recipe import SGD, Recipe
 from kdbench.streams import seeded
-from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.frozen_teacher import FrozenTeacher
 
 RECIPE = Recipe(epochs=1, batch_size=4, optimiser=SGD(lr=0.1))
 FOLDED = {"resnet20": (21, 21), "wrn_40_2": (19, 37), "vgg8": (5, 5), "mobilenetv2_half": (53, 53), "shufflenetv2": (56, 56)}

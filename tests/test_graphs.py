@@ -15,12 +15,10 @@ from conftest import Rehearsed
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
-from kdbench.conformance.setting import IMAGES, RECIPE, Setting
-from kdbench.data import epoch_plan
+from kdbench.conformance.setting import Setting
 from kdbench.docs.methods import shipped_methods
-from kdbench.streams import generator
 from kdbench.training import cohort, graphs
-from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.lane import Lane
 
 
@@ -373,11 +371,10 @@ def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
     lane = setting.lane(epochs=1)
     kept: list[weakref.ref[Tensor]] = []
     lane.student.register_forward_hook(lambda student, given, outputs: kept.extend(map(weakref.ref, outputs.tensors())))
-    plan = epoch_plan(IMAGES, RECIPE.augmentation, generator(0))
-    batch = setting.builder.training_data(RECIPE.augmentation).batch(plan, 0, 12)
+    inputs = setting.inputs(12, lane.method.views)
     while lane.position:
         lane.begin_epoch()
-        lane.step(*batch, setting.frozen_teacher(batch[0]))
+        lane.step(inputs)
         assert kept and not any(tensor() is not None for tensor in kept), name
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()
@@ -385,14 +382,14 @@ def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
 
 def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(lab, another, rehearsed, monkeypatch):
     suites = [place.suite(methods=["kd", "at"], recipe={"batch_size": 24}) for place in (lab, another)]
-    original = cohort.FrozenTeacher.__call__
+    original = FrozenTeacher.__call__
 
-    def waits(teacher: cohort.FrozenTeacher, images: Tensor) -> Outputs:
+    def waits(teacher: FrozenTeacher, images: Tensor) -> Outputs:
         if Rehearsed.recording:
             raise RuntimeError("operation not permitted when stream is capturing")
         return original(teacher, images)
 
-    monkeypatch.setattr(cohort.FrozenTeacher, "__call__", waits)
+    monkeypatch.setattr(FrozenTeacher, "__call__", waits)
     assert lab.run(suites[0])
     monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     another.run(suites[1])

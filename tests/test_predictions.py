@@ -15,7 +15,7 @@ from torch import Tensor
 
 import kdbench
 from kdbench.training.calibration import BINS, adaptive_calibration_error_pct, calibration_error_pct
-from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.predictions import Predictions, batch_predictions
 
 Floats = npt.NDArray[np.float64]

@@ -68,14 +68,20 @@ FUNCTIONS = {
     "spatial_notes": "(student, teacher)",
 }
 VALUES = {
-    "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator"],
+    "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator", "soft_labels", "views"],
     "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes", "resize"],
     "Outcomes": ["wrong", "images_by_class", "mistakes", "data_fingerprint"],
-    "Outputs": ["logits", "stem", "features", "preactivations", "pooled"],
+    "Outputs": [
+        *("logits", "stem", "features", "preactivations", "pooled"),
+        *("raw", "tokens", "heads", "views", "others", "classifier"),
+    ],
     "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch"],
-    "Shapes": ["logits", "stem", "features", "preactivations", "pooled"],
+    "ParameterGroup": ["module", "lr_factor", "weight_decay"],
+    "Shapes": ["logits", "stem", "features", "preactivations", "pooled", "raw", "tokens", "heads"],
     "Split": ["images", "labels"],
     "Stage": ["name", "epochs", "losses", "modules", "trains_student", "optimiser"],
+    "Survey": ["name", "module", "see", "finish"],
+    "View": ["images", "labels"],
     "TeacherParts": ["classifier_weight", "classifier_bias", "norms"],
 }
 CLASSES = {"Composition", "KdbenchError", "Method", "MethodParams", "Network", "PairError", "SGD", "Source", "SourceParams"}

@@ -14,8 +14,8 @@ import kdbench
 from kdbench.data import ResidentLoader
 from kdbench.runner.plan import Rerun
 from kdbench.spec.record import ImageCounts, images_text
-from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact
+from kdbench.training.frozen_teacher import FrozenTeacher
 
 
 def test_a_record_counts_the_network_that_is_deployed(lab: Lab) -> None:

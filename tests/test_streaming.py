@@ -72,7 +72,7 @@ def feed(root: Path, augmentation: Augmentation = STANDARD, **params: Any) -> St
 
 
 def epoch(images: StreamedLoader, *names: int | str, batch_size: int = 8) -> Draws:
-    return [draw() for draw in images.epoch(generator(0, *names), batch_size=batch_size)]
+    return [draw()[:3] for draw in images.epoch(generator(0, *names), batch_size=batch_size)]
 
 
 def same(a: Draws, b: Draws) -> bool:

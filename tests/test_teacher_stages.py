@@ -13,7 +13,7 @@ from kdbench.models.weights import read_checkpoint, state_hash
 from kdbench.runner import teachers
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
-from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.stages import TrainedStages
 
 

@@ -11,7 +11,7 @@ import torch
 from kdbench.conformance.hook_points import synthetic_outputs
 from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
 from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms
-from kdbench.method.interface import Pair, PairError, TeacherParts
+from kdbench.method.interface import Batch, Pair, PairError, TeacherParts, View
 from kdbench.method.outputs import Shapes
 from kdbench.streams import generator
 
@@ -89,8 +89,9 @@ def refusals(tested: MethodUnderTest) -> None:
     _, _, usual = tested.default_setting.example_inputs()
     for case, pair, refuse_it in poor(tested.default_setting.pair):
         size, (classes,) = min(pair.largest_batch, len(usual.labels)), pair.student.logits
-        student, teacher = (synthetic_outputs(shapes, random, size=size) for shapes in (pair.student, pair.teacher))
-        batch = replace(usual, images=usual.images[:size], labels=usual.labels[:size] % classes, indices=usual.indices[:size])
+        batch = smaller(usual, size=size, classes=classes)
+        views = {name: len(view.images) for name, view in batch.views.items()}
+        student, teacher = (synthetic_outputs(shapes, random, size=size, views=views) for shapes in (pair.student, pair.teacher))
         try:
             found = loss_terms(build_for(tested.name, pair), student, teacher, batch)
         except PairError:
@@ -102,6 +103,18 @@ def refusals(tested: MethodUnderTest) -> None:
             raise BrokenPromise(f"{case}: {tested.exception_text(problem)}. Refuse it {refuse_it}, or make it work.") from problem
         bad = [name for name, value in found.items() if not value.isfinite().all()]
         expect(not bad, f"{case}: {', '.join(bad)} is not finite. Refuse it {refuse_it}, or make it work.")
+
+
+def smaller(batch: Batch, *, size: int, classes: int) -> Batch:
+    """The first `size` images of a batch, with labels of so many classes."""
+    views = {}
+    for name, view in batch.views.items():
+        labels = view.labels[: size * len(view.labels) // len(batch.labels)]
+        labels = labels % classes if labels.ndim == 1 else labels[:, :classes]
+        views[name] = View(view.images[: len(labels)], labels)
+    return replace(
+        batch, images=batch.images[:size], labels=batch.labels[:size] % classes, indices=batch.indices[:size], views=views
+    )
 
 
 def poor(pair: Pair) -> Iterator[tuple[str, Pair, str]]:

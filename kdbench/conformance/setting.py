@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -13,16 +13,20 @@ from torch import Tensor, nn
 
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.data import Dataset, SourceParams, Split
-from kdbench.method.interface import Batch, Composition, Losses, Pair, checked
+from kdbench.method.interface import METHODS, Batch, Composition, Losses, Pair, View, checked
 from kdbench.method.outputs import Outputs
 from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.streams import generator, seeded
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
+from kdbench.training.cohort import train_in_lockstep
+from kdbench.training.frozen_teacher import FrozenTeacher, ask
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
-from kdbench.training.segments import STAGES, Segment, segments, teacher_stages
+from kdbench.training.segments import MAIN, STAGES, Position, Segment, segments, teacher_stages
+from kdbench.training.stream import Stream
+from kdbench.training.surveys import survey_together
 
 IMAGES, CLASSES = 24, 5
 EPOCHS = 2
@@ -71,13 +75,25 @@ class Setting:
     def _recipe(self) -> Recipe:
         return RECIPE.model_copy(update={"precision": self.precision})
 
-    @cached_property
+    @property
     def frozen_teacher(self) -> FrozenTeacher:
-        """A teacher that was never trained, but has seen the images, so that its batch norms have statistics of them."""
-        with seeded(0, "teacher", self.teacher), torch.no_grad():
-            network = self.builder.network(self.teacher)
-            network(self._images(IMAGES)[0])
-        return FrozenTeacher(network, image_shape=self.image_shape, recipe=self._recipe, device=CPU)
+        """The teacher; the first of several."""
+        return self.frozen_teachers[0]
+
+    @cached_property
+    def frozen_teachers(self) -> tuple[FrozenTeacher, ...]:
+        """Two where the method learns from several, and one otherwise.
+
+        None was ever trained, but each has seen the images, so that its batch norms have statistics of them.
+        """
+        seen = self._loaded(IMAGES).images
+        found = []
+        for number in range(1 + METHODS.get(self.name).several_teachers):
+            with seeded(number, "teacher", self.teacher), torch.no_grad():
+                network = self.builder.network(self.teacher)
+                network(seen)
+            found.append(FrozenTeacher(network, image_shape=self.image_shape, recipe=self._recipe, device=CPU))
+        return tuple(found)
 
     @cached_property
     def pair(self) -> Pair:
@@ -103,6 +119,7 @@ class Setting:
             BrokenPromise: a stage of the teacher alone fails.
         """
         method = self.method(seed=seed)
+        self.survey(method)
         lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU)
         for stage in teacher_stages(method, RECIPE.optimiser):
             self.train(lane(stage.name, student=None, segments=shortened([stage], EPOCHS)))
@@ -117,11 +134,10 @@ class Setting:
         Raises:
             BrokenPromise: one of them fails.
         """
-        stream = Stream(self.builder.training_data(RECIPE.augmentation), RECIPE, 0)
         train_in_lockstep(
             lanes,
-            stream,
-            teacher=self.frozen_teacher,
+            self._stream(RECIPE.batch_size),
+            teachers=self.frozen_teachers,
             evaluation={"test_error_pct": self.builder.test_data},
             stop=lambda: False,
             epoch_done=lambda now, active: None,
@@ -137,10 +153,10 @@ class Setting:
             BrokenPromise: a loss or a gradient is not finite.
         """
         lane = self.lane(epochs=1)
-        images, labels, indices = self._images(size)
+        inputs = self.inputs(size, lane.method.views)
         while lane.position:
             lane.begin_epoch()
-            lane.step(images, labels, indices, self.frozen_teacher(images) if lane.reads_teacher else None)
+            lane.step(inputs if lane.reads_teacher else inputs.taught(None))
             lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
             lane.end_epoch()
         expect(lane.failure is None, f"on {size} images {lane.failure}")
@@ -151,25 +167,50 @@ class Setting:
         with seeded(seed, "student"):
             return self.builder.network(self.student)
 
-    def _images(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Augmented images (B, C, H, W), labels (B,) and indices (B,)."""
-        return next(self.builder.training_data(RECIPE.augmentation).epoch(generator(0, "plan"), batch_size=size))()
+    def survey(self, method: Composition) -> None:
+        """Let the method's surveys see the training set.
+
+        Raises:
+            BrokenPromise: one of them fails.
+        """
+        surveys = [survey for _, survey in method.surveys()]
+        for failure in survey_together(surveys, self.builder.surveyed_data.plain_batches(), self.frozen_teacher) if surveys else ():
+            expect(failure is None, f"a survey fails: {failure}")
+
+    def _stream(self, size: int) -> Stream:
+        recipe = RECIPE.model_copy(update={"batch_size": size})
+        return Stream(self.builder.training_data(RECIPE.augmentation), recipe, 0, self.builder.dataset.num_classes)
+
+    def _loaded(self, size: int, views: Sequence[str] = ()) -> StepInputs:
+        return next(self._stream(size).batches(Position(MAIN, 0), views))()
+
+    def inputs(self, size: int, views: Sequence[str]) -> StepInputs:
+        """Augmented images with these views, and the teachers' outputs for all of them."""
+        batch = self._loaded(size, views)
+        return batch.taught(ask(self.frozen_teachers, batch, views))
 
     @cached_property
     def _example(self) -> Example:
-        images, labels, indices = self._images(8)
+        inputs = self.inputs(8, METHODS.get(self.name).views)
         with torch.no_grad():
-            student = self._student(0)(images)
-        return student, self.frozen_teacher(images), Batch(images, labels, indices, epoch=60, epochs=120, generator=generator(0))
+            network = self._student(0)
+            student = network(inputs.images)
+            student = replace(student, views={name: network(view.images) for name, view in inputs.views.items()})
+        assert inputs.teacher
+        batch = Batch(
+            inputs.images, inputs.labels, inputs.indices, epoch=60, epochs=120, generator=generator(0), views=inputs.views
+        )
+        return student, inputs.teacher, batch
 
     def example_inputs(self) -> Example:
         """What the losses get for 8 images, halfway through the training; the student's outputs are leaves with gradients."""
         student, teacher, batch = self._example
         images, labels, indices = batch.images.clone(), batch.labels.clone(), batch.indices.clone()
+        views = {name: View(view.images.clone(), view.labels.clone()) for name, view in batch.views.items()}
         return (
             map_tensors(student, lambda value: value.clone().requires_grad_()),
             map_tensors(teacher, Tensor.clone),
-            replace(batch, images=images, labels=labels, indices=indices),
+            replace(batch, images=images, labels=labels, indices=indices, views=views),
         )
 
 

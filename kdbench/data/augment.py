@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.dataset import Split
-from kdbench.data.loader import LoadBatch, Loader, LoadPlainBatch, batch_bounds
+from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds
 from kdbench.spec.recipe import Augmentation
 
 UNAUGMENTED = Augmentation(pad=0, flip=False)
@@ -85,10 +85,16 @@ class ResidentLoader(Loader):
         self._normalised_levels = levels.sub(torch.tensor(mean)).div(torch.tensor(std)).to(device)  # (256, C)
         self.labels = split.labels.to(device)
 
-    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[LoadBatch]:
+    def epoch(self, generator: torch.Generator, *, batch_size: int, strong: torch.Generator | None = None) -> Iterator[LoadBatch]:
         plan = epoch_plan(len(self), self._augmentation, generator).to(self.device)
+        strong_plan = None
+        if strong:
+            strong_plan = replace(epoch_plan(len(self), self._augmentation, strong).to(self.device), order=plan.order)
         for start, stop in batch_bounds(len(self), batch_size):
-            yield partial(self.batch, plan, start, stop)
+            yield partial(self._loaded, plan, strong_plan, start, stop)
+
+    def _loaded(self, plan: EpochPlan, strong: EpochPlan | None, start: int, stop: int) -> LoadedBatch:
+        return LoadedBatch(*self.batch(plan, start, stop), self.batch(strong, start, stop)[0] if strong else None)
 
     def plain_batches(self) -> Iterator[LoadPlainBatch]:
         for start in range(0, len(self), EVALUATION_BATCH):

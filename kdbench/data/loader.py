@@ -5,18 +5,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LoadBatch = Callable[[], tuple[Tensor, Tensor, Tensor]]
-"""Makes one batch: images (B, C, H, W), float32, channels last, normalised; labels (B,); the samples' indices (B,).
+
+class LoadedBatch(NamedTuple):
+    """A batch of a loader.
+
+    Attributes:
+        images: (B, C, H, W), float32, channels last, normalised.
+        labels: (B,), int64.
+        indices: (B,), int64, of the samples.
+        strong: the same images by the strong augmentation, like `images`; None where that was not asked for.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    strong: Tensor | None = None
+
+
+LoadBatch = Callable[[], LoadedBatch]
+"""Makes one batch.
 
 Every call makes the same batch anew, so that a lane that spoils its tensors spoils nobody else's.
 """
 
 LoadPlainBatch = Callable[[], tuple[Tensor, Tensor]]
-"""As `LoadBatch`, of images that are not augmented, without the indices."""
+"""As `LoadBatch`, of images that are not augmented: images and labels."""
 
 
 class Loader(ABC):
@@ -34,8 +52,10 @@ class Loader(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[LoadBatch]:
+    def epoch(self, generator: torch.Generator, *, batch_size: int, strong: torch.Generator | None = None) -> Iterator[LoadBatch]:
         """The batches of one epoch, augmented; their order and every pixel depend on the generator alone.
+
+        With `strong`, the same images come by the strong augmentation, too, whose choices depend on that generator alone.
 
         Raises:
             DataError: an image cannot be read.

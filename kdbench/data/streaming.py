@@ -21,7 +21,7 @@ from torch.utils import data as torch_data
 from kdbench.data.augment import UNAUGMENTED
 from kdbench.data.decode import Unreadable, read_image, unreadable_files
 from kdbench.data.file_split import FileSplit
-from kdbench.data.loader import LoadBatch, Loader, LoadPlainBatch, batch_bounds
+from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds
 from kdbench.errors import DataError
 from kdbench.signals import STOPS
 from kdbench.spec.recipe import Augmentation
@@ -61,11 +61,11 @@ class StreamedLoader(Loader):
         self._augmented = augmenting_transform(files, augmentation)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
 
-    def epoch(self, generator: torch.Generator, *, batch_size: int) -> Iterator[LoadBatch]:
+    def epoch(self, generator: torch.Generator, *, batch_size: int, strong: torch.Generator | None = None) -> Iterator[LoadBatch]:
         order = torch.randperm(len(self), generator=generator)
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        draws = [(self._augmented, draws) for draws in (generator, strong) if draws]
         bounds = batch_bounds(len(self), batch_size)
-        reader = _Reader(self._files, self._augmented, seed)
+        reader = _Reader(self._files, [(transform, _seed(draw)) for transform, draw in draws])
         on_device = order.to(self.device)
         for (start, stop), pixels in zip(bounds, self._read(reader, [order[slice(*b)].tolist() for b in bounds]), strict=True):
             yield partial(self._batch, pixels, on_device[start:stop])
@@ -78,14 +78,15 @@ class StreamedLoader(Loader):
 
     def _first(self, count: int) -> Iterator[LoadPlainBatch]:
         chunks = [range(start, min(start + PLAIN_BATCH, count)) for start in range(0, count, PLAIN_BATCH)]
-        for chunk, pixels in zip(chunks, self._read(_Reader(self._files, self._plain, 0), chunks), strict=True):
+        for chunk, pixels in zip(chunks, self._read(_Reader(self._files, [(self._plain, 0)]), chunks), strict=True):
             yield partial(self._plain_batch, pixels, chunk)
 
-    def _batch(self, pixels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._normalised(pixels), self.labels.index_select(0, indices), indices
+    def _batch(self, pixels: Tensor, indices: Tensor) -> LoadedBatch:
+        images, *strong = map(self._normalised, pixels)
+        return LoadedBatch(images, self.labels.index_select(0, indices), indices, *strong)
 
     def _plain_batch(self, pixels: Tensor, chunk: range) -> tuple[Tensor, Tensor]:
-        return self._normalised(pixels), self.labels[chunk.start : chunk.stop]
+        return self._normalised(pixels[0]), self.labels[chunk.start : chunk.stop]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """Pixels (B, H, W, C), uint8, as images (B, C, H, W), float32, in channels-last layout."""
@@ -95,7 +96,7 @@ class StreamedLoader(Loader):
         return images.sub_(self._mean).div_(self._std)  # v2's normalize would copy mean and std to the device for every batch
 
     def _read(self, reader: _Reader, chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Pixels (B, H, W, C), uint8, of each chunk of positions, on the device.
+        """Pixels (V, B, H, W, C), uint8, of each chunk of positions for the V transforms of a reader, on the device.
 
         Processes start anew with every pass, which takes a tenth of a second, so that none lies idle in between.
         """
@@ -142,19 +143,19 @@ def _loaded(loader: torch_data.DataLoader[Tensor | list[str]]) -> Iterator[Tenso
 
 
 class _Reader(torch_data.Dataset[Tensor | list[str]]):
-    """A batch's pixels for its positions (B,): uint8, (B, H, W, C); or which of its files cannot be read.
+    """A batch's pixels for its positions (B,): uint8, (V, B, H, W, C); or which of its files cannot be read.
 
-    An exception would come out of a worker with its traceback for a message.
+    Each file is decoded once for all V transforms, each of which has a seed of its own. An exception would come out of a worker
+    with its traceback for a message.
     """
 
-    def __init__(self, files: FileSplit, transform: v2.Transform, seed: int) -> None:
+    def __init__(self, files: FileSplit, transforms: Sequence[tuple[v2.Transform, int]]) -> None:
         self._files = files
-        self._transform = transform
-        self._seed = seed
+        self._transforms = transforms
 
     def __getitem__(self, positions: Sequence[int]) -> Tensor | list[str]:
         files = self._files
-        pixels = np.empty((len(positions), files.size, files.size, files.channels), dtype=np.uint8)
+        pixels = np.empty((len(self._transforms), len(positions), files.size, files.size, files.channels), dtype=np.uint8)
         problems = []
         for place, position in enumerate(positions):
             try:
@@ -162,9 +163,14 @@ class _Reader(torch_data.Dataset[Tensor | list[str]]):
             except Unreadable as problem:
                 problems.append(str(problem))
                 continue
-            with seeded(self._seed, position):  # v2 draws from the global stream
-                pixels[place] = np.asarray(self._transform(image)).reshape(pixels.shape[1:])
+            for into, (transform, seed) in zip(pixels, self._transforms, strict=True):
+                with seeded(seed, position):  # v2 draws from the global stream
+                    into[place] = np.asarray(transform(image)).reshape(into.shape[1:])
         return problems or torch.from_numpy(pixels)
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator))
 
 
 def plain_transform(files: FileSplit) -> v2.Transform:

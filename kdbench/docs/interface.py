@@ -36,7 +36,8 @@ These names can be imported from `kdbench`; those for tables and reports from `k
 [Figures for a paper](../how-to/paper-figures.md) shows its use."""
 
 INTERFACE = (
-    *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "Pair", "TeacherParts", "Stage", "Losses", "UnitInterval"),
+    *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "View", "Pair", "TeacherParts"),
+    *("Stage", "Survey", "ParameterGroup", "Losses", "UnitInterval"),
     *("SGD", "PairError", "register", "Composition"),
 )
 """The names that an author of a method meets, in the order in which they are read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Annotated, Any, ClassVar, cast
 
@@ -25,6 +25,9 @@ Losses = Mapping[str, Tensor]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 """The type of a parameter between 0 and 1, both included."""
 
+VIEWS = ("strong", "rotations", "mixup")
+"""The views of a batch that a method may ask for."""
+
 USUAL_BATCH = 64
 """Images in a batch where nobody says how many there are."""
 
@@ -34,6 +37,19 @@ register = METHODS.register
 
 class PairError(KdbenchError):
     """A method cannot train this pair of networks. The message says why, and what to choose."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Another look at the images of a batch.
+
+    Attributes:
+        images: (V, C, H, W), normalised.
+        labels: (V,), int64, of these images; or (V, K), the shares of the classes in each of them, where images are mixed.
+    """
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,9 @@ class Batch:
         epoch: the epoch of the current stage, counted from 0.
         epochs: how many epochs the current stage has.
         generator: random numbers for this method alone, on the CPU. It is derived anew for each epoch.
+        soft_labels: (B, K), the shares of the classes in each image, where the recipe mixes images (mixup, CutMix); None where it
+            does not. `labels` then has the class of the larger share.
+        views: the views that the method asks for, by name. Networks' outputs for them are in `Outputs.views`.
     """
 
     images: Tensor
@@ -55,6 +74,13 @@ class Batch:
     epoch: int
     epochs: int
     generator: torch.Generator
+    soft_labels: Tensor | None = None
+    views: Mapping[str, View] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> Tensor:
+        """What the cross-entropy learns: `soft_labels` (B, K) where the recipe mixes images, and `labels` (B,) otherwise."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
 
 @dataclass(frozen=True)
@@ -125,6 +151,41 @@ class Stage:
             raise ValueError(f"stage {self.name} has {self.epochs} epochs. Give 0 or more.")
 
 
+@dataclass(frozen=True)
+class Survey:
+    """One pass of the teacher over the training set before any training, without gradients: class means, for example.
+
+    The images are as they are in a test: each once, in order, not augmented. What is found stays in the buffers of `module`. It is
+    kept beside the teacher, for every student and method that needs the same. Its method declares it in `teacher_surveys`.
+
+    Attributes:
+        name: the name that logs show.
+        module: holds the buffers that are filled. Nothing of it is trained.
+        see: a function `(teacher, labels) -> None`, called with the teacher's outputs for the next images and their labels (B,).
+        finish: called after the last images.
+    """
+
+    name: str
+    module: nn.Module
+    see: Callable[[Outputs, Tensor], None]
+    finish: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters of a method that learn with other settings than the recipe's.
+
+    Attributes:
+        module: holds them.
+        lr_factor: what the recipe's learning rate is multiplied by.
+        weight_decay: in place of the recipe's; None for the recipe's.
+    """
+
+    module: nn.Module
+    lr_factor: float = 1.0
+    weight_decay: float | None = None
+
+
 class Method(nn.Module, ABC):
     """Base of all methods. One instance trains with one student.
 
@@ -140,9 +201,16 @@ class Method(nn.Module, ABC):
         min_classes: how many classes the data set needs; 1 unless given.
         teacher_stages: the stages that learn from the teacher alone: the name of each, with the names of the parameters that
             change what it learns. Planning reads this before anything is built.
+        teacher_surveys: the same for its surveys.
+        views: further views of each batch that it needs: `strong`, the recipe's strong augmentation of the same images;
+            `rotations`, each image turned by 90, 180 and 270 degrees (3 B images, those of image b at 3 b to 3 b + 2); `mixup`,
+            each image mixed with another one of the batch. Both networks see them, each in a pass of its own.
+        several_teachers: whether it learns from several teachers, whose outputs are in `teacher.others`. Without it, a pair with
+            several is refused.
 
     Raises:
-        KdbenchError: `teacher_stages` names a parameter that the class does not have.
+        KdbenchError: `teacher_stages` or `teacher_surveys` names a parameter that the class does not have, or `views` an unknown
+            one.
 
     Attributes:
         params: the parameters of this instance.
@@ -158,18 +226,24 @@ class Method(nn.Module, ABC):
     min_batch_size: int = 1
     min_classes: ClassVar[int] = 1
     teacher_stages: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    teacher_surveys: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    views: ClassVar[tuple[str, ...]] = ()
+    several_teachers: ClassVar[bool] = False
     params: Any
     ce_weight: float
     notes: list[str]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for stage, names in cls.teacher_stages.items():
-            if unknown := sorted(set(names) - set(cls.Params.model_fields)):
-                raise KdbenchError(
-                    f"{cls.__name__}: stage {stage} depends on {', '.join(unknown)} in `teacher_stages`, and there is no such "
-                    "parameter. Correct the names."
-                )
+        for declared, what in (("teacher_stages", "stage"), ("teacher_surveys", "survey")):
+            for name, names in getattr(cls, declared).items():
+                if unknown := sorted(set(names) - set(cls.Params.model_fields)):
+                    raise KdbenchError(
+                        f"{cls.__name__}: {what} {name} depends on {', '.join(unknown)} in `{declared}`, and there is no such "
+                        "parameter. Correct the names."
+                    )
+        if unknown := sorted(set(cls.views) - set(VIEWS)):
+            raise KdbenchError(f"{cls.__name__}: {unknown[0]} in `views` is no view. Choose from {', '.join(VIEWS)}.")
 
     def __init__(self, params: MethodParams, pair: Pair) -> None:
         super().__init__()
@@ -198,6 +272,14 @@ class Method(nn.Module, ABC):
 
     def stages(self) -> tuple[Stage, ...]:
         """The trainings before the main one, in order. The default has none."""
+        return ()
+
+    def surveys(self) -> tuple[Survey, ...]:
+        """The passes of the teacher over the training set before any training, in order. The default has none."""
+        return ()
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Its parameters that learn with other settings than the recipe's in the main training. The default has none."""
         return ()
 
     @abstractmethod
@@ -290,6 +372,11 @@ class Composition(nn.Module):
         return any(part.reads for part in self.parts.values())
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """The views that any part needs."""
+        return tuple(view for view in VIEWS if any(view in part.views for part in self.parts.values()))
+
+    @property
     def predicting(self) -> dict[str, Method]:
         """The parts that the deployed network predicts with."""
         return {name: part for name, part in self.parts.items() if type(part).predict is not Method.predict or part.deployed()}
@@ -301,6 +388,25 @@ class Composition(nn.Module):
             RuntimeError: a stage learns from the teacher alone, and its class does not declare it.
         """
         return [(name, _declared(part, stage)) for name, part in self.parts.items() for stage in part.stages()]
+
+    def surveys(self) -> list[tuple[str, Survey]]:
+        """The surveys of the parts, each with the name of its part.
+
+        Raises:
+            RuntimeError: the class of a part does not declare one.
+        """
+        found = [(name, part, survey) for name, part in self.parts.items() for survey in part.surveys()]
+        for _, part, survey in found:
+            if survey.name not in part.teacher_surveys:
+                raise RuntimeError(
+                    f"its class does not declare the survey {survey.name}. Write teacher_surveys = {{'{survey.name}': (...)}} with "
+                    "the names of the parameters that determine what it finds."
+                )
+        return [(name, survey) for name, _, survey in found]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Those of the parts."""
+        return [group for part in self.parts.values() for group in part.parameter_groups()]
 
     def deployed(self) -> list[Tensor]:
         """The parameters that the deployed network has beside the student's, trained or fixed."""

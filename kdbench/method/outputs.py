@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
+
+from kdbench.errors import KdbenchError
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,14 @@ class Outputs:
             network has no maps.
         preactivations: the same before that activation. Empty if the network does not have them.
         pooled: (B, D), what the classifier reads. (B, 0) if the logits are no linear function of one vector.
+        raw: what each group gives before the norm and the activation that follow it: one (B, C_i, H_i, W_i) for each group. It
+            differs from `preactivations` where a norm follows the group, as in wide residual networks. Empty if not known.
+        tokens: of a transformer, the class token and, where it has one, the distillation token after the last norm: (B, D) each.
+            Empty for all others.
+        heads: the logits of each head, (B, K) each, where `logits` is their mean. Empty where there is one head.
+        views: the outputs for each view of the images that the method asks for, by its name. `Method.views` names them.
+        others: of a teacher, the outputs of the pair's further teachers, in the suite's order.
+        classifier: what `classify` applies; None where nobody has given it.
     """
 
     logits: Tensor
@@ -27,10 +38,34 @@ class Outputs:
     features: tuple[Tensor, ...]
     preactivations: tuple[Tensor, ...]
     pooled: Tensor
+    raw: tuple[Tensor, ...] = ()
+    tokens: tuple[Tensor, ...] = ()
+    heads: tuple[Tensor, ...] = ()
+    views: Mapping[str, Outputs] = field(default_factory=dict)
+    others: tuple[Outputs, ...] = ()
+    classifier: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def classify(self, values: Tensor) -> Tensor:
+        """Apply the network's classifier as it is now: with gradient for a student's weights, and without for a teacher's.
+
+        Args:
+            values: vectors (B, D) like `pooled`, or maps (B, D, H, W), of which each place is classified.
+
+        Returns:
+            (B, K), or (B, K, H, W).
+
+        Raises:
+            KdbenchError: the network has no classifier that is a linear function of one vector.
+        """
+        if self.classifier is None:
+            raise KdbenchError("these outputs come with no classifier. Take them from a Network, such as build_model gives.")
+        return self.classifier(values)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All hook points that the network has, as one tuple."""
-        return tuple(t for t in (self.logits, self.stem, *self.features, *self.preactivations, self.pooled) if t.numel())
+        """All hook points that the network has, those of views and of further teachers included, as one tuple."""
+        own = (self.logits, self.stem, *self.features, *self.preactivations, self.pooled, *self.raw, *self.tokens, *self.heads)
+        further = (tensor for outputs in (*self.views.values(), *self.others) for tensor in outputs.tensors())
+        return tuple(tensor for tensor in (*own, *further) if tensor.numel())
 
     def shapes(self) -> Shapes:
         """The shapes of the hook points, without the batch dimension."""
@@ -40,6 +75,9 @@ class Outputs:
             features=tuple(tuple(f.shape[1:]) for f in self.features),
             preactivations=tuple(tuple(f.shape[1:]) for f in self.preactivations),
             pooled=tuple(self.pooled.shape[1:]),
+            raw=tuple(tuple(f.shape[1:]) for f in self.raw),
+            tokens=tuple(tuple(t.shape[1:]) for t in self.tokens),
+            heads=tuple(tuple(t.shape[1:]) for t in self.heads),
         )
 
 
@@ -53,6 +91,9 @@ class Shapes:
         features: one (C_i, H_i, W_i) for each group, shallow to deep.
         preactivations: the same.
         pooled: (D,).
+        raw: one (C_i, H_i, W_i) for each group.
+        tokens: one (D,) for each token.
+        heads: one (K,) for each head.
     """
 
     logits: tuple[int, ...]
@@ -60,6 +101,9 @@ class Shapes:
     features: tuple[tuple[int, ...], ...]
     preactivations: tuple[tuple[int, ...], ...]
     pooled: tuple[int, ...]
+    raw: tuple[tuple[int, ...], ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    heads: tuple[tuple[int, ...], ...] = ()
 
     def lacking(self) -> tuple[str, ...]:
         """The names of the hook points that the network lacks."""

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.errors import KdbenchError
 from kdbench.method.interface import TeacherParts
 from kdbench.method.outputs import Outputs
 from kdbench.registry import Registry
@@ -38,9 +40,28 @@ class Network(nn.Module, ABC):
         """The layers that have an output for each class. There are several where their answers are averaged."""
         return (self.classifier,) if self.classifier else ()
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What `forward` gives, with the classifier that `Outputs.classify` applies."""
+        outputs = super().__call__(*args, **kwargs)
+        return replace(outputs, classifier=self.classify) if isinstance(outputs, Outputs) else outputs
+
     @abstractmethod
     def forward(self, images: Tensor) -> Outputs:
         """The hook points for normalised images (B, C, H, W)."""
+
+    def classify(self, values: Tensor) -> Tensor:
+        """Logits (B, K) of vectors (B, D) like `Outputs.pooled`, or (B, K, H, W) of each place of maps (B, D, H, W).
+
+        Raises:
+            KdbenchError: the network has no classifier.
+        """
+        head = self.classifier
+        if head is None:
+            raise KdbenchError("its logits are no linear function of one vector, so that it has no classifier to apply.")
+        weight = head.weight.flatten(1)
+        if values.ndim == 2:
+            return F.linear(values, weight, head.bias)
+        return F.conv2d(values, weight[:, :, None, None], head.bias)
 
     @abstractmethod
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
@@ -97,7 +118,8 @@ class PostActivation(Network):
             features.append(x)
             preactivations.append(preactivation)
         pooled = self.head(x).mean((2, 3))  # not adaptive pooling: its backward pass is not deterministic on CUDA
-        return Outputs(self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled)
+        raw = tuple(preactivations)  # no norm follows a group
+        return Outputs(self.classifier(pooled), stem, tuple(features), raw, pooled, raw)
 
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         return self._norms

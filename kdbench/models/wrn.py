@@ -69,15 +69,16 @@ class WideResNet(Network):
     def forward(self, images: Tensor) -> Outputs:
         trunk = self.stem(images)
         stem = active = F.relu(self.norm(trunk))
-        features, preactivations = [], []
+        features, preactivations, raw = [], [], []
         for group in self.groups:
             for block in group:  # type: ignore[attr-defined]  # a list of modules
                 trunk, preactivation = block(trunk, active)
                 active = F.relu(preactivation)
             features.append(active)
             preactivations.append(preactivation)
+            raw.append(trunk)
         pooled = active.mean((2, 3))
-        return Outputs(self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled)
+        return Outputs(self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled, tuple(raw))
 
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         return tuple(group[-1].norm for group in self.groups)  # type: ignore[index]

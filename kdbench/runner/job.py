@@ -21,12 +21,13 @@ from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import core_code
 from kdbench.training.balance import imbalance
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import Stream, train_in_lockstep
+from kdbench.training.cohort import train_in_lockstep
 from kdbench.training.device import environment, exact
 from kdbench.training.epoch_sums import Row
 from kdbench.training.evaluation import TEST
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, segments
+from kdbench.training.stream import Stream
 
 
 @dataclass(eq=False)
@@ -102,8 +103,8 @@ class JobRunner:
         spec = trials[0].spec
         finished = train_in_lockstep(
             [lane for _, lane in lanes],
-            Stream(self.builder.training_data(spec.recipe.augmentation), spec.recipe, spec.seed),
-            teacher=teacher.frozen if teacher else None,
+            Stream(self.builder.training_data(spec.recipe.augmentation), spec.recipe, spec.seed, self.builder.dataset.num_classes),
+            teachers=[teacher.frozen] if teacher else [],
             evaluation=self._evaluation,
             stop=self.stop,
             epoch_done=epoch_done,

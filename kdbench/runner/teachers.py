@@ -23,11 +23,11 @@ from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import environment
 from kdbench.training.epoch_sums import Row
 from kdbench.training.evaluation import Evaluation, evaluate, inference_images_per_s, repeats
 from kdbench.training.fatal_errors import fatal_error
+from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.stages import load_teacher_stages, train_teacher_stages
 
 

@@ -14,13 +14,13 @@ from kdbench.suite.code_hash import core_code, method_code
 
 @dataclass(frozen=True)
 class TeacherStage:
-    """One training of a stage that learns from a teacher alone.
+    """One training of a stage that learns from a teacher alone, or one survey.
 
     Attributes:
         teacher: the trial that trained the teacher.
         part: the method, with those of its parameters alone that determine what the stage learns.
         stage: its name in the method.
-        seed: of the students that it is for; None where one training serves all seeds.
+        seed: of the students that it is for; None where one training serves all seeds, as a survey always does.
     """
 
     teacher: TrialSpec
@@ -54,14 +54,15 @@ class TeacherStage:
 
 
 def teacher_stages(trial: TrialSpec) -> list[TeacherStage]:
-    """Those that a student's trial needs, in the order of its methods."""
+    """Those that a student's trial needs, surveys among them, in the order of its methods."""
     if not trial.teacher:
         return []
     seed = trial.seed if trial.stages == "per-seed" else None
     return [
-        TeacherStage(trial.teacher, _only(part, names), stage, seed)
+        TeacherStage(trial.teacher, _only(part, names), stage, of)
         for part in trial.methods
-        for stage, names in METHODS.get(part.name).teacher_stages.items()
+        for declared, of in ((METHODS.get(part.name).teacher_surveys, None), (METHODS.get(part.name).teacher_stages, seed))
+        for stage, names in declared.items()
     ]
 
 

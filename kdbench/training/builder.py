@@ -69,6 +69,11 @@ class Builder:
         return self._loader(self.splits[0], augmentation)
 
     @cached_property
+    def surveyed_data(self) -> Loader:
+        """The training images, as they are, for surveys."""
+        return self._loader(self.splits[0])
+
+    @cached_property
     def test_data(self) -> Loader:
         """The test images."""
         return self._loader(self.dataset.test)

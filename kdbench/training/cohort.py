@@ -3,88 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from copy import copy
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from kdbench.data import Loader
-from kdbench.data.loader import LoadBatch
 from kdbench.errors import KdbenchError
+from kdbench.method.interface import VIEWS
 from kdbench.method.outputs import Outputs
-from kdbench.models import Network
-from kdbench.models.folding import folded
-from kdbench.models.weights import state_hash
-from kdbench.spec.recipe import Recipe
-from kdbench.streams import derive, generator, reseed
-from kdbench.training.compiled import Compiled
-from kdbench.training.device import Stopwatch, autocast, refused_allocations
+from kdbench.training.device import Stopwatch, refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
 from kdbench.training.fatal_errors import fatal_error, location
+from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.graphs import GraphInputs
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
-
-
-class FrozenTeacher:
-    """A trained network that never changes: evaluation mode, no gradients, and a check that both held.
-
-    Students see a copy of it in which batch norms are folded into convolutions.
-
-    Attributes:
-        network: what was trained, for methods that ask for its parameters.
-        sha256: the hash of its state.
-        norms_folded: how many of its batch norms are folded.
-    """
-
-    def __init__(self, network: Network, *, image_shape: tuple[int, int, int], recipe: Recipe, device: torch.device) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.sha256 = state_hash(network.state_dict())
-        self._folded, self.norms_folded = folded(network, image_shape=image_shape)
-        self._folded_sha256 = state_hash(self._folded.state_dict())
-        self._device = device
-        self._compute_as(recipe)
-
-    def under(self, recipe: Recipe) -> FrozenTeacher:
-        """The same teacher with the arithmetic of another recipe."""
-        other = copy(self)
-        other._compute_as(recipe)
-        return other
-
-    def _compute_as(self, recipe: Recipe) -> None:
-        self._compiled = Compiled(self._folded) if recipe.compile else None
-        self._autocast = autocast(self._device, precision=recipe.precision)
-
-    def prepare(self, images: Tensor) -> float:
-        """Seconds that it took to get ready for images (B, C, H, W) of this shape; 0 where nothing is compiled."""
-        with torch.no_grad(), self._autocast:
-            return self._compiled.prepare(images) if self._compiled else 0.0
-
-    def __call__(self, images: Tensor) -> Outputs:
-        """The outputs (B, ...) for images (B, C, H, W), without a graph."""
-        with torch.no_grad(), self._autocast:
-            outputs: Outputs = (self._compiled or self._folded)(images)
-        return outputs
-
-    def logits(self, images: Tensor) -> Tensor:
-        """The logits (B, K) for images (B, C, H, W), never compiled: whatever shapes were compiled before, they are the same."""
-        with torch.no_grad(), self._autocast:
-            outputs: Outputs = self._folded(images)
-        return outputs.logits
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether every parameter and buffer is bitwise as at construction."""
-        states = self.network.state_dict(), self._folded.state_dict()
-        return list(map(state_hash, states)) == [self.sha256, self._folded_sha256]
-
-    def assert_unchanged(self) -> None:
-        """Fail if any parameter or buffer has changed by a bit since construction."""
-        assert self.unchanged, "the teacher was changed during training"
+from kdbench.training.stream import Load, Stream
 
 
 class SilentOutOfMemory(KdbenchError):
@@ -97,24 +34,11 @@ class SilentOutOfMemory(KdbenchError):
         )
 
 
-@dataclass(frozen=True)
-class Stream:
-    """The batches that a cohort sees, and what the teacher draws for them: a function of the seed, the phase and the epoch."""
-
-    data: Loader
-    recipe: Recipe
-    seed: int | str
-
-    def reseed_for_teacher(self, now: Position, number: int) -> None:
-        """Set what a teacher may draw from that is random in evaluation too, for the batch `number` of an epoch."""
-        reseed(derive(self.seed, "teacher", *now, number), self.data.device)
-
-
 def train_in_lockstep(
     lanes: Sequence[Lane],
     stream: Stream,
     *,
-    teacher: FrozenTeacher | None,
+    teachers: Sequence[FrozenTeacher],
     evaluation: Mapping[str, Loader],
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
@@ -130,13 +54,13 @@ def train_in_lockstep(
     Returns:
         Whether all lanes came to their end.
     """
-    recorded = _Graphs(teacher) if graphs else None
+    recorded = _Graphs(teachers) if graphs else None
     while positions := [lane.position for lane in lanes if lane.position]:
         if stop():
             return False
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
-        _epoch(now, active, stream, teacher=teacher, graphs=recorded, evaluation=evaluation)
+        _epoch(now, active, stream, teachers=teachers, graphs=recorded, evaluation=evaluation)
         epoch_done(now, active)
     return True
 
@@ -153,46 +77,53 @@ def records_graphs(device: torch.device) -> bool:
 class _Graphs:
     """Takes full batches: the teacher's graph, then lanes without one, each by itself since it is timed, then the graphs."""
 
-    def __init__(self, teacher: FrozenTeacher | None) -> None:
-        self._teacher = teacher
+    def __init__(self, teachers: Sequence[FrozenTeacher]) -> None:
+        self._teachers = teachers
         self._inputs: GraphInputs | None = None
 
     def step(
         self,
         lanes: Sequence[Lane],
-        batch: tuple[Tensor, Tensor, Tensor],
+        batch: StepInputs,
         teacher_watch: Stopwatch,
-        reseed_for_teacher: Callable[[], None],
+        reseed_for_teacher: Callable[..., None],
     ) -> float:
         """One step of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
-        inputs = self._inputs = self._inputs or GraphInputs(*batch)
-        inputs.load(*batch)
+        if self._inputs is None or self._inputs.batch.views.keys() != batch.views.keys():
+            self._inputs = GraphInputs(batch)
+            for lane in lanes:
+                lane.graph = None  # it reads the tensors of other inputs
+        inputs = self._inputs
+        inputs.load(batch)
         active = [lane for lane in lanes if not lane.failure]
         startup_s = 0.0
-        if self._teacher and any(lane.reads_teacher for lane in active):
-            startup_s = inputs.prepare(self._teacher)
-            reseed_for_teacher()
+        views = tuple(batch.views)
+
+        def ask_anew(step: StepInputs) -> Outputs:
+            return ask(self._teachers, step, views, reseed_for_teacher)
+
+        if self._teachers and any(lane.reads_teacher for lane in active):
+            startup_s = inputs.prepare(lambda step: ask(self._teachers, step, views))
             teacher_watch.start()
-            inputs.run_teacher()
+            inputs.run_teacher(ask_anew)
             teacher_watch.stop()
 
         def renew() -> None:
-            inputs.load(*batch)
+            inputs.load(batch)
             if inputs.teacher:
-                reseed_for_teacher()
-                inputs.run_teacher()
+                inputs.run_teacher(ask_anew)
 
         for lane in active:
             to_record = lane.graph is None and lane.graph_refused is None
-            if to_record and _spoils(lane, partial(lane.record_step, inputs), inputs.shared):
+            if to_record and _spoils(lane, partial(lane.record_step, inputs), inputs.step):
                 renew()
         for lane in active:
-            if not lane.graph and _spoils(lane, partial(lane.step, *inputs.batch, inputs.teacher), inputs.shared):
+            if not lane.graph and _spoils(lane, partial(lane.step, inputs.step), inputs.step):
                 renew()
         recorded = [lane for lane in active if lane.graph and not lane.failure]
         try:
             for lane in recorded:
-                lane.launch_step(len(batch[0]))
+                lane.launch_step(len(batch))
         finally:  # also where memory is full: what the lanes let go of then is taken for other things
             for lane in recorded:
                 lane.join_step()
@@ -204,7 +135,7 @@ def _epoch(
     lanes: Sequence[Lane],
     stream: Stream,
     *,
-    teacher: FrozenTeacher | None,
+    teachers: Sequence[FrozenTeacher],
     graphs: _Graphs | None,
     evaluation: Mapping[str, Loader],
 ) -> None:
@@ -215,34 +146,35 @@ def _epoch(
     for lane in lanes:
         lane.begin_epoch()
 
-    def loaded(load: LoadBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def loaded(load: Load) -> StepInputs:
         data_watch.start()
-        images, labels, indices = load()
+        batch = load()
         data_watch.stop()
-        return images, labels, indices.clone()  # the indices are a view of the plan
+        return batch
 
-    def outputs_for(images: Tensor, number: int) -> Outputs | None:
+    def taught(batch: StepInputs, number: int) -> StepInputs:
         nonlocal startup_s
-        if teacher is None or not any(lane.reads_teacher and not lane.failure for lane in lanes):
-            return None
-        startup_s += teacher.prepare(images)
-        stream.reseed_for_teacher(now, number)
+        readers = [lane for lane in lanes if lane.reads_teacher and not lane.failure]
+        if not teachers or not readers:
+            return batch
+        seen = _views(readers)
+        for teacher in teachers:
+            startup_s += sum(map(teacher.prepare, (batch.images, *(batch.views[view].images for view in seen))))
         teacher_watch.start()
-        outputs = teacher(images)
+        outputs = ask(teachers, batch, seen, partial(stream.reseed_for_teacher, now, number))
         teacher_watch.stop()
-        return outputs
+        return batch.taught(outputs)
 
-    batches = data.epoch(generator(stream.seed, "batches", *now), batch_size=recipe.batch_size)
+    batches = stream.batches(now, _views(lanes))
     for number, load in enumerate(data_watch.waits(batches)):
         batch = loaded(load)
-        if graphs and number and len(batch[0]) == recipe.batch_size:  # the first batch makes what a graph needs to find
+        if graphs and number and len(batch) == recipe.batch_size:  # the first batch makes what a graph needs to find
             startup_s += graphs.step(lanes, batch, teacher_watch, partial(stream.reseed_for_teacher, now, number))
         else:
-            shared = *batch, outputs_for(batch[0], number)
+            shared = taught(batch, number)
             for lane in lanes:
-                if _spoils(lane, partial(lane.step, *shared), shared):
-                    batch = loaded(load)
-                    shared = *batch, outputs_for(batch[0], number)
+                if _spoils(lane, partial(lane.step, shared), shared):
+                    shared = taught(loaded(load), number)
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
@@ -251,17 +183,17 @@ def _epoch(
     if recipe.evaluates(now.epoch + 1):
         for key, loader in evaluation.items():
             detailed = key == TEST and now.epoch + 1 == recipe.epochs
-            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], loader, teacher, key=key, detailed=detailed)
+            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], loader, teachers, key=key, detailed=detailed)
     if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
         raise SilentOutOfMemory
     for lane in lanes:
         _guarded(lane, lane.end_epoch)
 
 
-def _evaluate(lanes: Sequence[Lane], data: Loader, teacher: FrozenTeacher | None, *, key: str, detailed: bool) -> None:
+def _evaluate(lanes: Sequence[Lane], data: Loader, teachers: Sequence[FrozenTeacher], *, key: str, detailed: bool) -> None:
     """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all.
 
-    With `detailed` each lane keeps its predictions, beside those of the teacher, which answers once for all of them.
+    With `detailed` each lane keeps its predictions, beside those of the first teacher, which answers once for all of them.
     """
     if not lanes:
         return
@@ -272,8 +204,8 @@ def _evaluate(lanes: Sequence[Lane], data: Loader, teacher: FrozenTeacher | None
         for lane, predictor in zip(lanes, predictors, strict=True)
     ]
     of_teacher = None
-    if detailed and teacher and any(lane.reads_teacher for lane in lanes):
-        of_teacher = Evaluator(teacher.logits, data.device, precision=lanes[0].precision)
+    if detailed and teachers and any(lane.reads_teacher for lane in lanes):
+        of_teacher = Evaluator(teachers[0].logits, data.device, precision=lanes[0].precision)
     with ExitStack() as stack:
         for predictor in predictors:
             stack.enter_context(buffers_kept(predictor))
@@ -286,20 +218,25 @@ def _evaluate(lanes: Sequence[Lane], data: Loader, teacher: FrozenTeacher | None
             lane.add_evaluation(key, evaluator.compute(), seconds=(time.perf_counter() - started) / len(lanes))
 
 
-def _spoils(lane: Lane, act: Callable[[], object], shared: tuple[Tensor, Tensor, Tensor, Outputs | None]) -> bool:
+def _spoils(lane: Lane, act: Callable[[], object], shared: StepInputs) -> bool:
     """Do something with a lane that has not failed, and see whether it changed a tensor that all lanes are given: then it fails."""
-    before = _versions(*shared)
+    before = _versions(shared)
     _guarded(lane, act)
-    if _versions(*shared) == before:
+    if _versions(shared) == before:
         return False
     lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
     return True
 
 
-def _versions(images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> list[tuple[int, bool]]:
+def _versions(shared: StepInputs) -> list[tuple[int, bool]]:
     """Of every tensor that lanes share, the count that torch raises when it is changed, and whether it asks for a gradient."""
-    tensors = (images, labels, indices, *(teacher.tensors() if teacher else ()))
-    return [(tensor._version, tensor.requires_grad) for tensor in tensors]
+    return [(tensor._version, tensor.requires_grad) for tensor in shared.tensors()]
+
+
+def _views(lanes: Iterable[Lane]) -> tuple[str, ...]:
+    """The views that some of the lanes ask for."""
+    asked = {view for lane in lanes for view in lane.method.views}
+    return tuple(view for view in VIEWS if view in asked)
 
 
 def _guarded(lane: Lane, act: Callable[[], object]) -> None:

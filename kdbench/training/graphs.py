@@ -18,6 +18,7 @@ from kdbench.errors import first_line
 from kdbench.method.interface import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.device import Stopwatch, out_of_memory_raised, random_states, reserved_bytes, without_waiting
+from kdbench.training.inputs import StepInputs
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6
 """By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
@@ -76,26 +77,27 @@ class GraphInputs:
     """What all graphs of a cohort read, at addresses that stay: a batch, and the teacher's outputs for it.
 
     Attributes:
-        batch: images (B, C, H, W), labels (B,), indices (B,).
+        batch: the batch and its views, without the teacher.
         teacher: None until `prepare`, right after `run_teacher`.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
-        self.batch = (images.clone(), labels.clone(), indices.clone())
-        self._stream = own_stream(images.device)
+    def __init__(self, batch: StepInputs) -> None:
+        self.batch = batch.cloned()
+        self._stream = own_stream(batch.images.device)
+        self._fill_in: Callable[[Callable[[StepInputs], Outputs]], None]
         self.teacher: Outputs | None = None
 
     @property
-    def shared(self) -> tuple[Tensor, Tensor, Tensor, Outputs | None]:
-        """The batch and the teacher's outputs."""
-        return (*self.batch, self.teacher)
+    def step(self) -> StepInputs:
+        """The batch with the teacher's outputs."""
+        return self.batch.taught(self.teacher)
 
-    def load(self, *batch: Tensor) -> None:
+    def load(self, batch: StepInputs) -> None:
         """Take over a batch of the same size."""
-        for own, given in zip(self.batch, batch, strict=True):
+        for own, given in zip(self.batch.loaded(), batch.loaded(), strict=True):
             own.requires_grad_(False).copy_(given)
 
-    def prepare(self, teacher: Callable[[Tensor], Outputs]) -> float:
+    def prepare(self, teacher: Callable[[StepInputs], Outputs]) -> float:
         """Seconds that it took to record the teacher's pass; 0 where it was recorded before.
 
         A pass that cannot be recorded, or that draws at random, which a graph might repeat, is done anew for each batch.
@@ -103,15 +105,15 @@ class GraphInputs:
         if self.teacher:
             return 0.0
         began = time.perf_counter()
-        device = self.batch[0].device
+        device = self.batch.images.device
         drawn = random_states(device)
-        outputs = teacher(self.batch[0])  # what libraries set up at their first call cannot be recorded
+        outputs = teacher(self.batch)  # what libraries set up at their first call cannot be recorded
 
         def work() -> None:
-            self.teacher = teacher(self.batch[0])
+            self.teacher = teacher(self.batch)
 
-        def renew() -> None:
-            for own, given in zip(outputs.tensors(), teacher(self.batch[0]).tensors(), strict=True):
+        def renew(teacher: Callable[[StepInputs], Outputs]) -> None:
+            for own, given in zip(outputs.tensors(), teacher(self.batch).tensors(), strict=True):
                 own.copy_(given)
 
         try:
@@ -119,18 +121,19 @@ class GraphInputs:
                 raise NotRecordable("it draws at random")
             with without_waiting(device):
                 work()
-            self._fill_in = Graph(work, self._stream).replay
+            graph = Graph(work, self._stream)
+            self._fill_in = lambda teacher: graph.replay()
         except torch.OutOfMemoryError:
             raise
         except Exception:  # as the next line says
             self.teacher, self._fill_in = outputs, renew
         return time.perf_counter() - began
 
-    def run_teacher(self) -> None:
+    def run_teacher(self, teacher: Callable[[StepInputs], Outputs]) -> None:
         """Fill in the teacher's outputs for the batch."""
         for tensor in self.teacher.tensors() if self.teacher else ():
             tensor.requires_grad_(False)
-        self._fill_in()
+        self._fill_in(teacher)
 
 
 class StepGraph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from kdbench.training.epoch_sums import UNUSED, EpochSums, Row
 from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
 from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
+from kdbench.training.inputs import StepInputs
 from kdbench.training.modes import Modes
 from kdbench.training.predictions import Predictions
 from kdbench.training.segments import MAIN, Position, Segment
@@ -150,17 +152,18 @@ class Lane:
         self._row: Row = {}
         self._modes.set_for(self._segment.trained)
 
-    def step(self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> None:
-        """One step of the optimiser on a batch; `teacher` is the teacher's outputs, None where no lane reads them."""
+    def step(self, inputs: StepInputs) -> None:
+        """One step of the optimiser on a batch."""
         if self._compiled:
             with autocast(self.device, precision=self.precision):
-                self._sums.startup_s += self._compiled.prepare(images)
+                views = (inputs.views[name].images for name in self.method.views)
+                self._sums.startup_s += sum(map(self._compiled.prepare, (inputs.images, *views)))
         self._step_watch.start()
         self._memory.start()
         reseed(derive(self._stream, self._sums.images), self.device)
         new = not self._momentum
-        self._update(self._batch(images, labels, indices), teacher, first=self._sums.images == 0)
-        self._sums.images += len(labels)
+        self._update(self._batch(inputs), inputs.teacher, first=self._sums.images == 0)
+        self._sums.images += len(inputs)
         self._memory.stop(stays=sum(tensor.nbytes for tensor in self._momentum) if new else 0)
         self._step_watch.stop()
         if self.graph and self.graph.outdated:  # such as by a weight that the method has changed in this step
@@ -189,15 +192,32 @@ class Lane:
         """What the optimiser remembers; nothing before its first step."""
         return [value for state in self._optimiser.state.values() for value in state.values() if isinstance(value, Tensor)]
 
-    def _batch(self, images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
-        return Batch(images, labels, indices, self._epoch, self._segment.epochs, self._generator)
+    def _batch(self, inputs: StepInputs) -> Batch:
+        return Batch(
+            inputs.images,
+            inputs.labels,
+            inputs.indices,
+            self._epoch,
+            self._segment.epochs,
+            self._generator,
+            inputs.soft_labels,
+            {name: inputs.views[name] for name in self.method.views},
+        )
+
+    def _outputs(self, batch: Batch) -> Outputs | None:
+        """The student's for a batch and for the views that the method asks for, each in a pass of its own."""
+        forward = self._compiled or self.student
+        if forward is None:
+            return None
+        outputs: Outputs = forward(batch.images)
+        views = {name: forward(view.images) for name, view in batch.views.items()}
+        return replace(outputs, views=views) if views else outputs
 
     def _update(self, batch: Batch, teacher: Outputs | None, *, first: bool) -> None:
         """All of a step that happens on the device; `first` of an epoch measures the loss balance."""
         segment, labels = self._segment, batch.labels
         with autocast(self.device, precision=self.precision):
-            forward = self._compiled or self.student
-            outputs = forward(batch.images) if forward else teacher
+            outputs = self._outputs(batch) or teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
             terms = dict(checked(segment.losses(outputs, teacher or outputs, batch)))
             total = sum(terms.values(), torch.zeros((), device=self.device))
@@ -207,7 +227,7 @@ class Lane:
                 logits = self.method.predict(outputs)
                 self._sums.add("wrong", (logits.detach().argmax(1) != labels).sum())
                 # Of no weight it is not trained on, and the terms are held against it all the same.
-                ce = (ce_weight or 1.0) * F.cross_entropy(logits, labels)
+                ce = (ce_weight or 1.0) * F.cross_entropy(logits, batch.targets)
                 if ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
@@ -235,7 +255,7 @@ class Lane:
         try:
             self.graph = StepGraph(
                 lambda batch: self._update(batch, inputs.teacher, first=False),
-                self._batch(*inputs.batch),
+                self._batch(inputs.batch),
                 tensors=self._tensors,
                 modules=[module for network in self._networks for module in network.modules()],
                 stream=self._stream_of_graphs,

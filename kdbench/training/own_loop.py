@@ -14,8 +14,9 @@ from kdbench.method.interface import Batch, Composition, Losses, Method
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
 from kdbench.spec.recipe import SGD, Recipe
-from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.device import exact
+from kdbench.training.frozen_teacher import FrozenTeacher, ask
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Segment, student_stages, teacher_stages
 
@@ -161,7 +162,8 @@ def _train(
                     recipe = Recipe(epochs=1, batch_size=len(labels), optimiser=segments[0].optimiser, precision=precision)
                     frozen = FrozenTeacher(teacher, image_shape=image_shape, recipe=recipe, device=device)
                 shown = images.to(device)
-                lane.step(shown, labels.to(device), indices.to(device), frozen(shown))
+                inputs = StepInputs(shown, labels.to(device), indices.to(device))
+                lane.step(inputs.taught(ask([frozen], inputs, ())))
             seen += len(labels)
         if not seen:
             raise KdbenchError(

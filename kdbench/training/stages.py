@@ -8,19 +8,22 @@ from typing import Any
 
 from torch import nn
 
-from kdbench.method.interface import Composition
+from kdbench.method.interface import Composition, Survey
 from kdbench.method.specs import build_part
 from kdbench.models import Network
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
 from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import FrozenTeacher, Stream, train_in_lockstep
+from kdbench.training.cohort import train_in_lockstep
 from kdbench.training.device import exact
 from kdbench.training.epoch_sums import Row
 from kdbench.training.fatal_errors import fatal_error
+from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, teacher_stages
+from kdbench.training.stream import Stream
+from kdbench.training.surveys import survey_together
 
 State = Mapping[str, Any]
 
@@ -73,11 +76,13 @@ def train_teacher_stages(
     Returns:
         None when stopped before the end.
     """
-    trained = TrainedStages()
     lanes: list[tuple[TeacherStage, Lane]] = []
     with exact(builder.device, precision=spec.recipe.precision, image_shape=builder.dataset.image_shape):
         teacher = teacher.under(spec.recipe)
+        trained = _surveyed(stages, spec, teacher, builder)
         for stage in stages:
+            if stage.id in trained.learnt or stage.id in trained.failures:
+                continue
             try:
                 lane = _lane(stage, spec, teacher.network, builder, checkpoint)
                 if lane and (state := resume(stage)):
@@ -91,9 +96,10 @@ def train_teacher_stages(
                     lanes.append((stage, lane))
                 else:
                     trained.learnt[stage.id] = {"modules": [], "rows": []}
-        stream = Stream(builder.training_data(spec.recipe.augmentation), spec.recipe, spec.id)
+        data = builder.training_data(spec.recipe.augmentation)
+        stream = Stream(data, spec.recipe, spec.id, builder.dataset.num_classes)
         if not train_in_lockstep(
-            [lane for _, lane in lanes], stream, teacher=teacher, evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
+            [lane for _, lane in lanes], stream, teachers=[teacher], evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
         ):
             return None
     for stage, lane in lanes:
@@ -121,9 +127,43 @@ def load_teacher_stages(method: Composition, learnt: Iterable[tuple[TeacherStage
 
 
 def _modules(method: Composition, wanted: TeacherStage) -> tuple[nn.Module, ...]:
-    """What a stage trains in a method; nothing where it has no epochs."""
-    stages = method.parts[wanted.part.name].stages()
-    return next((stage.modules for stage in stages if stage.name == wanted.stage and stage.epochs), ())
+    """What a stage trains in a method, or a survey fills; nothing where a stage has no epochs."""
+    part = method.parts[wanted.part.name]
+    if wanted.stage in part.teacher_surveys:
+        return tuple(survey.module for survey in part.surveys() if survey.name == wanted.stage)
+    return next((stage.modules for stage in part.stages() if stage.name == wanted.stage and stage.epochs), ())
+
+
+def _surveyed(stages: Sequence[TeacherStage], spec: TrialSpec, teacher: FrozenTeacher, builder: Builder) -> TrainedStages:
+    """The surveys among the stages, done in one pass; the others are in neither mapping."""
+    trained = TrainedStages()
+    found: list[tuple[TeacherStage, Survey]] = []
+    for stage in stages:
+        try:
+            method = _method(stage, spec, teacher.network, builder)
+            found += [(stage, survey) for _, survey in method.surveys() if survey.name == stage.stage]
+        except Exception as problem:  # isolation, as where stages are trained
+            if fault := fatal_error(problem):
+                raise fault from None
+            trained.failures[stage.id] = f"{type(problem).__name__}: {problem}"
+    if found:
+        surveys = [survey for _, survey in found]
+        failures = survey_together(surveys, builder.surveyed_data.plain_batches(), teacher)
+        for (stage, survey), failure in zip(found, failures, strict=True):
+            if failure:
+                trained.failures[stage.id] = failure
+            else:
+                trained.learnt[stage.id] = {"modules": [survey.module.state_dict()], "rows": []}
+    return trained
+
+
+def _method(stage: TeacherStage, spec: TrialSpec, network: Network, builder: Builder) -> Composition:
+    """The stage's method, built as if the teacher were its own student."""
+    own = builder.shapes(spec.student, spec.hooks)
+    pair = builder.pair(own, own, network.teacher_parts(), spec.recipe)
+    with seeded(stage.stream_seed, "adapters", stage.part.name):
+        part = build_part(stage.part, pair)
+    return Composition({stage.part.name: part}).to(builder.device)
 
 
 def _lane(
@@ -134,11 +174,7 @@ def _lane(
     checkpoint: Callable[[TeacherStage, State], None],
 ) -> Lane | None:
     """The stage's lane, at its start; None where it has no epochs."""
-    own = builder.shapes(spec.student, spec.hooks)
-    pair = builder.pair(own, own, network.teacher_parts(), spec.recipe)
-    with seeded(stage.stream_seed, "adapters", stage.part.name):
-        part = build_part(stage.part, pair)
-    method = Composition({stage.part.name: part}).to(builder.device)
+    method = _method(stage, spec, network, builder)
     segment = next((found for found in teacher_stages(method, spec.recipe.optimiser) if found.name == stage.name), None)
     if segment is None:
         return None

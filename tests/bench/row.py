@@ -31,11 +31,13 @@ from kdbench.spec.recipe import SGD, Recipe
 from kdbench.spec.trial import DatasetSpec, TrialSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import FrozenTeacher, Stream, records_graphs, train_in_lockstep
+from kdbench.training.cohort import records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact
 from kdbench.training.evaluation import error_pct
+from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, segments
+from kdbench.training.stream import Stream
 
 ROW = ("scratch", "kd", "fitnets_hint", "at", "ft", "at+kd", "ft+kd")
 WIDE = (
@@ -92,7 +94,7 @@ def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -
                 device=builder.device,
             )
         )
-    stream = Stream(builder.training_data(recipe.augmentation), recipe, 0)
+    stream = Stream(builder.training_data(recipe.augmentation), recipe, 0, builder.dataset.num_classes)
 
     def synchronised() -> float:
         if cuda:
@@ -103,7 +105,7 @@ def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -
     train_in_lockstep(
         lanes,
         stream,
-        teacher=teacher,
+        teachers=[teacher],
         evaluation={},
         stop=lambda: False,
         epoch_done=lambda now, active: ends.append(synchronised()),

@@ -15,8 +15,9 @@ from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import FrozenTeacher
 from kdbench.training.evaluation import error_pct
+from kdbench.training.frozen_teacher import FrozenTeacher
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, segments
 
@@ -43,8 +44,9 @@ def test_step(benchmark, name):
     images, labels, indices = data.batch(epoch_plan(512, RECIPE.augmentation, torch.Generator()), 0, 64)
     outputs = teacher(images)
     lane.begin_epoch()
-    lane.step(images, labels, indices, outputs)
-    benchmark.pedantic(lane.step, args=(images, labels, indices, outputs), rounds=8, warmup_rounds=1)
+    inputs = StepInputs(images, labels, indices, teacher=outputs)
+    lane.step(inputs)
+    benchmark.pedantic(lane.step, args=(inputs,), rounds=8, warmup_rounds=1)
 
 
 def test_batch(benchmark):

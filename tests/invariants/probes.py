@@ -10,11 +10,11 @@ import pytest
 from conftest import Lab
 from torch import Tensor, nn
 
-from kdbench import Outputs
 from kdbench.method.interface import METHODS
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.resolve import Suite
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 
 STEPS = 3
@@ -69,8 +69,8 @@ def around_steps(patch: pytest.MonkeyPatch, look: Callable[..., Iterator[None]])
     """Run `look(lane, images, indices)` to its `yield` before every step of every lane, and to its end after it."""
     original = Lane.step
 
-    def step(lane: Any, images: Tensor, labels: Tensor, indices: Tensor, teacher: Outputs | None) -> None:
-        with contextmanager(look)(lane, images, indices):
-            original(lane, images, labels, indices, teacher)
+    def step(lane: Any, inputs: StepInputs) -> None:
+        with contextmanager(look)(lane, inputs.images, inputs.indices):
+            original(lane, inputs)
 
     patch.setattr(Lane, "step", step)

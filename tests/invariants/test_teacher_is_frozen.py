@@ -13,7 +13,7 @@ from invariants.odd_methods import Careless, WithDropout
 from invariants.probes import give_teacher, statuses
 from kdbench import Batch, Losses, Outputs
 from kdbench.runner.plan import Rerun
-from kdbench.training.cohort import FrozenTeacher
+from kdbench.training.frozen_teacher import FrozenTeacher
 
 
 def test_the_teacher_is_in_evaluation_mode_and_passed_once_for_all_lanes(

@@ -1,0 +1,1 @@
+"""The cases of golden files. A module here registers its own."""
