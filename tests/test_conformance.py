@@ -326,7 +326,19 @@ REVERSED = """
     def reversed(self, value):
         return (1 + self.params.strength) * value.detach() - self.params.strength * value
 """
+WARMTH = """
+    def warmth(self, batch):
+        strength = (1 if self.params.uphill else -1) * min(1, (batch.epoch - 80) / 10)
+        return 1 + 20 * torch.sigmoid((1 + strength) * self.raw.detach() - strength * self.raw)
+"""
+SLOW = """
+    def followed(self, student):
+        with torch.no_grad():
+            self.slow.weight.lerp_(self.embed.weight, self.params.share)
+        return F.mse_loss(self.slow(student.pooled), self.embed(student.pooled))
+"""
 SECOND = "self.second = nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)"
+SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], bias=False).requires_grad_(False)"
 
 
 @pytest.mark.parametrize(
@@ -343,11 +355,23 @@ SECOND = "self.second = nn.Linear(pair.student.pooled[0], 3).requires_grad_(Fals
             members=REVERSED,
             edits={"CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE + beta |W p_s - p_t|^2"},
         ),
+        Fault(
+            "",
+            "",
+            params="uphill: bool = True",
+            build="self.raw = nn.Parameter(torch.ones(()))",
+            extra="student.pooled.square().mean() / self.warmth(batch)",
+            members=WARMTH,
+            edits={"    Transfers: ": "    Takes: ", "CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE and beta D[p_s, p_t]"},
+        ),
+        Fault("", "", params="share: float = 0.5", build=SLOWER, extra="self.followed(student)", members=SLOW),
     ],
     ids=[
         "plain",
         "the weight of the cross-entropy follows the epoch",
         "a reversed gradient, a frozen network and a formula without a parenthesis",
+        "a learnt temperature whose reversed gradient has a sign to choose, late in the training",
+        "a frozen network that follows one that learns",
     ],
 )
 def test_the_method_that_faults_are_put_into_is_sound(nothing: Fault, mine: Path) -> None:
@@ -384,7 +408,15 @@ def test_what_is_transferred_is_asked_of_kdbenchs_own_methods_alone(mine: Path, 
     assert (found.status, found.reason) == ("pass", "")
     monkeypatch.setattr(declarations, "shipped", lambda folder: mine.parent)
     (found,) = conformance.check(str(mine))
-    assert found.status == "fail" and "has no line `Transfers:` with a family" in found.reason
+    assert found.status == "fail" and "has no line `Transfers:`. Say what" in found.reason
+
+
+def test_a_method_of_kdbenchs_own_may_name_no_family(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine.write_text(mine.read_text().replace("Transfers: pooled features (features)", "Transfers: pooled features"))
+    monkeypatch.setattr(conformance, "CHECKS", [declarations.docstring])
+    monkeypatch.setattr(declarations, "shipped", lambda folder: mine.parent)
+    (found,) = conformance.check(str(mine))
+    assert (found.status, found.reason) == ("pass", "its line `Transfers:` ends without a family, such as (logits)")
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,24 @@ import ast
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 from unicodedata import category
 
+import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from kdbench.conformance.gradients import gradients_at
+from kdbench.conformance.gradients import EPOCHS, gradients_at
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import Setting, expect, loss_terms
 from kdbench.errors import nearest
 from kdbench.method.description import describe_method
-from kdbench.method.interface import METHODS, Method, PairError, Stage
+from kdbench.method.interface import METHODS, Composition, Method, PairError, Stage
 from kdbench.method.outputs import Outputs
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import MethodParams
@@ -31,7 +32,7 @@ from kdbench.suite.shipped import shipped
 LINES = 100
 
 
-def docstring(tested: MethodUnderTest) -> None:
+def docstring(tested: MethodUnderTest) -> str | None:
     """The docstring opens with the formula and names the paper; one of kdbench's own says what the method transfers.
 
     Why: Readers compare the file with the paper, and `kdbench show method` prints the docstring.
@@ -39,17 +40,20 @@ def docstring(tested: MethodUnderTest) -> None:
     Fix: Open the docstring with the formula, then write a paragraph `Paper: authors, title, venue, year`.
     """
     described = describe_method(tested.name)
+    formula = described["formula"]
     expect(
-        any(category(sign) == "Sm" or sign in "(^" for sign in described["formula"]),  # Sm are the signs of mathematics, + to sums
+        " - " in formula or any(category(sign) == "Sm" or sign in "()[]^_/*·‖" for sign in formula),  # Sm are + to the sum sign
         "the docstring does not open with a formula. Begin it with one, such as CE(z_s, y) + D.",
     )
     expect(bool(described["paper"]), "the docstring has no paragraph `Paper:`. Name authors, title, venue and year.")
-    if _is_shipped(tested):
-        expect(
-            bool(described["transfers"] and described["family"]),
-            "the docstring has no line `Transfers:` with a family. Say what the method transfers, as in "
-            "`Transfers: softened class probabilities (logits)`.",
-        )
+    if not _is_shipped(tested):
+        return None
+    expect(
+        bool(described["transfers"]),
+        "the docstring has no line `Transfers:`. Say what the method transfers and of which family it is, as in "
+        "`Transfers: softened class probabilities (logits)`.",
+    )
+    return None if described["family"] else "its line `Transfers:` ends without a family, such as (logits)"
 
 
 def file(tested: MethodUnderTest) -> str | None:
@@ -149,8 +153,10 @@ def weights(tested: MethodUnderTest) -> None:
     unknown = sorted(set(cls.weights) - set(cls.Params.model_fields))
     expect(not unknown, f"`weights` names {unknown}, which are not parameters. Write weights = () where there is none.")
 
-    def scaled(params: Mapping[str, Any]) -> dict[str, float]:
-        return {name: value.item() for name, value in loss_terms(setting.method(params), *setting.example_inputs()).items()}
+    def scaled(params: Mapping[str, Any]) -> list[object]:
+        student, teacher, batch = setting.example_inputs()
+        found = loss_terms(setting.method(params), student, teacher, batch)
+        return [seen_at(term, student.tensors()) for term in found.values()]
 
     usual = scaled({})
     for key in cls.weights:
@@ -188,13 +194,25 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
     seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
     inputs = [*student.tensors(), *method.parameters()]
-    for epoch in (0, 5, 60):  # warm-ups, and banks that move
-        found = loss_terms(method, student, teacher, replace(batch, epoch=epoch))
-        for name, value in found.items():
-            gradients = gradients_at(value, inputs)  # which a parameter may scale alone, as where one is reversed
-            seen.append((name, value.item(), [None if gradient is None else gradient.norm().item() for gradient in gradients]))
+    for epoch in EPOCHS:  # warm-ups, and banks that move
+        for name, value in loss_terms(method, student, teacher, replace(batch, epoch=epoch)).items():
+            seen.append((name, *seen_at(value, inputs)))
         seen.append(method.ce_weight)  # which the losses may set
+        moved(method)
     return [*seen, method.predict(student).sum().item()]
+
+
+def seen_at(term: Tensor, inputs: Sequence[Tensor]) -> tuple[float, list[list[float] | None]]:
+    """A term and its gradient at each input, which a parameter may change alone, as where a gradient is reversed."""
+    return term.item(), [None if found is None else found.flatten().tolist() for found in gradients_at(term, inputs)]
+
+
+def moved(method: Composition) -> None:
+    """Change what learns, as training does: a slow copy of it, which is frozen, follows."""
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(0.9).add_(0.01)
 
 
 def reads(tested: MethodUnderTest) -> None:

@@ -69,7 +69,7 @@ def section(name: str) -> str:
     described = describe_method(name)
     params = ", ".join(f"`{key}` {_as_text(value)}" for key, value in described["params"].items())
     points = {
-        "Transfers": f"{described['transfers']} ({described['family']})",
+        "Transfers": described["transfers"] + (f" ({described['family']})" if described["family"] else ""),
         "Paper": described["paper"],
         "Code": described["code"],
         "Deviations": described["deviations"],

@@ -30,7 +30,7 @@ def describe_method(name: str) -> dict[str, Any]:
     entry = METHODS.entry(name)
     formula, *paragraphs = docstring(entry.value).split("\n\n")
     labelled = _labelled("\n".join(paragraphs))
-    transfers = re.fullmatch(r"(?P<transfers>.*?)(?: \((?P<family>[\w ]+)\))?", labelled["Transfers"].rstrip("."))
+    transfers = re.fullmatch(r"(?P<transfers>.*?)(?: \((?P<family>[^()]+)\))?", labelled["Transfers"].rstrip("."))
     published = re.search(r'", ((?:[A-Z]\w+ )?\d{4})\b', labelled["Paper"])
     return {
         "name": name,
