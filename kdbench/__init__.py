@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from kdbench.method.losses import full_precision as full_precision
     from kdbench.method.losses import hint_regressor as hint_regressor
     from kdbench.method.losses import kd_divergence as kd_divergence
+    from kdbench.method.losses import masked_log_softmax as masked_log_softmax
     from kdbench.method.losses import middle as middle
     from kdbench.method.losses import pairing_notes as pairing_notes
     from kdbench.method.losses import pool_to as pool_to
     from kdbench.method.losses import pool_to_smaller as pool_to_smaller
     from kdbench.method.losses import pooling_notes as pooling_notes
     from kdbench.method.losses import refuse_memory as refuse_memory
+    from kdbench.method.losses import sample_divergences as sample_divergences
     from kdbench.method.losses import spatial_notes as spatial_notes
+    from kdbench.method.losses import standardized_logits as standardized_logits
     from kdbench.method.outputs import Outputs as Outputs
     from kdbench.method.outputs import Shapes as Shapes
     from kdbench.models import Network as Network
@@ -73,13 +76,16 @@ _HOMES = {
     "full_precision": "method.losses",
     "hint_regressor": "method.losses",
     "kd_divergence": "method.losses",
+    "masked_log_softmax": "method.losses",
     "middle": "method.losses",
     "pairing_notes": "method.losses",
     "pool_to": "method.losses",
     "pool_to_smaller": "method.losses",
     "pooling_notes": "method.losses",
     "refuse_memory": "method.losses",
+    "sample_divergences": "method.losses",
     "spatial_notes": "method.losses",
+    "standardized_logits": "method.losses",
     "Batch": "method.interface",
     "Composition": "method.interface",
     "Losses": "method.interface",

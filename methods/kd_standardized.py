@@ -1,7 +1,6 @@
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, full_precision, kd_divergence, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, kd_divergence, register, standardized_logits
 
 
 @register("kd_standardized")
@@ -35,12 +34,6 @@ class KDStandardized(Method):
             )
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        divergence = kd_divergence(standardized(student.logits), standardized(teacher.logits), self.params.temperature)
+        z_s, z_t = standardized_logits(student.logits), standardized_logits(teacher.logits)
+        divergence = kd_divergence(z_s, z_t, self.params.temperature)
         return {"divergence": self.params.kd_weight * divergence}
-
-
-@full_precision
-def standardized(logits: Tensor) -> Tensor:
-    """(B, K), each row of mean 0 and unbiased standard deviation 1."""
-    std = logits.std(1, keepdim=True)
-    return (logits - logits.mean(1, keepdim=True)) / (1e-7 + std) * (std > 1e-6)

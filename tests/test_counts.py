@@ -34,6 +34,7 @@ OPERATIONS = {
         "ab": 116,
         "fsp": 96,
     },
+    **{"nkd": 146, "ttm": 115},
     **{"ofd": 173, "crd": 271, "reviewkd": 557, "simkd": 127, "dml": 356},
 }
 """Of one step of resnet8, forward, backward and the optimiser, all of the method's included; raise one only with a reason."""

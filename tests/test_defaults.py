@@ -49,6 +49,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "kd": {"temperature": 4, "alpha": 0.9},
     # the authors
     "kd_standardized": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 9},
+    # the authors, on CIFAR-100
+    "nkd": {"gamma": 3.5, "temperature": 3},
     # RepDistiller; the limit of memory is ours
     "nst": {"beta": 50, "memory_limit_gib": 16},
     # the authors, on CIFAR
@@ -64,6 +66,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "simkd": {"beta": 1, "factor": 2},
     # RepDistiller
     "sp": {"beta": 3000},
+    # the authors' example, VGG-13 to VGG-8
+    "ttm": {"beta": 45, "gamma": 0.1, "weighted": False},
     # RepDistiller
     "vid": {"beta": 1, "initial_variance": 5},
 }

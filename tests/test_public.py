@@ -59,13 +59,16 @@ FUNCTIONS = {
     "full_precision": "(term)",
     "hint_regressor": "(student, teacher)",
     "kd_divergence": "(student_logits, teacher_logits, temperature)",
+    "masked_log_softmax": "(logits, kept)",
     "middle": "(groups)",
     "pairing_notes": "(student, teacher)",
     "pool_to": "(maps, size)",
     "pool_to_smaller": "(a, b)",
     "pooling_notes": "(student, teacher)",
     "refuse_memory": "(numbers, holding, *, limit_gib)",
+    "sample_divergences": "(student_logits, teacher_logits)",
     "spatial_notes": "(student, teacher)",
+    "standardized_logits": "(logits)",
 }
 VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator", "soft_labels", "views"],

@@ -43,7 +43,8 @@ INTERFACE = (
 """The names that an author of a method meets, in the order in which they are read."""
 
 HELPERS = (
-    *("kd_divergence", "hint_regressor", "factor_convolutions", "deepest_pairs", "middle", "pool_to", "pool_to_smaller"),
+    *("kd_divergence", "sample_divergences", "standardized_logits", "masked_log_softmax"),
+    *("hint_regressor", "factor_convolutions", "deepest_pairs", "middle", "pool_to", "pool_to_smaller"),
     *("full_precision", "pairing_notes", "pooling_notes", "spatial_notes", "batch_norm_needs", "refuse_memory"),
 )
 GROUPS = {

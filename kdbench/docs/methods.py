@@ -33,12 +33,15 @@ GOLDEN = {
     "ft": "the code of Kim et al.",
     "kd": "Hinton et al., as in RepDistiller",
     "kd_standardized": "the code of Sun et al.",
+    "nkd": "the code of Yang et al., T 1 and 3",
     "nst": "Huang and Wang, as in RepDistiller",
     "ofd": "Heo et al., as in mdistiller",
     "pkt": "Passalis and Tefas, as in RepDistiller",
     "reviewkd": "Chen et al., as in mdistiller",
     "rkd": "Park et al., as in RepDistiller",
     "sp": "Tung and Mori, as in RepDistiller, which the authors verified",
+    "ttm": "the code of Zheng and Yang",
+    "ttm_weighted": "their code of WTTM",
     "vid": "Ahn et al., as in RepDistiller",
 }
 """By name of the file in `tests/golden/`: the code that computed it. A suffix, as in `at_resize`, marks a case of a method."""

@@ -53,6 +53,38 @@ def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
+@full_precision
+def sample_divergences(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """`KL(softmax(z_t) || softmax(z_s))` of each sample, (B,), from logits z_s and z_t (B, K), which are already divided by T."""
+    log_student, log_teacher = F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
+
+
+@full_precision
+def standardized_logits(logits: Tensor) -> Tensor:
+    """Logits (B, K), each row of mean 0 and unbiased standard deviation 1; a row of equal logits is 0 and passes no gradient.
+
+    Source: Sun et al., CVPR 2024, arXiv:2403.01427, with the 1e-7 of the authors' code.
+    """
+    std = logits.std(1, keepdim=True)
+    return (logits - logits.mean(1, keepdim=True)) / (1e-7 + std) * (std > 1e-6)
+
+
+@full_precision
+def masked_log_softmax(logits: Tensor, kept: Tensor) -> Tensor:
+    """The logarithm of the softmax over some of the classes alone.
+
+    Args:
+        logits: (B, K).
+        kept: (B, K), true where a class is in the softmax.
+
+    Returns:
+        (B, K), 0 where a class is not in the softmax; a row that keeps no class is 0 everywhere.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    return F.log_softmax(logits.masked_fill(~kept, lowest), dim=1).masked_fill(~kept, 0)
+
+
 def _averaging(size: int, out: int, like: Tensor) -> Tensor:
     """(out, size) matrix whose row i averages the window that adaptive average pooling gives cell i."""
     weights = torch.zeros(out, size, dtype=like.dtype, device=like.device)

@@ -13,6 +13,7 @@ from kdbench.wording import assigned
 LITERATURE_NAMES = {
     **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
     **{name: name.upper() for name in ("kd", "nst", "ofd", "pkt", "rkd", "sp", "vid")},
+    **{name: name.upper() for name in ("nkd", "ttm")},
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
     "ft_repdistiller": "FT (RepDistiller)",
