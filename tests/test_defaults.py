@@ -45,22 +45,32 @@ DEFAULTS: dict[str, dict[str, object]] = {
     },
     # RepDistiller; its rate for ResNets and WRNs, helper/pretrain.py
     "ft_repdistiller": {"k": 0.5, "beta": 200, "paraphraser_epochs": 30, "paraphraser_lr": 0.01},
+    # the authors' README; their arguments' defaults are others
+    "itrd": {"correlation_weight": 2, "mutual_weight": 1, "alpha": 1.01},
+    # the authors, scripts/train_student.sh; the limit of memory is ours
+    "ickd": {"beta": 2.5, "memory_limit_gib": 16},
     # RepDistiller: cross-entropy 0.1, divergence 0.9
     "kd": {"temperature": 4, "alpha": 0.9},
     # the authors
     "kd_standardized": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 9},
     # the authors, on CIFAR-100
     "nkd": {"gamma": 3.5, "temperature": 3},
+    # the authors, on CIFAR
+    "mgd": {"beta": 1.2e-3, "masked": 0.15},
     # RepDistiller; the limit of memory is ours
     "nst": {"beta": 50, "memory_limit_gib": 16},
     # the authors, on CIFAR
     "ofd": {"beta": 0.001},
+    # the authors' scripts
+    "pefd": {"beta": 25, "projectors": 3},
     # RepDistiller
     "pkt": {"beta": 30000},
     # the authors: the weight of ResNet-32x4 to ResNet-8x4; it is chosen per pair, below
     "reviewkd": {"beta": 5, "warm_up_epochs": 20},
     # the authors and RepDistiller, which weighs their sum by 1; the limit of memory is ours
     "rkd": {"distance_weight": 25, "angle_weight": 50, "memory_limit_gib": 16},
+    # the authors
+    "rsd": {"beta": 0.1, "kappa": 0.01, "expansion": 2},
     "scratch": {},
     # the authors
     "simkd": {"beta": 1, "factor": 2},
@@ -68,6 +78,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "sp": {"beta": 3000},
     # the authors' example, VGG-13 to VGG-8
     "ttm": {"beta": 45, "gamma": 0.1, "weighted": False},
+    # the authors, on ImageNet
+    "srrl": {"form": "maps", "feature_weight": 1, "logits_weight": 1},
     # RepDistiller
     "vid": {"beta": 1, "initial_variance": 5},
 }

@@ -107,3 +107,25 @@ def test_the_banks_of_crd_begin_uniform_within_their_bound() -> None:
 
 def test_scratch_has_no_terms() -> None:
     assert not build("scratch", STUDENT, TEACHER).losses(STUDENT, TEACHER, batch(CLASSES))
+
+
+def test_srrl_weighs_its_terms_and_reads_the_student_in_two_forms() -> None:
+    for form, maps in (("maps", STUDENT.features[-1]), ("pooled", STUDENT.pooled[:, :, None, None])):
+        method = build("srrl", STUDENT, TEACHER, form=form, feature_weight=2, logits_weight=3)
+        vectors = method.connector(maps).mean((2, 3))
+        seen = vectors @ method.classifier_weight.T + method.classifier_bias
+        terms = method.losses(STUDENT, TEACHER, batch(6))
+        torch.testing.assert_close(terms["feature"], 2 * (vectors - TEACHER.pooled).square().mean())
+        torch.testing.assert_close(terms["logits"], 3 * (seen - TEACHER.logits).square().mean())
+        assert not any("classifier" in key for key, _ in method.named_parameters())
+
+
+def test_mgd_masks_another_share_of_the_channels_in_each_image() -> None:
+    method = build("mgd", STUDENT, TEACHER, beta=1, masked=0.15)
+    draws = torch.tensor([0.1499, 0.15] * 5).repeat(6, 1)
+    kept = (draws >= 0.15)[:, :, None, None]
+    expected = (method.generation(STUDENT.features[-1] * kept) - TEACHER.features[-1]).square().sum() / 6
+    torch.testing.assert_close(method.distance(STUDENT.features[-1], TEACHER.features[-1], draws), expected)
+    drawn = torch.rand(6, 10, generator=batch(6).generator)
+    (loss,) = method.losses(STUDENT, TEACHER, batch(6)).values()
+    torch.testing.assert_close(loss, method.distance(STUDENT.features[-1], TEACHER.features[-1], drawn))

@@ -14,6 +14,7 @@ LITERATURE_NAMES = {
     **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
     **{name: name.upper() for name in ("kd", "nst", "ofd", "pkt", "rkd", "sp", "vid")},
     **{name: name.upper() for name in ("nkd", "ttm")},
+    **{name: name.upper() for name in ("ickd", "itrd", "mgd", "pefd", "rsd", "srrl")},
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
     "ft_repdistiller": "FT (RepDistiller)",
