@@ -139,6 +139,7 @@ def build_method(
     teacher_parts: TeacherParts | None = None,
     image_shape: tuple[int, int, int] | None = None,
     batch_size: int | None = None,
+    ce: float | dict[int, float] | None = None,
     **parameters: Any,
 ) -> Composition:
     """A method for a training loop of your own, on the student's device.
@@ -154,6 +155,8 @@ def build_method(
         teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
         image_shape: (C, H, W), for methods with a network of their own.
         batch_size: how many images a batch has. Methods that compare images with each other refuse too few or too many.
+        ce: the weight of the cross-entropy, in place of what the methods say: a number, or numbers by the epoch from which on they
+            hold, such as `{0: 1, 30: 0.5}`.
         parameters: parameters that differ from their defaults, such as `k=2`; of several methods by name, such as `ft={"k": 2}`.
 
     Raises:
@@ -181,7 +184,7 @@ def build_method(
     batch = batch_size or USUAL_BATCH
     pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape, batch, batch)
     methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
-    return OwnLoop(methods).to(student.logits.device)
+    return OwnLoop(methods, ce).to(student.logits.device)
 
 
 @dataclass(frozen=True)

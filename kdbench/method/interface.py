@@ -17,7 +17,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.registry import Registry
 from kdbench.spec.recipe import SGD
-from kdbench.spec.trial import MethodParams
+from kdbench.spec.trial import CrossEntropyWeight, MethodParams
 
 Losses = Mapping[str, Tensor]
 """Scalar terms of a loss by name, already weighted. The engine adds `ce_weight` times the cross-entropy, and logs each term."""
@@ -209,8 +209,8 @@ class Method(nn.Module, ABC):
             several is refused.
 
     Raises:
-        KdbenchError: `teacher_stages` or `teacher_surveys` names a parameter that the class does not have, or `views` an unknown
-            one.
+        KdbenchError: `teacher_stages` or `teacher_surveys` names a parameter that the class does not have, `views` an unknown one,
+            or a parameter is called `ce`.
 
     Attributes:
         params: the parameters of this instance.
@@ -242,6 +242,10 @@ class Method(nn.Module, ABC):
                         f"{cls.__name__}: {what} {name} depends on {', '.join(unknown)} in `{declared}`, and there is no such "
                         "parameter. Correct the names."
                     )
+        if "ce" in cls.Params.model_fields:
+            raise KdbenchError(
+                f"{cls.__name__}: `ce` is the weight of the cross-entropy in suites. Give the parameter another name."
+            )
         if unknown := sorted(set(cls.views) - set(VIEWS)):
             raise KdbenchError(f"{cls.__name__}: {unknown[0]} in `views` is no view. Choose from {', '.join(VIEWS)}.")
 
@@ -339,21 +343,40 @@ def _declared(part: Method, stage: Stage) -> Stage:
 class Composition(nn.Module):
     """One method or several (`at+kd`) as a student trains with them: the sum of their terms, with one cross-entropy.
 
+    Args:
+        parts: the methods, by name.
+        ce: the weight of the cross-entropy, in place of what the parts say: a number, or numbers by the epoch from which on they
+            hold, such as `{0: 1, 30: 0.5}`. None leaves it to the parts.
+
     Attributes:
         parts: the methods, by name.
+
+    Raises:
+        PairError: a part sets the cross-entropy's weight to 0 and another does not, and `ce` does not say which is meant.
     """
 
-    def __init__(self, parts: Mapping[str, Method]) -> None:
+    def __init__(self, parts: Mapping[str, Method], ce: CrossEntropyWeight | None = None) -> None:
         super().__init__()
         self.parts: Mapping[str, Method] = nn.ModuleDict(parts)  # type: ignore[assignment]  # a mapping at run time
+        self.ce = ce
+        self._ce_now = ce[0] if isinstance(ce, Mapping) else ce
+        without = [name for name, part in parts.items() if part.ce_weight == 0]
+        if ce is None and 0 < len(without) < len(parts):
+            name, others = without[0], " and ".join(name for name in parts if name not in without)
+            raise PairError(
+                f"{name} trains without the cross-entropy, and {others} with it. Say which weight it has beside the parts' "
+                f"parameters: `{'+'.join(parts)}: {{ce: 1}}`, or 0 for none"
+            )
 
     @property
     def ce_weight(self) -> float:
-        """The weight of the cross-entropy in this step: the product of the parts' weights. Read it after `losses`.
+        """The weight of the cross-entropy in this step: `ce`, or the product of the parts' weights. Read it after `losses`.
 
         Raises:
             TypeError: a part's weight is no number.
         """
+        if self._ce_now is not None:
+            return self._ce_now
         for name, part in self.parts.items():
             if not isinstance(part.ce_weight, Real):
                 raise TypeError(
@@ -424,6 +447,8 @@ class Composition(nn.Module):
                     f"{name} needs at least {part.min_batch_size} images in a batch, and this one has {len(batch.labels)}. Leave a "
                     "smaller last batch out, as DataLoader does with drop_last=True."
                 )
+        if isinstance(self.ce, Mapping):
+            self._ce_now = self.ce[max(epoch for epoch in self.ce if epoch <= batch.epoch)]
         return {
             f"{name}.{term}": value
             for name, part in self.parts.items()

@@ -58,7 +58,7 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
 
 def setting(trial: TrialSpec) -> str:
     """A trial's methods, for logs, with the parameters that are not the defaults: `ab (ce_weight=1, kd_weight=0)`."""
-    changed = []
+    changed = [] if trial.ce is None else [assigned("ce", trial.ce)]
     for part in trial.methods:
         defaults = METHODS.get(part.name).Params().model_dump(mode="json")
         of = f"{part.name}." if len(trial.methods) > 1 else ""

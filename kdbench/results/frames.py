@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
-from kdbench.results.method_labels import method_labels
+from kdbench.results.method_labels import CE, method_labels
 from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Environment, Record
 from kdbench.spec.trial import digest
@@ -75,7 +75,7 @@ def row(record: Record) -> dict[str, Any]:
         **(_flat(record.data) if record.data else {}),
         "role": "student" if record.spec["methods"] else "teacher",
         "teacher_trial": digest(teacher) if (teacher := record.spec["teacher"]) else None,
-        "method_params": params_as_json(record.spec["methods"]),
+        "method_params": params_as_json(record.spec),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
         "environment": environment_text(record.environment),
@@ -101,9 +101,10 @@ def _flat(data: Data) -> dict[str, Any]:
     }
 
 
-def params_as_json(methods: Iterable[Mapping[str, Any]]) -> str:
-    """The column `method_params`."""
-    return json.dumps({part["name"]: part["params"] for part in methods})  # in the order of the method's own `Params`
+def params_as_json(spec: Mapping[str, Any]) -> str:
+    """The column `method_params` of a trial's spec."""
+    ce = {CE: spec["ce"]} if "ce" in spec else {}
+    return json.dumps({part["name"]: part["params"] for part in spec["methods"]} | ce)  # in the order of the method's own `Params`
 
 
 COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "passed_over_files")
@@ -122,7 +123,7 @@ _FLATTENED = {
     "test_images": "Number of images that were tested on.",
     "passed_over_files": "Number of files that were not read.",
     "data_notes": "What else a reader of the results must know of the images.",
-    "method_params": "Parameters of the method, by part, as JSON.",
+    "method_params": "Parameters of the method, by part, as JSON; and `ce`, where the suite sets the weight of the cross-entropy.",
     "dataset_params": "The data set and its parameters, as JSON.",
     "evaluate_every": "Epochs from one test of the student to the next.",
     "environment": "What the trial ran on, in one line.",

@@ -24,6 +24,9 @@ LITERATURE_NAMES = {
 }
 """What the literature calls the shipped methods; any other keeps its registered name."""
 
+CE = "ce"
+"""The key of the cross-entropy's weight among a method's parameters."""
+
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 _PAIR = ["dataset", "teacher", "student"]
@@ -49,7 +52,8 @@ def method_labels(results: pd.DataFrame) -> pd.Series[str]:
     labels = results["method"].map(plain_label)
     for _, rows in results.groupby("method", sort=False):
         if settings_in_a_pair(rows) > 1:
-            labels.loc[rows.index] += " (" + differing_params(rows, within=_PAIR) + ")"
+            differing = differing_params(rows, within=_PAIR)
+            labels.loc[rows.index] += (" (" + differing + ")").where(differing != "", "")
     return labels
 
 
@@ -77,7 +81,8 @@ def differing_params(rows: pd.DataFrame, *, within: Sequence[str] = ()) -> pd.Se
 def _flat(method_params: str) -> dict[str, str]:
     """`{"ft": {"k": 2.0}}` as `{"k": "k=2"}`; a composition's parameters are named `ft.k`. They stay in the method's order."""
     parts = json.loads(method_params)
-    return {
+    ce = {CE: assigned(CE, parts.pop(CE))} if CE in parts else {}
+    return ce | {
         (full := name if len(parts) == 1 else f"{part}.{name}"): assigned(full, value)
         for part, params in parts.items()
         for name, value in params.items()

@@ -99,7 +99,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "setting": setting(trial),
         "stages": trial.stages,
         "seed": trial.seed,
-        "method_params": params_as_json([part.model_dump(mode="json") for part in trial.methods]),
+        "method_params": params_as_json(trial.model_dump(mode="json")),
         "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),
         "evaluate_every": trial.recipe.evaluate_every,
     }

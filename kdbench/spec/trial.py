@@ -6,9 +6,9 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer
 
 from kdbench.spec.recipe import Recipe, Spec
 from kdbench.spec.record import PROTOCOL
@@ -34,6 +34,15 @@ class DatasetSpec(Spec):
 
 class MethodParams(Spec):
     """Base of a method's parameters. Subclass it inside the method, with a field and its default for each parameter."""
+
+
+def _canonical(weight: object) -> object:
+    """A weight that never changes as one number."""
+    return weight[0] if isinstance(weight, dict) and weight.keys() == {0} else weight
+
+
+CrossEntropyWeight = Annotated[NonNegativeFloat | dict[NonNegativeInt, NonNegativeFloat], AfterValidator(_canonical)]
+"""The weight of the cross-entropy: a number, or numbers by the epoch from which on they hold; the first epoch is 0."""
 
 
 class MethodSpec(Spec):
@@ -86,6 +95,7 @@ class TrialSpec(Spec):
         student: the name of the model that is trained.
         hooks: modules with which its groups end, where they are not the usual ones.
         weights: what it starts from, where that is not its own initialisation.
+        ce: the weight of the cross-entropy, where the suite sets it in place of what the methods say.
         stages: how often the stages that learn from the teacher alone are trained; None where its methods have none.
         teacher: the trial that trained the teacher, None where the methods read none.
     """
@@ -96,6 +106,7 @@ class TrialSpec(Spec):
     hooks: tuple[str, ...] = ()
     weights: Weights | None = None
     methods: tuple[MethodSpec, ...]
+    ce: CrossEntropyWeight | None = None
     stages: Stages | None = None
     seed: int
     teacher: TrialSpec | None = None
@@ -105,7 +116,8 @@ class TrialSpec(Spec):
     def _without_what_is_not_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What concerns few trials is no part of the ids of the others."""
         tree: dict[str, Any] = whole(self)
-        return {key: value for key, value in tree.items() if key not in ("hooks", "weights", "stages") or value}
+        given = {"hooks": self.hooks, "weights": self.weights, "stages": self.stages, "ce": self.ce is not None}
+        return {key: value for key, value in tree.items() if given.get(key, True)}
 
     @cached_property
     def id(self) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
@@ -21,12 +21,13 @@ from kdbench.paths import expanded, found, from_folder, has_path, map_paths
 from kdbench.registry import Registry
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
-from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec
+from kdbench.spec.trial import CrossEntropyWeight, DatasetSpec, MethodSpec, TrialSpec
 from kdbench.spec.validation import validated
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
 from kdbench.suite.plugins import load_path
 from kdbench.suite.recipes import merged, recipe_tree
 from kdbench.suite.shipped import is_shipped, shipped, suite_names
+from kdbench.wording import counted
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,16 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
     return _Resolver(file, spec, wanted=tuple(dict.fromkeys(methods)), seeds=tuple(seeds)).suite()
 
 
+_CE: TypeAdapter[CrossEntropyWeight] = TypeAdapter(CrossEntropyWeight)
+
+
 @dataclass(frozen=True)
 class _Entry:
-    """One of a suite's methods: its parameters by part, and where it stands."""
+    """One of a suite's methods: its parameters by part, the cross-entropy's weight where it is given, and where it stands."""
 
     name: str
     params: dict[str, Tree]
+    ce: CrossEntropyWeight | None
     place: str
 
     @property
@@ -197,13 +202,18 @@ class _Resolver:
             if entry.name in pair.without:
                 continue
             methods = self._methods(entry, pair, where)
-            if place := places.get(str(methods)):
+            if place := places.get(str((methods, entry.ce))):
                 raise self._error(entry.place, f"for {where} this is the same as {place}. Remove one of the two.")
-            places[str(methods)] = entry.place
+            places[str((methods, entry.ce))] = entry.place
+            late = max(entry.ce) if isinstance(entry.ce, dict) else 0
+            if late >= (epochs := shared["recipe"].epochs):
+                raise self._error(f"{entry.place}.ce", f"epoch {late} is never reached in {counted(epochs, 'epoch')}. Give less.")
             reads = any(METHODS.get(part).reads for part in entry.parts)
             stages = self.spec.stages if entry.teacher_stages else None
             for seed in self.seeds:
-                yield TrialSpec(**shared, methods=methods, stages=stages, seed=seed, teacher=teacher if reads else None)
+                yield TrialSpec(
+                    **shared, methods=methods, ce=entry.ce, stages=stages, seed=seed, teacher=teacher if reads else None
+                )
 
     def _network(self, network: NetworkSpec, where: str) -> Tree:
         """The fields of a trial that say which network it is."""
@@ -241,6 +251,8 @@ class _Resolver:
         if len(set(parts)) < len(parts):
             raise self._error(place, f"'{name}' names a method twice. Name each once.")
         place = f"{place}.{name}" if given else place
+        given = dict(given)
+        ce = self._ce(given.pop("ce"), f"{place}.ce") if "ce" in given else None
         by_part = given if len(parts) > 1 else {name: given}
         for key in by_part:
             if key not in parts or not isinstance(by_part[key] or {}, dict):
@@ -251,7 +263,18 @@ class _Resolver:
             kind, where = METHODS.get(part).Params, f"{place}.{part}" if len(parts) > 1 else place
             params[part] = self._placed(kind, by_part.get(part) or {}, where, self.folder.absolute())
             validated(kind, params[part], source=self.file, path=where)
-        return _Entry(name, params, place)
+        return _Entry(name, params, ce, place)
+
+    def _ce(self, given: object, place: str) -> CrossEntropyWeight:
+        try:
+            weight = _CE.validate_python(given)
+        except ValidationError:
+            weight = {}
+        if weight == {} or (isinstance(weight, dict) and 0 not in weight):
+            raise self._error(
+                place, "give a weight of the cross-entropy, 0 or more; or weights by epoch from epoch 0 on: `{0: 1, 30: 0.5}`."
+            )
+        return weight
 
     def _methods(self, entry: _Entry, pair: PairSpec, where: str) -> tuple[MethodSpec, ...]:
         params = {}

@@ -27,11 +27,13 @@ def suite_tree(suite: Suite) -> Tree:
 
 def _method(name: str, given: Tree) -> str | Tree:
     parts = name.split("+")
+    ce = {"ce": given["ce"]} if "ce" in given else {}
+    given = {key: value for key, value in given.items() if key != "ce"}
     by_part = given if len(parts) > 1 else {name: given}
     params = {part: full(METHODS.get(part).Params.model_validate(by_part.get(part) or {})) for part in parts}
-    if not any(params.values()):
+    if not any(params.values()) and not ce:
         return name
-    return {name: params if len(parts) > 1 else params[name]}
+    return {name: {**ce, **(params if len(parts) > 1 else params[name])}}
 
 
 def full(model: BaseModel) -> Tree:

@@ -203,7 +203,7 @@ class Builder:
         for spec in trial.methods:
             with seeded(trial.seed, "adapters", spec.name):
                 methods[spec.name] = build_part(spec, pair)
-        return Composition(methods).to(self.device)
+        return Composition(methods, trial.ce).to(self.device)
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:

@@ -14,6 +14,7 @@ from kdbench.method.interface import Batch, Composition, Losses, Method
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
 from kdbench.spec.recipe import SGD, Recipe
+from kdbench.spec.trial import CrossEntropyWeight
 from kdbench.training.device import exact
 from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.inputs import StepInputs
@@ -28,8 +29,8 @@ class OwnLoop(Composition):
         untrained: the stages that are still to be trained, such as `ft.paraphraser`.
     """
 
-    def __init__(self, parts: Mapping[str, Method]) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: Mapping[str, Method], ce: CrossEntropyWeight | None = None) -> None:
+        super().__init__(parts, ce)
         self.untrained = [f"{part}.{stage.name}" for part, stage in self.stages() if stage.epochs]
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:

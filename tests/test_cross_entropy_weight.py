@@ -1,0 +1,115 @@
+"""The weight of the cross-entropy: a suite sets it for any composition, and it may change by epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Lab
+
+import kdbench
+from kdbench import KdbenchError, PairError
+from kdbench.catalogue.show import shown
+from kdbench.method.interface import Composition
+from kdbench.method.specs import setting
+from kdbench.results.frames import read_records
+from kdbench.suite.resolve import load_suite
+
+RECIPE = {"epochs": 3, "schedule": {"milestones": []}}
+
+
+def entropies(lab: Lab, methods: list[Any]) -> list[list[float]]:
+    """By method and epoch, the part of the loss that the cross-entropy has."""
+    suite = lab.suite(methods=methods, recipe=RECIPE)
+    lab.run(suite)
+    assert [lab.record(trial).reason for trial in suite.trials] == [None] * len(methods)
+    return [[row["terms"].get("cross_entropy", 0.0) for row in lab.curves(trial)] for trial in suite.trials]
+
+
+def test_it_is_what_the_suite_says_in_every_epoch(lab: Lab) -> None:
+    """Of methods without terms that reach the student, so that halving it changes nothing but the learning rate."""
+    plain, half, late, none = entropies(
+        lab,
+        [
+            {"kd": {"alpha": 0}},
+            {"at": {"beta": 0, "ce": 1}},
+            {"at": {"beta": 0, "ce": {0: 1, 2: 0.5}}},
+            {"at+kd": {"ce": 0, "kd": {"alpha": 0.5}}},
+        ],
+    )
+    assert half == plain and late[:2] == plain[:2]
+    assert late[2] == pytest.approx(plain[2] / 2, rel=0.2) and late[2] != plain[2]
+    assert none == [0.0] * 3
+
+
+def test_repdistillers_three_weights() -> None:
+    """CE + KL + 0.8 CRD, where kd's own alpha of 1 would leave no cross-entropy."""
+    outputs = kdbench.build_model("resnet8", num_classes=4)(torch.randn(8, 3, 8, 8))
+    batch = kdbench.Batch(torch.randn(8, 3, 8, 8), torch.arange(8) % 4, torch.arange(8), 0, 1, torch.Generator())
+    given = {"student": outputs, "teacher": outputs, "labels": batch.labels, "kd": {"alpha": 1}, "crd": {"beta": 0.8}}
+    method = kdbench.build_method("crd+kd", ce=1, **given)
+    method.losses(outputs, outputs, batch)
+    assert method.ce_weight == 1
+    with pytest.raises(
+        PairError, match=r"kd trains without the cross-entropy, and crd with it. .*`crd\+kd: \{ce: 1\}`, or 0 for none"
+    ):
+        kdbench.build_method("crd+kd", **given)
+
+
+def test_it_changes_by_epoch_in_a_loop_of_ones_own() -> None:
+    outputs = kdbench.build_model("resnet8", num_classes=4)(torch.randn(8, 3, 8, 8))
+    method = kdbench.build_method("kd", student=outputs, teacher=outputs, ce={0: 1, 2: 0.5, 3: 0})
+    seen = []
+    for epoch in range(5):
+        batch = kdbench.Batch(torch.randn(8, 3, 8, 8), torch.arange(8) % 4, torch.arange(8), epoch, 5, torch.Generator())
+        method.losses(outputs, outputs, batch)
+        seen.append(method.ce_weight)
+    assert seen == [1, 1, 0.5, 0, 0]
+
+
+def test_a_composition_whose_parts_disagree_is_refused_before_anything_starts(lab: Lab) -> None:
+    suite = lab.suite(methods=["scratch", {"at+kd": {"kd": {"alpha": 1}}}])
+    with pytest.raises(KdbenchError, match=r"kd trains without the cross-entropy, and at with it"):
+        lab.run(suite)
+    assert not list(lab.store.root.glob("trials/*"))
+    assert Composition({}).ce_weight == 1
+
+
+def test_settings_that_differ_in_it_have_rows_of_their_own(lab: Lab) -> None:
+    methods = ["kd", {"kd": {"ce": 1}}, {"at+kd": {"ce": {0: 1, 1: 0}}}]
+    suite = lab.suite(methods=methods)
+    ids = [trial.id for trial in suite.trials]
+    assert len(set(ids)) == 3 and ids[0] == lab.suite(methods=["kd"]).trials[0].id
+    assert [setting(trial) for trial in suite.trials] == ["kd", "kd (ce=1)", "at+kd (ce={0: 1.0, 1: 0.0})"]
+    lab.run(suite)
+    labels = read_records(lab.store.root).set_index("trial")["label"]
+    assert [labels[trial] for trial in ids[:2]] == ["KD", "KD (ce=1)"]
+    assert lab.suite(methods=[{"kd": {"ce": {0: 1}}}]).trials[0].id == ids[1], "a weight that never changes is one number"
+
+
+def test_a_suite_written_out_keeps_it(lab: Lab, tmp_path: Path) -> None:
+    file = lab.write(methods=["scratch", {"kd": {"ce": 0.5}}, {"at+kd": {"ce": {0: 1, 1: 0.5}}}])
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(shown("suite", str(file))[1])
+    assert [trial.id for trial in load_suite(copy).trials] == [trial.id for trial in load_suite(file).trials]
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (-1, r"kd\.ce: give a weight of the cross-entropy, 0 or more; or weights by epoch from epoch 0 on"),
+        ("much", r"kd\.ce: give a weight"),
+        ({}, r"kd\.ce: give a weight"),
+        ({1: 0.5}, r"kd\.ce: give a weight"),
+        ({0: 1, 2: 0.5}, r"kd\.ce: epoch 2 is never reached in 2 epochs. Give less."),
+    ],
+)
+def test_a_weight_that_is_none(lab: Lab, weight: object, message: str) -> None:
+    with pytest.raises(KdbenchError, match=message):
+        lab.suite(methods=[{"kd": {"ce": weight}}])
+
+
+def test_no_parameter_may_have_its_name() -> None:
+    params = type("Params", (kdbench.MethodParams,), {"__annotations__": {"ce": float}, "ce": 1.0})
+    with pytest.raises(KdbenchError, match="`ce` is the weight of the cross-entropy in suites"):
+        type("Odd", (kdbench.Method,), {"Params": params})
