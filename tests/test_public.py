@@ -40,7 +40,9 @@ pairs:
 # What is frozen
 
 FUNCTIONS = {
-    "build_method": "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, batch_size=None, ce=None, **parameters)",
+    "build_method": (
+        "(name, *, student, teacher, labels=None, teacher_parts=None, image_shape=None, batch_size=None, ce=None, **parameters)"
+    ),
     "build_model": "(name, *, num_classes=10, in_channels=3, hooks=(), image_size=None)",
     "load_outcomes": "(path, trials)",
     "load_results": "(path, *, suite=None, plugins=())",
