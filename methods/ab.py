@@ -35,7 +35,8 @@ class AB(Method):
     Code: https://github.com/bhheo/AB_distillation; stage 2 without the factor T^2 and without cross-entropy, as there.
     Deviations: the connectors are RepDistiller's (a bias in the convolution, PyTorch's initialisation, other kernels where sizes
     differ). The teacher is in evaluation mode; the authors' code leaves it in training mode in stage 1. Where the networks differ
-    in their number of groups, groups are paired from the deepest backwards.
+    in their number of groups, groups are paired from the deepest backwards. Nesterov momentum, with which the authors train in both
+    stages and RepDistiller in none, is the recipe's to set: stage 1 has the recipe's optimiser, as the authors' does on CIFAR-10.
     """
 
     reads = ("preactivations", "logits")

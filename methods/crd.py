@@ -13,26 +13,26 @@ class Bank(nn.Module):
     """A moving unit vector per sample of the training set, `vectors` (N, D), and the contrast of other vectors with them."""
 
     vectors: Tensor
-    normaliser: Tensor
+    log_normaliser: Tensor
 
     def __init__(self, samples: int, dimensions: int) -> None:
         super().__init__()
         bound = 1 / math.sqrt(dimensions / 3)
         self.register_buffer("vectors", torch.empty(samples, dimensions).uniform_(-bound, bound))
-        self.register_buffer("normaliser", torch.tensor(-1.0))  # the first batch sets it
+        self.register_buffer("log_normaliser", torch.tensor(math.inf))  # log Z; the first batch sets it
 
-    def contrast(self, anchors: Tensor, own: Tensor, index: Tensor, draws: Tensor, temperature: float, momentum: float) -> Tensor:
-        """L of `anchors` (B, D) of samples `index` (B,), `draws` (B, N) counting their negatives; then `own` enter the bank."""
-        scores = anchors @ self.vectors.T / temperature  # of all N, with counts: cheaper than K per anchor, and deterministic
-        positives = (anchors * self.vectors[index]).sum(1) / temperature
-        k, n = draws[0].sum(), len(self.vectors)
-        with torch.no_grad():
-            mean = (positives.exp().sum() + (draws * scores.exp()).sum()) / (len(anchors) * (k + 1))
-            self.normaliser = torch.where(self.normaliser < 0, mean * n, self.normaliser)
-            moved = F.normalize(momentum * self.vectors[index] + (1 - momentum) * own)
-            self.vectors = self.vectors.index_copy(0, index, moved)  # a new tensor, because backward needs the old
-        shift = torch.log(self.normaliser * (k / n + 1e-7))
-        negatives = draws * (F.logsigmoid(shift - scores) - torch.log1p(1e-7 * n / k))
+    def contrast(self, anchors: Tensor, own: Tensor, index: Tensor, draws: Tensor, k: int, tau: float, momentum: float) -> Tensor:
+        """L of `anchors` (B, D) of samples `index` (B,), `draws` (B, N) counting their K negatives; then `own` enter the bank."""
+        vectors, n = self.vectors.clone(), len(self.vectors)  # backward needs them as they were
+        scores = anchors @ vectors.T / tau  # of all N, with counts: cheaper than K per anchor, and deterministic
+        positives = (anchors * vectors[index]).sum(1) / tau
+        with torch.no_grad():  # in log space, since e^(1 / tau) may exceed all numbers
+            total = torch.logaddexp(positives.logsumexp(0), (scores + draws.log()).logsumexp((0, 1)))
+            first = total + math.log(n / (len(anchors) * (k + 1)))
+            self.log_normaliser.copy_(torch.where(self.log_normaliser.isinf(), first, self.log_normaliser))
+            self.vectors.index_copy_(0, index, F.normalize(momentum * vectors[index] + (1 - momentum) * own))
+        shift = self.log_normaliser + math.log(k / n + 1e-7)
+        negatives = draws * (F.logsigmoid(shift - scores) - math.log1p(1e-7 * n / k))
         return -(F.logsigmoid(positives - shift).sum() + negatives.sum()) / len(anchors)
 
 
@@ -71,7 +71,7 @@ class CRD(Method):
         self.embed_student = nn.Linear(pair.student.pooled[0], dimensions)
         self.embed_teacher = nn.Linear(pair.teacher.pooled[0], dimensions)
         self.bank_student, self.bank_teacher = Bank(samples, dimensions), Bank(samples, dimensions)
-        sizes = torch.bincount(pair.labels)
+        sizes = torch.bincount(pair.labels, minlength=pair.student.logits[0])
         if sizes.count_nonzero() < 2:
             raise PairError("its negatives are of other classes, and all training images are of one; choose another method")
         self.register_buffer("by_class", pair.labels.argsort(stable=True), persistent=False)
@@ -95,5 +95,5 @@ class CRD(Method):
         v_s, v_t = F.normalize(self.embed_student(student)), F.normalize(self.embed_teacher(teacher))
         draws = v_s.new_zeros(len(index), len(self.bank_student.vectors))
         draws.scatter_add_(1, negatives, torch.ones_like(negatives, dtype=draws.dtype))
-        settings = index, draws, self.params.temperature, self.params.momentum
+        settings = index, draws, negatives.shape[1], self.params.temperature, self.params.momentum
         return self.bank_teacher.contrast(v_s, v_t, *settings) + self.bank_student.contrast(v_t, v_s, *settings)

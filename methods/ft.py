@@ -55,7 +55,7 @@ class FT(Method):
 
     def build(self, pair: Pair) -> None:
         c_s, c_t = pair.student.features[-1][0], pair.teacher.features[-1][0]
-        c_factor = max(1, int(self.params.k * c_t))
+        c_factor = max(1, round(self.params.k * c_t))
         norms = self.params.batch_norm
         self.encoder = factor_convolutions(c_t, c_t, c_factor, c_factor, norm=norms == "both")
         self.decoder = factor_convolutions(c_factor, c_factor, c_t, c_t, transposed=True, norm=norms == "both")

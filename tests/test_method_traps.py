@@ -1,5 +1,6 @@
 """The traps of single methods: where published code went wrong, or where ours could. What holds of all is in test_conformance."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -233,6 +234,12 @@ def test_notes_reach_the_log_the_record_and_the_table(lab: Lab, monkeypatch: pyt
     assert f"DIST (wrn_10_1 → resnet8): {note}." in footnotes(load_results(lab.store.root))
 
 
+@pytest.mark.parametrize(("name", "channels"), [("ft", 4), ("ft_repdistiller", 3)])
+def test_the_channels_of_a_factor_are_rounded_as_in_the_code_of_each(name: str, channels: int) -> None:
+    """FT's authors have int(round(64 * k)), and RepDistiller int(c * k); here they are 0.38 of 10."""
+    assert build(name, outputs(4), outputs(4), k=0.38).encoder[-2].out_channels == channels
+
+
 def crd(labels: Tensor, **params: object) -> Any:
     student, teacher = outputs(4), outputs(4, seed=1)
     cls = METHODS.get("crd")
@@ -249,6 +256,11 @@ def test_crd_draws_uniformly_from_all_samples_of_other_classes_and_from_no_other
         assert (counts[~others] == 0).all()
         expected = 20000 / others.sum().item()
         assert (counts[others] - expected).abs().max() < 5 * math.sqrt(expected)
+
+
+def test_crd_knows_classes_that_have_no_training_images() -> None:
+    drawn = crd(torch.arange(40) % 3, negatives=200).draw(batch(4, labels=torch.tensor([0, 1, 3, 4])))
+    assert set(drawn[2].tolist()) | set(drawn[3].tolist()) == set(range(40))
 
 
 def test_crd_of_a_batch_of_one_class_is_finite() -> None:
@@ -297,16 +309,31 @@ def test_crd_refuses_training_images_of_one_class() -> None:
         crd(torch.full((40,), 3))
 
 
+@pytest.mark.parametrize("temperature", [0.07, 0.0113, 0.001, 1e-6])
+def test_crd_of_a_small_temperature_is_what_it_is_in_higher_precision(temperature: float) -> None:
+    """e^(1 / 0.0113) is the largest power that float32 holds."""
+    student, teacher = outputs(4), outputs(4, seed=1)
+    torch.manual_seed(0)
+    method = crd(torch.arange(40) % 5, negatives=16, temperature=temperature)
+    exact = copy.deepcopy(method).double()
+    for _ in range(2):  # the second step finds the normaliser that the first has set
+        (found,) = method.losses(student, teacher, batch(4)).values()
+        (expected,) = exact.losses(*(map_tensors(points, Tensor.double) for points in (student, teacher)), batch(4)).values()
+        assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+        found.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in method.parameters())
+
+
 def test_crd_moves_the_banks_once_per_step_and_keeps_its_normalisers() -> None:
     method = crd(torch.arange(40) % 5, negatives=16)
     before = method.bank_student.vectors.clone()
     method.losses(outputs(4), outputs(4, seed=1), batch(4))
-    normaliser = method.bank_student.normaliser.clone()
-    assert normaliser > 0
+    normaliser = method.bank_student.log_normaliser.clone()
+    assert normaliser.isfinite()
     after = method.bank_student.vectors
     assert (after != before).any(1).nonzero().flatten().tolist() == [0, 1, 2, 3]
     method.losses(outputs(4, seed=7), outputs(4, seed=1), batch(4))
-    assert torch.equal(method.bank_student.normaliser, normaliser)
+    assert torch.equal(method.bank_student.log_normaliser, normaliser)
     again = crd(torch.arange(40) % 5, negatives=16)
     again.load_state_dict(method.state_dict())
     assert torch.equal(again.bank_student.vectors, method.bank_student.vectors)

@@ -4,7 +4,6 @@ import sys
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from golden_numbers import Golden, batch_of, case, method, pair_of, plain, total
 
 from kdbench.method.interface import METHODS
@@ -147,21 +146,9 @@ def _crd(golden: Golden) -> None:
     index, drawn = golden.tensors["index"], golden.tensors["contrast_index"]
     assert torch.equal(drawn[:, 0], index)  # the positive, which we do not draw
     student_2 = golden.tensors["student.pooled.second_step"]
-
-    # All memories in the file, those before the first step too, are as the second step left them. What was overwritten, the rows of
-    # the batch, follows from m' = n(m / 2 + v / 2) but for a factor per row. These eight factors were fitted to the file's 387
-    # gradients, normalisers and loss, which they meet to 1e-15.
-    factors = {
-        "memory_v1": (0.6137570893499519, 0.7843470237953537, 0.6753732092329839, 0.6993076415153698),
-        "memory_v2": (0.7451874401538954, 0.6992328918373033, 0.8462098721449792, 0.8261545957503904),
-    }
-    with torch.no_grad():
-        v_s, v_s2 = (F.normalize(crd.embed_student(pooled)) for pooled in (student.pooled, student_2))
-        v_t = F.normalize(crd.embed_teacher(teacher.pooled))
-    for key, bank, v_1, v_2 in (("memory_v1", crd.bank_student, v_s, v_s2), ("memory_v2", crd.bank_teacher, v_t, v_t)):
-        after = golden.tensors[f"crd.contrast.{key}"]
-        between = 2 * (after[index] * v_2).sum(1, keepdim=True) * after[index] - v_2
-        bank.vectors = after.index_copy(0, index, 2 * torch.tensor(factors[key], dtype=v_1.dtype)[:, None] * between - v_1)
+    crd.bank_student.vectors.copy_(golden.tensors["crd.contrast.memory_v1"])
+    crd.bank_teacher.vectors.copy_(golden.tensors["crd.contrast.memory_v2"])
+    assert golden.tensors["crd.contrast.params"][2:4].eq(-1).all()  # normalisers that the first step sets
 
     loss = crd.contrast(student.pooled, teacher.pooled, index, drawn[:, 1:])
     golden.agrees("loss", loss)
@@ -170,5 +157,5 @@ def _crd(golden: Golden) -> None:
     golden.agrees("after.crd.contrast.memory_v1", crd.bank_student.vectors)
     golden.agrees("after.crd.contrast.memory_v2", crd.bank_teacher.vectors)
     k, temperature, *_, momentum = golden.tensors["after.crd.contrast.params"]
-    normalisers = crd.bank_teacher.normaliser, crd.bank_student.normaliser
+    normalisers = crd.bank_teacher.log_normaliser.exp(), crd.bank_student.log_normaliser.exp()
     golden.agrees("after.crd.contrast.params", torch.stack((k, temperature, *normalisers, momentum)))
