@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kdbench.method.interface import View as View
     from kdbench.method.interface import register as register
     from kdbench.method.losses import batch_norm_needs as batch_norm_needs
+    from kdbench.method.losses import decoupled as decoupled
     from kdbench.method.losses import deepest_pairs as deepest_pairs
     from kdbench.method.losses import factor_convolutions as factor_convolutions
     from kdbench.method.losses import full_precision as full_precision
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from kdbench.method.losses import pool_to_smaller as pool_to_smaller
     from kdbench.method.losses import pooling_notes as pooling_notes
     from kdbench.method.losses import refuse_memory as refuse_memory
+    from kdbench.method.losses import refuse_unclassified_maps as refuse_unclassified_maps
     from kdbench.method.losses import sample_divergences as sample_divergences
     from kdbench.method.losses import spatial_notes as spatial_notes
     from kdbench.method.losses import standardized_logits as standardized_logits
@@ -71,6 +73,7 @@ _HOMES = {
     "load_student": "library",
     "run_suite": "library",
     "batch_norm_needs": "method.losses",
+    "decoupled": "method.losses",
     "deepest_pairs": "method.losses",
     "factor_convolutions": "method.losses",
     "full_precision": "method.losses",
@@ -84,6 +87,7 @@ _HOMES = {
     "pooling_notes": "method.losses",
     "refuse_memory": "method.losses",
     "sample_divergences": "method.losses",
+    "refuse_unclassified_maps": "method.losses",
     "spatial_notes": "method.losses",
     "standardized_logits": "method.losses",
     "Batch": "method.interface",

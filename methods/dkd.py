@@ -1,8 +1,6 @@
-import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from torch import Tensor
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, full_precision, kd_divergence, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, decoupled, kd_divergence, register
 
 
 @register("dkd")
@@ -45,12 +43,3 @@ class DKD(Method):
             "target": warm_up * self.params.alpha * kd_divergence(target_s, target_t, t),
             "non_target": warm_up * self.params.beta * kd_divergence(other_s, other_t, t),
         }
-
-
-@full_precision
-def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Logits (B, 2) of target against rest and (B, K) of the rest alone, whose softmax at `temperature` are b and q."""
-    target = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
-    rest = logits - 1000 * temperature * target
-    binary = (logits * target).sum(1), temperature * torch.logsumexp(rest / temperature, dim=1)
-    return torch.stack(binary, dim=1), rest

@@ -65,7 +65,8 @@ class Golden:
         return Outputs(self.input(f"{side}.logits_strong"), nothing[..., None, None], (), (), nothing)
 
     def _classify(self, side: str) -> Callable[[Tensor], Tensor]:
-        weight, bias = self.input(f"{side}.classifier.weight"), self.input(f"{side}.classifier.bias")
+        weight, key = self.input(f"{side}.classifier.weight"), f"{side}.classifier.bias"
+        bias = self.input(key) if key in self.tensors else torch.zeros(len(weight), dtype=weight.dtype)
         return lambda values: torch.einsum("kd,bd...->bk...", weight, values) + bias.view(-1, *[1] * (values.ndim - 2))
 
     def input(self, key: str) -> Tensor:

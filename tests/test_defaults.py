@@ -18,6 +18,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "ab": {"stage_epochs": 30, "beta": 0.003, "margin": 1, "ce_weight": 0, "kd_weight": 1, "temperature": 3},
     # the authors and RepDistiller
     "at": {"beta": 1000, "p": 2},
+    # the authors, mdistiller/engine/cfg.py; weight and normalisation are chosen per pair
+    "catkd": {"beta": 400, "resolution": 2, "normalise": True},
     # RepDistiller
     "cc": {"beta": 0.02, "dimensions": 128},
     # the authors, who are RepDistiller's; the limit of memory is ours
@@ -65,6 +67,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "pefd": {"beta": 25, "projectors": 3},
     # RepDistiller
     "pkt": {"beta": 30000},
+    # the authors, CIFAR/train_cifar.sh: the weights of ResNet-56 to ResNet-20; they are chosen per pair
+    "kdpp": {"nd_weight": 2, "kd_weight": 1, "temperature": 4, "warm_up_epochs": 20},
     # the authors: the weight of ResNet-32x4 to ResNet-8x4; it is chosen per pair, below
     "reviewkd": {"beta": 5, "warm_up_epochs": 20},
     # the authors and RepDistiller, which weighs their sum by 1; the limit of memory is ours
@@ -72,6 +76,16 @@ DEFAULTS: dict[str, dict[str, object]] = {
     # the authors
     "rsd": {"beta": 0.1, "kappa": 0.01, "expansion": 2},
     "scratch": {},
+    # the authors: DKD's of mdistiller/engine/cfg.py, and three levels; levels and beta are chosen per pair
+    "sdd": {
+        "loss": "dkd",
+        "levels": 3,
+        "alpha": 1,
+        "beta": 8,
+        "temperature": 4,
+        "ce_weight": 1,
+        "warm_up_epochs": 20,
+    },
     # the authors
     "simkd": {"beta": 1, "factor": 2},
     # RepDistiller

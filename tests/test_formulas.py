@@ -38,6 +38,7 @@ CE_WEIGHTS = {
     "kd_standardized": ({"ce_weight": 0.4}, 0.4),
     "ab": ({"ce_weight": 0.6}, 0.6),
     "simkd": ({}, 0.0),
+    "sdd": ({"ce_weight": 0.4}, 0.4),
 }
 
 

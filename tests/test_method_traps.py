@@ -40,14 +40,26 @@ from kdbench.training.builder import Builder
 
 SIZES = ((6, 8, 8), (8, 4, 4), (10, 2, 2))
 CLASSES = 5
+VIEW_SIZES = {"strong": 1, "rotations": 3, "mixup": 1}
+"""How many images each view has of one image."""
 
 
 def outputs(batch: int, *, sizes: tuple[tuple[int, int, int], ...] = SIZES, seed: int = 0) -> Outputs:
-    """Random hook points in which features follow from pre-activations and pooled vectors from features, as in a network."""
+    """Random hook points in which features follow from pre-activations and pooled vectors from features, as in a network.
+
+    They have every view and a classifier that gives as many classes as the logits have.
+    """
     random = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
-    preactivations = tuple(random(batch, *size) for size in sizes)
-    features = tuple(maps.relu() for maps in preactivations)
-    return Outputs(random(batch, CLASSES), random(batch, *sizes[0]).relu(), features, preactivations, features[-1].mean((2, 3)))
+
+    def plain(images: int) -> Outputs:
+        preactivations = tuple(random(images, *size) for size in sizes)
+        features = tuple(maps.relu() for maps in preactivations)
+        stem = random(images, *sizes[0]).relu()
+        return Outputs(random(images, CLASSES), stem, features, preactivations, features[-1].mean((2, 3)))
+
+    own, views = plain(batch), {view: plain(count * batch) for view, count in VIEW_SIZES.items()}
+    weight = random(CLASSES, sizes[-1][0])
+    return replace(own, views=views, classifier=lambda values: torch.einsum("kd,bd...->bk...", weight, values))
 
 
 def pair(student: Outputs, teacher: Outputs, samples: int = 40) -> Pair:
@@ -389,7 +401,9 @@ def test_ofd_refuses_a_teacher_without_batch_norms() -> None:
         cls(cls.Params(), replace(both, teacher_parts=replace(both.teacher_parts, norms=())))
 
 
-@pytest.mark.parametrize(("name", "weights"), [("dkd", (1 / 20, 2 / 20, 1, 1)), ("reviewkd", (0, 1 / 20, 19 / 20, 1))])
+@pytest.mark.parametrize(
+    ("name", "weights"), [("dkd", (1 / 20, 2 / 20, 1, 1)), ("sdd", (1 / 20, 2 / 20, 1, 1)), ("reviewkd", (0, 1 / 20, 19 / 20, 1))]
+)
 def test_the_warm_up_is_linear_over_20_epochs(name: str, weights: tuple[float, ...]) -> None:
     student, teacher = outputs(4), outputs(4, seed=1)
 

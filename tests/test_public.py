@@ -56,6 +56,7 @@ FUNCTIONS = {
     ),
     "train_stages": "(method, teacher, loader, *, student=None, optimiser=None, precision='fp32', seed=0)",
     "batch_norm_needs": "(*maps)",
+    "decoupled": "(logits, labels, temperature)",
     "deepest_pairs": "(student, teacher)",
     "factor_convolutions": "(*widths, transposed=False, norm=False)",
     "full_precision": "(term)",
@@ -69,6 +70,7 @@ FUNCTIONS = {
     "pooling_notes": "(student, teacher)",
     "refuse_memory": "(numbers, holding, *, limit_gib)",
     "sample_divergences": "(student_logits, teacher_logits)",
+    "refuse_unclassified_maps": "(pair)",
     "spatial_notes": "(student, teacher)",
     "standardized_logits": "(logits)",
 }

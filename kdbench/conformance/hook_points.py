@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.method.interface import TeacherParts
 from kdbench.method.outputs import Outputs, Shapes
 
 
@@ -28,6 +29,17 @@ def synthetic_outputs(shapes: Shapes, make: Callable[..., Tensor], *, size: int 
         views={name: synthetic_outputs(shapes, make, size=count) for name, count in views.items()},
         classifier=lambda values: torch.einsum("kd,bd...->bk...", weight, values),
     )
+
+
+def with_fixed_classifiers(outputs: Outputs, parts: TeacherParts) -> Outputs:
+    """Outputs, and those of their views, whose `classify` applies copies of a network's classifier, in any precision."""
+    weight, bias = parts.classifier_weight, parts.classifier_bias
+
+    def classify(values: Tensor) -> Tensor:
+        return torch.einsum("kd,bd...->bk...", weight.to(values), values) + bias.to(values).view(-1, *[1] * (values.ndim - 2))
+
+    views = {name: with_fixed_classifiers(view, parts) for name, view in outputs.views.items()}
+    return replace(outputs, views=views, classifier=classify if len(weight) else outputs.classifier)
 
 
 def map_tensors(outputs: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.conformance.hook_points import map_tensors
+from kdbench.conformance.hook_points import map_tensors, with_fixed_classifiers
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method.interface import METHODS, Batch, Composition, Losses, Pair, View, checked
 from kdbench.method.outputs import Outputs
 from kdbench.method.specs import build_part, resolve_methods
+from kdbench.models import Network
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
 from kdbench.streams import generator, seeded
@@ -102,12 +103,15 @@ class Setting:
         return self.builder.pair(student, teacher, self.frozen_teacher.network.teacher_parts(), RECIPE)
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
-        """The method, built for the pair.
+        """The method, built for the pair, its surveys done.
 
         Raises:
             PairError: it cannot do this pair.
+            BrokenPromise: a survey fails.
         """
-        return build_for(self.name, self.pair, params, seed=seed)
+        method = build_for(self.name, self.pair, params, seed=seed)
+        self._survey(method)
+        return method
 
     def lane(
         self, *, seed: int = 0, epochs: int = EPOCHS, checkpoint: Callable[[Mapping[str, Any]], None] = lambda state: None
@@ -119,7 +123,6 @@ class Setting:
             BrokenPromise: a stage of the teacher alone fails.
         """
         method = self.method(seed=seed)
-        self.survey(method)
         lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU)
         for stage in teacher_stages(method, RECIPE.optimiser):
             self.train(lane(stage.name, student=None, segments=shortened([stage], EPOCHS)))
@@ -163,11 +166,11 @@ class Setting:
         for key, value in weights(lane).items():
             expect(bool(value.isfinite().all()), f"on {size} images {key} is not finite after a step: its gradient was not finite.")
 
-    def _student(self, seed: int) -> nn.Module:
+    def _student(self, seed: int) -> Network:
         with seeded(seed, "student"):
             return self.builder.network(self.student)
 
-    def survey(self, method: Composition) -> None:
+    def _survey(self, method: Composition) -> None:
         """Let the method's surveys see the training set.
 
         Raises:
@@ -200,7 +203,8 @@ class Setting:
         batch = Batch(
             inputs.images, inputs.labels, inputs.indices, epoch=60, epochs=120, generator=generator(0), views=inputs.views
         )
-        return student, inputs.teacher, batch
+        student = with_fixed_classifiers(student, network.teacher_parts())
+        return student, with_fixed_classifiers(inputs.teacher, self.frozen_teacher.network.teacher_parts()), batch
 
     def example_inputs(self) -> Example:
         """What the losses get for 8 images, halfway through the training; the student's outputs are leaves with gradients."""

@@ -43,9 +43,10 @@ INTERFACE = (
 """The names that an author of a method meets, in the order in which they are read."""
 
 HELPERS = (
-    *("kd_divergence", "sample_divergences", "standardized_logits", "masked_log_softmax"),
+    *("kd_divergence", "sample_divergences", "standardized_logits", "masked_log_softmax", "decoupled"),
     *("hint_regressor", "factor_convolutions", "deepest_pairs", "middle", "pool_to", "pool_to_smaller"),
     *("full_precision", "pairing_notes", "pooling_notes", "spatial_notes", "batch_norm_needs", "refuse_memory"),
+    "refuse_unclassified_maps",
 )
 GROUPS = {
     "Run and load": ("run_suite", "load_results", "load_outcomes", "Outcomes", "load_student"),

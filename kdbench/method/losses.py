@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method.interface import PairError
+from kdbench.method.interface import Pair, PairError
 from kdbench.wording import counted
 
 P = ParamSpec("P")
@@ -85,6 +85,23 @@ def masked_log_softmax(logits: Tensor, kept: Tensor) -> Tensor:
     return F.log_softmax(logits.masked_fill(~kept, lowest), dim=1).masked_fill(~kept, 0)
 
 
+@full_precision
+def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Logits (B, 2) of target against rest and (B, K) of the rest alone, whose softmax at `temperature` are DKD's b and q.
+
+    Args:
+        logits: (B, K), K at least 2.
+        labels: (B,).
+        temperature: T, a number above 0.
+
+    Source: Zhao et al., CVPR 2022, arXiv:2203.08679; in log space, so that logarithms of b stay finite.
+    """
+    target = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+    rest = logits - 1000 * temperature * target
+    binary = (logits * target).sum(1), temperature * torch.logsumexp(rest / temperature, dim=1)
+    return torch.stack(binary, dim=1), rest
+
+
 def _averaging(size: int, out: int, like: Tensor) -> Tensor:
     """(out, size) matrix whose row i averages the window that adaptive average pooling gives cell i."""
     weights = torch.zeros(out, size, dtype=like.dtype, device=like.device)
@@ -158,6 +175,21 @@ def spatial_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
             "networks that keep more places"
         )
     return [f"{sum(single)} of {len(pairs)} pairs of groups teach nothing, since they meet in maps of 1x1"] if any(single) else []
+
+
+def refuse_unclassified_maps(pair: Pair) -> None:
+    """Refuse a pair whose last maps `Outputs.classify` cannot take: their channels are not what the classifier reads.
+
+    Raises:
+        PairError: the student's or the teacher's last map cannot be classified place by place.
+    """
+    for whose, shapes in (("student", pair.student), ("teacher", pair.teacher)):
+        channels, read = shapes.features[-1][0], shapes.pooled[0]
+        if channels != read:
+            raise PairError(
+                f"it classifies each place of the last maps, but the {whose}'s have {channels} channels and its classifier reads "
+                f"{read} values; choose a {whose} where nothing stands between them"
+            )
 
 
 def refuse_memory(numbers: float, holding: str, *, limit_gib: float) -> None:
