@@ -17,6 +17,7 @@ from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models import Network
 from kdbench.paths import expanded
 from kdbench.spec.record import PROTOCOL
+from kdbench.spec.trial import RAW
 from kdbench.spec.validation import validated
 from kdbench.suite.plugins import load_plugins
 
@@ -80,7 +81,12 @@ def run_suite(
 
 
 def build_model(
-    name: str, *, num_classes: int = 10, in_channels: int = 3, hooks: Sequence[str] = (), image_size: int | None = None
+    name: str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    hooks: Sequence[str] | Literal["raw"] = (),
+    image_size: int | None = None,
 ) -> Network:
     """A network with new weights. It takes images (B, in_channels, H, W) and gives `Outputs`.
 
@@ -89,15 +95,17 @@ def build_model(
         num_classes: the number of classes, K.
         in_channels: the number of channels of an image.
         hooks: the modules with which the groups end, shallow to deep. Only a plain classifier needs them, and kdbench knows those
-            of the usual families of torchvision and timm.
+            of the usual families of torchvision and timm. `"raw"` keeps the usual groups and reads them before the norm and the
+            activation that follow them.
         image_size: the height of images in pixels, for a classifier of your own that takes one size alone.
 
     Raises:
         KdbenchError: there is no network of that name, or it has no such modules.
     """
-    refuse_no_list("hooks", hooks, example=["layer1", "layer2"])
+    ends = RAW if hooks == "raw" else hooks
+    refuse_no_list("hooks", ends, example=["layer1", "layer2"])
     load_plugins()
-    return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(hooks), image_size=image_size)
+    return models.build_model(name, num_classes=num_classes, in_channels=in_channels, hooks=tuple(ends), image_size=image_size)
 
 
 def load_student(folder: str | Path, *, normalise: bool = False, plugins: Sequence[str | Path] = ()) -> Deployed:

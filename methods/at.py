@@ -29,7 +29,7 @@ class AT(Method):
     Deviations: the paper writes an L2 norm of the difference; the authors' code, followed here, takes the mean of squares. Maps of
     unequal size are average-pooled to the smaller one, as in RepDistiller. Where the networks differ in their number of groups,
     groups are paired from the deepest backwards. Groups of WRNs are read after the batch norm and ReLU that follow them, there
-    before.
+    before, as `hooks: raw` does.
     """
 
     reads = ("features",)

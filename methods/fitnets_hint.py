@@ -17,7 +17,7 @@ class FitNetsHint(Method):
     Transfers: maps of the second group (features)
     Paper: none in this form; it is what later harnesses call FitNets. The two-stage method of Romero et al. is `fitnets`.
     Code: https://github.com/HobbitLong/RepDistiller, whose `--hint_layer` is 2, counted from the stem, whatever the network.
-    Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before.
+    Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before, as `hooks: raw` does.
     """
 
     reads = ("features",)

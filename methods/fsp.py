@@ -32,7 +32,7 @@ class FSP(Method):
     Code: none by the authors in PyTorch; the form is that of https://github.com/HobbitLong/RepDistiller.
     Deviations: as there, the larger of two successive maps is average-pooled to the smaller, where the paper max-pools, and stage 1
     keeps its learning rate, where the paper's falls. Groups of WRNs are read after the batch norm and ReLU that follow them, in
-    RepDistiller before.
+    RepDistiller before, as `hooks: raw` does.
     """
 
     reads = ("stem", "features")

@@ -32,9 +32,9 @@ class FTRepDistiller(Method):
     Paper: none in this form; it is what RepDistiller and the tables made with it call FT. It compares attention maps of the
     factors, so that its results are not those of the method of Kim, Park and Kwak, which is `ft`.
     Code: https://github.com/HobbitLong/RepDistiller
-    Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before. Of `ft` it
-    differs in both losses, the translator's batch norm, the paraphraser's 30 epochs at 0.01, and beta. Of a student whose last maps
-    are 0 the gradient at the translator is of the order of 1e8, as there.
+    Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before, as `hooks: raw` does. Of
+    `ft` it differs in both losses, the translator's batch norm, the paraphraser's 30 epochs at 0.01, and beta. Of a student whose
+    last maps are 0 the gradient at the translator is of the order of 1e8, as there.
     """
 
     reads = ("features",)

@@ -32,7 +32,7 @@ class NST(Method):
     Code: none by the authors; the form is that of https://github.com/HobbitLong/RepDistiller.
     Deviations: where the networks differ in their number of groups, groups are paired from the deepest backwards. Maps of unequal
     size are average-pooled to the smaller one, as there. Groups of WRNs are read after the batch norm and ReLU that follow them,
-    there before. The norms make a gradient as large as activations are small, as there.
+    there before, as `hooks: raw` does. The norms make a gradient as large as activations are small, as there.
     """
 
     reads = ("features",)

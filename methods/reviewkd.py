@@ -51,8 +51,8 @@ class ReviewKD(Method):
     Paper: Chen et al., "Distilling knowledge via knowledge review", CVPR 2021, arXiv:2104.09044.
     Code: https://github.com/dvlab-research/ReviewKD
     Deviations: the teacher's batch norms do not move; in the authors' code for CIFAR they do. WRN students are read after a group's
-    activation, there before it. Unequal numbers of groups are paired from the deepest. The warm-up counts from 0, as there. The
-    authors' Nesterov momentum, on CIFAR-100 alone, is the recipe's to set.
+    activation, there before its batch norm, as `hooks: raw` does. Unequal numbers of groups are paired from the deepest. The
+    warm-up counts from 0, as there. The authors' Nesterov momentum, on CIFAR-100 alone, is the recipe's to set.
     """
 
     reads = ("features", "preactivations", "pooled")

@@ -14,7 +14,7 @@ class SP(Method):
     Transfers: similarities between images (relations)
     Paper: Tung and Mori, "Similarity-preserving knowledge distillation", ICCV 2019, arXiv:1907.09682.
     Code: none by the authors; the form is that of https://github.com/HobbitLong/RepDistiller, which they verified.
-    Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before.
+    Deviations: groups of WRNs are read after the batch norm and ReLU that follow them, there before, as `hooks: raw` does.
     """
 
     reads = ("features",)

@@ -59,7 +59,7 @@ class VID(Method):
     https://github.com/HobbitLong/RepDistiller, which took it from there.
     Deviations: where the networks differ in their number of groups, groups are paired from the deepest backwards. Maps of unequal
     size are average-pooled to the smaller one, as there. Groups of WRNs are read after the batch norm and ReLU that follow them,
-    there before.
+    there before, as `hooks: raw` does.
     """
 
     reads = ("features",)

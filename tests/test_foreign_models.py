@@ -340,7 +340,12 @@ def test_a_name_that_is_near_and_cannot_be_a_hook_is_not_offered(register):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet8", {"hooks": ["groups.0"]}, "hooks: resnet8 has its own groups, and others cannot be given. Take `hooks` out."),
+        ("resnet8", {"hooks": ["groups.0"]}, "resnet8, hooks: there is no block 'groups.0'. Did you mean 'groups."),
+        (
+            "vgg8",
+            {"hooks": ["groups.1.0", "groups.0.0"]},
+            "vgg8, hooks: groups.1.0, groups.0.0 do not follow each other. Name each",
+        ),
         (
             "torchvision/resnt18",
             {},
@@ -483,8 +488,10 @@ def test_the_modules_that_can_be_hooks_are_listed(call):
     assert (status, lines[0]) == (0, ["module", "shape"])
     assert ["layers.13", "160x2x2"] in lines
     assert not any(name.startswith("classifier") for name, _ in lines)
-    listed = json.loads(call("show", "model", "resnet8", "--modules", "--json")[1])
-    assert {"module": "groups.2.0", "shape": [64, 8, 8]} in listed
+    listed = json.loads(call("show", "model", "resnet14", "--modules", "--json")[1])
+    assert [entry["module"] for entry in listed] == [f"groups.{i}.{j}" for i in range(3) for j in range(2)]
+    assert listed[-1]["shape"] == [64, 8, 8]
+    assert "hook" not in call("show", "model", "wrn_16_1", "--modules")[1]
 
 
 @pytest.mark.parametrize(
@@ -505,7 +512,7 @@ def test_the_modules_that_can_be_hooks_are_listed(call):
             ["torchvision/resnet18", "--modules", "--input", "3x32x64"],
             "--modules tells maps by their square shape, and images of 3x32x64 are not square. ",
         ),
-        (["resnet8", "--hook", "stem"], "hooks: resnet8 has its own groups"),
+        (["resnet8", "--hook", "stem"], "resnet8, hooks: there is no block 'stem'. `kdbench show model"),
         (["resnet9"], "unknown model 'resnet9'. Did you mean "),
     ],
 )

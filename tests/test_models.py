@@ -144,6 +144,64 @@ def test_group_norms_cover_the_channels_of_their_groups(name: str) -> None:
     assert {id(norm) for norm in model.group_norms()} <= {id(norm) for norm in norms(model)}
 
 
+FEWER_ENDS = {
+    "resnet14": ("groups.0.0", "groups.2.0"),
+    "wrn_16_1": ("groups.0.0", "groups.1.1", "groups.2.0"),
+    "vgg11": ("groups.1.0", "groups.1.1"),
+    "mobilenetv2_half": ("groups.0.1", "groups.2.3"),
+    "shufflenetv1": ("groups.1.1", "groups.2.1"),
+    "shufflenetv2": ("groups.0.0", "groups.1.1"),
+}
+
+
+@pytest.mark.parametrize("name", FEWER_ENDS)
+def test_any_block_may_end_a_group(name: str) -> None:
+    usual = build_model(name)
+    chosen = build_model(name, hooks=FEWER_ENDS[name])
+    chosen.load_state_dict(usual.state_dict())
+    images = torch.randn(2, 3, 16, 16)
+    made: list[Tensor] = []
+    for block in FEWER_ENDS[name]:
+        usual.get_submodule(block).register_forward_hook(lambda _, args, output: made.append(output))
+    expected, outputs = usual(images), chosen(images)
+    assert torch.equal(outputs.logits, expected.logits)
+    for raw, before, feature, output in zip(outputs.raw, outputs.preactivations, outputs.features, made, strict=True):
+        trunk, activated = output if isinstance(output, tuple) else (output, output)
+        assert torch.equal(raw, trunk)
+        assert torch.equal(before, activated)
+        assert torch.equal(feature, before if name in LINEAR_GROUPS else F.relu(before))
+    channels = [] if name in WITHOUT_NORMS else [maps.shape[1] for maps in outputs.preactivations]
+    assert [norm.num_features for norm in chosen.group_norms()] == channels
+    for i, norm in enumerate(chosen.group_norms()):
+        with torch.no_grad():
+            norm.bias.add_(1.0)
+        assert not torch.equal(chosen(images).preactivations[i], outputs.preactivations[i])
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_10_1", "mobilenetv2_half", "torchvision/resnet18"])
+def test_raw_hooks_read_groups_before_what_follows_them(name: str) -> None:
+    usual, raw = build_model(name), build_model(name, hooks=("raw",))
+    raw.load_state_dict(usual.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    expected, outputs = usual(images), raw(images)
+    assert len(expected.raw) == len(expected.features)
+    assert all(torch.equal(a, b) for a, b in zip(outputs.features, expected.raw, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(outputs.preactivations, expected.preactivations, strict=True))
+    assert torch.equal(outputs.logits, expected.logits)
+    if name == "wrn_10_1":
+        assert torch.equal(outputs.stem, usual.stem(images))  # type: ignore[operator]  # a module
+        for group, maps in enumerate(expected.raw):
+            assert torch.equal(usual.groups[group][0].norm(maps), expected.preactivations[group])  # type: ignore[index, operator]
+    else:
+        assert torch.equal(outputs.stem, expected.stem)
+        assert all(torch.equal(a, b) for a, b in zip(expected.raw, expected.preactivations, strict=True))
+
+
+def test_a_network_that_has_no_raw_maps_cannot_be_read_raw() -> None:
+    with pytest.raises(KdbenchError, match=r"densenet121: it does not tell its maps before .* Take `hooks: raw` out\.$"):
+        shapes("torchvision/densenet121", image_shape=(3, 32, 32), num_classes=10, hooks=("raw",))
+
+
 @pytest.mark.parametrize(
     "block",
     [

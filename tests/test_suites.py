@@ -205,6 +205,26 @@ def test_yaml_may_merge_mappings():
     assert {trial.recipe.epochs for trial in suite.trials} == {8}
 
 
+def test_how_a_network_is_read_is_part_of_its_trials_where_it_is_given():
+    plain, raw, blocks = (
+        load(methods="methods: [kd]", reseeded=(0,), pairs=f"pairs: [{{teacher: resnet8, student: {student}}}]").trials[0]
+        for student in ("wrn_10_1", "{model: wrn_10_1, hooks: raw}", "{model: wrn_10_1, hooks: [groups.0.0, groups.2.0]}")
+    )
+    assert len({plain.id, raw.id, blocks.id}) == 3
+    assert "hooks" not in plain.model_dump()
+    assert (raw.hooks, raw.label) == (("raw",), "wrn_10_1 (raw)")
+    assert blocks.label.startswith("wrn_10_1 (hooks ")
+    mistake = refusal(pairs="pairs: [{teacher: resnet8, student: {model: wrn_10_1, hooks: rwa}}]")
+    assert mistake == "mine.yaml, pairs[0].student.hooks: must be a list (got 'rwa')."
+
+
+def test_the_crd_benchmark_reads_wide_networks_alone_before_norm_and_activation():
+    trials = [trial for name in ("crd-same", "crd-cross") for trial in load_suite(name).trials]
+    networks = {(spec.student, spec.hooks) for trial in trials for spec in (trial, trial.teacher) if spec}
+    assert {name for name, hooks in networks if hooks} == {"wrn_40_2", "wrn_40_1", "wrn_16_2"}
+    assert {hooks for name, hooks in networks if name.startswith("wrn")} == {("raw",)}
+
+
 @pytest.mark.parametrize("name", suite_names())
 def test_a_shipped_suite_is_valid(name):
     assert load_suite(name).trials
@@ -230,8 +250,9 @@ def test_every_method_of_a_shipped_suite_does_every_pair_that_it_is_listed_for(n
     grey = (0.5,) * channels
     builder = Builder(Dataset(images, images, tuple(map(str, range(classes))), grey, grey), SourceParams(), torch.device("cpu"))
     parts = cache(builder.blank_parts)
-    for trial in {(t.teacher and t.teacher.student, t.student, str(t.methods)): t for t in suite.trials}.values():
-        builder.composition(trial, parts(trial.teacher.student if trial.teacher else trial.student))
+    for trial in {(t.teacher and t.teacher.label, t.label, str(t.methods)): t for t in suite.trials}.values():
+        taught = trial.teacher or trial
+        builder.composition(trial, parts(taught.student, taught.hooks))
 
 
 @pytest.mark.parametrize("name", [name for name in suite_names() if name.startswith(("ft-", "crd-", "ablations/"))])

@@ -11,6 +11,7 @@ from kdbench.errors import KdbenchError
 from kdbench.models import Network, blank_model, placed
 from kdbench.models.construct import constructed
 from kdbench.models.foreign import is_published
+from kdbench.models.grouped import Grouped
 from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.measure import macs, parameters, shapes_of
 from kdbench.models.recorded import Point, record
@@ -90,9 +91,9 @@ def modules_of(name: str, *, image_shape: Shape, num_classes: int) -> list[Value
     with torch.device("meta"):
         body = prepare(constructed(name, num_classes=num_classes, in_channels=channels))
     calls = record(name, body, in_channels=channels, sizes=(height,))
-    able = candidates(calls)
-    fixed = isinstance(body, Network)
-    points = {call.name: call.readings[0] for call in able} if fixed else placed(name, calls, {call.name for call in able})
+    able = [call for call in candidates(calls) if not isinstance(body, Grouped) or call.name in body.blocks]
+    own = isinstance(body, Network)
+    points = {call.name: call.readings[0] for call in able} if own else placed(name, calls, {call.name for call in able})
     return [
         {"module": call.name, "shape": tuple(points[call.name].maps(call.made).shape[1:])} for call in able if call.name in points
     ]
@@ -118,7 +119,8 @@ def model_as_text(described: Value) -> str:
 def modules_as_text(name: str, modules: Iterable[Value]) -> str:
     """One line for each module of a network, and one that says so where they cannot be hooks."""
     with torch.device("meta"):
-        fixed = isinstance(constructed(name, in_channels=3), Network)
+        model = constructed(name, in_channels=3)
+    fixed = isinstance(model, Network) and not isinstance(model, Grouped)
     lines = aligned([["module", "shape"], *([entry["module"], _as_text(entry["shape"])] for entry in modules)])
     return "\n".join([*lines, *([f"None of them can be a hook: {name} has its own groups."] if fixed else [])])
 

@@ -99,7 +99,9 @@ ClassesOption = Annotated[
 HookOption = Annotated[
     list[str],
     typer.Option(
-        "--hook", metavar="NAME", help="Of a model: a module with which a group ends. Repeat the option, from shallow to deep."
+        "--hook",
+        metavar="NAME",
+        help="Of a model: a module with which a group ends, or `raw`. Repeat the option, from shallow to deep.",
     ),
 ]
 ModulesOption = Annotated[

@@ -15,6 +15,7 @@ from kdbench.models.network import register_model as register_model
 from kdbench.models.places import asked, tried
 from kdbench.models.recorded import Call, Point, record
 from kdbench.models.wiring import Wiring, candidates, refuse_other_outputs, wire
+from kdbench.spec.trial import RAW
 from kdbench.streams import seeded, streams_kept
 
 
@@ -23,20 +24,24 @@ def build_model(
 ) -> Network:
     """A freshly initialised network for `num_classes` classes and images of `in_channels` channels.
 
-    A registered factory gives a `Network` or any other classifier, as torchvision's and timm's are; of the latter, `hooks` names
-    the modules with which its groups end, shallow to deep. The usual families of torchvision and timm need none, and neither does a
-    classifier in which no module gives maps. What its modules give is found out on images of `image_size` pixels squared, or of the
-    usual sizes; a library's networks have sizes of their own.
+    A registered factory gives a `Network` or any other classifier, as torchvision's and timm's are. Of the latter, `hooks` names
+    the modules with which its groups end, shallow to deep; of kdbench's own, the blocks. Those need none, nor do the usual families
+    of torchvision and timm, nor a classifier in which no module gives maps. What its modules give is found out on images of
+    `image_size` pixels squared, or of the usual sizes; a library's networks have sizes of their own. With `hooks` that are `RAW`,
+    the groups are the usual ones, and are read before the norm and the activation that follow them.
 
     Raises:
         KdbenchError: nothing of that name; what its library refuses to build; a classifier without hooks, hooks that it lacks, or
-            hooks whose maps cannot be told; hooks for a `Network`.
+            hooks whose maps cannot be told; hooks for a `Network` with groups of its own.
     """
+    raw = tuple(hooks) == RAW
+    ends = () if raw else tuple(hooks)
     model = constructed(name, num_classes=num_classes, in_channels=in_channels)
     if not isinstance(model, Network):
-        return Hooked(prepare(model), _wiring(name, in_channels, tuple(hooks), image_size))
-    if hooks:
-        raise KdbenchError(f"hooks: {name} has its own groups, and others cannot be given. Take `hooks` out.")
+        model = Hooked(prepare(model), _wiring(name, in_channels, ends, image_size))
+    elif ends:
+        model.end_groups(name, ends)
+    model.reads_raw = raw
     return model
 
 

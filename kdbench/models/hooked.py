@@ -75,7 +75,7 @@ class Hooked(Network):
         if images.shape[2] != images.shape[3] and any(point and point.layout == "tokens" for point in (stem, *groups)):
             raise KdbenchError("its maps are squares of tokens, and these images are not square. Give square images.")
         features = tuple(self._maps(point, made[point.module]) for point in groups)
-        before = (
+        before = tuple(
             self._maps(point, read[name]) if name else feature
             for name, point, feature in zip(activations, groups, features, strict=False)  # of none, or of all groups
         )
@@ -83,8 +83,9 @@ class Hooked(Network):
             logits,
             self._maps(stem, made[stem.module]) if stem else logits.new_empty(len(logits), 0, 0, 0),
             features,
-            tuple(before),
+            before,
             _pooled(read[head]) if head else logits.new_empty(len(logits), 0),
+            before,  # where a group's module leaves out a norm and an activation that follow, it ends before them
         )
 
     def _module(self, name: str) -> nn.Module:

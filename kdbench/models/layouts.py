@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from kdbench.models.grouped import PostActivation
 from kdbench.models.mobilenet import SECTIONS, MobileNetV2
-from kdbench.models.network import Network, PostActivation
+from kdbench.models.network import Network
 from kdbench.models.wrn import WideResNet
 
 Parts = list[str]

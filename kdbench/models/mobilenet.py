@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method.outputs import Outputs
+from kdbench.models.grouped import Grouped
 from kdbench.models.layers import ConvNorm, init_classifier, init_convolutions
-from kdbench.models.network import Network, register_model
+from kdbench.models.network import register_model
 
 
 class InvertedResidual(nn.Module):
@@ -39,10 +40,11 @@ SECTIONS = (
 
 
 @register_model("mobilenetv2_half")
-class MobileNetV2(Network):
+class MobileNetV2(Grouped):
     """MobileNetV2 with half the channels in all layers but the last.
 
-    Its bottlenecks are linear: no activation follows a group, so that `features` and `preactivations` are the same maps.
+    Its bottlenecks are linear: neither norm nor activation follows a group, so that `features`, `preactivations` and `raw` are the
+    same maps.
     """
 
     classifier: nn.Linear
@@ -67,11 +69,12 @@ class MobileNetV2(Network):
     def forward(self, images: Tensor) -> Outputs:
         stem = x = F.relu(self.stem(images))
         features = []
-        for group in self.groups:
-            x = group(x)
-            features.append(x)
+        for block, ends in self.walk():
+            x = block(x)
+            features += [x] if ends else []
         pooled = F.relu(self.head(x), inplace=True).mean((2, 3))
-        return Outputs(self.classifier(pooled), stem, tuple(features), tuple(features), pooled)
+        maps = tuple(features)
+        return Outputs(self.classifier(pooled), stem, maps, maps, pooled, maps)
 
-    def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        return tuple(group[-1].last.norm for group in self.groups)  # type: ignore[index]
+    def norm_of(self, block: InvertedResidual) -> nn.BatchNorm2d:  # type: ignore[override]  # its blocks are no others
+        return block.last.norm

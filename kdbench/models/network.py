@@ -1,7 +1,7 @@
 """What every network of the harness is, and the registry of models."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -31,9 +31,11 @@ class Network(nn.Module, ABC):
     Attributes:
         classifier: the last layer, from `Outputs.pooled` to `Outputs.logits`: linear, or a 1x1 convolution. None if no such layer
             gives the logits.
+        reads_raw: whether `Outputs.features` are `Outputs.raw`, as `hooks: raw` asks for.
     """
 
     classifier: nn.Linear | nn.Conv2d | None
+    reads_raw: bool = False
 
     @property
     def heads(self) -> tuple[nn.Linear | nn.Conv2d, ...]:
@@ -41,9 +43,19 @@ class Network(nn.Module, ABC):
         return (self.classifier,) if self.classifier else ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What `forward` gives, with the classifier that `Outputs.classify` applies."""
+        """What `forward` gives, with the classifier that `Outputs.classify` applies, and the features that are asked for.
+
+        Raises:
+            KdbenchError: it is to be read raw, and gives no raw maps.
+        """
         outputs = super().__call__(*args, **kwargs)
-        return replace(outputs, classifier=self.classify) if isinstance(outputs, Outputs) else outputs
+        if not isinstance(outputs, Outputs):
+            return outputs
+        if self.reads_raw and not outputs.raw:
+            raise KdbenchError(
+                "it does not tell its maps before the norms and activations that follow its groups. Take `hooks: raw` out."
+            )
+        return replace(outputs, features=outputs.raw if self.reads_raw else outputs.features, classifier=self.classify)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Outputs:
@@ -67,6 +79,18 @@ class Network(nn.Module, ABC):
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """For each group, the last batch norm before its pre-activation, over all its channels. Empty if there is none."""
 
+    def end_groups(self, name: str, hooks: Sequence[str]) -> None:
+        """Let the groups end with other blocks than the usual ones.
+
+        Args:
+            name: of the model, for messages.
+            hooks: the names of the blocks, shallow to deep.
+
+        Raises:
+            KdbenchError: it has no such blocks, or its groups are fixed.
+        """
+        raise KdbenchError(f"hooks: {name} has its own groups, and others cannot be given. Take `hooks` out.")
+
     def teacher_parts(self) -> TeacherParts:
         """Copies of the parameters that methods may read of a teacher, without gradient."""
         head = self.classifier
@@ -77,49 +101,3 @@ class Network(nn.Module, ABC):
             classifier_bias=bias,
             norms=tuple((norm.weight.detach().clone(), norm.bias.detach().clone()) for norm in self.group_norms()),
         )
-
-
-class PostActivation(Network):
-    """A network in which a ReLU follows the stem and every block; neither has that ReLU inside.
-
-    Args:
-        stem: (B, C, H, W) images to maps.
-        groups: the blocks of each group, maps to maps.
-        norms: what `group_norms` gives.
-        head: between the last group and global average pooling.
-        classifier: the last layer.
-    """
-
-    classifier: nn.Linear
-
-    def __init__(
-        self,
-        *,
-        stem: nn.Module,
-        groups: Iterable[Iterable[nn.Module]],
-        norms: Iterable[nn.BatchNorm2d],
-        classifier: nn.Linear,
-        head: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.stem = stem
-        self.groups = nn.ModuleList(nn.ModuleList(group) for group in groups)
-        self.head = head or nn.Identity()
-        self.classifier = classifier
-        self._norms = tuple(norms)
-
-    def forward(self, images: Tensor) -> Outputs:
-        stem = x = F.relu(self.stem(images))
-        features, preactivations = [], []
-        for group in self.groups:
-            for block in group:  # type: ignore[attr-defined]  # a list of modules
-                preactivation = block(x)
-                x = F.relu(preactivation)
-            features.append(x)
-            preactivations.append(preactivation)
-        pooled = self.head(x).mean((2, 3))  # not adaptive pooling: its backward pass is not deterministic on CUDA
-        raw = tuple(preactivations)  # no norm follows a group
-        return Outputs(self.classifier(pooled), stem, tuple(features), raw, pooled, raw)
-
-    def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        return self._norms

@@ -5,12 +5,14 @@ and batch norm) wherever the shape changes, as the distillation literature has t
 """
 
 from functools import partial
+from operator import attrgetter
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.models.grouped import PostActivation
 from kdbench.models.layers import ConvNorm, init_convolutions
-from kdbench.models.network import PostActivation, register_model
+from kdbench.models.network import register_model
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -71,7 +73,7 @@ def resnet(
     network = PostActivation(
         stem=ConvNorm(in_channels, stem, 3),
         groups=groups,
-        norms=[group[-1].last.norm for group in groups],
+        norm_of=attrgetter("last.norm"),
         classifier=nn.Linear(channels, num_classes),
     )
     init_convolutions(network)

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.models.grouped import PostActivation
 from kdbench.models.layers import ConvNorm
-from kdbench.models.network import PostActivation, register_model
+from kdbench.models.network import register_model
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
@@ -41,6 +42,10 @@ class GroupedBlock(nn.Module):
         return torch.cat((out, F.avg_pool2d(x, 3, 2, 1)), dim=1) if self.stride == 2 else out + x
 
 
+def _norm(block: GroupedBlock) -> nn.BatchNorm2d | None:
+    return block.last.norm if block.stride == 1 else None  # it covers what is made, and not what is concatenated
+
+
 @register_model("shufflenetv1")
 def shufflenetv1(*, num_classes: int, in_channels: int) -> PostActivation:
     """ShuffleNet with 3 groups and 240, 480 and 960 channels."""
@@ -55,7 +60,7 @@ def shufflenetv1(*, num_classes: int, in_channels: int) -> PostActivation:
     return PostActivation(
         stem=ConvNorm(in_channels, 24, 1),
         groups=groups,
-        norms=[group[-1].last.norm for group in groups],
+        norm_of=_norm,
         classifier=nn.Linear(channels, num_classes),
     )
 
@@ -109,7 +114,7 @@ def shufflenetv2(*, num_classes: int, in_channels: int) -> PostActivation:
     return PostActivation(
         stem=ConvNorm(in_channels, 24, 1),
         groups=groups,
-        norms=(),
+        norm_of=None,
         head=nn.Sequential(ConvNorm(channels, 1024, 1), nn.ReLU(inplace=True)),
         classifier=nn.Linear(1024, num_classes),
     )

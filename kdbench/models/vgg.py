@@ -7,12 +7,17 @@ from functools import partial
 
 from torch import nn
 
+from kdbench.models.grouped import PostActivation
 from kdbench.models.layers import ConvNorm, init_classifier, init_convolutions
-from kdbench.models.network import PostActivation, register_model
+from kdbench.models.network import register_model
 
 
 def _convolutions(in_channels: int, width: int, count: int) -> list[ConvNorm]:
     return [ConvNorm(in_channels if i == 0 else width, width, 3, bias=True) for i in range(count)]
+
+
+def _norm(block: nn.Module) -> nn.BatchNorm2d:
+    return block.get_submodule("1.norm" if isinstance(block, nn.Sequential) else "norm")  # type: ignore[return-value]
 
 
 def vgg(*, stem: int, groups: tuple[int, int, int, int], num_classes: int, in_channels: int) -> PostActivation:
@@ -27,7 +32,7 @@ def vgg(*, stem: int, groups: tuple[int, int, int, int], num_classes: int, in_ch
     network = PostActivation(
         stem=nn.Sequential(first, *(layer for convolution in rest for layer in (nn.ReLU(inplace=True), convolution))),
         groups=[*([nn.Sequential(nn.MaxPool2d(2), entry), *others] for entry, *others in blocks[:3]), blocks[3]],
-        norms=[group[-1].norm for group in blocks],
+        norm_of=_norm,
         classifier=nn.Linear(512, num_classes),
     )
     init_convolutions(network)

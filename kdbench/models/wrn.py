@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs
+from kdbench.models.grouped import Grouped
 from kdbench.models.layers import ConvNorm, init_convolutions
-from kdbench.models.network import MODELS, Factory, Network, register_model
+from kdbench.models.network import MODELS, Factory, register_model
 
 
 class WideBlock(nn.Module):
@@ -34,10 +35,11 @@ class WideBlock(nn.Module):
         return trunk, self.norm(trunk)
 
 
-class WideResNet(Network):
+class WideResNet(Grouped):
     """A wide residual network of `depth` layers, three groups of `widening` times 16, 32 and 64 channels.
 
-    The activation after a group is the batch norm and ReLU at the entry of the next group, or before the pooling.
+    The activation after a group is the batch norm and ReLU at the entry of the next block, or before the pooling. Where it is
+    read raw, the stem is the first convolution alone.
 
     Raises:
         KdbenchError: no network has this depth.
@@ -68,20 +70,21 @@ class WideResNet(Network):
 
     def forward(self, images: Tensor) -> Outputs:
         trunk = self.stem(images)
-        stem = active = F.relu(self.norm(trunk))
+        active = F.relu(self.norm(trunk))
+        stem = trunk if self.reads_raw else active
         features, preactivations, raw = [], [], []
-        for group in self.groups:
-            for block in group:  # type: ignore[attr-defined]  # a list of modules
-                trunk, preactivation = block(trunk, active)
-                active = F.relu(preactivation)
-            features.append(active)
-            preactivations.append(preactivation)
-            raw.append(trunk)
+        for block, ends in self.walk():
+            trunk, preactivation = block(trunk, active)
+            active = F.relu(preactivation)
+            if ends:
+                features.append(active)
+                preactivations.append(preactivation)
+                raw.append(trunk)
         pooled = active.mean((2, 3))
         return Outputs(self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled, tuple(raw))
 
-    def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        return tuple(group[-1].norm for group in self.groups)  # type: ignore[index]
+    def norm_of(self, block: WideBlock) -> nn.BatchNorm2d:  # type: ignore[override]  # its blocks are no others
+        return block.norm
 
 
 def _wide(depth: int, widening: int) -> Factory:

@@ -62,6 +62,10 @@ FILE = "sha256:"
 """How the name of weights from a file begins."""
 
 
+RAW = ("raw",)
+"""Hooks that leave the groups as they are, and read them before the norm and the activation that follow them."""
+
+
 class Weights(Spec):
     """Weights that a network starts from.
 
@@ -93,7 +97,7 @@ class TrialSpec(Spec):
 
     Attributes:
         student: the name of the model that is trained.
-        hooks: modules with which its groups end, where they are not the usual ones.
+        hooks: modules with which its groups end, where they are not the usual ones; or `RAW`.
         weights: what it starts from, where that is not its own initialisation.
         ce: the weight of the cross-entropy, where the suite sets it in place of what the methods say.
         stages: how often the stages that learn from the teacher alone are trained; None where its methods have none.
@@ -136,9 +140,14 @@ class TrialSpec(Spec):
 
     @property
     def label(self) -> str:
-        """What tables call the network: its model, then what it starts from; a hash tells those apart that differ in hooks."""
+        """What tables call the network: its model, then what it starts from and how it is read.
+
+        A hash tells those apart that differ in hooks.
+        """
         given = [self.weights.label] if self.weights else []
-        if self.hooks:
+        if self.hooks == RAW:
+            given.append("raw")
+        elif self.hooks:
             given.append(f"hooks {digest(self.hooks)[:4]}")
         return f"{self.student} ({', '.join(given)})" if given else self.student
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from kdbench.errors import KdbenchError
 from kdbench.spec.recipe import Spec
 from kdbench.spec.report_options import ReportOptions
-from kdbench.spec.trial import Stages
+from kdbench.spec.trial import RAW, Stages
 
 Tree = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, strict=True)]
@@ -41,14 +41,18 @@ Parameters = Annotated[Tree, BeforeValidator(lambda given: {} if given is None e
 MethodEntry = Annotated[dict[str, Parameters], BeforeValidator(_method_entry)]
 
 
+Hooks = Annotated[tuple[str, ...], BeforeValidator(lambda given: RAW if given == "raw" else given)]
+
+
 class NetworkSpec(Spec):
     """A network of a pair. A name alone is short for `{model: NAME}`."""
 
     model: str
     """One of `kdbench list models`, `torchvision/NAME`, `timm/NAME`, or a network of your own."""
-    hooks: tuple[str, ...] = ()
+    hooks: Hooks = ()
     """Modules with which the groups of the network end, shallow to deep. `kdbench show model NAME --modules` lists them. Built-in
-    networks and the usual families of torchvision and timm need none."""
+    networks and the usual families of torchvision and timm need none. `hooks: raw` keeps the usual groups and reads them before the
+    norm and the activation that follow them."""
     weights: str = ""
     """Weights that the network starts from: a file (a relative path begins in the suite's folder), a name of torchvision's, or a
     tag of timm's. `file.pth#key` names one network of a file that holds several."""
