@@ -4,10 +4,13 @@ Without one they are rehearsed on the CPU, with graphs that do their work anew a
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Lab
+from invariants.probes import give_teacher
 
 from kdbench import Batch, Losses, Method, MethodParams, Outputs
 from kdbench.method.interface import METHODS
@@ -45,6 +48,21 @@ CHANGES: dict[str, Any] = {"methods": ROW, "recipe": {"batch_size": 16, "epochs"
 """Four full batches of 16 an epoch, and a short one of 8."""
 
 
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Lab]:
+    """The labs of `row`, by the type of the device."""
+    return {}
+
+
+@pytest.fixture
+def row(device: torch.device, run: Callable[..., bool], rows: dict[str, Lab], images: Path, tmp_path_factory: Any) -> Lab:
+    """A lab in which `CHANGES` ran from start to end, once for all tests. Read it, leave it as it is."""
+    if device.type not in rows:
+        rows[device.type] = Lab(tmp_path_factory.mktemp("row"), images)
+        assert run(rows[device.type], rows[device.type].suite(**CHANGES))
+    return rows[device.type]
+
+
 @pytest.fixture
 def graphed(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool | str | None]:
     """By method, at the end of its training: whether it had a graph, or why it had none."""
@@ -66,18 +84,19 @@ def test_methods_have_graphs_but_for_those_that_draw(run, lab, graphed):
 
 
 @pytest.mark.parametrize("method", ROW, ids=lambda method: method if isinstance(method, str) else next(iter(method)))
-def test_a_method_alone_gives_what_it_gives_beside_the_others(run, method, lab, another):
-    run(lab, lab.suite(**CHANGES))
-    suite = another.suite(**{**CHANGES, "methods": [method]})
-    run(another, suite)
-    assert another.outcomes().items() <= lab.outcomes().items()
+def test_a_method_alone_gives_what_it_gives_beside_the_others(run, method, row, lab):
+    suite = lab.suite(**{**CHANGES, "methods": [method]})
+    give_teacher(lab, row, suite)
+    run(lab, suite)
+    assert lab.outcomes().items() <= row.outcomes().items()
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(run, lanes, lab, another):
-    run(lab, lab.suite(**CHANGES))
-    run(another, another.suite(**CHANGES), lanes=lanes)
-    assert another.outcomes() == lab.outcomes()
+def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(run, lanes, row, lab):
+    suite = lab.suite(**CHANGES)
+    give_teacher(lab, row, suite)
+    run(lab, suite, lanes=lanes)
+    assert lab.outcomes() == row.outcomes()
 
 
 @pytest.mark.parametrize("arithmetic", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}], ids=str)
@@ -105,32 +124,30 @@ class Breaks(Method):
         return {"gap": (student.logits - teacher.logits).square().mean() * (float("nan") if batch.epoch else 1.0)}
 
 
-def test_a_lane_that_raises_or_diverges_fails_and_the_others_are_as_without_it(run, lab, another):
-    run(another, another.suite(**CHANGES))
+def test_a_lane_that_raises_or_diverges_fails_and_the_others_are_as_without_it(run, row, lab):
     forget = METHODS.snapshot()
     METHODS.register("breaks")(Breaks)
     try:
         suite = lab.suite(**{**CHANGES, "methods": [{"breaks": {"how": "raises"}}, {"breaks": {"how": "diverges"}}, *ROW]})
+        give_teacher(lab, row, suite)
         run(lab, suite)
     finally:
         forget()
     failed = [lab.record(trial).reason for trial in suite.trials if trial.method == "breaks"]
     assert failed[0].startswith("RuntimeError: on purpose") and failed[1].startswith("the loss is nan in epoch 2")
-    assert another.outcomes().items() <= lab.outcomes().items()
+    assert row.outcomes().items() <= lab.outcomes().items()
 
 
-def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(run, lab, another, one_epoch_a_run):
-    run(lab, lab.suite(**CHANGES))
-    while not run(another, another.suite(**CHANGES), **one_epoch_a_run):
+def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(run, row, lab, one_epoch_a_run):
+    while not run(lab, lab.suite(**CHANGES), **one_epoch_a_run):
         pass
-    assert another.outcomes() == lab.outcomes()
+    assert lab.outcomes() == row.outcomes()
 
 
-def test_graphs_compute_what_steps_compute(run, lab, another, monkeypatch):
-    run(lab, lab.suite(**CHANGES))
+def test_graphs_compute_what_steps_compute(run, row, lab, monkeypatch):
     monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    run(another, another.suite(**CHANGES))
-    assert another.outcomes() == lab.outcomes()  # a student that is too large for graphs goes on without
+    run(lab, lab.suite(**CHANGES))
+    assert lab.outcomes() == row.outcomes()  # a student that is too large for graphs goes on without
 
 
 def test_no_step_waits_for_the_device(run, device, lab, monkeypatch):

@@ -671,12 +671,12 @@ def test_a_network_that_computes_otherwise_on_these_images_is_refused(write, lab
 def test_what_was_fetched_by_a_tag_is_bound_by_the_records(write, lab, another, monkeypatch):
     """The tag is the same, and so are the trials; the records tell apart what it stood for."""
     timm = pytest.importorskip("timm")
-    tagged = {"model": "timm/resnet18", "weights": "a1_in1k"}
+    tagged = {"model": "timm/test_resnet", "weights": "r160_in1k"}
     suite = write(tagged, tagged, methods=["scratch", "kd"], seeds=[0])
     hashes = []
     for seed, place in enumerate((lab, another)):
         torch.manual_seed(seed)
-        published = timm.create_model("resnet18", num_classes=CLASSES)
+        published = timm.create_model("test_resnet", num_classes=CLASSES)
         monkeypatch.setattr("kdbench.models.pretrained._published", lambda *_, published=published: published)
         run(place, suite)
         teacher, *students = map(place.record, (*suite.teachers, *suite.trials))
