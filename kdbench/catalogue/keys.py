@@ -29,14 +29,14 @@ class Key:
         kind: what it may be, in words, such as `whole number, above 0`.
         default: as YAML; `required` where it must be given, empty where nothing stands for it.
         about: what it means.
-        inner: the model of the mapping that it holds, if it holds one.
+        inner: the models of the mapping that it may hold, one of which a `name` in it chooses; none where it holds no mapping.
     """
 
     name: str
     kind: str
     default: str
     about: str
-    inner: type[BaseModel] | None
+    inner: tuple[type[BaseModel], ...]
 
 
 def keys(model: type[BaseModel]) -> list[Key]:
@@ -100,8 +100,8 @@ def _as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 
-def _inner(kind: Any) -> type[BaseModel] | None:
-    """The model among the alternatives of a type."""
+def _inner(kind: Any) -> tuple[type[BaseModel], ...]:
+    """The models among the alternatives of a type."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return kind
-    return next((found for arg in get_args(kind) if (found := _inner(arg))), None)
+        return (kind,)
+    return tuple(found for arg in get_args(kind) for found in _inner(arg))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel
@@ -140,8 +141,9 @@ def _keys(model: type[BaseModel], values: Mapping[str, Any], path: tuple[str, ..
     for name, value in values.items():
         key, plain = declared[name], to_jsonable_python(value)
         yield (*path, name), plain, key.about
-        if key.inner and isinstance(plain, dict):
-            yield from _keys(key.inner, plain, (*path, name))
+        if isinstance(plain, dict):
+            fitting = (inner for inner in key.inner if plain.keys() <= inner.model_fields.keys())
+            yield from (found for inner in islice(fitting, 1) for found in _keys(inner, plain, (*path, name)))
 
 
 def _is_leaf(value: object) -> bool:

@@ -60,17 +60,11 @@ def suite_page() -> str:
 
 def recipe_page() -> str:
     """The page of what a recipe may hold, and of those that ship."""
-    found = keys(Recipe)
-    inner = [(key.name, key.inner) for key in found if key.inner]
-    links = {name: f"#{name}" for name, _ in inner}
-    sections = [_section(name, model, {"resized_crop": "#resized_crop"}) for name, model in inner]
-    crop = next(key.inner for _, model in inner for key in keys(model) if key.inner)
     return page(
         "Recipe keys",
         RECIPES,
-        key_table(found, links),
-        *sections,
-        _section("resized_crop", crop),
+        key_table(keys(Recipe), _links(Recipe)),
+        *_sections(Recipe),
         "## Recipes that ship",
         *map(_recipe, recipe_names()),
     )
@@ -94,6 +88,24 @@ def dataset_page() -> str:
     return page(
         "Data set keys", DATA, table(["name", "what it is"], overview), "## Keys that all have", key_table(shared), *sections
     )
+
+
+def _links(model: type[BaseModel]) -> dict[str, str]:
+    return {key.name: f"#{key.name}" for key in keys(model) if key.inner}
+
+
+def _sections(model: type[BaseModel]) -> list[str]:
+    """A section for each model inside of this one, once: its own keys first, then those inside of them."""
+    found: dict[type[BaseModel], str] = {}
+    inside = [model]
+    while inside:
+        outer = inside.pop(0)
+        for key in keys(outer):
+            for number, inner in enumerate(key.inner):
+                if inner not in found:
+                    found[inner] = f"{key.name}: {inner.model_fields['name'].default}" if number else key.name
+                    inside.append(inner)
+    return [_section(name, inner, _links(inner)) for inner, name in found.items()]
 
 
 def _section(name: str, model: type[BaseModel], links: Mapping[str, str] = {}) -> str:

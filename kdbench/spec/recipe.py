@@ -1,128 +1,40 @@
 """How a network is trained: a frozen value, read from YAML and written out in full in every trial."""
 
 import hashlib
-from itertools import pairwise
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from typing import Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from kdbench.spec.augmentation import Augmentation as Augmentation
+from kdbench.spec.augmentation import ResizedCrop as ResizedCrop
+from kdbench.spec.base import Spec as Spec
+from kdbench.spec.base import SpecWithOptions
+from kdbench.spec.optimiser import SGD as SGD
+from kdbench.spec.optimiser import AdamW as AdamW
+from kdbench.spec.optimiser import AnySchedule, Cosine, Optimiser
+from kdbench.spec.optimiser import Schedule as Schedule
 from kdbench.wording import counted
 
 
-class Spec(BaseModel):
-    """Base of everything that enters a trial's identity: frozen, and a misspelt key is an error.
-
-    The text under a field describes it: the reference pages and `kdbench show` print it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class SGD(Spec):
-    """Settings of stochastic gradient descent: those of `torch.optim.SGD`."""
-
-    lr: PositiveFloat
-    """Learning rate at the start of the training."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum; 0 for none."""
-    weight_decay: NonNegativeFloat = 5e-4
-    """Weight decay, in the L2 form that `torch.optim.SGD` has."""
-    nesterov: bool = False
-    """Whether the momentum is Nesterov's."""
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-
-class Schedule(Spec):
-    """Steps of the learning rate."""
-
-    milestones: tuple[PositiveInt, ...] = ()
-    """Epochs at whose start the learning rate is multiplied by `gamma`, in ascending order. The first epoch is 0."""
-    gamma: PositiveFloat = 0.1
-    """What the learning rate is multiplied by at each milestone."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if any(a >= b for a, b in pairwise(self.milestones)):
-            raise ValueError("milestones must ascend")
-        return self
-
-    def factor(self, epoch: int) -> float:
-        """What the base learning rate is multiplied by in `epoch`."""
-        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-
-
-class ResizedCrop(Spec):
-    """A random part of the image is resized to the data set's size, bilinear and antialiased: torchvision's `RandomResizedCrop`."""
-
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
-    """Smallest and largest share of the image's area that the part has."""
-    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
-    """Smallest and largest width of the part, divided by its height."""
-
-    @model_validator(mode="after")
-    def _bounds_ascend(self) -> Self:
-        if not self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale: give the lower bound, then the upper one, at most 1")
-        if self.ratio[0] > self.ratio[1]:
-            raise ValueError("ratio: give the lower bound, then the upper one")
-        return self
-
-
-class Augmentation(Spec):
-    """How training images are varied. Images in memory are padded and cropped; streamed ones take a `resized_crop`."""
-
-    pad: NonNegativeInt = 4
-    """Pixels that are added on each side, before a crop of the image's own size is taken at a random place. 0 for no crop. Streamed
-    images need 0."""
-    padding_mode: Literal["zeros", "reflect"] = "zeros"
-    """What the added pixels show: black, or the image mirrored at its border."""
-    flip: bool = True
-    """Whether images are flipped left to right with probability 1/2. Turn it off where a mirrored image is of another class."""
-    resized_crop: ResizedCrop | None = None
-    """For streamed images, the random part that is taken and resized. None, the default, takes the centre."""
-
-    @model_validator(mode="after")
-    def _one_kind_of_crop(self) -> Self:
-        if self.resized_crop and self.pad:
-            raise ValueError("pad has no effect beside resized_crop; give `pad: 0` with it")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_taken(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Trials that take no resized crop keep the identity that they had before there was one."""
-        written: dict[str, Any] = write(self)
-        if self.resized_crop is None:
-            del written["resized_crop"]
-        return written
-
-
-class Recipe(Spec):
+class Recipe(SpecWithOptions):
     """One training protocol."""
+
+    optional = frozenset(
+        {
+            *("label_smoothing", "mixup", "cutmix", "cutmix_probability", "gradient_clipping", "moving_average"),
+            *("method_lr", "method_weight_decay"),
+        }
+    )
 
     epochs: PositiveInt
     """How many times the training images are gone through. Stages before the main training come on top."""
     batch_size: PositiveInt
     """Images in a batch. The last batch of an epoch has what is left."""
-    optimiser: SGD
-    """Settings of stochastic gradient descent."""
-    schedule: Schedule = Schedule()
-    """How the learning rate falls. Constant unless given."""
+    optimiser: Optimiser
+    """Settings of the optimiser: of stochastic gradient descent, or with `name: adamw` of AdamW."""
+    schedule: AnySchedule = Schedule()
+    """How the learning rate falls: in steps, or with `name: cosine` along a cosine. Constant unless given."""
     augmentation: Augmentation = Augmentation()
     """How training images are varied."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -133,14 +45,58 @@ class Recipe(Spec):
     Results are equal up to rounding, and tables never mix them with others."""
     evaluate_every: PositiveInt = 1
     """Epochs from one test of the student to the next. It is always tested after the last epoch."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the cross-entropy's target that all classes get alike. It concerns the cross-entropy alone, no term of a method."""
+    mixup: NonNegativeFloat = 0
+    """Alpha of mixup: each image is mixed with another one of its batch, in a proportion drawn from Beta(alpha, alpha) for the
+    batch. 0 for none. Zhang et al., 2018, arXiv:1710.09412."""
+    cutmix: NonNegativeFloat = 0
+    """Alpha of CutMix: each image gets a rectangle of another one of its batch, of a share drawn from Beta(alpha, alpha) for the
+    batch. 0 for none. Yun et al., 2019, arXiv:1905.04899."""
+    cutmix_probability: float = Field(0.5, gt=0, lt=1)
+    """Where `mixup` and `cutmix` are both given, the probability that a batch gets CutMix; the others get mixup."""
+    gradient_clipping: NonNegativeFloat = 0
+    """Norm to which the gradient of all that is trained is cut before each step of the main training. 0 for no cut."""
+    moving_average: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the student's weights, per step of the main training. What is tested, kept and deployed is then
+    the average. 0 for none."""
+    method_lr: PositiveFloat = 1.0
+    """What the learning rate is multiplied by for a method's own parameters in the main training."""
+    method_weight_decay: NonNegativeFloat | None = None
+    """Weight decay of a method's own parameters in the main training. The optimiser's unless given."""
 
     @model_validator(mode="after")
     def _milestones_are_reached(self) -> Self:
-        if self.schedule.milestones and self.schedule.milestones[-1] >= self.epochs:
+        milestones = self.schedule.milestones if isinstance(self.schedule, Schedule) else ()
+        if milestones and milestones[-1] >= self.epochs:
             raise ValueError(
-                f"schedule.milestones: {self.schedule.milestones[-1]} is never reached in {counted(self.epochs, 'epoch')}; "
+                f"schedule.milestones: {milestones[-1]} is never reached in {counted(self.epochs, 'epoch')}; "
                 "give milestones below `epochs`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.schedule.warm_up_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.warm_up_epochs: a warm-up of {self.schedule.warm_up_epochs:g} epochs does not end in "
+                f"{counted(self.epochs, 'epoch')}; give one that is shorter than `epochs`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_are_below_the_optimiser_s(self) -> Self:
+        final = self.schedule.final_lr if isinstance(self.schedule, Cosine) else 0.0
+        for key, rate in (("final_lr", final), ("warm_up_lr", self.schedule.warm_up_lr)):
+            if rate > self.optimiser.lr:
+                raise ValueError(f"schedule.{key}: {rate:g} is above the learning rate {self.optimiser.lr:g}; give a lower one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_of_two_is_chosen(self) -> Self:
+        usual = type(self).model_fields["cutmix_probability"].default
+        if self.cutmix_probability != usual and not (self.mixup and self.cutmix):
+            raise ValueError("cutmix_probability chooses between mixup and CutMix; give both `mixup` and `cutmix`, or remove it")
         return self
 
     def evaluates(self, epoch: int) -> bool:
@@ -148,12 +104,50 @@ class Recipe(Spec):
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
     def arithmetic(self) -> str:
         """What rounds its numbers: results of different arithmetic are never mixed in a table."""
         return self.precision + ", compiled" * self.compile
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known to read its numbers, in sentences for the record."""
+        found = []
+        if self.moving_average:
+            found.append(
+                f"tested, kept and deployed is the moving average of the weights, with a decay of {self.moving_average:g} per step"
+            )
+        if self.mixes:
+            found.append("images were mixed in training: the training error counts the class of the larger share")
+        return tuple(found)
+
+    @property
     def summary(self) -> str:
         """What a reader of a table needs of it; the hash tells recipes apart that read alike."""
-        text = f"{counted(self.epochs, 'epoch')}, batch {self.batch_size}, lr {self.optimiser.lr:g}"
+        text = ", ".join(self._features())
         return f"{text} [{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:4]}]"
+
+    def _features(self) -> Iterator[str]:
+        yield counted(self.epochs, "epoch")
+        yield f"batch {self.batch_size}"
+        yield f"{'AdamW ' * isinstance(self.optimiser, AdamW)}lr {self.optimiser.lr:g}"
+        if isinstance(self.schedule, Cosine):
+            yield "cosine"
+        if self.schedule.warm_up_epochs:
+            yield f"warm-up {self.schedule.warm_up_epochs:g}"
+        if self.augmentation.rand_augment:
+            yield "RandAugment"
+        if self.augmentation.random_erasing:
+            yield f"erasing {self.augmentation.random_erasing:g}"
+        named = {
+            "mixup": self.mixup,
+            "CutMix": self.cutmix,
+            "label smoothing": self.label_smoothing,
+            "clipping": self.gradient_clipping,
+            "moving average": self.moving_average,
+        }
+        yield from (f"{name} {value:g}" for name, value in named.items() if value)

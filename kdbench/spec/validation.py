@@ -44,7 +44,8 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
 def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
     kind, loc = error["type"], error["loc"]
     if kind == "extra_forbidden":
-        return f"unknown key.{nearest(str(loc[-1]), _keys(spec, loc[:-1]))}"
+        name = str(loc[-1])
+        return f"unknown key.{nearest(name, [key for key in _keys(spec, loc[:-1]) if key != name])}"
     if kind == "missing":
         return "this key is missing."
     if kind == "too_short":
@@ -57,13 +58,11 @@ def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
 
 
 def _keys(spec: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand at `path` below `spec`."""
+    """The keys that may stand at `path` below `spec`, by any of the models that may stand there."""
+    specs = [spec]
     for key in path:
-        if not isinstance(key, str):
-            continue
-        inner = spec.model_fields[key].annotation
-        inner = next((arg for arg in getattr(inner, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)), inner)
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        spec = inner
-    return list(spec.model_fields)
+        if isinstance(key, str):
+            annotations = [found.model_fields[key].annotation for found in specs if key in found.model_fields]
+            inner = [arg for annotation in annotations for arg in (annotation, *getattr(annotation, "__args__", ()))]
+            specs = [arg for arg in inner if isinstance(arg, type) and issubclass(arg, BaseModel)]
+    return [key for found in specs for key in found.model_fields]

@@ -18,7 +18,7 @@ from kdbench.suite.imports import belongs, followed, is_core, parsed
 _BASES = (Method, Network, Source)
 
 _CORE = (
-    *("streams.py", "spec/recipe.py", "suite/teacher_stages.py"),
+    *("streams.py", "spec/base.py", "spec/optimiser.py", "spec/augmentation.py", "spec/recipe.py", "suite/teacher_stages.py"),
     *("method", "data", "models", "training"),
 )
 _NO_NUMBERS = ("method/description.py", "training/own_loop.py")

@@ -34,9 +34,10 @@ def recipe_tree(given: Mapping[str, Any]) -> Tree:
 
 
 def merged(base: Tree, changes: Mapping[str, Any]) -> Tree:
-    """`changes` over `base`, mapping by mapping."""
+    """`changes` over `base`, mapping by mapping; one with another `name` is another thing, and takes nothing over."""
     tree = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
-        tree[key] = merged(tree[key], value) if both else value
+        before = tree.get(key)
+        same = isinstance(value, dict) and isinstance(before, dict) and value.get("name", before.get("name")) == before.get("name")
+        tree[key] = merged(before, value) if same else value
     return tree
