@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from kdbench.results.outcomes import Outcomes as Outcomes
     from kdbench.results.outcomes import load_outcomes as load_outcomes
     from kdbench.runner.frame import load_results as load_results
-    from kdbench.spec.recipe import SGD as SGD
+    from kdbench.spec.optimiser import SGD as SGD
+    from kdbench.spec.optimiser import AdamW as AdamW
     from kdbench.spec.trial import MethodParams as MethodParams
     from kdbench.training.own_loop import train_stages as train_stages
 
@@ -109,7 +110,8 @@ _HOMES = {
     "Outputs": "method.outputs",
     "Shapes": "method.outputs",
     "train_stages": "training.own_loop",
-    "SGD": "spec.recipe",
+    "SGD": "spec.optimiser",
+    "AdamW": "spec.optimiser",
     "Outcomes": "results.outcomes",
     "load_outcomes": "results.outcomes",
     "load_results": "runner.frame",

@@ -84,7 +84,7 @@ def every_key(*models):
     """Their keys, and those of the mappings that they hold."""
     for key in (key for model in models for key in keys(model)):
         yield key
-        yield from every_key(key.inner) if key.inner else ()
+        yield from (found for inner in key.inner for found in every_key(inner))
 
 
 def names_of(*models):

@@ -91,7 +91,18 @@ VALUES = {
     "View": ["images", "labels"],
     "TeacherParts": ["classifier_weight", "classifier_bias", "norms"],
 }
-CLASSES = {"Composition", "KdbenchError", "Method", "MethodParams", "Network", "PairError", "SGD", "Source", "SourceParams"}
+CLASSES = {
+    "AdamW",
+    "Composition",
+    "KdbenchError",
+    "Method",
+    "MethodParams",
+    "Network",
+    "PairError",
+    "SGD",
+    "Source",
+    "SourceParams",
+}
 TYPES = {"Losses", "UnitInterval"}
 
 REPORTS = {

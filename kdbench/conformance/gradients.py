@@ -87,7 +87,7 @@ def gradients(tested: MethodUnderTest) -> None:
                     f"a tensor of shape {tuple(tensor.shape)} learns in {segment.name}, and no optimiser has it. Make it an "
                     "nn.Parameter and an attribute of the method or a submodule; put several into an nn.ParameterList.",
                 )
-            trained = [parameter for module in segment.trained for parameter in module.parameters()]
+            trained = [parameter for module in segment.modules for parameter in module.parameters()]
             found = zip(trained, gradients_at(total, trained), strict=True)
             reached |= {id(parameter) for parameter, gradient in found if gradient is not None and gradient.any()}
     idle = [

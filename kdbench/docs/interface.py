@@ -38,7 +38,7 @@ These names can be imported from `kdbench`; those for tables and reports from `k
 INTERFACE = (
     *("Method", "MethodParams", "Outputs", "Shapes", "Batch", "View", "Pair", "TeacherParts"),
     *("Stage", "Survey", "ParameterGroup", "Losses", "UnitInterval"),
-    *("SGD", "PairError", "register", "Composition"),
+    *("SGD", "AdamW", "PairError", "register", "Composition"),
 )
 """The names that an author of a method meets, in the order in which they are read."""
 

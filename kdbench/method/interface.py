@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.registry import Registry
-from kdbench.spec.recipe import SGD
+from kdbench.spec.optimiser import Optimiser
 from kdbench.spec.trial import CrossEntropyWeight, MethodParams
 
 Losses = Mapping[str, Tensor]
@@ -144,7 +144,7 @@ class Stage:
     losses: Callable[[Outputs, Outputs, Batch], Losses]
     modules: tuple[nn.Module, ...]
     trains_student: bool
-    optimiser: SGD | None = None
+    optimiser: Optimiser | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 0:

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from kdbench.data import Loader
+from kdbench.data import Loader, batch_bounds
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import VIEWS
 from kdbench.method.outputs import Outputs
@@ -144,7 +144,7 @@ def _epoch(
     refused = refused_allocations(data.device)
     startup_s = 0.0
     for lane in lanes:
-        lane.begin_epoch()
+        lane.begin_epoch(steps=len(batch_bounds(len(data), recipe.batch_size)))
 
     def loaded(load: Load) -> StepInputs:
         data_watch.start()
@@ -207,7 +207,8 @@ def _evaluate(lanes: Sequence[Lane], data: Loader, teachers: Sequence[FrozenTeac
     if detailed and teachers and any(lane.reads_teacher for lane in lanes):
         of_teacher = Evaluator(teachers[0].logits, data.device, precision=lanes[0].precision)
     with ExitStack() as stack:
-        for predictor in predictors:
+        for lane, predictor in zip(lanes, predictors, strict=True):
+            stack.enter_context(lane.as_tested())
             stack.enter_context(buffers_kept(predictor))
         for load in data.plain_batches():
             teacher_logits = of_teacher.update(load) if of_teacher else None

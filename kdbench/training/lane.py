@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,8 @@ from kdbench.training.finite import Finite
 from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
 from kdbench.training.inputs import StepInputs
 from kdbench.training.modes import Modes
+from kdbench.training.moving_average import MovingAverage
+from kdbench.training.optimiser import build_optimiser, restore_optimiser, set_rate
 from kdbench.training.predictions import Predictions
 from kdbench.training.segments import MAIN, Position, Segment
 
@@ -122,35 +125,29 @@ class Lane:
         self.graph_refused: str | None = None
         for network in self._networks:
             network.requires_grad_(False)
-        groups = []
-        for module in self._segment.trained:
-            if learnt := [parameter.requires_grad_() for parameter in module.parameters() if id(parameter) not in self._fixed]:
-                groups.append({"params": learnt})
-        settings = self._segment.optimiser
-        # A graph would keep a number for good: on CUDA the rate is a tensor.
-        self._rate = torch.tensor(settings.lr, device=self.device) if self.device.type == "cuda" else None
-        self._optimiser = torch.optim.SGD(
-            groups,
-            lr=settings.lr if self._rate is None else self._rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-            fused=True,
-        )
+        segment = self._segment
+        self._optimiser = build_optimiser(segment.optimiser, segment.trained, fixed=self._fixed, device=self.device)
+        averaged = (module for module in (self.student, *self.method.predicting.values()) if module)
+        self._average = MovingAverage(averaged, decay=segment.moving_average) if segment.moving_average else None
 
-    def begin_epoch(self) -> None:
-        """Set the learning rate, the modes and the streams of the coming epoch."""
-        lr = self._segment.optimiser.lr * self._segment.schedule.factor(self._epoch)
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr if self._rate is None else self._rate.fill_(lr)
-        self._lr = lr
+    def begin_epoch(self, *, steps: int = 1) -> None:
+        """Set the modes and the streams of the coming epoch, which has so many steps."""
+        self._steps, self._step = steps, 0
         self._stream = derive(self.seed, "method", self._segment.name, self._epoch)
         self._generator = generator(self._stream)
         if self.graph and self.graph.of_one_epoch:
             self.graph = None
         self._sums.begin(keep_tensors=self.graph is not None)
         self._row: Row = {}
-        self._modes.set_for(self._segment.trained)
+        self._modes.set_for(self._segment.modules)
+
+    def _set_rate(self) -> None:
+        """Set the learning rate of the coming step."""
+        by_step = self._segment.schedule.update == "step"
+        if by_step or self._step == 0:
+            self._lr = self._segment.rate(self._epoch + by_step * self._step / self._steps)
+            set_rate(self._optimiser, self._lr)
+        self._step += 1
 
     def step(self, inputs: StepInputs) -> None:
         """One step of the optimiser on a batch."""
@@ -161,6 +158,7 @@ class Lane:
         self._step_watch.start()
         self._memory.start()
         reseed(derive(self._stream, self._sums.images), self.device)
+        self._set_rate()
         new = not self._momentum
         self._update(self._batch(inputs), inputs.teacher, first=self._sums.images == 0)
         self._sums.images += len(inputs)
@@ -227,7 +225,7 @@ class Lane:
                 logits = self.method.predict(outputs)
                 self._sums.add("wrong", (logits.detach().argmax(1) != labels).sum())
                 # Of no weight it is not trained on, and the terms are held against it all the same.
-                ce = (ce_weight or 1.0) * F.cross_entropy(logits, batch.targets)
+                ce = (ce_weight or 1.0) * F.cross_entropy(logits, batch.targets, label_smoothing=segment.label_smoothing)
                 if ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
@@ -241,7 +239,12 @@ class Lane:
         if g_ce:
             with self._step_watch.paused():
                 self._sums.balance = gradient_norms(self._learnt, g_ce, included=bool(ce_weight))
+        if segment.gradient_clipping:
+            trained = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(trained, segment.gradient_clipping, foreach=True)
         self._optimiser.step()
+        if self._average:
+            self._average.update()
         weight = len(labels)
         self._sums.add("loss", total.detach() * weight)
         for name, term in terms.items():
@@ -274,6 +277,7 @@ class Lane:
         """One step on a full batch of so many images, by the graph, on a stream of its own; `join_step` waits for it."""
         assert self.graph is not None
         reseed(derive(self._stream, self._sums.images), self.device)
+        self._set_rate()
         self.graph.graph.launch()
         self._sums.images += images
         self._sums.replayed_s += self.graph.seconds
@@ -290,6 +294,7 @@ class Lane:
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_parameters()}
             found |= {f"{type(network).__name__}.{name}": value for name, value in network.named_buffers()}
         found |= {f"momentum {i}": value for i, value in enumerate(self._momentum)}
+        found |= {f"average {i}": value for i, value in enumerate(self._average.tensors if self._average else ())}
         return found
 
     @property
@@ -306,6 +311,10 @@ class Lane:
         assert self.student is not None
         return Deployed(self.student, Composition(self.method.predicting)).eval()
 
+    def as_tested(self) -> AbstractContextManager[None]:
+        """Inside the block its networks are as they are tested: with the moving average of their weights, where there is one."""
+        return self._average.in_place() if self._average else nullcontext()
+
     def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
         """Write the epoch's row; a loss, or anything learnt, that is no longer finite fails the lane."""
         row = self._sums.row(
@@ -318,7 +327,7 @@ class Lane:
             bad = [name for name, mean in row["terms"].items() if not math.isfinite(mean)]
             self.fail(f"the loss is {loss} in {self._now} (terms: {', '.join(bad)})")
             return
-        if broken := self._finite.broken((*self._segment.trained, *self.method.predicting.values())):
+        if broken := self._finite.broken((*self._segment.modules, *self.method.predicting.values())):
             self.fail(f"not finite after {self._now}: {broken}")
             return
         self._row = {"stage": self._segment.name, "epoch": self._epoch + 1, "lr": self._lr, **row}
@@ -344,6 +353,8 @@ class Lane:
         self._epoch += 1
         if self._epoch == self._segment.epochs:
             self._index, self._epoch = self._index + 1, 0
+            if self._average:
+                self._average.adopt()
             if self._index < len(self.segments):
                 self._enter()
 
@@ -359,6 +370,7 @@ class Lane:
             "student": self.student.state_dict() if self.student else {},
             "method": self.method.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            "average": self._average.tensors if self._average else [],
             "rows": self.rows,
         }
 
@@ -369,4 +381,6 @@ class Lane:
             self.student.load_state_dict(state["student"])
         self.method.load_state_dict(state["method"])
         self._enter()
-        self._optimiser.load_state_dict(state["optimiser"])
+        restore_optimiser(self._optimiser, state["optimiser"])
+        if self._average:
+            self._average.restore(state["average"])

@@ -13,7 +13,8 @@ from kdbench.errors import KdbenchError, UntrainedStages
 from kdbench.method.interface import Batch, Composition, Losses, Method
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
-from kdbench.spec.recipe import SGD, Recipe
+from kdbench.spec.optimiser import SGD, Optimiser
+from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import CrossEntropyWeight
 from kdbench.training.device import exact
 from kdbench.training.frozen_teacher import FrozenTeacher, ask
@@ -79,7 +80,7 @@ def train_stages(
     loader: Iterable[Sequence[Tensor]],
     *,
     student: nn.Module | None = None,
-    optimiser: SGD | None = None,
+    optimiser: Optimiser | None = None,
     precision: str = "fp32",
     seed: int | str = 0,
 ) -> None:
@@ -94,7 +95,8 @@ def train_stages(
         loader: gives batches, anew in each epoch, as a DataLoader does: normalised images (B, C, H, W), labels (B,) and, for
             methods that ask for them, the positions of the images in the training set (B,).
         student: the student, if a stage trains it.
-        optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)`. They stay the same in all epochs.
+        optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)` or `AdamW(lr=0.001)`. They stay the
+            same in all epochs.
         precision: `fp32`, `tf32` or `bf16`, as in a recipe.
         seed: the seed of the method's own random draws.
 

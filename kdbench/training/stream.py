@@ -8,6 +8,7 @@ from functools import partial
 
 from kdbench.data import Loader
 from kdbench.data.loader import LoadBatch
+from kdbench.data.mixing import mix
 from kdbench.data.views import mixup, rotations
 from kdbench.method.interface import View
 from kdbench.spec.recipe import Recipe
@@ -54,8 +55,13 @@ class Stream:
         if "mixup" in views:
             draws = generator(self.seed, "view mixup", *now, number)
             made["mixup"] = mixup(images, labels, num_classes=self.num_classes, generator=draws)
-        # The indices are a view of the epoch's plan.
-        return StepInputs(images, labels, indices.clone(), views={name: made[name] for name in views})
+        indices, soft_labels = indices.clone(), None  # they are a view of the epoch's plan
+        if self.recipe.mixes:
+            seed = derive(self.seed, "mixing", *now, number)
+            images, labels, indices, soft_labels = mix(
+                images, labels, indices, recipe=self.recipe, num_classes=self.num_classes, seed=seed
+            )
+        return StepInputs(images, labels, indices, soft_labels, views={name: made[name] for name in views})
 
     def reseed_for_teacher(self, now: Position, number: int, *passed: str | int) -> None:
         """Set what a teacher may draw from that is random in evaluation too, for the batch `number` of an epoch.
