@@ -86,6 +86,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "ce_weight": 1,
         "warm_up_epochs": 20,
     },
+    # the authors, on CIFAR
+    "semckd": {"beta": 400},
     # the authors
     "simkd": {"beta": 1, "factor": 2},
     # RepDistiller
@@ -95,6 +97,17 @@ DEFAULTS: dict[str, dict[str, object]] = {
     # the authors, on ImageNet
     "srrl": {"form": "maps", "feature_weight": 1, "logits_weight": 1},
     # RepDistiller
+    # the authors, ResNet-32x4 to ResNet-8x4 on CIFAR
+    "wkd_f": {"beta": 0.08, "rho": 4, "grid": 1, "decay_after": 150},
+    # the authors, on CIFAR, with another cost
+    "wkd_l": {
+        "gamma": 600,
+        "temperature": 8,
+        "sharpness": 1,
+        "regularisation": 0.05,
+        "iterations": 10,
+        "decay_after": 150,
+    },
     "vid": {"beta": 1, "initial_variance": 5},
 }
 

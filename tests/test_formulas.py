@@ -130,3 +130,28 @@ def test_mgd_masks_another_share_of_the_channels_in_each_image() -> None:
     drawn = torch.rand(6, 10, generator=batch(6).generator)
     (loss,) = method.losses(STUDENT, TEACHER, batch(6)).values()
     torch.testing.assert_close(loss, method.distance(STUDENT.features[-1], TEACHER.features[-1], drawn))
+
+
+@pytest.mark.parametrize(("name", "decaying"), [("wkd_f", ("mean", "spread")), ("wkd_l", ("others",))])
+def test_wkd_decays_by_a_cosine_after_epoch_150(name: str, decaying: tuple[str, ...]) -> None:
+    method = build(name, STUDENT, TEACHER).eval()  # the projector's batch norms give the same each time
+
+    def terms(epoch: int) -> dict[str, Tensor]:
+        return dict(method.losses(STUDENT, TEACHER, batch(6, epoch=epoch, epochs=240)))
+
+    full = terms(0)
+    for epoch, weight in ((149, 1), (150, (1 + math.cos(math.pi / 90)) / 2), (194, 0.5), (239, 0)):
+        for term, value in terms(epoch).items():
+            torch.testing.assert_close(value, (weight if term in decaying else 1) * full[term], atol=1e-5, rtol=1e-4)
+    short = dict(method.losses(STUDENT, TEACHER, batch(6, epoch=9, epochs=10)))
+    assert all(torch.equal(short[term], full[term]) for term in full)
+
+
+def test_semckd_fills_the_rows_of_a_smaller_batch_with_zeros() -> None:
+    method = build("semckd", STUDENT, TEACHER)
+    assert method.queries[0][0].in_features == 64
+    first = method.queries[0][0].weight
+    (loss,) = method.losses(STUDENT, TEACHER, batch(6)).values()
+    (gradient,) = torch.autograd.grad(loss, [first])
+    assert gradient[:, :6].abs().sum() > 0
+    assert not gradient[:, 6:].any()

@@ -111,7 +111,7 @@ def test_losses_are_computed_in_full_precision_under_autocast(name: str) -> None
             torch.testing.assert_close(found[term], expected[term], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["at", "ft", "ft_repdistiller", "nst", "ofd", "simkd", "vid"])
+@pytest.mark.parametrize("name", ["at", "ft", "ft_repdistiller", "mgd", "nst", "ofd", "simkd", "vid"])
 def test_a_method_says_that_it_pools_maps_of_unequal_size(name: str) -> None:
     larger = tuple((channels, 2 * size, 2 * size) for channels, size, _ in SIZES)
     assert not build(name, outputs(4), outputs(4)).notes
@@ -146,6 +146,13 @@ REFUSALS: list[tuple[list[str], dict[str, Any], str]] = [
     ),
     (["dist"], {"classes": 2, "batches": (2, 2)}, "3 classes, or batches of 3 images"),
     (["cc", "pkt", "reviewkd", "sp"], {"batches": (1, 1)}, "at least 2 images in every batch, and the smallest .* has 1; raise"),
+    (["itrd", "rsd"], {"batches": (1, 1)}, "at least 2 images in every batch"),
+    (["ickd", "semckd", "srrl"], {"sizes": PIXELS, "batches": (1, 1)}, "at least 2 images in every batch"),
+    (["srrl"], {"batches": (1, 1), "form": "pooled"}, "at least 2 images in every batch"),
+    (["wkd_l"], {"classes": 2}, "at least 3 classes"),
+    (["wkd_f"], {"sizes": PIXELS}, "a cell of the student's last map of 1x1 has one place alone; choose larger images"),
+    (["wkd_f"], {"grid": 2}, "within 2x2 cells of a map, and a cell of the student's last map of 2x2 has one place"),
+    (["ickd"], {"memory_limit_gib": 1e-6}, "GiB for its 10x10 matrices of each image, above memory_limit_gib = 1e-06; lower"),
     (["rkd"], {"batches": (1, 1)}, "of fewer than 3 nothing is left; here a batch has 1 at most. Raise `batch_size`"),
     (["rkd"], {"batches": (2, 2)}, "here a batch has 2 at most"),
     (["at", "ft_repdistiller", "nst"], {"sizes": PIXELS}, "the maps to be compared are of 1x1; choose larger images"),
@@ -483,3 +490,10 @@ def test_dml_trains_two_networks_that_never_reach_into_each_other():
 def test_dml_refuses_a_peer_that_no_model_is():
     with pytest.raises(PairError, match=r"peer: unknown model 'resnet21'"):
         build("dml", outputs(4), outputs(4, seed=1), peer="resnet21")
+
+
+def test_the_cost_of_wkd_needs_a_classifier_of_the_teacher() -> None:
+    both = pair(outputs(4), outputs(4))
+    cls = METHODS.get("wkd_l")
+    with pytest.raises(PairError, match="the teacher has none that is linear; choose another teacher"):
+        cls(cls.Params(), replace(both, teacher_parts=replace(both.teacher_parts, classifier_weight=torch.empty(0, 0))))

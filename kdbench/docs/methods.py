@@ -51,11 +51,14 @@ GOLDEN = {
     "rsd": "the code of Zhang et al.",
     "simkd": "the code of Chen et al.",
     "sdd": "the code of Wei et al., with KD, DKD and NKD",
+    "semckd": "the code of Chen et al.",
     "sp": "Tung and Mori, as in RepDistiller, which the authors verified",
     "ttm": "the code of Zheng and Yang",
     "ttm_weighted": "their code of WTTM",
     "srrl": "the code of Yang et al.",
     "srrl_pooled": "SimKD's code, for pooled vectors",
+    "wkd_f": "the code of Lv et al., grids 1 and 2, before the decay",
+    "wkd_l": "the code of Lv et al., with the classifier's cost, before the decay",
     "vid": "Ahn et al., as in RepDistiller",
 }
 """By name of the file in `tests/golden/`: the code that computed it. A suffix, as in `at_resize`, marks a case of a method."""

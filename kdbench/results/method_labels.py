@@ -20,7 +20,10 @@ LITERATURE_NAMES = {
     "ft_repdistiller": "FT (RepDistiller)",
     "kd_standardized": "KD standardised",
     "reviewkd": "ReviewKD",
+    "semckd": "SemCKD",
     "simkd": "SimKD",
+    "wkd_f": "WKD-F",
+    "wkd_l": "WKD-L",
 }
 """What the literature calls the shipped methods; any other keeps its registered name."""
 

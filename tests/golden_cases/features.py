@@ -88,3 +88,45 @@ def _mgd(golden: Golden) -> None:
     loss = mgd.distance(student.features[-1], teacher.features[-1], golden.tensors["mask.uniform"].flatten(1))
     golden.agrees("loss", loss)
     golden.gradients_agree(loss)
+
+
+@case("semckd")
+def _semckd(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    semckd = method("semckd", replace(pair_of(student, teacher), largest_batch=8), beta=1)
+    for kind, embeddings in (("query", semckd.queries), ("key", semckd.keys)):
+        for i, (first, _, second) in enumerate(embeddings):
+            golden.load(weights(f"{kind}_weight{i}.linear1", first) | weights(f"{kind}_weight{i}.linear2", second))
+    for number, regressor in enumerate(semckd.regressors):
+        golden.load(weights(f"regressor{number // 3}{number % 3}.regressor", regressor))
+    golden.agrees("attention", semckd.attention(student.features, teacher.features))
+    loss = total(semckd.losses(student, teacher, batch_of()))
+    golden.agrees("loss", loss)
+    golden.gradients_agree(loss)
+
+
+@case("wkd_f")
+def _wkd_f(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    before = batch_of(epoch=0)
+    for grid in (2, 1):
+        wkd = method("wkd_f", pair_of(student, teacher), beta=1, rho=4, grid=grid)
+        conv, norm, _ = wkd.projector
+        golden.load(weights("conv_reg.conv", conv) | weights("conv_reg.bn", norm))
+        terms = wkd.losses(student, teacher, before)
+        golden.agrees("loss" if grid == 1 else "loss.grid2", total(terms))
+        golden.gradients_agree(total(terms), None if grid == 1 else {"grad.student.feat.grid2": "student.feat"})
+    golden.agrees("loss.mean", terms["mean"] / 4)
+    golden.agrees("loss.cov", terms["spread"])
+
+
+@case("wkd_l")
+def _wkd_l(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    rows = golden.tensors["teacher.classifier.weight"]
+    wkd = method("wkd_l", pair_of(student, teacher, classifier_weight=rows))
+    terms = wkd.losses(student, teacher, batch_of(labels=golden.tensors["target"], epoch=0))
+    golden.agrees("loss.target", terms["target"])
+    golden.agrees("loss.wd", terms["others"] / 600)
+    golden.agrees("loss", total(terms))
+    golden.gradients_agree(total(terms))
