@@ -23,8 +23,8 @@ class WKDF(Method):
     arXiv:2412.08139.
     Code: https://github.com/JiamingLv/WKD
     Deviations: none. The defaults are the authors' for ResNet-32x4 to ResNet-8x4, in 240 epochs. They choose beta, rho and the grid
-    n for each pair: 0.3, 3 and 4 for WRN-40-2 to ShuffleNetV1; on ImageNet 0.02, 2 and 1 for ResNet-34 to ResNet-18. ResNet-50 to
-    MobileNetV1 has another r there, with a bottleneck, which is not here. Epochs count from 1, so that w is 0 in the last.
+    n for each pair: 0.3, 3 and 4 for WRN-40-2 to ShuffleNetV1; on ImageNet beta 0.02 and rho 2 for ResNet-34 to ResNet-18. There
+    ResNet-50 to MobileNetV1 has another r, with a bottleneck, which is not here. Epochs count from 1, so that w is 0 in the last.
     """
 
     reads = ("features",)
