@@ -34,7 +34,7 @@ OPERATIONS = {
         "ab": 116,
         "fsp": 96,
     },
-    **{"nkd": 146, "ttm": 115},
+    **{"nkd": 146, "ttm": 115, "ctkd": 150, "rld": 174, "wsld": 127, "normkd": 151, "eakd": 139},
     **{"ofd": 173, "crd": 271, "reviewkd": 557, "simkd": 127, "dml": 356},
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
     **{"catkd": 161, "sdd": 233, "kdpp": 160},

@@ -24,12 +24,16 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "cc": {"beta": 0.02, "dimensions": 128},
     # the authors, who are RepDistiller's; the limit of memory is ours
     "crd": {"beta": 0.8, "dimensions": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5, "memory_limit_gib": 16},
+    # the authors' script
+    "ctkd": {"ce_weight": 0.1, "kd_weight": 0.9, "lowest": 1, "span": 20, "reversal_epochs": 10, "standardized": False},
     # the authors, on CIFAR
     "dist": {"beta": 2, "gamma": 2, "tau": 4},
     # the authors, mdistiller/engine/cfg.py; beta is chosen per pair, below
-    "dkd": {"alpha": 1, "beta": 8, "temperature": 4, "warm_up_epochs": 20},
+    "dkd": {"alpha": 1, "beta": 8, "temperature": 4, "warm_up_epochs": 20, "standardized": False},
     # the paper, where both networks weigh the divergence by 1; the peer is ours
     "dml": {"peer": "resnet20", "beta": 1},
+    # the authors, on CIFAR-100
+    "eakd": {"temperature": 4, "entropy_temperature": 3, "entropy_bound": 100, "ce_weight": 0.1, "kd_weight": 0.9},
     # stage 1: as long as RepDistiller's first stages; stage 2: kd's, below
     "fitnets": {"hint_epochs": 30, "temperature": 4, "alpha": 0.9},
     # RepDistiller and mdistiller
@@ -59,6 +63,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "nkd": {"gamma": 3.5, "temperature": 3},
     # the authors, on CIFAR
     "mgd": {"beta": 1.2e-3, "masked": 0.15},
+    # the authors
+    "normkd": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 0.9},
     # RepDistiller; the limit of memory is ours
     "nst": {"beta": 50, "memory_limit_gib": 16},
     # the authors, on CIFAR
@@ -75,6 +81,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "rkd": {"distance_weight": 25, "angle_weight": 50, "memory_limit_gib": 16},
     # the authors
     "rsd": {"beta": 0.1, "kappa": 0.01, "expansion": 2},
+    # the authors, on CIFAR-100, but for `--same-t`
+    "rld": {"alpha": 1, "beta": 8, "tau": 1, "temperature": 4, "warm_up_epochs": 20},
     "scratch": {},
     # the authors: DKD's of mdistiller/engine/cfg.py, and three levels; levels and beta are chosen per pair
     "sdd": {
@@ -109,6 +117,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "decay_after": 150,
     },
     "vid": {"beta": 1, "initial_variance": 5},
+    # cls_KD, on CIFAR-100
+    "wsld": {"alpha": 2.25, "temperature": 4},
 }
 
 STAGES = {

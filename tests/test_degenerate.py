@@ -121,8 +121,11 @@ CASES = {
 STEEP = {
     "ft_repdistiller": {"the student gives 0", "both give 0", "all features times 1e-12", "all features times 1e-20"},
     "nst": {"all features times 1e-12"},
+    "normkd": {"the teacher's logits times 1e4"},
 }
-"""Where a gradient above all limits is the authors' formula: both norm what they compare, so that it grows as features shrink."""
+"""Where a gradient above all limits is the authors' formula: the first two norm what they compare, so that it grows as features
+shrink, and NormKD weighs an image by the variance of the teacher's logits.
+"""
 
 
 @pytest.mark.parametrize("name", shipped_methods())

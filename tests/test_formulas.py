@@ -39,6 +39,7 @@ CE_WEIGHTS = {
     "ab": ({"ce_weight": 0.6}, 0.6),
     "simkd": ({}, 0.0),
     "sdd": ({"ce_weight": 0.4}, 0.4),
+    **{name: ({"ce_weight": 0.4}, 0.4) for name in ("ctkd", "eakd", "normkd")},
 }
 
 

@@ -187,6 +187,12 @@ def test_parameters_of_a_composition_carry_the_part():
     assert list(method_labels(results)) == ["AT+KD (kd.alpha=0.5)", "AT+KD (kd.alpha=0.9)"]
 
 
+def test_a_setting_without_the_parameters_that_differ_keeps_the_bare_name() -> None:
+    """A parameter that came later is in no spec of a trial that does not use it."""
+    results = frame(trial("dkd", 1, 7.0), trial("dkd", 1, 9.0, params={"standardized": True}))
+    assert list(method_labels(results)) == ["DKD", "DKD (standardized=True)"]
+
+
 def test_one_setting_for_each_pair_is_one_column_and_a_note():
     other = ("vgg13", "vgg8")
     results = frame(trial("dkd", 1, 7.0, params={"beta": 2.0}), trial("dkd", 1, 9.0, pair=other, params={"beta": 8.0}))

@@ -27,8 +27,11 @@ GOLDEN = {
     "catkd": "the code of Guo et al., normalised and not",
     "cc": "Peng et al., as in RepDistiller",
     "crd": "the code of Tian et al., two steps",
+    "ctkd": "the code of Li et al., with lambda in epochs 1, 4 and 15; standardised, of Sun et al.",
     "dist": "the code of Huang et al., tau 4 and 1",
     "dkd": "the code of Zhao et al., after the warm-up",
+    "dkd_standardized": "the code of Sun et al.",
+    "eakd": "the code of Su et al., for CIFAR-100 and ImageNet",
     "fitnets_hint": "RepDistiller",
     "fsp": "Yim et al., as in RepDistiller",
     "ft": "the code of Kim et al.",
@@ -42,6 +45,7 @@ GOLDEN = {
     "mgd": "the code of Yang et al.",
     "mgd_equal": "the code of Yang et al., for one number of channels",
     "kdpp": "the code of Wang et al.",
+    "normkd": "the code of Chi et al.",
     "nst": "Huang and Wang, as in RepDistiller",
     "ofd": "Heo et al., as in mdistiller",
     "pefd": "the code of Chen et al.",
@@ -52,6 +56,7 @@ GOLDEN = {
     "simkd": "the code of Chen et al.",
     "sdd": "the code of Wei et al., with KD, DKD and NKD",
     "semckd": "the code of Chen et al.",
+    "rld": "the code of Sun et al., after the warm-up, tau 1 and 4",
     "sp": "Tung and Mori, as in RepDistiller, which the authors verified",
     "ttm": "the code of Zheng and Yang",
     "ttm_weighted": "their code of WTTM",
@@ -60,6 +65,7 @@ GOLDEN = {
     "wkd_f": "the code of Lv et al., grids 1 and 2, before the decay",
     "wkd_l": "the code of Lv et al., with the classifier's cost, before the decay",
     "vid": "Ahn et al., as in RepDistiller",
+    "wsld": "the code of Zhou et al., T 2 and 4",
 }
 """By name of the file in `tests/golden/`: the code that computed it. A suffix, as in `at_resize`, marks a case of a method."""
 

@@ -38,13 +38,13 @@ def _raised(value: object) -> object:
 
 
 @full_precision
-def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
     """The loss of KD: `T^2 KL(softmax(z_t / T) || softmax(z_s / T))`, mean over the batch.
 
     Args:
         student_logits: z_s, (B, K).
         teacher_logits: z_t, (B, K).
-        temperature: T, a number above 0.
+        temperature: T, a number above 0, or a tensor of shape () where it learns.
 
     Source: Hinton, Vinyals and Dean, 2015, arXiv:1503.02531, with the factor T^2 of section 2.
     """

@@ -13,12 +13,14 @@ from kdbench.wording import assigned
 LITERATURE_NAMES = {
     **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
     **{name: name.upper() for name in ("kd", "nst", "ofd", "pkt", "rkd", "sp", "vid")},
-    **{name: name.upper() for name in ("nkd", "ttm")},
+    **{name: name.upper() for name in ("ctkd", "nkd", "rld", "ttm", "wsld")},
     **{name: name.upper() for name in ("ickd", "itrd", "mgd", "pefd", "rsd", "srrl")},
+    "eakd": "EA-KD",
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
     "ft_repdistiller": "FT (RepDistiller)",
     "kd_standardized": "KD standardised",
+    "normkd": "NormKD",
     "reviewkd": "ReviewKD",
     "semckd": "SemCKD",
     "simkd": "SimKD",
@@ -50,7 +52,8 @@ def method_labels(results: pd.DataFrame) -> pd.Series[str]:
     """What readers call the method of each row: `KD`, `AT+KD`, `FitNets`.
 
     Where one pair has a method in several settings, every label of that method ends with the parameters that differ in some pair:
-    `FT (k=2)`. Parameters that differ from pair to pair alone are in no label, and a note of the table tells them.
+    `FT (k=2)`; a setting that has none of these parameters keeps the bare name. Parameters that differ from pair to pair alone are
+    in no label, and a note of the table tells them.
     """
     labels = results["method"].map(plain_label)
     for _, rows in results.groupby("method", sort=False):

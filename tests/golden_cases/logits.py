@@ -1,6 +1,14 @@
 """Methods since 2021 that read logits alone."""
 
-from golden_numbers import Golden, batch_of, case, method, pair_of, total
+import math
+import sys
+
+import torch
+from golden_numbers import Golden, batch_of, case, method, pair_of, plain, total
+
+from kdbench.method.interface import METHODS
+
+plain("normkd", temperature=2, kd_weight=1)
 
 
 def variants(name: str, golden: Golden, settings: dict[str, dict[str, object]]) -> None:
@@ -26,3 +34,39 @@ def _ttm(golden: Golden) -> None:
 @case("ttm_weighted")  # wttm.py of the authors
 def _ttm_weighted(golden: Golden) -> None:
     variants("ttm", golden, {"": {"beta": 1, "gamma": 0.1, "weighted": True}})
+
+
+@case("ctkd")
+def _ctkd(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    reversal = sys.modules[METHODS.get("ctkd").__module__].reversal
+    for standardized, suffix in ((False, ""), (True, ".standardized")):
+        ctkd = method("ctkd", pair_of(student, teacher), kd_weight=1, standardized=standardized)
+        ctkd.t.data.copy_(golden.tensors["global_T"][0])
+        for epoch in (1, 4, 15):
+            golden.agrees(f"lambda.epoch{epoch}", torch.tensor(reversal(epoch - 1, 10), dtype=torch.float64))
+            loss = total(ctkd.losses(student, teacher, batch_of(epoch=epoch - 1)))
+            golden.agrees(f"loss{suffix}", loss)
+            golden.gradients_agree(loss, {f"grad.student.logits{suffix}": "student.logits"})
+            (gradient,) = torch.autograd.grad(loss, ctkd.t)
+            golden.agrees(f"grad.global_T.epoch{epoch}{suffix}", gradient[None])
+
+
+@case("dkd_standardized")
+def _dkd_standardized(golden: Golden) -> None:
+    variants("dkd", golden, {"": {"alpha": 1, "beta": 8, "temperature": 2, "standardized": True}})
+
+
+@case("eakd")
+def _eakd(golden: Golden) -> None:
+    variants("eakd", golden, {"": {"kd_weight": 1}, ".imagenet": {"kd_weight": 1, "entropy_bound": math.log(1000)}})
+
+
+@case("rld")
+def _rld(golden: Golden) -> None:
+    variants("rld", golden, {"": {}, ".same_t": {"tau": 4}})
+
+
+@case("wsld")
+def _wsld(golden: Golden) -> None:
+    variants("wsld", golden, {"": {"alpha": 1, "temperature": 2}, ".T4": {"alpha": 1, "temperature": 4}})
