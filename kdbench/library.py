@@ -158,7 +158,7 @@ def build_method(
     Args:
         name: a method, such as `ft`, or several, such as `ft+kd`.
         student: what the student gives for any batch. Only its shapes are read.
-        teacher: what the teacher gives for it.
+        teacher: what the teacher gives for it. For a method that learns from several teachers, it is the first one's with `others`.
         labels: (N,), int64, the labels of all training images, for methods with a memory bank.
         teacher_parts: `teacher.teacher_parts()` of a `Network`, for methods that read the teacher's classifier or batch norms.
         image_shape: (C, H, W), for methods with a network of their own.
@@ -190,7 +190,8 @@ def build_method(
     for part in parts:
         validated(METHODS.get(part).Params, given.get(part, {}), source="build_method", path=part)
     batch = batch_size or USUAL_BATCH
-    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape, batch, batch)
+    others = tuple(outputs.shapes() for outputs in teacher.others)
+    pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape, batch, batch, others)
     methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
     return OwnLoop(methods, ce).to(student.logits.device)
 
@@ -206,6 +207,7 @@ class _PartlyKnown:
     known_shape: tuple[int, int, int] | None
     smallest_batch: int
     largest_batch: int
+    others: tuple[Shapes, ...]
 
     @property
     def labels(self) -> Tensor:

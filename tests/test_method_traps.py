@@ -222,7 +222,7 @@ def test_a_pair_knows_the_smallest_and_the_largest_batch(images: int, batch_size
     builder = Builder(Dataset(split, split, ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3), SourceParams(), torch.device("cpu"))
     recipe = Recipe(epochs=1, batch_size=batch_size, optimiser=SGD(lr=0.1))
     point = outputs(4)
-    found = builder.pair(point.shapes(), point.shapes(), pair(point, point).teacher_parts, recipe)
+    found = builder.pair(point.shapes(), [point.shapes()], pair(point, point).teacher_parts, recipe)
     assert (found.smallest_batch, found.largest_batch) == bounds
 
 

@@ -82,7 +82,7 @@ VALUES = {
         *("logits", "stem", "features", "preactivations", "pooled"),
         *("raw", "tokens", "heads", "views", "others", "classifier"),
     ],
-    "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch"],
+    "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch", "others"],
     "ParameterGroup": ["module", "lr_factor", "weight_decay"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled", "raw", "tokens", "heads"],
     "Split": ["images", "labels"],
@@ -156,7 +156,7 @@ RECORD = """
     train_error_pct train_loss
     teacher_error_pct teacher_top5_error_pct teacher_nll teacher_ece_pct teacher_adaptive_ece_pct
     student_params student_macs teacher_params teacher_macs extra_params stage_epochs
-    stages start_weights_sha256 weights_sha256 teacher_weights_sha256 teacher_norms_folded
+    stages start_weights_sha256 weights_sha256 teacher_weights_sha256 other_teachers_weights_sha256 teacher_norms_folded
     method_code core_code data_fingerprint data
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
     environment planned first_finished finished

@@ -11,6 +11,7 @@ from kdbench.catalogue.trials import SHORT, error, network
 from kdbench.errors import KdbenchError, listed
 from kdbench.results.cleaning import Cleaning
 from kdbench.results.trial_folder import STAGE_CHECKPOINT, TrialFolder, stale, trial_folders
+from kdbench.spec.trial import teachers_in
 from kdbench.wording import counted
 
 
@@ -27,7 +28,7 @@ def directory_as_json(root: Path, *, only: Collection[str] | None = None) -> lis
     folders = trial_folders(root)
     if not folders:
         raise KdbenchError(f"there are no trials under {root}. Give the directory that `kdbench run --results` wrote to.")
-    teachers, old = {folder.teacher for folder in folders.values()}, stale(folders)
+    teachers, old = {teacher for folder in folders.values() for teacher in folder.teachers}, stale(folders)
     entries = [_entry(folder, teaches=trial in teachers, stale=trial in old) for trial, folder in folders.items()]
     chosen = [entry for entry in entries if only is None or entry["trial"] in only]
     return sorted(chosen, key=_rank)
@@ -40,8 +41,8 @@ def _rank(entry: Value) -> tuple[bool, list[str], int]:
 
 def _entry(folder: TrialFolder, *, teaches: bool, stale: bool) -> Value:
     spec, record = folder.spec or {}, folder.record
-    teacher = spec.get("teacher") or {}
-    learns = bool(teacher) or not teaches
+    own = teachers_in(spec)
+    learns = bool(own) or not teaches
     methods = "+".join(part["name"] for part in spec.get("methods", ()))
     dataset = spec.get("dataset", {})
     return {
@@ -49,7 +50,7 @@ def _entry(folder: TrialFolder, *, teaches: bool, stale: bool) -> Value:
         "role": " and ".join(["teacher"] * teaches + ["student"] * learns),
         "status": "stale" if stale else folder.state.value,
         "dataset": record.dataset if record else dataset.get("params", {}).get("label") or dataset.get("name"),
-        "teacher": record.teacher if record else teacher.get("student"),
+        "teacher": record.teacher if record else " and ".join(teacher["student"] for teacher in own) or None,
         "student": record.student if record else spec.get("student"),
         "method": (record.setting or record.method) if record else methods or None,
         "seed": spec.get("seed"),

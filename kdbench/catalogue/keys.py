@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from kdbench.spec.validation import models_in
+
 REQUIRED = "required"
 """Stands for the default of a key that must be given."""
 
@@ -42,7 +44,7 @@ class Key:
 def keys(model: type[BaseModel]) -> list[Key]:
     """The keys of a model, in its order."""
     return [
-        Key(name, _kind(field), _default(field), " ".join((field.description or "").split()), _inner(field.annotation))
+        Key(name, _kind(field), _default(field), " ".join((field.description or "").split()), models_in(field.annotation))
         for name, field in model.model_fields.items()
     ]
 
@@ -67,7 +69,7 @@ def _words(kind: Any) -> str:
     if origin in (tuple, list, set) and inner:
         each = inner[0] if len(set(inner)) == 1 else object
         return f"list of {f'{len(inner)} ' if len(inner) > 1 else ''}{_several(each)}"
-    if origin is dict or _inner(kind):
+    if origin is dict or models_in(kind):
         return "mapping"
     return _either([_words(arg) for arg in inner]) if inner else _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
@@ -75,7 +77,7 @@ def _words(kind: Any) -> str:
 def _several(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         return _several(get_args(kind)[0])
-    return _SEVERAL.get(kind, "mappings" if get_origin(kind) is dict or _inner(kind) else "values")
+    return _SEVERAL.get(kind, "mappings" if get_origin(kind) is dict or models_in(kind) else "values")
 
 
 def _either(words: list[str]) -> str:
@@ -98,10 +100,3 @@ def _as_yaml(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
-
-
-def _inner(kind: Any) -> tuple[type[BaseModel], ...]:
-    """The models among the alternatives of a type."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return (kind,)
-    return tuple(found for arg in get_args(kind) for found in _inner(arg))

@@ -9,7 +9,7 @@ from kdbench.catalogue.power import Power, power_as_json, power_as_text
 from kdbench.catalogue.text import Value, aligned
 from kdbench.catalogue.trials import planned_networks
 from kdbench.data import SourceParams
-from kdbench.method.specs import setting
+from kdbench.method.specs import pair_label, setting, teacher_label
 from kdbench.runner import cost
 from kdbench.runner.plan import Plan, Planned, PlannedStage
 from kdbench.wording import counted
@@ -50,7 +50,7 @@ def _cost_as_json(estimate: cost.Cost) -> Value:
 def _stage_as_json(planned: PlannedStage) -> Value:
     stage = planned.stage
     return {
-        "teacher": stage.teacher.label,
+        "teacher": teacher_label(stage.teacher),
         "method": stage.part.name,
         "stage": stage.stage,
         "params": stage.part.params,
@@ -78,10 +78,10 @@ def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, po
     lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
-        lines.append(f"  teacher {planned.spec.label}{seed}: {planned.status.value}")
+        lines.append(f"  teacher {teacher_label(planned.spec)}{seed}: {planned.status.value}")
     stages: dict[str, list[PlannedStage]] = {}
     for entry in plan.stages:
-        stages.setdefault(f"{entry.stage.name} of {entry.stage.teacher.label}", []).append(entry)
+        stages.setdefault(f"{entry.stage.name} of {teacher_label(entry.stage.teacher)}", []).append(entry)
     lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
@@ -112,9 +112,7 @@ def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
     """By pair and by method, which is named with the parameters that are not its defaults, as `ft (k=2)`."""
     rows: dict[str, dict[str, list[Planned]]] = {}
     for planned in students:
-        spec = planned.spec
-        pair = f"{spec.teacher.label} -> {spec.label}" if spec.teacher else spec.label
-        rows.setdefault(pair, {}).setdefault(setting(spec), []).append(planned)
+        rows.setdefault(pair_label(planned.spec), {}).setdefault(setting(planned.spec), []).append(planned)
     return rows
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.catalogue.text import Value
+from kdbench.method.specs import teachers_label
 from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, Status
 from kdbench.wording import counted
@@ -75,7 +76,7 @@ def _settings(plan: Plan, pair: tuple[str, str]) -> set[str]:
     """The methods of a pair, with parameters."""
     teacher, student = pair
     of_student = [planned.spec for planned in plan.students if planned.spec.label == student]
-    return {repr(spec.methods) for spec in of_student if spec.teacher is None or spec.teacher.label == teacher}
+    return {repr(spec.methods) for spec in of_student if teachers_label(spec) in (None, teacher)}
 
 
 def _spread(plan: Plan, store: Store) -> Spread | None:

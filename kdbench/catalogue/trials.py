@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdbench.catalogue.text import Value, aligned, as_yaml, size_text
-from kdbench.method.specs import setting
+from kdbench.method.specs import setting, teachers_label
 from kdbench.paths import expanded
 from kdbench.results.trial_folder import find_trial, trial_folders
 from kdbench.runner.plan import Plan, Planned
@@ -21,11 +21,10 @@ def trials_as_json(plan: Plan) -> list[Value]:
 
 def planned_networks(planned: Planned) -> Value:
     """A planned trial's `trial`, `status`, `teacher` (null where it reads none) and `student`."""
-    teacher = planned.spec.teacher
     return {
         "trial": planned.spec.id,
         "status": planned.status.value,
-        "teacher": teacher.label if teacher else None,
+        "teacher": teachers_label(planned.spec),
         "student": planned.spec.label,
     }
 
@@ -72,7 +71,7 @@ def describe_trial(name: str, results: Path) -> Value:
         KdbenchError: no trial's id begins so, or several do.
     """
     folder = find_trial(expanded(results), name)
-    teaches = [other.trial for other in trial_folders(expanded(results)).values() if other.teacher == folder.trial]
+    teaches = [other.trial for other in trial_folders(expanded(results)).values() if folder.trial in other.teachers]
     return {
         "folder": str(folder.path),
         "files": folder.sizes,

@@ -69,10 +69,17 @@ def export(
 
 
 def _teachers(root: Path, students: pd.DataFrame) -> pd.DataFrame:
-    """The teachers of some students."""
+    """The teachers of some students, and those teachers' own."""
     from kdbench.results.frames import read_records
+    from kdbench.results.trial_folder import trial_folders
 
-    if not students["teacher_trial"].notna().any():
+    folders, found = trial_folders(root), set[str]()
+    left = [*students["teacher_trial"].dropna(), *students["trial"]]
+    while left:
+        if (trial := left.pop()) in folders and trial not in found:
+            found.add(trial)
+            left += folders[trial].teachers
+    if found <= {*students["trial"]}:
         return students.iloc[:0]
     records = read_records(root)
-    return records[records["trial"].isin(students["teacher_trial"]) & ~records["trial"].isin(students["trial"])]
+    return records[records["trial"].isin(found) & ~records["trial"].isin(students["trial"])]

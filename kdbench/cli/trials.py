@@ -115,11 +115,11 @@ def _used(suites: Sequence[str] | None, results: Path, plugins: Sequence[Path]) 
         return None
     used = set()
     for name in suites:
-        wanted: list[TrialSpec | None] = [*open_suite(name, results, None, None, plugins)[0].trials]
+        wanted: list[TrialSpec] = [*open_suite(name, results, None, None, plugins)[0].trials]
         while wanted:
-            if (spec := wanted.pop()) and spec.id not in used:
+            if (spec := wanted.pop()).id not in used:
                 used.add(spec.id)
-                wanted.append(spec.teacher)
+                wanted += spec.teachers
     return used
 
 

@@ -100,7 +100,8 @@ class Setting:
     def pair(self) -> Pair:
         """What the method may know of the two networks."""
         student, teacher = (self.builder.shapes(name) for name in (self.student, self.teacher))
-        return self.builder.pair(student, teacher, self.frozen_teacher.network.teacher_parts(), RECIPE)
+        teachers = [teacher] * len(self.frozen_teachers)
+        return self.builder.pair(student, teachers, self.frozen_teacher.network.teacher_parts(), RECIPE)
 
     def method(self, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
         """The method, built for the pair, its surveys done.

@@ -111,6 +111,7 @@ class Pair:
         image_shape: (C, H, W) of the images.
         smallest_batch: how many images the smallest batch of the training has.
         largest_batch: how many the largest has. Both are 64 where the recipe is not known.
+        others: shapes of the hook points of further teachers, whose outputs are `teacher.others`. Empty where there is one teacher.
     """
 
     student: Shapes
@@ -120,6 +121,7 @@ class Pair:
     image_shape: tuple[int, int, int]
     smallest_batch: int = USUAL_BATCH
     largest_batch: int = USUAL_BATCH
+    others: tuple[Shapes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,9 @@ class Method(nn.Module, ABC):
         views: further views of each batch that it needs: `strong`, the recipe's strong augmentation of the same images;
             `rotations`, each image turned by 90, 180 and 270 degrees (3 B images, those of image b at 3 b to 3 b + 2); `mixup`,
             each image mixed with another one of the batch. Both networks see them, each in a pass of its own.
-        several_teachers: whether it learns from several teachers, whose outputs are in `teacher.others`. Without it, a pair with
-            several is refused.
+        several_teachers: whether it learns from several teachers. `teacher` is then the first, `teacher.others` has the outputs of
+            the others, and `pair.others` their shapes. Stages and surveys see the first alone. Without it, a pair with several is
+            refused.
 
     Raises:
         KdbenchError: `teacher_stages` or `teacher_surveys` names a parameter that the class does not have, `views` an unknown one,

@@ -46,7 +46,7 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
         PairError: the method cannot do this pair; the message names it.
     """
     method = METHODS.get(spec.name)
-    for whose, shapes in (("teacher", pair.teacher), ("student", pair.student)):
+    for whose, shapes in (*(("teacher", shapes) for shapes in (pair.teacher, *pair.others)), ("student", pair.student)):
         # Whether a method compares with a pre-activation of the student's, too, it knows itself.
         if lacking := [point for point in shapes.lacking() if point in method.reads and point != "preactivations"]:
             raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
@@ -64,3 +64,22 @@ def setting(trial: TrialSpec) -> str:
         of = f"{part.name}." if len(trial.methods) > 1 else ""
         changed += [assigned(f"{of}{name}", value) for name, value in part.params.items() if value != defaults[name]]
     return f"{trial.method} ({', '.join(changed)})" if changed else trial.method
+
+
+def teacher_label(trial: TrialSpec) -> str:
+    """What tables call a teacher: its network and, unless it was trained from scratch, how: `resnet56 (kd from resnet110)`."""
+    if trial.method in ("scratch", "pretrained"):
+        return trial.label
+    source = teachers_label(trial)
+    return f"{trial.label} ({setting(trial)} from {source})" if source else f"{trial.label} (by {setting(trial)})"
+
+
+def teachers_label(trial: TrialSpec) -> str | None:
+    """What tables call all teachers of a trial: `resnet56 and wrn_16_2`; None where it has none."""
+    return " and ".join(map(teacher_label, trial.teachers)) or None
+
+
+def pair_label(trial: TrialSpec) -> str:
+    """A trial's pair, for logs: `resnet56 -> resnet20`, or the student alone."""
+    teachers = teachers_label(trial)
+    return f"{teachers} -> {trial.label}" if teachers else trial.label

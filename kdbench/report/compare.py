@@ -248,19 +248,20 @@ def trained_students(results: pd.DataFrame) -> pd.DataFrame:
     taught = trained[trained["teacher"].notna()]
     if taught.empty:
         raise KdbenchError("there is nothing to compare: no trial has a teacher. Run a suite with a method that learns from one.")
-    students = trained[trained["teacher"].notna() | (trained["student"].isin(taught["student"]) & ~_only_teachers(trained, taught))]
+    alone = trained["teacher"].isna() & ~trained["student"].isin(taught["student"])
+    students = trained[~alone & ~_only_teachers(trained)]
     methods = sorted(students["method"].unique(), key=lambda method: (method != "scratch", method.count("+"), method))
     order = students["method"].map(methods.index)
     by = ["order", "dataset", "teacher", "student", "method_params", "seed"]
     return students.assign(order=order).sort_values(by, kind="stable").drop(columns="order")
 
 
-def _only_teachers(trained: pd.DataFrame, taught: pd.DataFrame) -> pd.Series[bool]:
-    """Which trials taught other networks, and are no student from scratch beside the `taught`: none has their recipe and seed."""
+def _only_teachers(trained: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials taught other networks, and are no student beside others: none that taught nobody has their recipe and seed."""
     place = ["dataset", "student", "recipe", "seed"]
-    beside = pd.MultiIndex.from_frame(trained[place]).isin(pd.MultiIndex.from_frame(taught[place]))
     teachers = trained["role"] == "teacher" if "role" in trained else pd.Series(False, trained.index)
-    return teachers & ~beside
+    students = trained[trained["teacher"].notna() & ~teachers]
+    return teachers & ~pd.MultiIndex.from_frame(trained[place]).isin(pd.MultiIndex.from_frame(students[place]))
 
 
 def _rows_of(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ class Cleaning:
     Attributes:
         folders: of trials, whole.
         files: of trials that stay.
-        orphans: finished students that stay, and whose teacher goes.
+        orphans: finished students that stay, and of which a teacher goes.
     """
 
     folders: tuple[TrialFolder, ...]
@@ -60,4 +60,4 @@ def clean(cleaning: Cleaning) -> None:
 
 def _orphans(held: Mapping[str, TrialFolder], gone: Sequence[TrialFolder]) -> tuple[TrialFolder, ...]:
     names = {folder.trial for folder in gone}
-    return tuple(folder for folder in held.values() if folder.done and folder.teacher in names and folder.trial not in names)
+    return tuple(folder for folder in held.values() if folder.done and names & {*folder.teachers} and folder.trial not in names)

@@ -16,7 +16,7 @@ from kdbench.paths import expanded, found
 from kdbench.results.method_labels import CE, method_labels
 from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Environment, Record
-from kdbench.spec.trial import digest
+from kdbench.spec.trial import digest, teachers_in
 from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")
@@ -41,7 +41,7 @@ def read_records(root: Path) -> pd.DataFrame:
     if not records:
         raise KdbenchError(f"no records under {root}. Give the directory that `kdbench run --results` wrote to.")
     rows = [*map(row, records.values())]
-    teachers = {row["teacher_trial"] for row in rows}
+    teachers = {digest(teacher) for record in records.values() for teacher in teachers_in(record.spec)}
     return frame({**row, "role": "teacher" if row["trial"] in teachers else row["role"]} for row in rows)
 
 
@@ -74,7 +74,7 @@ def row(record: Record) -> dict[str, Any]:
         **record.model_dump(exclude={"spec", "environment", "data"}),
         **(_flat(record.data) if record.data else {}),
         "role": "student" if record.spec["methods"] else "teacher",
-        "teacher_trial": digest(teacher) if (teacher := record.spec["teacher"]) else None,
+        "teacher_trial": digest(teachers[0]) if (teachers := teachers_in(record.spec)) else None,
         "method_params": params_as_json(record.spec),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
         "evaluate_every": record.spec["recipe"].get("evaluate_every", 1),  # a record of an earlier protocol has no such key
@@ -115,7 +115,7 @@ _FLATTENED = {
     "with the parameters that differ, such as `FT (k=2)`.",
     "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; else `student`. In the "
     "frame of a suite every row is a `student`.",
-    "teacher_trial": "The teacher's own trial; missing for methods that read no teacher.",
+    "teacher_trial": "The teacher's own trial, the first one's where there are several; missing for methods that read no teacher.",
     "data": "How many images there are, in one line. Records of earlier versions lack it, and the other columns on the images too.",
     "num_classes": "Number of classes.",
     "train_images": "Number of images that were trained on.",

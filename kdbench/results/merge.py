@@ -15,7 +15,7 @@ from kdbench.results.replace_folder import put_files, put_folder
 from kdbench.results.store import FILES, REPLACED, Store
 from kdbench.results.trial_folder import RECORD, State, TrialFolder, trial_folders
 from kdbench.spec.record import PROTOCOL, Record
-from kdbench.spec.trial import digest
+from kdbench.spec.trial import digest, teachers_in
 
 Keep = Literal["into", "from"]
 """Whose trial stays where the two differ."""
@@ -160,9 +160,8 @@ class _Held:
         return [folder.record for folder in self.folders.values() if folder.done and folder.record and self.differs(folder.record)]
 
     def differs(self, student: Record) -> bool:
-        """Whether its teacher has other weights here than it learnt from."""
-        had = student.teacher_weights_sha256
-        return bool(had) and self.weights.get(_teacher_of(student), had) != had
+        """Whether a teacher of it has other weights here than it learnt from."""
+        return any(self.weights.get(teacher, had) != had for teacher, had in _teachers_of(student).items())
 
 
 @dataclass
@@ -231,17 +230,19 @@ def _differences(ours: Record, theirs: Record) -> tuple[str, ...]:
 def _weights_of_teachers(folders: Iterable[TrialFolder]) -> dict[str, str]:
     """By trial, the hash of its weights; of a teacher that is not there, of those that its finished students learnt from."""
     records = [folder.record for folder in folders if folder.done and folder.record]
-    told = {_teacher_of(record): record.teacher_weights_sha256 for record in records if record.teacher_weights_sha256}
+    told = {teacher: had for record in records for teacher, had in _teachers_of(record).items()}
     return told | {record.trial: record.weights_sha256 for record in records if record.weights_sha256}
 
 
-def _teacher_of(student: Record) -> str:
-    return digest(student.spec["teacher"])
+def _teachers_of(student: Record) -> dict[str, str]:
+    """By trial, the hash of the weights of each teacher that it learnt from."""
+    had = zip(map(digest, teachers_in(student.spec)), student.teachers_sha256, strict=False)
+    return {teacher: sha256 for teacher, sha256 in had if sha256}
 
 
 def _depth(spec: Mapping[str, Any] | None) -> int:
     """How many trials must be done before this one."""
-    return 1 + _depth(spec["teacher"]) if spec and spec.get("teacher") else 0
+    return max((1 + _depth(teacher) for teacher in teachers_in(spec)), default=0)
 
 
 def _refuse_other_images(into: Path, sources: Sequence[Path]) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.results.store import REPLACED
 from kdbench.spec.record import Record
-from kdbench.spec.trial import digest
+from kdbench.spec.trial import digest, teachers_in
 
 RECORD, SPEC, CHECKPOINT = "record.json", "spec.json", "checkpoint.pt"
 STAGE_CHECKPOINT = ".checkpoint.pt"
@@ -90,11 +90,10 @@ class TrialFolder:
         """Whether it ended well."""
         return self.state is State.DONE
 
-    @property
-    def teacher(self) -> str | None:
-        """The id of the trial that trained its teacher; None where it reads none, or nothing says which."""
-        teacher = self.spec.get("teacher") if self.spec else None
-        return digest(teacher) if teacher else None
+    @cached_property
+    def teachers(self) -> tuple[str, ...]:
+        """The ids of the trials that trained its teachers; none where it reads none, or nothing says which."""
+        return tuple(map(digest, teachers_in(self.spec)))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -151,13 +150,14 @@ def find_trial(root: Path, name: str) -> TrialFolder:
 
 
 def stale(folders: Mapping[str, TrialFolder]) -> set[str]:
-    """Finished students whose teacher is there with other weights than they learnt from."""
+    """Finished students of which a teacher is there with other weights than they learnt from."""
     weights = {trial: folder.record.weights_sha256 for trial, folder in folders.items() if folder.done and folder.record}
     return {
         trial
         for trial, folder in folders.items()
-        if folder.done and folder.record and folder.teacher in weights
-        if weights[folder.teacher] != folder.record.teacher_weights_sha256
+        if folder.done and folder.record
+        for teacher, learnt_from in zip(folder.teachers, folder.record.teachers_sha256, strict=False)
+        if weights.get(teacher, learnt_from) != learnt_from
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,23 +79,30 @@ def remaining(plan: Plan) -> list[Planned]:
     students = plan.todo(Rerun.MISSING)
     needed = plan.teachers_of(students)
     teachers = [planned for planned in needed if Rerun.MISSING.takes_up(planned.status)]
-    failed = {planned.spec.id for planned in needed if planned.status is Status.FAILED}
-    students = [planned for planned in students if not (planned.spec.teacher and planned.spec.teacher.id in failed)]
-    left = {planned.spec.id: planned for planned in (*teachers, *students)}
+    failed = set[str]()  # and those that cannot be trained for want of a teacher
+    for planned in (*needed, *students):
+        if planned.status is Status.FAILED or not failed.isdisjoint(_teachers([planned])):
+            failed.add(planned.spec.id)
+    left = {planned.spec.id: planned for planned in (*teachers, *students) if planned.spec.id not in failed}
     return [planned for planned in left.values() if planned.spec.methods]  # without a method nothing is trained
 
 
 def remaining_stages(plan: Plan, left: Iterable[Planned]) -> list[TeacherStage]:
     """The stages of teachers that a run would train for the students in `left`."""
-    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    teachers = _teachers(left)
     return [entry.stage for entry in plan.stages if entry.status is not Status.DONE and entry.stage.teacher.id in teachers]
 
 
 def numbers(left: Sequence[Planned]) -> tuple[int, int]:
     """How many of what remains are students, and how many are teachers of others of it."""
-    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    teachers = _teachers(left)
     of_teachers = sum(planned.spec.id in teachers for planned in left)
     return len(left) - of_teachers, of_teachers
+
+
+def _teachers(trials: Iterable[Planned]) -> set[str]:
+    """The ids of all teachers of some trials."""
+    return {teacher.id for planned in trials for teacher in planned.spec.teachers}
 
 
 def costs(plan: Plan, store: Store) -> list[Cost]:
@@ -123,25 +131,25 @@ def _cost(
     rates_in = {setting: _Rates(setting, timings.values(), macs) for setting in set(map(_setting, specs))}
     for planned in left:
         spec = planned.spec
-        teacher = spec.teacher.student if spec.teacher else ""
         rates = rates_in[_setting(spec)]
-        own = rates.own(spec.student, spec.method, teacher)
+        own = rates.own(spec.architecture, spec.method, _taught_by(spec))
         if own is None:
             continue
         behind = timings[spec.id].epochs if planned.status is Status.STARTED and spec.id in timings else 0
         epochs[spec.id] = spec.recipe.epochs - behind
         tests = sum(map(spec.recipe.evaluates, range(behind + 1, spec.recipe.epochs + 1)))
-        parts += [(own[0], epochs[spec.id]), (rates.evaluation(spec.student), tests)]
+        parts += [(own[0], epochs[spec.id]), (rates.evaluation(spec.architecture), tests)]
         bases[own[1]] += 1
-    teachers = {planned.spec.teacher.id for planned in left if planned.spec.teacher}
+    teachers = _teachers(left)
     known = [planned for planned in left if planned.spec.id in epochs]
-    for first in (True, False):  # teachers train before their students, in jobs of their own
-        for job in jobs(planned for planned in known if (planned.spec.id in teachers) is first):
+    turns = {planned.spec.id: planned.spec.depth if planned.spec.id in teachers else sys.maxsize for planned in known}
+    for turn in sorted({*turns.values()}):  # teachers train before their students, in jobs of their own
+        for job in jobs(planned for planned in known if turns[planned.spec.id] == turn):
             cohort = [planned.spec for planned in job.trials]
             rates = rates_in[_setting(cohort[0])]
             parts.append((rates.data(), max(epochs[spec.id] for spec in cohort)))
-            if job.teacher:
-                parts.append((rates.teacher(job.teacher.student), max(epochs[spec.id] for spec in cohort if spec.teacher)))
+            passes = max((epochs[spec.id] for spec in cohort if spec.teacher), default=0)
+            parts += [(rates.teacher(teacher.architecture), passes) for teacher in job.teachers]
     shared: dict[str, list[Span]] = {}
     for stage in stages:
         if found := rates_in[_setting(stage.teacher)].stage(stage):
@@ -173,11 +181,11 @@ class _Rates:
         self.own = cache(self._own)  # the seeds of a method ask for the same
         self.evaluation = cache(self._evaluation)
 
-    def _own(self, student: str, method: str, teacher: str) -> tuple[Span, Basis] | None:
+    def _own(self, student: str, method: str, teachers: tuple[str, ...]) -> tuple[Span, Basis] | None:
         """The student's steps, and what that rests on; None where nothing compares."""
-        of_student = [timing for timing in self.timings if timing.spec.student == student]
+        of_student = [timing for timing in self.timings if _student(timing) == student]
         same = [timing for timing in of_student if timing.spec.method == method]
-        exact = [timing for timing in same if (timing.spec.teacher.student if timing.spec.teacher else "") == teacher]
+        exact = [timing for timing in same if _taught_by(timing.spec) == teachers]
         if of_student:
             return _span([timing.own_s for timing in exact or same or of_student]), Basis.MEASURED if exact else Basis.SAME_STUDENT
         alike = [timing for timing in self.timings if timing.spec.method == method]
@@ -198,9 +206,9 @@ class _Rates:
 
     def teacher(self, name: str) -> Span:
         """The teacher's forward passes; from a training step of it, or of another network, where they were never measured."""
-        reading = [timing for timing in self.timings if timing.teacher_s]
+        reading = [timing for timing in self.timings if timing.teacher_s and len(timing.spec.teachers) == 1]
         of_teacher = [timing for timing in reading if _teacher(timing) == name]
-        itself = [timing for timing in self.timings if timing.spec.student == name]
+        itself = [timing for timing in self.timings if _student(timing) == name]
         return (
             self._scaled(name, of_teacher or reading, _teacher, lambda timing: timing.teacher_s)
             or self._scaled(name, itself or self.timings, _student, lambda timing: timing.own_s * FORWARD)
@@ -210,9 +218,10 @@ class _Rates:
     def stage(self, stage: TeacherStage) -> tuple[Span, Span, Basis] | None:
         """A stage of a teacher: its own steps, what stages share, and what that rests on; None where nothing compares."""
         alike = [timing for timing in self.stages if (timing.stage.part, timing.stage.stage) == (stage.part, stage.stage)]
-        exact = [timing for timing in alike if _taught(timing) == stage.teacher.student]
-        own = self._scaled(stage.teacher.student, exact or alike, _taught, lambda timing: timing.own_s)
-        shared = self._scaled(stage.teacher.student, exact or alike, _taught, lambda timing: timing.shared_s)
+        name = stage.teacher.architecture
+        exact = [timing for timing in alike if _taught(timing) == name]
+        own = self._scaled(name, exact or alike, _taught, lambda timing: timing.own_s)
+        shared = self._scaled(name, exact or alike, _taught, lambda timing: timing.shared_s)
         return (own, shared, Basis.MEASURED if exact else Basis.SCALED) if own and shared else None
 
     def _scaled(self, name: str, timings: Iterable[T], network: Callable[[T], str], seconds: Callable[[T], float]) -> Span | None:
@@ -231,16 +240,20 @@ def _setting(spec: TrialSpec) -> _Setting:
 
 
 def _student(timing: Timing) -> str:
-    return timing.spec.student
+    return timing.spec.architecture
+
+
+def _taught_by(spec: TrialSpec) -> tuple[str, ...]:
+    return tuple(teacher.architecture for teacher in spec.teachers)
 
 
 def _teacher(timing: Timing) -> str:
-    assert timing.spec.teacher, "only a method that reads the teacher has seconds of it"
-    return timing.spec.teacher.student
+    (teacher,) = timing.spec.teachers  # only a method that reads the teacher has seconds of it
+    return teacher.architecture
 
 
 def _taught(timing: StageTiming) -> str:
-    return timing.stage.teacher.student
+    return timing.stage.teacher.architecture
 
 
 def _span(seconds: Sequence[float]) -> Span:

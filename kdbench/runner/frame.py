@@ -80,7 +80,7 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
 
 def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str, Any]:
     """What is known of a trial that has no record yet."""
-    from kdbench.method.specs import setting
+    from kdbench.method.specs import setting, teachers_label
 
     return {
         "trial": trial.id,
@@ -92,7 +92,7 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "recipe": trial.recipe.summary,
         "precision": trial.recipe.arithmetic,
         "epochs": trial.recipe.epochs,
-        "teacher": trial.teacher.label if trial.teacher else None,
+        "teacher": teachers_label(trial),
         "teacher_trial": trial.teacher.id if trial.teacher else None,
         "student": trial.label,
         "method": trial.method,

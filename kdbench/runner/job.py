@@ -9,7 +9,7 @@ from typing import Any
 from kdbench.data import Loader
 from kdbench.files import set_aside
 from kdbench.method.interface import Composition
-from kdbench.method.specs import setting
+from kdbench.method.specs import pair_label, setting, teacher_label
 from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
@@ -35,7 +35,7 @@ class JobRunner:
     """Runs jobs on one device, one after the other.
 
     Attributes:
-        expected: all students of the run: what they need of one teacher is trained together.
+        expected: all trials of the run: what they need of one teacher is trained together.
         ungraphed: the methods of which it was said that they run without CUDA graphs.
         noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
         begun: the trials whose epochs `progress` counts.
@@ -48,7 +48,7 @@ class JobRunner:
     stop: Callable[[], bool]
     teachers: Teachers
     recorder: Recorder
-    expected: Sequence[TrialSpec]
+    expected: Sequence[TrialSpec] = ()
     ungraphed: set[str] = field(default_factory=set)
     noted: set[str] = field(default_factory=set)
     begun: set[str] = field(default_factory=set)
@@ -57,29 +57,28 @@ class JobRunner:
         """Train the trials of a job, and what their methods learn from the teacher before; False when stopped."""
         trials, recipe = job.trials, job.trials[0].spec.recipe
         with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
-            teacher = self.teachers.get(job.teacher, recipe) if job.teacher else None
-            if job.teacher and teacher is None:
+            teachers = self.teachers.get(job.teachers, recipe)
+            if teachers is None:
                 trials = tuple(planned for planned in trials if planned.spec.teacher is None)
-                self.progress.say(f"the teacher {job.teacher.label} has failed: its students are left for another run.")
-            if teacher and not self.teachers.train_stages(teacher, self.expected):
+            if teachers and not self.teachers.train_stages(teachers[0], self.expected):
                 return False
             students = Work[Planned](
-                train=lambda group, graphs: self._train(group, teacher, graphs=graphs),
+                train=lambda group, graphs: self._train(group, teachers or [], graphs=graphs),
                 ended=lambda planned: planned.spec.id in self.recorder.written,
                 name=lambda planned: planned.spec.method,
                 noun="students",
             )
             return self.groups.train(trials, students)
 
-    def _train(self, trials: Sequence[Planned], teacher: Teacher | None, *, graphs: bool) -> bool:
+    def _train(self, trials: Sequence[Planned], teachers: Sequence[Teacher], *, graphs: bool) -> bool:
         """Train some trials of a job side by side, and record each when it ends."""
         lanes: list[tuple[Planned, Lane]] = []
         for planned in trials:
-            with self.recorder.isolated(planned, teacher):
-                method = self.builder.composition(planned.spec, teacher.network.teacher_parts() if teacher else None)
+            with self.recorder.isolated(planned, teachers):
+                method = self.builder.composition(planned.spec, teachers[0].network.teacher_parts() if teachers else None)
                 self._say_notes(planned.spec, method)
-                rows = self.teachers.load_stages(teacher, planned.spec, method) if teacher else []
-                lanes.append((planned, self._lane(planned, method, rows, teacher)))
+                rows = self.teachers.load_stages(teachers[0], planned.spec, method) if teachers else []
+                lanes.append((planned, self._lane(planned, method, rows, teachers)))
 
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
             self.progress.epoch(now, active)
@@ -93,10 +92,14 @@ class JobRunner:
                     self.ungraphed.add(lane.name)
                     self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.graph_refused}.")
             ended = [(planned, lane) for planned, lane in lanes if lane in active and lane.position is None]
-            if ended and teacher:
-                teacher.frozen.assert_unchanged()
+            if ended:
+                assert_unchanged()
             for planned, lane in ended:
-                self.recorder.ended(planned, lane, teacher)
+                self.recorder.ended(planned, lane, teachers)
+
+        def assert_unchanged() -> None:
+            for teacher in teachers:
+                teacher.frozen.assert_unchanged()
 
         warned: set[str] = set()
 
@@ -104,24 +107,22 @@ class JobRunner:
         finished = train_in_lockstep(
             [lane for _, lane in lanes],
             Stream(self.builder.training_data(spec.recipe.augmentation), spec.recipe, spec.seed, self.builder.dataset.num_classes),
-            teachers=[teacher.frozen] if teacher else [],
+            teachers=[teacher.frozen for teacher in teachers],
             evaluation=self._evaluation,
             stop=self.stop,
             epoch_done=epoch_done,
             graphs=graphs,
         )
-        if teacher:
-            teacher.frozen.assert_unchanged()
+        assert_unchanged()
         return finished
 
     def _say_notes(self, trial: TrialSpec, method: Composition) -> None:
-        pair = f"{trial.teacher.label} -> {trial.label}" if trial.teacher else trial.label
-        for note in (f"note: {pair}: {note}." for note in method.notes):
+        for note in (f"note: {pair_label(trial)}: {note}." for note in method.notes):
             if note not in self.noted:
                 self.noted.add(note)
                 self.progress.say(note)
 
-    def _lane(self, planned: Planned, method: Composition, rows: list[Row], teacher: Teacher | None) -> Lane:
+    def _lane(self, planned: Planned, method: Composition, rows: list[Row], teachers: Sequence[Teacher]) -> Lane:
         """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
         trial, file = planned.spec, planned.folder / "checkpoint.pt"
         ran_on = environment(self.builder.device)
@@ -129,7 +130,7 @@ class JobRunner:
             core_code(),
             planned.code,
             self.builder.dataset.fingerprint,
-            teacher.record.weights_sha256 if teacher and trial.teacher else None,
+            *([teacher.record.weights_sha256 for teacher in teachers] if trial.teacher else [None]),
             ran_on.model_dump(),
         ]
 
@@ -139,7 +140,7 @@ class JobRunner:
 
         student = self.builder.student(trial)
         lane = Lane(
-            f"teacher {trial.label}" if planned.teaches else setting(trial),
+            f"teacher {teacher_label(trial)}" if planned.teaches else setting(trial),
             seed=trial.seed,
             student=student,
             method=method,

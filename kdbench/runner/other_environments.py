@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from kdbench.errors import KdbenchError
+from kdbench.method.specs import teacher_label
 from kdbench.models.weights import WEIGHTS
 from kdbench.results.store import Store
 from kdbench.runner.plan import Planned, Status
 from kdbench.spec.record import Environment
-from kdbench.spec.trial import TrialSpec
+from kdbench.spec.trial import TrialSpec, teachers_in
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment, exact
 from kdbench.wording import counted
@@ -24,15 +25,16 @@ def refuse_other_teachers(anew: Iterable[Planned], todo: Iterable[Planned], *, s
     again = {planned.spec.id for planned in todo}
     for teacher in lost:
         spec = teacher.spec.model_dump(mode="json")
-        kept = [record for record in records if record.trial not in again and record.spec.get("teacher") == spec]
+        kept = [record for record in records if record.trial not in again and spec in teachers_in(record.spec)]
         if not kept:
             continue
         here = _environment(teacher.spec, builder)
         if any((teacher.record or student).environment != here for student in kept):
             file = store.folder(teacher.spec.id) / WEIGHTS
             raise KdbenchError(
-                f"{file}, the weights of the teacher {teacher.spec.label}, is missing or damaged. Trained here, it would differ "
-                f"from the teacher of {counted(len(kept), 'finished student')}. Put the file back, or choose other --results."
+                f"{file}, the weights of the teacher {teacher_label(teacher.spec)}, is missing or damaged. Trained here, it would "
+                f"differ from the teacher of {counted(len(kept), 'finished student')}. Put the file back, or choose other "
+                "--results."
             )
 
 

@@ -1,7 +1,7 @@
 """What a suite would run and what is done. Builds no model and trains nothing."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -26,7 +26,7 @@ class Status(StrEnum):
     FAILED = "failed"
     """It has a record that says why it failed."""
     STALE = "stale"
-    """It has a record, but the code of its method has changed since, or its teacher was trained again or is stale."""
+    """It has a record, but the code of its method has changed since, or a teacher of it was trained again or is stale."""
     STARTED = "started"
     """It has a checkpoint, and a run continues it from there."""
     MISSING = "missing"
@@ -92,14 +92,14 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that train in lockstep: the same data set, recipe and seed, and the same teacher where they have one."""
+    """Trials that train in lockstep: the same data set, recipe and seed, and the same teachers where they have any."""
 
     trials: tuple[Planned, ...]
 
     @property
-    def teacher(self) -> TrialSpec | None:
-        """The trial of the teacher; None where no student has one."""
-        return next((planned.spec.teacher for planned in self.trials if planned.spec.teacher), None)
+    def teachers(self) -> tuple[TrialSpec, ...]:
+        """The trials of the teachers; none where no student has any."""
+        return next((planned.spec.teachers for planned in self.trials if planned.spec.teachers), ())
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Plan:
     """Where every teacher and every student of a suite stands, and what methods learn from the teachers before.
 
     Attributes:
-        stages: those that students need which are not done.
+        teachers: those of the students and those teachers' own, each after its own.
+        stages: those that trials need which are not done.
     """
 
     suite: Suite
@@ -139,9 +140,18 @@ class Plan:
             "again."
         )
 
-    def teachers_of(self, students: Iterable[Planned]) -> list[Planned]:
-        """The teachers that some students need."""
-        needed = {planned.spec.teacher.id for planned in students if planned.spec.teacher}
+    def teachers_of(self, students: Iterable[Planned], *, trained: Callable[[Planned], bool] | None = None) -> list[Planned]:
+        """The teachers that some students need, and those that such a teacher needs where it must be trained; each after its own.
+
+        Args:
+            students: that are to be trained.
+            trained: whether a teacher needs no training; unless given, whether it has a valid record.
+        """
+        there = trained or (lambda planned: planned.record is not None)
+        needed = {teacher.id for planned in students for teacher in planned.spec.teachers}
+        for planned in reversed(self.teachers):
+            if planned.spec.id in needed and not there(planned):
+                needed |= {teacher.id for teacher in planned.spec.teachers}
         return [planned for planned in self.teachers if planned.spec.id in needed]
 
     def counts(self, trials: Iterable[Planned | PlannedStage]) -> dict[str, int]:
@@ -157,18 +167,14 @@ def make_plan(suite: Suite, store: Store) -> Plan:
         KdbenchError: the directory holds records of another protocol.
     """
     store.refuse_foreign_protocols()
-    teachers = {spec.id: _look_up(spec, store, teacher=None, keeps_weights=True, teaches=True) for spec in suite.teachers}
+    teachers: dict[str, Planned] = {}
+    for spec in suite.teachers:
+        teachers[spec.id] = _look_up(spec, store, teachers, keeps_weights=True, teaches=True)
     students = tuple(
-        _look_up(
-            spec,
-            store,
-            teacher=teachers[spec.teacher.id] if spec.teacher else None,
-            keeps_weights=suite.keep_students or spec.id in teachers,
-            teaches=False,
-        )
+        _look_up(spec, store, teachers, keeps_weights=suite.keep_students or spec.id in teachers, teaches=False)
         for spec in suite.trials
     )
-    left = (planned.spec for planned in students if Rerun.MISSING.takes_up(planned.status))
+    left = (planned.spec for planned in (*teachers.values(), *students) if Rerun.MISSING.takes_up(planned.status))
     needed = {stage.id: stage for trial in left for stage in teacher_stages(trial)}.values()
     stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id]) for stage in needed)
     return Plan(suite, tuple(teachers.values()), students, stages)
@@ -184,32 +190,35 @@ def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned) -> Plann
     return PlannedStage(stage, Status.STARTED if started else Status.MISSING)
 
 
-def _look_up(spec: TrialSpec, store: Store, *, teacher: Planned | None, keeps_weights: bool, teaches: bool) -> Planned:
+def _look_up(spec: TrialSpec, store: Store, teachers: Mapping[str, Planned], *, keeps_weights: bool, teaches: bool) -> Planned:
     record, folder = store.record(spec.id), store.folder(spec.id)
     if record is None:
         status = Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING
         return Planned(spec, status, None, folder, keeps_weights, teaches)
     found = Planned(spec, Status(record.status), record, folder, keeps_weights, teaches)
-    retrained = teacher and teacher.record and record.teacher_weights_sha256 != teacher.record.weights_sha256
-    outdated = retrained or (teacher and teacher.status is Status.STALE)
+    own = [teachers[teacher.id] for teacher in spec.teachers]
+    outdated = any(
+        teacher.status is Status.STALE or (teacher.record and teacher.record.weights_sha256 != learnt_from)
+        for teacher, learnt_from in zip(own, record.teachers_sha256, strict=False)
+    )
     if record.method_code != found.code or (record.status == "done" and outdated):
         return replace(found, status=Status.STALE, record=None)
     return found
 
 
 def jobs(trials: Iterable[Planned]) -> list[Job]:
-    """The trials by recipe, teacher and seed; a suite has one data set.
+    """The trials by recipe, teachers and seed; a suite has one data set.
 
     Students that need no teacher go with the first job that sees the same batches.
     """
-    groups: dict[tuple[str, int], dict[str, list[Planned]]] = {}
+    groups: dict[tuple[str, int], dict[tuple[str, ...], list[Planned]]] = {}
     for planned in trials:
         spec = planned.spec
         batches = (spec.recipe.model_dump_json(), spec.seed)
-        groups.setdefault(batches, {}).setdefault(spec.teacher.id if spec.teacher else "", []).append(planned)
+        groups.setdefault(batches, {}).setdefault(tuple(teacher.id for teacher in spec.teachers), []).append(planned)
     found = []
-    for by_teacher in groups.values():
-        alone = by_teacher.pop("", [])
-        first, *rest = by_teacher.values() or [[]]
+    for by_teachers in groups.values():
+        alone = by_teachers.pop((), [])
+        first, *rest = by_teachers.values() or [[]]
         found += [Job((*alone, *first)), *map(Job, map(tuple, rest))]
     return found

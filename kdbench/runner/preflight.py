@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import PairError
+from kdbench.method.specs import teachers_label
 from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
@@ -72,35 +74,38 @@ def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) ->
         download: whether published weights may be fetched; they are not looked at otherwise.
     """
     trials = list(trials)
-    networks = sorted({(spec.student, spec.hooks) for trial in trials for spec in (trial.teacher, trial) if spec})
+    networks = sorted({spec.network for trial in trials for spec in (*trial.teachers, trial)}, key=str)
     broken = {network: problem for network in networks if (problem := _refusal(partial(builder.shapes, *network)))}
-    sound = [trial for trial in trials if not any((t.student, t.hooks) in broken for t in (trial.teacher, trial) if t)]
-    started = {
-        str((t.student, t.hooks, t.weights, t.methods == ())): t for t in sound if t.weights and (t.weights.file or download)
-    }
+    sound = [trial for trial in trials if not any(spec.network in broken for spec in (*trial.teachers, trial))]
+    started = {str((t.network, t.weights, t.methods == ())): t for t in sound if t.weights and (t.weights.file or download)}
     weights = [problem for trial in started.values() if (problem := _refusal(partial(builder.start, trial)))]
-    single = {(t.student, t.hooks) for t in sound if t.methods and 1 in builder.batch_sizes(t.recipe)}
+    single = {t.network for t in sound if t.methods and 1 in builder.batch_sizes(t.recipe)}
     starved = [problem for network in sorted(single) if (problem := _refusal(partial(_refuse_one_image, builder, *network)))]
     return [*broken.values(), *weights, *starved, *_impossible_pairs(builder, sound)]
 
 
-def _refuse_one_image(builder: Builder, name: str, hooks: tuple[str, ...]) -> None:
-    refuse_one_image(builder.blank(name, hooks), name=name, image_shape=builder.dataset.image_shape)
+def _refuse_one_image(builder: Builder, name: str, *rest: Any) -> None:
+    refuse_one_image(builder.blank(name, *rest), name=name, image_shape=builder.dataset.image_shape)
 
 
-def _impossible_pairs(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
-    """At most one error, which names every pair and method that cannot be, with the reason."""
-    refused: dict[str, list[str]] = {}
-    kinds = {(t.teacher.label if t.teacher else "", t.label, str(t.methods), t.recipe.batch_size): t for t in trials}
+def _impossible_pairs(builder: Builder, trials: Collection[TrialSpec]) -> list[KdbenchError]:
+    """At most one error each for students and for teachers, which names every pair and method that cannot be, with the reason."""
+    refused: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
+    teachers = {teacher.id for trial in trials for teacher in trial.teachers}
+    kinds = {(teachers_label(t), t.label, str(t.methods), t.recipe.batch_size): t for t in trials}
     for trial in kinds.values():
         if problem := _refusal(partial(builder.composition, trial, None)):
-            teacher = trial.teacher.label if trial.teacher else "no teacher"
-            refused.setdefault(f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}", []).append(trial.method)
-    if not refused:
-        return []
-    methods = list(dict.fromkeys(chain(*refused.values())))
-    noun = "method" if len(methods) == 1 else "methods of each pair"
-    return [PairError(f"{'; '.join(refused)}. Leave the {noun} out with `without: [{', '.join(methods)}]`.")]
+            teacher = teachers_label(trial) or "no teacher"
+            why = f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}"
+            refused[trial.id in teachers].setdefault(why, []).append(trial.method)
+    found = []
+    if of_students := refused[False]:
+        methods = list(dict.fromkeys(chain(*of_students.values())))
+        noun = "method" if len(methods) == 1 else "methods of each pair"
+        found.append(PairError(f"{'; '.join(of_students)}. Leave the {noun} out with `without: [{', '.join(methods)}]`."))
+    if of_teachers := refused[True]:
+        found.append(PairError(f"{'; '.join(of_teachers)}. Give the teacher another `method`, or another teacher to learn from."))
+    return found
 
 
 def _refusal(build: Callable[[], object]) -> KdbenchError | None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from kdbench.data import Samples
 from kdbench.errors import first_line
-from kdbench.method.specs import setting
+from kdbench.method.specs import setting, teacher_label, teachers_label
 from kdbench.models.measure import macs, parameters
 from kdbench.models.weights import state_hash
 from kdbench.results.outcomes import Outcomes
@@ -37,6 +37,9 @@ from kdbench.training.lane import Lane
 from kdbench.training.predictions import Predictions
 
 T = TypeVar("T")
+
+FIRST_OF_SEVERAL = "of several teachers, the teacher's error, its size and the agreement with it are those of the first, {}"
+"""A note for the record of a student that learnt from several teachers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,19 +86,19 @@ class Recorder:
         for note in self.data.notes:
             self.progress.say(f"note: {note}.")
 
-    def ended(self, planned: Planned, lane: Lane, teacher: Teacher | None) -> None:
+    def ended(self, planned: Planned, lane: Lane, teachers: Sequence[Teacher]) -> None:
         """A lane has come to its end, or has failed."""
-        self._write(planned, teacher, rows=lane.rows, **self._outcome(planned, lane))
+        self._write(planned, teachers, rows=lane.rows, **self._outcome(planned, lane))
 
     @contextmanager
-    def isolated(self, planned: Planned, teacher: Teacher | None) -> Iterator[None]:
+    def isolated(self, planned: Planned, teachers: Sequence[Teacher] = ()) -> Iterator[None]:
         """An exception in the block, such as a method's own mistake, is this trial's result and no other's."""
         try:
             yield
         except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
             if fault := fatal_error(problem):
                 raise fault from None
-            self._write(planned, teacher, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
+            self._write(planned, teachers, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
     def record_pretrained(self, planned: Planned) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
@@ -110,7 +113,7 @@ class Recorder:
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
             self._write(
                 planned,
-                None,
+                (),
                 rows=(),
                 status="done",
                 test_error_pct=found.error_pct,
@@ -203,7 +206,7 @@ class Recorder:
     def _write(
         self,
         planned: Planned,
-        teacher: Teacher | None,
+        teachers: Sequence[Teacher],
         *,
         rows: Sequence[Row],
         predictions: Predictions | None = None,
@@ -214,16 +217,19 @@ class Recorder:
             classes, fingerprint = self.builder.dataset.num_classes, self.builder.dataset.fingerprint
             results |= predictions.metrics(classes)
             outcomes = Outcomes.of(predictions.labels, predictions.predicted, num_classes=classes, data_fingerprint=fingerprint)
-        if teacher and trial.teacher:
+        if teachers and trial.teacher:
+            teacher, *others = teachers
+            first = (f"{trial.method}: {FIRST_OF_SEVERAL.format(teacher_label(teacher.spec))}",) if others else ()
             results |= {
                 "teacher_error_pct": teacher.evaluation.error_pct,
                 **self._of_teacher(teacher),
                 "teacher_params": teacher.record.student_params,
                 "teacher_macs": teacher.record.student_macs,
                 "teacher_weights_sha256": teacher.record.weights_sha256,
+                "other_teachers_weights_sha256": tuple(other.record.weights_sha256 for other in others),
                 "teacher_norms_folded": teacher.frozen.norms_folded,
                 "teacher_inference_images_per_s": teacher.images_per_s,
-                "notes": (*results.get("notes", ()), *teacher.notes),
+                "notes": (*results.get("notes", ()), *first, *(note for each in teachers for note in each.notes)),
             }
         record = Record(
             protocol=trial.protocol,
@@ -234,7 +240,7 @@ class Recorder:
             recipe=trial.recipe.summary,
             precision=trial.recipe.arithmetic,
             epochs=trial.epochs,
-            teacher=trial.teacher.label if trial.teacher else None,
+            teacher=teachers_label(trial),
             student=trial.label,
             method=trial.method,
             setting=setting(trial),

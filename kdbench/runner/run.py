@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from kdbench.errors import KdbenchError
+from kdbench.method.specs import teacher_label
 from kdbench.models.measure import macs
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer
@@ -87,23 +89,22 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         def stop() -> bool:
             return options.stop() or time.monotonic() >= deadline
 
-        specs = [planned.spec for planned in todo]
-        _note_macs(store, builder, specs)
+        _note_macs(store, builder, [planned.spec for planned in (*plan.teachers, *todo)])
         records = {planned.spec.id: planned.record for planned in plan.teachers if planned.record}
         recorder = Recorder(suite, store, builder, progress, records)
         teachers = Teachers(store, records, builder, progress, groups, stop)
-        runner = JobRunner(store, builder, groups, progress, stop, teachers, recorder, specs)
+        runner = JobRunner(store, builder, groups, progress, stop, teachers, recorder)
         return _Run(plan, store, builder, progress, teachers, recorder, runner).run(todo, rerun=options.rerun)
 
 
 def _note_macs(store: Store, builder: Builder, trials: Sequence[TrialSpec]) -> None:
     """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
     label = trials[0].dataset.label
-    wanted = {spec.student: spec.hooks for trial in trials for spec in (trial, trial.teacher) if spec}
+    wanted = {spec.architecture: spec.network for spec in trials}
     found = {}
     for name in sorted(wanted.keys() - store.macs().get(label, {}).keys()):
         try:
-            found[name] = macs(builder.blank(name, wanted[name]), builder.dataset.image_shape)
+            found[name] = macs(builder.blank(*wanted[name]), builder.dataset.image_shape)
         except Exception:  # a mistake in a network fails its trials when they start
             continue
     if found:
@@ -122,12 +123,15 @@ class _Run:
 
     def run(self, todo: Sequence[Planned], *, rerun: Rerun) -> bool:
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
+        by_id = {planned.spec.id: planned for planned in self.plan.teachers}
+        kept = cache(lambda trial: trial not in students and self.teachers.usable(by_id[trial]))
+        needed = self.plan.teachers_of(todo, trained=lambda planned: kept(planned.spec.id))
         teachers = [
             planned
-            for planned in self.plan.teachers_of(todo)
-            if (planned.spec.id in students or not self.teachers.usable(planned))
-            and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
+            for planned in needed
+            if not kept(planned.spec.id) and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
+        self.runner.expected = [planned.spec for planned in (*teachers, *todo)]
         refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
         self.recorder.describe_data()
         if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, builder=self.builder)):
@@ -146,11 +150,12 @@ class _Run:
         for planned in teachers:
             if not planned.spec.methods:
                 self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
-                with self.recorder.isolated(planned, None):
+                with self.recorder.isolated(planned):
                     self.recorder.record_pretrained(planned)
-        if not all(map(self.runner.run, jobs(first.values()))):
-            return False
-        self._announce(self.plan.teachers_of(todo), then)
+        for depth in sorted({planned.spec.depth for planned in first.values()}):  # each after its own teachers
+            if not all(map(self.runner.run, jobs(planned for planned in first.values() if planned.spec.depth == depth))):
+                return False
+        self._announce(needed, then)
         return all(map(self.runner.run, jobs(then)))
 
     def _announce(self, teachers: Iterable[Planned], students: Iterable[Planned]) -> None:
@@ -161,8 +166,8 @@ class _Run:
             within = max(EXPECTED_WITHIN_PCT, 150 / len(self.builder.dataset.test))  # one image and a half of a small test set
             if expected is not None and measured is not None and abs(measured - expected) > within:
                 self.progress.say(
-                    f"warning: the teacher {spec.label} has a test error of {measured:.2f} %, and {expected:g} % is expected; "
-                    "see that its images are normalised, resized and numbered by class as in its training."
+                    f"warning: the teacher {teacher_label(spec)} has a test error of {measured:.2f} %, and {expected:g} % is "
+                    "expected; see that its images are normalised, resized and numbered by class as in its training."
                 )
         for note in dict.fromkeys(note for planned in students for note in self.builder.weight_notes(planned.spec)):
             self.progress.say(f"note: {note}.")

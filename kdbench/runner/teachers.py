@@ -12,6 +12,7 @@ import torch
 
 from kdbench.errors import first_line
 from kdbench.method.interface import Composition
+from kdbench.method.specs import teacher_label
 from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, write_checkpoint
 from kdbench.results.store import Store
@@ -65,7 +66,7 @@ class Teachers:
     groups: GroupTrainer
     stop: Callable[[], bool]
     loaded: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
-    """The teacher of the last cohort, by its trial and the arithmetic: the next seed has the same one."""
+    """The teachers of the last cohort, by their trials and the arithmetic: the next seed has the same ones."""
     failed_stages: dict[str, dict[str, str]] = field(default_factory=dict)
     """By the trial of each teacher whose stages were trained: why some failed, by their ids."""
 
@@ -73,18 +74,23 @@ class Teachers:
         """Whether it is trained, and its weights are there, bit for bit."""
         return self._weights(planned.record) is not None
 
-    def get(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
-        """The teacher in the arithmetic of `recipe`; None where it has failed, or where nothing can be learnt from it."""
-        key = spec.id, recipe.arithmetic
-        if key not in self.loaded:
-            self.loaded.clear()
-            self.loaded[key] = self._load(spec, recipe)
-        return self.loaded[key]
+    def get(self, specs: Sequence[TrialSpec], recipe: Recipe) -> list[Teacher] | None:
+        """The teachers in the arithmetic of `recipe`; None where one has failed, or where nothing can be learnt from it."""
+        wanted = {(spec.id, recipe.arithmetic): spec for spec in specs}
+        for key in self.loaded.keys() - wanted.keys():
+            del self.loaded[key]
+        for key, spec in wanted.items():
+            if key not in self.loaded:
+                self.loaded[key] = self._load(spec, recipe)
+        found = [self.loaded[key] for key in wanted]
+        return None if None in found else [teacher for teacher in found if teacher]
 
     def _load(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
-        record = self.records.get(spec.id)
+        record, label = self.records.get(spec.id), teacher_label(spec)
         weights = self._weights(record)
         if record is None or weights is None:
+            how = "was not trained" if record is None else "has failed"
+            self.progress.say(f"the teacher {label} {how}: its students are left for another run.")
             return None
         try:
             teacher = self._evaluated(spec, recipe, record, weights)
@@ -92,11 +98,11 @@ class Teachers:
             if fault := fatal_error(problem):
                 raise fault from None
             self.progress.say(
-                f"nothing can be learnt from the teacher {spec.label}: {first_line(problem)}. Once that is mended, remove "
+                f"nothing can be learnt from the teacher {label}: {first_line(problem)}. Once that is mended, remove "
                 f"{self.store.folder(spec.id)}, and the same command makes it anew."
             )
             return None
-        self.progress.say(f"teacher {spec.label}: test error {teacher.evaluation.error_pct:.2f} %")
+        self.progress.say(f"teacher {label}: test error {teacher.evaluation.error_pct:.2f} %")
         for note in teacher.notes:
             self.progress.say(f"note: {note}.")
         return teacher
@@ -121,8 +127,8 @@ class Teachers:
                 "generator of its own; draw from torch's global stream, and change nothing where self.training is False"
             )
         note = (
-            f"the teacher {spec.label}: it draws at random in evaluation, so that students learn from noise; where that is not "
-            "meant, look for dropout without `training=self.training`"
+            f"the teacher {teacher_label(spec)}: it draws at random in evaluation, so that students learn from noise; where that "
+            "is not meant, look for dropout without `training=self.training`"
         )
         return Teacher(spec, frozen, network, record, evaluation, rate, notes=() if repeat(seeds=(0, 1)) else (note,))
 

@@ -167,7 +167,8 @@ class Record(BaseModel):
     epochs: int
     """Epochs of the main training; 0 for a teacher that was used as it is."""
     teacher: str | None
-    """The teacher's network as tables call it; missing for methods that read no teacher."""
+    """The teacher's network as tables call it, with how it was trained unless that was from scratch; several are joined by `and`.
+    Missing for methods that read no teacher. All other columns on the teacher are of the first, where there are several."""
     student: str
     """The network that was trained, as tables call it."""
     method: str
@@ -241,7 +242,10 @@ class Record(BaseModel):
     weights_sha256: str | None = None
     """Hash of the trained weights."""
     teacher_weights_sha256: str | None = None
-    """Hash of the weights of the teacher that was learnt from. A student whose teacher has others now is stale."""
+    """Hash of the weights of the teacher that was learnt from, the first where there are several. A student whose teacher has
+    others now is stale."""
+    other_teachers_weights_sha256: tuple[str, ...] = ()
+    """The same of further teachers, in their order, where the student learnt from several at once."""
     teacher_norms_folded: int | None = None
     """How many batch norms of the teacher were folded into the convolutions before them, for speed."""
 
@@ -281,6 +285,11 @@ class Record(BaseModel):
     """When the trial was first done, in UTC, where it was trained again since."""
     finished: str
     """When the trial ended, in UTC."""
+
+    @property
+    def teachers_sha256(self) -> tuple[str | None, ...]:
+        """The hashes of all teachers' weights, as they were learnt from."""
+        return (self.teacher_weights_sha256, *self.other_teachers_weights_sha256)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

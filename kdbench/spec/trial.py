@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from kdbench.spec.recipe import Recipe, Spec
 from kdbench.spec.record import PROTOCOL
@@ -90,6 +100,37 @@ class Weights(Spec):
         return f"weights {digits[:8]}{sharp}{key}" if self.name.startswith(FILE) else self.name.split(" ")[0].split(".")[-1]
 
 
+class Normalisation(Spec):
+    """What a network's images are normalised with: one number for each channel, of pixels scaled to 0..1."""
+
+    mean: tuple[float, ...] = Field(min_length=1)
+    """What is subtracted."""
+    std: tuple[PositiveFloat, ...] = Field(min_length=1)
+    """What the difference is divided by."""
+
+
+class NetworkInput(Spec):
+    """How a network takes images, where that is not as the data set gives them.
+
+    Attributes:
+        normalise: what they are normalised with; None as the data set's are.
+        size: their height and width in pixels; None as the data set's.
+    """
+
+    normalise: Normalisation | None = None
+    size: PositiveInt | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """For tables: `normalised 1a2b`, a hash, and `224 px`."""
+        own = [f"normalised {digest(self.normalise.model_dump(mode='json'))[:4]}"] if self.normalise else []
+        return [*own, f"{self.size} px"] if self.size else own
+
+
+_LEFT_OUT = ("hooks", "input", "weights", "ce", "stages", "other_teachers")
+"""Keys of a trial that stand in its spec where they are given, and nowhere else."""
+
+
 class TrialSpec(Spec):
     """One training, with every default written out. Nothing outside it changes the outcome.
 
@@ -98,35 +139,59 @@ class TrialSpec(Spec):
     Attributes:
         student: the name of the model that is trained.
         hooks: modules with which its groups end, where they are not the usual ones; or `RAW`.
+        input: how it takes images, where that is not as the data set gives them.
         weights: what it starts from, where that is not its own initialisation.
         ce: the weight of the cross-entropy, where the suite sets it in place of what the methods say.
         stages: how often the stages that learn from the teacher alone are trained; None where its methods have none.
-        teacher: the trial that trained the teacher, None where the methods read none.
+        teacher: the trial that trained the teacher, None where the methods read none. That trial may have a teacher of its own.
+        other_teachers: those of the further teachers, where there are several at once.
     """
 
     dataset: DatasetSpec
     recipe: Recipe
     student: str
     hooks: tuple[str, ...] = ()
+    input: NetworkInput | None = None
     weights: Weights | None = None
     methods: tuple[MethodSpec, ...]
     ce: CrossEntropyWeight | None = None
     stages: Stages | None = None
     seed: int
     teacher: TrialSpec | None = None
+    other_teachers: tuple[TrialSpec, ...] = ()
     protocol: int = PROTOCOL
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What concerns few trials is no part of the ids of the others."""
         tree: dict[str, Any] = whole(self)
-        given = {"hooks": self.hooks, "weights": self.weights, "stages": self.stages, "ce": self.ce is not None}
+        given = {name: getattr(self, name) not in (None, ()) for name in _LEFT_OUT}
         return {key: value for key, value in tree.items() if given.get(key, True)}
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal characters: a hash of the canonical spec and of nothing else."""
         return digest(self.model_dump(mode="json"))
+
+    @property
+    def teachers(self) -> tuple[TrialSpec, ...]:
+        """The trials of all its teachers; none where the methods read none."""
+        return (self.teacher, *self.other_teachers) if self.teacher else ()
+
+    @property
+    def depth(self) -> int:
+        """How many trainings must follow one another before this one."""
+        return max((1 + teacher.depth for teacher in self.teachers), default=0)
+
+    @property
+    def network(self) -> tuple[str, tuple[str, ...], NetworkInput | None]:
+        """What its student is built from: the model, its hooks and how it takes images."""
+        return self.student, self.hooks, self.input
+
+    @property
+    def architecture(self) -> str:
+        """What determines its arithmetic: the model, and the size of its images if that is its own, as in `resnet50 (224 px)`."""
+        return f"{self.student} ({self.input.size} px)" if self.input and self.input.size else self.student
 
     @property
     def epochs(self) -> int:
@@ -140,16 +205,23 @@ class TrialSpec(Spec):
 
     @property
     def label(self) -> str:
-        """What tables call the network: its model, then what it starts from and how it is read.
+        """What tables call the network: its model, what it starts from, how it is read and how it takes images.
 
-        A hash tells those apart that differ in hooks.
+        A hash tells those apart that differ in hooks. `kdbench.method.specs.teacher_label` says how a teacher was trained.
         """
         given = [self.weights.label] if self.weights else []
         if self.hooks == RAW:
             given.append("raw")
         elif self.hooks:
             given.append(f"hooks {digest(self.hooks)[:4]}")
+        given += self.input.labels if self.input else []
         return f"{self.student} ({', '.join(given)})" if given else self.student
+
+
+def teachers_in(spec: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The specs of all teachers, as JSON, in the spec of a trial as JSON; none where it has none or is not known."""
+    first = spec.get("teacher") if spec else None
+    return [first, *spec.get("other_teachers", ())] if spec and first else []
 
 
 def digest(value: object) -> str:

@@ -2,8 +2,9 @@
 
 import re
 import reprlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -36,9 +37,23 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
         return spec.model_validate(tree)
     except ValidationError as problem:
         first = min(problem.errors(), key=lambda error: error["type"] != "extra_forbidden")
-        below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
+        below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in _written(first["loc"], tree))
         place = f"{path}{below}".removeprefix(".")
         raise KdbenchError(f"{', '.join(filter(None, (str(source), place)))}: {_as_text(first, spec)}") from None
+
+
+def _written(loc: Iterable[int | str], tree: object) -> Iterator[int | str]:
+    """A place in words of the file: what may be one value or a list of them has no number where it is one."""
+    for key in loc:
+        several = isinstance(tree, list | tuple) or (isinstance(tree, dict) and key in tree)
+        if isinstance(key, int) and tree is not _UNKNOWN and not several:
+            continue
+        yield key
+        tree = tree[key] if several else _UNKNOWN  # type: ignore[index]  # it is a list or a mapping
+
+
+_UNKNOWN = object()
+"""Stands for what the file does not have as it is read."""
 
 
 def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
@@ -62,7 +77,14 @@ def _keys(spec: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     specs = [spec]
     for key in path:
         if isinstance(key, str):
-            annotations = [found.model_fields[key].annotation for found in specs if key in found.model_fields]
-            inner = [arg for annotation in annotations for arg in (annotation, *getattr(annotation, "__args__", ()))]
-            specs = [arg for arg in inner if isinstance(arg, type) and issubclass(arg, BaseModel)]
+            specs = [
+                inner for found in specs if key in found.model_fields for inner in models_in(found.model_fields[key].annotation)
+            ]
     return [key for found in specs for key in found.model_fields]
+
+
+def models_in(kind: Any) -> tuple[type[BaseModel], ...]:
+    """The models among the alternatives of a type."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return (kind,)
+    return tuple(found for arg in get_args(kind) for found in models_in(arg))

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from kdbench.errors import KdbenchError
 from kdbench.spec.recipe import Spec
 from kdbench.spec.report_options import ReportOptions
-from kdbench.spec.trial import RAW, Stages
+from kdbench.spec.trial import RAW, Normalisation, Stages
 
 Tree = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, strict=True)]
@@ -58,19 +58,38 @@ class NetworkSpec(Spec):
     tag of timm's. `file.pth#key` names one network of a file that holds several."""
 
 
+def _one_or_several(given: object) -> object:
+    """A teacher alone is short for a list of it."""
+    return given if isinstance(given, list | tuple) else [given]
+
+
 class TaughtSpec(NetworkSpec):
     """A pair's teacher. One with `weights` is used as it is and not trained."""
 
+    method: MethodEntry = {}
+    """The method that trains the teacher, written as an entry of `methods`. Without it the teacher is trained from scratch."""
+    teacher: Teachers = ()
+    """The teacher's own teacher, or a list of them, which are written as those of a pair. `method` learns from it."""
+    normalise: Normalisation | None = None
+    """What the teacher's images are normalised with, `{mean: [...], std: [...]}`: one number for each channel, of pixels scaled to
+    0..1. Without it the teacher gets the images as the data set normalises them."""
+    size: PositiveInt | None = None
+    """Height and width in pixels to which the teacher's images are resized, bilinear and antialiased."""
     expected_error_pct: Annotated[float, Field(ge=0, le=100)] | None = None
     """The test error in percent that a teacher with `weights` ought to have. A run warns where the measured one is more than half a
     point off."""
 
 
+Teachers = Annotated[tuple[Annotated[TaughtSpec, _short_for("model")], ...], BeforeValidator(_one_or_several)]
+TaughtSpec.model_rebuild()
+
+
 class PairSpec(Spec):
     """A teacher and a student, and what is particular to them."""
 
-    teacher: Annotated[TaughtSpec, _short_for("model")]
-    """The network that is learnt from. It is trained first, once for all students, unless it has `weights`."""
+    teacher: Annotated[Teachers, Field(min_length=1)]
+    """The network that is learnt from, or a list of them for methods that learn from several at once. It is trained first, once for
+    all students, unless it has `weights`."""
     student: Annotated[NetworkSpec, _short_for("model")]
     """The network that is trained with each method."""
     recipe: Tree = {}

@@ -14,19 +14,20 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from kdbench.data import DATASETS, Source, SourceParams, unsuited
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method.interface import METHODS
-from kdbench.method.specs import resolve_methods
+from kdbench.method.specs import resolve_methods, teacher_label
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
 from kdbench.paths import expanded, found, from_folder, has_path, map_paths
 from kdbench.registry import Registry
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
-from kdbench.spec.trial import CrossEntropyWeight, DatasetSpec, MethodSpec, TrialSpec
+from kdbench.spec.trial import CrossEntropyWeight, DatasetSpec, MethodSpec, NetworkInput, TrialSpec
 from kdbench.spec.validation import validated
-from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, Tree, read_mapping
+from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, TaughtSpec, Tree, read_mapping
 from kdbench.suite.plugins import load_path
 from kdbench.suite.recipes import merged, recipe_tree
 from kdbench.suite.shipped import is_shipped, shipped, suite_names
+from kdbench.suite.taught import unfit_for_several, unfit_for_teacher
 from kdbench.wording import counted
 
 
@@ -66,8 +67,17 @@ class Suite:
 
     @property
     def teachers(self) -> tuple[TrialSpec, ...]:
-        """The trials of the teachers that the students need, without repetition."""
-        return tuple({t.teacher.id: t.teacher for t in self.trials if t.teacher}.values())
+        """The trials of the teachers that the students need, and of those teachers' own, each after its own; without repetition."""
+        found: dict[str, TrialSpec] = {}
+
+        def add(trial: TrialSpec) -> None:
+            for teacher in trial.teachers:
+                add(teacher)
+                found.setdefault(teacher.id, teacher)
+
+        for trial in self.trials:
+            add(trial)
+        return tuple(found.values())
 
 
 def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
@@ -124,11 +134,6 @@ class _Resolver:
         named = (("methods", wanted), ("seeds", seeds))
         self.selection = "; ".join(f"{what} {', '.join(map(str, which))}" for what, which in named if which)
         self.listed = self._listed()
-        if "stages" in spec.model_fields_set and not any(entry.teacher_stages for entry in self.listed):
-            raise self._error(
-                "stages",
-                "no method of the suite has a stage that learns from the teacher alone, so the key has no effect. Remove it.",
-            )
         self.seeds = self._seeds(seeds)
         self.recipe_tree = self._recipe_tree()
         self.expected: dict[str, float] = {}
@@ -139,13 +144,20 @@ class _Resolver:
         self._recipe({}, "recipe")
         pairs: dict[tuple[str, str], None] = {}
         trials: dict[str, TrialSpec] = {}
+        staged = any(entry.teacher_stages for entry in self.listed)
         for i, pair in enumerate(self.spec.pairs):
             if pair in self.spec.pairs[:i]:
                 raise self._error(f"pairs[{i}]", "the suite has this pair already. Remove one of the two.")
-            teacher, students = self._pair(pair, f"pairs[{i}]", dataset)
+            teachers, students = self._pair(pair, f"pairs[{i}]", dataset)
+            staged = staged or any(teacher.stages for teacher in teachers)
             for trial in students:
                 trials[trial.id] = trial
-                pairs[teacher.label, trial.label] = None
+                pairs[" and ".join(map(teacher_label, teachers)), trial.label] = None
+        if "stages" in self.spec.model_fields_set and not staged:
+            raise self._error(
+                "stages",
+                "no method of the suite has a stage that learns from the teacher alone, so the key has no effect. Remove it.",
+            )
         if not trials:
             raise self._error("pairs", f"`without` leaves {' and '.join(self.wanted)} out of every pair. Choose other methods.")
         return Suite(
@@ -171,8 +183,8 @@ class _Resolver:
             return self.listed
         return [entry for name in self.wanted for entry in self.listed if entry.name == name]
 
-    def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> tuple[TrialSpec, list[TrialSpec]]:
-        """The teacher's trial, and those of the students."""
+    def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> tuple[list[TrialSpec], list[TrialSpec]]:
+        """The teachers' trials, and those of the students."""
         names = {entry.name for entry in self.listed}
         parts = {part for entry in self.listed for part in entry.parts}
         for key in pair.methods:
@@ -184,36 +196,65 @@ class _Resolver:
         if names <= set(pair.without):
             raise self._error(f"{where}.without", "no method is left for this pair. Remove the pair.")
         recipe = self._recipe(pair.recipe, f"{where}.recipe")
-        teacher = TrialSpec(
-            dataset=dataset,
-            recipe=self._recipe(self.spec.teacher.recipe, "teacher.recipe"),
-            **self._network(pair.teacher, f"{where}.teacher"),
-            methods=() if pair.teacher.weights else resolve_methods("scratch", {}),
-            seed=self.spec.teacher.seed,
-        )
-        self._expect(teacher, pair.teacher.expected_error_pct, f"{where}.teacher")
+        teachers = self._teachers(pair.teacher, f"{where}.teacher", dataset)
         student = self._network(pair.student, f"{where}.student")
-        return teacher, list(self._students(pair, where, teacher, {"dataset": dataset, "recipe": recipe, **student}))
+        return teachers, list(self._students(pair, where, teachers, {"dataset": dataset, "recipe": recipe, **student}))
 
-    def _students(self, pair: PairSpec, where: str, teacher: TrialSpec, shared: Tree) -> Iterator[TrialSpec]:
+    def _teachers(self, given: Sequence[TaughtSpec], where: str, dataset: DatasetSpec) -> list[TrialSpec]:
+        """The trials of teachers that are learnt from at once."""
+        found: dict[str, TrialSpec] = {}
+        for i, teacher in enumerate(given):
+            place = f"{where}[{i}]" if len(given) > 1 else where
+            trial = self._teacher(teacher, place, dataset)
+            if found.setdefault(trial.id, trial) is not trial:
+                raise self._error(place, f"the teacher {teacher_label(trial)} is named twice. Name each once.")
+        return list(found.values())
+
+    def _teacher(self, given: TaughtSpec, where: str, dataset: DatasetSpec) -> TrialSpec:
+        """The trial that trains a teacher, or adopts its weights."""
+        own = self._teachers(given.teacher, f"{where}.teacher", dataset)
+        ((name, params),) = (given.method or {"scratch": {}}).items()
+        entry = self._entry(name, params, f"{where}.method")
+        if problem := unfit_for_teacher(given, entry.parts):
+            raise self._error(where, problem)
+        if problem := unfit_for_several(entry.parts, own):
+            raise self._error(f"{where}.method", f"{problem}. Give it one of them.")
+        recipe = self._recipe(self.spec.teacher.recipe, "teacher.recipe")
+        if problem := _late(entry.ce, recipe):
+            raise self._error(f"{entry.place}.ce", problem)
+        trial = TrialSpec(
+            dataset=dataset,
+            recipe=recipe,
+            **self._network(given, where),
+            input=NetworkInput(normalise=given.normalise, size=given.size) if given.normalise or given.size else None,
+            methods=() if given.weights else resolve_methods(entry.name, entry.params),
+            ce=entry.ce,
+            stages=self.spec.stages if entry.teacher_stages else None,
+            seed=self.spec.teacher.seed,
+            **_taught_by(own),
+        )
+        self._expect(trial, given.expected_error_pct, where)
+        return trial
+
+    def _students(self, pair: PairSpec, where: str, teachers: Sequence[TrialSpec], shared: Tree) -> Iterator[TrialSpec]:
         """The trials of a pair's students, which have the fields `shared` of theirs."""
         places: dict[str, str] = {}
         for entry in self.chosen:
             if entry.name in pair.without:
                 continue
+            if problem := unfit_for_several(entry.parts, teachers):
+                fix = f"Leave the method out of this pair with `without: [{entry.name}]`, or give the pair one teacher."
+                raise self._error(f"{where}.teacher", f"{problem}. {fix}")
             methods = self._methods(entry, pair, where)
             if place := places.get(str((methods, entry.ce))):
                 raise self._error(entry.place, f"for {where} this is the same as {place}. Remove one of the two.")
             places[str((methods, entry.ce))] = entry.place
-            late = max(entry.ce) if isinstance(entry.ce, dict) else 0
-            if late >= (epochs := shared["recipe"].epochs):
-                raise self._error(f"{entry.place}.ce", f"epoch {late} is never reached in {counted(epochs, 'epoch')}. Give less.")
-            reads = any(METHODS.get(part).reads for part in entry.parts)
+            if problem := _late(entry.ce, shared["recipe"]):
+                raise self._error(f"{entry.place}.ce", problem)
+            taught = _taught_by(teachers) if any(METHODS.get(part).reads for part in entry.parts) else {}
             stages = self.spec.stages if entry.teacher_stages else None
             for seed in self.seeds:
-                yield TrialSpec(
-                    **shared, methods=methods, ce=entry.ce, stages=stages, seed=seed, teacher=teacher if reads else None
-                )
+                yield TrialSpec(**shared, methods=methods, ce=entry.ce, stages=stages, seed=seed, **taught)
 
     def _network(self, network: NetworkSpec, where: str) -> Tree:
         """The fields of a trial that say which network it is."""
@@ -337,6 +378,17 @@ class _Resolver:
     def _error(self, where: str, message: str) -> KdbenchError:
         place = where if where.startswith("--") else f"{self.file}, {where}"
         return KdbenchError(f"{place}: {message}")
+
+
+def _late(ce: CrossEntropyWeight | None, recipe: Recipe) -> str:
+    """What is wrong with a weight of the cross-entropy that changes by epoch; empty where all its epochs are reached."""
+    late = max(ce) if isinstance(ce, dict) else 0
+    return f"epoch {late} is never reached in {counted(recipe.epochs, 'epoch')}. Give less." if late >= recipe.epochs else ""
+
+
+def _taught_by(teachers: Sequence[TrialSpec]) -> Tree:
+    """The fields of a trial that say who its teachers are."""
+    return {"teacher": teachers[0], "other_teachers": tuple(teachers[1:])} if teachers else {}
 
 
 def _no_method(name: str, known: Set[str]) -> str:

@@ -1,11 +1,13 @@
 """A suite with every default written out, as a tree that gives the same trials."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from kdbench.method.interface import METHODS
 from kdbench.spec.recipe import Recipe
-from kdbench.suite.file import SuiteFile, Tree, read_mapping
+from kdbench.suite.file import SuiteFile, TaughtSpec, Tree, read_mapping
 from kdbench.suite.recipes import merged, recipe_tree
 from kdbench.suite.resolve import Suite
 
@@ -19,8 +21,9 @@ def suite_tree(suite: Suite) -> Tree:
         "dataset": {"name": name, **merged(full(suite.source[1]), given)},
         "recipe": full(Recipe.model_validate(recipe_tree(spec.recipe))),
         "methods": methods,
+        "pairs": [{**full(pair), "teacher": _teachers(pair.teacher)} for pair in spec.pairs],
     }
-    if not any(METHODS.get(part).teacher_stages for entry in spec.methods for name in entry for part in name.split("+")):
+    if not any(trial.stages for trial in (*suite.teachers, *suite.trials)):
         del tree["stages"]  # it would have no effect, and is refused then
     return tree
 
@@ -34,6 +37,18 @@ def _method(name: str, given: Tree) -> str | Tree:
     if not any(params.values()) and not ce:
         return name
     return {name: {**ce, **(params if len(parts) > 1 else params[name])}}
+
+
+def _teachers(given: Sequence[TaughtSpec]) -> Tree | list[Tree]:
+    """Teachers as a file has them: one alone is no list, and has no keys that few teachers have unless they are given."""
+    written = []
+    for teacher in given:
+        tree = {name: value for name, value in full(teacher).items() if value or name not in _FEW}
+        written.append({**tree, "teacher": _teachers(teacher.teacher)} if teacher.teacher else tree)
+    return written[0] if len(written) == 1 else written
+
+
+_FEW = ("method", "teacher", "normalise", "size")
 
 
 def full(model: BaseModel) -> Tree:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method.interface import Composition
-from kdbench.method.specs import setting
+from kdbench.method.specs import setting, teachers_label
 from kdbench.spec.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0
@@ -39,7 +39,7 @@ def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> 
 
     It names the method, the pair and the parameters to change; None where there is nothing to say, or no weight would mend it.
     """
-    teacher = trial.teacher.label if trial.teacher else "no teacher"
+    teacher = teachers_label(trial) or "no teacher"
     found = _verdict(trial, method, row, lambda ratio: f"{ratio:.3g} times")
     return found and f"warning: {setting(trial)}, {teacher} -> {trial.label}, epoch {row['epoch']}: {found}."
 

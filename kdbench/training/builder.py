@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain
@@ -29,12 +29,14 @@ from kdbench.method.outputs import Shapes
 from kdbench.method.specs import build_part
 from kdbench.models import Network, blank_model, build_model
 from kdbench.models.measure import shapes
+from kdbench.models.own_input import OwnInput
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.models.start_weights import Fit, fit
 from kdbench.spec.recipe import Augmentation, Recipe
-from kdbench.spec.trial import TrialSpec
+from kdbench.spec.trial import NetworkInput, TrialSpec
 from kdbench.streams import seeded
 from kdbench.training.finite import Finite, NotFinite
+from kdbench.wording import counted
 
 SAME_NORMALISATION = 0.01
 """Means and standard deviations on the scale 0..1 that differ by no more are taken for the same."""
@@ -89,9 +91,9 @@ class Builder:
             return ResidentLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
         return StreamedLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
 
-    def network(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
+    def network(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> Network:
         """A network of the registry for this data set, on the device, in channels-last layout."""
-        network = self._built(build_model, name, hooks)
+        network = self._built(build_model, name, hooks, input)
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def student(self, trial: TrialSpec) -> Network:
@@ -117,7 +119,7 @@ class Builder:
 
     def _initial(self, trial: TrialSpec) -> Network:
         with seeded(trial.seed, "student", trial.student):
-            return self.network(trial.student, trial.hooks)
+            return self.network(*trial.network)
 
     def start(self, trial: TrialSpec) -> Fit | None:
         """What the trial's student takes over from its weights; None where it starts from its own initialisation.
@@ -127,12 +129,12 @@ class Builder:
         """
         if not trial.weights:
             return None
-        key = str((trial.student, trial.hooks, trial.weights, trial.methods == ()))
+        key = str((trial.network, trial.weights, trial.methods == ()))
         if key not in self.fits:
             state = fetch(trial.weights, model=trial.student, in_channels=self.dataset.image_shape[0])
             try:
-                network = self.blank(trial.student, trial.hooks)
-                height = self.dataset.image_shape[1]
+                network = self.blank(*trial.network)
+                _, height, _ = self._seen(trial.input)
                 found = fit(state, network, whole=not trial.methods, model=trial.student, image_size=height)
                 self._loaded(trial, found.state, strict=False)
             except KdbenchError as problem:
@@ -149,35 +151,66 @@ class Builder:
         if start.new_classifier:
             notes.append(f"{trial.label} starts with a new classifier: its weights {start.new_classifier}")
         notes += [f"the weights of {trial.label} {note}" for note in start.notes]
-        ours = (self.dataset.mean, self.dataset.std)
+        own = trial.input and trial.input.normalise
+        ours = (own.mean, own.std) if own else (self.dataset.mean, self.dataset.std)
         meant = normalisation(trial.weights, model=trial.student)
         if meant and any(abs(a - b) > SAME_NORMALISATION for a, b in zip(chain(*meant), chain(*ours), strict=False)):
+            fix = "give theirs as `mean` and `std` of the data set"
+            if not trial.methods:
+                fix = f"give the teacher theirs, `normalise: {{mean: [{_text(meant[0])}], std: [{_text(meant[1])}]}}`"
             notes.append(
                 f"the weights of {trial.label} are meant for images of mean {_text(meant[0])} and std {_text(meant[1])}, and these "
-                f"are normalised with {_text(ours[0])} and {_text(ours[1])}: give theirs as `mean` and `std` of the data set"
+                f"are normalised with {_text(ours[0])} and {_text(ours[1])}: {fix}"
             )
         return tuple(notes)
 
-    def shapes(self, name: str, hooks: tuple[str, ...] = ()) -> Shapes:
-        """Shapes of a network's hook points on this data set."""
-        return _shapes(name, image_shape=self.dataset.image_shape, num_classes=self.dataset.num_classes, hooks=hooks)
+    def shapes(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> Shapes:
+        """Shapes of a network's hook points on this data set.
 
-    def blank(self, name: str, hooks: tuple[str, ...] = ()) -> Network:
+        Raises:
+            KdbenchError: the network cannot be built, or not for these images.
+        """
+        return _shapes(name, image_shape=self._seen(input), num_classes=self.dataset.num_classes, hooks=hooks)
+
+    def blank(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> Network:
         """A network that was never filled with numbers."""
-        return self._built(blank_model, name, hooks)
+        return self._built(blank_model, name, hooks, input)
 
-    def _built(self, build: Callable[..., Network], name: str, hooks: tuple[str, ...]) -> Network:
-        channels, height, _ = self.dataset.image_shape
-        return build(name, num_classes=self.dataset.num_classes, in_channels=channels, hooks=hooks, image_size=height)
+    def _built(self, build: Callable[..., Network], name: str, hooks: tuple[str, ...], input: NetworkInput | None) -> Network:
+        channels, height, _ = self._seen(input)
+        network = build(name, num_classes=self.dataset.num_classes, in_channels=channels, hooks=hooks, image_size=height)
+        return OwnInput(network, input, mean=self.dataset.mean, std=self.dataset.std) if input else network
 
-    def blank_parts(self, name: str, hooks: tuple[str, ...] = ()) -> TeacherParts:
+    def _seen(self, input: NetworkInput | None) -> tuple[int, int, int]:
+        """(C, H, W) of the images as a network sees them.
+
+        Raises:
+            KdbenchError: they have another number of channels than it normalises.
+        """
+        channels, height, width = self.dataset.image_shape
+        if input and input.normalise and len(input.normalise.mean) != channels:
+            raise KdbenchError(
+                f"normalise: the images have {counted(channels, 'channel')}, and here are numbers for "
+                f"{len(input.normalise.mean)}. Give one number for each channel."
+            )
+        return (channels, input.size, input.size) if input and input.size else (channels, height, width)
+
+    def blank_parts(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> TeacherParts:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""
-        return _map(self.blank(name, hooks).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
+        return _map(self.blank(name, hooks, input).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
 
-    def pair(self, student: Shapes, teacher: Shapes, parts: TeacherParts, recipe: Recipe) -> Pair:
-        """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU."""
-        labels = self.splits[0].labels
-        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, *self.batch_sizes(recipe))
+    def pair(self, student: Shapes, teachers: Sequence[Shapes], parts: TeacherParts, recipe: Recipe) -> Pair:
+        """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU.
+
+        Args:
+            student: shapes of the student.
+            teachers: of its teachers, one or more.
+            parts: of the first teacher.
+            recipe: of the student.
+        """
+        (teacher, *others), labels = teachers, self.splits[0].labels
+        sizes = self.batch_sizes(recipe)
+        return Pair(student, teacher, labels, _map(parts, Tensor.cpu), self.dataset.image_shape, *sizes, tuple(others))
 
     def batch_sizes(self, recipe: Recipe) -> tuple[int, int]:
         """How many images the smallest and the largest batch of a training have."""
@@ -191,14 +224,14 @@ class Builder:
 
         Args:
             trial: names the methods, the networks and the seed.
-            parts: of the teacher; None where the methods read none.
+            parts: of the first teacher; None where the methods read none.
 
         Raises:
             PairError: a method cannot do this pair.
         """
-        teacher = trial.teacher or trial
-        student_shapes, teacher_shapes = (self.shapes(spec.student, spec.hooks) for spec in (trial, teacher))
-        pair = self.pair(student_shapes, teacher_shapes, parts or self.blank_parts(teacher.student, teacher.hooks), trial.recipe)
+        teachers = trial.teachers or (trial,)
+        student, *of_teachers = (self.shapes(*spec.network) for spec in (trial, *teachers))
+        pair = self.pair(student, of_teachers, parts or self.blank_parts(*teachers[0].network), trial.recipe)
         methods = {}
         for spec in trial.methods:
             with seeded(trial.seed, "adapters", spec.name):

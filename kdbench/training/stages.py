@@ -159,8 +159,8 @@ def _surveyed(stages: Sequence[TeacherStage], spec: TrialSpec, teacher: FrozenTe
 
 def _method(stage: TeacherStage, spec: TrialSpec, network: Network, builder: Builder) -> Composition:
     """The stage's method, built as if the teacher were its own student."""
-    own = builder.shapes(spec.student, spec.hooks)
-    pair = builder.pair(own, own, network.teacher_parts(), spec.recipe)
+    own = builder.shapes(*spec.network)
+    pair = builder.pair(own, [own], network.teacher_parts(), spec.recipe)
     with seeded(stage.stream_seed, "adapters", stage.part.name):
         part = build_part(stage.part, pair)
     return Composition({stage.part.name: part}).to(builder.device)

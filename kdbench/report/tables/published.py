@@ -82,8 +82,9 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
 
 
 def _model(network: str) -> str:
-    """A network without what stands in parentheses: the weights that it starts from."""
-    return network.split(" (")[0]
+    """A network without the weights that it starts from, which stand in parentheses; a teacher with a teacher of its own stays."""
+    taught = " from " in network or " (by " in network or " and " in network
+    return network if taught else network.split(" (")[0]
 
 
 def _in_order(method: str) -> str:
