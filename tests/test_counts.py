@@ -38,7 +38,7 @@ OPERATIONS = {
     **{"ofd": 173, "crd": 271, "reviewkd": 557, "simkd": 127, "dml": 356},
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
     **{"catkd": 161, "sdd": 233, "kdpp": 160},
-    **{"semckd": 621, "wkd_f": 155, "wkd_l": 316},
+    **{"semckd": 621, "wkd_f": 155, "wkd_l": 316, "afd": 685, "irg": 177},
 }
 """Of one step of resnet8, forward, backward and the optimiser, all of the method's included; raise one only with a reason."""
 

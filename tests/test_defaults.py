@@ -16,6 +16,8 @@ load_shipped()
 DEFAULTS: dict[str, dict[str, object]] = {
     # beta and margin: RepDistiller (3 / 1000, distiller_zoo/AB.py); 30 epochs: its init_epochs; stage 2: the authors', KD with T 3
     "ab": {"stage_epochs": 30, "beta": 0.003, "margin": 1, "ce_weight": 0, "kd_weight": 1, "temperature": 3},
+    # the authors
+    "afd": {"beta": 200, "dimensions": 128},
     # the authors and RepDistiller
     "at": {"beta": 1000, "p": 2},
     # the authors, mdistiller/engine/cfg.py; weight and normalisation are chosen per pair
@@ -51,6 +53,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     },
     # RepDistiller; its rate for ResNets and WRNs, helper/pretrain.py
     "ft_repdistiller": {"k": 0.5, "beta": 200, "paraphraser_epochs": 30, "paraphraser_lr": 0.01},
+    # SemCKD, on CIFAR
+    "irg": {"beta": 0.005},
     # the authors' README; their arguments' defaults are others
     "itrd": {"correlation_weight": 2, "mutual_weight": 1, "alpha": 1.01},
     # the authors, scripts/train_student.sh; the limit of memory is ours

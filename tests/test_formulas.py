@@ -156,3 +156,32 @@ def test_semckd_fills_the_rows_of_a_smaller_batch_with_zeros() -> None:
     (gradient,) = torch.autograd.grad(loss, [first])
     assert gradient[:, :6].abs().sum() > 0
     assert not gradient[:, 6:].any()
+
+
+def test_afd_weighs_the_energies_of_all_pairs_of_groups() -> None:
+    teacher = outputs(6, sizes=((9, 8, 8), (6, 4, 2)), seed=1)
+    method = build("afd", STUDENT, teacher, beta=3)
+    weights = method.attention(STUDENT.features, teacher.features)
+    assert weights.shape == (6, 2, 3)
+    torch.testing.assert_close(weights.sum(2), torch.ones(6, 2))
+    method = build("afd", STUDENT, teacher, beta=3)  # batch norms anew
+    expected = torch.zeros(())
+    for t, f_t in enumerate(teacher.features):
+        v_t = F.normalize((f_t**2).mean(1).flatten(1))
+        for s, f_s in enumerate(STUDENT.features):
+            v_s = F.normalize(F.adaptive_avg_pool2d((f_s**2).mean(1), f_t.shape[2:]).flatten(1))
+            expected = expected + (weights[:, t, s] * ((v_s - v_t) ** 2).mean(1)).mean()
+    torch.testing.assert_close(only(method.losses(STUDENT, teacher, batch(6))), 3 * expected)
+
+
+def test_irg_compares_distances_and_vectors_of_one_width() -> None:
+    def graph(pooled: Tensor) -> Tensor:
+        squares = torch.cdist(pooled, pooled) ** 2
+        return squares / squares.max()
+
+    terms = build("irg", STUDENT, TEACHER, beta=2).losses(STUDENT, TEACHER, batch(6))
+    expected = 2 * F.mse_loss(graph(STUDENT.pooled), graph(TEACHER.pooled))
+    torch.testing.assert_close(terms["edges"], expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(terms["vertices"], 2 * F.mse_loss(STUDENT.pooled, TEACHER.pooled))
+    wide = outputs(6, sizes=((6, 8, 8), (12, 2, 2)), seed=1)
+    assert set(build("irg", STUDENT, wide).losses(STUDENT, wide, batch(6))) == {"edges"}

@@ -146,7 +146,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], str]] = [
     ),
     (["dist"], {"classes": 2, "batches": (2, 2)}, "3 classes, or batches of 3 images"),
     (["cc", "pkt", "reviewkd", "sp"], {"batches": (1, 1)}, "at least 2 images in every batch, and the smallest .* has 1; raise"),
-    (["itrd", "rsd"], {"batches": (1, 1)}, "at least 2 images in every batch"),
+    (["afd", "irg", "itrd", "rsd"], {"batches": (1, 1)}, "at least 2 images in every batch"),
     (["ickd", "semckd", "srrl"], {"sizes": PIXELS, "batches": (1, 1)}, "at least 2 images in every batch"),
     (["srrl"], {"batches": (1, 1), "form": "pooled"}, "at least 2 images in every batch"),
     (["wkd_l"], {"classes": 2}, "at least 3 classes"),
@@ -155,7 +155,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], str]] = [
     (["ickd"], {"memory_limit_gib": 1e-6}, "GiB for its 10x10 matrices of each image, above memory_limit_gib = 1e-06; lower"),
     (["rkd"], {"batches": (1, 1)}, "of fewer than 3 nothing is left; here a batch has 1 at most. Raise `batch_size`"),
     (["rkd"], {"batches": (2, 2)}, "here a batch has 2 at most"),
-    (["at", "ft_repdistiller", "nst"], {"sizes": PIXELS}, "the maps to be compared are of 1x1; choose larger images"),
+    (["afd", "at", "ft_repdistiller", "nst"], {"sizes": PIXELS}, "the maps to be compared are of 1x1; choose larger images"),
     (["ft"], {"sizes": PIXELS, "k": 0.01}, "the maps to be compared are of 1x1"),
     (["fitnets", "fitnets_hint", "ofd", "simkd"], {"sizes": PIXELS, "batches": (1, 1)}, "at least 2 images in every batch"),
     (["ft"], {"sizes": PIXELS, "batches": (1, 1), "batch_norm": "translator"}, "at least 2 images in every batch"),
@@ -497,3 +497,10 @@ def test_the_cost_of_wkd_needs_a_classifier_of_the_teacher() -> None:
     cls = METHODS.get("wkd_l")
     with pytest.raises(PairError, match="the teacher has none that is linear; choose another teacher"):
         cls(cls.Params(), replace(both, teacher_parts=replace(both.teacher_parts, classifier_weight=torch.empty(0, 0))))
+
+
+def test_irg_of_two_images_needs_vectors_of_one_width() -> None:
+    cls, both = METHODS.get("irg"), pair(outputs(2), outputs(2, sizes=((6, 8, 8), (12, 2, 2))))
+    with pytest.raises(PairError, match="so that of two images nothing is left; raise `batch_size`"):
+        cls(cls.Params(), replace(both, smallest_batch=2, largest_batch=2))
+    cls(cls.Params(), replace(pair(outputs(2), outputs(2)), smallest_batch=2, largest_batch=2))
