@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdbench.data import SourceParams as SourceParams
     from kdbench.data import Split as Split
     from kdbench.data import register_dataset as register_dataset
+    from kdbench.data.views import rotations as rotations
     from kdbench.errors import KdbenchError as KdbenchError
     from kdbench.library import build_method as build_method
     from kdbench.library import build_model as build_model
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from kdbench.spec.optimiser import SGD as SGD
     from kdbench.spec.optimiser import AdamW as AdamW
     from kdbench.spec.trial import MethodParams as MethodParams
+    from kdbench.training.inputs import outputs_of as outputs_of
     from kdbench.training.own_loop import train_stages as train_stages
 
 _HOMES = {
@@ -68,6 +70,7 @@ _HOMES = {
     "SourceParams": "data",
     "Split": "data",
     "register_dataset": "data",
+    "rotations": "data.views",
     "KdbenchError": "errors",
     "build_method": "library",
     "build_model": "library",
@@ -109,6 +112,7 @@ _HOMES = {
     "register_model": "models",
     "Outputs": "method.outputs",
     "Shapes": "method.outputs",
+    "outputs_of": "training.inputs",
     "train_stages": "training.own_loop",
     "SGD": "spec.optimiser",
     "AdamW": "spec.optimiser",

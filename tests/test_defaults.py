@@ -69,12 +69,16 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "mgd": {"beta": 1.2e-3, "masked": 0.15},
     # the authors
     "normkd": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 0.9},
+    # the usual one, of the paper
+    "label_smoothing": {"alpha": 0.1},
     # RepDistiller; the limit of memory is ours
     "nst": {"beta": 50, "memory_limit_gib": 16},
     # the authors, on CIFAR
     "ofd": {"beta": 0.001},
     # the authors' scripts
     "pefd": {"beta": 25, "projectors": 3},
+    # the authors; the limit of memory is ours
+    "pskd": {"alpha": 0.8, "memory_limit_gib": 16},
     # RepDistiller
     "pkt": {"beta": 30000},
     # the authors, CIFAR/train_cifar.sh: the weights of ResNet-56 to ResNet-20; they are chosen per pair
@@ -108,6 +112,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "ttm": {"beta": 45, "gamma": 0.1, "weighted": False},
     # the authors, on ImageNet
     "srrl": {"form": "maps", "feature_weight": 1, "logits_weight": 1},
+    # the authors, experiments/base_experiments/base_resnet18
+    "tfkd_reg": {"alpha": 0.1, "temperature": 20, "multiplier": 100},
     # RepDistiller
     # the authors, ResNet-32x4 to ResNet-8x4 on CIFAR
     "wkd_f": {"beta": 0.08, "rho": 4, "grid": 1, "decay_after": 150},

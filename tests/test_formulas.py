@@ -40,6 +40,8 @@ CE_WEIGHTS = {
     "simkd": ({}, 0.0),
     "sdd": ({"ce_weight": 0.4}, 0.4),
     **{name: ({"ce_weight": 0.4}, 0.4) for name in ("ctkd", "eakd", "normkd")},
+    "label_smoothing": ({"alpha": 0.3}, 0.7),
+    "tfkd_reg": ({"alpha": 0.3}, 0.7),
 }
 
 

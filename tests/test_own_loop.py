@@ -1,12 +1,26 @@
 """Methods in a training loop of one's own: stages are trained first, as a suite trains them, and losses are refused before."""
 
 import copy
+from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import Lab
 
-from kdbench import SGD, Batch, KdbenchError, build_method, build_model, train_stages
+from kdbench import (
+    SGD,
+    Batch,
+    KdbenchError,
+    Method,
+    Stage,
+    View,
+    build_method,
+    build_model,
+    outputs_of,
+    rotations,
+    train_stages,
+)
 from kdbench.method.interface import METHODS
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights
 from kdbench.streams import generator, seeded
@@ -118,3 +132,66 @@ def test_what_cannot_be_trained_is_told(name, changes, told):
         given["student"] = student
     with pytest.raises(KdbenchError, match=told):
         train_stages(method, given.pop("teacher"), given.pop("loader"), **given)
+
+
+def test_a_survey_in_a_loop_of_ones_own_finds_the_class_means():
+    teacher, student, target, batch = networks()
+    method = made("kdpp", student, target, batch)
+    with pytest.raises(KdbenchError, match=r"not trained yet: kdpp\.class_means"):
+        method.losses(student(batch.images), target, batch)
+    whole = [(batch.images[:5], batch.labels[:5]), (batch.images[5:], batch.labels[5:])]
+    with pytest.raises(KdbenchError, match=r"kdpp\.class_means sees each training image once.*survey_loader"):
+        train_stages(method, teacher, [])
+    with pytest.raises(KdbenchError, match="the survey_loader gave no batches"):
+        train_stages(method, teacher, [], survey_loader=[])
+    train_stages(method, teacher, [], survey_loader=whole)
+    expected = torch.stack([target.pooled[batch.labels == label].mean(0) for label in range(3)])
+    torch.testing.assert_close(method.parts["kdpp"].class_means.means, expected)
+    terms = method.losses(student(batch.images), target, batch)
+    loaded = made("kdpp", student, target, batch)
+    loaded.load_state_dict(method.state_dict())
+    assert terms.keys() == loaded.losses(student(batch.images), target, batch).keys()
+
+
+class Wide(Method):
+    """Reads two views, in a stage and in the main training."""
+
+    reads = ("logits",)
+    views = ("strong", "rotations")
+    teacher_stages: ClassVar[dict[str, tuple[str, ...]]] = {"rehearsal": ()}
+
+    def build(self, pair):
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.seen = []
+
+    def stages(self):
+        return (Stage("rehearsal", 1, self.rehearse, (self,), trains_student=False, optimiser=SGD(lr=0.1)),)
+
+    def rehearse(self, student, teacher, batch):
+        self.seen.append({name: view.images for name, view in batch.views.items()})
+        return {"gap": sum((self.scale * view.logits).square().mean() for view in teacher.views.values())}
+
+    def losses(self, student, teacher, batch):
+        return {view: (student.views[view].logits - teacher.views[view].logits).square().mean() for view in self.views}
+
+
+def test_views_in_a_loop_of_ones_own_are_the_users(monkeypatch):
+    monkeypatch.setitem(METHODS._entries, "wide", replace(METHODS.entry("kd"), name="wide", value=Wide))
+    teacher, student, target, batch = networks()
+    method = made("wide", student, target, batch)
+    strong = batch.images + 1
+    with pytest.raises(KdbenchError, match="reads the view 'strong', which the loader does not give"):
+        train_stages(method, teacher, [(batch.images, batch.labels)])
+    train_stages(method, teacher, [(batch.images, batch.labels, batch.indices, strong)])
+    (seen,) = method.parts["wide"].seen
+    assert torch.equal(seen["strong"], strong)
+    assert torch.equal(seen["rotations"][1::3], batch.images.flip(2, 3))
+    views = {"strong": View(strong, batch.labels), "rotations": rotations(batch.images, batch.labels)}
+    full = replace(batch, views=views)
+    with pytest.raises(KdbenchError, match=r"wide reads the view 'strong', and it is missing\. Give Batch\(views="):
+        method.losses(student(batch.images), target, full)
+    with torch.no_grad():
+        taught = outputs_of(teacher, full)
+    terms = method.losses(outputs_of(student, full), taught, full)
+    expected = (student(strong).logits - teacher(strong).logits).square().mean()
+    torch.testing.assert_close(terms["wide.strong"], expected, rtol=1e-3, atol=1e-4)

@@ -54,7 +54,9 @@ FUNCTIONS = {
         "(suite, *, results='results', methods=(), seeds=(), device='auto', lanes=0, stop_after_s=None, rerun='missing', "
         "plugins=())"
     ),
-    "train_stages": "(method, teacher, loader, *, student=None, optimiser=None, precision='fp32', seed=0)",
+    "outputs_of": "(network, batch)",
+    "rotations": "(images, labels)",
+    "train_stages": "(method, teacher, loader, *, student=None, survey_loader=None, optimiser=None, precision='fp32', seed=0)",
     "batch_norm_needs": "(*maps)",
     "decoupled": "(logits, labels, temperature)",
     "deepest_pairs": "(student, teacher)",

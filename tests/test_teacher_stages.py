@@ -4,15 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 from conftest import TEST_IMAGES, Lab, MemoryFor
 from invariants.odd_methods import Careless, Faulty
 from invariants.probes import SHORT, only, statuses
+from torch import Tensor
 
 from kdbench import KdbenchError
-from kdbench.models.weights import read_checkpoint, state_hash
+from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, state_hash
 from kdbench.runner import teachers
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
+from kdbench.training.builder import Builder
 from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.stages import TrainedStages
 
@@ -124,3 +127,27 @@ def test_a_stage_of_the_teacher_alone_is_declared_where_planning_can_see_it(lab:
     assert "Write teacher_stages = {'lesson': " in (lab.record(only(suite, "undeclared")).reason or "")
     with pytest.raises(KdbenchError, match=r"Mistaken: stage lesson depends on att .*no such parameter\. Correct the names\."):
         type("Mistaken", (Faulty,), {"teacher_stages": {"lesson": ("at", "att")}})
+
+
+def training_images(builder: Builder) -> tuple[Tensor, Tensor]:
+    """All of them, normalised by hand, and their labels."""
+    split = builder.splits[0]
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (builder.dataset.mean, builder.dataset.std))
+    return (split.images.permute(0, 3, 1, 2) / 255 - mean) / std, split.labels
+
+
+def test_a_survey_finds_the_class_means_of_the_training_images_as_they_are(lab: Lab) -> None:
+    suite = lab.suite(methods=["kdpp"], recipe={"epochs": 1, "schedule": {}})
+    (trial,) = suite.trials
+    assert trial.teacher
+    assert lab.run(suite)
+    (file,) = lab.file(trial.teacher, "stages").iterdir()
+    (found,) = read_checkpoint(file)["modules"]
+    builder = lab.builder(suite)
+    weights = read_weights(lab.file(trial.teacher, WEIGHTS), sha256=lab.record(trial.teacher).weights_sha256)
+    teacher, (images, labels) = builder.restored(trial.teacher, weights).eval(), training_images(builder)
+    with torch.no_grad():
+        pooled = teacher(images).pooled
+    expected = torch.stack([pooled[labels == label].mean(0) for label in range(len(found["means"]))])
+    torch.testing.assert_close(found["means"], expected, rtol=1e-4, atol=1e-5)
+    assert found["counts"].flatten().tolist() == labels.bincount().tolist()

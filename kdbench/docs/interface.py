@@ -50,7 +50,7 @@ HELPERS = (
 )
 GROUPS = {
     "Run and load": ("run_suite", "load_results", "load_outcomes", "Outcomes", "load_student"),
-    "Build": ("build_model", "build_method", "train_stages"),
+    "Build": ("build_model", "build_method", "train_stages", "outputs_of", "rotations"),
     "Networks of your own": ("Network", "register_model"),
     "Data sets of your own": ("Source", "SourceParams", "Dataset", "Split", "register_dataset"),
     "Terms and adapters that methods share": HELPERS,

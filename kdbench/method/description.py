@@ -66,3 +66,7 @@ def _needs(method: type[Method]) -> Iterator[str]:
     for count, what in ((method.min_classes, "classes"), (method.min_batch_size, "images in a batch")):
         if count > 1:
             yield f"at least {count} {what}"
+    for view in method.views:
+        yield f"the view {view} of each batch"
+    for survey in method.teacher_surveys:
+        yield f"a survey of the training set by the teacher ({survey})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from kdbench.method.interface import View
+from kdbench.method.interface import Batch, View
 from kdbench.method.outputs import Outputs
 
 
@@ -61,3 +61,15 @@ class StepInputs:
     def of_views(self, names: Iterable[str]) -> StepInputs:
         """The same with these of its views alone."""
         return replace(self, views={name: self.views[name] for name in names})
+
+
+def outputs_of(network: Callable[[Tensor], Outputs], batch: Batch) -> Outputs:
+    """A network's outputs for the images of a batch, with those for each of its views, which get a pass of their own.
+
+    Args:
+        network: such as `build_model` gives.
+        batch: B images, and the views that the method reads.
+    """
+    outputs = network(batch.images)
+    views = {name: network(view.images) for name, view in batch.views.items()}
+    return replace(outputs, views=views) if views else outputs

@@ -24,7 +24,7 @@ from kdbench.training.epoch_sums import UNUSED, EpochSums, Row
 from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
 from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
-from kdbench.training.inputs import StepInputs
+from kdbench.training.inputs import StepInputs, outputs_of
 from kdbench.training.modes import Modes
 from kdbench.training.moving_average import MovingAverage
 from kdbench.training.optimiser import build_optimiser, restore_optimiser, set_rate
@@ -205,11 +205,7 @@ class Lane:
     def _outputs(self, batch: Batch) -> Outputs | None:
         """The student's for a batch and for the views that the method asks for, each in a pass of its own."""
         forward = self._compiled or self.student
-        if forward is None:
-            return None
-        outputs: Outputs = forward(batch.images)
-        views = {name: forward(view.images) for name, view in batch.views.items()}
-        return replace(outputs, views=views) if views else outputs
+        return None if forward is None else outputs_of(forward, batch)
 
     def _update(self, batch: Batch, teacher: Outputs | None, *, first: bool) -> None:
         """All of a step that happens on the device; `first` of an epoch measures the loss balance."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from kdbench.data.views import rotations
 from kdbench.errors import KdbenchError, UntrainedStages
-from kdbench.method.interface import Batch, Composition, Losses, Method
+from kdbench.method.interface import Batch, Composition, Losses, Method, Survey, View
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
 from kdbench.spec.optimiser import SGD, Optimiser
@@ -21,25 +24,39 @@ from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Segment, student_stages, teacher_stages
+from kdbench.training.surveys import survey_together
+
+Batches = Iterable[Sequence[Tensor]]
+"""What a DataLoader gives: images, labels and more."""
 
 
 class OwnLoop(Composition):
     """What `kdbench.build_method` gives.
 
     Attributes:
-        untrained: the stages that are still to be trained, such as `ft.paraphraser`.
+        untrained: the surveys that are still to be done, and the stages that are still to be trained, such as `ft.paraphraser`.
     """
 
     def __init__(self, parts: Mapping[str, Method], ce: CrossEntropyWeight | None = None) -> None:
         super().__init__(parts, ce)
-        self.untrained = [f"{part}.{stage.name}" for part, stage in self.stages() if stage.epochs]
+        self.untrained = [f"{part}.{survey.name}" for part, survey in self.surveys()]
+        self.untrained += [f"{part}.{stage.name}" for part, stage in self.stages() if stage.epochs]
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         """The weighted transfer terms of all parts, named `part.term`.
 
         Raises:
+            KdbenchError: a view that the method reads is missing.
             UntrainedStages: stages were not trained before.
         """
+        for view in self.views:
+            read = (batch, student, teacher) if self.reads_teacher else (batch, student)
+            if not all(view in given.views for given in read):
+                name = "+".join(self.parts)
+                raise KdbenchError(
+                    f"{name} reads the view '{view}', and it is missing. Give Batch(views={{'{view}': View(...)}}), and take both "
+                    "networks' outputs from kdbench.outputs_of(network, batch)."
+                )
         if self.untrained:
             reason = UntrainedStages(
                 f"not trained yet: {', '.join(self.untrained)}. The losses would compare with what is random. Call "
@@ -77,26 +94,32 @@ class OwnLoop(Composition):
 def train_stages(
     method: Composition,
     teacher: nn.Module,
-    loader: Iterable[Sequence[Tensor]],
+    loader: Batches,
     *,
     student: nn.Module | None = None,
     optimiser: Optimiser | None = None,
+    survey_loader: Batches | None = None,
+    optimiser: SGD | None = None,
     precision: str = "fp32",
     seed: int | str = 0,
 ) -> None:
     """Train the stages of a method before a training loop of your own, such as FT's paraphraser and the hint of FitNets.
 
-    Stages that learn from the teacher alone come first, then those that train the student, too. Afterwards everything that they
-    trained is frozen and in evaluation mode, except the student, and you may call `method.losses`.
+    Surveys of the training set come first, such as the class means of KD++. Then come stages that learn from the teacher alone, and
+    then those that train the student, too. Afterwards everything that stages trained is frozen and in evaluation mode, except the
+    student, and you may call `method.losses`.
 
     Args:
         method: what `build_method` gave.
         teacher: a trained `Network`, such as `build_model` gives, on the method's device. It is not changed.
         loader: gives batches, anew in each epoch, as a DataLoader does: normalised images (B, C, H, W), labels (B,) and, for
-            methods that ask for them, the positions of the images in the training set (B,).
+            methods that ask for them, the positions of the images in the training set (B,), and after these, for stages of methods
+            that read the view `strong`, the images augmented strongly (B, C, H, W).
         student: the student, if a stage trains it.
         optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)` or `AdamW(lr=0.001)`. They stay the
             same in all epochs.
+        survey_loader: gives each training image once, as in a test, not augmented, with its label, if the method has a survey.
+        optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)`. They stay the same in all epochs.
         precision: `fp32`, `tf32` or `bf16`, as in a recipe.
         seed: the seed of the method's own random draws.
 
@@ -114,6 +137,12 @@ def train_stages(
                 f"train_stages: the {name} is a {type(network).__name__} and no Network. Give what build_model returns."
             )
     assert isinstance(teacher, Network)
+    surveys = {f"{part}.{survey.name}": survey for part, survey in method.surveys()}
+    if surveys and survey_loader is None:
+        raise KdbenchError(
+            f"train_stages: {', '.join(surveys)} sees each training image once, as in a test. Give a DataLoader that does not "
+            "augment as survey_loader=..."
+        )
     settings = optimiser or SGD(lr=1.0)
     stages = [(f"{part}.{stage.name}", stage) for part, stage in method.stages() if stage.epochs]
     if student is None and (lacking := [name for name, stage in stages if stage.trains_student]):
@@ -125,6 +154,9 @@ def train_stages(
         )
     with _left_as_they_are(teacher, method, *([student] if student else [])):
         frozen: FrozenTeacher | None = None
+        if surveys:
+            assert survey_loader is not None
+            frozen = _survey(list(surveys.values()), teacher, survey_loader, precision=precision)
         for segment in teacher_stages(method, settings):
             frozen = _train(method, teacher, frozen, loader, None, [segment], precision=precision, seed=seed)
         if student and (segments := student_stages(method, student, settings)):
@@ -132,11 +164,31 @@ def train_stages(
     method._finish()
 
 
+def _survey(surveys: Sequence[Survey], teacher: Network, loader: Batches, *, precision: str) -> FrozenTeacher:
+    """Show the surveys all batches of a loader; returns the teacher as the engine reads it."""
+    device = next(teacher.parameters()).device
+    batches = iter(loader)
+    first = next(batches, None)
+    if first is None:
+        raise KdbenchError("train_stages: the survey_loader gave no batches. Give a DataLoader, or a list of batches.")
+
+    def loads() -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
+        for images, labels, *_ in chain([first], batches):
+            yield partial(lambda *given: tuple(tensor.to(device) for tensor in given), images, labels)
+
+    with exact(device, precision=precision, image_shape=_shape(first[0])):
+        frozen = _frozen(teacher, first[0], SGD(lr=1.0), precision=precision)
+        for failure in survey_together(surveys, loads(), frozen):
+            if failure:
+                raise KdbenchError(f"train_stages: a survey failed: {failure}. Correct the method.")
+    return frozen
+
+
 def _train(
     method: OwnLoop,
     teacher: Network,
     frozen: FrozenTeacher | None,
-    loader: Iterable[Sequence[Tensor]],
+    loader: Batches,
     student: nn.Module | None,
     segments: list[Segment],
     *,
@@ -159,14 +211,12 @@ def _train(
         seen = 0
         for images, labels, *rest in loader:
             indices = rest[0] if rest else torch.arange(seen, seen + len(labels))
-            image_shape = (images.shape[1], images.shape[2], images.shape[3])
-            with exact(device, precision=precision, image_shape=image_shape):  # the loader draws from the user's streams
-                if frozen is None:
-                    recipe = Recipe(epochs=1, batch_size=len(labels), optimiser=segments[0].optimiser, precision=precision)
-                    frozen = FrozenTeacher(teacher, image_shape=image_shape, recipe=recipe, device=device)
-                shown = images.to(device)
-                inputs = StepInputs(shown, labels.to(device), indices.to(device))
-                lane.step(inputs.taught(ask([frozen], inputs, ())))
+            with exact(device, precision=precision, image_shape=_shape(images)):  # the loader draws from the user's streams
+                frozen = frozen or _frozen(teacher, images, segments[0].optimiser, precision=precision)
+                shown, truth = images.to(device), labels.to(device)
+                views = _views(method.views, shown, truth, strong=rest[1] if rest[1:] else None)
+                inputs = StepInputs(shown, truth, indices.to(device), views=views)
+                lane.step(inputs.taught(ask([frozen], inputs, method.views)))
             seen += len(labels)
         if not seen:
             raise KdbenchError(
@@ -177,6 +227,31 @@ def _train(
             raise KdbenchError(f"train_stages: {lane.failure}. Lower the learning rate.")
         lane.end_epoch()
     return frozen
+
+
+def _views(names: Sequence[str], images: Tensor, labels: Tensor, *, strong: Tensor | None) -> dict[str, View]:
+    """The views of a batch in a loop of one's own: the loader gives the strong one."""
+    made: dict[str, View] = {}
+    for name in names:
+        if name == "rotations":
+            made[name] = rotations(images, labels)
+        elif name == "strong" and strong is not None:
+            made[name] = View(strong.to(images.device), labels)
+        else:
+            how = "Let the loader give the images augmented strongly as a fourth tensor" if name == "strong" else "Use a suite"
+            raise KdbenchError(f"train_stages: the method reads the view '{name}', which the loader does not give. {how}.")
+    return made
+
+
+def _frozen(teacher: Network, images: Tensor, optimiser: SGD, *, precision: str) -> FrozenTeacher:
+    """The teacher as the engine reads it, for images (B, C, H, W) like these."""
+    recipe = Recipe(epochs=1, batch_size=len(images), optimiser=optimiser, precision=precision)
+    device = next(teacher.parameters()).device
+    return FrozenTeacher(teacher, image_shape=_shape(images), recipe=recipe, device=device)
+
+
+def _shape(images: Tensor) -> tuple[int, int, int]:
+    return (images.shape[1], images.shape[2], images.shape[3])
 
 
 @contextmanager
