@@ -99,7 +99,6 @@ def train_stages(
     student: nn.Module | None = None,
     optimiser: Optimiser | None = None,
     survey_loader: Batches | None = None,
-    optimiser: SGD | None = None,
     precision: str = "fp32",
     seed: int | str = 0,
 ) -> None:
@@ -119,7 +118,6 @@ def train_stages(
         optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)` or `AdamW(lr=0.001)`. They stay the
             same in all epochs.
         survey_loader: gives each training image once, as in a test, not augmented, with its label, if the method has a survey.
-        optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)`. They stay the same in all epochs.
         precision: `fp32`, `tf32` or `bf16`, as in a recipe.
         seed: the seed of the method's own random draws.
 
@@ -174,7 +172,7 @@ def _survey(surveys: Sequence[Survey], teacher: Network, loader: Batches, *, pre
 
     def loads() -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
         for images, labels, *_ in chain([first], batches):
-            yield partial(lambda *given: tuple(tensor.to(device) for tensor in given), images, labels)
+            yield partial(_moved, images, labels, device)
 
     with exact(device, precision=precision, image_shape=_shape(first[0])):
         frozen = _frozen(teacher, first[0], SGD(lr=1.0), precision=precision)
@@ -213,7 +211,7 @@ def _train(
             indices = rest[0] if rest else torch.arange(seen, seen + len(labels))
             with exact(device, precision=precision, image_shape=_shape(images)):  # the loader draws from the user's streams
                 frozen = frozen or _frozen(teacher, images, segments[0].optimiser, precision=precision)
-                shown, truth = images.to(device), labels.to(device)
+                shown, truth = _moved(images, labels, device)
                 views = _views(method.views, shown, truth, strong=rest[1] if rest[1:] else None)
                 inputs = StepInputs(shown, truth, indices.to(device), views=views)
                 lane.step(inputs.taught(ask([frozen], inputs, method.views)))
@@ -243,11 +241,15 @@ def _views(names: Sequence[str], images: Tensor, labels: Tensor, *, strong: Tens
     return made
 
 
-def _frozen(teacher: Network, images: Tensor, optimiser: SGD, *, precision: str) -> FrozenTeacher:
+def _frozen(teacher: Network, images: Tensor, optimiser: Optimiser, *, precision: str) -> FrozenTeacher:
     """The teacher as the engine reads it, for images (B, C, H, W) like these."""
     recipe = Recipe(epochs=1, batch_size=len(images), optimiser=optimiser, precision=precision)
     device = next(teacher.parameters()).device
     return FrozenTeacher(teacher, image_shape=_shape(images), recipe=recipe, device=device)
+
+
+def _moved(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    return images.to(device), labels.to(device)
 
 
 def _shape(images: Tensor) -> tuple[int, int, int]:
