@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kdbench.data.dataset import Split
-from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds
+from kdbench.data.distortion import Distortion, distortion
+from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds, drawn_seed
 from kdbench.spec.recipe import Augmentation
 
 UNAUGMENTED = Augmentation(pad=0, flip=False)
@@ -84,17 +85,26 @@ class ResidentLoader(Loader):
         levels = torch.arange(256, dtype=torch.float32).div(255)[:, None].expand(256, channels)
         self._normalised_levels = levels.sub(torch.tensor(mean)).div(torch.tensor(std)).to(device)  # (256, C)
         self.labels = split.labels.to(device)
+        self._distort = partial(distortion, mean=mean)
 
     def epoch(self, generator: torch.Generator, *, batch_size: int, strong: torch.Generator | None = None) -> Iterator[LoadBatch]:
-        plan = epoch_plan(len(self), self._augmentation, generator).to(self.device)
-        strong_plan = None
+        plan = epoch_plan(len(self), self._augmentation, generator)
+        order = plan.order.tolist()
+        passes = [(plan, self._distort(self._augmentation, seed=drawn_seed(generator)))]
         if strong:
-            strong_plan = replace(epoch_plan(len(self), self._augmentation, strong).to(self.device), order=plan.order)
+            strong_plan = replace(epoch_plan(len(self), self._augmentation, strong), order=plan.order)
+            passes.append((strong_plan, self._distort(self._augmentation.strong, seed=drawn_seed(strong))))
+        passes = [(plan.to(self.device), distort) for plan, distort in passes]
         for start, stop in batch_bounds(len(self), batch_size):
-            yield partial(self._loaded, plan, strong_plan, start, stop)
+            yield partial(self._loaded, passes, order[start:stop], start, stop)
 
-    def _loaded(self, plan: EpochPlan, strong: EpochPlan | None, start: int, stop: int) -> LoadedBatch:
-        return LoadedBatch(*self.batch(plan, start, stop), self.batch(strong, start, stop)[0] if strong else None)
+    def _loaded(self, passes: Sequence[tuple[EpochPlan, Distortion]], order: Sequence[int], start: int, stop: int) -> LoadedBatch:
+        found = []
+        for plan, distort in passes:
+            images, labels, indices = self.batch(plan, start, stop, operate=partial(distort.operate, indices=order))
+            distort.erase(images, indices=order)
+            found.append(images)
+        return LoadedBatch(found[0], labels, indices, *found[1:])
 
     def plain_batches(self) -> Iterator[LoadPlainBatch]:
         for start in range(0, len(self), EVALUATION_BATCH):
@@ -103,8 +113,16 @@ class ResidentLoader(Loader):
     def first(self, count: int) -> Tensor:
         return self.plain(0, min(count, len(self)))[0]
 
-    def batch(self, plan: EpochPlan, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions [start, stop) of an epoch, augmented; `plan` must be on the same device.
+    def batch(
+        self, plan: EpochPlan, start: int, stop: int, *, operate: Callable[[Tensor], Tensor] = lambda pixels: pixels
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions [start, stop) of an epoch, cropped and flipped; `plan` must be on the same device.
+
+        Args:
+            plan: the choices of the epoch.
+            start: the first position.
+            stop: the position behind the last.
+            operate: what is then done to the pixels (B, H, W, C), uint8.
 
         Returns:
             Images (B, C, H, W), float32, channels last, normalised; labels (B,); the samples' indices (B,).
@@ -115,6 +133,7 @@ class ResidentLoader(Loader):
         columns = plan.left[start:stop, None] + torch.where(plan.flip[start:stop, None], self._mirrored, self._columns)  # (B, W)
         places = rows[:, :, None] * padded_width + columns[:, None, :]  # (B, H, W)
         pixels = self._images.view(-1, channels).index_select(0, places.flatten())
+        pixels = operate(pixels.view(-1, self._height, self._width, channels)).view(-1, channels)
         return self._normalise(pixels), self.labels.index_select(0, indices), indices
 
     def plain(self, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,11 @@ class Loader(ABC):
         """The first `count` images, or all where there are fewer, not augmented."""
 
 
+def drawn_seed(generator: torch.Generator) -> int:
+    """A seed that depends on the generator's state, which moves."""
+    return int(torch.randint(2**63 - 1, (), generator=generator))
+
+
 def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     """Successive (start, stop) that cover `n` samples.
 

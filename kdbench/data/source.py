@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeInt
 
 from kdbench.data.dataset import Contents, Dataset
+from kdbench.data.distortion import lacking_library
 from kdbench.registry import Registry
 from kdbench.spec.recipe import Augmentation, Spec
 
@@ -76,6 +77,9 @@ register_dataset = DATASETS.register
 
 def unsuited(augmentation: Augmentation, source: type[Source]) -> str | None:
     """Why images of this source cannot be augmented so, and the fix; None where they can."""
+    for settings in (augmentation.rand_augment, augmentation.strong.rand_augment):
+        if lacking := lacking_library(settings):
+            return lacking
     if augmentation.resized_crop and not source.streams:
         return (
             "`resized_crop` needs streamed images, and these are held in memory. Give `resized_crop: null` and a `pad`, or stream "

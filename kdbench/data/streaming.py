@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch.utils import data as torch_data
 
 from kdbench.data.augment import UNAUGMENTED
 from kdbench.data.decode import Unreadable, read_image, unreadable_files
+from kdbench.data.distortion import Distortion, Operations, distortion
 from kdbench.data.file_split import FileSplit
-from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds
+from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds, drawn_seed
 from kdbench.errors import DataError
 from kdbench.signals import STOPS
 from kdbench.spec.recipe import Augmentation
@@ -34,6 +35,10 @@ log = logging.getLogger("kdbench")
 
 PLAIN_BATCH = 100
 """Images in a batch that is not augmented: of 224x224 pixels they take 60 MB as float32, and many processes hold some."""
+
+
+BOTH_WAYS = ("bilinear", "bicubic")
+"""Of resizing, where one of the two is chosen for each image."""
 
 
 class StreamedLoader(Loader):
@@ -58,17 +63,25 @@ class StreamedLoader(Loader):
         self.labels = files.labels.to(device)
         self._files = files
         self._plain = plain_transform(files)
-        self._augmented = augmenting_transform(files, augmentation)
+        self._augmentation = augmentation
+        self._distort = partial(distortion, mean=mean)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
 
     def epoch(self, generator: torch.Generator, *, batch_size: int, strong: torch.Generator | None = None) -> Iterator[LoadBatch]:
         order = torch.randperm(len(self), generator=generator)
-        draws = [(self._augmented, draws) for draws in (generator, strong) if draws]
+        transforms, distortions = [], []
+        drawing = [(generator, self._augmentation), *([(strong, self._augmentation.strong)] if strong else [])]
+        for draws, settings in drawing:
+            seed = drawn_seed(draws)
+            distort = self._distort(settings, seed=drawn_seed(draws), interpolation=_interpolation(self._augmentation))
+            transforms.append((augmenting_transform(self._files, self._augmentation, then=distort.operations), seed))
+            distortions.append(distort)
         bounds = batch_bounds(len(self), batch_size)
-        reader = _Reader(self._files, [(transform, _seed(draw)) for transform, draw in draws])
+        chunks = [order[slice(*bound)].tolist() for bound in bounds]
         on_device = order.to(self.device)
-        for (start, stop), pixels in zip(bounds, self._read(reader, [order[slice(*b)].tolist() for b in bounds]), strict=True):
-            yield partial(self._batch, pixels, on_device[start:stop])
+        batches = self._read(_Reader(self._files, transforms), chunks)
+        for (start, stop), chunk, pixels in zip(bounds, chunks, batches, strict=True):
+            yield partial(self._batch, pixels, on_device[start:stop], chunk, distortions)
 
     def plain_batches(self) -> Iterator[LoadPlainBatch]:
         yield from self._first(len(self))
@@ -81,8 +94,10 @@ class StreamedLoader(Loader):
         for chunk, pixels in zip(chunks, self._read(_Reader(self._files, [(self._plain, 0)]), chunks), strict=True):
             yield partial(self._plain_batch, pixels, chunk)
 
-    def _batch(self, pixels: Tensor, indices: Tensor) -> LoadedBatch:
-        images, *strong = map(self._normalised, pixels)
+    def _batch(self, pixels: Tensor, indices: Tensor, order: Sequence[int], distortions: Sequence[Distortion]) -> LoadedBatch:
+        images, *strong = found = [*map(self._normalised, pixels)]
+        for distort, made in zip(distortions, found, strict=True):
+            distort.erase(made, indices=order)
         return LoadedBatch(images, self.labels.index_select(0, indices), indices, *strong)
 
     def _plain_batch(self, pixels: Tensor, chunk: range) -> tuple[Tensor, Tensor]:
@@ -169,10 +184,6 @@ class _Reader(torch_data.Dataset[Tensor | list[str]]):
         return problems or torch.from_numpy(pixels)
 
 
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**63 - 1, (), generator=generator))
-
-
 def plain_transform(files: FileSplit) -> v2.Transform:
     """For evaluation: the shorter side to `resize`, then the centre."""
     from torchvision.transforms import v2  # slow to import, and listing data sets must be instant
@@ -180,15 +191,28 @@ def plain_transform(files: FileSplit) -> v2.Transform:
     return v2.Compose([v2.Resize(files.resize), v2.CenterCrop(files.size)])
 
 
-def augmenting_transform(files: FileSplit, augmentation: Augmentation) -> v2.Transform:
-    """For training; without a `resized_crop` an image is cropped as in evaluation."""
+def augmenting_transform(files: FileSplit, augmentation: Augmentation, *, then: Operations | None = None) -> v2.Transform:
+    """For training, with more operations after crop and flip; without a `resized_crop` an image is cropped as in evaluation."""
     from torchvision.transforms import v2
 
-    crop = augmentation.resized_crop
-    steps: list[Any] = [v2.RandomResizedCrop(files.size, scale=crop.scale, ratio=crop.ratio) if crop else plain_transform(files)]
+    crop, steps = augmentation.resized_crop, []
+    if crop:
+        ways = BOTH_WAYS if crop.interpolation == "random" else (crop.interpolation,)
+        modes = map(v2.InterpolationMode, ways)
+        crops = [v2.RandomResizedCrop(files.size, scale=crop.scale, ratio=crop.ratio, interpolation=mode) for mode in modes]
+        steps.append(v2.RandomChoice(crops) if len(crops) > 1 else crops[0])
+    else:
+        steps.append(plain_transform(files))
     if augmentation.flip:
         steps.append(v2.RandomHorizontalFlip())
+    if then:
+        steps.append(then)
     return v2.Compose(steps)
+
+
+def _interpolation(augmentation: Augmentation) -> str:
+    """How an image is resized, and so what its later operations interpolate by."""
+    return augmentation.resized_crop.interpolation if augmentation.resized_crop else "random"
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
