@@ -10,6 +10,7 @@ from conftest import Lab
 
 from kdbench import (
     SGD,
+    AdamW,
     Batch,
     KdbenchError,
     Method,
@@ -91,13 +92,13 @@ def test_a_paraphraser_is_bitwise_the_one_of_a_suite(lab: Lab):
         assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
 
 
-@pytest.mark.parametrize("name", STAGED)
-def test_what_stages_trained_is_frozen_and_all_else_is_left_as_it_was(name):
+@pytest.mark.parametrize(("name", "optimiser"), [*((name, SGD(lr=0.1)) for name in STAGED), ("fitnets", AdamW(lr=0.001))])
+def test_what_stages_trained_is_frozen_and_all_else_is_left_as_it_was(name, optimiser):
     teacher, student, target, batch = networks()
     student.classifier.bias.requires_grad_(False)
     method = made(name, student, target, batch, **STAGED[name])
     before, state = copy.deepcopy(teacher.state_dict()), torch.get_rng_state()
-    train_stages(method, teacher, [(batch.images, batch.labels)] * 2, student=student, optimiser=SGD(lr=0.1))
+    train_stages(method, teacher, [(batch.images, batch.labels)] * 2, student=student, optimiser=optimiser)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.state_dict().items())
     assert not teacher.training and all(parameter.requires_grad for parameter in teacher.parameters())
