@@ -39,7 +39,7 @@ OPERATIONS = {
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
     **{"label_smoothing": 109, "tfkd_reg": 119, "pskd": 115},
     **{"catkd": 161, "sdd": 233, "kdpp": 160},
-    **{"semckd": 621, "wkd_f": 155, "wkd_l": 316, "afd": 685, "irg": 177},
+    **{"semckd": 621, "wkd_f": 155, "wkd_l": 316, "afd": 685, "irg": 177, "norm": 130},
 }
 """Of one step of resnet8, forward, backward and the optimiser, all of the method's included; raise one only with a reason."""
 

@@ -67,6 +67,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "nkd": {"gamma": 3.5, "temperature": 3},
     # the authors, on CIFAR
     "mgd": {"beta": 1.2e-3, "masked": 0.15},
+    # the authors' README; their logits' scale is a default of their script
+    "norm": {"ce_weight": 0.1, "beta": 1, "copies": 8, "scale": 2.5},
     # the authors
     "normkd": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 0.9},
     # the usual one, of the paper

@@ -60,9 +60,9 @@ def kept(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     students: list[Any] = ["resnet8", "timm/test_resnet", {"model": "deployed_plain", "hooks": ["0"]}]
     pairs = [{"teacher": "wrn_10_1", "student": student} for student in students]
     for pair in pairs[1:]:
-        pair["without"] = ["simkd"]
+        pair["without"] = ["norm", "simkd"]
     recipe = {"epochs": 1, "schedule": {"milestones": []}}
-    assert lab.run(lab.suite(keep_students=True, methods=["kd", "simkd"], pairs=pairs, recipe=recipe))
+    assert lab.run(lab.suite(keep_students=True, methods=["kd", "norm", "simkd"], pairs=pairs, recipe=recipe))
     return lab
 
 
@@ -83,6 +83,7 @@ def read_by_others(kind: str, file: Path, folder: TrialFolder) -> Callable[[Tens
     [
         ("safetensors", "resnet8", "simkd"),
         ("onnx", "resnet8", "simkd"),
+        ("pt2", "resnet8", "norm"),
         ("pt2", "timm/test_resnet", "kd"),
         ("pt2", "deployed_plain", "kd"),
     ],

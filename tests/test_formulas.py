@@ -37,6 +37,7 @@ CE_WEIGHTS = {
     "fitnets": ({"alpha": 0.7}, 0.3),
     "kd_standardized": ({"ce_weight": 0.4}, 0.4),
     "ab": ({"ce_weight": 0.6}, 0.6),
+    "norm": ({"ce_weight": 0.3}, 0.3),
     "simkd": ({}, 0.0),
     "sdd": ({"ce_weight": 0.4}, 0.4),
     **{name: ({"ce_weight": 0.4}, 0.4) for name in ("ctkd", "eakd", "normkd")},
@@ -187,3 +188,17 @@ def test_irg_compares_distances_and_vectors_of_one_width() -> None:
     torch.testing.assert_close(terms["vertices"], 2 * F.mse_loss(STUDENT.pooled, TEACHER.pooled))
     wide = outputs(6, sizes=((6, 8, 8), (12, 2, 2)), seed=1)
     assert set(build("irg", STUDENT, wide).losses(STUDENT, wide, batch(6))) == {"edges"}
+
+
+def test_norm_compares_each_copy_with_the_teachers_map_and_changes_its_weight() -> None:
+    larger = outputs(6, sizes=((6, 8, 8), (4, 4, 4)), seed=1)
+    method = build("norm", STUDENT, larger, copies=3, beta=2, scale=4).eval()  # batch norms that give the same each time
+    maps = STUDENT.features[-1]
+    expanded, wanted = method.expand(maps), F.max_pool2d(larger.features[-1], 2)
+    expected = sum(2 * (expanded[:, i : i + 4] - wanted).square().mean() for i in (0, 4, 8))
+    for epoch, weight in ((0, 0.1), (9, 0.1), (10, 0.5), (20, 1), (179, 1), (180, 0.5), (209, 0.5), (210, 0.1), (239, 0.1)):
+        found = only(method.losses(STUDENT, larger, batch(6, epoch=epoch, epochs=240)))
+        torch.testing.assert_close(found, weight * expected)
+    logits = STUDENT.classify((maps + method.contract(expanded)).mean((2, 3)))
+    centred = logits - logits.mean(1, keepdim=True)
+    torch.testing.assert_close(method.predict(STUDENT), 4 * centred / centred.std(1, correction=0, keepdim=True))

@@ -147,9 +147,9 @@ REFUSALS: list[tuple[list[str], dict[str, Any], str]] = [
     (["dist"], {"classes": 2, "batches": (2, 2)}, "3 classes, or batches of 3 images"),
     (["cc", "pkt", "reviewkd", "sp"], {"batches": (1, 1)}, "at least 2 images in every batch, and the smallest .* has 1; raise"),
     (["afd", "irg", "itrd", "rsd"], {"batches": (1, 1)}, "at least 2 images in every batch"),
-    (["ickd", "semckd", "srrl"], {"sizes": PIXELS, "batches": (1, 1)}, "at least 2 images in every batch"),
+    (["ickd", "norm", "semckd", "srrl"], {"sizes": PIXELS, "batches": (1, 1)}, "at least 2 images in every batch"),
     (["srrl"], {"batches": (1, 1), "form": "pooled"}, "at least 2 images in every batch"),
-    (["wkd_l"], {"classes": 2}, "at least 3 classes"),
+    (["norm", "wkd_l"], {"classes": 2}, "at least 3 classes"),
     (["wkd_f"], {"sizes": PIXELS}, "a cell of the student's last map of 1x1 has one place alone; choose larger images"),
     (["wkd_f"], {"grid": 2}, "within 2x2 cells of a map, and a cell of the student's last map of 2x2 has one place"),
     (["ickd"], {"memory_limit_gib": 1e-6}, "GiB for its 10x10 matrices of each image, above memory_limit_gib = 1e-06; lower"),
@@ -504,3 +504,20 @@ def test_irg_of_two_images_needs_vectors_of_one_width() -> None:
     with pytest.raises(PairError, match="so that of two images nothing is left; raise `batch_size`"):
         cls(cls.Params(), replace(both, smallest_batch=2, largest_batch=2))
     cls(cls.Params(), replace(pair(outputs(2), outputs(2)), smallest_batch=2, largest_batch=2))
+
+
+def test_the_block_of_norm_normalises_a_batch_once_per_step_and_is_part_of_what_predicts() -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    method = build("norm", student, teacher)
+    method.losses(student, teacher, batch(4))
+    logits = method.predict(student)
+    assert method.expand[1].num_batches_tracked == method.contract[1].num_batches_tracked == 1
+    assert method.seen is None
+    torch.testing.assert_close(logits.std(1, correction=0), torch.full((4,), 2.5))
+    assert set(map(id, method.deployed())) == set(map(id, method.parameters()))
+
+
+def test_norm_refuses_a_student_whose_classifier_reads_something_else() -> None:
+    student = replace(outputs(4), pooled=torch.zeros(4, 99))
+    with pytest.raises(PairError, match="last group, of 10 channels, and a classifier that reads 99 values"):
+        build("norm", student, outputs(4, seed=1))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -16,6 +17,7 @@ from kdbench.conformance.setting import BrokenPromise, evaluate_segments, expect
 from kdbench.method.interface import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
+from kdbench.training.segments import MAIN
 
 EPOCHS = (0, 5, 60, 119)
 """Where gradients are looked for, of 120: some methods warm up."""
@@ -81,6 +83,8 @@ def gradients(tested: MethodUnderTest) -> None:
     for epoch in EPOCHS:
         for segment, losses in evaluate_segments(method, student, teacher, replace(batch, epoch=epoch)):
             total = torch.stack([torch.zeros(()), *losses.values()]).sum()
+            if segment.phase == MAIN and method.ce_weight:  # which teaches what `predict` uses
+                total = total + F.cross_entropy(method.predict(student), batch.labels)
             for tensor in learners(total):
                 expect(
                     id(tensor) in known,

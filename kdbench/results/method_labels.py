@@ -14,7 +14,7 @@ LITERATURE_NAMES = {
     **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
     **{name: name.upper() for name in ("kd", "nst", "ofd", "pkt", "rkd", "sp", "vid")},
     **{name: name.upper() for name in ("ctkd", "nkd", "rld", "ttm", "wsld")},
-    **{name: name.upper() for name in ("afd", "ickd", "irg", "itrd", "mgd", "pefd", "rsd", "srrl")},
+    **{name: name.upper() for name in ("afd", "ickd", "irg", "itrd", "mgd", "norm", "pefd", "rsd", "srrl")},
     "eakd": "EA-KD",
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
