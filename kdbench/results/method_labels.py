@@ -10,20 +10,29 @@ import pandas as pd
 
 from kdbench.wording import assigned
 
+_ABBREVIATIONS = (
+    *("ab", "afd", "at", "byot", "cc", "crd", "crld", "ctkd", "dgkd", "dist", "dkd", "dml", "ffl", "fsp", "ft", "ickd", "irg"),
+    *("itrd", "kd", "mgd", "mlkd", "nkd", "norm", "nst", "ofd", "pefd", "pkt", "rkd", "rld", "rsd", "sdd", "skd", "sp", "srrl"),
+    *("sskd", "ttm", "vid", "wsld"),
+)
 LITERATURE_NAMES = {
-    **{name: name.upper() for name in ("ab", "at", "cc", "crd", "dist", "dkd", "dml", "fsp", "ft")},
-    **{name: name.upper() for name in ("kd", "nst", "ofd", "pkt", "rkd", "sp", "vid")},
-    **{name: name.upper() for name in ("ctkd", "nkd", "rld", "ttm", "wsld")},
-    **{name: name.upper() for name in ("afd", "ickd", "irg", "itrd", "mgd", "norm", "pefd", "rsd", "srrl")},
+    **{name: name.upper() for name in _ABBREVIATIONS},
+    "catkd": "CAT-KD",
+    "deit": "DeiT",
     "eakd": "EA-KD",
     "fitnets": "FitNets",
     "fitnets_hint": "FitNets hint",
     "ft_repdistiller": "FT (RepDistiller)",
     "kd_standardized": "KD standardised",
+    "kdpp": "KD++",
+    "label_smoothing": "label smoothing",
     "normkd": "NormKD",
+    "ofa": "OFA-KD",
+    "pskd": "PS-KD",
     "reviewkd": "ReviewKD",
     "semckd": "SemCKD",
     "simkd": "SimKD",
+    "tfkd_reg": "Tf-KD (reg)",
     "wkd_f": "WKD-F",
     "wkd_l": "WKD-L",
 }
