@@ -79,6 +79,7 @@ def test_a_plain_schedule_is_what_it_was() -> None:
         0.05 * 0.3**passed for passed in (0, 1, 1, 2, 2)
     ]
     assert Cosine().rate(1.0, 5, 10) == pytest.approx(0.5)
+    assert [Schedule(warm_up_epochs=4).rate(1.0, epoch, 9) for epoch in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
 # What is trained, and how
@@ -335,6 +336,10 @@ def test_what_is_not_used_is_no_part_of_the_recipe() -> None:
         (
             {"schedule": {"warm_up_lr": 0.01}},
             "schedule: warm_up_lr has no effect without `warm_up_epochs`; give both, or remove it.",
+        ),
+        (
+            {"schedule": {"warm_up_epochs": 2, "warm_up_lr": 0}},
+            "schedule: with a warm_up_lr of 0 the first epoch trains nothing; give a higher one",
         ),
         (
             {"schedule": {"warm_up_epochs": 10}},

@@ -47,7 +47,8 @@ def operations(settings: RandAugment, *, mean: Sequence[float], interpolation: s
     if settings.name == "torchvision":
         from torchvision.transforms import v2  # slow to import, and listing data sets must be instant
 
-        return v2.RandAugment(settings.layers, settings.magnitude)
+        transform: Operations = v2.RandAugment(settings.layers, settings.magnitude)
+        return transform
     if lacking := lacking_library(settings):
         raise KdbenchError(lacking)
     timm = importlib.import_module("timm.data.auto_augment")
@@ -56,11 +57,11 @@ def operations(settings: RandAugment, *, mean: Sequence[float], interpolation: s
     if interpolation != "random":
         hparams["interpolation"] = importlib.import_module("timm.data.transforms").str_to_pil_interp(interpolation)
     text = f"rand-m{settings.magnitude}-n{settings.layers}-inc{int(settings.increasing)}"
-    made: Any = timm.rand_augment_transform(text, hparams)
-    for operation in made.ops:
+    chosen: Operations = timm.rand_augment_transform(text, hparams)
+    for operation in vars(chosen)["ops"]:
         if operation.name.startswith("Posterize"):
             operation.aug_fn = _posterize
-    return made
+    return chosen
 
 
 def _posterize(image: Any, bits: int, **_: object) -> Any:

@@ -25,7 +25,7 @@ from kdbench.data.file_split import FileSplit
 from kdbench.data.loader import LoadBatch, LoadedBatch, Loader, LoadPlainBatch, batch_bounds, drawn_seed
 from kdbench.errors import DataError
 from kdbench.signals import STOPS
-from kdbench.spec.recipe import Augmentation
+from kdbench.spec.augmentation import Augmentation, StrongAugmentation
 from kdbench.streams import seeded
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class StreamedLoader(Loader):
     def epoch(self, generator: torch.Generator, *, batch_size: int, strong: torch.Generator | None = None) -> Iterator[LoadBatch]:
         order = torch.randperm(len(self), generator=generator)
         transforms, distortions = [], []
-        drawing = [(generator, self._augmentation), *([(strong, self._augmentation.strong)] if strong else [])]
+        drawing: list[tuple[torch.Generator, Augmentation | StrongAugmentation]] = [(generator, self._augmentation)]
+        if strong:
+            drawing.append((strong, self._augmentation.strong))
         for draws, settings in drawing:
             seed = drawn_seed(draws)
             distort = self._distort(settings, seed=drawn_seed(draws), interpolation=_interpolation(self._augmentation))

@@ -74,16 +74,19 @@ class _WarmUp(SpecWithOptions):
     warm_up_epochs: NonNegativeFloat = 0
     """For how long the learning rate first rises linearly, in epochs. 0 for no warm-up. The schedule goes on as if there had been
     none: a warm-up is no part that comes before it."""
-    warm_up_lr: NonNegativeFloat = 0
-    """The learning rate at which the warm-up starts."""
+    warm_up_lr: NonNegativeFloat | None = None
+    """The learning rate at which the warm-up starts. Unless given, the optimiser's divided by `warm_up_epochs + 1`: the epochs rise
+    evenly, and the first one trains something."""
     update: Literal["epoch", "step"] = "epoch"
     """When the learning rate changes: at the start of each epoch, or before each step. By step, the time in the formulas has a
     fraction: the part of the epoch that is over."""
 
     @model_validator(mode="after")
     def _warm_up_is_used(self) -> Self:
-        if self.warm_up_lr and not self.warm_up_epochs:
+        if self.warm_up_lr is not None and not self.warm_up_epochs:
             raise ValueError("warm_up_lr has no effect without `warm_up_epochs`; give both, or remove it")
+        if self.warm_up_lr == 0 and self.update == "epoch":
+            raise ValueError("with a warm_up_lr of 0 the first epoch trains nothing; give a higher one, or `update: step`")
         return self
 
     def rate(self, lr: float, time: float, epochs: int) -> float:
@@ -95,7 +98,8 @@ class _WarmUp(SpecWithOptions):
             epochs: how many the training has.
         """
         if time < self.warm_up_epochs:
-            return self.warm_up_lr + (lr - self.warm_up_lr) * time / self.warm_up_epochs
+            start = lr / (self.warm_up_epochs + 1) if self.warm_up_lr is None else self.warm_up_lr
+            return start + (lr - start) * time / self.warm_up_epochs
         return self._falling(lr, time, epochs)
 
     @abstractmethod

@@ -88,7 +88,7 @@ class Recipe(SpecWithOptions):
     def _rates_are_below_the_optimiser_s(self) -> Self:
         final = self.schedule.final_lr if isinstance(self.schedule, Cosine) else 0.0
         for key, rate in (("final_lr", final), ("warm_up_lr", self.schedule.warm_up_lr)):
-            if rate > self.optimiser.lr:
+            if rate and rate > self.optimiser.lr:
                 raise ValueError(f"schedule.{key}: {rate:g} is above the learning rate {self.optimiser.lr:g}; give a lower one")
         return self
 

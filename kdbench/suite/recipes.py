@@ -38,6 +38,7 @@ def merged(base: Tree, changes: Mapping[str, Any]) -> Tree:
     tree = dict(base)
     for key, value in changes.items():
         before = tree.get(key)
-        same = isinstance(value, dict) and isinstance(before, dict) and value.get("name", before.get("name")) == before.get("name")
-        tree[key] = merged(before, value) if same else value
+        if isinstance(value, dict) and isinstance(before, dict) and value.get("name", before.get("name")) == before.get("name"):
+            value = merged(before, value)
+        tree[key] = value
     return tree

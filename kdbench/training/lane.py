@@ -168,14 +168,14 @@ class Lane:
 
     @property
     def peak_mem_mib(self) -> float:
-        """The lane's own on CUDA: its networks, momentum, graph, and the most that an ordinary step took beside them.
+        """The lane's own on CUDA: its networks, their average, momentum, graph, and the most that an ordinary step took beside.
 
         On the CPU it is the whole process's.
         """
         if self.device.type != "cuda":
             return process_mem_mib()
         own = (*self.method.state_dict().values(), *(self.student.state_dict().values() if self.student else ()))
-        held: int = sum(tensor.nbytes for tensor in (*own, *self._momentum))
+        held: int = sum(tensor.nbytes for tensor in (*own, *self._momentum, *(self._average.tensors if self._average else ())))
         return (held + self._graph_bytes + self._memory.most) / 2**20
 
     @property

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
     """The average of the parameters and buffers of some modules, which moves towards them with every step.
 
-    After a step it is decay * average + (1 - decay) * value; what is no floating-point number is copied. It starts at the values
-    that it finds.
+    After a step it is decay * average + (1 - decay) * value, by torch's implementation; what is no floating-point number is copied.
+    It starts at the values that it finds.
 
     Attributes:
         tensors: the average of each.
@@ -22,17 +23,18 @@ class MovingAverage:
     def __init__(self, modules: Iterable[nn.Module], *, decay: float) -> None:
         state = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
         self._live = list({id(tensor): tensor for tensor in state}.values())
-        self._weight = 1 - decay
+        self._live.sort(key=lambda tensor: not tensor.is_floating_point())
+        self._numbers = sum(tensor.is_floating_point() for tensor in self._live)
+        self._move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's has no types
         self.tensors = [tensor.detach().clone() for tensor in self._live]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move after a step."""
-        for average, live in zip(self.tensors, self._live, strict=True):
-            if average.is_floating_point():
-                average.lerp_(live, self._weight)
-            else:
-                average.copy_(live)
+        numbers = self._numbers
+        self._move(self.tensors[:numbers], self._live[:numbers], None)
+        for average, live in zip(self.tensors[numbers:], self._live[numbers:], strict=True):
+            average.copy_(live)
 
     @torch.no_grad()
     def adopt(self) -> None:
