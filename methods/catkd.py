@@ -40,7 +40,7 @@ class CATKD(Method):
     pair of theirs uses.
     """
 
-    reads = ("features",)
+    reads = ("features", "pooled")
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 400.0

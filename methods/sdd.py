@@ -41,7 +41,7 @@ class SDD(Method):
     finite. The authors choose levels and beta per pair.
     """
 
-    reads = ("features",)
+    reads = ("features", "pooled")
     weights: tuple[str, ...] = ("alpha", "beta")
     min_classes = 2
 

@@ -133,6 +133,34 @@ ANNEALED = """
         return 0
 """
 
+SURVEY = """
+    teacher_surveys = DEPENDS_ON
+
+    def surveys(self):
+        return (Survey("means", self.means, self.look),)
+
+    def look(self, teacher, labels):
+        self.means.mean += teacher.pooled.float().mean(0)
+"""
+
+
+def survey(check: str, reason: str, edits: Mapping[str, str], *, build: str = "pass") -> Fault:
+    """A fault of a method that surveys the teacher: text that is replaced in one that is sound."""
+    text = SURVEY if "DEPENDS_ON" in edits else SURVEY.replace("DEPENDS_ON", "{'means': ()}")
+    means = "self.means = nn.Module(); self.means.register_buffer('mean', torch.zeros(pair.teacher.pooled))"
+    found = {"members": text, "build": f"{means}; {build}", "extra": "(embedded - self.means.mean).square().mean()"}
+    for old, new in edits.items():
+        assert any(old in part for part in found.values()), old
+        found = {name: part.replace(old, new) for name, part in found.items()}
+    return Fault(check, reason, edits={"import PairError, Stage": "import PairError, Stage, Survey"}, **found)
+
+
+HARM = """\
+def harm():
+    METHODS.get("kd").losses = lambda self, student, teacher, batch: {"nothing": 0 * student.logits.sum()}
+    return 0
+"""
+
 TRAINED = ("repeatable", "resumable", "alone_or_beside")
 """What cannot be seen of a method that the engine stops."""
 
@@ -172,6 +200,62 @@ FAULTS = {
         "have shapes that depend on the student",
         build="self.mirror = nn.Linear(pair.teacher.pooled[0], pair.student.pooled[0])",
         members=LESSON.replace("DEPENDS_ON", "('beta',)"),
+    ),
+    "a view that is not asked for": Fault(
+        "scalars",
+        r"RuntimeError: it uses the view 'strong', and its class does not ask for it. Write views = \('strong',\)",
+        extra="student.views['strong'].pooled.square().mean()",
+    ),
+    "another view than the one that is asked for": Fault(
+        "scalars",
+        r"it uses the view 'mixup', and its class does not ask for it. Write views = \('strong', 'mixup'\)",
+        extra="student.views['strong'].pooled.mean() + batch.views['mixup'].images.mean()",
+        members="    views = ('strong',)\n",
+    ),
+    "a view that is not used": Fault(
+        "views",
+        "it asks for the view 'mixup' and does not use it",
+        extra="student.views['strong'].pooled.square().mean()",
+        members="    views = ('strong', 'mixup')\n",
+    ),
+    "a second teacher from whom nothing is learnt": Fault(
+        "several_teachers",
+        "reads the first alone. Use `teacher.others`",
+        extra="0 * len(teacher.others)",
+        members="    several_teachers = True\n",
+    ),
+    "a survey that its class does not declare": survey(
+        "scalars", r"does not declare the survey means. Write teacher_surveys = \{'means': \(...\)\}", {"DEPENDS_ON": "{}"}
+    ),
+    "a survey that is declared and not returned": survey(
+        "surveys",
+        "`teacher_surveys` names spread, and `surveys` returns 0 of that name",
+        {"DEPENDS_ON": "{'means': (), 'spread': ()}"},
+    ),
+    "a survey that hides what it depends on": survey(
+        "surveys",
+        "`beta` changes what survey means finds. Name it in `teacher_surveys`",
+        {"teacher.pooled.float()": "self.params.beta * teacher.pooled.float()"},
+    ),
+    "a survey whose buffers are of the student's size": survey(
+        "surveys",
+        "the buffers of survey means have shapes that depend on the student",
+        {"torch.zeros(pair": "torch.zeros(pair.student.pooled[0], *pair", "- self.means.mean)": "- self.means.mean.mean(0))"},
+    ),
+    "a survey that keeps what it finds elsewhere": survey(
+        "surveys",
+        "its losses are others when what the survey found is read from the disk",
+        {"self.means.mean += ": "self.found = self.found + ", "- self.means.mean)": "- self.found)"},
+        build="self.found = torch.zeros(pair.teacher.pooled)",
+    ),
+    "a survey that fails": survey(
+        "scalars", "a survey fails: RuntimeError: .*mine.py", {"teacher.pooled.float()": "teacher.pooled.view(7, -1).float()"}
+    ),
+    "another method is changed": Fault(
+        "alone_or_beside",
+        "kd learns something else when it trains beside it",
+        extra="harm()",
+        edits={"import random": "import random\n\nfrom kdbench.method.interface import METHODS\n\n\n" + HARM},
     ),
     "a loss for each sample": Fault(
         "scalars",
@@ -318,8 +402,9 @@ FAULTS = {
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Iterator[Path]:
-    """A method that `kdbench new method` wrote; what is registered during the test is forgotten after it."""
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A method that `kdbench new method` wrote; what is registered, or done to another method, is forgotten after the test."""
+    monkeypatch.setattr(METHODS.get("kd"), "losses", METHODS.get("kd").losses)
     forget = METHODS.snapshot()
     yield new_method("mine", tmp_path)[0]
     forget()
@@ -372,6 +457,17 @@ SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], 
             edits={"    Transfers: ": "    Takes: ", "CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE and beta D[p_s, p_t]"},
         ),
         Fault("", "", params="share: float = 0.5", build=SLOWER, extra="self.followed(student)", members=SLOW),
+        Fault(
+            "",
+            "",
+            members="    views = ('strong', 'rotations', 'mixup')\n",
+            reads=("logits", "pooled"),
+            extra="(student.views['strong'].pooled.mean() - teacher.views['strong'].pooled.mean()).square() + "
+            "sum(F.cross_entropy(student.views[name].logits, batch.views[name].labels) for name in ('rotations', 'mixup'))",
+        ),
+        Fault("", "", members="    several_teachers = True\n", extra="(embedded - teacher.others[0].pooled).square().mean()"),
+        survey("", "", {}),
+        Fault("", "", extra="(student.classify(student.pooled.detach()) - teacher.classify(embedded)).square().mean()"),
     ],
     ids=[
         "plain",
@@ -379,6 +475,10 @@ SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], 
         "a reversed gradient, a frozen network and a formula without a parenthesis",
         "a learnt temperature whose reversed gradient has a sign to choose, late in the training",
         "a frozen network that follows one that learns",
+        "every view",
+        "two teachers",
+        "a survey",
+        "both classifiers",
     ],
 )
 def test_the_method_that_faults_are_put_into_is_sound(nothing: Fault, mine: Path) -> None:
@@ -466,7 +566,7 @@ def test_one_mistake_in_the_losses_is_told_once(mine: Path) -> None:
     checks = conformance.check(str(mine))
     assert [check.name for check in checks if check.status == "fail"] == ["scalars"]
     assert as_text(checks).count("poled") == 1
-    assert as_text(checks).endswith("1 failed, 4 passed, 20 not tried, since the losses could not be computed")
+    assert as_text(checks).endswith("1 failed, 4 passed, 23 not tried, since the losses could not be computed")
 
 
 def test_a_file_is_checked_whether_or_not_it_is_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

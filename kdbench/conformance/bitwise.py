@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import evaluate_segments, expect, fingerprint, reloaded
+from kdbench.conformance.setting import Setting, evaluate_segments, expect, fingerprint, reloaded
 from kdbench.training.segments import STAGES
 
 
@@ -65,16 +66,34 @@ def resumable(tested: MethodUnderTest) -> None:
         )
 
 
+OTHER = "kd"
+"""A method that trains beside the one that is checked."""
+
+
+@cache
+def other_alone(student: str, teacher: str) -> str:
+    """The fingerprint of the other method's training without anyone beside it."""
+    setting = Setting(OTHER, student, teacher)
+    lane = setting.lane()
+    setting.train(lane)
+    return fingerprint(lane)
+
+
 def alone_or_beside(tested: MethodUnderTest) -> None:
-    """Beside other methods it learns what it learns alone.
+    """Beside other methods it learns what it learns alone, and so do they.
 
     Why: A result must not depend on which other methods run beside it.
 
-    Fix: Keep nothing in the class or in the module.
+    Fix: Keep nothing in the class or in the module, and change nothing that belongs to torch or to other methods.
     """
     setting = tested.default_setting
-    ours, twin, other = setting.lane(), setting.lane(seed=1), replace(setting, name="kd").lane()
+    usual = other_alone(setting.student, setting.teacher)
+    ours, twin, other = setting.lane(), setting.lane(seed=1), replace(setting, name=OTHER).lane()
     setting.train(twin, ours, other)
+    expect(
+        fingerprint(other) == usual,
+        f"{OTHER} learns something else when it trains beside it. Change nothing that belongs to torch or to other methods.",
+    )
     expect(
         fingerprint(ours) == tested.undisturbed_fingerprint,
         "it learns something else when another instance of it trains beside it. Keep no state in the class or the module.",

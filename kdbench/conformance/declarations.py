@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +17,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from kdbench.conformance.gradients import EPOCHS, gradients_at
-from kdbench.conformance.hook_points import map_tensors
+from kdbench.conformance.hook_points import leaves, map_tensors, spoilt
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import Setting, expect, loss_terms
+from kdbench.conformance.setting import Setting, build_for, expect, loss_terms, values
 from kdbench.errors import nearest
 from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Composition, Method, PairError, Stage
-from kdbench.method.outputs import Outputs
+from kdbench.method.outputs import Shapes
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import MethodParams
 from kdbench.suite.shipped import shipped
@@ -81,7 +80,7 @@ def names(tested: MethodUnderTest) -> None:
 
     Fix: Correct the name, delete it, or begin it with an underscore.
     """
-    (method,) = tested.default_setting.method().parts.values()
+    (method,) = build_for(tested.name, tested.default_setting.pair).parts.values()
     classes = type(method).__mro__[: type(method).__mro__.index(Method)]
     known = {*dir(nn.Module()), *dir(Method), *Method.__annotations__}
     used: set[object] = set()
@@ -134,11 +133,11 @@ def effects(tested: MethodUnderTest) -> str | None:
     usual = behaviour(tested.default_setting, {})
     untried = []
     for key in params.model_fields:
-        values = list(alternatives(params, key))
-        if not values:
+        others = list(alternatives(params, key))
+        if not others:
             untried.append(key)
-        elif all(behaviour(tested.default_setting, {key: value}) == usual for value in values):
-            expect(False, f"`{key}` has no effect: {values} change nothing. Use it where the formula has it, or delete it.")
+        elif all(behaviour(tested.default_setting, {key: value}) == usual for value in others):
+            expect(False, f"`{key}` has no effect: {others} change nothing. Use it where the formula has it, or delete it.")
     return f"no other value is known of {', '.join(untried)}" if untried else None
 
 
@@ -156,13 +155,12 @@ def weights(tested: MethodUnderTest) -> None:
     def scaled(params: Mapping[str, Any]) -> list[object]:
         student, teacher, batch = setting.example_inputs()
         found = loss_terms(setting.method(params), student, teacher, batch)
-        return [seen_at(term, student.tensors()) for term in found.values()]
+        return [seen_at(term, leaves(student)) for term in found.values()]
 
     usual = scaled({})
     for key in cls.weights:
-        values = list(alternatives(cls.Params, key))
         expect(
-            any(scaled({key: value}) != usual for value in values),
+            any(scaled({key: value}) != usual for value in alternatives(cls.Params, key)),
             f"`{key}` is declared as a weight and changes no term. Multiply a term by it.",
         )
 
@@ -193,7 +191,7 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     student, teacher, batch = setting.example_inputs()
     seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
     seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
-    inputs = [*student.tensors(), *method.parameters()]
+    inputs = [*leaves(student), *method.parameters()]
     for epoch in EPOCHS:  # warm-ups, and banks that move
         for name, value in loss_terms(method, student, teacher, replace(batch, epoch=epoch)).items():
             seen.append((name, *seen_at(value, inputs)))
@@ -220,30 +218,23 @@ def reads(tested: MethodUnderTest) -> None:
 
     Why: The teacher runs only for methods that read it, and a pair that lacks a hook point is refused before anything trains.
 
-    Fix: Write the hook points that `losses` uses into `reads`, and no others.
+    Fix: Write the hook points that `losses` uses into `reads`, and no others. `classify` counts as `pooled`.
     """
-    fresh = tested.default_setting.method()
+    method = tested.default_setting.method()
     student, teacher, batch = tested.default_setting.example_inputs()
-
-    def values(of_student: Outputs, of_teacher: Outputs) -> dict[str, float]:
-        method = copy.deepcopy(fresh)
-        found = loss_terms(method, of_student, of_teacher, batch)
-        prediction = method.predict(of_student)
-        if prediction is not of_student.logits:
-            found["prediction"] = prediction.sum()
-        return {name: value.item() for name, value in found.items()}
-
-    usual = values(student, teacher)
-    expect(values(student, teacher) == usual, "two calls on the same inputs differ. Draw random numbers from batch.generator.")
-    nothing = [map_tensors(point, lambda value: value * math.nan) for point in (student, teacher)]
-    needs_teacher = values(student, nothing[1]) != usual
+    usual = values(method, student, teacher, batch)
+    again = values(method, student, teacher, batch)
+    expect(again == usual, "two calls on the same inputs differ. Draw random numbers from batch.generator.")
+    nothing = map_tensors(teacher, lambda value: value * math.nan)
     read = []
-    for hook in (field.name for field in fields(Outputs) if needs_teacher):
-        spoilt = [replace(point, **{hook: getattr(nan, hook)}) for point, nan in zip((student, teacher), nothing, strict=True)]
-        if values(*spoilt) != usual:
-            read.append(hook)
+    if values(method, student, nothing, batch) != usual:
+        hooks = (field.name for field in fields(Shapes))
+        read = [hook for hook in hooks if values(method, spoilt(student, hook), spoilt(teacher, hook), batch) != usual]
     declared = tested.method_class.reads
-    expect(set(read) == set(declared), f"it reads {read} and declares {list(declared)}. Write reads = {tuple(read)!r}.")
+    expect(
+        set(read) == set(declared),
+        f"it reads {read} and declares {list(declared)}. Write reads = {tuple(read)!r}; `classify` counts as `pooled`.",
+    )
 
 
 def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from kdbench.conformance.hook_points import map_tensors, synthetic_outputs
+from kdbench.conformance.hook_points import leaves, map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import BrokenPromise, evaluate_segments, expect, loss_terms
+from kdbench.conformance.setting import BrokenPromise, evaluate_segments, expect, loss_terms, synthetic_pair
 from kdbench.method.interface import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
@@ -78,7 +78,7 @@ def gradients(tested: MethodUnderTest) -> None:
     """
     method = tested.default_setting.method()
     student, teacher, batch = tested.default_setting.example_inputs()
-    known = {id(tensor) for tensor in (*student.tensors(), *method.parameters())}
+    known = {id(tensor) for tensor in (*leaves(student), *method.parameters())}
     reached: set[int] = set()
     for epoch in EPOCHS:
         for segment, losses in evaluate_segments(method, student, teacher, replace(batch, epoch=epoch)):
@@ -118,7 +118,7 @@ def reaches_student(tested: MethodUnderTest) -> str | None:
     student, teacher, batch = tested.default_setting.example_inputs()
     for epoch in EPOCHS:
         for value in loss_terms(method, student, teacher, replace(batch, epoch=epoch)).values():
-            if any(gradient is not None and gradient.any() for gradient in gradients_at(value, student.tensors())):
+            if any(gradient is not None and gradient.any() for gradient in gradients_at(value, leaves(student))):
                 return None
     raise BrokenPromise("no term has a gradient at the student's outputs. Do not detach the student's outputs.")
 
@@ -139,12 +139,12 @@ def extremes(tested: MethodUnderTest) -> None:
     pair = tested.default_setting.pair
     _, _, batch = tested.default_setting.example_inputs()
     for case, make in students.items():
-        student, teacher = synthetic_outputs(pair.student, make), synthetic_outputs(pair.teacher, random)
+        student, teacher = synthetic_pair(tested.method_class, pair, make, random, batch)
         for dtype in (torch.float32, torch.bfloat16):
             method = tested.default_setting.method()
-            to = partial(Tensor.to, dtype=dtype)
-            of_student, of_teacher = map_tensors(map_tensors(student, to), Tensor.requires_grad_), map_tensors(teacher, to)
-            inputs = [*of_student.tensors(), *method.parameters()]
+            rounded = partial(map_tensors, function=partial(Tensor.to, dtype=dtype), classifiers=False)  # weights stay float32
+            of_student, of_teacher = map_tensors(rounded(student), Tensor.requires_grad_), rounded(teacher)
+            inputs = [*leaves(of_student), *method.parameters()]
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
                 found = loss_terms(method, of_student, of_teacher, batch)
             for name, value in found.items():

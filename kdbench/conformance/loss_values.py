@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from kdbench.conformance.hook_points import map_tensors
+from kdbench.conformance.hook_points import map_tensors, permuted, places
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import BrokenPromise, Example, expect, loss_terms
+from kdbench.method.interface import Batch, View
 
 DRAWS = 48
 ORDER = (3, 0, 7, 1, 6, 2, 5, 4)
@@ -48,7 +50,8 @@ def bf16(tested: MethodUnderTest) -> None:
     replace(tested.default_setting, precision="bf16").step(8)
     fresh = tested.default_setting.method()
     student, teacher, batch = tested.default_setting.example_inputs()
-    student, teacher = (map_tensors(outputs, lambda value: value.detach().bfloat16()) for outputs in (student, teacher))
+    rounded = partial(map_tensors, function=lambda value: value.detach().bfloat16(), classifiers=False)  # weights stay float32
+    student, teacher = rounded(student), rounded(teacher)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = loss_terms(copy.deepcopy(fresh), student, teacher, batch)
     exact = loss_terms(copy.deepcopy(fresh), map_tensors(student, Tensor.float), map_tensors(teacher, Tensor.float), batch)
@@ -58,6 +61,15 @@ def bf16(tested: MethodUnderTest) -> None:
             f"{name} is {rough[name].item():.4g} in bfloat16 and {value.item():.4g} in float32. Decorate the function that "
             "computes it with kdbench.full_precision.",
         )
+
+
+def in_order(batch: Batch, order: Tensor) -> Batch:
+    """The images of a batch, and of its views, in another order (B,)."""
+    moved = {}
+    for name, view in batch.views.items():
+        where = places(order, len(view.images))
+        moved[name] = View(view.images[where], view.labels[where])
+    return replace(batch, images=batch.images[order], labels=batch.labels[order], indices=batch.indices[order], views=moved)
 
 
 def permutation(tested: MethodUnderTest) -> str | None:
@@ -71,23 +83,19 @@ def permutation(tested: MethodUnderTest) -> str | None:
     student, teacher, batch = tested.default_setting.example_inputs()
     order = torch.tensor(ORDER)
     student, teacher = (map_tensors(outputs, lambda value: value.detach().double()) for outputs in (student, teacher))
-    moved_student, moved_teacher = (map_tensors(outputs, lambda value: value[order]) for outputs in (student, teacher))
-    batch = replace(batch, images=batch.images.double())
+    views = {name: View(view.images.double(), view.labels) for name, view in batch.views.items()}
+    batch = replace(batch, images=batch.images.double(), views=views)
     straight = student, teacher, batch
-    moved = (
-        moved_student,
-        moved_teacher,
-        replace(batch, images=batch.images[order], labels=batch.labels[order], indices=batch.indices[order]),
-    )
+    moved = permuted(student, order), permuted(teacher, order), in_order(batch, order)
 
-    def values(example: Example, draw: int) -> Tensor:
+    def terms(example: Example, draw: int) -> Tensor:
         found = loss_terms(copy.deepcopy(fresh), *example, draw=draw)
         return torch.stack([torch.zeros((), dtype=torch.float64), *found.values()]).detach()
 
-    a, b = values(straight, 0), values(moved, 0)
+    a, b = terms(straight, 0), terms(moved, 0)
     tolerance, remark = 1e-9 * a.abs() + 1e-12, None
-    if not a.equal(values(straight, 1)):
-        by_draw = [torch.stack([values(example, draw) for draw in range(DRAWS)]) for example in (straight, moved)]
+    if not a.equal(terms(straight, 1)):
+        by_draw = [torch.stack([terms(example, draw) for draw in range(DRAWS)]) for example in (straight, moved)]
         a, b = (sample.mean(0) for sample in by_draw)
         tolerance = tolerance + 6 * (torch.stack([sample.var(0) for sample in by_draw]).sum(0) / DRAWS).sqrt()
         remark = f"it draws at random, and the means of {DRAWS} draws agree"

@@ -8,9 +8,8 @@ from functools import partial
 
 import torch
 
-from kdbench.conformance.hook_points import synthetic_outputs
 from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
-from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms, synthetic_pair
 from kdbench.method.interface import Batch, Pair, PairError, TeacherParts, View
 from kdbench.method.outputs import Shapes
 from kdbench.streams import generator
@@ -90,10 +89,13 @@ def refusals(tested: MethodUnderTest) -> None:
     for case, pair, refuse_it in poor(tested.default_setting.pair):
         size, (classes,) = min(pair.largest_batch, len(usual.labels)), pair.student.logits
         batch = smaller(usual, size=size, classes=classes)
-        views = {name: len(view.images) for name, view in batch.views.items()}
-        student, teacher = (synthetic_outputs(shapes, random, size=size, views=views) for shapes in (pair.student, pair.teacher))
+        student, teacher = synthetic_pair(tested.method_class, pair, random, random, batch)
         try:
-            found = loss_terms(build_for(tested.name, pair), student, teacher, batch)
+            method = build_for(tested.name, pair)
+            for _, survey in method.surveys():
+                survey.see(teacher, batch.labels)
+                survey.finish()
+            found = loss_terms(method, student, teacher, batch)
         except PairError:
             reason = tested.refusal(pair)
             expect(reason is not None, f"{case} is refused in a loss, when training has begun. Raise PairError in `build`.")

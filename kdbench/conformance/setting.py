@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.conformance.hook_points import map_tensors, with_fixed_classifiers
+from kdbench.conformance.hook_points import Classifier, map_tensors, synthetic_outputs
 from kdbench.data import Dataset, SourceParams, Split
-from kdbench.method.interface import METHODS, Batch, Composition, Losses, Pair, View, checked
+from kdbench.method.interface import METHODS, Batch, Composition, Losses, Method, Pair, View, checked
 from kdbench.method.outputs import Outputs
 from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models import Network
@@ -111,7 +112,9 @@ class Setting:
             BrokenPromise: a survey fails.
         """
         method = build_for(self.name, self.pair, params, seed=seed)
-        self._survey(method)
+        if surveys := [survey for _, survey in method.surveys()]:
+            for failure in survey_together(surveys, self.builder.surveyed_data.plain_batches(), self.frozen_teacher):
+                expect(failure is None, f"a survey fails: {failure}")
         return method
 
     def lane(
@@ -171,16 +174,6 @@ class Setting:
         with seeded(seed, "student"):
             return self.builder.network(self.student)
 
-    def _survey(self, method: Composition) -> None:
-        """Let the method's surveys see the training set.
-
-        Raises:
-            BrokenPromise: one of them fails.
-        """
-        surveys = [survey for _, survey in method.surveys()]
-        for failure in survey_together(surveys, self.builder.surveyed_data.plain_batches(), self.frozen_teacher) if surveys else ():
-            expect(failure is None, f"a survey fails: {failure}")
-
     def _stream(self, size: int) -> Stream:
         recipe = RECIPE.model_copy(update={"batch_size": size})
         return Stream(self.builder.training_data(RECIPE.augmentation), recipe, 0, self.builder.dataset.num_classes)
@@ -204,11 +197,11 @@ class Setting:
         batch = Batch(
             inputs.images, inputs.labels, inputs.indices, epoch=60, epochs=120, generator=generator(0), views=inputs.views
         )
-        student = with_fixed_classifiers(student, network.teacher_parts())
-        return student, with_fixed_classifiers(inputs.teacher, self.frozen_teacher.network.teacher_parts()), batch
+        teachers = [teacher.network for teacher in self.frozen_teachers]
+        return _with_weights(student, network), _with_weights(inputs.teacher, *teachers), batch
 
     def example_inputs(self) -> Example:
-        """What the losses get for 8 images, halfway through the training; the student's outputs are leaves with gradients."""
+        """What the losses get for 8 images, halfway through the training; the student's tensors are leaves with gradients."""
         student, teacher, batch = self._example
         images, labels, indices = batch.images.clone(), batch.labels.clone(), batch.indices.clone()
         views = {name: View(view.images.clone(), view.labels.clone()) for name, view in batch.views.items()}
@@ -217,6 +210,18 @@ class Setting:
             map_tensors(teacher, Tensor.clone),
             replace(batch, images=images, labels=labels, indices=indices, views=views),
         )
+
+
+def _with_weights(outputs: Outputs, network: Network, *others: Network) -> Outputs:
+    """Outputs whose classifiers, those of views and of further teachers, too, have weights of their own."""
+    parts = network.teacher_parts()
+    classifier = Classifier(parts.classifier_weight, parts.classifier_bias) if len(parts.classifier_weight) else None
+    return replace(
+        outputs,
+        classifier=classifier,
+        views={name: replace(view, classifier=classifier) for name, view in outputs.views.items()},
+        others=tuple(map(_with_weights, outputs.others, others)),
+    )
 
 
 def build_for(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *, seed: int = 0) -> Composition:
@@ -233,6 +238,17 @@ def build_for(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *,
 def shortened(found: list[Segment], epochs: int) -> list[Segment]:
     """Segments of `epochs` each, one behind the other."""
     return [replace(s, first=epochs * i if s.phase == STAGES else 0, epochs=epochs) for i, s in enumerate(found)]
+
+
+def synthetic_pair(
+    cls: type[Method], pair: Pair, student: Callable[..., Tensor], teacher: Callable[..., Tensor], batch: Batch
+) -> tuple[Outputs, Outputs]:
+    """Outputs of a student and of its teacher, or teachers, for a batch and its views, of tensors that two functions give."""
+    size, views = len(batch.labels), {name: len(view.images) for name, view in batch.views.items()}
+    return (
+        synthetic_outputs(pair.student, student, size=size, views=views),
+        synthetic_outputs(pair.teacher, teacher, size=size, views=views, others=int(cls.several_teachers)),
+    )
 
 
 def evaluate_segments(
@@ -258,6 +274,16 @@ def loss_terms(method: Composition, student: Outputs, teacher: Outputs, batch: B
     """The terms of all segments, named `segment.term`."""
     found = evaluate_segments(method, student, teacher, batch, draw=draw)
     return {f"{segment.name}.{name}": value for segment, losses in found for name, value in losses.items()}
+
+
+def values(method: Composition, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, float]:
+    """The terms of all segments, and the sum of what the method predicts where that is not the student's logits."""
+    method = copy.deepcopy(method)  # which moves its banks
+    found = loss_terms(method, student, teacher, batch)
+    prediction = method.predict(student)
+    if prediction is not student.logits:
+        found["prediction"] = prediction.sum()
+    return {name: value.item() for name, value in found.items()}
 
 
 def weights(lane: Lane) -> dict[str, Tensor]:

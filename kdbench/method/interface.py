@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Annotated, Any, ClassVar, cast
@@ -81,6 +82,12 @@ class Batch:
     def targets(self) -> Tensor:
         """What the cross-entropy learns: `soft_labels` (B, K) where the recipe mixes images, and `labels` (B,) otherwise."""
         return self.labels if self.soft_labels is None else self.soft_labels
+
+    def seen_by(self, method: Method) -> Batch:
+        """The same with those views alone that a method asks for."""
+        seen = copy(self)  # `replace` would read the epoch, which a graph that is being recorded notices
+        object.__setattr__(seen, "views", _Views(method, self.views))
+        return seen
 
 
 @dataclass(frozen=True)
@@ -261,6 +268,12 @@ class Method(nn.Module, ABC):
         self._refuse_too_little(pair)
 
     def _refuse_too_little(self, pair: Pair) -> None:
+        height, width = pair.image_shape[1:]
+        if "rotations" in self.views and height != width:
+            raise PairError(
+                f"it turns images by 90 degrees, and those of this data set have {height}x{width} pixels; choose another method, "
+                "or square images"
+            )
         (classes,) = pair.student.logits
         if classes < self.min_classes:
             raise PairError(f"it needs at least {self.min_classes} classes, and the data set has {classes}; choose another method")
@@ -317,6 +330,28 @@ def checked(losses: object) -> Losses:
     return losses
 
 
+class _Views(dict[str, Any]):
+    """The views that a method asks for, by name, out of all that are there."""
+
+    def __init__(self, method: Method, given: Mapping[str, Any]) -> None:
+        super().__init__({name: given[name] for name in method.views if name in given})
+        self._declared = method.views
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._declared:
+            raise KdbenchError(f"it is given no view '{name}'. In a loop of your own, fill in `views` of outputs and batch.")
+        raise RuntimeError(
+            f"it uses the view '{name}', and its class does not ask for it. Write views = {(*self._declared, name)!r}."
+        )
+
+
+def _seen(part: Method, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Outputs, Outputs, Batch]:
+    """What a method is given: the views that it asks for alone, and no teacher where it declares that it reads none."""
+    student = replace(student, views=_Views(part, student.views))
+    teacher = replace(teacher, views=_Views(part, teacher.views)) if part.reads else _UNREAD
+    return student, teacher, batch.seen_by(part)
+
+
 class _Unread:
     """Stands for the teacher's outputs where a method declares that it reads none."""
 
@@ -328,7 +363,7 @@ _UNREAD = cast(Outputs, _Unread())
 
 
 def _declared(part: Method, stage: Stage) -> Stage:
-    """The stage, if its method's class says of whom it learns; without the teacher where the method declares that it reads none."""
+    """The stage, if its method's class says of whom it learns; its losses are given what the method declares."""
     if stage.trains_student and stage.name in part.teacher_stages:
         raise RuntimeError(f"`teacher_stages` names {stage.name}, which trains the student. Take it out there.")
     if not stage.trains_student and stage.name not in part.teacher_stages:
@@ -338,9 +373,7 @@ def _declared(part: Method, stage: Stage) -> Stage:
         )
     if not stage.trains_student and not part.reads:
         raise RuntimeError(f"stage {stage.name} learns from the teacher alone, and `reads` names nothing. Name what it reads.")
-    if part.reads:
-        return stage
-    return replace(stage, losses=lambda student, teacher, batch: stage.losses(student, _UNREAD, batch))
+    return replace(stage, losses=lambda student, teacher, batch: stage.losses(*_seen(part, student, teacher, batch)))
 
 
 class Composition(nn.Module):
@@ -455,7 +488,7 @@ class Composition(nn.Module):
         return {
             f"{name}.{term}": value
             for name, part in self.parts.items()
-            for term, value in checked(part.losses(student, teacher if part.reads else _UNREAD, batch)).items()
+            for term, value in checked(part.losses(*_seen(part, student, teacher, batch))).items()
         }
 
     def predict(self, student: Outputs) -> Tensor:
