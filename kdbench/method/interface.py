@@ -268,11 +268,11 @@ class Method(nn.Module, ABC):
         self._refuse_too_little(pair)
 
     def _refuse_too_little(self, pair: Pair) -> None:
-        height, width = pair.image_shape[1:]
-        if "rotations" in self.views and height != width:
+        if "rotations" in self.views and pair.image_shape[1] != pair.image_shape[2]:
+            size = "x".join(map(str, pair.image_shape[1:]))
             raise PairError(
-                f"it turns images by 90 degrees, and those of this data set have {height}x{width} pixels; choose another method, "
-                "or square images"
+                f"it turns images by 90 degrees, and those of this data set have {size} pixels; choose square images, or another "
+                "method"
             )
         (classes,) = pair.student.logits
         if classes < self.min_classes:
