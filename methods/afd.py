@@ -70,5 +70,7 @@ def matching(keys: Tensor, queries: Tensor, place_s: Tensor, place_t: Tensor) ->
 @full_precision
 def distance(student: Tensor, teacher: Tensor) -> Tensor:
     """(B,) mean squared difference between the normed energies of maps (B, C, H, W), at the places of the second."""
-    v_s, v_t = (F.normalize(pool_to(f.square().mean(1, keepdim=True), teacher.shape[-2:]).flatten(1)) for f in (student, teacher))
+    *_, height, width = teacher.shape
+    energies = (pool_to(maps.square().mean(1, keepdim=True), (height, width)) for maps in (student, teacher))
+    v_s, v_t = (F.normalize(energy.flatten(1)) for energy in energies)
     return (v_s - v_t).square().mean(1)

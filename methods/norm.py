@@ -13,19 +13,19 @@ SCHEDULE = ((10, 0.1), (20, 0.5), (180, 1.0), (210, 0.5))
 
 @register("norm")
 class NORM(Method):
-    r"""ce_weight CE(z, y) + w beta sum_n mean((e_n - f_t)^2),  z = scale layernorm(W mean_x (f_s + c(e)) + b),  e = x(f_s)
+    r"""ce_weight CE(z, y) + w beta sum_n mean((e_n - f_t)^2),  z = scale layernorm(W mean(f_s + contract(e)) + b),  e = expand(f_s)
 
-    x expands the student's last group f_s to `copies` times the teacher's C channels, of which each C are a copy e_n; c contracts
-    them again. Both are a 1x1 convolution and a batch norm, and belong to the network deployed. W and b are the student's
-    classifier. w is 0.1, 0.5, 1, 0.5 and 0.1 in the course of the training.
+    expand gives `copies` times the teacher's C channels for the student's last group f_s; each C of them are a copy e_n. It and
+    contract are 1x1 convolutions, each with a batch norm, and belong to the network deployed. W and b are the student's classifier.
+    w is 0.1, 0.5, 1, 0.5 and 0.1 in the course of the training.
 
     Transfers: last maps, to several copies (features)
     Paper: Liu et al., "NORM: Knowledge distillation via N-to-one representation matching", ICLR 2023.
     Code: https://github.com/OSVAI/NORM
     Deviations: w changes at the same shares of any training as in the authors' 240 epochs. Where the teacher's map is larger, it is
-    max-pooled, as there; where the student's is, e is average-pooled, and there not trained (CIFAR) or max-pooled (ImageNet). There
-    are no golden numbers. The defaults are those of the authors' README; their script tries a ce_weight of 0.0625 to 0.5. A method
-    beside this one reads the student's logits without x and c, which nothing else trains.
+    max-pooled, as there. Where the student's is larger, e is average-pooled; the authors' code max-pools it on ImageNet, and stops
+    with an error on CIFAR. There are no golden numbers. The defaults are those of the authors' README; their script tries weights
+    of the cross-entropy from 0.0625 to 0.5. A method beside this one reads the student's logits as they are without the block.
     """
 
     reads = ("features",)
@@ -56,8 +56,8 @@ class NORM(Method):
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         maps = student.features[-1]
         expanded = self.expand(maps)
-        self.seen = ref(maps), expanded  # for `predict`, since x's batch norm must see a batch once
-        copies = pool_to(expanded, self.size).unflatten(1, (self.params.copies, -1))
+        self.seen = ref(maps), expanded  # for `predict`, since a batch norm must see a batch once
+        copies = pool_to(expanded, self.size).reshape(len(maps), self.params.copies, -1, *self.size)
         wanted = F.adaptive_max_pool2d(teacher.features[-1], self.size)
         reached = batch.epoch / batch.epochs
         weight = next((weight for until, weight in SCHEDULE if 240 * reached < until), 0.1)

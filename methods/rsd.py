@@ -53,4 +53,5 @@ def distance_to_identity(student: Tensor, teacher: Tensor, kappa: float) -> Tens
 def standardised(vectors: Tensor) -> Tensor:
     """(B, D), each column with the mean 0 and, but for a small constant, the standard deviation 1."""
     centred = vectors - vectors.mean(0)
-    return centred / (torch.linalg.vector_norm(centred, dim=0) / len(vectors) ** 0.5 + EPS)
+    spread: Tensor = torch.linalg.vector_norm(centred, dim=0) / len(vectors) ** 0.5
+    return centred / (spread + EPS)
