@@ -1,16 +1,18 @@
 """What golden numbers leave out, by hand: weights of the cross-entropy, stages, and losses that no reference file holds."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_method_traps import CLASSES, batch, build, outputs
+from test_method_traps import CLASSES, batch, build, outputs, pair
 from torch import Tensor
 
+from kdbench import Outputs, PairError
 from kdbench.docs.methods import shipped_methods
-from kdbench.method.interface import Composition
+from kdbench.method.interface import METHODS, Composition
 
 STUDENT, TEACHER = outputs(6), outputs(6, seed=1)
 
@@ -39,6 +41,7 @@ CE_WEIGHTS = {
     "ab": ({"ce_weight": 0.6}, 0.6),
     "norm": ({"ce_weight": 0.3}, 0.3),
     "simkd": ({}, 0.0),
+    "dgkd": ({"alpha": 0.6}, 0.4),
     "sdd": ({"ce_weight": 0.4}, 0.4),
     **{name: ({"ce_weight": 0.4}, 0.4) for name in ("ctkd", "eakd", "normkd")},
     "label_smoothing": ({"alpha": 0.3}, 0.7),
@@ -108,6 +111,31 @@ def test_the_banks_of_crd_begin_uniform_within_their_bound() -> None:
         bound = 1 / math.sqrt(bank.shape[1] / 3)
         assert bank.abs().max() <= bound
         assert bank.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_dgkd_sums_the_divergences_of_the_teachers_that_it_keeps() -> None:
+    teachers = [outputs(6, seed=seed) for seed in (1, 2, 3)]
+    first = replace(teachers[0], others=tuple(teachers[1:]))
+    of_pair = replace(pair(STUDENT, first), others=(first.shapes(),) * 2)
+
+    def built(**params: Any) -> Any:
+        return METHODS.get("dgkd")(METHODS.get("dgkd").Params(**params), of_pair)
+
+    def from_teacher(teacher: Outputs) -> Tensor:
+        p_s, p_t = (F.softmax(out.logits / 3, 1) for out in (STUDENT, teacher))
+        return 0.8 * 9 * (p_t * (p_t.log() - p_s.log())).mean()  # over images and classes
+
+    each = torch.stack([from_teacher(teacher) for teacher in teachers])
+    every = built(temperature=3, alpha=0.8, dropped=0).losses(STUDENT, first, batch(6))
+    torch.testing.assert_close(only(every), each.sum())
+    draws, method = torch.Generator().manual_seed(0), built(temperature=3, alpha=0.8)
+    some = torch.stack([only(method.losses(STUDENT, first, batch(6, generator=draws))) for _ in range(40)])
+    apart = (some[:, None] - (each.sum() - each)).abs()  # from the sums that lack one
+    assert apart.min(1).values.max() < 1e-6
+    assert {*apart.argmin(1).tolist()} == {0, 1, 2}, "each is dropped at some time"
+    with pytest.raises(PairError, match="3 of 3 teachers leave none"):
+        built(dropped=3)
+    assert build("dgkd", STUDENT, TEACHER).notes == ["there is one teacher, and it is never dropped"]
 
 
 def test_scratch_has_no_terms() -> None:

@@ -49,7 +49,7 @@ def suite_page() -> str:
         _section("teacher", TeacherSpec, {"recipe": "recipe-keys.md"}),
         _section("pairs", PairSpec, {"teacher": "#network", "student": "#network", "recipe": "recipe-keys.md"}),
         "## network",
-        f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} A student has no `expected_error_pct`.",
+        f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} The keys from `method` on are a teacher's alone.",
         key_table(keys(TaughtSpec)),
         _section("report", ReportOptions, {"figures": "#figures"}),
         _section("figures", FigureOptions),

@@ -78,4 +78,5 @@ def _builder(metadata: StudentMetadata) -> Builder:
     channels, height, width = metadata.image_shape
     none = Split(torch.empty(0, height, width, channels, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
     classes = metadata.classes or tuple(map(str, range(metadata.num_classes)))
-    return Builder(Dataset(none, none, classes, mean=(0.0,) * channels, std=(1.0,) * channels), SourceParams(), torch.device("cpu"))
+    mean, std = metadata.mean or (0.0,) * channels, metadata.std or (1.0,) * channels
+    return Builder(Dataset(none, none, classes, mean=mean, std=std), SourceParams(), torch.device("cpu"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kdbench.method.interface import METHODS, Method
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.file import TaughtSpec
+from kdbench.wording import counted
 
 
 def unfit_for_teacher(given: TaughtSpec, parts: Sequence[str]) -> str:
@@ -33,8 +34,8 @@ def unfit_for_teacher(given: TaughtSpec, parts: Sequence[str]) -> str:
             "`method`."
         )
     if given.normalise and len(given.normalise.mean) != len(given.normalise.std):
-        mean, std = len(given.normalise.mean), len(given.normalise.std)
-        return f"`normalise` has a mean for {mean} channels and a std for {std}. Give one number for each channel."
+        mean, std = (counted(len(values), "channel") for values in (given.normalise.mean, given.normalise.std))
+        return f"`normalise` has a mean for {mean} and a std for {std}. Give one number for each channel."
     return ""
 
 
