@@ -80,11 +80,12 @@ def told(page):
     return {row[0].split("`")[1] for row in rows if row[-1].strip()}
 
 
-def every_key(*models):
-    """Their keys, and those of the mappings that they hold."""
-    for key in (key for model in models for key in keys(model)):
-        yield key
-        yield from (found for inner in key.inner for found in every_key(inner))
+def every_key(*models, around=()):
+    """Their keys, and those of the mappings that they hold; a mapping may hold others of its kind."""
+    for model in models:
+        for key in keys(model):
+            yield key
+            yield from every_key(*(inner for inner in key.inner if inner not in (*around, model)), around=(*around, model))
 
 
 def names_of(*models):

@@ -89,8 +89,10 @@ class Teachers:
         record, label = self.records.get(spec.id), teacher_label(spec)
         weights = self._weights(record)
         if record is None or weights is None:
-            how = "was not trained" if record is None else "has failed"
-            self.progress.say(f"the teacher {label} {how}: its students are left for another run.")
+            if record is None:
+                self.progress.say(f"the teacher {label} was not trained: its students are left for another run.")
+            else:
+                self.progress.say(f"the teacher {label} has failed: its students are left for another run.")
             return None
         try:
             teacher = self._evaluated(spec, recipe, record, weights)
