@@ -11,6 +11,7 @@ from kdbench.docs.markdown import code, docstring, first_sentence, key_table, pa
 from kdbench.spec.figure_options import FigureOptions
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
+from kdbench.spec.trial import Normalisation
 from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
 from kdbench.suite.imports import is_core
 from kdbench.suite.recipes import recipe_file
@@ -49,8 +50,9 @@ def suite_page() -> str:
         _section("teacher", TeacherSpec, {"recipe": "recipe-keys.md"}),
         _section("pairs", PairSpec, {"teacher": "#network", "student": "#network", "recipe": "recipe-keys.md"}),
         "## network",
-        f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} The keys from `method` on are a teacher's alone.",
-        key_table(keys(TaughtSpec)),
+        f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} Those from `method` on are a teacher's.",
+        key_table(keys(TaughtSpec), {"teacher": "#network", "normalise": "#normalise"}),
+        _section("normalise", Normalisation),
         _section("report", ReportOptions, {"figures": "#figures"}),
         _section("figures", FigureOptions),
         "## Suites that ship",
