@@ -152,7 +152,7 @@ COMMANDS = {
 }
 
 RECORD = """
-    protocol trial suite status reason spec dataset recipe precision epochs teacher student method setting seed notes
+    protocol trial suite tuning status reason spec dataset recipe precision epochs teacher student method setting seed notes
     test_error_pct test_top5_error_pct test_nll test_ece_pct test_adaptive_ece_pct teacher_agreement_pct teacher_kl
     best_test_error_pct best_epoch validation_error_pct selected_test_error_pct selected_epoch
     train_error_pct train_loss

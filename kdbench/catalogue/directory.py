@@ -18,7 +18,8 @@ from kdbench.wording import counted
 def directory_as_json(root: Path, *, only: Collection[str] | None = None) -> list[Value]:
     """Each trial of a results directory, teachers first, or `only` those with these ids.
 
-    A trial has `trial`, `role` (teacher, student, or both), `status` (done, failed, stale, started, missing, damaged), `dataset`,
+    A trial has `trial`, `role` (teacher, student, or both; tuning, where it chose among settings and is no result), `status` (done,
+    failed, stale, started, missing, damaged), `dataset`,
     `teacher` (null where it reads none), `student`, `method`, `seed`, `test_error_pct`, `suite`, `finished`, `size_bytes`,
     `leftover_bytes` and `folder`. What is not known is null.
 
@@ -43,18 +44,19 @@ def _entry(folder: TrialFolder, *, teaches: bool, stale: bool) -> Value:
     spec, record = folder.spec or {}, folder.record
     own = teachers_in(spec)
     learns = bool(own) or not teaches
+    tuning = bool(record and record.tuning)
     methods = "+".join(part["name"] for part in spec.get("methods", ()))
     dataset = spec.get("dataset", {})
     return {
         "trial": folder.trial,
-        "role": " and ".join(["teacher"] * teaches + ["student"] * learns),
+        "role": "tuning" if tuning else " and ".join(["teacher"] * teaches + ["student"] * learns),
         "status": "stale" if stale else folder.state.value,
         "dataset": record.dataset if record else dataset.get("params", {}).get("label") or dataset.get("name"),
         "teacher": record.teacher if record else " and ".join(teacher["student"] for teacher in own) or None,
         "student": record.student if record else spec.get("student"),
         "method": (record.setting or record.method) if record else methods or None,
         "seed": spec.get("seed"),
-        "test_error_pct": record.test_error_pct if record else None,
+        "test_error_pct": record.test_error_pct if record and not tuning else None,
         "suite": record.suite if record else None,
         "finished": record.finished if record else None,
         "size_bytes": sum(folder.sizes.values()),

@@ -8,16 +8,24 @@ from kdbench.catalogue.images import Known, contents_as_json, contents_as_lines
 from kdbench.catalogue.power import Power, power_as_json, power_as_text
 from kdbench.catalogue.text import Value, aligned
 from kdbench.catalogue.trials import planned_networks
+from kdbench.catalogue.tuning import choices_as_json, tuning_as_lines
 from kdbench.data import SourceParams
 from kdbench.method.specs import pair_label, setting, teacher_label
 from kdbench.runner import cost
-from kdbench.runner.plan import Plan, Planned, PlannedStage
+from kdbench.runner.plan import Plan, Planned, PlannedStage, Status
 from kdbench.wording import counted
 
 
-def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, power: Power | None = None) -> Value:
-    """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, `remaining`, what the rest will cost by `device`, and
-    `power`, what the seeds can show, as `power_as_json` describes it; null where nothing is left to train or to compare.
+def plan_as_json(
+    plan: Plan,
+    estimates: Sequence[cost.Cost],
+    contents: Known,
+    power: Power | None = None,
+    tuning_estimates: Sequence[cost.Cost] = (),
+) -> Value:
+    """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, `remaining`, what the rest will cost by `device`,
+    `power`, what the seeds can show, as `power_as_json` describes it; null where nothing is left to train or to compare; and
+    `tuning`, null where the suite has none.
 
     `data` is what lies there, null where that is not known: `classes`, `image_shape`, `train_images` and `test_images` as in a
     record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
@@ -27,7 +35,9 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, po
     that it depends on), `seed` (null where one training serves all seeds) and `status`. A trial has `trial`, `status`, `teacher`
     (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`. A cost has `seconds`, `low_s` and
     `high_s`, how many `students`, `teachers` and `stages` remain and how many of them are `unknown`, the `bases` of the others, and
-    how many trainings were `measured`.
+    how many trainings were `measured`. An untuned student has no `trial` yet, and the suite's own `params`.
+
+    The tuning has `teachers`, `students` and `remaining` of its own, and `choices` as `choices_as_json` describes them.
     """
     return {
         "suite": plan.suite.name,
@@ -38,6 +48,14 @@ def plan_as_json(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, po
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
         "power": power_as_json(power),
+        "tuning": {
+            "teachers": [_planned_as_json(planned) for planned in plan.tuning.teachers],
+            "students": [_planned_as_json(planned) for planned in plan.tuning.students],
+            "remaining": [_cost_as_json(estimate) for estimate in tuning_estimates],
+            "choices": choices_as_json(plan),
+        }
+        if plan.tuning
+        else None,
     }
 
 
@@ -70,12 +88,19 @@ def _planned_as_json(planned: Planned) -> Value:
     }
 
 
-def plan_as_text(plan: Plan, estimates: Sequence[cost.Cost], contents: Known, power: Power | None = None) -> str:
-    """The images; lines for each teacher, each stage of one, and each pair and method with its seeds by status; what remains and
-    what the seeds can show."""
+def plan_as_text(
+    plan: Plan,
+    estimates: Sequence[cost.Cost],
+    contents: Known,
+    power: Power | None = None,
+    tuning_estimates: Sequence[cost.Cost] = (),
+) -> str:
+    """The images; how far tuning is; lines for each teacher, each stage of one, and each pair and method with its seeds by status;
+    what remains and what the seeds can show."""
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
+    lines += tuning_as_lines(plan, tuning_estimates)
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
         lines.append(f"  teacher {teacher_label(planned.spec)}{seed}: {planned.status.value}")
@@ -112,7 +137,8 @@ def _rows(students: Iterable[Planned]) -> dict[str, dict[str, list[Planned]]]:
     """By pair and by method, which is named with the parameters that are not its defaults, as `ft (k=2)`."""
     rows: dict[str, dict[str, list[Planned]]] = {}
     for planned in students:
-        rows.setdefault(pair_label(planned.spec), {}).setdefault(setting(planned.spec), []).append(planned)
+        method = planned.spec.method if planned.status is Status.UNTUNED else setting(planned.spec)
+        rows.setdefault(pair_label(planned.spec), {}).setdefault(method, []).append(planned)
     return rows
 
 

@@ -8,34 +8,40 @@ from kdbench.catalogue.text import Value, aligned, as_yaml, size_text
 from kdbench.method.specs import setting, teachers_label
 from kdbench.paths import expanded
 from kdbench.results.trial_folder import find_trial, trial_folders
-from kdbench.runner.plan import Plan, Planned
+from kdbench.runner.plan import Plan, Planned, Status
 
 SHORT = 8
 """Characters of an id that people are shown; it is found by them."""
 
 
 def trials_as_json(plan: Plan) -> list[Value]:
-    """Teachers, then students: `trial`, `status`, `teacher`, `student`, `method`, `seed`, `test_error_pct` and `folder`."""
-    return [_trial(planned) for planned in (*plan.teachers, *plan.students)]
+    """Those of the tuning, where there is one, then the others; of each, teachers before students.
+
+    `trial` (null where the student is untuned), `status`, `teacher`, `student`, `method`, `seed`, `test_error_pct`, `folder`, and
+    `tuning`: whether it chooses among settings, so that its test error is no result and not told.
+    """
+    tuning = trials_as_json(plan.tuning) if plan.tuning else []
+    return [*tuning, *(_trial(planned, tuning=plan.suite.tries_settings) for planned in (*plan.teachers, *plan.students))]
 
 
 def planned_networks(planned: Planned) -> Value:
     """A planned trial's `trial`, `status`, `teacher` (null where it reads none) and `student`."""
     return {
-        "trial": planned.spec.id,
+        "trial": None if planned.status is Status.UNTUNED else planned.spec.id,
         "status": planned.status.value,
         "teacher": teachers_label(planned.spec),
         "student": planned.spec.label,
     }
 
 
-def _trial(planned: Planned) -> Value:
+def _trial(planned: Planned, *, tuning: bool) -> Value:
     return {
         **planned_networks(planned),
         "method": setting(planned.spec),
         "seed": planned.spec.seed,
-        "test_error_pct": planned.record.test_error_pct if planned.record else None,
-        "folder": str(planned.folder),
+        "test_error_pct": planned.record.test_error_pct if planned.record and not tuning else None,
+        "folder": None if planned.status is Status.UNTUNED else str(planned.folder),
+        "tuning": tuning,
     }
 
 
@@ -44,7 +50,8 @@ def trials_as_text(plan: Plan) -> str:
     rows = [["trial", "status", "network", "method", "seed", "test error"]]
     for trial in trials_as_json(plan):
         pair = network(trial["teacher"], trial["student"])
-        rows.append([trial["trial"][:SHORT], trial["status"], pair, trial["method"], str(trial["seed"]), error(trial)])
+        short, status = (trial["trial"] or "")[:SHORT], f"{trial['status']}{' (tuning)' * trial['tuning']}"
+        rows.append([short, status, pair, trial["method"], str(trial["seed"]), error(trial)])
     lines = aligned(rows)
     return "\n".join([*lines, f"Their folders lie in {plan.students[0].folder.parent}. `kdbench show trial TRIAL` prints one."])
 

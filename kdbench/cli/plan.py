@@ -44,15 +44,17 @@ def plan(
         check_options(loaded, store)
     planned = make_plan(loaded, store)
     estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
+    of_tuning = costs(planned.tuning, store) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
     if as_json:
-        print_json(view.plan_as_json(planned, estimates, contents, power))
+        print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning))
     else:
-        print(view.plan_as_text(planned, estimates, contents, power))
+        print(view.plan_as_text(planned, estimates, contents, power, of_tuning))
     if check:
         from kdbench.runner.preflight import preflight
         from kdbench.training.device import choose_device
 
-        preflight(planned, planned.todo(Rerun.MISSING), cache=store.cache, device=choose_device("auto"), download=False)
+        for part, students in planned.phases(Rerun.MISSING) or [(planned, [])]:
+            preflight(part, students, cache=store.cache, device=choose_device("auto"), download=False)
         if not as_json:
             print("checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded.")

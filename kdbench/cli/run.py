@@ -62,7 +62,8 @@ def run(
         raise typer.Exit(STOPPED)
     if without_weights := planned.without_weights_text:
         print(without_weights)
-    if failed := [trial.record for trial in (*planned.teachers, *planned.students) if trial.record and trial.record.reason]:
+    ended = [trial.record for part in (planned.tuning, planned) if part for trial in (*part.teachers, *part.students)]
+    if failed := [record for record in ended if record and record.reason]:
         print("\n".join(map(outcome_text, failed)))
         print(f"{len(failed)} failed; `--rerun failed` tries again.")
         raise typer.Exit(TRIAL_FAILED)

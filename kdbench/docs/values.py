@@ -12,7 +12,7 @@ from kdbench.spec.figure_options import FigureOptions
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import Normalisation
-from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, read_mapping
+from kdbench.suite.file import PairSpec, SuiteFile, TaughtSpec, TeacherSpec, TuneSpec, read_mapping
 from kdbench.suite.imports import is_core
 from kdbench.suite.recipes import recipe_file
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
@@ -44,6 +44,7 @@ def suite_page() -> str:
                 "recipe": "recipe-keys.md",
                 "teacher": "#teacher",
                 "pairs": "#pairs",
+                "tune": "#tune",
                 "report": "#report",
             },
         ),
@@ -53,6 +54,7 @@ def suite_page() -> str:
         f"{docstring(TaughtSpec.__mro__[1].__doc__ or '')} Those from `method` on are a teacher's.",
         key_table(keys(TaughtSpec), {"teacher": "#network", "normalise": "#normalise"}),
         _section("normalise", Normalisation),
+        _section("tune", TuneSpec),
         _section("report", ReportOptions, {"figures": "#figures"}),
         _section("figures", FigureOptions),
         "## Suites that ship",

@@ -122,8 +122,9 @@ def _suites_report(
     plans = [make_plan(load_suite(name, methods=methods, seeds=seeds), store) for name in names]
     # A network's speed of inference is measured by all trials that have it, whichever methods are shown.
     others = [make_plan(load_suite(name, seeds=seeds), store) for name in names] if methods else []
-    frames = [plan_frame(plan) for plan in (*plans, *others)]
-    return _report(plans, names, store, pd.concat(frames).drop_duplicates("trial", ignore_index=True), changes=changes)
+    rows = pd.concat([plan_frame(plan) for plan in (*plans, *others)])
+    which = ["trial", "dataset", "teacher", "student", "method", "seed"]  # an untuned student has no trial
+    return _report(plans, names, store, rows.drop_duplicates(which, ignore_index=True), changes=changes)
 
 
 def _report(
@@ -137,7 +138,7 @@ def _report(
     return Report(
         title=_with_choice(" and ".join(suite.title for suite in suites), selected, _words(changed, _CHOICES)),
         results=results,
-        curves=load_curves(store.root, results["trial"]),
+        curves=load_curves(store.root, results["trial"].dropna()),
         pairs=list(dict.fromkeys(pair for suite in suites for pair in suite.pairs)),
         methods=list(dict.fromkeys(method for suite in suites for method in suite.methods)),
         reports=store.root / "reports",

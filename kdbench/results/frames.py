@@ -73,7 +73,7 @@ def row(record: Record) -> dict[str, Any]:
     return {
         **record.model_dump(exclude={"spec", "environment", "data"}),
         **(_flat(record.data) if record.data else {}),
-        "role": "student" if record.spec["methods"] else "teacher",
+        "role": "tuning" if record.tuning else "student" if record.spec["methods"] else "teacher",
         "teacher_trial": digest(teachers[0]) if (teachers := teachers_in(record.spec)) else None,
         "method_params": params_as_json(record.spec),
         "dataset_params": json.dumps(record.spec["dataset"], sort_keys=True),
@@ -113,8 +113,9 @@ COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "pa
 _FLATTENED = {
     "label": "What tables call the method, such as `AT+KD`. Where the frame has several settings of a method for one pair, it ends "
     "with the parameters that differ, such as `FT (k=2)`.",
-    "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; else `student`. In the "
-    "frame of a suite every row is a `student`.",
+    "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; `tuning` where a suite "
+    "trained it to choose among settings of a method, so that its test error is no result; else `student`. In the frame of a suite "
+    "every row is a `student`.",
     "teacher_trial": "The teacher's own trial, the first one's where there are several; missing for methods that read no teacher.",
     "data": "How many images there are, in one line. Records of earlier versions lack it, and the other columns on the images too.",
     "num_classes": "Number of classes.",
@@ -135,7 +136,8 @@ _FLATTENED = {
 COLUMNS: Mapping[str, str] = {
     **{name: field.description or "" for name, field in Record.model_fields.items() if name not in ("spec", "environment")},
     **_FLATTENED,
-    "status": "`done` or `failed`; in the frame of a suite also `stale`, `started` or `missing`.",
+    "trial": "Identity of the trial: a hash of its spec, and the name of its folder; missing where it is `untuned`.",
+    "status": "`done` or `failed`; in the frame of a suite also `stale`, `started`, `missing` or `untuned`.",
 }
 """The columns of the frame, in order, each with its meaning."""
 

@@ -15,7 +15,7 @@ from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import frame, params_as_json, read_records, row
 
 if TYPE_CHECKING:
-    from kdbench.runner.plan import Plan
+    from kdbench.runner.plan import Plan, Planned
     from kdbench.spec.trial import TrialSpec
 
 
@@ -73,9 +73,14 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
     return frame(
         {**row(planned.record), "role": "student", "setting": setting(planned.spec)}
         if planned.record
-        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status)
+        else row_without_record(planned.spec, suite=plan.suite.name, status=planned.status) | _untuned(planned)
         for planned in plan.students
     )
+
+
+def _untuned(planned: Planned) -> dict[str, Any]:
+    """What is not known of a student whose parameters are not chosen, and why."""
+    return {"trial": None, "setting": None, "reason": planned.reason} if planned.status == "untuned" else {}
 
 
 def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str, Any]:

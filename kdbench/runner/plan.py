@@ -1,5 +1,7 @@
 """What a suite would run and what is done. Builds no model and trains nothing."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +12,7 @@ from pathlib import Path
 from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
 from kdbench.results.students import has_student
+from kdbench.runner.tuning import Choice, choose, with_choices
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import trial_code
@@ -31,6 +34,8 @@ class Status(StrEnum):
     """It has a checkpoint, and a run continues it from there."""
     MISSING = "missing"
     """It was never begun."""
+    UNTUNED = "untuned"
+    """Its parameters are not chosen yet, or every setting of its method failed in tuning."""
 
 
 class Rerun(StrEnum):
@@ -53,7 +58,7 @@ class Rerun(StrEnum):
     def takes_up(self, status: Status) -> bool:
         """Whether a student that stands there is taken up, whatever was kept of it."""
         valid = {Rerun.FAILED: (Status.DONE,), Rerun.ALL: ()}.get(self, (Status.DONE, Status.FAILED))
-        return status not in valid
+        return status not in (*valid, Status.UNTUNED)
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,13 @@ class Planned:
     """A trial as planning found it: all that a run needs to know of it.
 
     Attributes:
-        spec: what is trained.
+        spec: what is trained; of an untuned one with the suite's own parameters of its method, which it may not end up with.
         status: where it stands.
         record: what came of it, where that is valid.
         folder: where its files lie.
         keeps_weights: whether the student is to be kept when it is done.
         teaches: whether it is here as a teacher of the suite.
+        reason: why it is untuned.
     """
 
     spec: TrialSpec
@@ -75,6 +81,7 @@ class Planned:
     folder: Path
     keeps_weights: bool
     teaches: bool
+    reason: str | None = None
 
     @cached_property
     def code(self) -> str:
@@ -107,19 +114,38 @@ class Plan:
     """Where every teacher and every student of a suite stands, and what methods learn from the teachers before.
 
     Attributes:
+        suite: with the trials of the settings that were chosen.
         teachers: those of the students and those teachers' own, each after its own.
         stages: those that trials need which are not done.
+        tuning: of the trials that choose among the settings of methods; None where the suite has none.
+        choices: what was tried of each method for each pair, where the suite is tuned.
     """
 
     suite: Suite
     teachers: tuple[Planned, ...]
     students: tuple[Planned, ...]
     stages: tuple[PlannedStage, ...] = ()
+    tuning: Plan | None = None
+    choices: tuple[Choice, ...] = ()
 
     def todo(self, rerun: Rerun) -> list[Planned]:
         """The students that a run takes up."""
         lacking = {planned.spec.id for planned in self.without_weights} if rerun is Rerun.WEIGHTS else ()
         return [planned for planned in self.students if rerun.takes_up(planned.status) or planned.spec.id in lacking]
+
+    @property
+    def untuned(self) -> tuple[Planned, ...]:
+        """The students whose parameters are not chosen."""
+        return tuple(planned for planned in self.students if planned.status is Status.UNTUNED)
+
+    def phases(self, rerun: Rerun) -> list[tuple[Plan, list[Planned]]]:
+        """What a run does, one after the other: the plan of the tuning trials and this one, each where it takes up any student.
+
+        Students stand with them whose parameters the tuning trials are about to choose.
+        """
+        tuning = self.tuning.todo(rerun) if self.tuning else []
+        students = [*self.todo(rerun), *(self.untuned if tuning else ())]
+        return [(plan, found) for plan, found in ((self.tuning, tuning), (self, students)) if plan and found]
 
     @cached_property
     def without_weights(self) -> tuple[Planned, ...]:
@@ -167,17 +193,24 @@ def make_plan(suite: Suite, store: Store) -> Plan:
         KdbenchError: the directory holds records of another protocol.
     """
     store.refuse_foreign_protocols()
+    tuning = make_plan(suite.tuning.suite, store) if suite.tuning else None
+    known = {planned.spec.id: planned.record for planned in tuning.students if planned.record} if tuning else {}
+    choices = tuple(choose(candidates, known) for candidates in suite.candidates) if tuning else ()
+    suite = with_choices(suite, choices) if tuning else suite
+    untuned = {trial.id: choice.open_because for choice in choices if not choice.chosen for trial in choice.candidates.provisional}
     teachers: dict[str, Planned] = {}
     for spec in suite.teachers:
         teachers[spec.id] = _look_up(spec, store, teachers, keeps_weights=True, teaches=True)
     students = tuple(
-        _look_up(spec, store, teachers, keeps_weights=suite.keep_students or spec.id in teachers, teaches=False)
+        Planned(spec, Status.UNTUNED, None, store.folder(spec.id), False, False, untuned[spec.id])
+        if spec.id in untuned
+        else _look_up(spec, store, teachers, keeps_weights=suite.keep_students or spec.id in teachers, teaches=False)
         for spec in suite.trials
     )
     left = (planned.spec for planned in (*teachers.values(), *students) if Rerun.MISSING.takes_up(planned.status))
     needed = {stage.id: stage for trial in left for stage in teacher_stages(trial)}.values()
     stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id]) for stage in needed)
-    return Plan(suite, tuple(teachers.values()), students, stages)
+    return Plan(suite, tuple(teachers.values()), students, stages, tuning, choices)
 
 
 def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned) -> PlannedStage:

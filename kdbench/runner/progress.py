@@ -27,8 +27,9 @@ class Progress(ABC):
         self._skipped = 0
 
     def begin(self, total: int) -> None:
-        """The run has `total` epochs of main trainings before it."""
+        """The run, or its next part, has `total` epochs of main trainings before it."""
         self.total, self._began = total, time.monotonic()
+        self.done = self._skipped = 0
 
     def resumed(self, lane: Lane) -> None:
         """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
@@ -132,6 +133,8 @@ def outcome_text(record: Record) -> str:
     method = setting(TrialSpec.model_validate(record.spec))
     if record.status == "failed":
         return f"FAILED {method}, {pair}, seed {record.seed}: {record.reason}"
+    if record.tuning:
+        return f"tried {method}, {pair}, seed {record.seed}: validation error {record.validation_error_pct:.2f} %"
     return f"done {method}, {pair}, seed {record.seed}: test error {record.test_error_pct:.2f} %"
 
 

@@ -70,31 +70,47 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         KdbenchError: the suite cannot run as it stands; nothing was started.
     """
     device = choose_device(options.device)
-    plan = make_plan(suite, store)
-    if not (todo := plan.todo(options.rerun)):
+    if not (phases := make_plan(suite, store).phases(options.rerun)):
         progress.say("nothing to train: every trial of the suite has ended.")
         return True
-    loaded = preflight(plan, todo, cache=store.cache, device=device, download=True)
-    kind, params = suite.source
+    loaded = [preflight(plan, todo, cache=store.cache, device=device, download=True) for plan, todo in phases]
+    deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
+    groups = GroupTrainer(device, options.lanes or sys.maxsize, progress.say)
+
+    def stop() -> bool:
+        return options.stop() or time.monotonic() >= deadline
+
     with store.writing(), fatal_errors_explained():
-        plan = make_plan(suite, store)  # again, now that nobody else can change what is done
-        if not (todo := plan.todo(options.rerun)):
-            return True  # another process has done it meanwhile
-        dataset = loaded or kind(params, cache=store.cache).load()
-        builder = Builder(dataset, params, device)
-        store.refuse_other_data(suite.trials[0].dataset.label, fingerprint=dataset.fingerprint)
-        deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
-        groups = GroupTrainer(device, options.lanes or sys.maxsize, progress.say)
+        dataset = next(filter(None, loaded), None)
+        for part in (suite.tuning.suite, suite) if suite.tuning else (suite,):
+            plan = make_plan(part, store)  # again, now that nobody else can change what is done, and settings are chosen
+            if not (todo := plan.todo(options.rerun)):
+                continue  # another process has done it meanwhile
+            kind, params = part.source
+            dataset = dataset or kind(params, cache=store.cache).load()
+            run = _prepared(plan, todo, store, Builder(dataset, params, device), progress, groups, stop)
+            if not run.run(todo, rerun=options.rerun):
+                return False
+        return True
 
-        def stop() -> bool:
-            return options.stop() or time.monotonic() >= deadline
 
-        _note_macs(store, builder, [planned.spec for planned in (*plan.teachers, *todo)])
-        records = {planned.spec.id: planned.record for planned in plan.teachers if planned.record}
-        recorder = Recorder(suite, store, builder, progress, records)
-        teachers = Teachers(store, records, builder, progress, groups, stop)
-        runner = JobRunner(store, builder, groups, progress, stop, teachers, recorder)
-        return _Run(plan, store, builder, progress, teachers, recorder, runner).run(todo, rerun=options.rerun)
+def _prepared(
+    plan: Plan,
+    todo: Sequence[Planned],
+    store: Store,
+    builder: Builder,
+    progress: Progress,
+    groups: GroupTrainer,
+    stop: Callable[[], bool],
+) -> _Run:
+    """All that trains the students of one plan."""
+    store.refuse_other_data(plan.suite.trials[0].dataset.label, fingerprint=builder.dataset.fingerprint)
+    _note_macs(store, builder, [planned.spec for planned in (*plan.teachers, *todo)])
+    records = {planned.spec.id: planned.record for planned in plan.teachers if planned.record}
+    recorder = Recorder(plan.suite, store, builder, progress, records)
+    teachers = Teachers(store, records, builder, progress, groups, stop)
+    runner = JobRunner(store, builder, groups, progress, stop, teachers, recorder)
+    return _Run(plan, store, builder, progress, teachers, recorder, runner)
 
 
 def _note_macs(store: Store, builder: Builder, trials: Sequence[TrialSpec]) -> None:

@@ -131,6 +131,7 @@ class Record(BaseModel):
     MEASURED: ClassVar[frozenset[str]] = frozenset(
         {
             "suite",
+            "tuning",
             "train_s",
             "data_s",
             "teacher_s",
@@ -152,6 +153,8 @@ class Record(BaseModel):
     """Identity of the trial: a hash of its spec, and the name of its folder."""
     suite: str
     """The suite that trained the trial first."""
+    tuning: bool = False
+    """Whether the suite trained it to choose among settings of a method. Its test error is no result then."""
     status: Literal["done", "failed"]
     """`done` or `failed`."""
     reason: str | None = None

@@ -109,6 +109,23 @@ class TeacherSpec(Spec):
     """Keys of the recipe that differ for the teachers, such as `{epochs: 12}`."""
 
 
+class TuneSpec(Spec):
+    """How parameters are chosen on held-out training images before the reported trials."""
+
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Fraction of the training images that is held out while parameters are chosen. The reported trials train on all images."""
+    budget: Annotated[int, Field(ge=2, strict=True)]
+    """How many settings each method gets, the suite's own parameters of it among them."""
+    seeds: tuple[Seed, ...] = Field((1000,), min_length=1)
+    """Seeds with which each setting is tried. None of them may be one of the suite's `seeds`."""
+    grid: dict[str, Tree | tuple[Tree, ...]] = Field(min_length=1)
+    """By the name of a method, the settings to try beside its own: lists of values, such as `{beta: [50, 200, 500]}`, of which
+    every combination is tried; or a list of settings, such as `[{temperature: 2}, {temperature: 8}]`. Those of `at+kd` stand under
+    the name of each part, as in `methods`."""
+    unequal: bool = False
+    """Whether methods may have other numbers of settings than `budget`. The report then says so."""
+
+
 class SuiteFile(Spec):
     """What a suite's YAML may hold."""
 
@@ -137,6 +154,8 @@ class SuiteFile(Spec):
     defaults, such as `kd: {temperature: 2}` and `ft+kd: {ft: {k: 2}}`."""
     pairs: tuple[PairSpec, ...] = Field(min_length=1)
     """Teachers and students. Every method is tried on every pair."""
+    tune: TuneSpec | None = None
+    """How parameters of methods are chosen; those in `methods` stand as they are unless given."""
     report: ReportOptions = ReportOptions()
     """How the report looks, and what it compares with. It changes no trial."""
     keep_students: bool = False

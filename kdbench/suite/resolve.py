@@ -23,11 +23,12 @@ from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import CrossEntropyWeight, DatasetSpec, MethodSpec, NetworkInput, TrialSpec
 from kdbench.spec.validation import validated
-from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, TaughtSpec, Tree, read_mapping
+from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, TaughtSpec, Tree, TuneSpec, read_mapping
 from kdbench.suite.plugins import load_path
 from kdbench.suite.recipes import merged, recipe_tree
 from kdbench.suite.shipped import is_shipped, shipped, suite_names
 from kdbench.suite.taught import unfit_for_several, unfit_for_teacher
+from kdbench.suite.tuning import Candidates, Setting, Tuning, grid_settings, mistake, over_budget, tuned, without_repetition
 from kdbench.wording import counted
 
 
@@ -44,6 +45,9 @@ class Suite:
         methods: their names in the order in which they were asked for, the file's unless any were.
         trials: the students' trials, in the order pair, method, seed, without repetition.
         source: the data set, not yet loaded.
+        candidates: for each pair and method the settings that its trials are chosen from; `trials` are of the suite's own.
+        tuning: how they are chosen; None where they are not.
+        tries_settings: whether its trials choose among settings, and are no results.
         keep_students: whether the students' weights are kept.
         expected_error_pct: by the id of a teacher's trial, the test error that it ought to have, where the file says so.
         expected_spread: how much the difference of two methods changes from seed to seed, in points, where the file says so.
@@ -64,6 +68,9 @@ class Suite:
     expected_spread: float | None
     report: ReportOptions
     selection: str = ""
+    candidates: tuple[Candidates, ...] = ()
+    tuning: Tuning | None = None
+    tries_settings: bool = False
 
     @property
     def teachers(self) -> tuple[TrialSpec, ...]:
@@ -103,6 +110,9 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
 
 _CE: TypeAdapter[CrossEntropyWeight] = TypeAdapter(CrossEntropyWeight)
 
+_Parameters = tuple[tuple[MethodSpec, ...], CrossEntropyWeight | None]
+"""The parts of a method with their parameters, and the weight of the cross-entropy where it is given."""
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -122,6 +132,11 @@ class _Entry:
         """Whether any part has a stage that learns from the teacher alone."""
         return any(METHODS.get(part).teacher_stages for part in self.parts)
 
+    @property
+    def tunable(self) -> bool:
+        """Whether any part has a parameter."""
+        return any(METHODS.get(part).Params.model_fields for part in self.parts)
+
 
 class _Resolver:
     """Turns one parsed file into trials; every error it raises begins with the place of the mistake."""
@@ -135,6 +150,7 @@ class _Resolver:
         self.selection = "; ".join(f"{what} {', '.join(map(str, which))}" for what, which in named if which)
         self.listed = self._listed()
         self.seeds = self._seeds(seeds)
+        self.tune = self._tune()
         self.recipe_tree = self._recipe_tree()
         self.expected: dict[str, float] = {}
 
@@ -142,39 +158,38 @@ class _Resolver:
         source, params = self._dataset
         dataset = DatasetSpec(name=self.spec.dataset["name"], params=self._identity(params))
         self._recipe({}, "recipe")
-        pairs: dict[tuple[str, str], None] = {}
-        trials: dict[str, TrialSpec] = {}
+        candidates: list[Candidates] = []
         staged = any(entry.teacher_stages for entry in self.listed)
         for i, pair in enumerate(self.spec.pairs):
             if pair in self.spec.pairs[:i]:
                 raise self._error(f"pairs[{i}]", "the suite has this pair already. Remove one of the two.")
-            teachers, students = self._pair(pair, f"pairs[{i}]", dataset)
+            teachers, found = self._pair(pair, f"pairs[{i}]", dataset)
             staged = staged or any(teacher.stages for teacher in teachers)
-            for trial in students:
-                trials[trial.id] = trial
-                pairs[" and ".join(map(teacher_label, teachers)), trial.label] = None
+            candidates += found
         if "stages" in self.spec.model_fields_set and not staged:
             raise self._error(
                 "stages",
                 "no method of the suite has a stage that learns from the teacher alone, so the key has no effect. Remove it.",
             )
-        if not trials:
+        if not candidates:
             raise self._error("pairs", f"`without` leaves {' and '.join(self.wanted)} out of every pair. Choose other methods.")
-        return Suite(
+        suite = Suite(
             name=self.file.stem,
             file=self.file.resolve(),
             content=hashlib.sha256(self.file.read_bytes()).hexdigest()[:16],
             title=self.spec.title,
-            pairs=tuple(pairs),
+            pairs=tuple(dict.fromkeys(found.pair for found in candidates)),
             methods=tuple(dict.fromkeys(entry.name for entry in self.chosen)),
-            trials=tuple(trials.values()),
+            trials=without_repetition(trial for found in candidates for trial in found.provisional),
             source=(source, params),
             keep_students=self.spec.keep_students,
             expected_error_pct=self.expected,
             expected_spread=self.spec.expected_spread,
             report=self.spec.report,
             selection=self.selection,
+            candidates=tuple(candidates),
         )
+        return tuned(suite, self.tune) if self.tune else suite
 
     @property
     def chosen(self) -> list[_Entry]:
@@ -183,8 +198,8 @@ class _Resolver:
             return self.listed
         return [entry for name in self.wanted for entry in self.listed if entry.name == name]
 
-    def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> tuple[list[TrialSpec], list[TrialSpec]]:
-        """The teachers' trials, and those of the students."""
+    def _pair(self, pair: PairSpec, where: str, dataset: DatasetSpec) -> tuple[list[TrialSpec], list[Candidates]]:
+        """The teachers' trials, and the settings of each method."""
         names = {entry.name for entry in self.listed}
         parts = {part for entry in self.listed for part in entry.parts}
         for key in pair.methods:
@@ -198,7 +213,7 @@ class _Resolver:
         recipe = self._recipe(pair.recipe, f"{where}.recipe")
         teachers = self._teachers(pair.teacher, f"{where}.teacher", dataset)
         student = self._network(pair.student, f"{where}.student")
-        return teachers, list(self._students(pair, where, teachers, {"dataset": dataset, "recipe": recipe, **student}))
+        return teachers, list(self._candidates(pair, where, teachers, {"dataset": dataset, "recipe": recipe, **student}))
 
     def _teachers(self, given: Sequence[TaughtSpec], where: str, dataset: DatasetSpec) -> list[TrialSpec]:
         """The trials of teachers that are learnt from at once."""
@@ -236,8 +251,8 @@ class _Resolver:
         self._expect(trial, given.expected_error_pct, where)
         return trial
 
-    def _students(self, pair: PairSpec, where: str, teachers: Sequence[TrialSpec], shared: Tree) -> Iterator[TrialSpec]:
-        """The trials of a pair's students, which have the fields `shared` of theirs."""
+    def _candidates(self, pair: PairSpec, where: str, teachers: Sequence[TrialSpec], shared: Tree) -> Iterator[Candidates]:
+        """The settings of each method for a pair, whose students have the fields `shared` of their trials."""
         places: dict[str, str] = {}
         for entry in self.chosen:
             if entry.name in pair.without:
@@ -245,16 +260,45 @@ class _Resolver:
             if problem := unfit_for_several(entry.parts, teachers):
                 fix = f"Leave the method out of this pair with `without: [{entry.name}]`, or give the pair one teacher."
                 raise self._error(f"{where}.teacher", f"{problem}. {fix}")
-            methods = self._methods(entry, pair, where)
-            if place := places.get(str((methods, entry.ce))):
+            own, *others = self._settings(entry, pair, where, shared["recipe"])
+            if place := places.get(str(own)):
                 raise self._error(entry.place, f"for {where} this is the same as {place}. Remove one of the two.")
-            places[str((methods, entry.ce))] = entry.place
-            if problem := _late(entry.ce, shared["recipe"]):
-                raise self._error(f"{entry.place}.ce", problem)
+            places[str(own)] = entry.place
             taught = _taught_by(teachers) if any(METHODS.get(part).reads for part in entry.parts) else {}
             stages = self.spec.stages if entry.teacher_stages else None
-            for seed in self.seeds:
-                yield TrialSpec(**shared, methods=methods, ce=entry.ce, stages=stages, seed=seed, **taught)
+            given = {**shared, **taught, "stages": stages}
+            settings = [
+                Setting(tuple(TrialSpec(**given, methods=methods, ce=ce, seed=seed) for seed in self.seeds))
+                for methods, ce in (own, *others)
+            ]
+            names = " and ".join(map(teacher_label, teachers)), settings[0].reported[0].label
+            found = Candidates(names, entry.name, tuple(settings), entry.tunable)
+            if self.tune and (problem := over_budget(self.tune, found)):
+                raise self._error("tune.grid", problem)
+            yield found
+
+    def _settings(self, entry: _Entry, pair: PairSpec, where: str, recipe: Recipe) -> list[_Parameters]:
+        """A method for a pair with its own parameters, then with each of the grid's that are others."""
+        own = self._parameters(entry, pair, where, recipe)
+        if not self.tune or entry.name not in self.tune.grid:
+            return [own]
+        place = f"tune.grid.{entry.name}"
+        try:
+            listed = grid_settings(self.tune.grid[entry.name])
+        except ValueError as problem:
+            raise self._error(place, f"{problem}.") from None
+        found = [self._parameters(entry, pair, where, recipe, self._entry(entry.name, given, "tune.grid")) for given in listed]
+        for i, setting in enumerate(found):
+            if setting in found[:i]:
+                raise self._error(place, f"setting {i + 1} is the same as setting {found.index(setting) + 1}. Remove it.")
+        return [own, *(setting for setting in found if setting != own)]
+
+    def _parameters(self, entry: _Entry, pair: PairSpec, where: str, recipe: Recipe, setting: _Entry | None = None) -> _Parameters:
+        """A method for a pair, where a setting is given with what that changes."""
+        ce, place = (setting.ce, setting.place) if setting and setting.ce is not None else (entry.ce, entry.place)
+        if problem := _late(ce, recipe):
+            raise self._error(f"{place}.ce", problem)
+        return self._methods(entry, pair, where, setting), ce
 
     def _network(self, network: NetworkSpec, where: str) -> Tree:
         """The fields of a trial that say which network it is."""
@@ -317,12 +361,16 @@ class _Resolver:
             )
         return weight
 
-    def _methods(self, entry: _Entry, pair: PairSpec, where: str) -> tuple[MethodSpec, ...]:
+    def _methods(self, entry: _Entry, pair: PairSpec, where: str, setting: _Entry | None = None) -> tuple[MethodSpec, ...]:
+        """With the parameters of the entry, over them the pair's, over these the setting's."""
         params = {}
         for part in entry.parts:
             kind, place = METHODS.get(part).Params, f"{where}.methods.{part}"
             params[part] = entry.params[part] | self._placed(kind, pair.methods.get(part, {}), place, self.folder.absolute())
             validated(kind, params[part], source=self.file, path=place)
+            if setting:
+                params[part] |= setting.params[part]
+                validated(kind, params[part], source=self.file, path=setting.place)
         return resolve_methods(entry.name, params)
 
     def _seeds(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
@@ -332,6 +380,12 @@ class _Resolver:
         if len(set(seeds)) < len(seeds):
             raise self._error(place, "a seed is named twice. Name each once.")
         return seeds
+
+    def _tune(self) -> TuneSpec | None:
+        tune, names = self.spec.tune, [entry.name for entry in self.listed]
+        if tune and (found := mistake(tune, seeds=self.seeds, methods=names, held_out=self._dataset[1].validation)):
+            raise self._error(*found)
+        return tune
 
     @cached_property
     def _dataset(self) -> tuple[type[Source], SourceParams]:

@@ -1,0 +1,242 @@
+"""Parameters are chosen on held-out images, with the same number of settings for every method."""
+
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import Lab
+
+from kdbench import load_results
+from kdbench.errors import KdbenchError
+from kdbench.runner import job
+from kdbench.runner.frame import plan_frame
+from kdbench.runner.plan import Plan, Status
+from kdbench.spec.trial import TrialSpec
+from kdbench.suite.resolve import Suite
+from kdbench.training.lane import Lane
+
+BUDGET = 3
+TUNE: dict[str, Any] = {"validation": 0.25, "budget": BUDGET, "seeds": [7], "grid": {"kd": {"temperature": [1, 20]}}}
+
+
+def temperatures(trials: tuple[TrialSpec, ...]) -> list[float]:
+    return [trial.methods[0].params["temperature"] for trial in trials if trial.method == "kd"]
+
+
+# What is tried
+
+
+def test_the_suites_own_parameters_are_tried_first_then_those_of_the_grid(lab: Lab) -> None:
+    suite = lab.suite(tune=TUNE)
+    assert suite.tuning
+    assert temperatures(suite.tuning.suite.trials) == [4, 1, 20]
+
+
+def test_tuning_trials_and_their_teacher_see_fewer_images_and_tuning_trials_have_seeds_of_their_own(lab: Lab) -> None:
+    suite = lab.suite(tune=TUNE)
+    assert suite.tuning
+    for trial in suite.tuning.suite.trials:
+        assert (trial.seed, trial.dataset.params["validation"]) == (7, 0.25)
+        assert trial.teacher and trial.teacher.dataset == trial.dataset
+        assert trial.teacher.seed == 0
+    assert {trial.dataset.params["validation"] for trial in (*suite.trials, *suite.teachers)} == {0}
+
+
+def test_a_mapping_of_lists_is_every_combination_and_a_list_is_as_it_stands(lab: Lab) -> None:
+    def tried(grid: Any) -> list[tuple[float, float]]:
+        suite = lab.suite(tune={**TUNE, "budget": 5, "grid": {"kd": grid}})
+        assert suite.tuning
+        return [(p["temperature"], p["alpha"]) for p in (trial.methods[0].params for trial in suite.tuning.suite.trials)]
+
+    own = (4, 0.9)
+    assert tried({"alpha": [0.1, 0.2], "temperature": [1, 2]}) == [own, (1, 0.1), (2, 0.1), (1, 0.2), (2, 0.2)]
+    assert tried([{"temperature": 1}, {"alpha": 1}, {"temperature": 2}, {}, {"temperature": 3}]) == [
+        own,
+        *((1, 0.9), (4, 1), (2, 0.9), (3, 0.9)),
+    ]  # the suite's own, `{}`, is tried once
+
+
+def test_parts_of_a_composition_are_tuned_under_their_names(lab: Lab) -> None:
+    grid = {"at+kd": {"at": {"beta": [10]}, "kd": {"temperature": [1, 2]}}}
+    suite = lab.suite(methods=["scratch", {"at+kd": {"kd": {"alpha": 1}}}], tune={**TUNE, "grid": grid})
+    assert suite.tuning
+    at, kd = ([trial.methods[i].params for trial in suite.tuning.suite.trials] for i in (0, 1))
+    assert [params["beta"] for params in at] == [1000, 10, 10]
+    assert [(params["temperature"], params["alpha"]) for params in kd] == [(4, 1), (1, 1), (2, 1)]
+
+
+def test_what_was_tried_is_not_tried_again_when_the_grid_changes(lab: Lab) -> None:
+    before, after = (
+        lab.suite(tune={**TUNE, "budget": 1 + len(values), "grid": {"kd": {"temperature": values}}})
+        for values in ([1, 20], [1, 20, 8])
+    )
+    assert before.tuning and after.tuning
+    old, new = ({trial.id for trial in suite.tuning.suite.trials} for suite in (before, after) if suite.tuning)
+    assert len(new - old) == 1
+
+
+# What is refused
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a method of the grid that the suite lacks": (
+        {"grid": {"kdd": {"temperature": [1, 2]}}},
+        "tune.grid.kdd: 'kdd' is not one of the suite's methods. Did you mean 'kd'?",
+    ),
+    "an unknown parameter": ({"grid": {"kd": {"temprature": [1, 2]}}}, "tune.grid.kd.temprature: unknown key. Did you mean"),
+    "a value that cannot be": ({"grid": {"kd": {"temperature": [1, -2]}}}, "tune.grid.kd.temperature: must be greater than 0"),
+    "one value": (
+        {"grid": {"kd": {"temperature": 2}}},
+        "`temperature` has no list of values. Write `temperature: [...]`",
+    ),
+    "a setting that is given twice": ({"grid": {"kd": {"temperature": [2, 2]}}}, "setting 2 is the same as setting 1. Remove it."),
+    "too few settings": (
+        {"grid": {"kd": {"temperature": [1]}}},
+        "'kd' has 2 settings, its own parameters among them",
+    ),
+    "too many": (
+        {"grid": {"kd": {"temperature": [1, 2, 3]}}},
+        "'kd' has 4 settings, its own parameters among them",
+    ),
+    "a seed that is reported": ({"seeds": [0, 7]}, "tune.seeds: 0 is also a seed that is reported"),
+    "a seed twice": ({"seeds": [7, 7]}, "tune.seeds: a seed is named twice. Name each once."),
+    "no held-out images": ({"validation": 0}, "tune.validation: must be greater than 0"),
+    "nothing to choose": ({"budget": 1}, "tune.budget: must be greater than or equal to 2"),
+    "an empty grid": ({"grid": {}}, "tune.grid: must not be empty."),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_mistake_is_told_with_its_place(bad: str, lab: Lab) -> None:
+    changes, told = BAD[bad]
+    with pytest.raises(KdbenchError) as refused:
+        lab.suite(tune={**TUNE, **changes})
+    assert told in str(refused.value)
+
+
+def test_images_that_the_suite_holds_out_anyway_are_refused(lab: Lab) -> None:
+    with pytest.raises(KdbenchError, match=r"dataset\.validation: `tune` holds images out by itself, and afterwards trains on all"):
+        lab.suite(dataset={"validation": 0.1}, tune=TUNE)
+
+
+def test_a_method_without_a_grid_has_one_setting_which_is_unequal(lab: Lab) -> None:
+    told = r"tune.grid: 'at' has only its own parameters, and the budget is 3 for every method \(wrn_10_1 -> resnet8\)"
+    with pytest.raises(KdbenchError, match=told):
+        lab.suite(methods=["scratch", "kd", "at"], tune=TUNE)
+    suite = lab.suite(methods=["scratch", "kd", "at"], tune={**TUNE, "unequal": True})
+    assert [len(found.settings) for found in suite.candidates] == [1, 3, 1]
+
+
+def test_a_method_that_is_listed_twice_cannot_be_tuned(lab: Lab) -> None:
+    with pytest.raises(KdbenchError, match=r"the suite lists 'kd' more than once\. List it once, and its other parameters here"):
+        lab.suite(methods=["kd", {"kd": {"alpha": 0.5}}], tune=TUNE)
+
+
+# What is chosen
+
+Told = dict[str, Any]
+
+
+def with_records(lab: Lab, suite: Suite, edit: Callable[[int, Told], Told]) -> Plan:
+    """The plan after the tuning records, one for each setting, are replaced by what `edit` makes of them."""
+    assert suite.tuning
+    for i, trial in enumerate(suite.tuning.suite.trials):
+        record = lab.record(trial)
+        lab.file(trial).write_text(type(record).model_validate(edit(i, record.model_dump())).model_dump_json())
+    return lab.plan(suite)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Lab:
+    """One run of a tuned suite with two seeds."""
+    lab = Lab(tmp_path_factory.mktemp("tuned"), images)
+    assert lab.run(lab.suite(tune=TUNE, seeds=[0, 1]))
+    return lab
+
+
+@pytest.fixture
+def tried(lab: Lab, finished: Lab) -> Suite:
+    """A suite whose tuning trials are done, and no others."""
+    suite = lab.suite(tune=TUNE)
+    assert suite.tuning
+    for trial in (*suite.tuning.suite.teachers, *suite.tuning.suite.trials):
+        shutil.copytree(finished.store.folder(trial.id), lab.store.folder(trial.id))
+    return suite
+
+
+def test_the_lowest_validation_error_is_chosen_and_no_test_error_is_read(lab: Lab, tried: Suite) -> None:
+    errors = [(30.0, 1.0), (20.0, 99.0), (25.0, 50.0)]
+
+    def edit(i: int, record: Told) -> Told:
+        return record | dict(zip(("validation_error_pct", "test_error_pct"), errors[i], strict=True))
+
+    plan = with_records(lab, tried, edit)
+    assert temperatures(plan.suite.trials) == [1]
+    plain = lab.suite(methods=["scratch", {"kd": {"temperature": 1}}])
+    assert [planned.spec.id for planned in plan.students] == [trial.id for trial in plain.trials]
+
+
+def test_of_equal_settings_the_first_is_chosen(lab: Lab, tried: Suite) -> None:
+    plan = with_records(lab, tried, lambda i, record: record | {"validation_error_pct": 50.0 if i else 60.0})
+    assert temperatures(plan.suite.trials) == [1]
+
+
+def failed(record: Told) -> Told:
+    return record | {"status": "failed", "reason": "loss is not finite\nat step 3"}
+
+
+def test_a_failed_setting_is_never_chosen(lab: Lab, tried: Suite) -> None:
+    plan = with_records(lab, tried, lambda i, record: failed(record) if i == 1 else record | {"validation_error_pct": 60.0 - i})
+    assert temperatures(plan.suite.trials) == [20]
+
+
+def test_a_method_of_which_every_setting_failed_stays_untuned_with_the_reason(lab: Lab, tried: Suite) -> None:
+    plan = with_records(lab, tried, lambda i, record: failed(record))
+    assert [planned.status for planned in plan.students] == [Status.MISSING, Status.UNTUNED]
+    row = plan_frame(plan).iloc[1]
+    assert (row["status"], row["reason"]) == ("untuned", "all 3 settings failed in tuning, the first with: loss is not finite")
+    assert pd.isna(row["trial"])
+
+
+# What a run does
+
+
+def test_a_run_tunes_and_then_trains_with_what_was_chosen_on_all_images(finished: Lab) -> None:
+    plan = finished.plan(finished.suite(tune=TUNE, seeds=[0, 1]))
+    assert plan.tuning
+    assert plan.counts(plan.tuning.students) == {"done": BUDGET}
+    assert plan.counts(plan.students) == {"done": 4}
+    assert set(plan_frame(plan)["train_images"]) == {72}
+
+
+def test_tuning_trials_are_no_students_in_the_frame_of_the_directory(finished: Lab) -> None:
+    roles = load_results(finished.store.root).groupby("role")["seed"].agg(sorted)
+    assert roles.to_dict() == {"student": [0, 0, 1, 1], "teacher": [0, 0], "tuning": [7] * BUDGET}
+
+
+def test_settings_are_lanes_of_one_cohort_so_the_teacher_is_asked_once_for_all(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohorts: list[list[str]] = []
+    train = job.train_in_lockstep
+
+    def counted(lanes: list[Lane], *given: Any, **options: Any) -> bool:
+        cohorts.append([lane.name for lane in lanes])
+        return train(lanes, *given, **options)
+
+    monkeypatch.setattr(job, "train_in_lockstep", counted)
+    suite = lab.suite(tune={**TUNE, "grid": {"kd": {"temperature": [1, 20]}, "at": {"beta": [1, 10]}}}, methods=["kd", "at"])
+    assert suite.tuning
+    assert lab.run(suite.tuning.suite)
+    assert list(map(len, cohorts)) == [1, 2 * BUDGET]  # the teacher, then all settings of all methods
+
+
+def test_a_run_that_is_stopped_after_each_epoch_ends_in_the_same_bits(lab: Lab, finished: Lab) -> None:
+    suite = lab.suite(tune=TUNE, seeds=[0, 1])
+    epochs = 2 * 5  # of the tuning teacher, the settings, the teacher, and the students of each seed
+    for _ in range(epochs - 1):
+        calls = itertools.count()
+        assert not lab.run(suite, stop=lambda calls=calls: next(calls) > 0)
+    assert lab.run(suite)
+    assert lab.outcomes() == finished.outcomes()
