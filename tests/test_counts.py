@@ -37,6 +37,7 @@ OPERATIONS = {
     **{"nkd": 146, "ttm": 115, "ctkd": 150, "rld": 174, "wsld": 127, "normkd": 151, "eakd": 139},
     **{"ofd": 173, "crd": 271, "reviewkd": 557, "simkd": 127, "dml": 356},
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
+    **{"ofa": 280, "sskd": 352, "byot": 242, "ffl": 533},
     **{"label_smoothing": 109, "tfkd_reg": 119, "pskd": 115},
     **{"catkd": 161, "sdd": 233, "kdpp": 160},
     **{"semckd": 621, "wkd_f": 155, "wkd_l": 316, "afd": 685, "irg": 177, "norm": 130},

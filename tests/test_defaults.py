@@ -20,6 +20,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "afd": {"beta": 200, "dimensions": 128},
     # the authors and RepDistiller
     "at": {"beta": 1000, "p": 2},
+    # luanyunteng/pytorch-be-your-own-teacher, train.py
+    "byot": {"alpha": 0.1, "beta": 1e-6, "temperature": 3},
     # the authors, mdistiller/engine/cfg.py; weight and normalisation are chosen per pair
     "catkd": {"beta": 400, "resolution": 2, "normalise": True},
     # RepDistiller
@@ -36,6 +38,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "dml": {"peer": "resnet20", "beta": 1},
     # the authors, on CIFAR-100
     "eakd": {"temperature": 4, "entropy_temperature": 3, "entropy_bound": 100, "ce_weight": 0.1, "kd_weight": 0.9},
+    # the authors, train_FFL.py, which weighs the divergences by 1; the peer is as deep as their networks
+    "ffl": {"peer": "resnet32", "beta": 1, "temperature": 3, "ramp_up_epochs": 80},
     # stage 1: as long as RepDistiller's first stages; stage 2: kd's, below
     "fitnets": {"hint_epochs": 30, "temperature": 4, "alpha": 0.9},
     # RepDistiller and mdistiller
@@ -75,6 +79,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "label_smoothing": {"alpha": 0.1},
     # RepDistiller; the limit of memory is ours
     "nst": {"beta": 50, "memory_limit_gib": 16},
+    # the authors, train.py
+    "ofa": {"kd_weight": 1, "ofa_weight": 1, "eps": 1, "temperature": 1},
     # the authors, on CIFAR
     "ofd": {"beta": 0.001},
     # the authors' scripts
@@ -110,6 +116,18 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "simkd": {"beta": 1, "factor": 2},
     # RepDistiller
     "sp": {"beta": 3000},
+    # the authors, student.py
+    "sskd": {
+        "ce_weight": 0.1,
+        "kd_weight": 0.9,
+        "rotation_weight": 2.7,
+        "ssp_weight": 10,
+        "temperature": 4,
+        "ssp_temperature": 0.5,
+        "ssp_kept": 0.75,
+        "ssp_epochs": 60,
+        "ssp_lr": 0.05,
+    },
     # the authors' example, VGG-13 to VGG-8
     "ttm": {"beta": 45, "gamma": 0.1, "weighted": False},
     # the authors, on ImageNet
@@ -139,6 +157,7 @@ STAGES = {
     "fsp": ["flow, 30 epochs, of the student"],
     "ft": ["paraphraser, 6 epochs, from the teacher alone, learning rate 0.1"],
     "ft_repdistiller": ["paraphraser, 30 epochs, from the teacher alone, learning rate 0.01"],
+    "sskd": ["ssp, 60 epochs, from the teacher alone, learning rate 0.05, a tenth of it from epoch 30, 45"],
 }
 """A stage without a rate of its own has the recipe's first one, as AB's and FSP's have in RepDistiller."""
 

@@ -18,7 +18,7 @@ from kdbench.method.interface import METHODS, Method
 LARGEST = 1e6
 """What is larger is no gradient of usual features."""
 
-SMALLER: dict[str, dict[str, object]] = {"crd": {"negatives": 16}, "dml": {"peer": "wrn_10_1"}}
+SMALLER: dict[str, dict[str, object]] = {"crd": {"negatives": 16}, "dml": {"peer": "wrn_10_1"}, "ffl": {"peer": "wrn_10_1"}}
 """What makes a method cheap without changing what it does."""
 
 
@@ -57,6 +57,12 @@ def sized(student: tuple[tuple[int, int, int], ...], teacher: tuple[tuple[int, i
 
 def scaled(point: Outputs, scale: float) -> Outputs:
     return features(point, lambda value: scale * value)
+
+
+def widened(point: Outputs, width: int) -> Outputs:
+    """With pooled vectors of another width, in the views, too."""
+    views = {name: widened(view, width) for name, view in point.views.items()}
+    return replace(point, pooled=torch.rand(len(point.logits), width), views=views)
 
 
 def first_twice(value: Tensor) -> Tensor:
@@ -103,9 +109,7 @@ CASES = {
     "four groups and one": sized(FOUR, SIZES[2:]),
     "a student without pre-activations": Case(replace(S, preactivations=()), T),
     "a teacher without pre-activations": Case(S, replace(T, preactivations=())),
-    "pooled vectors of other widths than the last group": Case(
-        replace(S, pooled=torch.rand(8, 17)), replace(T, pooled=torch.rand(8, 23))
-    ),
+    "pooled vectors of other widths than the last group": Case(widened(S, 17), widened(T, 23)),
     **{
         f"{name} logits times 1e4": Case(replace(S, logits=s * S.logits), replace(T, logits=t * T.logits))
         for name, s, t in (("the student's", 1e4, 1), ("the teacher's", 1, 1e4), ("all", 1e4, 1e4))

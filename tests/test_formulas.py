@@ -45,6 +45,8 @@ CE_WEIGHTS = {
     "sdd": ({"ce_weight": 0.4}, 0.4),
     **{name: ({"ce_weight": 0.4}, 0.4) for name in ("ctkd", "eakd", "normkd")},
     "label_smoothing": ({"alpha": 0.3}, 0.7),
+    "byot": ({"alpha": 0.3}, 0.7),
+    "sskd": ({"ce_weight": 0.4}, 0.4),
     "tfkd_reg": ({"alpha": 0.3}, 0.7),
 }
 

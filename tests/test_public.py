@@ -15,6 +15,7 @@ import pytest
 import torch
 import typer
 from conftest import OWN
+from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 
 import kdbench
@@ -88,7 +89,7 @@ VALUES = {
     "ParameterGroup": ["module", "lr_factor", "weight_decay"],
     "Shapes": ["logits", "stem", "features", "preactivations", "pooled", "raw", "tokens", "heads"],
     "Split": ["images", "labels"],
-    "Stage": ["name", "epochs", "losses", "modules", "trains_student", "optimiser"],
+    "Stage": ["name", "epochs", "losses", "modules", "trains_student", "optimiser", "milestones"],
     "Survey": ["name", "module", "see", "finish"],
     "View": ["images", "labels"],
     "TeacherParts": ["classifier_weight", "classifier_bias", "norms"],
@@ -483,15 +484,20 @@ def networks() -> tuple[kdbench.Network, kdbench.Network]:
 def batch() -> kdbench.Batch:
     random = torch.Generator().manual_seed(0)
     images, labels = torch.randn(8, 1, 16, 16, generator=random), torch.randint(7, (8,), generator=random)
-    return kdbench.Batch(images, labels, torch.arange(8), epoch=0, epochs=2, generator=random)
+    views = {
+        "strong": kdbench.View(images + 1, labels),
+        "rotations": kdbench.rotations(images, labels),
+        "mixup": kdbench.View(images.flip(0) / 2 + images / 2, F.one_hot(labels, 7).float()),
+    }
+    return kdbench.Batch(images, labels, torch.arange(8), epoch=0, epochs=2, generator=random, views=views)
 
 
 @pytest.fixture(scope="module")
 def outputs(networks, batch) -> tuple[kdbench.Outputs, kdbench.Outputs]:
     student, teacher = networks
     with torch.no_grad():
-        target = teacher.eval()(batch.images)
-    return student(batch.images), target
+        target = kdbench.outputs_of(teacher.eval(), batch)
+    return kdbench.outputs_of(student, batch), target
 
 
 def test_a_model_by_its_name(networks):

@@ -47,6 +47,7 @@ GOLDEN = {
     "kdpp": "the code of Wang et al.",
     "normkd": "the code of Chi et al.",
     "nst": "Huang and Wang, as in RepDistiller",
+    "ofa": "the code of Hao et al., for a CNN student, eps 1 and 1.5",
     "ofd": "Heo et al., as in mdistiller",
     "pefd": "the code of Chen et al.",
     "pkt": "Passalis and Tefas, as in RepDistiller",
@@ -60,6 +61,7 @@ GOLDEN = {
     "sp": "Tung and Mori, as in RepDistiller, which the authors verified",
     "ttm": "the code of Zheng and Yang",
     "ttm_weighted": "their code of WTTM",
+    "sskd": "the code of Xu et al.",
     "srrl": "the code of Yang et al.",
     "srrl_pooled": "SimKD's code, for pooled vectors",
     "wkd_f": "the code of Lv et al., grids 1 and 2, before the decay",
@@ -127,7 +129,8 @@ def _as_text(value: object) -> str:
 
 def _learner(stage: Stage) -> str:
     learner = "of the student" if stage.trains_student else "from the teacher alone"
-    return f"{learner}, learning rate {stage.optimiser.lr:g}" if stage.optimiser else learner
+    rate = f", learning rate {stage.optimiser.lr:g}" if stage.optimiser else ""
+    return f"{learner}{rate}" + (f", a tenth of it from epoch {', '.join(map(str, stage.milestones))}" if stage.milestones else "")
 
 
 def golden(name: str) -> Iterator[str]:

@@ -145,7 +145,8 @@ class Stage:
         losses: a function `(student, teacher, batch) -> Losses`. A stage of the teacher alone gets the teacher's outputs for both.
         modules: the modules that it trains.
         trains_student: whether it trains the student, too.
-        optimiser: its settings, which stay the same through the stage. None means the recipe's, at its first learning rate.
+        optimiser: its settings. None means the recipe's, at its first learning rate.
+        milestones: epochs at whose start the learning rate is divided by ten. Without them it stays the same.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Stage:
     modules: tuple[nn.Module, ...]
     trains_student: bool
     optimiser: Optimiser | None = None
+    milestones: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 0:

@@ -50,6 +50,8 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
         # Whether a method compares with a pre-activation of the student's, too, it knows itself.
         if lacking := [point for point in shapes.lacking() if point in method.reads and point != "preactivations"]:
             raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
+    if "rotations" in method.views and (size := pair.image_shape[1:])[0] != size[1]:
+        raise PairError(f"{spec.name}: it turns images by 90 degrees, and these are of {size[0]}x{size[1]}; choose square images")
     try:
         return method(spec.local or method.Params.model_validate(spec.params), pair)
     except PairError as reason:

@@ -46,9 +46,15 @@ class OwnLoop(Composition):
         """The weighted transfer terms of all parts, named `part.term`.
 
         Raises:
-            KdbenchError: a view that the method reads is missing.
             UntrainedStages: stages were not trained before.
+            KdbenchError: a view that the method reads is missing.
         """
+        if self.untrained:
+            reason = UntrainedStages(
+                f"not trained yet: {', '.join(self.untrained)}. The losses would compare with what is random. Call "
+                "kdbench.train_stages(method, teacher, loader) first."
+            )
+            warnings.warn(reason, stacklevel=2)
         for view in self.views:
             read = (batch, student, teacher) if self.reads_teacher else (batch, student)
             if not all(view in given.views for given in read):
@@ -57,12 +63,6 @@ class OwnLoop(Composition):
                     f"{name} reads the view '{view}', and it is missing. Give Batch(views={{'{view}': View(...)}}), and take both "
                     "networks' outputs from kdbench.outputs_of(network, batch)."
                 )
-        if self.untrained:
-            reason = UntrainedStages(
-                f"not trained yet: {', '.join(self.untrained)}. The losses would compare with what is random. Call "
-                "kdbench.train_stages(method, teacher, loader) first."
-            )
-            warnings.warn(reason, stacklevel=2)
         return super().losses(student, teacher, batch)
 
     def train(self, mode: bool = True) -> OwnLoop:

@@ -107,4 +107,5 @@ def teacher_stages(method: Composition, optimiser: Optimiser) -> list[Segment]:
 
 def _stage(part: str, stage: Stage, trained: tuple[nn.Module, ...], optimiser: Optimiser, *, first: int = 0) -> Segment:
     name, settings = f"{part}.{stage.name}", stage.optimiser or optimiser
-    return Segment(name, STAGES, first, stage.epochs, stage.losses, tuple(map(Trained, trained)), settings, Schedule())
+    schedule = Schedule(milestones=stage.milestones)
+    return Segment(name, STAGES, first, stage.epochs, stage.losses, tuple(map(Trained, trained)), settings, schedule)

@@ -1,8 +1,12 @@
 """Methods that read a live classifier, a survey or rotated images."""
 
+import sys
 from dataclasses import replace
 
+import torch
 from golden_numbers import Golden, batch_of, case, method, pair_of, total
+
+from kdbench import Outputs
 
 
 @case("catkd")
@@ -39,3 +43,61 @@ def _kdpp(golden: Golden) -> None:
     loss = total(kdpp.losses(student, teacher, batch_of(labels=golden.tensors["target"])))
     golden.agrees("loss", loss)
     golden.gradients_agree(loss)
+
+
+@case("ofa")
+def _ofa(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    width = torch.zeros(4, 8, dtype=torch.float64)
+    student, teacher = replace(student, pooled=student.features[-1].mean((2, 3))), replace(teacher, pooled=width)
+    teacher = replace(teacher, features=student.features)
+    batch = batch_of(labels=golden.tensors["target"])
+    for eps, suffix in ((1, ""), (1.5, ".eps1_5")):
+        ofa = method("ofa", pair_of(student, teacher), eps=eps)
+        for i, head in enumerate(ofa.heads, 1):
+            layers = [layer for layer in head if list(layer.parameters())]
+            keys = {key.rsplit(".", 1)[0] for key in golden.tensors if key.startswith(f"projector.{i}.")}
+            for key, layer in zip(sorted(keys, key=natural), layers, strict=True):
+                golden.load({f"{key}.{kind}": weight for kind, weight in layer.named_parameters()})
+        losses = ofa.losses(student, teacher, batch)
+        golden.agrees(f"loss.kd{suffix}", losses["logits"])
+        golden.agrees(f"loss.ofa{suffix}", losses["stages"])
+        golden.agrees(f"loss{suffix}", total(losses))
+        leaves = [leaf for leaf in golden.leaves if f"grad.{leaf}{suffix}" in golden.tensors]
+        golden.gradients_agree(total(losses), {f"grad.{leaf}{suffix}": leaf for leaf in leaves})
+
+
+def natural(key: str) -> list[int]:
+    """The numbers in a key, to sort layers by."""
+    return [int(part) for part in key.split(".") if part.isdigit()]
+
+
+@case("sskd")
+def _sskd(golden: Golden) -> None:
+    def outputs(side: str) -> Outputs:
+        plain = golden.outputs(side)
+        rotated = (golden.input(f"{side}.{kind}_rotated").flatten(0, 1) for kind in ("logits", "ssp"))
+        logits, ssp = rotated
+        view = replace(plain, logits=logits, pooled=ssp, views={})
+        return replace(plain, pooled=golden.input(f"{side}.ssp"), views={"rotations": view})
+
+    student, teacher = outputs("student"), outputs("teacher")
+    sskd = method("sskd", pair_of(student, teacher))
+    sskd.head_student = sskd.head_teacher = torch.nn.Identity()
+    losses = sskd.losses(student, teacher, batch_of())
+    for key, term, weight in (("kd", "divergence", 0.9), ("tf", "rotations", 2.7), ("ss", "ssp", 10)):
+        golden.agrees(f"loss.{key}", losses[term] / weight)
+    golden.agrees("loss", total(losses))
+    golden.gradients_agree(total(losses))
+    code = sys.modules[type(sskd).__module__]
+    cosines = code.similarities(teacher.views["rotations"].pooled, teacher.pooled)
+    kept = code.kept(cosines, code.turned(cosines), 0.75).nonzero().flatten()
+    assert torch.equal(kept, golden.tensors["kept.ss"])
+    leaves = {f"teacher.{kind}": golden.tensors[f"teacher.{kind}"].clone().requires_grad_() for kind in ("ssp", "ssp_rotated")}
+    golden.leaves |= leaves
+    view = replace(teacher.views["rotations"], pooled=leaves["teacher.ssp_rotated"].flatten(0, 1))
+    learning = replace(teacher, pooled=leaves["teacher.ssp"], views={"rotations": view})
+    (stage,) = sskd.stages()
+    loss = total(stage.losses(learning, learning, batch_of()))
+    golden.agrees("teacher_ssp.loss", loss)
+    golden.gradients_agree(loss, {f"grad.teacher_ssp.{leaf}": leaf for leaf in leaves})

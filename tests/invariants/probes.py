@@ -25,6 +25,7 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 """Every method, its stages one epoch long."""
 SHORT["crd"] = {"negatives": 64}
+SHORT["ffl"]["peer"] = "resnet8"
 SHORT["ft"]["batch_norm"] = "both"  # something that its frozen paraphraser must not update
 
 
