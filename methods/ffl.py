@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, ParameterGroup, build_model, register
 from kdbench.errors import KdbenchError
 from kdbench.losses import kd_divergence, pool_to_smaller
-from kdbench.models.measure import shapes
 
 
 @register("ffl")
@@ -42,13 +41,15 @@ class FFL(Method):
     def build(self, pair: Pair) -> None:
         num_classes, in_channels = pair.student.logits[0], pair.image_shape[0]
         try:
-            of_peer = shapes(self.params.peer, image_shape=pair.image_shape, num_classes=num_classes)
             self.peer = build_model(self.params.peer, num_classes=num_classes, in_channels=in_channels)
         except KdbenchError as problem:
             raise PairError(f"peer: {problem}") from None
-        if not pair.student.features or not of_peer.features:
+        with torch.no_grad():
+            maps = self.peer.eval()(torch.zeros(1, *pair.image_shape)).features
+        self.peer.train()
+        if not pair.student.features or not maps:
             raise PairError("it fuses the last maps of two networks, and one of them has no maps; choose another student or peer")
-        self.fusion = Fusion(pair.student.features[-1][0], of_peer.features[-1][0], num_classes)
+        self.fusion = Fusion(pair.student.features[-1][0], maps[-1].shape[1], num_classes)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         return (ParameterGroup(self.fusion, weight_decay=1e-5),)
