@@ -44,6 +44,7 @@ def test_pairs_are_refused_where_and_only_where_a_method_cannot_do_them() -> Non
         ("sdd", "deeper_teacher"),
         ("norm", "deeper_student"),  # a convolution between the last group and the classifier
         ("simkd", "deeper_teacher"),  # a convolution between the last group and the classifier
+        ("sskd", "odd_sizes"),  # it turns images by 90 degrees
         ("wkd_f", "deeper_student"),  # maps of one pixel
         ("wkd_f", "deeper_teacher"),
     }
