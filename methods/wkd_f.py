@@ -42,9 +42,10 @@ class WKDF(Method):
         for whose, (_, *size) in (("student", pair.student.features[-1]), ("teacher", pair.teacher.features[-1])):
             smallest = math.prod(min(end - start for start, end in windows(places, grid)) for places in size)
             if smallest < 2:
+                fix = "larger images" if grid == 1 else "a smaller `grid`"
                 raise PairError(
                     f"it compares spreads within {grid}x{grid} cells of a map, and a cell of the {whose}'s last map of "
-                    f"{size[0]}x{size[1]} has one place alone; choose larger images, a smaller `grid`, or another {whose}"
+                    f"{size[0]}x{size[1]} has one place alone; choose {fix} or another {whose}"
                 )
         c_s, c_t = pair.student.features[-1][0], pair.teacher.features[-1][0]
         self.projector = nn.Sequential(nn.Conv2d(c_s, c_t, 1), nn.BatchNorm2d(c_t), nn.ReLU())
