@@ -117,6 +117,7 @@ REPORTS = {
     "result_table": "comparison",
     "ranks_table": "comparison",
     "pairwise_table": "comparison",
+    "tuning_table": "comparison",
     "win_tie_loss_table": "comparison",
     "profile_table": "comparison",
     "shared_errors_table": "comparison",

@@ -12,6 +12,8 @@ from conftest import Lab
 
 from kdbench import load_results
 from kdbench.errors import KdbenchError
+from kdbench.report import Table, compare, tuning_table
+from kdbench.report.contents import read_report
 from kdbench.runner import job
 from kdbench.runner.frame import plan_frame
 from kdbench.runner.plan import Plan, Status
@@ -240,3 +242,55 @@ def test_a_run_that_is_stopped_after_each_epoch_ends_in_the_same_bits(lab: Lab, 
         assert not lab.run(suite, stop=lambda calls=calls: next(calls) > 0)
     assert lab.run(suite)
     assert lab.outcomes() == finished.outcomes()
+
+
+# What the report says
+
+
+def settings_of(lab: Lab, *suites: Path, methods: tuple[str, ...] = ()) -> Table:
+    """The table of settings in the report of suites."""
+    changes = {"methods": methods} if methods else {}
+    report = read_report([str(file) for file in suites], lab.store.root, seeds=[], changes=changes, plugins=[])
+    comparison = compare(report.results, pairs=report.pairs, methods=report.methods, options=report.options)
+    table = tuning_table(comparison.with_tuning(report.tuning))
+    assert table
+    return table
+
+
+def test_the_report_says_what_was_tried_with_which_error_and_what_was_chosen(lab: Lab, tried: Suite) -> None:
+    with_records(lab, tried, lambda i, record: failed(record) if i == 2 else record | {"validation_error_pct": 30.0 - i})
+    table = settings_of(lab, tried.file)
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["scratch", "scratch", "—", "nothing to choose"],
+        ["KD", "kd", "30.00", ""],
+        ["", "kd (temperature=1)", "29.00", "chosen"],
+        ["", "kd (temperature=20)", "failed", ""],
+    ]
+    assert table.notes[0].startswith("Budget: 3 settings for each method that has parameters, the suite's own among them.")
+    assert table.notes[1] == "Failed in tuning, so never chosen: kd (temperature=20): loss is not finite."
+
+
+def test_before_tuning_is_done_the_report_says_what_is_missing(lab: Lab) -> None:
+    suite = lab.suite(tune=TUNE)
+    assert [row.cells[2].text for row in settings_of(lab, suite.file).rows] == ["—", *["missing"] * BUDGET]
+    row = plan_frame(lab.plan(suite)).iloc[1]
+    assert row["reason"] == "its parameters are not chosen yet: 3 of 3 tuning trials are missing"
+
+
+def test_unequal_budgets_are_told_where_the_suite_allows_them(lab: Lab) -> None:
+    suite = lab.suite(methods=["scratch", "kd", "at"], tune={**TUNE, "unequal": True})
+    assert settings_of(lab, suite.file).notes[-1] == (
+        "Unequal budgets: wrn_10_1 → resnet8: KD 3 settings, AT 1 setting. This favours the methods with more settings."
+    )
+
+
+def test_suites_with_unequal_budgets_are_not_reported_together(lab: Lab) -> None:
+    plain = lab.suite(methods=["at"]).file.rename(lab.root / "plain.yaml")
+    with pytest.raises(KdbenchError, match="one table cannot compare methods that were tuned with unequal budgets: wrn_10_1"):
+        settings_of(lab, lab.suite(tune=TUNE).file, plain)
+
+
+def test_the_report_of_a_directory_leaves_tuning_trials_out(finished: Lab) -> None:
+    comparison = compare(load_results(finished.store.root))
+    assert comparison.datasets == ("stripes",)
+    assert set(comparison.results["role"]) == {"student"}

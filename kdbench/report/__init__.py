@@ -33,6 +33,7 @@ from kdbench.report.tables.results import best_epoch_table, result_table
 from kdbench.report.tables.selection import selection_table
 from kdbench.report.tables.shared_errors import beside_teacher_table, shared_errors_table
 from kdbench.report.tables.table import Table
+from kdbench.report.tables.tuning import tuning_table
 from kdbench.spec.report_options import ReportOptions
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = [
     "to_csv",
     "to_latex",
     "to_markdown",
+    "tuning_table",
     "win_tie_loss_table",
     "write_report",
 ]
@@ -137,7 +139,7 @@ def _tables(comparison: Comparison, published: pd.DataFrame | None) -> list[Tabl
     beside = None if published is None else published_table(comparison, published)
     made = (
         *(result_table(comparison), beside, gain_table(comparison), ranks_table(comparison)),
-        *(selection_table(comparison), cost_table(comparison)),
+        *(selection_table(comparison), tuning_table(comparison), cost_table(comparison)),
     )
     return [*(table for table in made if table), *asked_tables(comparison)]
 

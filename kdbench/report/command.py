@@ -46,7 +46,7 @@ def print_and_write(
         raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
     folder, elsewhere = (expanded(directory), "") if directory else choose_folder(report.reports, report.identity)
     comparison = compare(report.results, pairs=report.pairs, methods=report.methods, options=report.options)
-    comparison = comparison.with_outcomes(report.outcomes)
+    comparison = comparison.with_outcomes(report.outcomes).with_tuning(report.tuning)
     write = partial(
         write_report,
         comparison,

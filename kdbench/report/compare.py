@@ -129,6 +129,7 @@ class Comparison:
         baseline: the label of the method that gains are given over, whether or not it has trials.
         options: what is compared, and how it is shown.
         outcomes: which test images were wrong, by the identity of a trial or of a teacher's; empty where that is not known.
+        tuning: the settings that were tried of each method; empty where that is not known.
     """
 
     results: pd.DataFrame
@@ -141,6 +142,7 @@ class Comparison:
     baseline: str
     options: ReportOptions
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
+    tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def metric(self) -> Metric:
@@ -168,6 +170,10 @@ class Comparison:
         """The same, with which test images were wrong: what `kdbench.load_outcomes` gives. It adds intervals over new images."""
         return replace(self, outcomes=outcomes)
 
+    def with_tuning(self, tuning: pd.DataFrame) -> Comparison:
+        """The same, with the settings that were tried: what `kdbench.runner.frame.tuning_frame` gives. It adds a table."""
+        return replace(self, tuning=tuning)
+
 
 def compare(
     results: pd.DataFrame,
@@ -189,6 +195,8 @@ def compare(
             not there.
     """
     refuse_no_list("methods", methods, example=["kd", "ft"])
+    if "role" in results:
+        results = results[results["role"] != "tuning"]  # they chose parameters, and are no results
     if options.recipes:
         results = of_recipes(results, options)
         there = {*zip(results["teacher"], results["student"], strict=True)}

@@ -20,7 +20,7 @@ from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import load_curves, read_records
 from kdbench.results.outcomes import Outcomes, load_outcomes
 from kdbench.results.store import Store
-from kdbench.runner.frame import plan_frame
+from kdbench.runner.frame import plan_frame, tuning_frame
 from kdbench.spec.figure_options import figures_with
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.report_options import DEFAULT, ReportOptions
@@ -49,6 +49,7 @@ class Report:
         pairs: (teacher, student), in the order of rows; all of the results unless given.
         methods: the order of columns where options do not say another.
         outcomes: which test images were wrong, by trial; empty where that is not known.
+        tuning: the settings that were tried of each method; empty where that is not known.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Report:
     options: ReportOptions
     sources: Sources
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
+    tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def state(self) -> str:
@@ -146,6 +148,7 @@ def _report(
         options=options,
         sources=_sources(plans, names),
         outcomes=_outcomes(store.root, results),
+        tuning=pd.concat(map(tuning_frame, plans)).drop_duplicates(ignore_index=True),
     )
 
 

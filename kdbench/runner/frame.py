@@ -108,3 +108,33 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
         "dataset_params": json.dumps(trial.dataset.model_dump(mode="json"), sort_keys=True),
         "evaluate_every": trial.recipe.evaluate_every,
     }
+
+
+def tuning_frame(plan: Plan) -> pd.DataFrame:
+    """What was tried of each method for each pair: one row for each setting, the suite's own first."""
+    from kdbench.method.specs import setting
+
+    tuning = plan.suite.tuning.spec if plan.suite.tuning else None
+    return pd.DataFrame(
+        {
+            "dataset": plan.suite.trials[0].dataset.label,
+            "teacher": choice.candidates.pair[0],
+            "student": choice.candidates.pair[1],
+            "method": choice.candidates.method,
+            "setting": setting(tried.setting.reported[0]),
+            "tunable": choice.candidates.tunable,
+            "trials": len(tried.setting.tried),
+            "missing": tried.missing,
+            "validation_error_pct": tried.mean_pct,
+            "failure": tried.failure,
+            "chosen": tried.setting == choice.chosen,
+            "given_teacher": any(not teacher.methods for teacher in tried.setting.reported[0].teachers),
+            "tuned": tuning is not None,
+            "budget": tuning.budget if tuning else 1,
+            "validation": tuning.validation if tuning else 0.0,
+            "seeds": f"seed {', '.join(map(str, tuning.seeds))}" if tuning else "",
+            "unequal": bool(tuning and tuning.unequal),
+        }
+        for choice in plan.choices
+        for tried in choice.tried
+    )

@@ -118,7 +118,7 @@ class Plan:
         teachers: those of the students and those teachers' own, each after its own.
         stages: those that trials need which are not done.
         tuning: of the trials that choose among the settings of methods; None where the suite has none.
-        choices: what was tried of each method for each pair, where the suite is tuned.
+        choices: what was tried of each method for each pair.
     """
 
     suite: Suite
@@ -195,7 +195,7 @@ def make_plan(suite: Suite, store: Store) -> Plan:
     store.refuse_foreign_protocols()
     tuning = make_plan(suite.tuning.suite, store) if suite.tuning else None
     known = {planned.spec.id: planned.record for planned in tuning.students if planned.record} if tuning else {}
-    choices = tuple(choose(candidates, known) for candidates in suite.candidates) if tuning else ()
+    choices = tuple(choose(candidates, known) for candidates in suite.candidates)
     suite = with_choices(suite, choices) if tuning else suite
     untuned = {trial.id: choice.open_because for choice in choices if not choice.chosen for trial in choice.candidates.provisional}
     teachers: dict[str, Planned] = {}

@@ -29,8 +29,8 @@ class Tried:
 
     @property
     def mean_pct(self) -> float | None:
-        """The mean of the errors; None where a trial failed or is missing."""
-        return None if self.failure or self.missing else statistics.fmean(self.errors_pct)
+        """The mean of the errors; None where a trial failed or is missing, or none was needed."""
+        return None if self.failure or self.missing or not self.errors_pct else statistics.fmean(self.errors_pct)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from kdbench.report.tables.gains import confidence_interval
 from kdbench.report.tables.marks import mark_notes, marks
 from kdbench.report.tables.selection import tested
 from kdbench.report.tables.table import NONE, Cell, Row, Table
+from kdbench.report.tables.tuning import tuning_notes
 
 _SPREAD = {
     "std": "mean ± standard deviation over seeds",
@@ -82,7 +83,7 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         notes.insert(
             0, f"Bold marks the {metric.best} mean of each pair{second}. The difference from the other methods may be chance."
         )
-    notes += mark_notes(comparison, every)
+    notes += [*mark_notes(comparison, every), *tuning_notes(comparison)]
     about = (*(["Dataset"] if len(comparison.datasets) > 1 else []), "Teacher", "Student")
     sizes = ("Parameters (T / S)", "MACs (T / S)") if options.sizes else ()
     heading_of_teacher = (options.names.get("teacher", f"Teacher {metric.short}"),) if metric.teacher_column else ()

@@ -1,0 +1,108 @@
+"""The table of what was tried to choose the parameters of each method: errors on held-out training images alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.report.compare import Comparison, PairTrials
+from kdbench.report.tables.cells import method_row, on_data, pair_heading
+from kdbench.report.tables.table import NONE, Cell, Row, Table
+from kdbench.results.method_labels import plain_label
+from kdbench.wording import counted
+
+
+def tuning_table(comparison: Comparison) -> Table | None:
+    """By pair and method each setting that was tried, its mean validation error in percent, and which was chosen.
+
+    None where no suite of the comparison was tuned.
+
+    Raises:
+        KdbenchError: methods of one pair had unequal budgets, and a suite does not say `unequal: true`.
+    """
+    tried = _shown(comparison)
+    if tried.empty or not tried["tuned"].any():
+        return None
+    rows: list[Row] = []
+    unequal: list[str] = []
+    for pair in comparison.pairs:
+        here = tried[_of(pair, tried)]
+        unequal += _unequal(pair, here)
+        for place, found in enumerate(here.itertuples()):
+            name = comparison.options.names.get(found.method, plain_label(found.method, comparison.options.names))
+            new = place == 0 or here["method"].iloc[place - 1] != found.method
+            cells = (Cell(name if new else ""), Cell(found.setting, bold=found.chosen), *_outcome(found))
+            rows.append(method_row(comparison, pair, cells, first=place == 0, tried=found.method))
+    if unequal and not tried.loc[tried["tuned"], "unequal"].all():
+        raise KdbenchError(
+            f"one table cannot compare methods that were tuned with unequal budgets: {'; '.join(unequal)}. Give each the same "
+            "number of settings, or write `unequal: true` in `tune`, which the table then says."
+        )
+    notes = [*_notes(tried), *(f"Unequal budgets: {text}. This favours the methods with more settings." for text in unequal)]
+    naming = (*pair_heading(comparison), "Method", "Setting")
+    title = f"Settings that were tried{on_data(comparison, with_pair=True)}, mean validation error over tuning seeds (%, ↓)"
+    return Table("tuning", title, (*naming, "Validation error", "Chosen"), tuple(rows), tuple(notes), naming=len(naming))
+
+
+def tuning_notes(comparison: Comparison) -> list[str]:
+    """A sentence for the table of the metric: how parameters were chosen; none where no suite was tuned."""
+    tried = _shown(comparison)
+    if tried.empty or not tried["tuned"].any():
+        return []
+    unequal = [text for pair in comparison.pairs for text in _unequal(pair, tried[_of(pair, tried)])]
+    equal = "the same number of settings for each method that has parameters"
+    budget = f"unequal budgets ({'; '.join(unequal)})" if unequal else equal
+    return [f"Parameters were chosen on held-out training images, with {budget}: see the table of settings."]
+
+
+def _shown(comparison: Comparison) -> pd.DataFrame:
+    """The settings of the methods that the comparison shows."""
+    tried = comparison.tuning
+    return tried if tried.empty else tried[tried["method"].isin(comparison.results["method"])]
+
+
+def _of(pair: PairTrials, tried: pd.DataFrame) -> pd.Series[bool]:
+    return (tried[["dataset", "teacher", "student"]] == list(pair.place)).all(axis=1)
+
+
+def _unequal(pair: PairTrials, tried: pd.DataFrame) -> list[str]:
+    """How many settings each method had, where that differs; methods without parameters have nothing to tune."""
+    counts = tried[tried["tunable"]].groupby("method", sort=False).size()
+    if counts.nunique() < 2:
+        return []
+    text = ", ".join(f"{plain_label(str(method))} {counted(int(count), 'setting')}" for method, count in counts.items())
+    return [f"{pair.name}: {text}"]
+
+
+def _outcome(found: Any) -> tuple[Cell, Cell]:
+    """The cells of the validation error, and of the choice, of a row of the settings."""
+    if not found.trials:
+        return Cell(NONE), Cell("nothing to choose")
+    if not pd.isna(found.failure):
+        return Cell("failed"), Cell("")
+    if found.missing:
+        return Cell("missing"), Cell("")
+    values = {"value": found.validation_error_pct, "n": found.trials}
+    return Cell(f"{found.validation_error_pct:.2f}", bold=found.chosen, values=values), Cell("chosen" if found.chosen else "")
+
+
+def _notes(tried: pd.DataFrame) -> list[str]:
+    notes = []
+    rules = tried.loc[tried["tuned"], ["budget", "validation", "seeds"]].drop_duplicates()
+    for budget, validation, seeds in rules.itertuples(index=False):
+        notes.append(
+            f"Budget: {budget} settings for each method that has parameters, the suite's own among them. They were tried with "
+            f"{seeds} on {100 * validation:g} % of the training images, on which neither these students nor their teachers were "
+            "trained. The lowest mean is chosen, of equal ones the first. No test image was used. The trials of the other tables "
+            "were trained on all images, with other seeds."
+        )
+    given = tried.loc[tried["given_teacher"] & (tried["trials"] > 0), "teacher"].unique()
+    if len(given):
+        notes.append(
+            f"{', '.join(given)}: a teacher that is given by its weights may have seen the held-out images. This may favour "
+            "settings that follow it closely."
+        )
+    failed = tried[tried["failure"].notna()]
+    return [*notes, *(f"Failed in tuning, so never chosen: {row.setting}: {row.failure}." for row in failed.itertuples())]
