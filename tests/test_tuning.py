@@ -187,7 +187,7 @@ def test_of_equal_settings_the_first_is_chosen(lab: Lab, tried: Suite) -> None:
 
 
 def failed(record: Told) -> Told:
-    return record | {"status": "failed", "reason": "loss is not finite\nat step 3"}
+    return record | {"status": "failed", "reason": "loss is not finite\nat step 3", "validation_error_pct": 0.0}
 
 
 def test_a_failed_setting_is_never_chosen(lab: Lab, tried: Suite) -> None:
@@ -266,6 +266,7 @@ def test_the_report_says_what_was_tried_with_which_error_and_what_was_chosen(lab
         ["", "kd (temperature=1)", "29.00", "chosen"],
         ["", "kd (temperature=20)", "failed", ""],
     ]
+    assert [row.keys["setting"] for row in table.rows if row.keys["outcome"] == "chosen"] == ["kd (temperature=1)"]
     assert table.notes[0].startswith("Budget: 3 settings for each method that has parameters, the suite's own among them.")
     assert table.notes[1] == "Failed in tuning, so never chosen: kd (temperature=20): loss is not finite."
 

@@ -34,7 +34,8 @@ def tuning_table(comparison: Comparison) -> Table | None:
             name = comparison.options.names.get(found.method, plain_label(found.method, comparison.options.names))
             new = place == 0 or here["method"].iloc[place - 1] != found.method
             cells = (Cell(name if new else ""), Cell(found.setting, bold=found.chosen), *_outcome(found))
-            rows.append(method_row(comparison, pair, cells, first=place == 0, tried=found.method))
+            keys = {"method": name, "setting": found.setting, "outcome": cells[-1].text or "not chosen"}
+            rows.append(method_row(comparison, pair, cells, first=place == 0, **keys))
     if unequal and not tried.loc[tried["tuned"], "unequal"].all():
         raise KdbenchError(
             f"one table cannot compare methods that were tuned with unequal budgets: {'; '.join(unequal)}. Give each the same "
@@ -81,9 +82,9 @@ def _outcome(found: Any) -> tuple[Cell, Cell]:
     if not found.trials:
         return Cell(NONE), Cell("nothing to choose")
     if not pd.isna(found.failure):
-        return Cell("failed"), Cell("")
+        return Cell("failed", values={"n": 0}), Cell("")
     if found.missing:
-        return Cell("missing"), Cell("")
+        return Cell("missing", values={"n": 0}), Cell("")
     values = {"value": found.validation_error_pct, "n": found.trials}
     return Cell(f"{found.validation_error_pct:.2f}", bold=found.chosen, values=values), Cell("chosen" if found.chosen else "")
 
