@@ -169,6 +169,24 @@ def test_no_shipped_number_is_lost():
         ("KD-Zoo (README at commit 65470c8)", "cifar100"): 6,
         ("torchdistill (docs table imagenet-resnet18_kd.tsv)", "imagenet"): 9,
         ("methods' papers (as the docs of torchdistill quote them, table imagenet-resnet18_kd.tsv)", "imagenet"): 6,
+        ("ITRD's authors (README at commit 5d08c6b)", "cifar100"): 13,
+        ("ReviewKD (as ITRD's authors quote it, README at commit 5d08c6b)", "cifar100"): 11,
+        ("TTM's authors (README at commit 2de9060)", "cifar100"): 13,
+        ("ITRD (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 5,
+        ("DIST (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 8,
+        ("DKD (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 2,
+        ("authors of logit standardisation (README at commit 07356ad)", "cifar100"): 14,
+        ("DKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 7,
+        ("CTKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 7,
+        ("ICKD's authors (Cifar100/README at commit 107935f)", "cifar100"): 14,
+        ("CTKD's authors (README at commit 0879a83)", "cifar100"): 6,
+        ("CTKD's authors (README at commit 0879a83)", "imagenet"): 2,
+        ("NKD's authors (nkd.md of cls_KD at commit 08a5ddd)", "imagenet"): 1,
+        ("DIST's authors (README at commit 06af3f6)", "imagenet"): 14,
+        **{
+            (f"{name} (as TTM's authors quote it, README at commit 2de9060)", "imagenet"): 1
+            for name in ("KD", "SRRL", "ReviewKD", "ITRD", "DKD", "KD++", "NKD", "CTKD")
+        },
     }
 
 
