@@ -84,8 +84,7 @@ class CRD(Method):
         """(B, K) samples of other classes than the batch's; the same ones on every device."""
         start, size = self.spans[batch.labels].T[..., None]
         shape = len(start), self.params.negatives
-        uniform = torch.randint(2**31, shape, generator=batch.generator, dtype=torch.int32, pin_memory=start.is_cuda)
-        uniform = uniform.to(start.device, non_blocking=True)
+        uniform = batch.random(torch.randint, 2**31, shape, dtype=torch.int32)
         position = uniform * (len(self.by_class) - size) >> 31  # among the other classes' samples, which surround the own class's
         return self.by_class[position + size * (position >= start)]
 

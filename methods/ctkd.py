@@ -48,7 +48,8 @@ class CTKD(Method):
         if self.params.standardized:
             z_s, z_t = standardized_logits(z_s), standardized_logits(z_t)
         t = self.t.detach()
-        t = t + reversal(batch.epoch, self.params.reversal_epochs) * (self.t - t)  # of the same value, with another gradient
+        reversed_by = batch.by_epoch(lambda epoch: reversal(epoch, self.params.reversal_epochs))
+        t = t + reversed_by * (self.t - t)  # of the same value, with another gradient
         tau = self.params.lowest + self.params.span * torch.sigmoid(t)
         return {"divergence": self.params.kd_weight * kd_divergence(z_s, z_t, tau)}
 

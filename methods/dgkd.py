@@ -41,8 +41,8 @@ class DGKD(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         teachers = (teacher, *teacher.others)
-        kept = torch.randperm(len(teachers), generator=batch.generator) >= self.dropped
-        return {"divergence": self.params.alpha * self.divergence(student, teachers, kept.to(student.logits.device))}
+        kept = batch.random(torch.randperm, len(teachers)) >= self.dropped
+        return {"divergence": self.params.alpha * self.divergence(student, teachers, kept)}
 
     def divergence(self, student: Outputs, teachers: tuple[Outputs, ...], kept: Tensor) -> Tensor:
         """T^2 / K times the sum of the divergences from those teachers that are `kept`, (N,)."""

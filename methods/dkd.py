@@ -43,13 +43,18 @@ class DKD(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         t = self.params.temperature
-        warm_up = min((batch.epoch + 1) / max(self.params.warm_up_epochs, 1), 1.0)
+        alpha = batch.by_epoch(lambda epoch: self.warm_up(epoch) * self.params.alpha)
+        beta = batch.by_epoch(lambda epoch: self.warm_up(epoch) * self.params.beta)
         z_s, z_t = student.logits, teacher.logits
         if self.params.standardized:
             z_s, z_t = standardized_logits(z_s), standardized_logits(z_t)
         target_s, other_s = decoupled(z_s, batch.labels, t)
         target_t, other_t = decoupled(z_t, batch.labels, t)
         return {
-            "target": warm_up * self.params.alpha * kd_divergence(target_s, target_t, t),
-            "non_target": warm_up * self.params.beta * kd_divergence(other_s, other_t, t),
+            "target": alpha * kd_divergence(target_s, target_t, t),
+            "non_target": beta * kd_divergence(other_s, other_t, t),
         }
+
+    def warm_up(self, epoch: int) -> float:
+        """w in an epoch, counted from 0."""
+        return min((epoch + 1) / max(self.params.warm_up_epochs, 1), 1.0)

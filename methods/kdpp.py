@@ -80,12 +80,16 @@ class KDPP(Method):
     def surveys(self) -> tuple[Survey, ...]:
         return (Survey("class_means", self.class_means, self.class_means.see, self.class_means.finish),)
 
+    def kd_weight(self, epoch: int) -> float:
+        """The weight of KD in an epoch, counted from 0."""
+        return (min(epoch / epochs, 1.0) if (epochs := self.params.warm_up_epochs) else 1.0) * self.params.kd_weight
+
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        warm_up = min(batch.epoch / self.params.warm_up_epochs, 1.0) if self.params.warm_up_epochs else 1.0
+        kd_weight = batch.by_epoch(self.kd_weight)
         divergence = kd_divergence(student.logits, teacher.logits, self.params.temperature)
         directions = F.normalize(self.class_means.means)[batch.labels]
         distance = norm_and_direction(self.embed(student.pooled), teacher.pooled, directions)
-        return {"divergence": warm_up * self.params.kd_weight * divergence, "direction": self.params.nd_weight * distance}
+        return {"divergence": kd_weight * divergence, "direction": self.params.nd_weight * distance}
 
 
 @full_precision

@@ -47,7 +47,7 @@ class MGD(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         f_t = teacher.features[-1]
-        draws = torch.rand(f_t.shape[:2], generator=batch.generator).to(f_t.device)
+        draws = batch.random(torch.rand, f_t.shape[:2])
         return {"generation": self.params.beta * self.distance(student.features[-1], f_t, draws)}
 
     def distance(self, student: Tensor, teacher: Tensor, draws: Tensor) -> Tensor:

@@ -59,9 +59,12 @@ class NORM(Method):
         self.seen = ref(maps), expanded  # for `predict`, since a batch norm must see a batch once
         copies = pool_to(expanded, self.size).reshape(len(maps), self.params.copies, -1, *self.size)
         wanted = F.adaptive_max_pool2d(teacher.features[-1], self.size)
-        reached = batch.epoch / batch.epochs
-        weight = next((weight for until, weight in SCHEDULE if 240 * reached < until), 0.1)
-        return {"copies": weight * self.params.beta * self.params.copies * squared_distance(copies, wanted[:, None])}
+        weight = batch.by_epoch(lambda epoch: self.weight(epoch / batch.epochs) * self.params.beta * self.params.copies)
+        return {"copies": weight * squared_distance(copies, wanted[:, None])}
+
+    def weight(self, reached: float) -> float:
+        """The step of the schedule when this share of the training is done."""
+        return next((weight for until, weight in SCHEDULE if 240 * reached < until), 0.1)
 
     def predict(self, student: Outputs) -> Tensor:
         maps, seen, self.seen = student.features[-1], self.seen, None  # nothing of the step's graph may outlive the step

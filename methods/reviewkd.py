@@ -67,15 +67,15 @@ class ReviewKD(Method):
     def build(self, pair: Pair) -> None:
         if not pair.teacher.preactivations:
             raise PairError("it compares with pre-activations, and the teacher has none; choose another teacher")
-        shapes = pair.student.features, pair.teacher.preactivations
+        shapes, c_mid = (pair.student.features, pair.teacher.preactivations), min(512, pair.student.pooled[0])
         levels = [*deepest_pairs(*shapes), (pair.student.pooled, (*pair.teacher.pooled, 1, 1))]
-        c_mid = min(512, pair.student.pooled[0])
         self.fusions = nn.ModuleList(Fusion(s[0], c_mid, t, deepest=i == 0) for i, (s, t) in enumerate(reversed(levels)))
         self.notes += pairing_notes(*shapes)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        warm_up = min(batch.epoch / self.params.warm_up_epochs, 1.0) if self.params.warm_up_epochs else 1.0
-        return {"review": warm_up * self.params.beta * self.review(student, teacher)}
+        epochs, beta = self.params.warm_up_epochs, self.params.beta
+        weight = batch.by_epoch(lambda epoch: (min(epoch / epochs, 1.0) if epochs else 1.0) * beta)
+        return {"review": weight * self.review(student, teacher)}
 
     def review(self, student: Outputs, teacher: Outputs) -> Tensor:
         """The unweighted loss."""

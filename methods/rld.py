@@ -44,13 +44,18 @@ class RLD(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         tau, t = self.params.tau, self.params.temperature
-        warm_up = min((batch.epoch + 1) / max(self.params.warm_up_epochs, 1), 1.0)
+        alpha = batch.by_epoch(lambda epoch: self.warm_up(epoch) * self.params.alpha * tau**2)
+        beta = batch.by_epoch(lambda epoch: self.warm_up(epoch) * self.params.beta * t**2)
         confidence = confidence_divergence(student.logits / tau, teacher.logits / tau, batch.labels)
         correlation = masked_divergence(student.logits / t, teacher.logits / t, batch.labels)
         return {
-            "confidence": warm_up * self.params.alpha * tau**2 * confidence,
-            "masked_correlation": warm_up * self.params.beta * t**2 * correlation,
+            "confidence": alpha * confidence,
+            "masked_correlation": beta * correlation,
         }
+
+    def warm_up(self, epoch: int) -> float:
+        """w in an epoch, counted from 0."""
+        return min((epoch + 1) / max(self.params.warm_up_epochs, 1), 1.0)
 
 
 @full_precision

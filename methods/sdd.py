@@ -70,7 +70,7 @@ class SDD(Method):
         right = z_t.argmax(2) == batch.labels[:, None]
         weight = 1 + (right != right[:, :1]).flatten()
         labels = batch.labels.repeat_interleave(right.shape[1])
-        warm_up = min((batch.epoch + 1) / max(self.params.warm_up_epochs, 1), 1.0)
+        warm_up = batch.by_epoch(lambda epoch: min((epoch + 1) / max(self.params.warm_up_epochs, 1), 1.0))
         terms = self.terms(z_s.flatten(0, 1), z_t.flatten(0, 1), labels)
         return {name: warm_up * (weight * term).mean() for name, term in terms.items()}
 

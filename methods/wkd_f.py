@@ -52,8 +52,8 @@ class WKDF(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         start, grid = self.params.decay_after, self.params.grid
-        progress = max(batch.epoch + 1 - start, 0) / max(batch.epochs - start, 1)
-        weight = self.params.beta * (1 + math.cos(math.pi * progress)) / 2
+        length = max(batch.epochs - start, 1)
+        weight = batch.by_epoch(lambda epoch: self.params.beta * (1 + math.cos(math.pi * (max(epoch + 1 - start, 0) / length))) / 2)
         mean_s, spread_s = moments(self.projector(student.features[-1]), grid)
         mean_t, spread_t = moments(teacher.features[-1], grid)
         count = len(mean_s) * grid**2

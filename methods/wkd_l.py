@@ -53,8 +53,10 @@ class WKDL(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         start = self.params.decay_after
-        progress = max(batch.epoch + 1 - start, 0) / max(batch.epochs - start, 1)
-        weight = self.params.gamma * (1 + math.cos(math.pi * progress)) / 2
+        length = max(batch.epochs - start, 1)
+        weight = batch.by_epoch(
+            lambda epoch: self.params.gamma * (1 + math.cos(math.pi * (max(epoch + 1 - start, 0) / length))) / 2
+        )
         target = batch.labels[:, None] == torch.arange(student.logits.shape[1], device=batch.labels.device)
         return {
             "target": target_term(student.logits, teacher.logits, target),

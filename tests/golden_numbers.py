@@ -106,7 +106,7 @@ def pair_of(student: Outputs, teacher: Outputs, **parts: object) -> Pair:
 def batch_of(**fields: object) -> Batch:
     """After every warm-up."""
     blank = Batch(
-        images=torch.zeros(4, 3, 8, 8),
+        images=torch.zeros(4, 3, 8, 8, dtype=torch.float64),
         labels=torch.zeros(4, dtype=torch.int64),
         indices=torch.arange(4),
         epoch=1000,

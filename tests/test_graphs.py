@@ -151,6 +151,26 @@ class WarmsUp(Reads):
         return {"gap": self.gap(student, teacher) * (batch.epoch + 1)}
 
 
+class WarmsUpByTensors(Reads):
+    """Has a weight for each epoch, and draws, both by way of the batch."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        noise = batch.random(torch.rand, len(batch.labels), 1)
+        order = batch.random(torch.randperm, len(batch.labels))
+        gap = (self.adapter(student.pooled)[order] - teacher.pooled[order] + noise).square().mean()
+        return {
+            "gap": gap * batch.by_epoch(lambda epoch: (epoch + 1) / 3),
+            "noise": 0.1 * self.gap(student, teacher) * noise.mean(),
+        }
+
+
+class DrawsBesideTheBatch(WarmsUpByTensors):
+    """Draws from the generator itself, too."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {**super().losses(student, teacher, batch), "drawn": 0 * torch.rand((), generator=batch.generator)}
+
+
 class Anneals(Reads):
     """Weighs the cross-entropy by the epoch: 1, 1/2 and 0 of three."""
 
@@ -228,6 +248,7 @@ def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehe
     ("method", "reason"),
     [
         (Draws, "it draws random numbers in its steps"),
+        (DrawsBesideTheBatch, "it draws random numbers in its steps"),
         (Waits, "RuntimeError: operation not permitted when stream is capturing"),
     ],
 )
@@ -330,6 +351,26 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(Lane, "record_step", record_step)
     return found
+
+
+OF_ALL_EPOCHS = ["crd", "ctkd", "dkd", "kdpp", "mgd", "norm", "reviewkd", "rld", "sdd", "wkd_f", "wkd_l"]
+"""Those that warm up, fall or draw."""
+
+
+@pytest.mark.parametrize("names", [["odd", *OF_ALL_EPOCHS[:6]], OF_ALL_EPOCHS[6:]], ids=["first", "second"])
+def test_one_recording_serves_all_epochs_of_a_method_that_warms_up_or_draws(
+    names, lab, another, rehearsed, recorded, seen, register, monkeypatch
+):
+    register("odd", WarmsUpByTensors)
+    short = {"crd": {"negatives": 16}, "wkd_f": {"decay_after": 1}, "wkd_l": {"decay_after": 1}}
+    methods = [{name: short[name]} if name in short else name for name in names]
+    changes = {"methods": methods, "recipe": {"batch_size": 24, "epochs": 3}}
+    lab.run(lab.suite(**changes))
+    assert [epoch for _, epoch in recorded] == [0] * (1 + len(names)), recorded  # the teacher's training is one more
+    assert all(had is True for epochs in seen.values() for had in epochs), seen
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
+    another.run(another.suite(**changes))
+    assert lab.outcomes() == another.outcomes()
 
 
 @pytest.mark.parametrize(("method", "batch_size"), [(WarmsUp, 24), (Anneals, 24), (Turns, 20)])

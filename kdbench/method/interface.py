@@ -83,11 +83,39 @@ class Batch:
         """What the cross-entropy learns: `soft_labels` (B, K) where the recipe mixes images, and `labels` (B,) otherwise."""
         return self.labels if self.soft_labels is None else self.soft_labels
 
+    def by_epoch(self, value: Callable[[int], float]) -> Tensor:
+        """`value` of the epoch, as a tensor () of the images' type on their device: a weight that warms up or falls.
+
+        It is what `value(batch.epoch)` is, and keeps a step fast on CUDA: a graph is recorded once for all epochs, where one that
+        reads `batch.epoch` is recorded anew in each.
+
+        Args:
+            value: from the epoch, counted from 0, to a number, such as `lambda epoch: min(epoch / 20, 1)`.
+        """
+        return self.images.new_full((), value(self.epoch))
+
+    def random(self, make: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
+        """Random numbers of this method alone, on the images' device: `make(*args, **options, generator=batch.generator)`.
+
+        A step that draws like this can be a CUDA graph; one that uses the generator itself cannot.
+
+        Args:
+            make: a function of torch's that draws, such as `torch.rand` in `batch.random(torch.rand, 4, 1)`.
+            args: its arguments, the same in each step.
+            options: the same.
+        """
+        return on_device(make(*args, **options, generator=self.generator), self.images.device)
+
     def seen_by(self, method: Method) -> Batch:
         """The same with those views alone that a method asks for."""
         seen = copy(self)  # `replace` would read the epoch, which a graph that is being recorded notices
         object.__setattr__(seen, "views", _Views(method, self.views))
         return seen
+
+
+def on_device(made: Tensor, device: torch.device) -> Tensor:
+    """A tensor that the host has made, on a device, without waiting for it."""
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not made.is_cuda else made
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from kdbench.method.interface import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.device import Stopwatch, out_of_memory_raised, random_states, reserved_bytes, without_waiting
 from kdbench.training.inputs import StepInputs
+from kdbench.training.recorded_batch import RecordedBatch
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6
 """By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
@@ -144,6 +144,7 @@ class StepGraph:
         seconds: how long it takes with the device to itself.
         startup_s: what recording it took.
         held_bytes: the memory that it keeps for itself.
+        batch: what it reads; `fill` it before each replay.
         of_one_epoch: whether it holds in the present epoch only.
     """
 
@@ -165,24 +166,26 @@ class StepGraph:
             tensors: all that a step changes, by name, as they are when it is called.
             modules: whose attributes a step may change beside them.
             stream: to record on.
-            draws: states of the random streams that a step may use.
+            draws: states of the random streams that a step may use, but for the batch's generator.
 
         Raises:
             NotRecordable: the step draws at random, cannot be recorded, or does something else when it is replayed.
         """
         began = time.perf_counter()
-        watched = _Watched(**{field.name: getattr(batch, field.name) for field in fields(batch)})
+        self.batch, generator, epoch, start = RecordedBatch(batch), batch.generator, batch.epoch, batch.generator.get_state()
         before, drawn, attributes = _copies(tensors()), draws(), _Attributes(modules)
         try:
-            update(watched)
+            update(self.batch)
             places = _places(tensors())
             if places.keys() != before.keys():
                 raise NotRecordable("its terms change from step to step")
             # Found out before recording, because one that fails leaves torch's allocator and generator as if it went on.
+            self.batch.fill(generator, epoch)
+            filled = generator.get_state()
             with without_waiting(batch.images.device):
-                update(watched)
+                update(self.batch)
             expected = _copies(tensors())
-            if not all(map(torch.equal, drawn, draws())):
+            if not all(map(torch.equal, [*drawn, filled], [*draws(), generator.get_state()])):
                 raise NotRecordable("it draws random numbers in its steps")
             if moved := [name for name, place in _places(tensors()).items() if places.get(name) != place]:
                 raise NotRecordable(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
@@ -191,7 +194,7 @@ class StepGraph:
             _put(tensors(), before)
             torch.cuda.empty_cache()  # as recording does, which must not count as memory given back
             held = reserved_bytes(batch.images.device)
-            self.graph = Graph(lambda: update(watched), stream)
+            self.graph = Graph(self._step(update), stream)
             self.held_bytes = reserved_bytes(batch.images.device) - held
         except (torch.OutOfMemoryError, NotRecordable):
             raise
@@ -201,41 +204,37 @@ class StepGraph:
         finally:
             _put(tensors(), before)
             attributes.restore()
+            generator.set_state(start)
         for _ in range(2):
+            self.batch.fill(generator, epoch)
             self.graph.replay()
         different = _different(before, expected, tensors())
         watch = Stopwatch(batch.images.device)
         watch.start()
         for _ in range(TIMED):
+            self.batch.fill(generator, epoch)
             self.graph.replay()
         watch.stop()
         self.seconds = watch.take() / TIMED
         _put(tensors(), before)
+        generator.set_state(start)
         if different:
             raise NotRecordable(f"replayed, a step leaves {different} other than it should be")
-        self.of_one_epoch = bool(watched.asked)
+        self.of_one_epoch = self.batch.asked_for_epoch
         self._modules, self._constants = modules, _constants(modules)
         self.startup_s = time.perf_counter() - began
+
+    def _step(self, update: Callable[[Batch], None]) -> Callable[[], None]:
+        def step() -> None:
+            self.batch.rewind()
+            update(self.batch)
+
+        return step
 
     @property
     def outdated(self) -> bool:
         """Whether a number or text among the attributes of the modules is another than that which it was recorded with."""
         return not _same(_constants(self._modules), self._constants)
-
-
-class _Watched(Batch):
-    """A batch that notices who asks for the epoch, which a graph would keep for good."""
-
-    def __getattribute__(self, name: str) -> object:
-        if name in ("epoch", "epochs"):
-            self.asked.append(name)
-        return super().__getattribute__(name)
-
-    @property
-    def asked(self) -> list[str]:
-        """The names asked for."""
-        found: list[str] = self.__dict__.setdefault("_asked", [])
-        return found
 
 
 class _Attributes:

@@ -257,7 +257,7 @@ class Lane:
                 tensors=self._tensors,
                 modules=[module for network in self._networks for module in network.modules()],
                 stream=self._stream_of_graphs,
-                draws=lambda: [self._generator.get_state(), *random_states(self.device)],
+                draws=lambda: random_states(self.device),
             )
             self._sums.startup_s += self.graph.startup_s
             self._graph_bytes = max(self._graph_bytes, self.graph.held_bytes)
@@ -273,6 +273,7 @@ class Lane:
         assert self.graph is not None
         reseed(derive(self._stream, self._sums.images), self.device)
         self._set_rate()
+        self.graph.batch.fill(self._generator, self._epoch)
         self.graph.graph.launch()
         self._sums.images += images
         self._sums.replayed_s += self.graph.seconds
