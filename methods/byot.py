@@ -38,7 +38,7 @@ class BYOT(Method):
             raise PairError("it teaches the groups before the last, and the student has none; choose a student of several groups")
         self.ce_weight = 1 - self.params.alpha
         self.bottlenecks = nn.ModuleList(bottleneck(group, last) for group in shallow)
-        self.classifiers = nn.ModuleList(nn.Linear(last[0], *pair.student.logits) for _ in shallow)
+        self.classifiers = nn.ModuleList(nn.Linear(last[0], pair.student.logits[0]) for _ in shallow)
         self.min_batch_size = batch_norm_needs(*((c, h // kernel(h, last[1]), w // kernel(w, last[2])) for c, h, w in shallow))
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:

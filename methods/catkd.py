@@ -66,4 +66,5 @@ class CATKD(Method):
         cams = classify(pooled) - bias
         if not self.params.normalise:
             return cams
-        return cams / torch.linalg.vector_norm(cams, dim=(2, 3), keepdim=True).clamp(min=SMALLEST_NORM)
+        norms: Tensor = torch.linalg.vector_norm(cams, dim=(2, 3), keepdim=True)
+        return cams / norms.clamp(min=SMALLEST_NORM)

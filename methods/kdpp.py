@@ -21,6 +21,7 @@ class ClassMeans(nn.Module):
     """Means of the teacher's pooled vectors: `means` (K, D), of each class. 0 for a class without images."""
 
     means: Tensor
+    counts: Tensor
 
     def __init__(self, classes: int, dimensions: int) -> None:
         super().__init__()
@@ -70,12 +71,13 @@ class KDPP(Method):
 
     def build(self, pair: Pair) -> None:
         (d_s,), (d_t,) = pair.student.pooled, pair.teacher.pooled
-        self.class_means = ClassMeans(*pair.teacher.logits, d_t)
+        self.class_means = ClassMeans(pair.teacher.logits[0], d_t)
         self.embed: nn.Module = nn.Identity()
         if d_s != d_t:
             self.min_batch_size = 2
-            self.embed = nn.Sequential(nn.BatchNorm1d(d_s), nn.Dropout(0.5), nn.Linear(d_s, d_t))
-            nn.init.zeros_(self.embed[2].bias)
+            linear = nn.Linear(d_s, d_t)
+            nn.init.zeros_(linear.bias)
+            self.embed = nn.Sequential(nn.BatchNorm1d(d_s), nn.Dropout(0.5), linear)
 
     def surveys(self) -> tuple[Survey, ...]:
         return (Survey("class_means", self.class_means, self.class_means.see, self.class_means.finish),)

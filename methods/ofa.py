@@ -43,7 +43,9 @@ class OFA(Method):
         (classes,), groups = pair.student.logits, pair.student.features
         width = max(shapes.pooled[0] or shapes.features[-1][0] for shapes in (pair.student, pair.teacher))
         if len(groups) > 1 and len(set(groups)) == 1:
-            heads = [TokenHead(group, blocks=max(len(groups) - i, 1), classes=classes) for i, group in enumerate(groups, 1)]
+            heads: list[nn.Module] = [
+                TokenHead(group, blocks=max(len(groups) - i, 1), classes=classes) for i, group in enumerate(groups, 1)
+            ]
         else:
             heads = [convolutional_head(group[0], width, len(groups) - i, classes) for i, group in enumerate(groups, 1)]
             halved = [(c, *(-(side // -(2 ** (len(groups) - i))) for side in size)) for i, (c, *size) in enumerate(groups[:-1], 1)]

@@ -78,7 +78,8 @@ class SDD(Method):
     def regions(self, maps: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits (B, R, K) of the regions of maps (B, C, H, W), the whole first."""
         cells = [pool_to(pool_to(maps, (4, 4)), (side, side)).flatten(2) for side in (1, 2, 4)[: self.params.levels]]
-        return classify(torch.cat(cells, dim=2).transpose(1, 2).flatten(0, 1)).unflatten(0, (len(maps), -1))
+        logits = classify(torch.cat(cells, dim=2).transpose(1, 2).flatten(0, 1))
+        return logits.view(len(maps), -1, logits.shape[1])
 
     def terms(self, z_s: Tensor, z_t: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """L of logits (N, K) in its weighted terms, (N,) each."""
