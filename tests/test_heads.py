@@ -15,6 +15,7 @@ from kdbench.models.measure import shapes
 
 WIDTH, CLASSES = 6, 7
 SHAPE = (3, 16, 16)
+OF_TRANSFORMERS = ("tokens", "heads")
 
 
 class Headed(nn.Module):
@@ -87,7 +88,7 @@ def test_logits_are_a_linear_map_of_what_is_pooled(head, register):
     assert torch.allclose(F.linear(outputs.pooled, parts.classifier_weight, parts.classifier_bias), outputs.logits, atol=1e-6)
     assert (parts.classifier_weight.shape, parts.classifier_bias.shape) == ((CLASSES, WIDTH), (CLASSES,))
     assert network.heads == (network.classifier,)
-    assert outputs.shapes().lacking() == ()
+    assert outputs.shapes().lacking() == OF_TRANSFORMERS
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,8 @@ def test_other_heads_give_no_pooled_vector(head, heads, register):
     register(lambda k, channels: Headed(head(k), channels))
     network = build_model("head_for_test", num_classes=CLASSES, hooks=["relu"], image_size=16)
     outputs = network(torch.randn(2, *SHAPE))
-    assert outputs.shapes().lacking() == ("pooled",)
+    assert outputs.shapes().lacking() == ("pooled", "tokens", *(["heads"] if heads < 2 else []))
+    assert torch.equal(sum(outputs.heads, torch.zeros(())) / 2, outputs.logits) if heads == 2 else outputs.heads == ()
     assert all(tensor.numel() for tensor in outputs.tensors())
     assert (network.classifier, len(network.heads)) == (None, heads)
     assert network.teacher_parts().classifier_weight.numel() == 0
@@ -142,7 +144,7 @@ def test_a_network_without_maps_needs_no_hooks_and_gives_the_rest(register):
     register(flat)
     network = build_model("head_for_test", num_classes=CLASSES, image_size=16)
     outputs = network(torch.randn(2, *SHAPE))
-    assert outputs.shapes().lacking() == ("stem", "features", "preactivations")
+    assert outputs.shapes().lacking() == ("stem", "features", "preactivations", "raw", *OF_TRANSFORMERS)
     assert torch.equal(network.classifier(outputs.pooled), outputs.logits)
     told = model_as_text(describe_model("head_for_test", image_shape=SHAPE, num_classes=CLASSES))
     assert told.splitlines()[1:] == [

@@ -58,14 +58,19 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
         for i, shape in enumerate(found.features)
     ]
     stem = {"point": "stem", "shape": found.stem, **_source(wiring.stem if wiring else None)}
-    pooled = {"point": "pooled", "shape": found.pooled, "module": f"input of {wiring.classifier}" if wiring else None}
-    logits = {"point": "logits", "shape": found.logits, "module": ", ".join(wiring.heads) if wiring else None}
+    heads = wiring.heads if wiring else None
+    pooled = {"point": "pooled", "shape": found.pooled, "module": f"input of {heads.classifier}" if heads else None}
+    tokens = [
+        {"point": f"{kind} token", "shape": shape, "module": f"input of {heads.names[i]}" if heads else None}
+        for i, (kind, shape) in enumerate(zip(("class", "distillation"), found.tokens, strict=False))
+    ]
+    logits = {"point": "logits", "shape": found.logits, "module": ", ".join(heads.names) if heads else None}
     lacking = [point for point in found.lacking() if point in WHY_LACKING]
     return {
         "name": name,
         "input": image_shape,
         "classes": num_classes,
-        "points": [point for point in (stem, *groups, pooled, logits) if point["point"] not in lacking],
+        "points": [point for point in (stem, *groups, *tokens, pooled, logits) if point["point"] not in lacking],
         "lacking": {point: WHY_LACKING[point] for point in lacking},
         "params": parameters(network),
         "macs": macs(network, image_shape),

@@ -136,7 +136,9 @@ def effects(tested: MethodUnderTest) -> str | None:
         others = list(alternatives(params, key))
         if not others:
             untried.append(key)
-        elif all(behaviour(tested.default_setting, {key: value}) == usual for value in others):
+            continue
+        changes = any(behaviour(tested.default_setting, {key: value}) != usual for value in others)
+        if not changes and not any(_changes(tested.default_setting, mode, key, others) for mode in modes(params, key)):
             expect(False, f"`{key}` has no effect: {others} change nothing. Use it where the formula has it, or delete it.")
     return f"no other value is known of {', '.join(untried)}" if untried else None
 
@@ -180,6 +182,19 @@ def alternatives(params: type[MethodParams], key: str) -> Iterator[Any]:
             continue
         if valid != field.default:
             yield valid
+
+
+def modes(params: type[MethodParams], key: str) -> Iterator[dict[str, Any]]:
+    """Other choices among the words and switches of a method, in which the parameter may have its only effect."""
+    for name, field in params.model_fields.items():
+        if name != key and isinstance(field.default, str | bool):
+            yield from ({name: value} for value in alternatives(params, name))
+
+
+def _changes(setting: Setting, mode: Mapping[str, Any], key: str, values: Sequence[Any]) -> bool:
+    """Whether the parameter has an effect in a mode."""
+    usual = behaviour(setting, mode)
+    return any(behaviour(setting, {**mode, key: value}) != usual for value in values)
 
 
 def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:

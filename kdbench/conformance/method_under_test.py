@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.conformance.setting import BrokenPromise, Setting, build_for, fingerprint
+from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.method.interface import METHODS, Method, Pair, PairError
 
 
@@ -28,17 +29,17 @@ class MethodUnderTest:
 
     @cached_property
     def default_setting(self) -> Setting:
-        """A teacher of twice the student's width, or, for methods that refuse it, of the same.
+        """A teacher of twice the student's width, or, for methods that refuse it, of the same; or a student with two heads.
 
         Raises:
-            BrokenPromise: the method refuses both.
+            BrokenPromise: the method refuses all of them.
         """
         reasons = []
-        for teacher in ("wrn_10_2", "resnet14"):
-            setting = Setting(self.name, "resnet8", teacher)
+        for teacher, student in (("wrn_10_2", "resnet8"), ("resnet14", "resnet8"), ("wrn_10_2", TWO_HEADS)):
+            setting = Setting(self.name, student, teacher)
             if (reason := self.refusal(setting.pair)) is None:
                 return setting
-            reasons.append(f"{teacher} -> resnet8: {reason}")
+            reasons.append(f"{teacher} -> {student}: {reason}")
         raise BrokenPromise(f"it refuses all pairs that it was tried on ({'; '.join(reasons)}). Accept pairs of ordinary ResNets.")
 
     def refusal(self, pair: Pair) -> str | None:

@@ -14,6 +14,30 @@ A suite names a network by its name alone, or as `{model: NAME, ...}`: see [the 
 Parameters and multiply-accumulates (in millions) are for images of 3x32x32 and 10 classes. A group is a run of layers whose maps
 have one size; the table gives the channels, the height and the width of the maps after each."""
 
+POINTS = """\
+## Which points a network has
+
+Methods read networks at these points. `kdbench show model NAME` shows what a network has. A method says what it misses before any
+training."""
+
+BY_KIND = (
+    (
+        "those in the table",
+        "stem; maps of each group, pre-activations, and maps before the norm that follows (`raw`); pooled vector; logits; batch "
+        "norms of the groups in all but `shufflenetv2`",
+    ),
+    (
+        "convolutional networks of torchvision and timm",
+        "the same, where the modules show it: DenseNets and ShuffleNets have no pre-activations",
+    ),
+    ("transformers whose classifier reads a class token (ViT, DeiT, CaiT)", "the same and the class token; no batch norms"),
+    (
+        "distilled transformers (DeiT, PiT)",
+        "the same, the distillation token, and the logits of both heads, whose mean is the prediction; no pooled vector",
+    ),
+    ("transformers and MLPs that average their tokens (Swin, BEiT, Mixer)", "as transformers, without a class token"),
+)
+
 OTHERS = """\
 ## Families of wide residual networks
 
@@ -35,7 +59,9 @@ def shipped_networks() -> list[str]:
 def networks_page() -> str:
     """The page as Markdown. It builds every network, which takes some seconds."""
     heads = ["name", "parameters", "multiply-accumulates", "groups", "pooled"]
-    return page("Networks", INTRODUCTION, table(heads, map(row, shipped_networks())), OTHERS)
+    return page(
+        "Networks", INTRODUCTION, table(heads, map(row, shipped_networks())), POINTS, table(["network", "points"], BY_KIND), OTHERS
+    )
 
 
 def row(name: str) -> list[str]:

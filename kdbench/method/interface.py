@@ -67,6 +67,7 @@ class Batch:
         soft_labels: (B, K), the shares of the classes in each image, where the recipe mixes images (mixup, CutMix); None where it
             does not. `labels` then has the class of the larger share.
         views: the views that the method asks for, by name. Networks' outputs for them are in `Outputs.views`.
+        label_smoothing: the recipe's, for a method with a cross-entropy of its own on labels.
     """
 
     images: Tensor
@@ -77,6 +78,7 @@ class Batch:
     generator: torch.Generator
     soft_labels: Tensor | None = None
     views: Mapping[str, View] = field(default_factory=dict)
+    label_smoothing: float = 0.0
 
     @property
     def targets(self) -> Tensor:

@@ -12,6 +12,9 @@ from kdbench.paths import has_path, map_paths
 from kdbench.spec.trial import MethodParams, MethodSpec, TrialSpec, file_name
 from kdbench.wording import assigned
 
+OF_ONE = ("preactivations", "tokens", "heads")
+"""Points that a method may read of the student alone, or of the teacher alone. Whether a pair lacks one, it knows itself."""
+
 
 def resolve_methods(name: str, params: Mapping[str, Mapping[str, Any]]) -> tuple[MethodSpec, ...]:
     """Write out the parameters of `name` (`kd`, `ft+kd`); `params` holds those that differ from the defaults, by part.
@@ -47,8 +50,7 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
     """
     method = METHODS.get(spec.name)
     for whose, shapes in (*(("teacher", shapes) for shapes in (pair.teacher, *pair.others)), ("student", pair.student)):
-        # Whether a method compares with a pre-activation of the student's, too, it knows itself.
-        if lacking := [point for point in shapes.lacking() if point in method.reads and point != "preactivations"]:
+        if lacking := [point for point in shapes.lacking() if point in method.reads and point not in OF_ONE]:
             raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
     if "rotations" in method.views and (size := pair.image_shape[1:])[0] != size[1]:
         raise PairError(f"{spec.name}: it turns images by 90 degrees, and these are of {size[0]}x{size[1]}; choose square images")

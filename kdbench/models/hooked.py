@@ -1,7 +1,7 @@
 """Networks of other libraries, and plain modules, as `Network`s: groups are named modules, all else is found out.
 
 One forward pass without arithmetic, on the meta device, is recorded module by module (`recorded`). From it follow the stem, the
-pre-activations, the batch norms before them and the classifier (`wiring`). How each output becomes maps (B, C, H, W) follows from
+pre-activations, the batch norms before them and the heads (`wiring`). How each output becomes maps (B, C, H, W) follows from
 its shape, and is tried out where that does not tell (`places`).
 """
 
@@ -38,11 +38,12 @@ class Hooked(Network):
 
     @property
     def classifier(self) -> nn.Linear | nn.Conv2d | None:  # type: ignore[override]  # no attribute, or it had two names
-        return self._module(self.wiring.classifier) if self.wiring.classifier else None  # type: ignore[return-value]
+        name = self.wiring.heads.classifier
+        return self._module(name) if name else None  # type: ignore[return-value]
 
     @property
     def heads(self) -> tuple[nn.Linear | nn.Conv2d, ...]:
-        return tuple(self._module(name) for name in self.wiring.heads)  # type: ignore[misc]  # `wire` saw that they are
+        return tuple(self._module(name) for name in self.wiring.heads.names)  # type: ignore[misc]  # `wire` saw that they are
 
     def forward(self, images: Tensor) -> Outputs:
         """The hook points for normalised images (B, C, H, W).
@@ -51,9 +52,11 @@ class Hooked(Network):
             KdbenchError: the body gives something else than logits, as some do in training, or passes a hooked module by; or its
                 maps are made of tokens, and the images are not square.
         """
-        stem, groups, activations, head = self.wiring.stem, self.wiring.groups, self.wiring.activations, self.wiring.classifier
-        making = self.wiring.modules
-        reading = {name for name in (head, *activations) if name}
+        stem, groups, activations, heads = self.wiring.stem, self.wiring.groups, self.wiring.activations, self.wiring.heads
+        averaged = heads.names if heads.averaged else ()
+        tokened = heads.names if heads.read_tokens else ()
+        making = {*self.wiring.modules, *averaged}
+        reading = {name for name in (heads.classifier, *tokened, *activations) if name}
         made: dict[str, Tensor] = {}
         read: dict[str, Tensor] = {}
         handles = [
@@ -84,8 +87,10 @@ class Hooked(Network):
             self._maps(stem, made[stem.module]) if stem else logits.new_empty(len(logits), 0, 0, 0),
             features,
             before,
-            _pooled(read[head]) if head else logits.new_empty(len(logits), 0),
+            _pooled(read[heads.classifier]) if heads.classifier else logits.new_empty(len(logits), 0),
             before,  # where a group's module leaves out a norm and an activation that follow, it ends before them
+            tuple(read[name] for name in tokened),
+            tuple(made[name] for name in averaged),
         )
 
     def _module(self, name: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""From the recorded calls of a network's modules to its hook points: stem, groups, pre-activations, batch norms and classifier."""
+"""From the recorded calls of a network's modules to its hook points: stem, groups, pre-activations, batch norms and heads."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from kdbench.errors import KdbenchError, listed
+from kdbench.models.heads import Heads, find_heads
 from kdbench.models.recorded import BATCH, CLASSES, Call, Point
 
 SHOWN = 12
@@ -31,8 +32,6 @@ ACTIVATIONS = (
 )
 NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 SUM, NORM = "AddBackward0", "NativeBatchNormBackward0"
-VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1", "MeanBackward1"}
-"""What autograd calls what may stand between a head and the logits: a mean over places does the same before a 1x1 convolution."""
 PROBABILITIES = {"SoftmaxBackward0", "SigmoidBackward0"}
 """What autograd calls the operations that end a network which gives no logits."""
 LINEAR = {SUM, NORM, "ConvolutionBackward0", "NativeLayerNormBackward0"}
@@ -49,17 +48,14 @@ class Wiring:
         activations: for each group the module whose last input is the pre-activation, None where the group ends without an
             activation, so that its map is both; empty where one of them is out of reach.
         norms: for each group the batch norm that gives the pre-activation or a summand of it; empty where one has none.
-        heads: the layers that give the logits, of which there are several where their answers are averaged.
-        classifier: the only head, where it maps a pooled vector to the logits: a linear layer, or a 1x1 convolution; empty where
-            there is none such.
+        heads: the layers that give the logits, and what they read.
     """
 
     stem: Point | None
     groups: tuple[Point, ...]
     activations: tuple[str | None, ...]
     norms: tuple[str, ...]
-    heads: tuple[str, ...]
-    classifier: str
+    heads: Heads
 
     @property
     def modules(self) -> set[str]:
@@ -111,15 +107,12 @@ def wire(name: str, calls: Sequence[Call], groups: Sequence[str], *, usual: Call
     befores = [_before(end, last) for end in ends]
     known = [before for before in befores if before]
     norms = [_norm(before, calls) for before in known]
-    heads = _heads(calls)
-    direct = len(heads) == 1 and _maps_pooled(heads[0], calls[-1].node)
     return Wiring(
         stem=_stem(calls) or next(iter(points), None),
         groups=points,
         activations=tuple(before.activation for before in known) if len(known) == len(points) else (),
         norms=tuple(filter(None, norms)) if len(known) == len(points) and all(norms) else (),
-        heads=tuple(head.name for head in heads),
-        classifier=heads[0].name if direct else "",
+        heads=find_heads(calls),
     )
 
 
@@ -218,36 +211,6 @@ def refuse_other_outputs(name: str, calls: Sequence[Call]) -> None:
         )
     if calls[-1].node and calls[-1].node.name() in PROBABILITIES:
         raise KdbenchError(f"{name} gives probabilities, and losses take logits. Leave its last softmax or sigmoid out.")
-
-
-def _heads(calls: Sequence[Call]) -> list[Call]:
-    """The linear layers and convolutions, with an output for each class, that the logits come from with no such layer between."""
-    layers = {call.node: call for call in calls if isinstance(call.module, (nn.Linear, nn.Conv2d))}
-    found: list[Call] = []
-    seen: set[Node] = set()
-    ahead = [calls[-1].node]
-    while ahead:
-        node = ahead.pop(0)
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in layers:
-            found.append(layers[node])
-        else:
-            ahead += [earlier for earlier, _ in node.next_functions]
-    return [head for head in found if next(head.module.parameters()).shape[0] == CLASSES]
-
-
-def _maps_pooled(head: Call, logits: Node | None) -> bool:
-    """Whether the logits are what the layer makes of one vector: its input or, of a convolution, its input's mean over places."""
-    node = logits
-    while node and node is not head.node and node.name() in VIEWS:
-        node = node.next_functions[0][0]
-    if node is not head.node or not isinstance(head.read, Tensor) or head.read.shape[0] != BATCH:
-        return False
-    if isinstance(conv := head.module, nn.Conv2d):
-        return conv.kernel_size == (1, 1) and conv.groups == 1 and head.made.shape[2:] == head.read.shape[2:]
-    return head.read.ndim == 2
 
 
 def _text(value: object) -> str:

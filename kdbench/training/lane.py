@@ -199,6 +199,7 @@ class Lane:
             self._generator,
             inputs.soft_labels,
             {name: inputs.views[name] for name in self.method.views},
+            self._segment.label_smoothing,
         )
 
     def _outputs(self, batch: Batch) -> Outputs | None:
@@ -220,7 +221,7 @@ class Lane:
                 logits = self.method.predict(outputs)
                 self._sums.add("wrong", (logits.detach().argmax(1) != labels).sum())
                 # Of no weight it is not trained on, and the terms are held against it all the same.
-                ce = (ce_weight or 1.0) * F.cross_entropy(logits, batch.targets, label_smoothing=segment.label_smoothing)
+                ce = (ce_weight or 1.0) * F.cross_entropy(logits, batch.targets, label_smoothing=batch.label_smoothing)
                 if ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
