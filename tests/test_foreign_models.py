@@ -412,6 +412,15 @@ def test_timm_says_where_its_groups_end(name):
     assert logits["shape"] == (7,)
 
 
+@pytest.mark.parametrize(("name", "width"), [("swin_pico", 48), ("swin_nano", 64)])
+def test_the_small_swin_transformers(name, width):
+    pytest.importorskip("timm")
+    groups = tuple(f"layers.{i}" for i in range(4))
+    found = shapes(name, image_shape=(3, 224, 224), num_classes=7, hooks=groups)
+    assert found.features == tuple((width * 2**i, 56 // 2**i, 56 // 2**i) for i in range(4))
+    assert found.pooled == (8 * width,)
+
+
 def test_a_network_of_timm_trains():
     pytest.importorskip("timm")
     network = build_model("timm/resnet18", num_classes=4, in_channels=1).train()

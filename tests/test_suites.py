@@ -142,6 +142,26 @@ def test_teachers_have_their_own_seed_and_recipe():
     assert {trial.recipe.epochs for trial in suite.trials} == {2}
 
 
+def test_a_pair_and_the_teachers_may_have_another_recipe_that_ships():
+    pair = "{teacher: resnet20, student: resnet8, recipe: {base: repdistiller, epochs: 230}}"
+    suite = load(title="title: Mine\nteacher: {recipe: {base: short}}", pairs=f"pairs: [{pair}]")
+    assert {(trial.recipe.epochs, trial.recipe.schedule.milestones) for trial in suite.trials} == {(230, (150, 180, 210))}
+    assert [(teacher.recipe.epochs, teacher.recipe.batch_size) for teacher in suite.teachers] == [(6, 128)]
+    assert refusal(pairs="pairs: [{teacher: resnet20, student: resnet8, recipe: {base: shrt}}]").startswith(
+        "mine.yaml, pairs[0].recipe: unknown recipe 'shrt'. Did you mean 'short'?"
+    )
+
+
+def test_the_suites_of_transformers_take_the_recipe_of_the_students_kind():
+    for dataset in ("cifar100", "imagenet"):
+        trials = load_suite(f"ofa-{dataset}").trials
+        convolutional = {trial.student for trial in trials if not hasattr(trial.recipe.optimiser, "name")}
+        assert convolutional == {"timm/resnet18", "timm/mobilenetv2_100"}
+        assert {trial.recipe.mixup for trial in trials if trial.student not in convolutional} == {0.8}
+    (teacher,) = load_suite("vit-cifar100").teachers
+    assert (teacher.student, teacher.input.size, teacher.recipe.schedule.warm_up_epochs) == ("resnet56", 32, 0)
+
+
 def test_methods_that_are_asked_for_are_picked_or_added():
     assert load(only=("kd",)).methods == ("kd",)
     assert load(only=("at", "kd", "at")).methods == ("at", "kd")

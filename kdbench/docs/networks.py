@@ -43,6 +43,11 @@ OTHERS = """\
 
 `wrn_DEPTH_WIDTH` is a wide residual network of any depth that is 6n + 4 and of any width, such as `wrn_22_2`.
 
+## Small Swin transformers
+
+`swin_pico` and `swin_nano` are the students of OFA-KD's benchmark, for images of 224x224. They need timm, and hooks:
+`{model: swin_pico, hooks: [layers.0, layers.1, layers.2, layers.3]}`.
+
 ## torchvision and timm
 
 `torchvision/NAME` and `timm/NAME` name any classifier of these libraries, such as `torchvision/resnet34`. timm comes with

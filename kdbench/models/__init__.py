@@ -6,7 +6,7 @@ from functools import cache, partial
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.models import foreign, mobilenet, resnet, shufflenet, vgg, wrn  # noqa: F401  # they register their networks
+from kdbench.models import foreign, mobilenet, resnet, shufflenet, swin, vgg, wrn  # noqa: F401  # they register their networks
 from kdbench.models.construct import constructed
 from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.network import MODELS as MODELS

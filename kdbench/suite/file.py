@@ -93,7 +93,8 @@ class PairSpec(Spec):
     student: Annotated[NetworkSpec, _short_for("model")]
     """The network that is trained with each method."""
     recipe: Tree = {}
-    """Keys of the recipe that differ for this student, such as `{optimiser: {lr: 0.01}}`."""
+    """Keys of the recipe that differ for this student, such as `{optimiser: {lr: 0.01}}`. With `base` they change another recipe
+    that ships."""
     methods: dict[str, Parameters] = {}
     """Parameters of methods that differ for this pair, by the method's name, such as `{ft: {beta: 200}}`."""
     without: tuple[str, ...] = ()
@@ -106,7 +107,8 @@ class TeacherSpec(Spec):
     seed: Seed = 0
     """The seed of the teachers."""
     recipe: Tree = {}
-    """Keys of the recipe that differ for the teachers, such as `{epochs: 12}`."""
+    """Keys of the recipe that differ for the teachers, such as `{epochs: 12}`. With `base` they change another recipe that
+    ships."""
 
 
 class TuneSpec(Spec):

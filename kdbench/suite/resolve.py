@@ -418,7 +418,11 @@ class _Resolver:
             raise self._error("recipe", str(problem)) from None
 
     def _recipe(self, changes: Tree, where: str) -> Recipe:
-        recipe = validated(Recipe, merged(self.recipe_tree, changes), source=self.file, path=where)
+        try:
+            tree = recipe_tree(changes) if "base" in changes else merged(self.recipe_tree, changes)
+        except KdbenchError as problem:
+            raise self._error(where, str(problem)) from None
+        recipe = validated(Recipe, tree, source=self.file, path=where)
         if problem := unsuited(recipe.augmentation, self._dataset[0]):
             raise self._error(f"{where}.augmentation", problem)
         return recipe
