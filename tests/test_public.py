@@ -78,7 +78,7 @@ FUNCTIONS = {
     "standardized_logits": "(logits)",
 }
 VALUES = {
-    "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator", "soft_labels", "views"],
+    "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator", "soft_labels", "views", "label_smoothing"],
     "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes", "resize"],
     "Outcomes": ["wrong", "images_by_class", "mistakes", "data_fingerprint"],
     "Outputs": [
