@@ -420,8 +420,8 @@ class _Resolver:
     def _recipe(self, changes: Tree, where: str) -> Recipe:
         try:
             tree = recipe_tree(changes) if "base" in changes else merged(self.recipe_tree, changes)
-        except KdbenchError as problem:
-            raise self._error(where, str(problem)) from None
+        except KdbenchError as reason:
+            raise self._error(where, str(reason)) from None
         recipe = validated(Recipe, tree, source=self.file, path=where)
         if problem := unsuited(recipe.augmentation, self._dataset[0]):
             raise self._error(f"{where}.augmentation", problem)
