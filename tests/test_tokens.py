@@ -24,6 +24,7 @@ def _tiny() -> Any:
     for name, kind in (("plain", timm.models.VisionTransformer), ("distilled", timm.models.deit.VisionTransformerDistilled)):
         MODELS.register(f"{name}_for_test")(_factory(kind))
     MODELS.register("summed_for_test")(lambda *, num_classes, in_channels: TwoLayers(num_classes, in_channels, mean=False))
+    MODELS.register("thirds_for_test")(lambda *, num_classes, in_channels: Thirds(num_classes, in_channels, mean=False))
     MODELS.register("averaged_for_test")(lambda *, num_classes, in_channels: TwoLayers(num_classes, in_channels, mean=True))
     yield
     restore()
@@ -50,6 +51,13 @@ class TwoLayers(nn.Module):
         pooled = self.maps(images).mean((2, 3))
         given = torch.stack((self.one(pooled), self.two(pooled)))
         return given.mean(0) if self.mean else self.one(pooled) + self.two(pooled)
+
+
+class Thirds(TwoLayers):
+    """The sum of two heads, divided by 3."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) / 3
 
 
 def tiny(name: str, **options: Any) -> Any:
@@ -101,6 +109,7 @@ def test_the_tokens_and_heads_of_a_family(name):
 def test_heads_are_given_where_their_mean_is_the_logits_and_not_where_their_sum_is():
     assert len(tiny("averaged")(images()).heads) == 2
     assert tiny("summed")(images()).heads == ()
+    assert tiny("thirds")(images()).heads == ()
 
 
 # DeiT
