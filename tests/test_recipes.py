@@ -29,6 +29,8 @@ from kdbench.suite.shipped import recipe_names
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.optimiser import Trained, build_optimiser
+from kdbench.training.segments import MAIN, Position
+from kdbench.training.stream import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -217,6 +219,23 @@ def test_images_have_the_shares_that_their_labels_say(given: dict[str, float]) -
         again = mix(images, labels, indices, recipe=recipe(**given), num_classes=4, seed=seed)
         assert all(map(torch.equal, mixed, again))
     assert kinds == set(given)
+
+
+def test_a_batch_is_mixed_by_seed_epoch_and_number(files: list[Path]) -> None:
+    def batches(seed: int, epoch: int, **settings: float) -> list[StepInputs]:
+        stream = Stream(loader(files, streamed=False), recipe(**settings), seed, 3)
+        return [load() for load in stream.batches(Position(MAIN, epoch), ("strong",))]
+
+    def shares(seed: int, epoch: int) -> list[float]:
+        mixed, plain = batches(seed, epoch, mixup=0.8), batches(seed, epoch)
+        for one, other in zip(mixed, plain, strict=True):  # views are of images before they are mixed
+            assert torch.equal(one.views["strong"].images, other.views["strong"].images)
+            assert torch.equal(one.views["strong"].labels, other.labels)
+        soft = [inputs.soft_labels for inputs in mixed if inputs.soft_labels is not None]
+        return [float(labels[labels > 0].min()) for labels in soft]
+
+    assert shares(0, 1) == shares(0, 1)
+    assert len({*shares(0, 1), *shares(0, 2), *shares(1, 1)}) > 6, "of 9 batches"
 
 
 # Images

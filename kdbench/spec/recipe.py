@@ -119,10 +119,10 @@ class Recipe(SpecWithOptions):
         found = []
         if self.moving_average:
             found.append(
-                f"tested, kept and deployed is the moving average of the weights, with a decay of {self.moving_average:g} per step"
+                f"moving average of the weights, with a decay of {self.moving_average:g} per step: it is what is tested, kept and deployed"
             )
         if self.mixes:
-            found.append("images were mixed in training: the training error counts the class of the larger share")
+            found.append("mixed images: the training error counts the class of the larger share")
         return tuple(found)
 
     @property
