@@ -118,9 +118,8 @@ class Recipe(SpecWithOptions):
         """What must be known to read its numbers, in sentences for the record."""
         found = []
         if self.moving_average:
-            found.append(
-                f"moving average of the weights, with a decay of {self.moving_average:g} per step: it is what is tested, kept and deployed"
-            )
+            decay = f"with a decay of {self.moving_average:g} per step"
+            found.append(f"moving average of the weights, {decay}: it is what is tested, kept and deployed")
         if self.mixes:
             found.append("mixed images: the training error counts the class of the larger share")
         return tuple(found)
