@@ -18,6 +18,7 @@ from kdbench.models import build_model
 from kdbench.models.folding import folded
 from kdbench.models.own_input import OwnInput
 from kdbench.models.weights import WEIGHTS
+from kdbench.results.merge import Action, plan_merge
 from kdbench.results.trial_folder import stale, trial_folders
 from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
@@ -170,6 +171,18 @@ def test_a_trial_is_stale_when_any_teacher_below_it_has_changed(lab: Lab, chain:
     changed(lab, small, method_code="other")
     assert statuses(lab, suite) == {"scratch": "done", "kd": "stale", "dgkd": "done"}
     assert lab.run(suite) and lab.outcomes() == chain.outcomes()
+
+
+def test_a_chain_is_merged_teachers_first_and_clashes_with_other_weights_of_any_teacher(lab: Lab, chain: Lab) -> None:
+    suite = lab.suite(**CHAIN)
+    plan = plan_merge(lab.store.root, [chain.store.root])
+    order = [step.theirs.trial for step in plan.steps]
+    assert {step.action for step in plan.steps} == {Action.COPY}
+    assert sorted(suite.teachers, key=lambda teacher: order.index(teacher.id)) == list(suite.teachers)
+    copied(lab, chain)
+    changed(lab, suite.teachers[MIDDLE], weights_sha256="other")
+    clashing = {step.theirs.trial for step in plan_merge(lab.store.root, [chain.store.root]).of(Action.CLASH)}
+    assert clashing >= {suite.teachers[SMALL].id, only(suite, "dgkd").id}, "of which it is a teacher"
 
 
 def test_only_the_teachers_that_are_needed_are_trained_again(lab: Lab, chain: Lab) -> None:

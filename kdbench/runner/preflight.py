@@ -98,7 +98,7 @@ def _impossible_pairs(builder: Builder, trials: Collection[TrialSpec]) -> list[K
             teacher = teachers_label(trial) or "no teacher"
             why = f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}"
             refused[trial.id in teachers].setdefault(why, []).append(trial.method)
-    found = []
+    found: list[KdbenchError] = []
     if of_students := refused[False]:
         methods = list(dict.fromkeys(chain(*of_students.values())))
         noun = "method" if len(methods) == 1 else "methods of each pair"
