@@ -221,15 +221,16 @@ def test_what_a_chain_learns_from_teachers_alone_is_trained_at_each_level(lab: L
 OWN = {"normalise": {"mean": [0.2], "std": [0.7]}, "size": 16}
 
 
-def test_a_network_with_an_input_of_its_own_sees_pixels_normalised_and_resized_its_way() -> None:
+@pytest.mark.parametrize("size", [12, 5])
+def test_a_network_with_an_input_of_its_own_sees_pixels_normalised_and_resized_its_way(size: int) -> None:
     torch.manual_seed(0)
     network = build_model("resnet8", num_classes=CLASSES, in_channels=3).eval()
-    own = NetworkInput(normalise=Normalisation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), size=12)
+    own = NetworkInput(normalise=Normalisation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), size=size)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     wrapped = OwnInput(network, own, mean=mean, std=std).eval()
     pixels = torch.rand(4, 3, 8, 8)
     with torch.no_grad():
-        seen = v2.functional.resize(pixels, [12, 12], antialias=True)
+        seen = v2.functional.resize(pixels, [size, size], antialias=True)
         expected = network(v2.functional.normalize(seen, [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
         found = wrapped(v2.functional.normalize(pixels, list(mean), list(std)))
         for ours, theirs in zip(found.tensors(), expected.tensors(), strict=True):
