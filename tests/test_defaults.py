@@ -30,6 +30,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "crd": {"beta": 0.8, "dimensions": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5, "memory_limit_gib": 16},
     # the authors' script
     "ctkd": {"ce_weight": 0.1, "kd_weight": 0.9, "lowest": 1, "span": 20, "reversal_epochs": 10, "standardized": False},
+    # the authors, train.py
+    "dgkd": {"temperature": 5, "alpha": 1, "dropped": 1},
     # the authors, on CIFAR
     "dist": {"beta": 2, "gamma": 2, "tau": 4},
     # the authors, mdistiller/engine/cfg.py; beta is chosen per pair, below
