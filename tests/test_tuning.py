@@ -19,6 +19,7 @@ from kdbench.runner.frame import plan_frame
 from kdbench.runner.plan import Plan, Status
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.resolve import Suite
+from kdbench.training import cohort
 from kdbench.training.lane import Lane
 
 BUDGET = 3
@@ -221,7 +222,7 @@ def test_tuning_trials_are_no_students_in_the_frame_of_the_directory(finished: L
 
 def test_settings_are_lanes_of_one_cohort_so_the_teacher_is_asked_once_for_all(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     cohorts: list[list[str]] = []
-    train = job.train_in_lockstep
+    train = cohort.train_in_lockstep
 
     def counted(lanes: list[Lane], *given: Any, **options: Any) -> bool:
         cohorts.append([lane.name for lane in lanes])

@@ -273,8 +273,8 @@ class _Resolver:
             ]
             names = " and ".join(map(teacher_label, teachers)), settings[0].reported[0].label
             found = Candidates(names, entry.name, tuple(settings), entry.tunable)
-            if self.tune and (problem := over_budget(self.tune, found)):
-                raise self._error("tune.grid", problem)
+            if self.tune and (unequal := over_budget(self.tune, found)):
+                raise self._error("tune.grid", unequal)
             yield found
 
     def _settings(self, entry: _Entry, pair: PairSpec, where: str, recipe: Recipe) -> list[_Parameters]:

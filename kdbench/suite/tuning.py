@@ -143,9 +143,11 @@ def without_repetition(trials: Iterable[TrialSpec]) -> tuple[TrialSpec, ...]:
 
 def on_fewer_images(trial: TrialSpec, *, dataset: DatasetSpec, seed: int) -> TrialSpec:
     """The same training on other images with another seed; its teachers were trained on these images, too, with their own seeds."""
-    first, *others = [on_fewer_images(teacher, dataset=dataset, seed=teacher.seed) for teacher in trial.teachers] or [None]
+    teachers = [on_fewer_images(teacher, dataset=dataset, seed=teacher.seed) for teacher in trial.teachers]
     given = {name: getattr(trial, name) for name in TrialSpec.model_fields}
-    return TrialSpec(**{**given, "dataset": dataset, "seed": seed, "teacher": first, "other_teachers": tuple(others)})
+    return TrialSpec(
+        **{**given, "dataset": dataset, "seed": seed, "teacher": next(iter(teachers), None), "other_teachers": tuple(teachers[1:])}
+    )
 
 
 def grid_settings(given: Tree | Sequence[Tree]) -> list[Tree]:

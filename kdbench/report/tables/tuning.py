@@ -30,6 +30,7 @@ def tuning_table(comparison: Comparison) -> Table | None:
     for pair in comparison.pairs:
         here = tried[_of(pair, tried)]
         unequal += _unequal(pair, here)
+        found: Any  # a row, which pandas has no types for
         for place, found in enumerate(here.itertuples()):
             name = comparison.options.names.get(found.method, plain_label(found.method, comparison.options.names))
             new = place == 0 or here["method"].iloc[place - 1] != found.method
