@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from conftest import Lab
 
 from kdbench import load_results
 from kdbench.errors import KdbenchError
 from kdbench.report import Table, compare, tuning_table
+from kdbench.report.command import print_and_write
 from kdbench.report.contents import read_report
 from kdbench.runner import job
 from kdbench.runner.frame import plan_frame
@@ -201,7 +201,7 @@ def test_a_method_of_which_every_setting_failed_stays_untuned_with_the_reason(la
     assert [planned.status for planned in plan.students] == [Status.MISSING, Status.UNTUNED]
     row = plan_frame(plan).iloc[1]
     assert (row["status"], row["reason"]) == ("untuned", "all 3 settings failed in tuning, the first with: loss is not finite")
-    assert pd.isna(row["trial"])
+    assert row["trial"] == ""
 
 
 # What a run does
@@ -277,6 +277,14 @@ def test_before_tuning_is_done_the_report_says_what_is_missing(lab: Lab) -> None
     assert [row.cells[2].text for row in settings_of(lab, suite.file).rows] == ["—", *["missing"] * BUDGET]
     row = plan_frame(lab.plan(suite)).iloc[1]
     assert row["reason"] == "its parameters are not chosen yet: 3 of 3 tuning trials are missing"
+
+
+def test_the_page_of_a_suite_whose_tuning_is_not_done_can_be_made(lab: Lab, finished: Lab, tmp_path: Path) -> None:
+    file = lab.suite(tune={**TUNE, "grid": {"kd": {"temperature": [1, 21]}}}, seeds=[0, 1]).file
+    print_and_write(
+        read_report([str(file)], finished.store.root, seeds=[], changes={}, plugins=[]), directory=tmp_path, formats=["html"]
+    )
+    assert "its parameters are not chosen yet: 1 of 3 tuning trials is missing" in (tmp_path / "report.html").read_text()
 
 
 def test_unequal_budgets_are_told_where_the_suite_allows_them(lab: Lab) -> None:

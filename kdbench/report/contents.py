@@ -140,7 +140,7 @@ def _report(
     return Report(
         title=_with_choice(" and ".join(suite.title for suite in suites), selected, _words(changed, _CHOICES)),
         results=results,
-        curves=load_curves(store.root, results["trial"].dropna()),
+        curves=load_curves(store.root, results["trial"]),
         pairs=list(dict.fromkeys(pair for suite in suites for pair in suite.pairs)),
         methods=list(dict.fromkeys(method for suite in suites for method in suite.methods)),
         reports=store.root / "reports",

@@ -136,7 +136,7 @@ _FLATTENED = {
 COLUMNS: Mapping[str, str] = {
     **{name: field.description or "" for name, field in Record.model_fields.items() if name not in ("spec", "environment")},
     **_FLATTENED,
-    "trial": "Identity of the trial: a hash of its spec, and the name of its folder; missing where it is `untuned`.",
+    "trial": "Identity of the trial: a hash of its spec, and the name of its folder; empty where it is `untuned`.",
     "status": "`done` or `failed`; in the frame of a suite also `stale`, `started`, `missing` or `untuned`.",
 }
 """The columns of the frame, in order, each with its meaning."""

@@ -80,7 +80,7 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
 
 def _untuned(planned: Planned) -> dict[str, Any]:
     """What is not known of a student whose parameters are not chosen, and why."""
-    return {"trial": None, "setting": None, "reason": planned.reason} if planned.status == "untuned" else {}
+    return {"trial": "", "setting": None, "reason": planned.reason} if planned.status == "untuned" else {}
 
 
 def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str, Any]:
