@@ -192,3 +192,16 @@ def test_a_tiny_distilled_transformer_learns():
         totals.append(total.item())
     assert [key for key, parameter in student.named_parameters() if parameter.grad is None] == []
     assert totals[-1] < totals[0] / 4
+
+
+def test_the_cross_entropy_of_a_training_is_smoothed_as_its_recipe_says(lab, monkeypatch):
+    seen = []
+    usual = F.cross_entropy
+
+    def cross_entropy(*args: Any, **options: Any) -> Tensor:
+        seen.append(options.get("label_smoothing"))
+        return usual(*args, **options)
+
+    monkeypatch.setattr(F, "cross_entropy", cross_entropy)
+    assert lab.run(lab.suite(methods=["scratch"], recipe={"label_smoothing": 0.1}))
+    assert 0.1 in seen
