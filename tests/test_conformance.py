@@ -469,6 +469,13 @@ SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], 
         Fault("", "", members="    several_teachers = True\n", extra="(embedded - teacher.others[0].pooled).square().mean()"),
         survey("", "", {}),
         Fault("", "", extra="(student.classify(student.pooled.detach()) - teacher.classify(embedded)).square().mean()"),
+        Fault(
+            "",
+            "",
+            reads=("logits", "pooled"),
+            params="share: float = 0.5",
+            extra="self.params.share * ((teacher.logits.softmax(1).amax(1) > 0.9) * student.logits.square().sum(1)).mean()",
+        ),
     ],
     ids=[
         "plain",
@@ -480,6 +487,7 @@ SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], 
         "two teachers",
         "a survey",
         "both classifiers",
+        "a term of images of which the teacher is sure",
     ],
 )
 def test_the_method_that_faults_are_put_into_is_sound(nothing: Fault, mine: Path) -> None:

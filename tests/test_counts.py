@@ -36,6 +36,7 @@ OPERATIONS = {
     },
     **{"nkd": 146, "ttm": 115, "ctkd": 151, "rld": 176, "wsld": 127, "normkd": 151, "eakd": 139},
     **{"ofd": 173, "crd": 271, "reviewkd": 558, "simkd": 127, "dml": 356},
+    **{"skd": 195, "mlkd": 581, "mlkd_noaug": 375, "crld": 286},
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
     **{"ofa": 280, "sskd": 352, "byot": 242, "ffl": 533},
     **{"label_smoothing": 109, "tfkd_reg": 119, "pskd": 115},

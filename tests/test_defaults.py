@@ -28,6 +28,15 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "cc": {"beta": 0.02, "dimensions": 128},
     # the authors, who are RepDistiller's; the limit of memory is ours
     "crd": {"beta": 0.8, "dimensions": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5, "memory_limit_gib": 16},
+    # the authors
+    "crld": {
+        "within_weight": 2,
+        "cross_weight": 0.5,
+        "ce_weight": 1,
+        "temperature": 4,
+        "weak_confidence": 0.9,
+        "strong_confidence": 0.2,
+    },
     # the authors' script
     "ctkd": {"ce_weight": 0.1, "kd_weight": 0.9, "lowest": 1, "span": 20, "reversal_epochs": 10, "standardized": False},
     # the authors, train.py
@@ -69,6 +78,10 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "kd": {"temperature": 4, "alpha": 0.9},
     # the authors
     "kd_standardized": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 9},
+    # the authors
+    "mlkd": {"temperature": 4, "ce_weight": 0.1, "kd_weight": 0.9, "standardized": False},
+    # the weights of mlkd
+    "mlkd_noaug": {"temperature": 4, "ce_weight": 0.1, "kd_weight": 0.9, "standardized": False},
     # the authors, on CIFAR-100
     "nkd": {"gamma": 3.5, "temperature": 3},
     # the authors, on CIFAR
@@ -101,6 +114,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "rsd": {"beta": 0.1, "kappa": 0.01, "expansion": 2},
     # the authors, on CIFAR-100, but for `--same-t`
     "rld": {"alpha": 1, "beta": 8, "tau": 1, "temperature": 4, "warm_up_epochs": 20},
+    # the authors
+    "skd": {"temperature": 4, "ridge": 0.1, "ce_weight": 0.1, "kd_weight": 0.9},
     "scratch": {},
     # the authors: DKD's of mdistiller/engine/cfg.py, and three levels; levels and beta are chosen per pair
     "sdd": {

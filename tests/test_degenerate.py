@@ -45,10 +45,12 @@ def features(point: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
 
 
 def classes(count: int) -> Case:
-    return Case(
-        *(replace(point, logits=point.logits[:, :count]) for point in (S, T)),
-        labels=torch.arange(40) % count,
-    )
+    return Case(*(of_classes(count, point) for point in (S, T)), labels=torch.arange(40) % count)
+
+
+def of_classes(count: int, point: Outputs) -> Outputs:
+    views = {name: of_classes(count, view) for name, view in point.views.items()}
+    return replace(point, logits=point.logits[:, :count], views=views)
 
 
 def sized(student: tuple[tuple[int, int, int], ...], teacher: tuple[tuple[int, int, int], ...]) -> Case:

@@ -43,11 +43,11 @@ CE_WEIGHTS = {
     "simkd": ({}, 0.0),
     "dgkd": ({"alpha": 0.6}, 0.4),
     "sdd": ({"ce_weight": 0.4}, 0.4),
-    **{name: ({"ce_weight": 0.4}, 0.4) for name in ("ctkd", "eakd", "normkd")},
     "label_smoothing": ({"alpha": 0.3}, 0.7),
     "byot": ({"alpha": 0.3}, 0.7),
     "sskd": ({"ce_weight": 0.4}, 0.4),
     "tfkd_reg": ({"alpha": 0.3}, 0.7),
+    **{name: ({"ce_weight": 0.4}, 0.4) for name in ("crld", "ctkd", "eakd", "mlkd", "mlkd_noaug", "normkd", "skd")},
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from test_method_traps import batch, build, built_for, outputs
 from torch import Tensor
 
-from kdbench import Losses, PairError, masked_log_softmax
+from kdbench import Losses, PairError, View, masked_log_softmax
 from kdbench.method.specs import resolve_methods
 
 STUDENT, TEACHER = outputs(6), outputs(6, seed=1)
@@ -24,7 +24,7 @@ def total(name: str, epoch: int = 1000, **params: object) -> Tensor:
     return torch.stack(list(losses(name, epoch, **params).values())).sum()
 
 
-@pytest.mark.parametrize("name", ["ctkd", "eakd", "nkd", "normkd", "rld", "ttm", "wsld"])
+@pytest.mark.parametrize("name", ["crld", "ctkd", "eakd", "mlkd", "mlkd_noaug", "nkd", "normkd", "rld", "skd", "ttm", "wsld"])
 def test_one_class_is_refused(name: str) -> None:
     with pytest.raises(PairError, match="at least 2 classes, and the data set has 1"):
         built_for(name, classes=1)
@@ -36,6 +36,7 @@ NOTES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
     ("normkd", {"classes": 2}, "nothing is transferred", ()),
     ("rld", {"classes": 2}, "at most one is ranked below the label, and the term of those that are is 0", ("alpha",)),
     *((name, {"classes": 2, "standardized": True}, "nothing is transferred", ()) for name in ("ctkd", "dkd")),
+    *((name, {"classes": 2, "standardized": True}, "only their products teach", ("kd_weight",)) for name in ("mlkd", "mlkd_noaug")),
 ]
 
 
@@ -136,3 +137,34 @@ def test_a_trial_of_dkd_without_standardised_logits_is_the_trial_that_it_was() -
     assert plain == resolve_methods("dkd", {"dkd": {"standardized": False}})[0]
     (standardized,) = resolve_methods("dkd", {"dkd": {"standardized": True}})
     assert standardized.params == {**plain.params, "standardized": True}
+
+
+def test_skd_refuses_batches_of_one_image() -> None:
+    with pytest.raises(PairError, match="at least 2 images in every batch"):
+        built_for("skd", batches=(1, 1))
+
+
+def test_mlkd_without_augmentation_is_what_mlkd_makes_of_the_usual_view() -> None:
+    usual, both = losses("mlkd_noaug"), losses("mlkd")
+    assert {name: both[name] for name in usual} == usual and list(both)[3:] == ["strong_instances", "strong_cross_entropy"]
+    assert losses("mlkd", kd_weight=0).keys() == both.keys()
+
+
+@pytest.mark.parametrize("name", ["crld", "mlkd"])
+def test_the_cross_entropy_of_the_strong_view_has_the_weight_of_the_usual_ones(name: str) -> None:
+    """Each of its images has its own label."""
+    labels = torch.tensor([4, 0, 1, 1, 2, 3])
+    given = batch(6)
+    method = build(name, STUDENT, TEACHER, ce_weight=0.3)
+    found = method.losses(STUDENT, TEACHER, replace(given, views={"strong": View(given.images, labels)}))
+    expected = -STUDENT.views["strong"].logits.log_softmax(1)[torch.arange(6), labels].mean()
+    torch.testing.assert_close(found["strong_cross_entropy"], 0.3 * expected)
+    assert method.ce_weight == 0.3
+
+
+def test_crld_learns_nothing_from_images_of_which_the_teacher_is_unsure() -> None:
+    sure, unsure = ({"weak_confidence": bound, "strong_confidence": bound} for bound in (0, 1))
+    assert all(losses("crld", **sure)[term] > 0 and losses("crld", **unsure)[term] == 0 for term in ("within_views", "cross_views"))
+    weak = TEACHER.logits.softmax(1).amax(1).sort().values
+    half = losses("crld", weak_confidence=float(weak[3]))["within_views"]
+    assert 0 < half < losses("crld", **sure)["within_views"]

@@ -27,6 +27,7 @@ from kdbench import (
     Split,
     Stage,
     TeacherParts,
+    View,
     build_method,
     load_results,
 )
@@ -77,7 +78,12 @@ def batch(size: int, **changes: object) -> Batch:
         epochs=10,
         generator=torch.Generator().manual_seed(1),
     )
-    return replace(start, **changes)  # type: ignore[arg-type]
+    given = replace(start, **changes)  # type: ignore[arg-type]
+    views = {
+        name: View(given.images.repeat_interleave(count, 0), given.labels.repeat_interleave(count))
+        for name, count in VIEW_SIZES.items()
+    }
+    return replace(given, views=views)
 
 
 def losses_of(method: Method) -> Iterator[tuple[str, Callable[..., Losses]]]:

@@ -521,6 +521,11 @@ def test_a_method_by_its_name(outputs, batch):
 def test_every_method_can_be_built(name, networks, outputs, batch):
     student, teacher = outputs
     student = dataclasses.replace(student, heads=(student.logits, student.logits))  # for DeiT's distillation token
+    if views := METHODS.get(name).views:
+        counts = {view: 3 if view == "rotations" else 1 for view in views}
+        shown = {view: (batch.images.repeat_interleave(n, 0), batch.labels.repeat_interleave(n)) for view, n in counts.items()}
+        batch = dataclasses.replace(batch, views={view: kdbench.View(*given) for view, given in shown.items()})
+        student, teacher = (kdbench.outputs_of(network, batch) for network in networks)
     method = kdbench.build_method(
         name,
         student=student,

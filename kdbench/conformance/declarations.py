@@ -23,7 +23,7 @@ from kdbench.conformance.setting import Setting, build_for, expect, loss_terms, 
 from kdbench.errors import nearest
 from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Composition, Method, PairError, Stage
-from kdbench.method.outputs import Shapes
+from kdbench.method.outputs import Outputs, Shapes
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import MethodParams
 from kdbench.suite.shipped import shipped
@@ -156,8 +156,12 @@ def weights(tested: MethodUnderTest) -> None:
 
     def scaled(params: Mapping[str, Any]) -> list[object]:
         student, teacher, batch = setting.example_inputs()
-        found = loss_terms(setting.method(params), student, teacher, batch)
-        return [seen_at(term, leaves(student)) for term in found.values()]
+        method = setting.method(params)
+        return [
+            seen_at(term, leaves(student))
+            for taught_by in (teacher, surer(teacher))
+            for term in loss_terms(method, student, taught_by, batch).values()
+        ]
 
     usual = scaled({})
     for key in cls.weights:
@@ -207,8 +211,9 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
     seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
     inputs = [*leaves(student), *method.parameters()]
-    for epoch in EPOCHS:  # warm-ups, and banks that move
-        for name, value in loss_terms(method, student, teacher, replace(batch, epoch=epoch)).items():
+    steps = [*((epoch, teacher) for epoch in EPOCHS), (EPOCHS[-1], surer(teacher))]
+    for epoch, taught_by in steps:  # warm-ups, and banks that move
+        for name, value in loss_terms(method, student, taught_by, replace(batch, epoch=epoch)).items():
             seen.append((name, *seen_at(value, inputs)))
         seen.append(method.ce_weight)  # which the losses may set
         moved(method)
@@ -218,6 +223,12 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
 def seen_at(term: Tensor, inputs: Sequence[Tensor]) -> tuple[float, list[list[float] | None]]:
     """A term and its gradient at each input, which a parameter may change alone, as where a gradient is reversed."""
     return term.item(), [None if found is None else found.flatten().tolist() for found in gradients_at(term, inputs)]
+
+
+def surer(teacher: Outputs) -> Outputs:
+    """With logits as of a trained teacher: the example's is sure of no image, and a method may leave out what it is unsure of."""
+    views = {name: surer(view) for name, view in teacher.views.items()}
+    return replace(teacher, logits=8 * teacher.logits / teacher.logits.std(), views=views)
 
 
 def moved(method: Composition) -> None:

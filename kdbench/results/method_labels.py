@@ -26,6 +26,7 @@ LITERATURE_NAMES = {
     "kd_standardized": "KD standardised",
     "kdpp": "KD++",
     "label_smoothing": "label smoothing",
+    "mlkd_noaug": "MLKD (no augmentation)",
     "normkd": "NormKD",
     "ofa": "OFA-KD",
     "pskd": "PS-KD",

@@ -4,8 +4,10 @@ import math
 import sys
 
 import torch
+import torch.nn.functional as F
 from golden_numbers import Golden, batch_of, case, method, pair_of, plain, total
 
+from kdbench import View
 from kdbench.method.interface import METHODS
 
 plain("normkd", temperature=2, kd_weight=1)
@@ -70,3 +72,51 @@ def _rld(golden: Golden) -> None:
 @case("wsld")
 def _wsld(golden: Golden) -> None:
     variants("wsld", golden, {"": {"alpha": 1, "temperature": 2}, ".T4": {"alpha": 1, "temperature": 4}})
+
+
+@case("skd")
+def _skd(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    terms = method("skd", pair_of(student, teacher), kd_weight=1).losses(student, teacher, batch_of())
+    golden.agrees("loss.kd", terms["instances"])
+    golden.agrees("loss.bc", terms["directions"])
+    golden.gradients_agree(terms["directions"], {"grad.student.logits.bc": "student.logits"})
+    golden.agrees("loss", total(terms))
+    golden.gradients_agree(total(terms), {"grad.student.logits": "student.logits"})
+
+
+def both_views(golden: Golden, parts: dict[str, torch.Tensor], with_gradients: tuple[str, ...]) -> None:
+    """Compare the parts of a loss, and the gradients of some of them, at the logits of both views; "" is the whole."""
+    for part, loss in parts.items():
+        suffix = f".{part}" if part else ""
+        golden.agrees(f"loss{suffix}", loss)
+        if part in with_gradients:
+            leaves = "student.logits", "student.logits_strong"
+            golden.gradients_agree(loss, {f"grad.{leaf}{suffix}": leaf for leaf in leaves})
+
+
+@case("mlkd", "mlkd_standardized")
+def _mlkd(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    settings = {"temperature": float(golden.metadata["T"]), "standardized": golden.metadata["logit_stand"] == "True"}
+    mlkd = method("mlkd", pair_of(student, teacher), kd_weight=1, ce_weight=1, **settings)
+    labels = golden.tensors["target"]
+    terms = mlkd.losses(student, teacher, batch_of(labels=labels, views={"strong": View(torch.zeros(0), labels)}))
+    parts = {
+        "kd": terms["instances"] + terms["strong_instances"],
+        "cc": terms["classes"],
+        "bc": terms["batch"],
+        "ce": F.cross_entropy(student.logits, labels) + terms["strong_cross_entropy"],
+    }
+    both_views(golden, {**parts, "": parts["kd"] + parts["cc"] + parts["bc"]}, ("", "ce"))
+
+
+@case("crld")
+def _crld(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    labels = golden.tensors["target"]
+    views = {"strong": View(torch.zeros(0), labels)}
+    terms = method("crld", pair_of(student, teacher)).losses(student, teacher, batch_of(labels=labels, views=views))
+    within, across = terms["within_views"], terms["cross_views"]
+    both_views(golden, {"wv": within / 2, "cv": across / 0.5, "": within + across}, ("wv", "cv", ""))
+    golden.agrees("loss.ce", F.cross_entropy(student.logits, labels) + terms["strong_cross_entropy"])
