@@ -234,3 +234,11 @@ def test_norm_compares_each_copy_with_the_teachers_map_and_changes_its_weight() 
     logits = STUDENT.classify((maps + method.contract(expanded)).mean((2, 3)))
     centred = logits - logits.mean(1, keepdim=True)
     torch.testing.assert_close(method.predict(STUDENT), 4 * centred / centred.std(1, correction=0, keepdim=True))
+
+
+def test_the_maps_of_catkd_go_without_the_classifiers_bias() -> None:
+    found = []
+    for bias in (0.0, 3.0):
+        student = replace(STUDENT, classifier=lambda values, bias=bias: STUDENT.classify(values) + bias)
+        found.append(only(build("catkd", STUDENT, TEACHER).losses(student, TEACHER, batch(6))))
+    assert torch.allclose(found[0], found[1], rtol=1e-4)
