@@ -40,6 +40,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     # the authors' script
     "ctkd": {"ce_weight": 0.1, "kd_weight": 0.9, "lowest": 1, "span": 20, "reversal_epochs": 10, "standardized": False},
     # the authors, train.py
+    # DeiT on ImageNet: hard labels of the teacher (facebookresearch/deit, main.py)
+    "deit": {"kind": "hard", "temperature": 1, "alpha": 0.5},
     "dgkd": {"temperature": 5, "alpha": 1, "dropped": 1},
     # the authors, on CIFAR
     "dist": {"beta": 2, "gamma": 2, "tau": 4},
@@ -219,7 +221,7 @@ PAIRS = {
 def test_every_pair_of_the_crd_benchmark_has_its_authors_weights_and_rates(suite: str) -> None:
     found = {}
     loaded = load_suite(suite)
-    for teacher, student in loaded.pairs:
+    for teacher, student in (tuple(label.removesuffix(" (raw)") for label in pair) for pair in loaded.pairs):
         trials = [t for t in loaded.trials if t.student == student and t.teacher and t.teacher.student == teacher]
         params = {t.method: t.methods[0].params for t in trials}
         (rate,) = {t.recipe.optimiser.lr for t in trials}

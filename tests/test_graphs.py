@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
 from kdbench.conformance.setting import Setting
+from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.docs.methods import shipped_methods
 from kdbench.training import cohort, graphs
 from kdbench.training.frozen_teacher import FrozenTeacher
@@ -408,7 +409,7 @@ def test_the_cost_of_a_step_is_that_of_the_step_alone_and_recording_is_told_apar
 @pytest.mark.parametrize("name", shipped_methods())
 def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
     """It would tie the next step to the stream of this one, and a step that reaches out of its stream cannot be recorded."""
-    setting = Setting(name, "resnet8", "resnet14")
+    setting = Setting(name, TWO_HEADS if name == "deit" else "resnet8", "resnet14")
     lane = setting.lane(epochs=1)
     kept: list[weakref.ref[Tensor]] = []
     lane.student.register_forward_hook(lambda student, given, outputs: kept.extend(map(weakref.ref, outputs.tensors())))
