@@ -20,18 +20,11 @@ if TYPE_CHECKING:
     from kdbench.library import build_model as build_model
     from kdbench.library import load_student as load_student
     from kdbench.library import run_suite as run_suite
-    from kdbench.method.interface import Batch as Batch
-    from kdbench.method.interface import Composition as Composition
-    from kdbench.method.interface import Losses as Losses
+    from kdbench.method.batch import Batch as Batch
+    from kdbench.method.batch import View as View
+    from kdbench.method.composition import Composition as Composition
     from kdbench.method.interface import Method as Method
-    from kdbench.method.interface import Pair as Pair
-    from kdbench.method.interface import PairError as PairError
-    from kdbench.method.interface import ParameterGroup as ParameterGroup
-    from kdbench.method.interface import Stage as Stage
-    from kdbench.method.interface import Survey as Survey
-    from kdbench.method.interface import TeacherParts as TeacherParts
     from kdbench.method.interface import UnitInterval as UnitInterval
-    from kdbench.method.interface import View as View
     from kdbench.method.interface import register as register
     from kdbench.method.losses import batch_norm_needs as batch_norm_needs
     from kdbench.method.losses import decoupled as decoupled
@@ -53,6 +46,13 @@ if TYPE_CHECKING:
     from kdbench.method.losses import standardized_logits as standardized_logits
     from kdbench.method.outputs import Outputs as Outputs
     from kdbench.method.outputs import Shapes as Shapes
+    from kdbench.method.pair import Pair as Pair
+    from kdbench.method.pair import PairError as PairError
+    from kdbench.method.pair import TeacherParts as TeacherParts
+    from kdbench.method.stages import Losses as Losses
+    from kdbench.method.stages import ParameterGroup as ParameterGroup
+    from kdbench.method.stages import Stage as Stage
+    from kdbench.method.stages import Survey as Survey
     from kdbench.models import Network as Network
     from kdbench.models import register_model as register_model
     from kdbench.results.outcomes import Outcomes as Outcomes
@@ -94,19 +94,19 @@ _HOMES = {
     "refuse_unclassified_maps": "method.losses",
     "spatial_notes": "method.losses",
     "standardized_logits": "method.losses",
-    "Batch": "method.interface",
-    "Composition": "method.interface",
-    "Losses": "method.interface",
+    "Batch": "method.batch",
+    "Composition": "method.composition",
+    "Losses": "method.stages",
     "Method": "method.interface",
     "MethodParams": "spec.trial",
-    "Pair": "method.interface",
-    "PairError": "method.interface",
-    "ParameterGroup": "method.interface",
-    "Stage": "method.interface",
-    "Survey": "method.interface",
-    "TeacherParts": "method.interface",
+    "Pair": "method.pair",
+    "PairError": "method.pair",
+    "ParameterGroup": "method.stages",
+    "Stage": "method.stages",
+    "Survey": "method.stages",
+    "TeacherParts": "method.pair",
     "UnitInterval": "method.interface",
-    "View": "method.interface",
+    "View": "method.batch",
     "register": "method.interface",
     "Network": "models",
     "register_model": "models",

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from kdbench import models
 from kdbench.errors import KdbenchError, refuse_no_list
-from kdbench.method.interface import METHODS, USUAL_BATCH, Composition, Pair, PairError, TeacherParts
+from kdbench.method.composition import Composition
+from kdbench.method.interface import METHODS
 from kdbench.method.outputs import Outputs, Shapes
+from kdbench.method.pair import USUAL_BATCH, Pair, PairError, TeacherParts
 from kdbench.method.specs import build_part, resolve_methods
 from kdbench.models import Network
 from kdbench.paths import expanded

@@ -57,10 +57,11 @@ def direction_distance(student_logits: Tensor, teacher_logits: Tensor, ridge: fl
     centred = differences - differences.mean(0)
     covariance = centred.T @ centred / (len(centred) - 1)  # torch.cov makes the host wait, as does cholesky
     root = torch.linalg.cholesky_ex(covariance + ridge * torch.eye(len(centred), dtype=u_s.dtype, device=u_s.device)).L
-    return torch.linalg.vector_norm(torch.linalg.solve_triangular(root, differences.T, upper=False), dim=0).mean()
+    lengths: Tensor = torch.linalg.vector_norm(torch.linalg.solve_triangular(root, differences.T, upper=False), dim=0)
+    return lengths.mean()
 
 
 def units(logits: Tensor) -> Tensor:
     """(B, K), each row of length 1."""
-    norms = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
     return logits / norms.clamp(min=1e-6) * (norms > 1e-6)

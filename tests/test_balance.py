@@ -12,7 +12,7 @@ from test_method_traps import CLASSES, outputs, pair
 
 from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.method.specs import build_part
 from kdbench.report.notes import footnotes
 from kdbench.runner.frame import load_results

@@ -10,7 +10,7 @@ from conftest import Lab
 import kdbench
 from kdbench import KdbenchError, PairError
 from kdbench.catalogue.show import shown
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.method.specs import setting
 from kdbench.results.frames import read_records
 from kdbench.suite.resolve import load_suite

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kdbench import Outputs, PairError
 from kdbench.docs.methods import shipped_methods
-from kdbench.method.interface import METHODS, Composition
+from kdbench.method.composition import Composition
+from kdbench.method.interface import METHODS
 
 STUDENT, TEACHER = outputs(6), outputs(6, seed=1)
 

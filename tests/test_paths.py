@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field, FilePath
 
 import kdbench
 from kdbench.data import DATASETS, Dataset, Source, SourceParams, register_dataset
-from kdbench.method.interface import METHODS, Losses, Method, register
+from kdbench.method.interface import METHODS, Method, register
 from kdbench.method.specs import build_part
+from kdbench.method.stages import Losses
 from kdbench.paths import has_path, map_paths
 from kdbench.report.published_numbers import REQUIRED, read_published
 from kdbench.results.store import Store

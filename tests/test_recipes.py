@@ -18,7 +18,7 @@ from kdbench.data import Loader, ResidentLoader, Split, StreamedLoader
 from kdbench.data.distortion import operations
 from kdbench.data.file_split import FileSplit
 from kdbench.data.mixing import mix
-from kdbench.method.interface import ParameterGroup
+from kdbench.method.stages import ParameterGroup
 from kdbench.spec.augmentation import Augmentation, RandAugment
 from kdbench.spec.optimiser import Cosine, Schedule
 from kdbench.spec.recipe import Recipe

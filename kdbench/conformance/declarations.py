@@ -21,9 +21,12 @@ from kdbench.conformance.hook_points import leaves, map_tensors, spoilt
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import Setting, build_for, expect, loss_terms, values
 from kdbench.errors import nearest
+from kdbench.method.composition import Composition
 from kdbench.method.description import describe_method
-from kdbench.method.interface import METHODS, Composition, Method, PairError, Stage
+from kdbench.method.interface import METHODS, Method
 from kdbench.method.outputs import Outputs, Shapes
+from kdbench.method.pair import PairError
+from kdbench.method.stages import Stage
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import MethodParams
 from kdbench.suite.shipped import shipped

@@ -11,8 +11,10 @@ from kdbench.conformance.declarations import alternatives
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import Setting, build_for, expect, values
-from kdbench.method.interface import Batch, PairError, Survey, View
+from kdbench.method.batch import Batch, View
 from kdbench.method.outputs import Outputs
+from kdbench.method.pair import PairError
+from kdbench.method.stages import Survey
 from kdbench.models.weights import state_hash
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from kdbench.conformance.hook_points import leaves, map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import BrokenPromise, evaluate_segments, expect, loss_terms, synthetic_pair
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
 from kdbench.training.segments import MAIN

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdbench.conformance.hook_points import map_tensors, permuted, places
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import BrokenPromise, Example, expect, loss_terms
-from kdbench.method.interface import Batch, View
+from kdbench.method.batch import Batch, View
 
 DRAWS = 48
 ORDER = (3, 0, 7, 1, 6, 2, 5, 4)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kdbench.conformance.setting import BrokenPromise, Setting, build_for, fingerprint
 from kdbench.conformance.two_heads import NAME as TWO_HEADS
-from kdbench.method.interface import METHODS, Method, Pair, PairError
+from kdbench.method.interface import METHODS, Method
+from kdbench.method.pair import Pair, PairError
 
 
 class PairRefused(Exception):

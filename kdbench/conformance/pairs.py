@@ -10,8 +10,9 @@ import torch
 
 from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
 from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms, synthetic_pair
-from kdbench.method.interface import Batch, Pair, PairError, TeacherParts, View
+from kdbench.method.batch import Batch, View
 from kdbench.method.outputs import Shapes
+from kdbench.method.pair import Pair, PairError, TeacherParts
 from kdbench.streams import generator
 
 REASON = 30

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from kdbench.conformance.hook_points import Classifier, map_tensors, synthetic_outputs
 from kdbench.data import Dataset, SourceParams, Split
-from kdbench.method.interface import METHODS, Batch, Composition, Losses, Method, Pair, View, checked
+from kdbench.method.batch import Batch, View
+from kdbench.method.composition import Composition, checked
+from kdbench.method.interface import METHODS, Method
 from kdbench.method.outputs import Outputs
+from kdbench.method.pair import Pair
 from kdbench.method.specs import build_part, resolve_methods
+from kdbench.method.stages import Losses
 from kdbench.models import Network
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.method.interface import View
+from kdbench.method.batch import View
 
 QUARTER_TURNS = (1, 2, 3)
 """By how many quarter turns, counter-clockwise, the view `rotations` turns each image."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.docs.markdown import page
 from kdbench.method.description import describe_method
-from kdbench.method.interface import METHODS, Stage
+from kdbench.method.interface import METHODS
+from kdbench.method.stages import Stage
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.shipped import shipped
 from kdbench.wording import counted

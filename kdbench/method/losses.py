@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method.interface import Pair, PairError
+from kdbench.method.pair import Pair, PairError
 from kdbench.wording import counted
 
 P = ParamSpec("P")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import METHODS, Method, Pair, PairError
+from kdbench.method.interface import METHODS, Method
+from kdbench.method.pair import Pair, PairError
 from kdbench.paths import has_path, map_paths
 from kdbench.spec.trial import MethodParams, MethodSpec, TrialSpec, file_name
 from kdbench.wording import assigned

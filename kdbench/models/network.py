@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import TeacherParts
 from kdbench.method.outputs import Outputs
+from kdbench.method.pair import TeacherParts
 from kdbench.registry import Registry
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.data import Loader
 from kdbench.files import set_aside
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.method.specs import pair_label, setting, teacher_label
 from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store

@@ -12,7 +12,7 @@ import torch
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import PairError
+from kdbench.method.pair import PairError
 from kdbench.method.specs import teachers_label
 from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned

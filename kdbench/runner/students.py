@@ -9,7 +9,8 @@ from torch import nn
 
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError, first_line
-from kdbench.method.interface import METHODS, Composition
+from kdbench.method.composition import Composition
+from kdbench.method.interface import METHODS
 from kdbench.models.weights import WEIGHTS
 from kdbench.paths import has_path
 from kdbench.results.students import AGAIN, StudentMetadata, read_student, write_student

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdbench.errors import first_line
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.method.specs import teacher_label
 from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, write_checkpoint

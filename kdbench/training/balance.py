@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.method.specs import setting, teachers_label
 from kdbench.spec.trial import TrialSpec
 

@@ -24,8 +24,9 @@ from kdbench.data import (
     use_some,
 )
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import Composition, Pair, TeacherParts
+from kdbench.method.composition import Composition
 from kdbench.method.outputs import Shapes
+from kdbench.method.pair import Pair, TeacherParts
 from kdbench.method.specs import build_part
 from kdbench.models import Network, blank_model, build_model
 from kdbench.models.measure import shapes

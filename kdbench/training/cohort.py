@@ -11,7 +11,7 @@ import torch
 
 from kdbench.data import Loader, batch_bounds
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import VIEWS
+from kdbench.method.batch import VIEWS
 from kdbench.method.outputs import Outputs
 from kdbench.training.device import Stopwatch, refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 from kdbench.models.measure import parameters
 
 

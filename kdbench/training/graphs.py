@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from kdbench.errors import first_line
-from kdbench.method.interface import Batch
+from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.device import Stopwatch, out_of_memory_raised, random_states, reserved_bytes, without_waiting
 from kdbench.training.inputs import StepInputs

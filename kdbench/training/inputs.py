@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from kdbench.method.interface import Batch, View
+from kdbench.method.batch import Batch, View
 from kdbench.method.outputs import Outputs
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method.interface import Batch, Composition, checked
+from kdbench.method.batch import Batch
+from kdbench.method.composition import Composition, checked
 from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.autograd import refuse_unoptimised

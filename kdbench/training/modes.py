@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 
 
 class Modes:

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from kdbench.data.views import rotations
 from kdbench.errors import KdbenchError, UntrainedStages
-from kdbench.method.interface import Batch, Composition, Losses, Method, Survey, View
+from kdbench.method.batch import Batch, View
+from kdbench.method.composition import Composition
+from kdbench.method.interface import Method
 from kdbench.method.outputs import Outputs
+from kdbench.method.stages import Losses, Survey
 from kdbench.models import Network
 from kdbench.spec.optimiser import SGD, Optimiser
 from kdbench.spec.recipe import Recipe

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.method.interface import Batch, on_device
+from kdbench.method.batch import Batch, on_device
 
 Make = Callable[[torch.Generator, int], Tensor]
 """Makes a tensor on the host, of random numbers or for an epoch."""

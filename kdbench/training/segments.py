@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from kdbench.method.interface import Batch, Composition, Losses, Stage
+from kdbench.method.batch import Batch
+from kdbench.method.composition import Composition
 from kdbench.method.outputs import Outputs
+from kdbench.method.stages import Losses, Stage
 from kdbench.spec.optimiser import AnySchedule, Optimiser, Schedule
 from kdbench.spec.recipe import Recipe
 from kdbench.training.optimiser import Trained

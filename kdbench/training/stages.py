@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from kdbench.method.interface import Composition, Survey
+from kdbench.method.composition import Composition
 from kdbench.method.specs import build_part
+from kdbench.method.stages import Survey
 from kdbench.models import Network
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded

@@ -10,7 +10,7 @@ from kdbench.data import Loader
 from kdbench.data.loader import LoadBatch
 from kdbench.data.mixing import mix
 from kdbench.data.views import mixup, rotations
-from kdbench.method.interface import View
+from kdbench.method.batch import View
 from kdbench.spec.recipe import Recipe
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.inputs import StepInputs

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdbench.method.interface import Survey
+from kdbench.method.stages import Survey
 from kdbench.streams import derive, reseed
 from kdbench.training.fatal_errors import fatal_error, location
 from kdbench.training.frozen_teacher import FrozenTeacher

@@ -11,7 +11,7 @@ from torchvision import transforms
 
 from kdbench import Batch
 from kdbench.data import Split
-from kdbench.method.interface import Composition
+from kdbench.method.composition import Composition
 
 
 def best_of_the_field(device: torch.device) -> AbstractContextManager[None]:

@@ -7,7 +7,8 @@ from plain import PilImages, train_epoch
 from row import MEAN, ROW, STD, lockstep, noise, trials
 
 from kdbench.data import Dataset, ResidentLoader, SourceParams, epoch_plan
-from kdbench.method.interface import METHODS, PairError
+from kdbench.method.interface import METHODS
+from kdbench.method.pair import PairError
 from kdbench.results.store import Store
 from kdbench.runner.plan import make_plan
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
