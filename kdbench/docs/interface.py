@@ -22,6 +22,7 @@ from kdbench.docs.markdown import (
     table,
     texts_under,
 )
+from kdbench.method import interface, stages
 
 METHOD = """\
 A method is a class in one file: adapters built from the shapes of a pair of networks, and named loss terms.
@@ -94,7 +95,7 @@ def _text(name: str, of: ModuleType) -> str:
     value = getattr(of, name)
     if inspect.isclass(value) or inspect.isroutine(value):
         return value.__doc__ or ""
-    return texts_under(inspect.getmodule(kdbench.Method))[name]
+    return (texts_under(interface) | texts_under(stages))[name]
 
 
 def _section(name: str, level: int = 2, of: ModuleType = kdbench) -> str:
