@@ -100,6 +100,7 @@ def plan_as_text(
     first = plan.suite.trials[0]
     lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
     lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
+    lines += _further_recipes(plan, usual=first.recipe.summary)
     lines += tuning_as_lines(plan, tuning_estimates)
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
@@ -123,6 +124,16 @@ def plan_as_text(
     if power:
         lines.append(f"seeds: {power_as_text(power)}")
     return "\n".join(lines)
+
+
+def _further_recipes(plan: Plan, *, usual: str) -> list[str]:
+    """The recipes beside the first trial's, each with the networks that are trained by it."""
+    networks: dict[str, dict[str, None]] = {}
+    for planned in (*plan.teachers, *plan.students):
+        if planned.spec.methods and (summary := planned.spec.recipe.summary) != usual:
+            who = f"teacher {teacher_label(planned.spec)}" if planned.teaches else planned.spec.label
+            networks.setdefault(summary, {})[who] = None
+    return [f"  {', '.join(names)}: {summary}" for summary, names in networks.items()]
 
 
 def _division(params: SourceParams) -> Iterator[str]:

@@ -253,17 +253,31 @@ def reads(tested: MethodUnderTest) -> None:
     student, teacher, batch = tested.default_setting.example_inputs()
     usual = values(method, student, teacher, batch)
     again = values(method, student, teacher, batch)
+    surveyed = what_surveys_find(tested.default_setting, teacher, batch.labels)
     expect(again == usual, "two calls on the same inputs differ. Draw random numbers from batch.generator.")
-    nothing = map_tensors(teacher, lambda value: value * math.nan)
+
+    def changed(student: Outputs, teacher: Outputs) -> bool:
+        found = what_surveys_find(tested.default_setting, teacher, batch.labels)
+        return found != surveyed or values(method, student, teacher, batch) != usual
+
     read = []
-    if values(method, student, nothing, batch) != usual:
+    if changed(student, map_tensors(teacher, lambda value: value * math.nan)):
         hooks = (field.name for field in fields(Shapes))
-        read = [hook for hook in hooks if values(method, spoilt(student, hook), spoilt(teacher, hook), batch) != usual]
+        read = [hook for hook in hooks if changed(spoilt(student, hook), spoilt(teacher, hook))]
     declared = tested.method_class.reads
     expect(
         set(read) == set(declared),
         f"it reads {read} and declares {list(declared)}. Write reads = {tuple(read)!r}; `classify` counts as `pooled`.",
     )
+
+
+def what_surveys_find(setting: Setting, teacher: Outputs, labels: Tensor) -> list[str]:
+    """A hash of what each survey of a new instance finds in one batch."""
+    surveys = [survey for _, survey in setting.method().surveys()]
+    for survey in surveys:
+        survey.see(teacher, labels)
+        survey.finish()
+    return [state_hash(survey.module.state_dict()) for survey in surveys]
 
 
 def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:

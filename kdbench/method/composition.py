@@ -60,8 +60,6 @@ def _declared(part: Method, stage: Stage) -> Stage:
             f"stage {stage.name} learns from the teacher alone, and its class does not say so. Write teacher_stages = "
             f"{{'{stage.name}': (...)}} with the names of the parameters that determine what it learns."
         )
-    if not stage.trains_student and not part.reads:
-        raise RuntimeError(f"stage {stage.name} learns from the teacher alone, and `reads` names nothing. Name what it reads.")
     return replace(stage, losses=lambda student, teacher, batch: stage.losses(*_seen(part, student, teacher, batch)))
 
 

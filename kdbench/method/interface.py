@@ -49,7 +49,7 @@ class Method(nn.Module, ABC):
 
     Raises:
         KdbenchError: `teacher_stages` or `teacher_surveys` names a parameter that the class does not have, `views` an unknown one,
-            or a parameter is called `ce`.
+            a parameter is called `ce`, or it learns from the teacher before the training and `reads` names nothing.
 
     Attributes:
         params: the parameters of this instance.
@@ -81,6 +81,10 @@ class Method(nn.Module, ABC):
                         f"{cls.__name__}: {what} {name} depends on {', '.join(unknown)} in `{declared}`, and there is no such "
                         "parameter. Correct the names."
                     )
+        if (cls.teacher_stages or cls.teacher_surveys) and not cls.reads:
+            raise KdbenchError(
+                f"{cls.__name__}: it learns from the teacher before the training, and `reads` names nothing. Name what it reads."
+            )
         if "ce" in cls.Params.model_fields:
             raise KdbenchError(
                 f"{cls.__name__}: `ce` is the weight of the cross-entropy in suites. Give the parameter another name."

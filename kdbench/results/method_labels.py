@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
@@ -97,9 +98,14 @@ def differing_params(rows: pd.DataFrame, *, within: Sequence[str] = ()) -> pd.Se
 def _flat(method_params: str) -> dict[str, str]:
     """`{"ft": {"k": 2.0}}` as `{"k": "k=2"}`; a composition's parameters are named `ft.k`. They stay in the method's order."""
     parts = json.loads(method_params)
-    ce = {CE: assigned(CE, parts.pop(CE))} if CE in parts else {}
+    ce = {CE: assigned(CE, _by_epoch(parts.pop(CE)))} if CE in parts else {}
     return ce | {
         (full := name if len(parts) == 1 else f"{part}.{name}"): assigned(full, value)
         for part, params in parts.items()
         for name, value in params.items()
     }
+
+
+def _by_epoch(weight: Any) -> object:
+    """A weight by epoch with numbers for keys, which are text in JSON."""
+    return {int(epoch): value for epoch, value in weight.items()} if isinstance(weight, dict) else weight

@@ -196,3 +196,5 @@ def test_a_view_and_a_survey_that_do_not_exist_are_told_when_the_class_is_made()
         type("Odd", (Viewer,), {"views": ("strnog",)})
     with pytest.raises(KdbenchError, match=r"survey means depends on gamma in `teacher_surveys`"):
         type("Odd", (Centred,), {"teacher_surveys": {"means": ("gamma",)}})
+    with pytest.raises(KdbenchError, match=r"it learns from the teacher before the training, and `reads` names nothing"):
+        type("Odd", (Centred,), {"reads": ()})
