@@ -22,9 +22,11 @@ class WKDF(Method):
     Paper: Lv, Yang and Li, "Wasserstein distance rivals Kullback-Leibler divergence for knowledge distillation", NeurIPS 2024,
     arXiv:2412.08139.
     Code: https://github.com/JiamingLv/WKD
-    Deviations: none. The defaults are the authors' for ResNet-32x4 to ResNet-8x4, in 240 epochs. They choose beta, rho and the grid
-    n for each pair: 0.3, 3 and 4 for WRN-40-2 to ShuffleNetV1; on ImageNet beta 0.02 and rho 2 for ResNet-34 to ResNet-18. There
-    ResNet-50 to MobileNetV1 has another r, with a bottleneck, which is not here. Epochs count from 1, so that w is 0 in the last.
+    Deviations: a cell of one place is refused, as it has no spread: so are the authors' 0.3, 3 and grid 4 for WRN-40-2 to
+    ShuffleNetV1, whose last map is 4x4. The defaults are theirs for ResNet-32x4 to ResNet-8x4, in 240 epochs. They choose beta, rho
+    and the grid n for each pair: on ImageNet beta 0.02 and rho 2 for ResNet-34 to ResNet-18. Set `decay_after` there, too: 150 is
+    more than 100 epochs. For that pair the authors' is not known here; it is 30 for ResNet-50 to MobileNetV1, which has another r,
+    with a bottleneck, that is not here. Epochs count from 1, so that w is 0 in the last.
     """
 
     reads = ("features",)

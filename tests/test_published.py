@@ -164,6 +164,7 @@ def test_no_shipped_number_is_lost():
     assert found.groupby(["source", "dataset"]).size().to_dict() == {
         ("RepDistiller (README at commit b84f547, CIFAR-100 tables)", "cifar100"): 188,
         ("mdistiller (README at commit a08d46f)", "cifar100"): 10,
+        ("mdistiller (README at commit a08d46f)", "imagenet"): 4,
         ("DIST's authors (README)", "cifar100"): 6,
         ("KD-Zoo (README at commit 65470c8)", "cifar10"): 6,
         ("KD-Zoo (README at commit 65470c8)", "cifar100"): 6,
@@ -184,10 +185,30 @@ def test_no_shipped_number_is_lost():
         ("NKD's authors (nkd.md of cls_KD at commit 08a5ddd)", "imagenet"): 1,
         ("DIST's authors (README at commit 06af3f6)", "imagenet"): 14,
         **{
-            (f"{name} (as TTM's authors quote it, README at commit 2de9060)", "imagenet"): 1
-            for name in ("KD", "SRRL", "ReviewKD", "ITRD", "DKD", "KD++", "NKD", "CTKD")
+            (f"{name} (as TTM's authors quote it, README at commit 2de9060)", "imagenet"): 1 if name in ("ITRD", "CTKD") else 2
+            for name in ("KD", "CRD", "SRRL", "ReviewKD", "ITRD", "DKD", "DIST", "KD++", "NKD", "CTKD")
         },
+        ("MLKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 14,
+        ("NORM's authors (README at commit c6dfc39)", "cifar100"): 13,
+        ("NORM's authors (README at commit c6dfc39)", "imagenet"): 2,
+        ("papers that NORM's authors quote (README at commit c6dfc39)", "cifar100"): 21,
+        ("papers that NORM's authors quote (README at commit c6dfc39)", "imagenet"): 19,
+        ("DCD's authors (README of giakoumoglou/distillers at commit 3d7d68f)", "cifar100"): 13,
     }
+
+
+def test_a_number_that_ttms_authors_quote_is_of_no_known_epoch():
+    found = read_published([shipped_numbers()])
+    quoted = found[found["source"].str.contains("as TTM's authors quote it")]
+    assert set(quoted["selection"]) == {"epoch not stated"}
+    assert quoted.set_index("method")["note"]["ctkd"] == "the README of CTKD's authors says 71.32"
+
+
+def test_the_second_pair_of_imagenet_tables_has_numbers_for_the_methods_of_its_suite():
+    found = read_published([shipped_numbers()])
+    here = found[(found["teacher"] == "torchvision/resnet50") & (found["student"] == "timm/mobilenetv1_100")]
+    assert {t.method for t in load_suite("imagenet").trials if t.teacher} <= set(here["method"])
+    assert here["note"].str.contains("a MobileNet other than timm's").all()
 
 
 def test_kd_zoos_fitnet_stands_beside_the_one_stage_hint_and_says_how_it_differs():
