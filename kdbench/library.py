@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench import models
 from kdbench.errors import KdbenchError, refuse_no_list
-from kdbench.method.composition import Composition
+from kdbench.method.composition import Composition, refuse_contradictions
 from kdbench.method.interface import METHODS
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.method.pair import USUAL_BATCH, Pair, PairError, TeacherParts
@@ -195,6 +195,7 @@ def build_method(
     others = tuple(outputs.shapes() for outputs in teacher.others)
     pair = _PartlyKnown(student.shapes(), teacher.shapes(), labels, teacher_parts, image_shape, batch, batch, others)
     methods = {spec.name: build_part(spec, cast(Pair, pair)) for spec in resolve_methods(name, given)}
+    refuse_contradictions(methods, ce)
     return OwnLoop(methods, ce).to(student.logits.device)
 
 

@@ -6,7 +6,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {plural(noun, number)}"
 
 
-def plural(noun: str, number: int) -> str:
+def plural(noun: str, number: float) -> str:
     """The noun as it stands after the number."""
     return noun if number == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
 

@@ -8,12 +8,13 @@ import torch
 from conftest import Lab
 
 import kdbench
-from kdbench import KdbenchError, PairError
+from kdbench import Batch, KdbenchError, Losses, Method, Outputs, Pair, PairError
 from kdbench.catalogue.show import shown
 from kdbench.method.composition import Composition
 from kdbench.method.specs import setting
 from kdbench.results.frames import read_records
 from kdbench.suite.resolve import load_suite
+from kdbench.training.lane import Lane
 
 RECIPE = {"epochs": 3, "schedule": {"milestones": []}}
 
@@ -113,3 +114,40 @@ def test_no_parameter_may_have_its_name() -> None:
     params = type("Params", (kdbench.MethodParams,), {"__annotations__": {"ce": float}, "ce": 1.0})
     with pytest.raises(KdbenchError, match="`ce` is the weight of the cross-entropy in suites"):
         type("Odd", (kdbench.Method,), {"Params": params})
+
+
+class Lasting(Method):
+    """Leaves a part in the deployed network, and predicts as the student does."""
+
+    def build(self, pair: Pair) -> None:
+        self.part = torch.nn.Linear(pair.student.pooled[0], 1)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"size": self.part(student.pooled).square().mean()}
+
+    def deployed(self) -> tuple[torch.Tensor, ...]:
+        return tuple(self.part.parameters())
+
+
+def test_deployed_parts_that_disagree_on_it_are_tested_kept_and_loaded(lab: Lab, register: Any) -> None:
+    register("lasting", Lasting)
+    suite = lab.suite(methods=[{"simkd+lasting": {"ce": 1}}], keep_students=True, recipe=RECIPE)
+    lab.run(suite)
+    (trial,) = suite.trials
+    assert lab.record(trial).reason is None
+    assert kdbench.load_student(lab.store.folder(trial.id))(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+def test_a_student_that_cannot_predict_fails_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Lane.predictor
+
+    def predictor(lane: Lane) -> Any:
+        if "at" in lane.method.parts:
+            raise ValueError("no prediction")
+        return original(lane)
+
+    monkeypatch.setattr(Lane, "predictor", predictor)
+    suite = lab.suite(methods=["scratch", "at", "kd"])
+    lab.run(suite)
+    failed = {trial.method: lab.record(trial).reason for trial in suite.trials}
+    assert failed.pop("at").startswith("ValueError: no prediction") and failed == {"scratch": None, "kd": None}

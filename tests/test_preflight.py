@@ -16,6 +16,7 @@ from kdbench.runner.plan import Rerun
 from kdbench.runner.preflight import preflight
 
 PAIR: dict[str, Any] = {"teacher": "wrn_10_1", "student": "resnet8"}
+DISAGREEING: list[dict[str, Any]] = [{"at+kd": {"ce": 1, "kd": {"alpha": 1}}}, {"at+kd": {"kd": {"alpha": 1}}}]
 
 
 def told(lab: Lab, **changes: Any) -> list[str]:
@@ -40,12 +41,16 @@ def weights(lab: Lab, name: str, **changes: Any) -> str:
     ("changes", "message"),
     [
         ({"dataset": {"root": "/nowhere"}}, "root: there is no folder /nowhere"),
-        ({"pairs": [{**PAIR, "student": {"model": "resnet8", "hooks": ["stem"]}}]}, "resnet8 has its own groups"),
+        ({"pairs": [{**PAIR, "student": {"model": "resnet8", "hooks": ["stem"]}}]}, "resnet8, hooks: there is no block 'stem'"),
         ({"pairs": [{**PAIR, "student": "torchvision/resnet18"}]}, "takes images of 3 channels, and these have 1"),
         ({"pairs": [{**PAIR, "teacher": "vgg8"}], "methods": ["fsp"]}, "vgg8 -> resnet8: fsp: "),
         ({"recipe": {"precision": "tf32"}}, "precision tf32 has no effect on the CPU"),
+        ({"pairs": [{**PAIR, "teacher": {"model": "wrn_10_1", "size": 8}}]}, "size: the images have 8x8 pixels already"),
+        ({"methods": DISAGREEING}, "kd trains without the cross-entropy, and at with it"),
+        ({"methods": DISAGREEING[::-1]}, "kd trains without the cross-entropy, and at with it"),
+        ({"methods": [{"simkd+norm": {"ce": 1}}]}, "simkd and norm each predict in their own way, where a student has one"),
     ],
-    ids=["root", "hooks", "channels", "pair", "precision"],
+    ids=["root", "hooks", "channels", "pair", "precision", "size", "ce", "ce first", "predict"],
 )
 def test_each_problem_is_found_before_images_are_read(changes, message, lab, monkeypatch):
     monkeypatch.setattr(ImageFolder, "load", lambda self: pytest.fail("images were read"))
@@ -66,7 +71,13 @@ def test_all_problems_are_told_at_once(lab):
             {"teacher": "resnet14", "student": "torchvision/resnet18"},
         ],
     )
-    for message in ("tf32", "takes images of 3 channels", "resnet8 has its own groups", "NaN or infinity", "vgg8 -> resnet8: fsp"):
+    for message in (
+        "tf32",
+        "takes images of 3 channels",
+        "resnet8, hooks: there is no block 'stem'",
+        "NaN or infinity",
+        "vgg8 -> resnet8: fsp",
+    ):
         assert sum(message in problem for problem in problems) == 1
     assert len(problems) == 5
 

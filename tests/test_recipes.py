@@ -18,6 +18,7 @@ from kdbench.data import Loader, ResidentLoader, Split, StreamedLoader
 from kdbench.data.distortion import operations
 from kdbench.data.file_split import FileSplit
 from kdbench.data.mixing import mix
+from kdbench.method.composition import Composition
 from kdbench.method.stages import ParameterGroup
 from kdbench.spec.augmentation import Augmentation, RandAugment
 from kdbench.spec.optimiser import Cosine, Schedule
@@ -29,7 +30,7 @@ from kdbench.suite.shipped import recipe_names
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.optimiser import Trained, build_optimiser
-from kdbench.training.segments import MAIN, Position
+from kdbench.training.segments import MAIN, Position, segments
 from kdbench.training.stream import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -82,6 +83,17 @@ def test_a_plain_schedule_is_what_it_was() -> None:
     ]
     assert Cosine().rate(1.0, 5, 10) == pytest.approx(0.5)
     assert [Schedule(warm_up_epochs=4).rate(1.0, epoch, 9) for epoch in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_the_usual_name_takes_over_what_the_base_says_without_one() -> None:
+    base = {"optimiser": {"lr": 0.1, "weight_decay": 1e-4, "nesterov": True}, "schedule": {"milestones": [1, 2]}}
+    named = {"optimiser": {"name": "sgd", "lr": 0.05}, "schedule": {"name": "steps", "gamma": 0.5}}
+    changed = recipe(**merged(base, named))
+    assert changed.optimiser == SGD(lr=0.05, weight_decay=1e-4, nesterov=True)
+    assert changed.schedule == Schedule(milestones=(1, 2), gamma=0.5)
+    cosine = {"schedule": {"name": "cosine", "final_lr": 0.01}}
+    assert merged(base, cosine)["schedule"] == cosine["schedule"], "of another name nothing is taken over"
+    assert merged(cosine, {"schedule": {"name": "steps"}})["schedule"] == {"name": "steps"}
 
 
 # What is trained, and how
@@ -180,16 +192,19 @@ def test_the_average_is_tested_and_the_weights_are_trained(lab: Lab, monkeypatch
     assert not torch.equal(trained[0], trained[1])
 
 
+class Net(nn.Module):
+    """Has a parameter of three dimensions that weight decay spares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+        self.token, self.fixed = nn.Parameter(torch.zeros(1, 1, 2)), nn.Parameter(torch.zeros(3, 3))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"token"}
+
+
 def test_decay_spares_norms_biases_and_what_a_network_names() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
-            self.token, self.fixed = nn.Parameter(torch.zeros(1, 1, 2)), nn.Parameter(torch.zeros(3, 3))
-
-        def no_weight_decay(self) -> set[str]:
-            return {"token"}
-
     net = Net()
     for settings in (SGD(lr=0.1, decay_norms_and_biases=False), AdamW(lr=0.1, decay_norms_and_biases=False)):
         built = build_optimiser(settings, [Trained(net)], fixed=[id(net.fixed)], device=torch.device("cpu"))
@@ -198,6 +213,29 @@ def test_decay_spares_norms_biases_and_what_a_network_names() -> None:
         assert set(decay.values()) == {0.0} and len(decay) == 4 and id(net.fixed) not in decay
     whole = build_optimiser(AdamW(lr=0.1), [Trained(net)], fixed=[], device=torch.device("cpu"))
     assert [group["weight_decay"] for group in whole.param_groups] == [0.01]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_decay_spares_in_a_method_s_networks_what_it_spares_in_a_student(grouped: bool) -> None:
+    class Peer(nn.Module):
+        ce_weight = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.peer = Net()
+
+        def stages(self) -> tuple[Any, ...]:
+            return ()
+
+        def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+            return (ParameterGroup(self.peer, lr_factor=0.5),) if grouped else ()
+
+    peer: Any = Peer()
+    spared = recipe(optimiser={"name": "adamw", "lr": 0.1, "decay_norms_and_biases": False})
+    (main,) = segments(Composition({"peer": peer}), Net(), spared)
+    built = build_optimiser(main.optimiser, main.trained, fixed=[], device=torch.device("cpu"))
+    decay = {id(p): group["weight_decay"] for group in built.param_groups for p in group["params"]}
+    assert decay[id(peer.peer.token)] == decay[id(peer.peer.norm.weight)] == 0 and decay[id(peer.peer.layer.weight)] == 0.01
 
 
 # Mixing
@@ -359,6 +397,11 @@ def test_what_is_not_used_is_no_part_of_the_recipe() -> None:
         (
             {"schedule": {"warm_up_epochs": 2, "warm_up_lr": 0}},
             "schedule: with a warm_up_lr of 0 the first epoch trains nothing; give a higher one",
+        ),
+        ({"schedule": {"update": "step"}}, "schedule: update: step has no effect on steps without a warm-up; give"),
+        (
+            {"epochs": 1, "schedule": {"warm_up_epochs": 1}},
+            "a warm-up of 1 epoch does not end in 1 epoch; give one that is shorter",
         ),
         (
             {"schedule": {"warm_up_epochs": 10}},

@@ -34,7 +34,9 @@ def test_images_that_are_not_square_are_refused():
 
     (spec,) = resolve_methods("sskd", {})
     tall = replace(pair(outputs(4), outputs(4)), image_shape=(3, 9, 7))
-    with pytest.raises(PairError, match="sskd: it turns images by 90 degrees, and these are of 9x7; choose square images"):
+    with pytest.raises(
+        PairError, match="sskd: it turns images by 90 degrees, and those of this data set have 9x7 pixels; choose square"
+    ):
         build_part(spec, tall)
 
 

@@ -63,6 +63,24 @@ def _declared(part: Method, stage: Stage) -> Stage:
     return replace(stage, losses=lambda student, teacher, batch: stage.losses(*_seen(part, student, teacher, batch)))
 
 
+def refuse_contradictions(parts: Mapping[str, Method], ce: CrossEntropyWeight | None) -> None:
+    """Refuse methods that cannot train one student together; `ce` is what a suite says of the cross-entropy's weight.
+
+    Raises:
+        PairError: two parts predict, or one sets the cross-entropy's weight to 0, another does not, and `ce` is None.
+    """
+    predicting = [name for name, part in parts.items() if type(part).predict is not Method.predict]
+    if len(predicting) > 1:
+        raise PairError(f"{' and '.join(predicting)} each predict in their own way, where a student has one; keep one of them")
+    without = [name for name, part in parts.items() if part.ce_weight == 0]
+    if ce is None and 0 < len(without) < len(parts):
+        name, others = without[0], " and ".join(name for name in parts if name not in without)
+        raise PairError(
+            f"{name} trains without the cross-entropy, and {others} with it. Say which weight it has beside the parts' "
+            f"parameters: `{'+'.join(parts)}: {{ce: 1}}`, or 0 for none"
+        )
+
+
 class Composition(nn.Module):
     """One method or several (`at+kd`) as a student trains with them: the sum of their terms, with one cross-entropy.
 
@@ -73,9 +91,6 @@ class Composition(nn.Module):
 
     Attributes:
         parts: the methods, by name.
-
-    Raises:
-        PairError: a part sets the cross-entropy's weight to 0 and another does not, and `ce` does not say which is meant.
     """
 
     def __init__(self, parts: Mapping[str, Method], ce: CrossEntropyWeight | None = None) -> None:
@@ -83,13 +98,6 @@ class Composition(nn.Module):
         self.parts: Mapping[str, Method] = nn.ModuleDict(parts)  # type: ignore[assignment]  # a mapping at run time
         self.ce = ce
         self._ce_now = ce[0] if isinstance(ce, Mapping) else ce
-        without = [name for name, part in parts.items() if part.ce_weight == 0]
-        if ce is None and 0 < len(without) < len(parts):
-            name, others = without[0], " and ".join(name for name in parts if name not in without)
-            raise PairError(
-                f"{name} trains without the cross-entropy, and {others} with it. Say which weight it has beside the parts' "
-                f"parameters: `{'+'.join(parts)}: {{ce: 1}}`, or 0 for none"
-            )
 
     @property
     def ce_weight(self) -> float:

@@ -53,8 +53,6 @@ def build_part(spec: MethodSpec, pair: Pair) -> Method:
     for whose, shapes in (*(("teacher", shapes) for shapes in (pair.teacher, *pair.others)), ("student", pair.student)):
         if lacking := [point for point in shapes.lacking() if point in method.reads and point not in OF_ONE]:
             raise PairError(f"{spec.name}: it reads {', '.join(lacking)}, and the {whose} has none; choose another {whose}")
-    if "rotations" in method.views and (size := pair.image_shape[1:])[0] != size[1]:
-        raise PairError(f"{spec.name}: it turns images by 90 degrees, and these are of {size[0]}x{size[1]}; choose square images")
     try:
         return method(spec.local or method.Params.model_validate(spec.params), pair)
     except PairError as reason:

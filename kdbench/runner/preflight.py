@@ -92,7 +92,7 @@ def _impossible_pairs(builder: Builder, trials: Collection[TrialSpec]) -> list[K
     """At most one error each for students and for teachers, which names every pair and method that cannot be, with the reason."""
     refused: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     teachers = {teacher.id for trial in trials for teacher in trial.teachers}
-    kinds = {(teachers_label(t), t.label, str(t.methods), t.recipe.batch_size): t for t in trials}
+    kinds = {(teachers_label(t), t.label, str(t.methods), str(t.ce), t.recipe.batch_size): t for t in trials}
     for trial in kinds.values():
         if problem := _refusal(partial(builder.composition, trial, None)):
             teacher = teachers_label(trial) or "no teacher"

@@ -60,9 +60,7 @@ def load(folder: Path, *, normalise: bool) -> Deployed:
             f"{folder}: {', '.join(files)} predicts with what it read from a file of its parameters, and its record has the file's "
             "hash alone. Build the method with build_method, and load weights.safetensors and method.safetensors into both."
         )
-    method = (
-        builder.composition(trial.model_copy(update={"methods": predicting, "ce": None}), None) if predicting else Composition({})
-    )
+    method = Composition(builder.parts(trial.model_copy(update={"methods": predicting}), None) if predicting else {})
     try:
         student = builder.restored(trial, kept.student)
         method.load_state_dict(kept.method)

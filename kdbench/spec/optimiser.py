@@ -123,6 +123,12 @@ class Schedule(_WarmUp):
             raise ValueError("milestones must ascend")
         return self
 
+    @model_validator(mode="after")
+    def _update_is_used(self) -> Self:
+        if self.update == "step" and not self.warm_up_epochs:
+            raise ValueError("update: step has no effect on steps without a warm-up; give `warm_up_epochs`, or `update: epoch`")
+        return self
+
     def _falling(self, lr: float, time: float, epochs: int) -> float:
         return lr * self.gamma ** sum(time >= milestone for milestone in self.milestones)
 
@@ -142,9 +148,13 @@ class Cosine(_WarmUp):
         return self.final_lr + 0.5 * (lr - self.final_lr) * (1 + math.cos(math.pi * time / epochs))
 
 
-def _by_name(plain: tuple[str, type[BaseModel]], **others: type[BaseModel]) -> BeforeValidator:
-    """Choose a model by the `name` in a mapping; `plain` needs none."""
-    usual, model = plain
+USUAL_NAMES = {"optimiser": "sgd", "schedule": "steps"}
+"""By key of a recipe, the `name` of what needs none."""
+
+
+def _by_name(key: str, model: type[BaseModel], **others: type[BaseModel]) -> BeforeValidator:
+    """Choose the model for a key of a recipe by the `name` in a mapping; `model` needs none."""
+    usual = USUAL_NAMES[key]
 
     def chosen(given: Any) -> Any:
         if isinstance(given, BaseModel):
@@ -162,5 +172,5 @@ def _by_name(plain: tuple[str, type[BaseModel]], **others: type[BaseModel]) -> B
     return BeforeValidator(chosen)
 
 
-Optimiser = Annotated[SGD | AdamW, _by_name(("sgd", SGD), adamw=AdamW)]
-AnySchedule = Annotated[Schedule | Cosine, _by_name(("steps", Schedule), cosine=Cosine)]
+Optimiser = Annotated[SGD | AdamW, _by_name("optimiser", SGD, adamw=AdamW)]
+AnySchedule = Annotated[Schedule | Cosine, _by_name("schedule", Schedule, cosine=Cosine)]

@@ -14,7 +14,7 @@ from kdbench.spec.optimiser import SGD as SGD
 from kdbench.spec.optimiser import AdamW as AdamW
 from kdbench.spec.optimiser import AnySchedule, Cosine, Optimiser
 from kdbench.spec.optimiser import Schedule as Schedule
-from kdbench.wording import counted
+from kdbench.wording import counted, plural
 
 
 class Recipe(SpecWithOptions):
@@ -77,9 +77,10 @@ class Recipe(SpecWithOptions):
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
-        if self.schedule.warm_up_epochs >= self.epochs:
+        length = self.schedule.warm_up_epochs
+        if length >= self.epochs:
             raise ValueError(
-                f"schedule.warm_up_epochs: a warm-up of {self.schedule.warm_up_epochs:g} epochs does not end in "
+                f"schedule.warm_up_epochs: a warm-up of {length:g} {plural('epoch', length)} does not end in "
                 f"{counted(self.epochs, 'epoch')}; give one that is shorter than `epochs`"
             )
         return self

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError, nearest
+from kdbench.spec.optimiser import USUAL_NAMES
 from kdbench.suite.file import Tree, read_mapping
 from kdbench.suite.shipped import recipe_names, shipped
 
@@ -38,7 +39,9 @@ def merged(base: Tree, changes: Mapping[str, Any]) -> Tree:
     tree = dict(base)
     for key, value in changes.items():
         before = tree.get(key)
-        if isinstance(value, dict) and isinstance(before, dict) and value.get("name", before.get("name")) == before.get("name"):
-            value = merged(before, value)
+        if isinstance(value, dict) and isinstance(before, dict):
+            name = before.get("name", USUAL_NAMES.get(key))
+            if value.get("name", name) == name:
+                value = merged(before, value)
         tree[key] = value
     return tree

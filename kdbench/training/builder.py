@@ -24,7 +24,8 @@ from kdbench.data import (
     use_some,
 )
 from kdbench.errors import KdbenchError
-from kdbench.method.composition import Composition
+from kdbench.method.composition import Composition, refuse_contradictions
+from kdbench.method.interface import Method
 from kdbench.method.outputs import Shapes
 from kdbench.method.pair import Pair, TeacherParts
 from kdbench.method.specs import build_part
@@ -186,7 +187,7 @@ class Builder:
         """(C, H, W) of the images as a network sees them.
 
         Raises:
-            KdbenchError: they have another number of channels than it normalises.
+            KdbenchError: they have another number of channels than it normalises, or the size that it asks for already.
         """
         channels, height, width = self.dataset.image_shape
         if input and input.normalise and len(input.normalise.mean) != channels:
@@ -194,6 +195,8 @@ class Builder:
                 f"normalise: the images have {counted(channels, 'channel')}, and here are numbers for "
                 f"{len(input.normalise.mean)}. Give one number for each channel."
             )
+        if input and input.size == height == width:
+            raise KdbenchError(f"size: the images have {height}x{width} pixels already, so that it has no effect. Remove it.")
         return (channels, input.size, input.size) if input and input.size else (channels, height, width)
 
     def blank_parts(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> TeacherParts:
@@ -228,6 +231,16 @@ class Builder:
             parts: of the first teacher; None where the methods read none.
 
         Raises:
+            PairError: a method cannot do this pair, or not beside another one.
+        """
+        methods = self.parts(trial, parts)
+        refuse_contradictions(methods, trial.ce)
+        return Composition(methods, trial.ce).to(self.device)
+
+    def parts(self, trial: TrialSpec, parts: TeacherParts | None) -> dict[str, Method]:
+        """The trial's methods by name, on the CPU, whether or not they go together; the arguments are those of `composition`.
+
+        Raises:
             PairError: a method cannot do this pair.
         """
         teachers = trial.teachers or (trial,)
@@ -237,7 +250,7 @@ class Builder:
         for spec in trial.methods:
             with seeded(trial.seed, "adapters", spec.name):
                 methods[spec.name] = build_part(spec, pair)
-        return Composition(methods, trial.ce).to(self.device)
+        return methods
 
 
 def _map(parts: TeacherParts, function: Callable[[Tensor], Tensor]) -> TeacherParts:

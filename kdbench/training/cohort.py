@@ -13,6 +13,7 @@ from kdbench.data import Loader, batch_bounds
 from kdbench.errors import KdbenchError
 from kdbench.method.batch import VIEWS
 from kdbench.method.outputs import Outputs
+from kdbench.training.deployed import Deployed
 from kdbench.training.device import Stopwatch, refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
 from kdbench.training.fatal_errors import fatal_error, location
@@ -198,23 +199,29 @@ def _evaluate(lanes: Sequence[Lane], data: Loader, teachers: Sequence[FrozenTeac
     if not lanes:
         return
     started = time.perf_counter()
-    predictors = [lane.predictor() for lane in lanes]
-    under_way = [
-        Evaluator(predictor, data.device, precision=lane.precision, detailed=detailed)
-        for lane, predictor in zip(lanes, predictors, strict=True)
-    ]
+    predictors: dict[Lane, Deployed] = {}
+
+    def deploy(lane: Lane) -> None:
+        predictors[lane] = lane.predictor()
+
+    for lane in lanes:
+        _guarded(lane, partial(deploy, lane))
+    under_way = {
+        lane: Evaluator(predictor, data.device, precision=lane.precision, detailed=detailed)
+        for lane, predictor in predictors.items()
+    }
     of_teacher = None
     if detailed and teachers and any(lane.reads_teacher for lane in lanes):
         of_teacher = Evaluator(teachers[0].logits, data.device, precision=lanes[0].precision)
     with ExitStack() as stack:
-        for lane, predictor in zip(lanes, predictors, strict=True):
+        for lane, predictor in predictors.items():
             stack.enter_context(lane.as_tested())
             stack.enter_context(buffers_kept(predictor))
         for load in data.plain_batches():
             teacher_logits = of_teacher.update(load) if of_teacher else None
-            for lane, evaluator in zip(lanes, under_way, strict=True):
+            for lane, evaluator in under_way.items():
                 _guarded(lane, partial(evaluator.update, load, teacher_logits if lane.reads_teacher else None))
-    for lane, evaluator in zip(lanes, under_way, strict=True):
+    for lane, evaluator in under_way.items():
         if not lane.failure:
             lane.add_evaluation(key, evaluator.compute(), seconds=(time.perf_counter() - started) / len(lanes))
 

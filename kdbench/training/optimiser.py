@@ -20,11 +20,13 @@ class Trained:
         module: holds the parameters.
         lr_factor: what the learning rate is multiplied by.
         weight_decay: in place of the optimiser's; None for the optimiser's.
+        named_by: holds the networks that name what weight decay spares, where `module` is a bare list of their parameters.
     """
 
     module: nn.Module
     lr_factor: float = 1.0
     weight_decay: float | None = None
+    named_by: nn.Module | None = None
 
 
 def build_optimiser(
@@ -44,7 +46,7 @@ def build_optimiser(
         learnt = [parameter.requires_grad_() for parameter in part.module.parameters() if id(parameter) not in seen]
         seen |= set(map(id, learnt))
         decay = settings.weight_decay if part.weight_decay is None else part.weight_decay
-        spared = set() if settings.decay_norms_and_biases else _without_decay(part.module)
+        spared = set() if settings.decay_norms_and_biases else _without_decay(part.named_by or part.module)
         for weight_decay, are_spared in ((decay, False), (0.0, True)):
             if parameters := [parameter for parameter in learnt if (id(parameter) in spared) is are_spared]:
                 lr = settings.lr * part.lr_factor

@@ -69,7 +69,7 @@ def segments(method: Composition, student: nn.Module, recipe: Recipe) -> list[Se
     def own(module: nn.Module, lr_factor: float = 1.0, weight_decay: float | None = None) -> Trained:
         rest = nn.ParameterList(p for p in module.parameters() if id(p) not in staged)
         decay = recipe.method_weight_decay if weight_decay is None else weight_decay
-        return Trained(rest, lr_factor * recipe.method_lr, decay)
+        return Trained(rest, lr_factor * recipe.method_lr, decay, named_by=module)
 
     groups = [own(group.module, group.lr_factor, group.weight_decay) for group in method.parameter_groups()]
     main = Segment(
