@@ -16,6 +16,7 @@ from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.measure import macs, parameters, shapes_of
 from kdbench.models.recorded import Point, record
 from kdbench.models.wiring import candidates
+from kdbench.spec.trial import RAW
 from kdbench.wording import counted
 
 Shape = tuple[int, int, int]
@@ -34,7 +35,7 @@ def usual_shape(name: str) -> Shape:
 
 
 def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Sequence[str] = ()) -> Value:
-    """A network's `name`, `input`, `classes`, `points`, `params` and `macs`, for images (C, H, W).
+    """A network's `name`, `hooks`, `input`, `classes`, `points`, `params` and `macs`, for images (C, H, W).
 
     A point has `point` (such as `group 1`), `shape`, and, in a network of another library, the `module` that gives it and the
     `layout` of maps; a group has `preactivation` and `norm` too: the shape of the one and the weights of the other, or the modules;
@@ -68,6 +69,7 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
     lacking = [point for point in found.lacking() if point in WHY_LACKING]
     return {
         "name": name,
+        "hooks": tuple(hooks),
         "input": image_shape,
         "classes": num_classes,
         "points": [point for point in (stem, *groups, *tokens, pooled, logits) if point["point"] not in lacking],
@@ -108,12 +110,17 @@ def model_as_text(described: Value) -> str:
     """The description for a terminal."""
     points = described["points"]
     columns = ["point", "shape", *(["module"] if points[0]["module"] else []), "preactivation", "norm"]
+    hooks = described["hooks"]
+    chosen = [f"groups end with {', '.join(hooks)}"] if hooks else []
+    if hooks == RAW:
+        chosen = ["read raw: groups are the maps before the norm and the activation that follow them"]
     head = {"preactivation": "pre-activation", "norm": "batch norm before it"}
     rows = [[head.get(column, column) for column in columns]]
     rows += [[_cell(column, point) for column in columns] for point in points]
     return "\n".join(
         [
             f"{described['name']}, images of {_as_text(described['input'])}, {counted(described['classes'], 'class')}",
+            *chosen,
             *aligned(rows),
             *(f"no {point}: {why}" for point, why in described["lacking"].items()),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
