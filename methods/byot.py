@@ -1,5 +1,4 @@
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
@@ -45,7 +44,7 @@ class BYOT(Method):
         *shallow, last = student.features
         vectors = [head(maps).mean((2, 3)) for head, maps in zip(self.bottlenecks, shallow, strict=True)]
         answers = [classifier(vector) for classifier, vector in zip(self.classifiers, vectors, strict=True)]
-        labels = torch.stack([F.cross_entropy(answer, batch.labels) for answer in answers]).sum()
+        labels = torch.stack([batch.cross_entropy(answer) for answer in answers]).sum()
         soft = torch.stack([self.cross_entropy(answer, student.logits.detach()) for answer in answers]).sum()
         target = last.detach().mean((2, 3))
         return {

@@ -1,5 +1,4 @@
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
@@ -48,7 +47,7 @@ class CRLD(Method):
         return {
             "within_views": self.params.within_weight * t**2 * (sure_w * within).mean(),
             "cross_views": self.params.cross_weight * t**2 * (sure_s * cross).mean(),
-            "strong_cross_entropy": self.params.ce_weight * F.cross_entropy(s_s, batch.views["strong"].labels),
+            "strong_cross_entropy": self.params.ce_weight * batch.cross_entropy(s_s, view="strong"),
         }
 
 

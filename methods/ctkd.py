@@ -39,6 +39,8 @@ class CTKD(Method):
     def build(self, pair: Pair) -> None:
         self.ce_weight = self.params.ce_weight
         self.t = nn.Parameter(torch.ones(()))
+        if self.params.standardized and self.params.kd_weight == self.Params().kd_weight:
+            self.notes.append("kd_weight is that of plain logits; the authors' standardised runs have 9")
         if self.params.standardized and pair.student.logits[0] == 2:
             self.weights = ()
             self.notes.append("two standardised logits are 0.707 and -0.707, whatever the network says: nothing is transferred")

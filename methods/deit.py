@@ -42,7 +42,7 @@ class DeiT(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         of_class, distilled = student.heads
-        labelled = F.cross_entropy(of_class, batch.targets, label_smoothing=batch.label_smoothing)
+        labelled = batch.cross_entropy(of_class)
         return {
             "class_head": (1 - self.params.alpha) * labelled,
             "distillation_head": self.params.alpha * self.distance(distilled, teacher.logits),

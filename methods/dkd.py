@@ -32,6 +32,8 @@ class DKD(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
+        if self.params.standardized and self.params.alpha == self.Params().alpha:
+            self.notes.append("alpha is that of plain logits; the authors' standardised runs have alpha and beta 9 times as large")
         if pair.student.logits[0] > 2:
             return
         if self.params.standardized:

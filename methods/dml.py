@@ -1,4 +1,3 @@
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -51,6 +50,6 @@ class DML(Method):
         peer: Tensor = self.peer(batch.images).logits
         return {
             "divergence": self.params.beta * kd_divergence(student.logits, peer.detach(), 1.0),
-            "peer_cross_entropy": F.cross_entropy(peer, batch.labels),
+            "peer_cross_entropy": batch.cross_entropy(peer),
             "peer_divergence": self.params.beta * kd_divergence(peer, student.logits.detach(), 1.0),
         }

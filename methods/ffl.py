@@ -1,7 +1,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
@@ -57,16 +56,20 @@ class FFL(Method):
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         peer: Outputs = self.peer(batch.images)
         fused = self.fusion(student.features[-1], peer.features[-1])
-        passed = min(batch.epoch / self.params.ramp_up_epochs, 1.0) if self.params.ramp_up_epochs else 1.0
-        weight, t = self.params.beta * math.exp(-5 * (1 - passed) ** 2), self.params.temperature
+        weight, t = batch.by_epoch(self.weight), self.params.temperature
         ensemble = (student.logits.detach() + peer.logits.detach()) / 2
         return {
-            "peer_cross_entropy": F.cross_entropy(peer.logits, batch.labels),
-            "fusion_cross_entropy": F.cross_entropy(fused, batch.labels),
+            "peer_cross_entropy": batch.cross_entropy(peer.logits),
+            "fusion_cross_entropy": batch.cross_entropy(fused),
             "divergence": weight * kd_divergence(student.logits, fused.detach(), t),
             "peer_divergence": weight * kd_divergence(peer.logits, fused.detach(), t),
             "fusion_divergence": weight * kd_divergence(fused, ensemble, t),
         }
+
+    def weight(self, epoch: int) -> float:
+        """beta w in an epoch, counted from 0."""
+        passed = min(epoch / self.params.ramp_up_epochs, 1.0) if self.params.ramp_up_epochs else 1.0
+        return self.params.beta * math.exp(-5 * (1 - passed) ** 2)
 
 
 class Fusion(nn.Module):

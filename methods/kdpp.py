@@ -3,18 +3,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
-from kdbench import (
-    Batch,
-    Losses,
-    Method,
-    MethodParams,
-    Outputs,
-    Pair,
-    Survey,
-    full_precision,
-    kd_divergence,
-    register,
-)
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, Survey, full_precision, kd_divergence, register
 
 
 class ClassMeans(nn.Module):
@@ -53,7 +42,8 @@ class KDPP(Method):
     Paper: Wang et al., "Improving knowledge distillation via regularizing feature norm and direction", ECCV 2024, arXiv:2305.17007.
     Code: https://github.com/WangYZ1608/Knowledge-Distillation-via-ND
     Deviations: the authors round the class means to four decimals in the files that they ship. The weights are those of
-    ResNet-56 to ResNet-20; they are chosen per pair. As in their code the epochs of the warm-up count from 0.
+    ResNet-56 to ResNet-20; they are chosen per pair. As in their code the epochs of the warm-up count from 0. It trains with
+    Nesterov momentum, a learning rate of 0.1 and batches of 256 on two GPUs, all of which a recipe decides here.
     """
 
     reads = ("logits", "pooled")

@@ -1,7 +1,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
@@ -36,6 +35,8 @@ class MLKDNoAug(Method):
 
     def build(self, pair: Pair) -> None:
         self.ce_weight = self.params.ce_weight
+        if self.params.standardized and self.params.kd_weight == self.Params().kd_weight:
+            self.notes.append("kd_weight is that of plain logits; the authors' standardised runs have 9")
         if self.params.standardized and pair.student.logits[0] == 2:
             self.notes.append("two standardised logits are 0.707 and -0.707, whatever the network says: only their products teach")
 
@@ -84,7 +85,7 @@ class MLKD(MLKDNoAug):
         return {
             **self.multi_level(student.logits, teacher.logits),
             "strong_instances": self.params.kd_weight * (strong + self.divergence(student.logits, teacher.logits, 2.0, 6.0)),
-            "strong_cross_entropy": self.params.ce_weight * F.cross_entropy(z_s, batch.views["strong"].labels),
+            "strong_cross_entropy": self.params.ce_weight * batch.cross_entropy(z_s, view="strong"),
         }
 
 

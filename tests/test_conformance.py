@@ -333,6 +333,11 @@ FAULTS = {
             "        embedded =": "        if not teacher.preactivations: raise PairError('choose another one')\n        embedded ="
         },
     ),
+    "labels taken for classes": Fault(
+        "mixed_images",
+        "RuntimeError: The size of tensor a",
+        extra="0 * (batch.targets == batch.labels).float().mean()",
+    ),
     "a refusal without a reason": Fault(
         "refusals", "is refused with 'no'", build="if not pair.teacher.preactivations: raise PairError('no')"
     ),

@@ -76,6 +76,22 @@ def test_a_composition_whose_parts_disagree_is_refused_before_anything_starts(la
     assert Composition({}).ce_weight == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "note"),
+    [
+        ("kd+mlkd_noaug", {}, "weighs 0.01, 0.1 (kd) and 0.1 (mlkd_noaug) multiplied; `kd+mlkd_noaug: {ce: 1}` sets another"),
+        ("byot+kd", {}, "weighs 0.09, 0.9 (byot) and 0.1 (kd) multiplied; `byot+kd: {ce: 1}` sets another"),
+        ("kd+mlkd_noaug", {"ce": 1}, None),
+        ("at+kd", {}, None),  # a single one lowers it
+        ("byot+kd", {"byot": {"alpha": 1}, "kd": {"alpha": 1}}, None),  # both say that there is none
+    ],
+)
+def test_what_several_parts_leave_of_it_is_noted(name: str, given: dict[str, Any], note: str | None) -> None:
+    outputs = kdbench.build_model("resnet8", num_classes=4)(torch.randn(8, 3, 8, 8))
+    method = kdbench.build_method(name, student=outputs, teacher=outputs, image_shape=(3, 8, 8), **given)
+    assert method.notes == ([f"{name}: the cross-entropy {note}"] if note else [])
+
+
 def test_settings_that_differ_in_it_have_rows_of_their_own(lab: Lab) -> None:
     methods = ["kd", {"kd": {"ce": 1}}, {"at+kd": {"ce": {0: 1, 1: 0}}}]
     suite = lab.suite(methods=methods)

@@ -50,6 +50,21 @@ def test_a_term_that_teaches_nothing_is_noted_and_none_of_its_weights_advised(
     assert not built_for(name).notes
 
 
+@pytest.mark.parametrize(
+    ("name", "authors"),
+    [
+        ("ctkd", {"kd_weight": 9}),
+        ("mlkd", {"kd_weight": 9}),
+        ("mlkd_noaug", {"kd_weight": 9}),
+        ("dkd", {"alpha": 9, "beta": 72}),
+    ],
+)
+def test_weights_of_plain_logits_are_noted_where_logits_are_standardised(name: str, authors: dict[str, float]) -> None:
+    (note,) = built_for(name, standardized=True).notes
+    assert note.startswith(f"{next(iter(authors))} is that of plain logits; the authors' standardised runs have ")
+    assert not built_for(name, standardized=True, **authors).notes
+
+
 def test_a_masked_softmax_is_the_softmax_of_what_is_kept_and_passes_no_gradient_to_the_rest() -> None:
     logits = torch.tensor([[1.0, 3e4, -2.0], [5.0, 6.0, 7.0]], requires_grad=True)
     kept = torch.tensor([[True, False, True], [False, False, False]])

@@ -1,6 +1,7 @@
 """What a recipe may ask for beside SGD, steps, crop and flip: by formula, and against the libraries that the field uses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY, Lab
 from PIL import Image
+from test_method_traps import batch as plain_batch
+from test_method_traps import build, outputs
 from torch import Tensor, nn
 
 from kdbench import SGD, AdamW, Batch, KdbenchError, Losses, Method, Outputs, Pair
@@ -422,6 +425,49 @@ def test_keys_that_cannot_be_are_refused(given: dict[str, Any], message: str) ->
     with pytest.raises(KdbenchError) as refused:
         recipe(**given)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [{"mixup": 0.8}, {"cutmix": 1.0}])
+@pytest.mark.parametrize(("name", "view"), [("crld", "strong"), ("kd+mlkd", "strong"), ("sskd", "rotations")])
+def test_views_that_are_not_mixed_are_refused_beside_images_that_are(
+    lab: Lab, given: dict[str, float], name: str, view: str
+) -> None:
+    with pytest.raises(KdbenchError) as refused:
+        lab.suite(methods=["kd", name], recipe={**TINY["recipe"], **given})
+    text = f"methods[1]: {name.split('+')[-1]} compares images with their view '{view}', which is not mixed, and the recipe mixes "
+    assert f"{text}the images. Set `mixup: 0` and `cutmix: 0` in the recipe, or leave the method out of pairs[0] with" in str(
+        refused.value
+    )
+    assert lab.suite(methods=["kd", name])
+
+
+def test_a_teachers_views_are_refused_alike(lab: Lab) -> None:
+    pairs = [{"student": "resnet8", "teacher": {"model": "resnet8", "method": "crld", "teacher": "wrn_10_1"}}]
+    with pytest.raises(KdbenchError, match=r"teacher.method: crld compares images .*, or give another `method`\."):
+        lab.suite(pairs=pairs, methods=["kd"], recipe={**TINY["recipe"], "mixup": 0.8})
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("byot", {"labels"}),
+        ("dml", {"peer_cross_entropy"}),
+        ("ffl", {"peer_cross_entropy", "fusion_cross_entropy"}),
+        ("crld", {"strong_cross_entropy"}),
+        ("mlkd", {"strong_cross_entropy"}),
+    ],
+)
+def test_a_methods_own_cross_entropies_learn_what_the_students_does(name: str, terms: set[str]) -> None:
+    student, teacher, plain = outputs(8), outputs(8, seed=1), plain_batch(8)
+    method = build(name, student, teacher)
+
+    def changed(**changes: Any) -> set[str]:
+        one, other = (method.losses(student, teacher, each) for each in (plain, replace(plain, **changes)))
+        return {term for term in one if not torch.equal(one[term], other[term])}
+
+    assert changed(label_smoothing=0.1) == terms
+    mixed = torch.rand(8, student.logits.shape[1]).softmax(1)
+    assert changed(soft_labels=mixed) == terms - {"strong_cross_entropy"}  # views are not mixed
 
 
 def test_timm_is_asked_for_before_anything_starts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

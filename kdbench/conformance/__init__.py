@@ -37,6 +37,7 @@ CHECKS: tuple[Callable[[MethodUnderTest], str | None], ...] = (
     pairs.deeper_student,
     pairs.odd_sizes,
     loss_values.batch_sizes,
+    loss_values.mixed_images,
     loss_values.bf16,
     gradients.extremes,
     pairs.refusals,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -84,7 +83,7 @@ def gradients(tested: MethodUnderTest) -> None:
         for segment, losses in evaluate_segments(method, student, teacher, replace(batch, epoch=epoch)):
             total = torch.stack([torch.zeros(()), *losses.values()]).sum()
             if segment.phase == MAIN and method.ce_weight:  # which teaches what `predict` uses
-                total = total + F.cross_entropy(method.predict(student), batch.labels)
+                total = total + batch.cross_entropy(method.predict(student))
             for tensor in learners(total):
                 expect(
                     id(tensor) in known,

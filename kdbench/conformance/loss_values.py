@@ -40,6 +40,19 @@ def batch_sizes(tested: MethodUnderTest) -> None:
         tested.default_setting.step(size)
 
 
+def mixed_images(tested: MethodUnderTest) -> str | None:
+    """A batch of mixed images (mixup), whose labels are shares of classes, trains.
+
+    Why: Recipes may mix images, and the cross-entropy then learns `batch.soft_labels`.
+
+    Fix: Use `batch.labels` where a class is wanted, and `batch.cross_entropy` for a cross-entropy of your own.
+    """
+    if {"strong", "rotations"} & set(tested.method_class.views):
+        return "suites refuse it beside a recipe that mixes, for its views are not mixed"
+    tested.default_setting.step(8, mixup=0.8)
+    return None
+
+
 def bf16(tested: MethodUnderTest) -> None:
     """Under autocast to bfloat16 it trains, and no term differs by more than 5 % from float32.
 

@@ -156,15 +156,17 @@ class Setting:
         for lane in lanes:
             expect(lane.failure is None, f"training {lane.name} fails: {lane.failure}")
 
-    def step(self, size: int) -> None:
+    def step(self, size: int, *, mixup: float = 0) -> None:
         """One step of the main training and of each stage before it, on `size` images; raises what the method raises.
+
+        With `mixup` the images are mixed.
 
         Raises:
             PairError: the method cannot do this pair.
             BrokenPromise: a loss or a gradient is not finite.
         """
         lane = self.lane(epochs=1)
-        inputs = self.inputs(size, lane.method.views)
+        inputs = self.inputs(size, lane.method.views, mixup=mixup)
         while lane.position:
             lane.begin_epoch()
             lane.step(inputs if lane.reads_teacher else inputs.taught(None))
@@ -178,16 +180,16 @@ class Setting:
         with seeded(seed, "student"):
             return self.builder.network(self.student)
 
-    def _stream(self, size: int) -> Stream:
-        recipe = RECIPE.model_copy(update={"batch_size": size})
+    def _stream(self, size: int, mixup: float = 0) -> Stream:
+        recipe = RECIPE.model_copy(update={"batch_size": size, "mixup": mixup})
         return Stream(self.builder.training_data(RECIPE.augmentation), recipe, 0, self.builder.dataset.num_classes)
 
-    def _loaded(self, size: int, views: Sequence[str] = ()) -> StepInputs:
-        return next(self._stream(size).batches(Position(MAIN, 0), views))()
+    def _loaded(self, size: int, views: Sequence[str] = (), mixup: float = 0) -> StepInputs:
+        return next(self._stream(size, mixup).batches(Position(MAIN, 0), views))()
 
-    def inputs(self, size: int, views: Sequence[str]) -> StepInputs:
+    def inputs(self, size: int, views: Sequence[str], *, mixup: float = 0) -> StepInputs:
         """Augmented images with these views, and the teachers' outputs for all of them."""
-        batch = self._loaded(size, views)
+        batch = self._loaded(size, views, mixup)
         return batch.taught(ask(self.frozen_teachers, batch, views))
 
     @cached_property

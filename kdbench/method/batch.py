@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.errors import KdbenchError
@@ -58,7 +59,7 @@ class Batch:
         soft_labels: (B, K), the shares of the classes in each image, where the recipe mixes images (mixup, CutMix); None where it
             does not. `labels` then has the class of the larger share.
         views: the views that the method asks for, by name. Networks' outputs for them are in `Outputs.views`.
-        label_smoothing: the recipe's, for a method with a cross-entropy of its own on labels.
+        label_smoothing: the recipe's, which `cross_entropy` adds.
     """
 
     images: Tensor
@@ -75,6 +76,18 @@ class Batch:
     def targets(self) -> Tensor:
         """What the cross-entropy learns: `soft_labels` (B, K) where the recipe mixes images, and `labels` (B,) otherwise."""
         return self.labels if self.soft_labels is None else self.soft_labels
+
+    def cross_entropy(self, logits: Tensor, *, view: str | None = None) -> Tensor:
+        """The cross-entropy of the student, for a method with one of its own: of a peer, of a shallow head, of a view.
+
+        It learns `targets`, mixed where the recipe mixes images, with the recipe's label smoothing.
+
+        Args:
+            logits: (B, K); of a view (V, K).
+            view: of which view the logits are; None for the images themselves.
+        """
+        targets = self.targets if view is None else self.views[view].labels
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def by_epoch(self, value: Callable[[int], float]) -> Tensor:
         """`value` of the epoch, as a tensor () of the images' type on their device: a weight that warms up or falls.

@@ -81,6 +81,16 @@ def refuse_contradictions(parts: Mapping[str, Method], ce: CrossEntropyWeight | 
         )
 
 
+def _lowered(parts: Mapping[str, Method]) -> list[str]:
+    """A note where several parts lower the cross-entropy's weight, which is the product of theirs."""
+    low = {name: part.ce_weight for name, part in parts.items() if isinstance(part.ce_weight, Real) and 0 < part.ce_weight < 1}
+    if len(low) < 2:
+        return []
+    factors = " and ".join(f"{weight:.3g} ({name})" for name, weight in low.items())
+    name, product = "+".join(parts), math.prod(low.values())
+    return [f"{name}: the cross-entropy weighs {product:.3g}, {factors} multiplied; `{name}: {{ce: 1}}` sets another"]
+
+
 class Composition(nn.Module):
     """One method or several (`at+kd`) as a student trains with them: the sum of their terms, with one cross-entropy.
 
@@ -98,6 +108,7 @@ class Composition(nn.Module):
         self.parts: Mapping[str, Method] = nn.ModuleDict(parts)  # type: ignore[assignment]  # a mapping at run time
         self.ce = ce
         self._ce_now = ce[0] if isinstance(ce, Mapping) else ce
+        self._lowered = [] if ce is not None else _lowered(parts)
 
     @property
     def ce_weight(self) -> float:
@@ -117,8 +128,8 @@ class Composition(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What the parts say about how they handle this pair."""
-        return [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes]
+        """What the parts say about how they handle this pair, and what they make of the cross-entropy together."""
+        return [*(f"{name}: {note}" for name, part in self.parts.items() for note in part.notes), *self._lowered]
 
     @property
     def reads_teacher(self) -> bool:

@@ -237,6 +237,8 @@ class _Resolver:
         recipe = self._recipe(self.spec.teacher.recipe, "teacher.recipe")
         if problem := _late(entry.ce, recipe):
             raise self._error(f"{entry.place}.ce", problem)
+        if problem := _unlike(entry.parts, recipe):
+            raise self._error(f"{where}.method", f"{problem}, or give another `method`.")
         trial = TrialSpec(
             dataset=dataset,
             recipe=recipe,
@@ -257,6 +259,8 @@ class _Resolver:
         for entry in self.chosen:
             if entry.name in pair.without:
                 continue
+            if problem := _unlike(entry.parts, shared["recipe"]):
+                raise self._error(entry.place, f"{problem}, or leave the method out of {where} with `without: [{entry.name}]`.")
             if problem := unfit_for_several(entry.parts, teachers):
                 fix = f"Leave the method out of this pair with `without: [{entry.name}]`, or give the pair one teacher."
                 raise self._error(f"{where}.teacher", f"{problem}. {fix}")
@@ -442,6 +446,18 @@ def _late(ce: CrossEntropyWeight | None, recipe: Recipe) -> str:
     """What is wrong with a weight of the cross-entropy that changes by epoch; empty where all its epochs are reached."""
     late = max(ce) if isinstance(ce, dict) else 0
     return f"epoch {late} is never reached in {counted(recipe.epochs, 'epoch')}. Give less." if late >= recipe.epochs else ""
+
+
+def _unlike(parts: Sequence[str], recipe: Recipe) -> str:
+    """What is wrong with methods that compare views with images that the recipe mixes, and half the fix; empty where none does."""
+    for part in parts:
+        for view in ("strong", "rotations"):
+            if recipe.mixes and view in METHODS.get(part).views:
+                return (
+                    f"{part} compares images with their view '{view}', which is not mixed, and the recipe mixes the images. Set "
+                    "`mixup: 0` and `cutmix: 0` in the recipe"
+                )
+    return ""
 
 
 def _taught_by(teachers: Sequence[TrialSpec]) -> Tree:

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method.batch import Batch
@@ -222,7 +221,7 @@ class Lane:
                 logits = self.method.predict(outputs)
                 self._sums.add("wrong", (logits.detach().argmax(1) != labels).sum())
                 # Of no weight it is not trained on, and the terms are held against it all the same.
-                ce = (ce_weight or 1.0) * F.cross_entropy(logits, batch.targets, label_smoothing=batch.label_smoothing)
+                ce = (ce_weight or 1.0) * batch.cross_entropy(logits)
                 if ce_weight:
                     total = total + ce
         if first and self._epoch == 0:
