@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Lab
 
-from kdbench import load_results
+from kdbench import cli, load_results
 from kdbench.errors import KdbenchError
 from kdbench.report import Table, compare, tuning_table
 from kdbench.report.command import print_and_write
@@ -18,7 +18,7 @@ from kdbench.runner import job
 from kdbench.runner.frame import plan_frame
 from kdbench.runner.plan import Plan, Status
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite.resolve import Suite
+from kdbench.suite.resolve import Suite, load_suite
 from kdbench.training import cohort
 from kdbench.training.lane import Lane
 
@@ -110,6 +110,34 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to choose": ({"budget": 1}, "tune.budget: must be greater than or equal to 2"),
     "an empty grid": ({"grid": {}}, "tune.grid: must not be empty."),
 }
+
+
+@pytest.mark.parametrize("selected", [(), (3,)], ids=["whole", "selected"])
+def test_a_tuning_seed_is_none_of_the_files_whichever_seeds_are_selected(selected: tuple[int, ...], lab: Lab) -> None:
+    file = lab.write(tune=TUNE, seeds=[0, 7])
+    with pytest.raises(KdbenchError, match=r"tune\.seeds: 7 is also a seed that is reported"):
+        load_suite(file, seeds=selected)
+
+
+def test_a_method_without_parameters_is_tuned_with_the_budget_of_the_others_or_not_at_all(lab: Lab) -> None:
+    def settings(*scratch: float) -> int:
+        grid = {**TUNE["grid"], "scratch": [{"ce": weight} for weight in scratch]}
+        return len(lab.suite(tune={**TUNE, "grid": grid}).candidates[0].settings)
+
+    with pytest.raises(KdbenchError, match="'scratch' has 4 settings, its own parameters among them, and the budget is 3"):
+        settings(0.1, 0.5, 2)
+    assert settings(0.1, 0.5) == BUDGET
+    with pytest.raises(KdbenchError, match="'scratch' has 2 settings"):
+        settings(1, 0.5)  # 1 is what it has anyway
+    assert settings(1) == 1
+
+
+def test_a_weight_of_the_cross_entropy_has_one_spelling(lab: Lab) -> None:
+    def trials(ce: Any) -> set[str]:
+        return {trial.id for trial in lab.suite(methods=[{"kd": {"ce": ce}}]).trials}
+
+    assert trials({0: 1, 1: 1}) == trials({1: 1, 0: 1}) == trials(1)
+    assert trials({0: 0.5, 1: 1}) != trials(1)
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -220,6 +248,38 @@ def test_tuning_trials_are_no_students_in_the_frame_of_the_directory(finished: L
     assert roles.to_dict() == {"student": [0, 0, 1, 1], "teacher": [0, 0], "tuning": [7] * BUDGET}
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_pruning_keeps_all_that_a_tuned_suite_reports_or_may_report(
+    chosen: bool, finished: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = shutil.copytree(finished.store.root, tmp_path / "results")
+    suite = finished.suite(tune=TUNE, seeds=[0, 1])
+    choice = finished.plan(suite).choices[1]
+    assert choice.chosen and choice.chosen != choice.candidates.settings[0]  # or the suite's own trials would do
+    if not chosen:
+        (results / "trials" / choice.candidates.settings[0].tried[0].id / "record.json").unlink()
+    before = set(finished.outcomes())
+    cli.app(["trials", "prune", str(suite.file), "--results", str(results), "--yes"], standalone_mode=False)
+    assert {file.name for file in (results / "trials").iterdir()} == before
+    assert len(before) == 2 + BUDGET + 4
+
+
+def test_a_tuning_trial_that_another_suite_reports_is_a_result_and_stays_one(lab: Lab, tried: Suite) -> None:
+    def role() -> list[str]:
+        frame = load_results(lab.store.root)
+        return frame.loc[frame["trial"] == trial.id, "role"].tolist()
+
+    plain = lab.suite(methods=["kd"], dataset={"validation": 0.25}, seeds=[7])
+    (trial,) = plain.trials
+    assert role() == ["tuning"]
+    assert lab.run(plain) and role() == ["student"]
+    assert lab.run(plain) and role() == ["student"]
+    assert tried.tuning
+    assert lab.run(tried.tuning.suite) and role() == ["student"]
+    lab.store.discard(trial.id)
+    assert lab.run(tried.tuning.suite) and role() == ["student"]
+
+
 def test_settings_are_lanes_of_one_cohort_so_the_teacher_is_asked_once_for_all(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     cohorts: list[list[str]] = []
     train = cohort.train_in_lockstep
@@ -298,6 +358,25 @@ def test_suites_with_unequal_budgets_are_not_reported_together(lab: Lab) -> None
     plain = lab.suite(methods=["at"]).file.rename(lab.root / "plain.yaml")
     with pytest.raises(KdbenchError, match="one table cannot compare methods that were tuned with unequal budgets: wrn_10_1"):
         settings_of(lab, lab.suite(tune=TUNE).file, plain)
+
+
+def test_suites_count_their_settings_each_by_itself(lab: Lab) -> None:
+    def file(name: str, method: str, grid: Any, **changes: Any) -> Path:
+        suite = lab.suite(methods=["scratch", method], tune={**TUNE, "grid": {method: grid}, **changes})
+        return suite.file.rename(lab.root / f"{name}.yaml")
+
+    kd, others = file("kd", "kd", {"temperature": [1, 20]}), file("others", "kd", {"temperature": [2, 8]})
+    at = file("at", "at", {"beta": [1, 10]})
+    assert len(settings_of(lab, kd, at).rows) == 1 + 2 * BUDGET
+    assert len(settings_of(lab, kd, others).rows) == 2 * BUDGET  # both try the same parameters of their own
+    told = "KD 3 settings on 25 % of the training images with 1 seed in kd, AT 3 settings on {} in at"
+    for changes, how in (
+        ({"seeds": [7, 8]}, "25 % of the training images with 2 seeds"),
+        ({"validation": 0.125}, r"12.5 % of the training images with 1 seed"),
+    ):
+        at = file("at", "at", {"beta": [1, 10]}, **changes)
+        with pytest.raises(KdbenchError, match=told.format(how)):
+            settings_of(lab, kd, at)
 
 
 def test_the_report_of_a_directory_leaves_tuning_trials_out(finished: Lab) -> None:

@@ -15,7 +15,6 @@ from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.results.cleaning import Cleaning
-    from kdbench.spec.trial import TrialSpec
 
 trials = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at what a results folder holds, and tidy it up.")
 app.add_typer(trials, name="trials")
@@ -110,12 +109,14 @@ def prune(
 
 
 def _used(suites: Sequence[str] | None, results: Path, plugins: Sequence[Path]) -> set[str] | None:
-    """The trials that suites use, their teachers and those teachers' teachers; None where no suite is named."""
+    """The trials that suites use, those that tune them, and all their teachers; None where no suite is named."""
     if not suites:
         return None
+    from kdbench.runner.plan import make_plan
+
     used = set()
     for name in suites:
-        wanted: list[TrialSpec] = [*open_suite(name, results, None, None, plugins)[0].trials]
+        wanted = make_plan(*open_suite(name, results, None, None, plugins)).used
         while wanted:
             if (spec := wanted.pop()).id not in used:
                 used.add(spec.id)

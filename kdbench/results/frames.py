@@ -113,9 +113,9 @@ COUNTS = ("num_classes", "train_images", "validation_images", "test_images", "pa
 _FLATTENED = {
     "label": "What tables call the method, such as `AT+KD`. Where the frame has several settings of a method for one pair, it ends "
     "with the parameters that differ, such as `FT (k=2)`.",
-    "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; `tuning` where a suite "
-    "trained it to choose among settings of a method, so that its test error is no result; else `student`. In the frame of a suite "
-    "every row is a `student`.",
+    "role": "`teacher` where another trial of the directory learnt from it, or where it was used as it is; `tuning` where it only "
+    "chose among settings of a method, so that its test error is no result; else `student`. In the frame of a suite every row is a "
+    "`student`.",
     "teacher_trial": "The teacher's own trial, the first one's where there are several; missing for methods that read no teacher.",
     "data": "How many images there are, in one line. Records of earlier versions lack it, and the other columns on the images too.",
     "num_classes": "Number of classes.",

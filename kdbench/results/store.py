@@ -228,6 +228,19 @@ class Store:
         if record.status == "done":
             (folder / REPLACED).unlink(missing_ok=True)
 
+    def mark_as_result(self, trial: str) -> None:
+        """Let a record of a tuning trial say that its test error is a result, because a suite reports it."""
+        if record := self.record(trial):
+            told = record.model_copy(update={"tuning": False})
+            write_bytes(self.folder(trial) / "record.json", told.model_dump_json(indent=1).encode())
+
+    def replaces_result(self, trial: str) -> bool:
+        """Whether the trial, which is trained again, was a result before."""
+        try:
+            return not Record.model_validate_json((self.folder(trial) / REPLACED).read_bytes()).tuning
+        except (FileNotFoundError, ValidationError):
+            return False
+
     def discard(self, trial: str) -> None:
         """Let a trial start anew: its checkpoint, curves and outcomes go, its record is out of use and goes when it is done.
 

@@ -111,12 +111,13 @@ def row_without_record(trial: TrialSpec, *, suite: str, status: str) -> dict[str
 
 
 def tuning_frame(plan: Plan) -> pd.DataFrame:
-    """What was tried of each method for each pair: one row for each setting, the suite's own first."""
+    """What a suite tried of each method for each pair: one row for each setting, that of its own parameters first."""
     from kdbench.method.specs import setting
 
     tuning = plan.suite.tuning.spec if plan.suite.tuning else None
     return pd.DataFrame(
         {
+            "suite": str(plan.suite.file),
             "dataset": plan.suite.trials[0].dataset.label,
             "teacher": choice.candidates.pair[0],
             "student": choice.candidates.pair[1],
@@ -132,6 +133,7 @@ def tuning_frame(plan: Plan) -> pd.DataFrame:
             "tuned": tuning is not None,
             "budget": tuning.budget if tuning else 1,
             "validation": tuning.validation if tuning else 0.0,
+            "tuning_seeds": len(tuning.seeds) if tuning else 0,
             "seeds": f"seed {', '.join(map(str, tuning.seeds))}" if tuning else "",
             "unequal": bool(tuning and tuning.unequal),
         }

@@ -134,6 +134,19 @@ class Plan:
         return [planned for planned in self.students if rerun.takes_up(planned.status) or planned.spec.id in lacking]
 
     @property
+    def used(self) -> list[TrialSpec]:
+        """All trials that its results come from, tuning trials among them; of a method without a choice, those of each setting."""
+        planned = [found.spec for part in (self.tuning, self) if part for found in (*part.teachers, *part.students)]
+        settings = [setting for choice in self.choices if not choice.chosen for setting in choice.candidates.settings]
+        return [*planned, *(trial for setting in settings for trial in setting.reported)]
+
+    @property
+    def tuned_elsewhere(self) -> list[Record]:
+        """The records of its trials that another suite made to choose among settings: they are results now."""
+        own = [*self.teachers, *(() if self.suite.tries_settings else self.students)]
+        return [planned.record for planned in own if planned.record and planned.record.tuning]
+
+    @property
     def untuned(self) -> tuple[Planned, ...]:
         """The students whose parameters are not chosen."""
         return tuple(planned for planned in self.students if planned.status is Status.UNTUNED)

@@ -235,7 +235,7 @@ class Recorder:
             protocol=trial.protocol,
             trial=trial.id,
             suite=self.suite.name,
-            tuning=self.suite.tries_settings and not planned.teaches,
+            tuning=self.suite.tries_settings and not planned.teaches and not self.store.replaces_result(trial.id),
             spec=trial.model_dump(mode="json"),
             dataset=trial.dataset.label,
             recipe=trial.recipe.summary,

@@ -70,7 +70,12 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         KdbenchError: the suite cannot run as it stands; nothing was started.
     """
     device = choose_device(options.device)
-    if not (phases := make_plan(suite, store).phases(options.rerun)):
+    plan = make_plan(suite, store)
+    if results := [record for part in (plan.tuning, plan) if part for record in part.tuned_elsewhere]:
+        with store.writing():
+            for record in results:
+                store.mark_as_result(record.trial)
+    if not (phases := plan.phases(options.rerun)):
         progress.say("nothing to train: every trial of the suite has ended.")
         return True
     loaded = [preflight(plan, todo, cache=store.cache, device=device, download=True) for plan, todo in phases]

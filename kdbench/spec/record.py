@@ -154,7 +154,7 @@ class Record(BaseModel):
     suite: str
     """The suite that trained the trial first."""
     tuning: bool = False
-    """Whether the suite trained it to choose among settings of a method. Its test error is no result then."""
+    """Whether it only chose among settings of a method: no suite that ran since reports it. Its test error is no result then."""
     status: Literal["done", "failed"]
     """`done` or `failed`."""
     reason: str | None = None

@@ -47,8 +47,12 @@ class MethodParams(Spec):
 
 
 def _canonical(weight: object) -> object:
-    """A weight that never changes as one number."""
-    return weight[0] if isinstance(weight, dict) and weight.keys() == {0} else weight
+    """Only the epochs at which it changes; a weight that never does as one number."""
+    if not isinstance(weight, dict):
+        return weight
+    epochs = sorted(weight)
+    changes = {now: weight[now] for before, now in zip([-1, *epochs], epochs, strict=False) if weight.get(before) != weight[now]}
+    return changes[0] if changes.keys() == {0} else changes
 
 
 CrossEntropyWeight = Annotated[NonNegativeFloat | dict[NonNegativeInt, NonNegativeFloat], AfterValidator(_canonical)]

@@ -45,7 +45,8 @@ class Suite:
         methods: their names in the order in which they were asked for, the file's unless any were.
         trials: the students' trials, in the order pair, method, seed, without repetition.
         source: the data set, not yet loaded.
-        candidates: for each pair and method the settings that its trials are chosen from; `trials` are of the suite's own.
+        candidates: for each pair and method the settings that its trials are chosen from. Until a plan has chosen, `trials` are
+            those of the suite's own parameters, and a plan's `used` is all that count.
         tuning: how they are chosen; None where they are not.
         tries_settings: whether its trials choose among settings, and are no results.
         keep_students: whether the students' weights are kept.
@@ -295,7 +296,8 @@ class _Resolver:
         for i, setting in enumerate(found):
             if setting in found[:i]:
                 raise self._error(place, f"setting {i + 1} is the same as setting {found.index(setting) + 1}. Remove it.")
-        return [own, *(setting for setting in found if setting != own)]
+        trains = partial(_trained, entry.name)
+        return [own, *(setting for setting in found if trains(setting) != trains(own))]
 
     def _parameters(self, entry: _Entry, pair: PairSpec, where: str, recipe: Recipe, setting: _Entry | None = None) -> _Parameters:
         """A method for a pair, where a setting is given with what that changes."""
@@ -387,7 +389,9 @@ class _Resolver:
 
     def _tune(self) -> TuneSpec | None:
         tune, names = self.spec.tune, [entry.name for entry in self.listed]
-        if tune and (found := mistake(tune, seeds=self.seeds, methods=names, held_out=self._dataset[1].validation)):
+        if tune and (
+            found := mistake(tune, seeds={*self.seeds, *self.spec.seeds}, methods=names, held_out=self._dataset[1].validation)
+        ):
             raise self._error(*found)
         return tune
 
@@ -440,6 +444,12 @@ class _Resolver:
     def _error(self, where: str, message: str) -> KdbenchError:
         place = where if where.startswith("--") else f"{self.file}, {where}"
         return KdbenchError(f"{place}: {message}")
+
+
+def _trained(name: str, setting: _Parameters) -> _Parameters:
+    """A setting of a method, where the cross-entropy's weight in full is written out if it is known: that of `scratch` alone."""
+    methods, ce = setting
+    return methods, 1.0 if ce is None and name == "scratch" else ce
 
 
 def _late(ce: CrossEntropyWeight | None, recipe: Recipe) -> str:

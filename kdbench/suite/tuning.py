@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -69,12 +69,12 @@ class Tuning:
     suite: Suite
 
 
-def mistake(spec: TuneSpec, *, seeds: Sequence[int], methods: Sequence[str], held_out: float) -> tuple[str, str] | None:
+def mistake(spec: TuneSpec, *, seeds: Set[int], methods: Sequence[str], held_out: float) -> tuple[str, str] | None:
     """What keeps a suite from being tuned so: the key, and what is wrong with it.
 
     Args:
         spec: as the file says it.
-        seeds: that are reported.
+        seeds: that are reported, those of the file among them even if others stand for them.
         methods: the names of those that the suite lists, each as often as it does.
         held_out: the fraction of the training images that the suite holds out in any case.
     """
@@ -82,7 +82,7 @@ def mistake(spec: TuneSpec, *, seeds: Sequence[int], methods: Sequence[str], hel
         return "dataset.validation", "`tune` holds images out by itself, and afterwards trains on all. Remove this key."
     if len(set(spec.seeds)) < len(spec.seeds):
         return "tune.seeds", "a seed is named twice. Name each once."
-    if shared := sorted({*spec.seeds} & {*seeds}):
+    if shared := sorted({*spec.seeds} & seeds):
         return (
             "tune.seeds",
             f"{shared[0]} is also a seed that is reported, and parameters must not be chosen with it. Give another.",
@@ -99,7 +99,7 @@ def mistake(spec: TuneSpec, *, seeds: Sequence[int], methods: Sequence[str], hel
 def over_budget(spec: TuneSpec, candidates: Candidates) -> str | None:
     """Why a method has more or fewer settings than the others, and what to do; None where it has as many, or may differ."""
     count = len(candidates.settings)
-    if spec.unequal or not candidates.tunable or count == spec.budget:
+    if spec.unequal or count == spec.budget or (count == 1 and not candidates.tunable):
         return None
     has = "only its own parameters" if count == 1 else f"{count} settings, its own parameters among them"
     return (

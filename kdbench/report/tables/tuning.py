@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,7 @@ def tuning_table(comparison: Comparison) -> Table | None:
     for pair in comparison.pairs:
         here = tried[_of(pair, tried)]
         unequal += _unequal(pair, here)
+        here = here.drop_duplicates([name for name in here if name != "suite"])
         found: Any  # a row, which pandas has no types for
         for place, found in enumerate(here.itertuples()):
             name = comparison.options.names.get(found.method, plain_label(found.method, comparison.options.names))
@@ -40,7 +42,8 @@ def tuning_table(comparison: Comparison) -> Table | None:
     if unequal and not tried.loc[tried["tuned"], "unequal"].all():
         raise KdbenchError(
             f"one table cannot compare methods that were tuned with unequal budgets: {'; '.join(unequal)}. Give each the same "
-            "number of settings, or write `unequal: true` in `tune`, which the table then says."
+            "number of settings, held-out images and number of tuning seeds, or write `unequal: true` in `tune`, which the table "
+            "then says."
         )
     notes = [*_notes(tried), *(f"Unequal budgets: {text}. This favours the methods with more settings." for text in unequal)]
     naming = (*pair_heading(comparison), "Method", "Setting")
@@ -70,12 +73,24 @@ def _of(pair: PairTrials, tried: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _unequal(pair: PairTrials, tried: pd.DataFrame) -> list[str]:
-    """How many settings each method had, where that differs; methods without parameters have nothing to tune."""
-    counts = tried[tried["tunable"]].groupby("method", sort=False).size()
-    if counts.nunique() < 2:
+    """How many settings each method had in each suite, and how they were tried, where any of that differs.
+
+    A method that has no parameters and one setting has nothing to tune.
+    """
+    by_method = ["suite", "method", "tunable", "tuned", "validation", "tuning_seeds"]
+    found = tried.groupby(by_method, sort=False).size().reset_index(name="settings")
+    found = found[found["tunable"] | (found["settings"] > 1)]
+    rules = found.loc[found["tuned"], ["validation", "tuning_seeds"]].drop_duplicates()
+    if found["settings"].nunique() < 2 and len(rules) < 2:
         return []
-    text = ", ".join(f"{plain_label(str(method))} {counted(int(count), 'setting')}" for method, count in counts.items())
-    return [f"{pair.name}: {text}"]
+
+    def told(row: Any) -> str:
+        text = f"{plain_label(row.method)} {counted(row.settings, 'setting')}"
+        if row.tuned and len(rules) > 1:
+            text += f" on {100 * row.validation:g} % of the training images with {counted(row.tuning_seeds, 'seed')}"
+        return f"{text} in {Path(row.suite).stem}" if found["suite"].nunique() > 1 else text
+
+    return [f"{pair.name}: {', '.join(map(told, found.itertuples()))}"]
 
 
 def _outcome(found: Any) -> tuple[Cell, Cell]:
