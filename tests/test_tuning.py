@@ -248,20 +248,19 @@ def test_tuning_trials_are_no_students_in_the_frame_of_the_directory(finished: L
     assert roles.to_dict() == {"student": [0, 0, 1, 1], "teacher": [0, 0], "tuning": [7] * BUDGET}
 
 
-@pytest.mark.parametrize("chosen", [True, False])
-def test_pruning_keeps_all_that_a_tuned_suite_reports_or_may_report(
-    chosen: bool, finished: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results = shutil.copytree(finished.store.root, tmp_path / "results")
-    suite = finished.suite(tune=TUNE, seeds=[0, 1])
-    choice = finished.plan(suite).choices[1]
-    assert choice.chosen and choice.chosen != choice.candidates.settings[0]  # or the suite's own trials would do
-    if not chosen:
-        (results / "trials" / choice.candidates.settings[0].tried[0].id / "record.json").unlink()
-    before = set(finished.outcomes())
-    cli.app(["trials", "prune", str(suite.file), "--results", str(results), "--yes"], standalone_mode=False)
-    assert {file.name for file in (results / "trials").iterdir()} == before
-    assert len(before) == 2 + BUDGET + 4
+@pytest.mark.parametrize("open_choice", [False, True])
+def test_pruning_keeps_all_that_a_tuned_suite_reports_or_may_report(open_choice: bool, lab: Lab, tried: Suite) -> None:
+    plan = with_records(lab, tried, lambda i, record: record | {"validation_error_pct": 50.0 if i == 1 else 60.0})
+    settings = plan.choices[1].candidates.settings
+    for trial in (*tried.teachers, *tried.trials, *(trial for setting in settings for trial in setting.reported)):
+        lab.store.write_spec(trial.id, trial.model_dump(mode="json"))
+    if open_choice:
+        lab.file(settings[2].tried[0]).unlink()
+    before = {folder.name for folder in (lab.store.root / "trials").iterdir()}
+    cli.app(["trials", "prune", str(tried.file), "--results", str(lab.store.root), "--yes"], standalone_mode=False)
+    gone = before - {folder.name for folder in (lab.store.root / "trials").iterdir()}
+    assert gone == (set() if open_choice else {settings[i].reported[0].id for i in (0, 2)})
+    assert len(before) == 2 + BUDGET + 1 + BUDGET  # teachers, tuning trials, scratch, and each setting's student
 
 
 def test_a_tuning_trial_that_another_suite_reports_is_a_result_and_stays_one(lab: Lab, tried: Suite) -> None:
