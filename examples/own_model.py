@@ -51,7 +51,7 @@ class OwnNetwork(Network):
         before_deep = self.deep(shallow)
         deep = F.relu(before_deep)
         pooled = deep.mean((2, 3))
-        return Outputs(self.classifier(pooled), stem, (shallow, deep), (before_shallow, before_deep), pooled)
+        return Outputs(self.classifier(pooled), stem, (shallow, deep), (before_shallow, before_deep), pooled, pooled_maps=deep)
 
     def group_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         return self.shallow.norm, self.deep.norm

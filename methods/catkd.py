@@ -26,8 +26,8 @@ SMALLEST_NORM = 1e-4
 class CATKD(Method):
     r"""CE(z_s, y) + beta mean((n(pool W_s f_s) - n(pool W_t f_t))^2),  n = L2 normalisation of each class's map
 
-    W f are class activation maps: each place of the last map f, classified without the bias. They are average-pooled to
-    `resolution` x `resolution` before they are normalised. The student's classifier learns from this term, too.
+    W f are class activation maps: each place of the map f that the classifier pools, classified without the bias. They are
+    average-pooled to `resolution` x `resolution` before they are normalised. The student's classifier learns from this term, too.
 
     The authors choose beta for each pair, and whether maps are normalised: without (`normalise: false`) and beta 15 for ResNet-32x4
     to ResNet-8x4; with it and beta 15 for VGG-13 to MobileNetV2.
@@ -40,7 +40,7 @@ class CATKD(Method):
     pair of theirs uses.
     """
 
-    reads = ("features", "pooled")
+    reads = ("pooled_maps", "pooled")
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 400.0
@@ -50,12 +50,12 @@ class CATKD(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        refuse_unclassified_maps(pair)
+        refuse_unclassified_maps(student=pair.student, teacher=pair.teacher)
         if self.params.normalise:
-            self.notes += spatial_notes(pair.student.features[-1:], pair.teacher.features[-1:])
+            self.notes += spatial_notes((pair.student.pooled_maps,), (pair.teacher.pooled_maps,))
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        cams_s, cams_t = (self.cams(outputs.features[-1], outputs.classify) for outputs in (student, teacher))
+        cams_s, cams_t = (self.cams(outputs.pooled_maps, outputs.classify) for outputs in (student, teacher))
         return {"cams": self.params.beta * F.mse_loss(cams_s, cams_t)}
 
     @full_precision

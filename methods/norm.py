@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, PairError, register
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair, refuse_unclassified_maps, register
 from kdbench.losses import batch_norm_needs, full_precision, pool_to
 
 SCHEDULE = ((10, 0.1), (20, 0.5), (180, 1.0), (210, 0.5))
@@ -15,9 +15,9 @@ SCHEDULE = ((10, 0.1), (20, 0.5), (180, 1.0), (210, 0.5))
 class NORM(Method):
     r"""ce_weight CE(z, y) + w beta sum_n mean((e_n - f_t)^2),  z = scale layernorm(W mean(f_s + contract(e)) + b),  e = expand(f_s)
 
-    expand gives `copies` times the teacher's C channels for the student's last group f_s; each C of them are a copy e_n. It and
-    contract are 1x1 convolutions, each with a batch norm, and belong to the network deployed. W and b are the student's classifier.
-    w is 0.1, 0.5, 1, 0.5 and 0.1 in the course of the training.
+    f_s is the map that the student's classifier pools, f_t the teacher's last group. expand gives `copies` times the teacher's C
+    channels; each C of them are a copy e_n. It and contract are 1x1 convolutions, each with a batch norm, and belong to the network
+    deployed. W and b are the student's classifier. w is 0.1, 0.5, 1, 0.5 and 0.1 in the course of the training.
 
     Transfers: last maps, to several copies (features)
     Paper: Liu et al., "NORM: Knowledge distillation via N-to-one representation matching", ICLR 2023.
@@ -28,7 +28,7 @@ class NORM(Method):
     of the cross-entropy from 0.0625 to 0.5. A method beside this one reads the student's logits as they are without the block.
     """
 
-    reads = ("features",)
+    reads = ("features", "pooled_maps", "pooled")
     min_classes = 3  # of two, normed logits are the same for all images, but for their order
 
     class Params(MethodParams):
@@ -40,21 +40,17 @@ class NORM(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        (c_s, *size_s), (c_t, *size_t) = pair.student.features[-1], pair.teacher.features[-1]
-        if pair.student.pooled != (c_s,):
-            raise PairError(
-                f"its block stands between the student's last group, of {c_s} channels, and a classifier that reads "
-                f"{pair.student.pooled[0]} values; choose a student where nothing else stands between them"
-            )
+        refuse_unclassified_maps(student=pair.student)
+        (c_s, *size_s), (c_t, *size_t) = pair.student.pooled_maps, pair.teacher.features[-1]
         self.ce_weight = self.params.ce_weight
         self.size = (min(size_s[0], size_t[0]), min(size_s[1], size_t[1]))
-        self.min_batch_size = batch_norm_needs(pair.student.features[-1])
+        self.min_batch_size = batch_norm_needs(pair.student.pooled_maps)
         width = self.params.copies * c_t
         self.expand, self.contract = projection(c_s, width), projection(width, c_s)
         self.seen: tuple[ref[Tensor], Tensor] | None = None
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        maps = student.features[-1]
+        maps = student.pooled_maps
         expanded = self.expand(maps)
         self.seen = ref(maps), expanded  # for `predict`, since a batch norm must see a batch once
         copies = pool_to(expanded, self.size).reshape(len(maps), self.params.copies, -1, *self.size)
@@ -67,7 +63,7 @@ class NORM(Method):
         return next((weight for until, weight in SCHEDULE if 240 * reached < until), 0.1)
 
     def predict(self, student: Outputs) -> Tensor:
-        maps, seen, self.seen = student.features[-1], self.seen, None  # nothing of the step's graph may outlive the step
+        maps, seen, self.seen = student.pooled_maps, self.seen, None  # nothing of the step's graph may outlive the step
         expanded = seen[1] if seen and seen[0]() is maps else self.expand(maps)
         return self.params.scale * normed(student.classify((maps + self.contract(expanded)).mean(dim=(2, 3))))
 

@@ -25,8 +25,9 @@ from kdbench import (
 class SDD(Method):
     r"""ce_weight CE(z_s, y) + w mean_{b, r} a_{b, r} L(z_s^{b, r}, z_t^{b, r}),  w = min(epoch / warm_up_epochs, 1)
 
-    z^r classify the means of the last map over R regions: the whole, 2x2 cells and 4x4 cells, or the first `levels` of these. a is
-    2 where the teacher is right about the label in a region and wrong in the whole, or the reverse, and 1 elsewhere.
+    z^r classify the means over R regions of the map that the classifier pools: the whole, 2x2 cells and 4x4 cells, or the first
+    `levels` of these. a is 2 where the teacher is right about the label in a region and wrong in the whole, or the reverse, and 1
+    elsewhere.
 
     L is one of three losses. `dkd`: alpha T^2 KL(b_t || b_s) + beta T^2 KL(q_t || q_s), where b is the target against the rest and
     q the distribution over the other classes. `kd`: alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T)), which does not read beta;
@@ -41,7 +42,7 @@ class SDD(Method):
     finite. The authors choose levels and beta per pair.
     """
 
-    reads = ("features", "pooled")
+    reads = ("pooled_maps", "pooled")
     weights: tuple[str, ...] = ("alpha", "beta")
     min_classes = 2
 
@@ -57,7 +58,7 @@ class SDD(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        refuse_unclassified_maps(pair)
+        refuse_unclassified_maps(student=pair.student, teacher=pair.teacher)
         self.ce_weight = self.params.ce_weight
         if self.params.loss == "kd":
             self.weights = ("alpha",)
@@ -66,7 +67,7 @@ class SDD(Method):
             self.notes.append("with two classes the non-target term compares distributions over one class, and is 0")
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
-        z_s, z_t = (self.regions(outputs.features[-1], outputs.classify) for outputs in (student, teacher))
+        z_s, z_t = (self.regions(outputs.pooled_maps, outputs.classify) for outputs in (student, teacher))
         right = z_t.argmax(2) == batch.labels[:, None]
         weight = 1 + (right != right[:, :1]).flatten()
         labels = batch.labels.repeat_interleave(right.shape[1])

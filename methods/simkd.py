@@ -11,11 +11,11 @@ from kdbench import (
     MethodParams,
     Outputs,
     Pair,
-    PairError,
     batch_norm_needs,
     full_precision,
     pool_to,
     pooling_notes,
+    refuse_unclassified_maps,
     register,
 )
 
@@ -24,8 +24,9 @@ from kdbench import (
 class SimKD(Method):
     r"""beta mean((r(f_s) - f_t)^2),  prediction z = W_t mean_x r(f_s)(x) + b_t
 
-    f is the last group, r a bottleneck of three convolutions with batch norm, W_t and b_t are the teacher's classifier, which the
-    student reuses: no label is read, the student's own classifier gets no gradient, and r belongs to the network deployed.
+    f_s is the student's last group, f_t the map that the teacher's classifier pools, r a bottleneck of three convolutions with
+    batch norm. W_t and b_t are the teacher's classifier, which the student reuses: no label is read, the student's own classifier
+    gets no gradient, and r belongs to the network deployed.
 
     Transfers: last maps and teacher's classifier (features)
     Paper: Chen et al., "Knowledge distillation with the reused teacher classifier", CVPR 2022, arXiv:2203.14001.
@@ -33,7 +34,7 @@ class SimKD(Method):
     Deviations: none; as there, the larger of two last maps is average-pooled to the size of the smaller, the student's before r.
     """
 
-    reads = ("features",)
+    reads = ("features", "pooled_maps")
     classifier_weight: Tensor
     classifier_bias: Tensor
 
@@ -44,13 +45,9 @@ class SimKD(Method):
     params: Params
 
     def build(self, pair: Pair) -> None:
-        (c_s, *size_s), (c_t, *size_t) = pair.student.features[-1], pair.teacher.features[-1]
+        refuse_unclassified_maps(teacher=pair.teacher)
+        (c_s, *size_s), (c_t, *size_t) = pair.student.features[-1], pair.teacher.pooled_maps
         parts = pair.teacher_parts
-        if parts.classifier_weight.shape[1] != c_t:
-            raise PairError(
-                f"it feeds the average of the last group to the teacher's classifier, but the group has {c_t} channels and the "
-                f"classifier reads {parts.classifier_weight.shape[1]} values; choose a teacher where nothing stands between them"
-            )
         self.ce_weight = 0.0
         self.size = (min(size_s[0], size_t[0]), min(size_s[1], size_t[1]))
         self.min_batch_size = batch_norm_needs((c_t, *self.size))
@@ -62,7 +59,7 @@ class SimKD(Method):
         self.seen: tuple[ref[Tensor], Tensor] | None = None
         self.register_buffer("classifier_weight", parts.classifier_weight.detach().clone())
         self.register_buffer("classifier_bias", parts.classifier_bias.detach().clone())
-        self.notes += pooling_notes(pair.student.features[-1:], pair.teacher.features[-1:])
+        self.notes += pooling_notes(pair.student.features[-1:], (pair.teacher.pooled_maps,))
 
     def projected(self, maps: Tensor) -> Tensor:
         """r(f_s), (B, C, H, W) with the teacher's channels, of the student's last `maps`."""
@@ -73,7 +70,7 @@ class SimKD(Method):
         maps = student.features[-1]
         projected = self.projected(maps)
         self.seen = ref(maps), projected.detach()  # nothing of the step's graph may outlive the step
-        return {"feature": self.params.beta * squared_distance(projected, pool_to(teacher.features[-1], self.size))}
+        return {"feature": self.params.beta * squared_distance(projected, pool_to(teacher.pooled_maps, self.size))}
 
     def predict(self, student: Outputs) -> Tensor:
         maps = student.features[-1]

@@ -55,6 +55,7 @@ class Golden:
             features=features,
             preactivations=preactivations,
             pooled=single("pooled", 4, 5),
+            pooled_maps=features[-1] if features else torch.empty(0),
             views={"strong": self._strong(side)} if f"{side}.logits_strong" in self.tensors else {},
             classifier=self._classify(side) if f"{side}.classifier.weight" in self.tensors else None,
         )

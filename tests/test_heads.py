@@ -1,6 +1,7 @@
 """Which layers give a network's logits, what is pooled before them, and what methods do with a network that lacks a hook point."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -106,11 +107,68 @@ def test_other_heads_give_no_pooled_vector(head, heads, register):
     register(lambda k, channels: Headed(head(k), channels))
     network = build_model("head_for_test", num_classes=CLASSES, hooks=["relu"], image_size=16)
     outputs = network(torch.randn(2, *SHAPE))
-    assert outputs.shapes().lacking() == ("pooled", "tokens", *(["heads"] if heads < 2 else []))
+    assert outputs.shapes().lacking() == ("pooled", "tokens", *(["heads"] if heads < 2 else []), "pooled_maps")
     assert torch.equal(sum(outputs.heads, torch.zeros(())) / 2, outputs.logits) if heads == 2 else outputs.heads == ()
     assert all(tensor.numel() for tensor in outputs.tensors())
     assert (network.classifier, len(network.heads)) == (None, heads)
     assert network.teacher_parts().classifier_weight.numel() == 0
+
+
+CONVOLUTION = partial(nn.Conv2d, WIDTH, WIDTH, 1)
+
+
+def normed(k: int) -> tuple[nn.Module, nn.Module]:
+    return nn.LayerNorm(WIDTH), nn.Linear(WIDTH, k)
+
+
+@pytest.mark.parametrize(
+    ("head", "module"),
+    [
+        (lambda k: Of(lambda x, fc: fc(pooled(x)), nn.Linear(WIDTH, k)), "relu"),
+        (lambda k: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(WIDTH, k)), "relu"),
+        (lambda k: Of(lambda x, fc: fc(F.avg_pool2d(x, 8).view(len(x), -1)), nn.Linear(WIDTH, k)), "relu"),
+        (lambda k: Of(lambda x, c, fc: fc(pooled(c(x))), CONVOLUTION(), nn.Linear(WIDTH, k)), "head.layers.0"),
+        (lambda k: nn.Sequential(CONVOLUTION(), nn.Conv2d(WIDTH, k, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "head.0"),
+        (lambda k: Of(lambda x, n, fc: fc(n(x.movedim(1, 3)).mean((1, 2))), *normed(k)), "head.layers.0"),
+        (
+            lambda k: Of(lambda x, n, fc: fc(pooled(n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))), *normed(k)),
+            "head.layers.0",
+        ),
+        (lambda k: Of(lambda x, n, fc: fc(n(pooled(x))), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, fc: fc(pooled(x).relu()), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, fc: fc(x.amax((2, 3))), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, fc: fc(x[:, :, 0, 0]), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, fc: fc(F.avg_pool2d(x, 7).view(len(x), -1)), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, fc: fc(pooled(x + 1)), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, c, fc: fc(pooled(c(c(x)))), CONVOLUTION(), nn.Linear(WIDTH, k)), None),
+        (lambda k: Of(lambda x, fc: fc(x.mean((1, 2))[:, :WIDTH]), nn.Linear(WIDTH, k)), None),
+        (lambda k: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * WIDTH, k)), None),
+    ],
+)
+def test_the_maps_that_are_pooled_are_found_where_their_mean_alone_is_classified(head, module, register):
+    register(lambda k, channels: Headed(head(k), channels))
+    network = build_model("head_for_test", num_classes=CLASSES, hooks=["relu"], image_size=16).eval()
+    outputs, found = network(torch.randn(2, *SHAPE)), network.wiring.heads.pooled_maps
+    assert (found and found.module) == module
+    if module:
+        assert torch.allclose(pooled(outputs.pooled_maps), outputs.pooled, atol=1e-6)
+        assert torch.allclose(pooled(outputs.classify(outputs.pooled_maps)), outputs.logits, atol=1e-6)
+    else:
+        assert "pooled_maps" in outputs.shapes().lacking()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("torchvision/resnet18", (512, 7, 7)),
+        ("torchvision/swin_t", (768, 7, 7)),
+        ("torchvision/mobilenet_v2", (1280, 7, 7)),
+        ("torchvision/vit_b_16", (0, 0, 0)),
+        ("torchvision/convnext_tiny", (0, 0, 0)),
+    ],
+)
+def test_families_whose_classifier_reads_the_mean_of_maps(name, shape):
+    assert shapes(name, image_shape=(3, 224, 224), num_classes=CLASSES).pooled_maps == shape
 
 
 @pytest.mark.parametrize(
@@ -144,7 +202,7 @@ def test_a_network_without_maps_needs_no_hooks_and_gives_the_rest(register):
     register(flat)
     network = build_model("head_for_test", num_classes=CLASSES, image_size=16)
     outputs = network(torch.randn(2, *SHAPE))
-    assert outputs.shapes().lacking() == ("stem", "features", "preactivations", "raw", *OF_TRANSFORMERS)
+    assert outputs.shapes().lacking() == ("stem", "features", "preactivations", "raw", *OF_TRANSFORMERS, "pooled_maps")
     assert torch.equal(network.classifier(outputs.pooled), outputs.logits)
     told = model_as_text(describe_model("head_for_test", image_shape=SHAPE, num_classes=CLASSES))
     assert told.splitlines()[1:] == [

@@ -56,7 +56,7 @@ def outputs(batch: int, *, sizes: tuple[tuple[int, int, int], ...] = SIZES, seed
         preactivations = tuple(random(images, *size) for size in sizes)
         features = tuple(maps.relu() for maps in preactivations)
         stem = random(images, *sizes[0]).relu()
-        return Outputs(random(images, CLASSES), stem, features, preactivations, features[-1].mean((2, 3)))
+        return Outputs(random(images, CLASSES), stem, features, preactivations, features[-1].mean((2, 3)), pooled_maps=features[-1])
 
     own, views = plain(batch), {view: plain(count * batch) for view, count in VIEW_SIZES.items()}
     weight = random(CLASSES, sizes[-1][0])
@@ -392,11 +392,10 @@ def test_simkd_normalises_a_batch_once_per_step() -> None:
 
 
 def test_simkd_refuses_a_teacher_whose_classifier_reads_something_else() -> None:
-    student, teacher = outputs(4), outputs(4, seed=1)
-    parts = replace(pair(student, teacher).teacher_parts, classifier_weight=torch.zeros(CLASSES, 99))
-    cls = METHODS.get("simkd")
-    with pytest.raises(PairError, match="10 channels and the classifier reads 99"):
-        cls(cls.Params(), replace(pair(student, teacher), teacher_parts=parts))
+    student = replace(outputs(4), pooled_maps=torch.empty(4, 0, 0, 0))  # its own classifier is not read
+    with pytest.raises(PairError, match="the teacher's classifier pools"):
+        build("simkd", student, replace(outputs(4, seed=1), pooled_maps=torch.empty(0)))
+    build("simkd", student, outputs(4, seed=1))
 
 
 def test_fsp_refuses_unequal_channels() -> None:
@@ -528,6 +527,22 @@ def test_the_block_of_norm_normalises_a_batch_once_per_step_and_is_part_of_what_
 
 
 def test_norm_refuses_a_student_whose_classifier_reads_something_else() -> None:
-    student = replace(outputs(4), pooled=torch.zeros(4, 99))
-    with pytest.raises(PairError, match="last group, of 10 channels, and a classifier that reads 99 values"):
-        build("norm", student, outputs(4, seed=1))
+    teacher = replace(outputs(4, seed=1), pooled_maps=torch.empty(0))  # its classifier is not read
+    with pytest.raises(PairError, match="the student's classifier pools"):
+        build("norm", replace(outputs(4), pooled_maps=torch.empty(0)), teacher)
+    build("norm", outputs(4), teacher)
+
+
+@pytest.mark.parametrize("name", ["catkd", "sdd"])
+def test_methods_that_classify_places_refuse_a_network_whose_classifier_pools_no_maps(name: str) -> None:
+    lacking = replace(outputs(4), pooled_maps=torch.empty(4, 0, 0, 0))
+    with pytest.raises(PairError, match="the student is not known to pool any"):
+        build(name, lacking, outputs(4, seed=1))
+    with pytest.raises(PairError, match="the teacher is not known to pool any"):
+        build(name, outputs(4), lacking)
+
+
+def test_norm_starts_from_what_the_classifier_pools_and_not_from_the_last_group() -> None:
+    student, teacher = outputs(4), outputs(4, seed=1)
+    norm, further = build("norm", student, teacher).eval(), replace(student, features=(torch.zeros(4, 10, 2, 2),))
+    assert torch.equal(norm.predict(student), norm.predict(further))

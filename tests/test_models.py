@@ -251,7 +251,15 @@ def test_the_classifier_reads_what_is_pooled(name: str) -> None:
     outputs = model(torch.randn(2, 3, 16, 16))
     assert torch.equal(outputs.logits, model.classifier(outputs.pooled))
     if outputs.pooled.shape[1] == outputs.features[-1].shape[1]:
-        assert torch.equal(outputs.pooled, outputs.features[-1].mean((2, 3)))
+        assert torch.equal(outputs.pooled_maps, outputs.features[-1])
+
+
+@every_light_model
+@pytest.mark.parametrize("hooks", [(), ("raw",)], ids=["usual", "raw"])
+def test_the_places_of_the_pooled_maps_are_classified_to_the_logits(name: str, hooks: tuple[str, ...]) -> None:
+    outputs = build_model(name, hooks=hooks).double().eval()(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    assert torch.equal(outputs.pooled, outputs.pooled_maps.mean((2, 3)))
+    torch.testing.assert_close(outputs.classify(outputs.pooled_maps).mean((2, 3)), outputs.logits)
 
 
 @every_light_model

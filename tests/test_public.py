@@ -73,7 +73,7 @@ FUNCTIONS = {
     "pooling_notes": "(student, teacher)",
     "refuse_memory": "(numbers, holding, *, limit_gib)",
     "sample_divergences": "(student_logits, teacher_logits)",
-    "refuse_unclassified_maps": "(pair)",
+    "refuse_unclassified_maps": "(**networks)",
     "spatial_notes": "(student, teacher)",
     "standardized_logits": "(logits)",
 }
@@ -83,11 +83,11 @@ VALUES = {
     "Outcomes": ["wrong", "images_by_class", "mistakes", "data_fingerprint"],
     "Outputs": [
         *("logits", "stem", "features", "preactivations", "pooled"),
-        *("raw", "tokens", "heads", "views", "others", "classifier"),
+        *("raw", "tokens", "heads", "pooled_maps", "views", "others", "classifier"),
     ],
     "Pair": ["student", "teacher", "labels", "teacher_parts", "image_shape", "smallest_batch", "largest_batch", "others"],
     "ParameterGroup": ["module", "lr_factor", "weight_decay"],
-    "Shapes": ["logits", "stem", "features", "preactivations", "pooled", "raw", "tokens", "heads"],
+    "Shapes": ["logits", "stem", "features", "preactivations", "pooled", "raw", "tokens", "heads", "pooled_maps"],
     "Split": ["images", "labels"],
     "Stage": ["name", "epochs", "losses", "modules", "trains_student", "optimiser", "milestones"],
     "Survey": ["name", "module", "see", "finish"],

@@ -42,6 +42,7 @@ def synthetic_outputs(
         raw=tuple(make(size, *shape) for shape in shapes.raw),
         tokens=tuple(make(size, *shape) for shape in shapes.tokens),
         heads=tuple(make(size, *shape) for shape in shapes.heads),
+        pooled_maps=make(size, *(shapes.pooled_maps or (0, 0, 0))).relu(),
         views={name: synthetic_outputs(shapes, make, size=count) for name, count in views.items()},
         others=tuple(further),
         classifier=Classifier(make(*shapes.logits, *shapes.pooled), make(*shapes.logits)),

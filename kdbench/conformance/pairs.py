@@ -130,7 +130,7 @@ def poor(pair: Pair) -> Iterator[tuple[str, Pair, str]]:
         "a student without pre-activations": replace(pair, student=replace(student, preactivations=())),
         "a teacher without batch norms": replace(pair, teacher_parts=replace(parts, norms=())),
         "a teacher whose classifier does not read its last group": replace(
-            pair, teacher=replace(teacher, pooled=(99,)), teacher_parts=other
+            pair, teacher=replace(teacher, pooled=(99,), pooled_maps=()), teacher_parts=other
         ),
         "a teacher of one group": replace(pair, teacher=last_group(teacher), teacher_parts=shallow),
         "a student of one group": replace(pair, student=last_group(student)),
@@ -153,4 +153,4 @@ def last_group(shapes: Shapes) -> Shapes:
 def pixels(shapes: Shapes) -> Shapes:
     """Of a network whose groups give maps of 1x1."""
     maps = tuple((channels, 1, 1) for channels, *_ in shapes.features)
-    return replace(shapes, features=maps, preactivations=maps)
+    return replace(shapes, features=maps, preactivations=maps, pooled_maps=(*shapes.pooled, 1, 1))

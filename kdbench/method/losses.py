@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method.pair import Pair, PairError
+from kdbench.method.outputs import Shapes
+from kdbench.method.pair import PairError
 from kdbench.wording import counted
 
 P = ParamSpec("P")
@@ -177,18 +178,20 @@ def spatial_notes(student: tuple[tuple[int, ...], ...], teacher: tuple[tuple[int
     return [f"{sum(single)} of {len(pairs)} pairs of groups teach nothing, since they meet in maps of 1x1"] if any(single) else []
 
 
-def refuse_unclassified_maps(pair: Pair) -> None:
-    """Refuse a pair whose last maps `Outputs.classify` cannot take: their channels are not what the classifier reads.
+def refuse_unclassified_maps(**networks: Shapes) -> None:
+    """Refuse networks whose classifier pools no maps, so that `Outputs.classify` has no meaning for a place.
+
+    Args:
+        networks: by what they are, such as `student=pair.student`.
 
     Raises:
-        PairError: the student's or the teacher's last map cannot be classified place by place.
+        PairError: one of them has no `pooled_maps`.
     """
-    for whose, shapes in (("student", pair.student), ("teacher", pair.teacher)):
-        channels, read = shapes.features[-1][0], shapes.pooled[0]
-        if channels != read:
+    for whose, shapes in networks.items():
+        if "pooled_maps" in shapes.lacking():
             raise PairError(
-                f"it classifies each place of the last maps, but the {whose}'s have {channels} channels and its classifier reads "
-                f"{read} values; choose a {whose} where nothing stands between them"
+                f"it classifies places of the maps that the {whose}'s classifier pools, and the {whose} is not known to pool any "
+                f"(`pooled_maps`); choose a {whose} whose classifier reads the mean of maps, as in a ResNet"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
+import torch
 from torch import Tensor
 
 from kdbench.errors import KdbenchError
@@ -28,6 +29,8 @@ class Outputs:
         tokens: of a transformer, the class token and, where it has one, the distillation token after the last norm: (B, D) each.
             Empty for all others.
         heads: the logits of each head, (B, K) each, where `logits` is their mean. Empty where there is one head.
+        pooled_maps: (B, D, H, W), the maps of which `pooled` is the mean over places: the last of `features`, or what a further
+            convolution makes of them. Empty if the classifier reads anything else, such as a class token or a normed mean.
         views: the outputs for each view of the images that the method asks for, by its name. `Method.views` names them.
         others: of a teacher, the outputs of the pair's further teachers, in the suite's order.
         classifier: what `classify` applies; None where nobody has given it.
@@ -41,6 +44,7 @@ class Outputs:
     raw: tuple[Tensor, ...] = ()
     tokens: tuple[Tensor, ...] = ()
     heads: tuple[Tensor, ...] = ()
+    pooled_maps: Tensor = field(default_factory=lambda: torch.empty(0))
     views: Mapping[str, Outputs] = field(default_factory=dict)
     others: tuple[Outputs, ...] = ()
     classifier: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
@@ -49,7 +53,7 @@ class Outputs:
         """Apply the network's classifier as it is now: with gradient for a student's weights, and without for a teacher's.
 
         Args:
-            values: vectors (B, D) like `pooled`, or maps (B, D, H, W), of which each place is classified.
+            values: vectors (B, D) like `pooled`, or maps (B, D, H, W) like `pooled_maps`, of which each place is classified.
 
         Returns:
             (B, K), or (B, K, H, W).
@@ -63,7 +67,8 @@ class Outputs:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All hook points that the network has, those of views and of further teachers included, as one tuple."""
-        own = (self.logits, self.stem, *self.features, *self.preactivations, self.pooled, *self.raw, *self.tokens, *self.heads)
+        groups = (*self.features, *self.preactivations, *self.raw)
+        own = (self.logits, self.stem, *groups, self.pooled, *self.tokens, *self.heads, self.pooled_maps)
         further = (tensor for outputs in (*self.views.values(), *self.others) for tensor in outputs.tensors())
         return tuple(tensor for tensor in (*own, *further) if tensor.numel())
 
@@ -78,6 +83,7 @@ class Outputs:
             raw=tuple(tuple(f.shape[1:]) for f in self.raw),
             tokens=tuple(tuple(t.shape[1:]) for t in self.tokens),
             heads=tuple(tuple(t.shape[1:]) for t in self.heads),
+            pooled_maps=tuple(self.pooled_maps.shape[1:]),
         )
 
 
@@ -94,6 +100,7 @@ class Shapes:
         raw: one (C_i, H_i, W_i) for each group.
         tokens: one (D,) for each token.
         heads: one (K,) for each head.
+        pooled_maps: (D, H, W).
     """
 
     logits: tuple[int, ...]
@@ -104,6 +111,7 @@ class Shapes:
     raw: tuple[tuple[int, ...], ...] = ()
     tokens: tuple[tuple[int, ...], ...] = ()
     heads: tuple[tuple[int, ...], ...] = ()
+    pooled_maps: tuple[int, ...] = ()
 
     def lacking(self) -> tuple[str, ...]:
         """The names of the hook points that the network lacks."""

@@ -13,7 +13,7 @@ from kdbench.paths import has_path, map_paths
 from kdbench.spec.trial import MethodParams, MethodSpec, TrialSpec, file_name
 from kdbench.wording import assigned
 
-OF_ONE = ("preactivations", "tokens", "heads")
+OF_ONE = ("preactivations", "tokens", "heads", "pooled_maps")
 """Points that a method may read of the student alone, or of the teacher alone. Whether a pair lacks one, it knows itself."""
 
 

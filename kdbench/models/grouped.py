@@ -95,9 +95,10 @@ class PostActivation(Grouped):
             if ends:
                 features.append(x)
                 preactivations.append(preactivation)
-        pooled = self.head(x).mean((2, 3))  # not adaptive pooling: its backward pass is not deterministic on CUDA
+        last = self.head(x)
+        pooled = last.mean((2, 3))  # not adaptive pooling: its backward pass is not deterministic on CUDA
         raw = tuple(preactivations)  # no norm follows a group
-        return Outputs(self.classifier(pooled), stem, tuple(features), raw, pooled, raw)
+        return Outputs(self.classifier(pooled), stem, tuple(features), raw, pooled, raw, pooled_maps=last)
 
     def norm_of(self, block: nn.Module) -> nn.BatchNorm2d | None:
         return self._norm_of(block) if self._norm_of else None

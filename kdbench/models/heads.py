@@ -1,5 +1,6 @@
 """From the logits of a recorded pass back to the layers that give them, and to what these read."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from kdbench.models.recorded import BATCH, CLASSES, Call
+from kdbench.models.recorded import BATCH, CLASSES, Call, Layout, Point
 
 VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1", "MeanBackward1"}
 """What autograd calls what may stand between a head and the logits: a mean over places does the same before a 1x1 convolution."""
 QUOTIENT, SUM, MEAN, STACK = "DivBackward0", "AddBackward0", "MeanBackward1", "StackBackward0"
 """What autograd calls the operations that average heads."""
+PERMUTE, WINDOW = "PermuteBackward0", "AvgPool2DBackward0"
+"""What autograd calls a change of axes, and pooling by a window."""
+SHAPED = VIEWS - {MEAN} | {"AsStridedBackward1"}
+"""What autograd calls what may stand between a mean over places and the layer that reads it."""
+LAYOUTS: dict[frozenset[int], Layout] = {frozenset({2, 3}): "maps", frozenset({1, 2}): "channels last"}
+"""By the axes that are places."""
 NORM, SELECT = "NativeLayerNormBackward0", "SelectBackward0"
 """What autograd calls a transformer's last norm, and the choice of one of its tokens."""
 
@@ -27,12 +34,15 @@ class Heads:
             there is none such.
         averaged: whether there are several, and the logits are the mean of what they give.
         read_tokens: whether they read the class token, and a second one the distillation token, of a transformer.
+        pooled_maps: what gives the maps of which the classifier's vector is the mean over places; None where it is anything else,
+            or where no module gives them.
     """
 
     names: tuple[str, ...]
     classifier: str
     averaged: bool
     read_tokens: bool
+    pooled_maps: Point | None
 
 
 def find_heads(calls: Sequence[Call]) -> Heads:
@@ -48,6 +58,7 @@ def find_heads(calls: Sequence[Call]) -> Heads:
         classifier=heads[0].name if direct else "",
         averaged=len(heads) > 1 and _is_mean(logits, heads),
         read_tokens=bool(heads) and all(_token(head) == i for i, head in enumerate(heads)),
+        pooled_maps=_pooled_maps(heads[0], calls) if direct else None,
     )
 
 
@@ -79,6 +90,34 @@ def _maps_pooled(head: Call, logits: Node | None) -> bool:
     if isinstance(conv := head.module, nn.Conv2d):
         return conv.kernel_size == (1, 1) and conv.groups == 1 and head.made.shape[2:] == head.read.shape[2:]
     return head.read.ndim == 2
+
+
+def _pooled_maps(head: Call, calls: Sequence[Call]) -> Point | None:
+    """The module whose maps have the head's input for their mean, as the operations between them tell."""
+    edge: Any = (head.read.grad_fn, head.read.output_nr)
+    window: tuple[int, ...] = ()
+    while edge[0] and edge[0].name() in SHAPED:
+        edge = edge[0].next_functions[0]
+    node, axes = edge[0], [2, 3]
+    if node and node.name() == MEAN:
+        axes, edge = [axis % 4 for axis in node._saved_dim], node.next_functions[0]  # -1 is saved as 2 ** 64 - 1
+    elif node and node.name() == WINDOW and head.read.shape[2:].numel() == 1:
+        window, edge = tuple(node._saved_kernel_size), node.next_functions[0]
+    elif head.read.ndim != 4:
+        return None
+    node = edge[0]
+    if node and node.name() == PERMUTE:
+        axes, edge = [node._saved_dims[axis] % 4 for axis in axes], node.next_functions[0]
+    layout, times = LAYOUTS.get(frozenset(axes)), Counter(call.name for call in calls)
+    for call in reversed(calls):
+        made = call.made
+        if layout and isinstance(made, Tensor) and made.ndim == 4 and (made.grad_fn, made.output_nr) == edge:
+            point = Point(call.name, layout)
+            maps = point.maps(made)
+            whole = not window or window == tuple(maps.shape[2:])
+            if whole and maps.shape[1] == head.read.shape[1] and times[call.name] == 1 and not call.overwritten:
+                return point
+    return None
 
 
 def _is_mean(logits: Node | None, heads: Sequence[Call]) -> bool:

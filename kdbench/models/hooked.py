@@ -55,7 +55,8 @@ class Hooked(Network):
         stem, groups, activations, heads = self.wiring.stem, self.wiring.groups, self.wiring.activations, self.wiring.heads
         averaged = heads.names if heads.averaged else ()
         tokened = heads.names if heads.read_tokens else ()
-        making = {*self.wiring.modules, *averaged}
+        pooled_maps = heads.pooled_maps
+        making = {*self.wiring.modules, *averaged, *([pooled_maps.module] if pooled_maps else [])}
         reading = {name for name in (heads.classifier, *tokened, *activations) if name}
         made: dict[str, Tensor] = {}
         read: dict[str, Tensor] = {}
@@ -91,6 +92,7 @@ class Hooked(Network):
             before,  # where a group's module leaves out a norm and an activation that follow, it ends before them
             tuple(read[name] for name in tokened),
             tuple(made[name] for name in averaged),
+            pooled_maps.maps(made[pooled_maps.module]) if pooled_maps else logits.new_empty(len(logits), 0, 0, 0),
         )
 
     def _module(self, name: str) -> nn.Module:

@@ -72,9 +72,10 @@ class MobileNetV2(Grouped):
         for block, ends in self.walk():
             x = block(x)
             features += [x] if ends else []
-        pooled = F.relu(self.head(x), inplace=True).mean((2, 3))
+        last = F.relu(self.head(x), inplace=True)
+        pooled = last.mean((2, 3))
         maps = tuple(features)
-        return Outputs(self.classifier(pooled), stem, maps, maps, pooled, maps)
+        return Outputs(self.classifier(pooled), stem, maps, maps, pooled, maps, pooled_maps=last)
 
     def norm_of(self, block: InvertedResidual) -> nn.BatchNorm2d:  # type: ignore[override]  # its blocks are no others
         return block.last.norm

@@ -81,7 +81,9 @@ class WideResNet(Grouped):
                 preactivations.append(preactivation)
                 raw.append(trunk)
         pooled = active.mean((2, 3))
-        return Outputs(self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled, tuple(raw))
+        return Outputs(
+            self.classifier(pooled), stem, tuple(features), tuple(preactivations), pooled, tuple(raw), pooled_maps=active
+        )
 
     def norm_of(self, block: WideBlock) -> nn.BatchNorm2d:  # type: ignore[override]  # its blocks are no others
         return block.norm
