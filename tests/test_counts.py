@@ -39,7 +39,7 @@ OPERATIONS = {
     **{"ofd": 173, "crd": 253, "reviewkd": 558, "simkd": 127, "dml": 356},
     **{"skd": 195, "mlkd": 581, "mlkd_noaug": 375, "crld": 286},
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
-    **{"ofa": 280, "sskd": 352, "byot": 242, "ffl": 533},
+    **{"ofa": 280, "sskd": 352, "byot": 242, "ffl": 534},
     **{"label_smoothing": 109, "tfkd_reg": 119, "pskd": 115},
     **{"deit": 121, "dgkd": 139},  # deit: of a resnet8 with two heads
     **{"catkd": 161, "sdd": 234, "kdpp": 161},

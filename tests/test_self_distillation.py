@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from test_method_traps import CLASSES, batch, build, outputs
 
+from kdbench.training.recorded_batch import RecordedBatch
+
 STUDENT, TEACHER = outputs(6), outputs(6, seed=1)
 LOGITS, LABELS = STUDENT.logits, batch(6).labels
 
@@ -104,3 +106,12 @@ def test_the_divergences_of_ffl_ramp_up(epoch, weight):
         build("ffl", STUDENT, TEACHER, peer="resnet8").losses(STUDENT, TEACHER, batch(6, epoch=at)) for at in (epoch, 1000)
     )
     torch.testing.assert_close(terms["divergence"], weight * full["divergence"])
+
+
+def test_ffls_ramp_asks_for_no_epoch_so_that_one_cuda_graph_serves_all():
+    student, recorded = outputs(8), RecordedBatch(batch(8))
+    method = build("ffl", student, student)
+    terms = method.losses(student, student, recorded)
+    assert not recorded.asked_for_epoch
+    assert method.weight(0) == pytest.approx(math.exp(-5)) and method.weight(80) == method.weight(90) == 1
+    assert float(terms["fusion_divergence"]) > 0
