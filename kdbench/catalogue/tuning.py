@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdbench.catalogue.text import Value, aligned
 from kdbench.method.specs import setting, teacher_label
-from kdbench.runner.cost import Cost, estimate_text
+from kdbench.runner.cost import Cost, estimate_text, networks, numbers, remaining, remaining_stages
 from kdbench.runner.plan import Plan
 from kdbench.runner.tuning import Choice
 from kdbench.wording import counted, plural
@@ -53,8 +53,13 @@ def tuning_as_lines(plan: Plan, estimates: Sequence[Cost]) -> list[str]:
     counts = ", ".join(f"{n} {status}" for status, n in tuning.counts(tuning.students).items())
     lines.append(f"  {counted(len(tuning.students), 'tuning trial')}: {counts}")
     if plan.untuned:
-        lines.append(f"  trainings on all images that wait for a choice: {len(plan.untuned)}")
-    return [*lines, *(f"  left to tune: {estimate_text(estimate)}" for estimate in estimates)]
+        lines.append(f"  trainings on all images that wait for a choice, in no estimate here: {len(plan.untuned)}")
+    left = [f"  left to tune: {estimate_text(estimate)}" for estimate in estimates]
+    if not left and (trials := remaining(tuning)):
+        left = [
+            f"  left to tune: {networks(*numbers(trials), len(remaining_stages(tuning, trials)))}, for a time that is not known"
+        ]
+    return [*lines, *left]
 
 
 def _stands(choice: Choice) -> str:

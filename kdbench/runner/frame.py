@@ -13,6 +13,7 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.results.export import is_export, read_export
 from kdbench.results.frames import frame, params_as_json, read_records, row
+from kdbench.wording import plural
 
 if TYPE_CHECKING:
     from kdbench.runner.plan import Plan, Planned
@@ -134,7 +135,7 @@ def tuning_frame(plan: Plan) -> pd.DataFrame:
             "budget": tuning.budget if tuning else 1,
             "validation": tuning.validation if tuning else 0.0,
             "tuning_seeds": len(tuning.seeds) if tuning else 0,
-            "seeds": f"seed {', '.join(map(str, tuning.seeds))}" if tuning else "",
+            "seeds": f"{plural('seed', len(tuning.seeds))} {', '.join(map(str, tuning.seeds))}" if tuning else "",
             "unequal": bool(tuning and tuning.unequal),
         }
         for choice in plan.choices

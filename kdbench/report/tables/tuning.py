@@ -45,7 +45,10 @@ def tuning_table(comparison: Comparison) -> Table | None:
             "number of settings, held-out images and number of tuning seeds, or write `unequal: true` in `tune`, which the table "
             "then says."
         )
-    notes = [*_notes(tried), *(f"Unequal budgets: {text}. This favours the methods with more settings." for text in unequal)]
+    notes = [
+        *_notes(tried, at_most="at most " if unequal else ""),
+        *(f"Unequal budgets: {text}. This favours the methods with more settings." for text in unequal),
+    ]
     naming = (*pair_heading(comparison), "Method", "Setting")
     title = f"Settings that were tried{on_data(comparison, with_pair=True)}, mean validation error over tuning seeds (%, ↓)"
     return Table("tuning", title, (*naming, "Validation error", "Chosen"), tuple(rows), tuple(notes), naming=len(naming))
@@ -105,12 +108,12 @@ def _outcome(found: Any) -> tuple[Cell, Cell]:
     return Cell(f"{found.validation_error_pct:.2f}", bold=found.chosen, values=values), Cell("chosen" if found.chosen else "")
 
 
-def _notes(tried: pd.DataFrame) -> list[str]:
+def _notes(tried: pd.DataFrame, *, at_most: str) -> list[str]:
     notes = []
     rules = tried.loc[tried["tuned"], ["budget", "validation", "seeds"]].drop_duplicates()
     for budget, validation, seeds in rules.itertuples(index=False):
         notes.append(
-            f"Budget: {budget} settings for each method that has parameters, the suite's own among them. They were tried with "
+            f"Budget: {at_most}{budget} settings for each method that has parameters, the suite's own among them. They were tried with "
             f"{seeds} on {100 * validation:g} % of the training images, on which neither these students nor their teachers were "
             "trained. The lowest mean is chosen, of equal ones the first. No test image was used. The trials of the other tables "
             "were trained on all images, with other seeds."
