@@ -115,8 +115,8 @@ def _notes(tried: pd.DataFrame, *, at_most: str) -> list[str]:
         notes.append(
             f"Budget: {at_most}{budget} settings for each method that has parameters, the suite's own among them. They were tried "
             f"with {seeds} on {100 * validation:g} % of the training images, on which neither these students nor their teachers "
-            "were trained. The lowest mean is chosen, of equal ones the first. No test image was used. The trials of the other tables "
-            "were trained on all images, with other seeds."
+            "were trained. The lowest mean is chosen, of equal ones the first. No test image was used. The trials of the other "
+            "tables were trained on all images, with other seeds."
         )
     given = tried.loc[tried["given_teacher"] & (tried["trials"] > 0), "teacher"].unique()
     if len(given):
