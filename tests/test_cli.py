@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import OWN
+from pydantic_core import to_jsonable_python
 
 import kdbench
 from kdbench import cli, conformance
@@ -618,7 +619,7 @@ def test_one_is_no_plural(call):
 
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
-    assert set(planned) == {"suite", "data", "teachers", "stages", "students", "without_weights", "remaining", "power"}
+    assert set(planned) == {"suite", "data", "teachers", "stages", "students", "without_weights", "remaining", "power", "tuning"}
     assert planned["suite"] == "tiny"
     for trial in (*planned["teachers"], *planned["students"]):
         assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}
@@ -773,7 +774,7 @@ def test_a_method_is_shown_in_full(name, call):
     assert set(shown) == set(keys.split())
     assert shown["name"] == name
     assert shown["formula"] and Path(shown["file"]).is_file()
-    assert shown["params"] == json.loads(METHODS.get(name).Params().model_dump_json())
+    assert shown["params"] == to_jsonable_python(dict(METHODS.get(name).Params()))
     text = call("show", "method", name).out
     assert shown["formula"] in text
     assert f"transfers:  {shown['transfers']} ({shown['family']})\n" in text

@@ -64,7 +64,8 @@ def scaled(point: Outputs, scale: float) -> Outputs:
 def widened(point: Outputs, width: int) -> Outputs:
     """With pooled vectors of another width, in the views, too."""
     views = {name: widened(view, width) for name, view in point.views.items()}
-    return replace(point, pooled=torch.rand(len(point.logits), width), views=views)
+    count = len(point.logits)
+    return replace(point, pooled=torch.rand(count, width), pooled_maps=torch.zeros(count, 0, 0, 0), views=views)
 
 
 def first_twice(value: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ def outputs(batch: int, *, sizes: tuple[tuple[int, int, int], ...] = SIZES, seed
         preactivations = tuple(random(images, *size) for size in sizes)
         features = tuple(maps.relu() for maps in preactivations)
         stem = random(images, *sizes[0]).relu()
-        return Outputs(random(images, CLASSES), stem, features, preactivations, features[-1].mean((2, 3)), pooled_maps=features[-1])
+        logits, pooled = random(images, CLASSES), features[-1].mean((2, 3))
+        return Outputs(logits, stem, features, preactivations, pooled, heads=(logits, -logits), pooled_maps=features[-1])
 
     own, views = plain(batch), {view: plain(count * batch) for view, count in VIEW_SIZES.items()}
     weight = random(CLASSES, sizes[-1][0])

@@ -171,7 +171,7 @@ def test_a_methods_file_is_found_beside_the_suite_and_known_by_its_content(home)
         (Path(folder) / "w.pth").write_text(content)
         (found,) = suite("digits", folder=folder, methods="[{second_teacher: {weights: w.pth}}]").trials
         network = SimpleNamespace(logits=(10,), lacking=list)
-        pair = SimpleNamespace(student=network, teacher=network, smallest_batch=32)
+        pair = SimpleNamespace(student=network, teacher=network, smallest_batch=32, others=())
         assert build_part(found.methods[0], pair).params.weights == home / folder / "w.pth"  # type: ignore[arg-type, attr-defined]
         return found.id
 

@@ -129,7 +129,9 @@ def test_a_file_that_has_changed_since_it_was_loaded_is_refused():
 @pytest.mark.parametrize("reads", ["('poolled',)", "'pooled'"])
 def test_a_hook_point_that_does_not_exist_is_refused(reads):
     told = refusal(write("mine.py", METHOD.replace('("logits",)', reads)))
-    assert told.endswith("Give a tuple of names among logits, stem, features, preactivations, pooled.")
+    assert told.endswith(
+        "Give a tuple of names among logits, stem, features, preactivations, pooled, raw, tokens, heads, pooled_maps."
+    )
     assert reads.strip("()',") in told
 
 

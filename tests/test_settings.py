@@ -121,7 +121,7 @@ def test_a_folder_of_images_tells_what_would_be_read(images):
     ("what", "name", "message"),
     [
         ("suite", "quik", "unknown suite 'quik'. Did you mean 'quick'?"),
-        ("recipe", "shrot", "unknown recipe 'shrot'. Did you mean 'short'? Choose one of digits-quick,"),
+        ("recipe", "shrot", "unknown recipe 'shrot'. Did you mean 'short'? Choose one of deit-imagenet, digits-quick,"),
         ("dataset", "cifar11", "unknown data set 'cifar11'. Did you mean 'cifar10'?"),
         (
             "dataset",

@@ -61,7 +61,7 @@ def _kind(annotation: Any) -> str:
 
 
 _FIELDS: dict[str, Any] = {
-    name: field.annotation for name, field in Record.model_fields.items() if name not in ("spec", "environment", "data")
+    name: field.annotation for name, field in Record.model_fields.items() if name not in ("spec", "environment", "data", "tuning")
 }
 
 SCHEMA: Mapping[str, str] = {

@@ -71,7 +71,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def row(record: Record) -> dict[str, Any]:
     """A record as a row of `load_results`."""
     return {
-        **record.model_dump(exclude={"spec", "environment", "data"}),
+        **record.model_dump(exclude={"spec", "environment", "data", "tuning"}),
         **(_flat(record.data) if record.data else {}),
         "role": "tuning" if record.tuning else "student" if record.spec["methods"] else "teacher",
         "teacher_trial": digest(teachers[0]) if (teachers := teachers_in(record.spec)) else None,
@@ -134,7 +134,11 @@ _FLATTENED = {
 """What the columns are that a record holds in another form."""
 
 COLUMNS: Mapping[str, str] = {
-    **{name: field.description or "" for name, field in Record.model_fields.items() if name not in ("spec", "environment")},
+    **{
+        name: field.description or ""
+        for name, field in Record.model_fields.items()
+        if name not in ("spec", "environment", "tuning")
+    },
     **_FLATTENED,
     "trial": "Identity of the trial: a hash of its spec, and the name of its folder; empty where it is `untuned`.",
     "status": "`done` or `failed`; in the frame of a suite also `stale`, `started`, `missing` or `untuned`.",

@@ -162,7 +162,7 @@ def _by_name(key: str, model: type[BaseModel], **others: type[BaseModel]) -> Bef
         if not isinstance(given, Mapping):
             return model.model_validate(given)
         name = given.get("name", usual)
-        if name in others:
+        if isinstance(name, str) and name in others:
             return others[name].model_validate(given)
         if name != usual:
             names = [usual, *others]

@@ -17,7 +17,7 @@ from typing import Any
 from kdbench.data import DATASETS, Source
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS, Method
-from kdbench.method.outputs import Outputs
+from kdbench.method.outputs import Shapes
 from kdbench.models import MODELS
 from kdbench.paths import expanded, found
 from kdbench.registry import Registry
@@ -163,7 +163,7 @@ def _takes_two(method: type[object]) -> bool:
 
 
 def _refuse_unknown_points() -> None:
-    points = [point.name for point in fields(Outputs)]
+    points = [point.name for point in fields(Shapes)]
     for entry in METHODS.entries():
         if isinstance(entry.value.reads, str) or not set(entry.value.reads) <= set(points):
             raise KdbenchError(

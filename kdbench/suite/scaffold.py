@@ -52,6 +52,7 @@ pairs:
 # What follows are defaults. Take the sign of comment away to change one.
 # plugins: []           # files with methods, networks or data sets of your own, such as [my_method.py]
 # teacher: {seed: 0}    # the seed of the teachers; `recipe: {...}` beside it changes how they are trained
+# tune: {budget: 2, grid: {kd: {temperature: [2]}, ...}}  # tries settings of each method on held-out images: docs/how-to/tuning.md
 # keep_students: false  # true keeps the weights of the students, for kdbench.load_student
 # report: {}            # how the report looks, such as {metric: accuracy, baseline: kd}; it changes no trial
 # expected_spread: 0.5  # standard deviation over seeds of a difference, in points: `kdbench plan` then says what the seeds can show
