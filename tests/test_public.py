@@ -369,7 +369,7 @@ def test_load_results_has_a_row_for_every_trial(home):
 
 def test_load_results_has_these_columns(home):
     frame = kdbench.load_results(str(home / "results"))
-    assert {*PROMISED_COLUMNS.split(), *RECORD.split()} - {"spec"} <= set(frame.columns)
+    assert {*PROMISED_COLUMNS.split(), *RECORD.split()} - {"spec", "tuning"} <= set(frame.columns)
     assert json.loads(frame.set_index("method")["method_params"]["kd"]) == {"kd": METHODS.get("kd").Params().model_dump()}
 
 
