@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdbench.method.composition import Composition
+from kdbench.method.interface import METHODS
 from kdbench.method.specs import build_part
 from kdbench.method.stages import Survey
 from kdbench.models import Network
@@ -140,6 +141,8 @@ def _surveyed(stages: Sequence[TeacherStage], spec: TrialSpec, teacher: FrozenTe
     trained = TrainedStages()
     found: list[tuple[TeacherStage, Survey]] = []
     for stage in stages:
+        if stage.stage not in METHODS.get(stage.part.name).teacher_surveys:
+            continue
         try:
             method = _method(stage, spec, teacher.network, builder)
             found += [(stage, survey) for _, survey in method.surveys() if survey.name == stage.stage]
