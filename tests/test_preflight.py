@@ -45,12 +45,11 @@ def weights(lab: Lab, name: str, **changes: Any) -> str:
         ({"pairs": [{**PAIR, "student": "torchvision/resnet18"}]}, "takes images of 3 channels, and these have 1"),
         ({"pairs": [{**PAIR, "teacher": "vgg8"}], "methods": ["fsp"]}, "vgg8 -> resnet8: fsp: "),
         ({"recipe": {"precision": "tf32"}}, "precision tf32 has no effect on the CPU"),
-        ({"pairs": [{**PAIR, "teacher": {"model": "wrn_10_1", "size": 8}}]}, "size: the images have 8x8 pixels already"),
         ({"methods": DISAGREEING}, "kd trains without the cross-entropy, and at with it"),
         ({"methods": DISAGREEING[::-1]}, "kd trains without the cross-entropy, and at with it"),
         ({"methods": [{"simkd+norm": {"ce": 1}}]}, "simkd and norm each predict in their own way, where a student has one"),
     ],
-    ids=["root", "hooks", "channels", "pair", "precision", "size", "ce", "ce first", "predict"],
+    ids=["root", "hooks", "channels", "pair", "precision", "ce", "ce first", "predict"],
 )
 def test_each_problem_is_found_before_images_are_read(changes, message, lab, monkeypatch):
     monkeypatch.setattr(ImageFolder, "load", lambda self: pytest.fail("images were read"))

@@ -391,7 +391,15 @@ def test_what_is_not_used_is_no_part_of_the_recipe() -> None:
     ("given", "message"),
     [
         ({"optimiser": {"name": "adam"}}, "optimiser: unknown name 'adam'. Did you mean 'adamw'? Choose one of sgd, adamw."),
-        ({"optimiser": {"name": "adamw", "lr": 0.1, "momentum": 0.9}}, "optimiser.momentum: unknown key."),
+        (
+            {"optimiser": {"name": "adamw", "lr": 0.1, "momentum": 0.9}},
+            "optimiser.momentum: momentum is a key of sgd. adamw has lr, betas, eps, weight_decay, decay_norms_and_biases. Remove "
+            "momentum, or choose another name.",
+        ),
+        (
+            {"optimiser": {"lr": 0.1, "eps": 1}},
+            "optimiser.eps: eps is a key of adamw. sgd has lr, momentum, weight_decay, nesterov,",
+        ),
         ({"optimiser": {"name": "adamw", "lr": 0.1, "beta": [0, 1]}}, "optimiser.beta: unknown key. Did you mean 'betas'?"),
         (
             {"schedule": {"warm_up_lr": 0.01}},
@@ -411,7 +419,11 @@ def test_what_is_not_used_is_no_part_of_the_recipe() -> None:
             "schedule.warm_up_epochs: a warm-up of 10 epochs does not end in 10 epochs; give one",
         ),
         ({"schedule": {"name": "cosine", "final_lr": 1}}, "schedule.final_lr: 1 is above the learning rate 0.1; give a lower one."),
-        ({"schedule": {"name": "cosine", "milestones": [1]}}, "schedule.milestones: unknown key."),
+        (
+            {"schedule": {"name": "cosine", "milestones": [1]}},
+            "schedule.milestones: milestones is a key of steps. cosine has warm_up_epochs, warm_up_lr, update, final_lr. Remove",
+        ),
+        ({"schedule": {"final_lr": 0}}, "schedule.final_lr: final_lr is a key of cosine. steps has"),
         ({"mixup": 1, "cutmix_probability": 0.3}, "cutmix_probability chooses between mixup and CutMix; give both"),
         ({"augmentation": {"rand_augment": {"magnitude_std": 1}}}, "rand_augment: magnitude_std and increasing are keys of timm's"),
         ({"augmentation": {"rand_augment": {"name": "timm", "magnitude": 20}}}, "rand_augment: timm's magnitudes end at 10; give"),

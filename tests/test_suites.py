@@ -11,6 +11,7 @@ from conftest import OWN
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
+from kdbench.spec.validation import validated
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import Suite, load_suite
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
@@ -454,6 +455,9 @@ def test_parameters_of_a_composition_stand_under_its_parts(key):
 
 # Mistakes: values
 
+NO_NUMBER = "must be a number, not true or false."
+NO_WEIGHT = "give a weight of the cross-entropy, 0 or more; or weights by epoch from epoch 0 on: `{0: 1, 30: 0.5}`."
+
 
 @pytest.mark.parametrize(
     ("lines", "message"),
@@ -483,13 +487,35 @@ def test_parameters_of_a_composition_stand_under_its_parts(key):
         ),
         ({"seeds": "seeds: [-1]"}, "seeds[0]: must be greater than or equal to 0 (got -1)."),
         ({"seeds": "seeds: [0.5]"}, "seeds[0]: must be a valid integer (got 0.5)."),
-        ({"seeds": "seeds: [yes]"}, "seeds[0]: must be a valid integer (got True)."),
+        ({"seeds": "seeds: [yes]"}, f"seeds[0]: {NO_NUMBER}"),
+        ({"recipe": "recipe: {base: digits-quick, mixup: on}"}, f"recipe.mixup: {NO_NUMBER}"),
+        ({"recipe": "recipe: {base: digits-quick, epochs: true}"}, f"recipe.epochs: {NO_NUMBER}"),
+        ({"recipe": "recipe: {base: digits-quick, label_smoothing: false}"}, f"recipe.label_smoothing: {NO_NUMBER}"),
+        (
+            {"recipe": "recipe: {base: digits-quick, schedule: {milestones: [1, true]}}"},
+            f"recipe.schedule.milestones[1]: {NO_NUMBER}",
+        ),
+        ({"methods": "methods: [{kd: {temperature: true}}]"}, f"methods[0].kd.temperature: {NO_NUMBER}"),
+        ({"methods": "methods: [{kd: {ce: true}}]"}, f"methods[0].kd.ce: {NO_WEIGHT}"),
+        ({"dataset": "dataset: {name: digits, validation: yes}"}, f"dataset.validation: {NO_NUMBER}"),
         ({"seeds": "seeds: []"}, "seeds: must not be empty."),
         ({"seeds": "seeds: [1, 2, 1]"}, "seeds: a seed is named twice. Name each once."),
     ],
 )
 def test_a_value_out_of_range(lines, message):
     assert refusal(**lines) == f"mine.yaml, {message}"
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("name", METHODS.names())
+def test_no_number_of_a_method_is_true_or_false_and_what_is_a_boolean_still_is(name, value):
+    kind = METHODS.get(name).Params
+    for key, default in dict(kind()).items():
+        if type(default) is bool:
+            assert getattr(validated(kind, {key: value}, source="x"), key) is value
+        elif type(default) in (int, float):
+            with pytest.raises(KdbenchError, match=rf"x, {key}: {NO_NUMBER}"):
+                validated(kind, {key: value}, source="x")
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,14 @@ def test_a_teacher_with_an_input_of_its_own_is_trained_surveyed_kept_and_loaded(
             {"model": "resnet8", "normalise": {"mean": [0.5], "std": [0.2, 0.2]}},
             "teacher: `normalise` has a mean for 1 channel and a std for 2 channels. Give one number for each channel.",
         ),
+        (
+            {"model": "resnet8", "normalise": {"mean": [0.5] * 3, "std": [0.2] * 3}},
+            "teacher.normalise: the images have 1 channel, and here are numbers for 3. Give one number for each channel.",
+        ),
+        (
+            ["resnet14", {"model": "resnet8", "size": 8}],
+            "teacher[1].size: the images have 8x8 pixels already, so that it has no effect. Remove it.",
+        ),
     ],
 )
 def test_a_teacher_that_cannot_be_is_refused_when_the_suite_is_read(lab: Lab, teacher: Any, message: str) -> None:
@@ -334,7 +342,8 @@ def test_a_teacher_that_cannot_be_is_refused_when_the_suite_is_read(lab: Lab, te
     assert str(refused.value).startswith(f"{lab.root / 'tiny.yaml'}, pairs[0].{message}")
 
 
-def test_what_only_the_images_tell_is_refused_before_anything_trains(lab: Lab) -> None:
+def test_what_only_the_images_tell_is_refused_before_anything_trains(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdbench.suite.resolve._Resolver._image_shape", None)  # as of a data set that only `load` knows
     refused = {
         "normalise: the images have 1 channel, and here are numbers for 3. Give one number for each channel.": {
             "model": "resnet8",

@@ -26,6 +26,11 @@ class Digits(Source):
         """The images ship with scikit-learn and cannot be missing; see that they can be divided as the parameters say."""
         refuse_division(CONTENTS, self.params)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Known without looking."""
+        return CONTENTS.image_shape
+
     def contents(self) -> Contents:
         """Known without looking."""
         return CONTENTS

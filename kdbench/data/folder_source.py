@@ -52,11 +52,16 @@ class FolderSource(Source):
         """What lies below the root, looked at once."""
         return scan(self.root)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """As the parameters say."""
+        return self.params.channels, self.params.size, self.params.size
+
     def contents(self) -> Contents:
         """By the names of folders and files; no image is opened."""
-        classes, size = self.folders.classes, self.params.size
+        classes = self.folders.classes
         train, test = (
             tuple(torch.tensor(split.labels).bincount(minlength=len(classes)).tolist())
             for split in (self.folders.train, self.folders.test)
         )
-        return Contents(classes, (self.params.channels, size, size), train, test, self.folders.passed_over)
+        return Contents(classes, self.image_shape, train, test, self.folders.passed_over)

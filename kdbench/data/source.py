@@ -54,6 +54,14 @@ class Source(ABC):
             KdbenchError: the data set cannot be loaded. The message gives the path and the fix.
         """
 
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of what networks see, as far as the parameters tell it, so that a suite can be held to it when it is read.
+
+        The default is None: only `contents` or `load` can say.
+        """
+        return None
+
     def contents(self) -> Contents | None:
         """How many images there are of each class, without decoding or downloading any. The default is None: only `load` can say.
 

@@ -34,6 +34,11 @@ class TorchvisionSource(Source):
     std: ClassVar[tuple[float, ...]]
     known: ClassVar[Contents]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Known without a download."""
+        return self.known.image_shape
+
     def contents(self) -> Contents:
         """Known without a download."""
         return self.known

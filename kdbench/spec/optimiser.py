@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -13,8 +13,10 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kdbench.errors import nearest
 from kdbench.spec.base import SpecWithOptions
@@ -155,6 +157,7 @@ USUAL_NAMES = {"optimiser": "sgd", "schedule": "steps"}
 def _by_name(key: str, model: type[BaseModel], **others: type[BaseModel]) -> BeforeValidator:
     """Choose the model for a key of a recipe by the `name` in a mapping; `model` needs none."""
     usual = USUAL_NAMES[key]
+    models = {usual: model, **others}
 
     def chosen(given: Any) -> Any:
         if isinstance(given, BaseModel):
@@ -162,14 +165,25 @@ def _by_name(key: str, model: type[BaseModel], **others: type[BaseModel]) -> Bef
         if not isinstance(given, Mapping):
             return model.model_validate(given)
         name = given.get("name", usual)
-        if isinstance(name, str) and name in others:
-            return others[name].model_validate(given)
-        if name != usual:
-            names = [usual, *others]
-            raise ValueError(f"unknown name '{name}'.{nearest(str(name), names)} Choose one of {', '.join(names)}")
-        return model.model_validate({key: value for key, value in given.items() if key != "name"})
+        if not isinstance(name, str) or name not in models:
+            raise ValueError(f"unknown name '{name}'.{nearest(str(name), models)} Choose one of {', '.join(models)}")
+        if foreign := [
+            InitErrorDetails(type=PydanticCustomError("key_of_another", "{text}", {"text": text}), loc=(at,), input=given[at])
+            for at, text in _keys_of_others(name, models, given)
+        ]:
+            raise ValidationError.from_exception_data(name, foreign)
+        return models[name].model_validate({at: value for at, value in given.items() if at != "name" or name != usual})
 
     return BeforeValidator(chosen)
+
+
+def _keys_of_others(name: str, models: Mapping[str, type[BaseModel]], given: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The keys that the model of this name does not have and another one has, each with what a user must know."""
+    own = models[name].model_fields
+    has = f"{name} has {', '.join(key for key in own if key != 'name')}"
+    for key in (key for key in given if key not in own and key != "name"):
+        if owners := [other for other, model in models.items() if key in model.model_fields]:
+            yield key, f"{key} is a key of {' and '.join(owners)}. {has}. Remove {key}, or choose another name"
 
 
 Optimiser = Annotated[SGD | AdamW, _by_name("optimiser", SGD, adamw=AdamW)]

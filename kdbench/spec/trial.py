@@ -22,6 +22,7 @@ from pydantic import (
 
 from kdbench.spec.recipe import Recipe, Spec
 from kdbench.spec.record import PROTOCOL
+from kdbench.wording import counted
 
 Stages = Literal["per-seed", "per-teacher"]
 """How often a stage that learns from the teacher alone is trained: once for each student seed, or once for all of them."""
@@ -123,6 +124,16 @@ class NetworkInput(Spec):
 
     normalise: Normalisation | None = None
     size: PositiveInt | None = None
+
+    def misfit(self, image_shape: tuple[int, int, int]) -> tuple[str, str] | None:
+        """Which key cannot be for images (C, H, W), and why, with the fix; None where both can."""
+        channels, height, width = image_shape
+        if self.normalise and len(self.normalise.mean) != channels:
+            mismatch = f"the images have {counted(channels, 'channel')}, and here are numbers for {len(self.normalise.mean)}"
+            return "normalise", f"{mismatch}. Give one number for each channel."
+        if self.size == height == width:
+            return "size", f"the images have {height}x{width} pixels already, so that it has no effect. Remove it."
+        return None
 
     @property
     def labels(self) -> list[str]:

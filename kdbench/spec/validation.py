@@ -31,15 +31,46 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
         path: where in the source `tree` stands, such as `pairs[0].recipe`.
 
     Raises:
-        KdbenchError: one mistake, a key that is not known before all others; `x.yaml, recipe.epoch: unknown key. Did you mean ...`.
+        KdbenchError: one mistake, an unknown key before others; `x.yaml, recipe.epoch: unknown key. Did you mean ...`.
     """
-    try:
-        return spec.model_validate(tree)
-    except ValidationError as problem:
-        first = min(problem.errors(), key=lambda error: error["type"] != "extra_forbidden")
-        below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in _written(first["loc"], tree))
-        place = f"{path}{below}".removeprefix(".")
-        raise KdbenchError(f"{', '.join(filter(None, (str(source), place)))}: {_as_text(first, spec)}") from None
+    if booleans := list(booleans_as_numbers(spec, tree)):
+        loc, text = booleans[0], "must be a number, not true or false."
+    else:
+        try:
+            return spec.model_validate(tree)
+        except ValidationError as problem:
+            first = min(problem.errors(), key=lambda error: error["type"] not in ("extra_forbidden", "key_of_another"))
+            loc, text = tuple(_written(first["loc"], tree)), _as_text(first, spec)
+    below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
+    place = f"{path}{below}".removeprefix(".")
+    raise KdbenchError(f"{', '.join(filter(None, (str(source), place)))}: {text}")
+
+
+def booleans_as_numbers(kind: Any, given: object) -> Iterator[tuple[int | str, ...]]:
+    """The place of each true or false that pydantic would take for 1 or 0. YAML reads `on` and `yes` as true.
+
+    Args:
+        kind: the type that `given` must have.
+        given: what a user gave.
+    """
+    if isinstance(given, bool):
+        leaves = set(_leaves(kind))
+        if leaves & {int, float} and bool not in leaves:
+            yield ()
+    elif isinstance(given, dict):
+        fields = {name: field.annotation for model in models_in(kind) for name, field in model.model_fields.items()}
+        for key in (key for key in given if key in fields or not fields):
+            yield from ((key, *place) for place in booleans_as_numbers(fields.get(key, kind), given[key]))
+    elif isinstance(given, list | tuple):
+        yield from ((i, *place) for i, value in enumerate(given) for place in booleans_as_numbers(kind, value))
+
+
+def _leaves(kind: Any) -> Iterator[type]:
+    """The types that a type is made of; those of the values of a `Literal`."""
+    if args := get_args(kind):
+        yield from (leaf for arg in args for leaf in _leaves(arg))
+    else:
+        yield kind if isinstance(kind, type) else type(kind)
 
 
 def _written(loc: Iterable[int | str], tree: object) -> Iterator[int | str]:
@@ -65,6 +96,8 @@ def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
         return "this key is missing."
     if kind == "too_short":
         return "must not be empty."
+    if kind == "key_of_another":
+        return f"{error['msg']}."
     if kind == "value_error":
         return f"{error['ctx']['error']}."
     must = f"must be {_MUST_BE[kind]}" if kind in _MUST_BE else error["msg"].replace("Input should", "must")

@@ -22,7 +22,7 @@ from kdbench.registry import Registry
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import CrossEntropyWeight, DatasetSpec, MethodSpec, NetworkInput, TrialSpec
-from kdbench.spec.validation import validated
+from kdbench.spec.validation import booleans_as_numbers, validated
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, TaughtSpec, Tree, TuneSpec, read_mapping
 from kdbench.suite.plugins import load_path
 from kdbench.suite.recipes import merged, recipe_tree
@@ -240,11 +240,15 @@ class _Resolver:
             raise self._error(f"{entry.place}.ce", problem)
         if problem := _unlike(entry.parts, recipe):
             raise self._error(f"{where}.method", f"{problem}, or give another `method`.")
+        own_input = NetworkInput(normalise=given.normalise, size=given.size) if given.normalise or given.size else None
+        if own_input and self._image_shape and (misfit := own_input.misfit(self._image_shape)):
+            key, problem = misfit
+            raise self._error(f"{where}.{key}", problem)
         trial = TrialSpec(
             dataset=dataset,
             recipe=recipe,
             **self._network(given, where),
-            input=NetworkInput(normalise=given.normalise, size=given.size) if given.normalise or given.size else None,
+            input=own_input,
             methods=() if given.weights else resolve_methods(entry.name, entry.params),
             ce=entry.ce,
             stages=self.spec.stages if entry.teacher_stages else None,
@@ -361,7 +365,11 @@ class _Resolver:
             weight = _CE.validate_python(given)
         except ValidationError:
             weight = {}
-        if weight == {} or (isinstance(weight, dict) and 0 not in weight):
+        if (
+            any(True for _ in booleans_as_numbers(CrossEntropyWeight, given))
+            or weight == {}
+            or (isinstance(weight, dict) and 0 not in weight)
+        ):
             raise self._error(
                 place, "give a weight of the cross-entropy, 0 or more; or weights by epoch from epoch 0 on: `{0: 1, 30: 0.5}`."
             )
@@ -405,6 +413,12 @@ class _Resolver:
         source = DATASETS.get(name)
         placed = self._placed(source.Params, given, "dataset", self.folder)
         return source, validated(source.Params, placed, source=self.file, path="dataset")
+
+    @cached_property
+    def _image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of what networks see; None where only the images tell."""
+        source, params = self._dataset
+        return source(params, cache=Path()).image_shape
 
     def _identity(self, params: SourceParams) -> Tree:
         """The data set's parameters as part of a trial's identity: a path stands there as the file has it, wherever that lies."""

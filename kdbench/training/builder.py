@@ -38,7 +38,6 @@ from kdbench.spec.recipe import Augmentation, Recipe
 from kdbench.spec.trial import NetworkInput, TrialSpec
 from kdbench.streams import seeded
 from kdbench.training.finite import Finite, NotFinite
-from kdbench.wording import counted
 
 SAME_NORMALISATION = 0.01
 """Means and standard deviations on the scale 0..1 that differ by no more are taken for the same."""
@@ -190,13 +189,8 @@ class Builder:
             KdbenchError: they have another number of channels than it normalises, or the size that it asks for already.
         """
         channels, height, width = self.dataset.image_shape
-        if input and input.normalise and len(input.normalise.mean) != channels:
-            raise KdbenchError(
-                f"normalise: the images have {counted(channels, 'channel')}, and here are numbers for "
-                f"{len(input.normalise.mean)}. Give one number for each channel."
-            )
-        if input and input.size == height == width:
-            raise KdbenchError(f"size: the images have {height}x{width} pixels already, so that it has no effect. Remove it.")
+        if input and (misfit := input.misfit(self.dataset.image_shape)):
+            raise KdbenchError(": ".join(misfit))
         return (channels, input.size, input.size) if input and input.size else (channels, height, width)
 
     def blank_parts(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> TeacherParts:
