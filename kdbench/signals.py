@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 HANGUP, WARNING = (getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1"))
@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 
 class Stop:
-    """Listens for `STOPS`, each of which raises `Interrupted`.
+    """Listens for `STOPS`, each of which raises `Interrupted`, except in a block of `at_epochs`.
 
     Attributes:
         asked: whether one has come. Python drops exceptions in some places, such as destructors: what can stop asks this, too.
@@ -31,7 +31,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._warning = ""
+        self._text = ""
+        self._deferred = False
 
     def listen(self) -> None:
         """Begin; what whoever started this process has it ignore stays ignored."""
@@ -40,23 +41,53 @@ class Stop:
                 signal.signal(number, self._hear)
 
     @contextmanager
-    def warned(self, text: str) -> Iterator[None]:
-        """In the block, a SIGUSR1 that comes first raises nothing: it is told, and the block is to ask."""
-        self._warning = text
+    def at_epochs(self, text: str) -> Iterator[Callable[[], bool]]:
+        """What to ask at the start of every epoch: whether to stop there.
+
+        From the first time that it is asked, the first signal raises nothing: it is told, in `text`, and the epoch ends first. The
+        second one raises. A SIGHUP never does: a terminal that closes sends several, and the end of a session SIGTERM with them.
+        """
+
+        def stop() -> bool:
+            self._text = text
+            return self.asked
+
         try:
-            yield
+            yield stop
         finally:
-            self._warning = ""
+            self._text = ""
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        first, self.asked = not self.asked, True
-        if number == WARNING and first and self._warning:
-            os.write(2, f"{self._warning}\n".encode())  # print may be in the middle of something
+        again, self.asked = self.asked, True
+        hangup = number == HANGUP
+        _let_go_of_closed_terminals()
+        if self._text and (hangup or not self._deferred):
+            self._deferred = self._deferred or not hangup
+            if not (hangup and again):
+                _tell(self._text)
             return
-        for other in STOPS:  # another one ends the process; a terminal that closes sends several, and a session TERM with them
+        for other in STOPS:  # another one ends the process, but for the SIGHUP of a terminal that closes
             if signal.getsignal(other) == self._hear:
                 signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
         raise Interrupted("stopped before the end.")
+
+
+def _tell(text: str) -> None:
+    """Write a line; print may be in the middle of something, and a bar of progress in the middle of a line."""
+    begin = "\n" if os.isatty(2) else ""
+    with suppress(OSError):  # whoever read it may be gone
+        os.write(2, f"{begin}{text}\n".encode())
+
+
+def _let_go_of_closed_terminals() -> None:
+    """Send nowhere what would be told on a terminal that has closed, where it would fail, and with it whatever tells it."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 @contextmanager

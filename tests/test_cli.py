@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -62,9 +63,10 @@ class Mine(Method):
 
     def losses(self, student, teacher, batch):
         if batch.epoch == 1 and Path("interrupt").exists():
-            number = int(Path("interrupt").read_text())
+            numbers = Path("interrupt").read_text().split()
             Path("interrupt").unlink()
-            os.kill(os.getpid(), number)
+            for number in numbers:
+                os.kill(os.getpid(), int(number))
         if Path("fail").exists():
             raise RuntimeError("a [/mistake] of mine")
         return {"nothing": 0 * student.logits.sum()}
@@ -224,35 +226,42 @@ def test_a_stopped_run_of_all_goes_on_without_rerun(call, done):
     assert lines_of(stopped.out)[-1] == "stopped before the end; the same command without --rerun goes on."
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_is_one_line_and_goes_on_from_the_last_epoch(number, call):
-    suite = write(
-        recipe="recipe: {base: digits-quick, epochs: 2, schedule: {milestones: []}}", methods="methods: [plugin_for_test]"
-    )
-    plugin = write_plugin()
-    Path("interrupt").write_text(str(int(number)))
-    stopped = call("run", suite, "--plugin", plugin, "--device", "cpu")
-    assert stopped.status == 3
-    assert stopped.err == "stopped; the same command, without --rerun, goes on from the last whole epoch.\n"
+def interrupted_run(call: Call, *numbers: int, epochs: int) -> tuple[Result, Path, Callable[[], Result]]:
+    """How a run ended that was sent signals in its second epoch, the checkpoint that it left, and how to run it again."""
+    recipe = f"recipe: {{base: digits-quick, epochs: {epochs}, schedule: {{milestones: []}}}}"
+    suite, plugin = write(recipe=recipe, methods="methods: [plugin_for_test]"), write_plugin()
+    Path("interrupt").write_text(" ".join(str(int(number)) for number in numbers))
+    again = partial(call, "run", suite, "--plugin", plugin, "--device", "cpu")
+    stopped = again()
     planned = json.loads(call("plan", suite, "--plugin", plugin, "--json").out)
     assert [trial["status"] for trial in planned["students"]] == ["started"]
     (file,) = Path("results/trials").glob("*/checkpoint.pt")
-    state = read_checkpoint(file)
-    assert state is not None and len(state["rows"]) == 1
-    assert call("run", suite, "--plugin", plugin, "--device", "cpu").status == 0
-    assert len((file.parent / "curves.jsonl").read_text().splitlines()) == 2
+    return stopped, file, again
 
 
-def test_a_warned_run_ends_its_epoch(call):
-    recipe = "recipe: {base: digits-quick, epochs: 3, schedule: {milestones: []}}"
-    Path("interrupt").write_text(str(int(signal.SIGUSR1)))  # in the second epoch
-    suite = write(recipe=recipe, methods="methods: [plugin_for_test]")
-    stopped = call("run", suite, "--plugin", write_plugin(), "--device", "cpu")
+def epochs_kept(checkpoint: Path) -> int:
+    """How many epochs a trial goes on from."""
+    state = read_checkpoint(checkpoint)
+    assert state is not None
+    return len(state["rows"])
+
+
+def test_a_signal_lets_the_epoch_end(call):
+    stopped, checkpoint, again = interrupted_run(call, signal.SIGTERM, epochs=3)
     assert stopped.status == 3
     assert lines_of(stopped.out)[-1] == "stopped before the end; the same command goes on."
-    (file,) = Path("results/trials").glob("*/checkpoint.pt")
-    state = read_checkpoint(file)
-    assert state is not None and len(state["rows"]) == 2
+    assert epochs_kept(checkpoint) == 2
+    assert again().status == 0
+    assert len((checkpoint.parent / "curves.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_second_signal_stops_at_once_and_the_run_goes_on_from_the_last_whole_epoch(call):
+    stopped, checkpoint, again = interrupted_run(call, signal.SIGINT, signal.SIGINT, epochs=2)
+    assert stopped.status == 3
+    assert lines_of(stopped.err) == ["stopped; the same command, without --rerun, goes on from the last whole epoch."]
+    assert epochs_kept(checkpoint) == 1
+    assert again().status == 0
+    assert len((checkpoint.parent / "curves.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Signals that ask a command to stop: which do, what a second one does, and what stays ignored."""
 
+import os
+import pty
 import signal
 from collections.abc import Iterator
 
@@ -53,21 +55,81 @@ def test_what_is_ignored_from_the_start_stays_ignored(number):
     signal.raise_signal(number)
 
 
-def test_a_schedulers_warning_is_told_and_the_second_stops_at_once(stop, capfd):
-    with stop.warned("stopping soon"):
-        assert not stop.asked
-        signal.raise_signal(signal.SIGUSR1)
-        assert stop.asked
-        assert capfd.readouterr().err == "stopping soon\n"
-        with pytest.raises(Interrupted):
-            signal.raise_signal(signal.SIGUSR1)
+@pytest.fixture
+def training(stop) -> Iterator[None]:
+    """While epochs are trained."""
+    with stop.at_epochs("stopping soon") as asked:
+        assert not asked()
+        yield
 
 
-def test_after_the_block_a_warning_stops_as_any_other_signal(stop):
-    with stop.warned("stopping soon"):
-        pass
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize("number", STOPS)
+def test_while_epochs_are_trained_the_first_is_told_and_the_second_stops_at_once(number, stop, capfd):
+    signal.raise_signal(number)
+    assert stop.asked
+    assert capfd.readouterr().err == "stopping soon\n"
+    if number == signal.SIGHUP:
+        return
     with pytest.raises(Interrupted):
-        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(number)
+
+
+@pytest.mark.usefixtures("training")
+def test_a_schedulers_end_after_its_warning_stops_at_once():
+    signal.raise_signal(signal.SIGUSR1)
+    with pytest.raises(Interrupted):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([signal.SIGHUP, signal.SIGHUP, signal.SIGHUP], 1),
+        ([signal.SIGTERM, signal.SIGHUP, signal.SIGHUP], 1),
+        ([signal.SIGHUP, signal.SIGTERM, signal.SIGHUP], 2),
+    ],
+)
+def test_a_terminal_that_closes_lets_the_epoch_end_however_often_it_says_so(numbers, told, capfd):
+    for number in numbers:
+        signal.raise_signal(number)
+    assert capfd.readouterr().err == told * "stopping soon\n"
+    signal.raise_signal(signal.SIGHUP)
+    with pytest.raises(Interrupted):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("number", STOPS)
+def test_before_and_after_the_epochs_each_stops_at_once(before, number, stop):
+    with stop.at_epochs("stopping soon") as asked:
+        if before:
+            with pytest.raises(Interrupted):
+                signal.raise_signal(number)
+            return
+        asked()
+    with pytest.raises(Interrupted):
+        signal.raise_signal(number)
+
+
+def test_a_terminal_that_has_closed_raises_nothing_when_it_is_told(stop):
+    ours, terminal = pty.openpty()
+    kept = [os.dup(stream) for stream in (1, 2)]
+    try:
+        os.dup2(terminal, 1), os.dup2(terminal, 2)
+        os.close(ours)
+        with stop.at_epochs("stopping soon") as asked:
+            asked()
+            signal.raise_signal(signal.SIGHUP)
+        os.write(1, b"what is printed after it")
+        os.write(2, b"what is told after it")
+    finally:
+        for stream, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, stream), os.close(before)
+        os.close(terminal)
+    assert stop.asked
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

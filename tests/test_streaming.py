@@ -26,6 +26,7 @@ from kdbench.data import Dataset, ImageFolder, ImageStream, StreamedLoader, hold
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.results.store import Store
+from kdbench.signals import STOPS
 from kdbench.spec.recipe import Augmentation, Recipe, ResizedCrop
 from kdbench.streams import generator, seeded
 from kdbench.suite.resolve import load_suite
@@ -506,6 +507,15 @@ def test_a_process_that_is_killed_is_found_when_its_batch_is_waited_for(photogra
     time.sleep(0.3)  # torch's handler of the signal would raise here, in the middle of a method's step
     with pytest.raises(DataError, match=r"a process that reads images has failed: .*fewer `workers`.*what is finished is kept"):
         list(draws)
+
+
+def test_processes_that_read_go_on_when_a_signal_that_asks_to_stop_goes_to_all(photographs):
+    draws = feed(photographs, workers=1).epoch(generator(0), batch_size=2)
+    next(draws)()
+    (worker,) = multiprocessing.active_children()
+    for number in STOPS:
+        os.kill(worker.pid, number)
+    assert len(list(draws)) == TRAIN / 2 - 1
 
 
 def test_processes_that_read_do_not_hold_the_results_directory(tmp_path):

@@ -43,9 +43,9 @@ def run(
     again = "the same command, without --rerun,"
     with (
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
-        stop.warned("stopping at the end of this epoch; another signal stops at once."),
+        stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
     ):
-        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=lambda: stop.asked, rerun=Rerun(rerun))
+        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=asked, rerun=Rerun(rerun))
         try:
             finished = execute(loaded, store, options=wanted, progress=progress)
         finally:

@@ -218,9 +218,13 @@ def _interpolation(augmentation: Augmentation) -> str:
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Terminals and schedulers signal every process; the main one ends its workers, with SIGTERM where they do not listen."""
-    for number in set(STOPS) - {signal.SIGTERM}:
+    """Terminals and schedulers signal every process, and the main one may go on to the end of its epoch.
+
+    The second SIGTERM ends this one, so that the main one can end what does not listen.
+    """
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     sys.excepthook = _unless_the_main_process_has_gone
 
 
