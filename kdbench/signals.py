@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,9 @@ HANGUP, WARNING = (getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")
 
 STOPS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP, WARNING) if number is not None)
 """Schedulers send SIGUSR1 as a warning, a while before the end; nohup ignores SIGHUP."""
+
+WAIT_MS = 100
+"""In which a program that reads what this one prints, and is sent the same signal, ends."""
 
 
 class Interrupted(BaseException):
@@ -60,7 +64,7 @@ class Stop:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True
         hangup = number == HANGUP
-        _let_go_of_closed_terminals()
+        _let_go_of_what_nobody_reads()
         if self._text and (hangup or not self._deferred):
             self._deferred = self._deferred or not hangup
             if not (hangup and again):
@@ -75,19 +79,22 @@ class Stop:
 def _tell(text: str) -> None:
     """Write a line; print may be in the middle of something, and a bar of progress in the middle of a line."""
     begin = "\n" if os.isatty(2) else ""
-    with suppress(OSError):  # whoever read it may be gone
+    with suppress(OSError):  # it may be full, and it is only told
         os.write(2, f"{begin}{text}\n".encode())
 
 
-def _let_go_of_closed_terminals() -> None:
-    """Send nowhere what would be told on a terminal that has closed, where it would fail, and with it whatever tells it."""
+def _let_go_of_what_nobody_reads() -> None:
+    """Send nowhere what is printed to a terminal that has closed, or to a program that the signal ends, too, such as `tee`."""
+    if not hasattr(select, "poll"):  # Windows
+        return
+    watch = select.poll()
     for stream in (1, 2):
-        try:
-            os.write(stream, b"")
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
+        watch.register(stream, 0)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream, event in watch.poll(WAIT_MS):
+        if event & (select.POLLHUP | select.POLLERR):
             os.dup2(nowhere, stream)
-            os.close(nowhere)
+    os.close(nowhere)
 
 
 @contextmanager

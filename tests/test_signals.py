@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from kdbench import signals
 from kdbench.signals import STOPS, Interrupted, Stop, on_stop
 
 
 @pytest.fixture(autouse=True)
-def _handlers_as_before() -> Iterator[None]:
+def _handlers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(signals, "WAIT_MS", 0)
     handlers = {number: signal.getsignal(number) for number in STOPS}
     yield
     for number, handler in handlers.items():
@@ -114,14 +116,16 @@ def test_before_and_after_the_epochs_each_stops_at_once(before, number, stop):
         signal.raise_signal(number)
 
 
-def test_a_terminal_that_has_closed_raises_nothing_when_it_is_told(stop):
-    ours, terminal = pty.openpty()
+@pytest.mark.parametrize("opened", [pty.openpty, os.pipe])
+def test_a_terminal_or_a_pipe_that_nobody_reads_raises_nothing_when_it_is_told(opened, stop):
+    ours, terminal = opened()
     kept = [os.dup(stream) for stream in (1, 2)]
     try:
         os.dup2(terminal, 1), os.dup2(terminal, 2)
-        os.close(ours)
         with stop.at_epochs("stopping soon") as asked:
             asked()
+            signal.raise_signal(signal.SIGINT)
+            os.close(ours)
             signal.raise_signal(signal.SIGHUP)
         os.write(1, b"what is printed after it")
         os.write(2, b"what is told after it")
