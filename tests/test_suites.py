@@ -11,6 +11,7 @@ from conftest import OWN
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
+from kdbench.spec.base import Spec
 from kdbench.spec.validation import validated
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import Suite, load_suite
@@ -516,6 +517,16 @@ def test_no_number_of_a_method_is_true_or_false_and_what_is_a_boolean_still_is(n
         elif type(default) in (int, float):
             with pytest.raises(KdbenchError, match=rf"x, {key}: {NO_NUMBER}"):
                 validated(kind, {key: value}, source="x")
+
+
+def test_what_may_be_a_number_or_a_boolean_may_be_true():
+    class Either(Spec):
+        strength: bool | float = 0.5
+        weights: dict[int, float] = {}
+
+    assert validated(Either, {"strength": True}, source="x").strength is True
+    with pytest.raises(KdbenchError, match=rf"x, weights\[3\]: {NO_NUMBER}"):
+        validated(Either, {"weights": {3: True}}, source="x")
 
 
 @pytest.mark.parametrize(
