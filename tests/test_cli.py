@@ -628,7 +628,18 @@ def test_one_is_no_plural(call):
 
 def test_a_plan_as_json(call, done):
     planned = json.loads(call("plan", done, "--json").out)
-    assert set(planned) == {"suite", "data", "teachers", "stages", "students", "without_weights", "remaining", "power", "tuning"}
+    assert set(planned) == {
+        "suite",
+        "data",
+        "teachers",
+        "stages",
+        "students",
+        "without_weights",
+        "remaining",
+        "power",
+        "notes",
+        "tuning",
+    }
     assert planned["suite"] == "tiny"
     for trial in (*planned["teachers"], *planned["students"]):
         assert set(trial) == {"trial", "status", "teacher", "student", "method", "params", "seed", "epochs"}

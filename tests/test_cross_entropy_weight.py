@@ -1,5 +1,6 @@
 """The weight of the cross-entropy: a suite sets it for any composition, and it may change by epoch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,59 @@ def test_it_changes_by_epoch_in_a_loop_of_ones_own() -> None:
     assert seen == [1, 1, 0.5, 0, 0]
 
 
-def test_a_composition_whose_parts_disagree_is_refused_before_anything_starts(lab: Lab) -> None:
-    suite = lab.suite(methods=["scratch", {"at+kd": {"kd": {"alpha": 1}}}])
-    with pytest.raises(KdbenchError, match=r"kd trains without the cross-entropy, and at with it"):
+PAIR = {"teacher": "wrn_10_1", "student": "resnet8"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"methods": ["simkd+kd"]},
+            r"methods\[0\]: simkd trains without the cross-entropy, and kd with it. Say .* or 0 for none\.$",
+        ),
+        ({"methods": ["kd", {"at+kd": {"kd": {"alpha": 1}}}]}, r"methods\[1\].at\+kd: kd trains without the cross-entropy, and at"),
+        (
+            {"methods": ["at+kd"], "pairs": [{**PAIR, "methods": {"kd": {"alpha": 1}}}]},
+            r"methods\[0\]: kd trains without the cross-",
+        ),
+        (
+            {"methods": [{"simkd+norm": {"ce": 1}}]},
+            "simkd and norm each predict in their own way, where a student has one; keep one",
+        ),
+        (
+            {"methods": ["kd"], "pairs": [{**PAIR, "teacher": {"model": "resnet8", "method": "ab+kd", "teacher": "resnet14"}}]},
+            r"pairs\[0\].teacher.method: ab trains without the cross-entropy, and kd with it",
+        ),
+        (
+            {"methods": ["at+kd"], "tune": {"budget": 2, "grid": {"at+kd": {"kd": {"alpha": [1]}}}}},
+            r"tune.grid.at\+kd: kd trains without the cross-entropy, and at with it",
+        ),
+    ],
+    ids=["simkd", "its parameters", "a pair's", "predict", "teacher", "tuned"],
+)
+def test_a_composition_whose_parts_disagree_is_refused_when_the_suite_is_read(lab: Lab, changes: Any, message: str) -> None:
+    with pytest.raises(KdbenchError, match=message):
+        lab.suite(**changes)
+
+
+class Picky(Method):
+    """Trains without the cross-entropy, and needs three classes."""
+
+    def build(self, pair: Pair) -> None:
+        if pair.student.logits != (3,):
+            raise PairError("it needs three classes")
+        self.ce_weight = 0.0
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {}
+
+
+def test_what_only_the_networks_tell_is_refused_before_anything_trains(
+    lab: Lab, register: Callable[[str, type[Method]], None]
+) -> None:
+    register("picky", Picky)
+    suite = lab.suite(methods=["scratch", "at+picky", {"at+kd": {"ce": 1, "kd": {"alpha": 1}}}])
+    with pytest.raises(KdbenchError, match="picky trains without the cross-entropy, and at with it"):
         lab.run(suite)
     assert not list(lab.store.root.glob("trials/*"))
     assert Composition({}).ce_weight == 1

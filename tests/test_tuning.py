@@ -65,11 +65,11 @@ def test_a_mapping_of_lists_is_every_combination_and_a_list_is_as_it_stands(lab:
 
 def test_parts_of_a_composition_are_tuned_under_their_names(lab: Lab) -> None:
     grid = {"at+kd": {"at": {"beta": [10]}, "kd": {"temperature": [1, 2]}}}
-    suite = lab.suite(methods=["scratch", {"at+kd": {"kd": {"alpha": 1}}}], tune={**TUNE, "grid": grid})
+    suite = lab.suite(methods=["scratch", {"at+kd": {"kd": {"alpha": 0.5}}}], tune={**TUNE, "grid": grid})
     assert suite.tuning
     at, kd = ([trial.methods[i].params for trial in suite.tuning.suite.trials] for i in (0, 1))
     assert [params["beta"] for params in at] == [1000, 10, 10]
-    assert [(params["temperature"], params["alpha"]) for params in kd] == [(4, 1), (1, 1), (2, 1)]
+    assert [(params["temperature"], params["alpha"]) for params in kd] == [(4, 0.5), (1, 0.5), (2, 0.5)]
 
 
 def test_what_was_tried_is_not_tried_again_when_the_grid_changes(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, cast
@@ -98,17 +98,18 @@ class Composition(nn.Module):
         parts: the methods, by name.
         ce: the weight of the cross-entropy, in place of what the parts say: a number, or numbers by the epoch from which on they
             hold, such as `{0: 1, 30: 0.5}`. None leaves it to the parts.
+        notes: sentences on how they are trained, which `notes` gives beside those of the parts.
 
     Attributes:
         parts: the methods, by name.
     """
 
-    def __init__(self, parts: Mapping[str, Method], ce: CrossEntropyWeight | None = None) -> None:
+    def __init__(self, parts: Mapping[str, Method], ce: CrossEntropyWeight | None = None, *, notes: Sequence[str] = ()) -> None:
         super().__init__()
         self.parts: Mapping[str, Method] = nn.ModuleDict(parts)  # type: ignore[assignment]  # a mapping at run time
         self.ce = ce
         self._ce_now = ce[0] if isinstance(ce, Mapping) else ce
-        self._lowered = [] if ce is not None else _lowered(parts)
+        self._notes = [*([] if ce is not None else _lowered(parts)), *notes]
 
     @property
     def ce_weight(self) -> float:
@@ -128,8 +129,8 @@ class Composition(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What the parts say about how they handle this pair, and what they make of the cross-entropy together."""
-        return [*(f"{name}: {note}" for name, part in self.parts.items() for note in part.notes), *self._lowered]
+        """What the parts say about how they handle this pair, what they make of the cross-entropy together, and what was given."""
+        return [*(f"{name}: {note}" for name, part in self.parts.items() for note in part.notes), *self._notes]
 
     @property
     def reads_teacher(self) -> bool:

@@ -31,7 +31,8 @@ class Method(nn.Module, ABC):
     (the authors') and, if there are any, `Deviations:`. `kdbench show method NAME` prints them.
 
     Class attributes:
-        Params: the class of its parameters, each with a default.
+        Params: the class of its parameters, each with a default. One that is called `warm_up_epochs`, `ramp_up_epochs`,
+            `reversal_epochs` or `decay_after` counts epochs of the main training: plans and records say so where that is shorter.
         reads: the hook points that it reads, by their names in `Outputs`. Empty, the default, means that it needs no teacher.
         weights: the names of the parameters that weigh its terms against the cross-entropy. `build` may set fewer, where a term
             teaches nothing for this pair.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from kdbench.method.interface import METHODS, Method
 from kdbench.method.pair import Pair, PairError
 from kdbench.paths import has_path, map_paths
 from kdbench.spec.trial import MethodParams, MethodSpec, TrialSpec, file_name
-from kdbench.wording import assigned
+from kdbench.wording import assigned, counted
 
 OF_ONE = ("preactivations", "tokens", "heads", "pooled_maps")
 """Points that a method may read of the student alone, or of the teacher alone. Whether a pair lacks one, it knows itself."""
+
+EPOCHS_OF_THE_TRAINING = ("warm_up_epochs", "ramp_up_epochs", "reversal_epochs", "decay_after")
+"""Names of parameters that count epochs of the main training, in any method. Those of stages have others, such as `hint_epochs`."""
 
 
 def resolve_methods(name: str, params: Mapping[str, Mapping[str, Any]]) -> tuple[MethodSpec, ...]:
@@ -67,6 +71,16 @@ def setting(trial: TrialSpec) -> str:
         of = f"{part.name}." if len(trial.methods) > 1 else ""
         changed += [assigned(f"{of}{name}", value) for name, value in part.params.items() if value != defaults[name]]
     return f"{trial.method} ({', '.join(changed)})" if changed else trial.method
+
+
+def never_reached(trial: TrialSpec) -> list[str]:
+    """Notes on parameters that count more epochs than the trial's main training has, so that it ends before what they say."""
+    return [
+        f"{part.name}: {name} is {count}, and the training ends after {counted(trial.epochs, 'epoch')}; give fewer, or train longer"
+        for part in trial.methods
+        for name in EPOCHS_OF_THE_TRAINING
+        if isinstance(count := part.params.get(name), Real) and count > trial.epochs
+    ]
 
 
 def teacher_label(trial: TrialSpec) -> str:

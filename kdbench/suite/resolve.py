@@ -23,6 +23,7 @@ from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import CrossEntropyWeight, DatasetSpec, MethodSpec, NetworkInput, TrialSpec
 from kdbench.spec.validation import booleans_as_numbers, validated
+from kdbench.suite.contradictions import contradiction
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, TaughtSpec, Tree, TuneSpec, read_mapping
 from kdbench.suite.plugins import load_path
 from kdbench.suite.recipes import merged, recipe_tree
@@ -240,6 +241,9 @@ class _Resolver:
             raise self._error(f"{entry.place}.ce", problem)
         if problem := _unlike(entry.parts, recipe):
             raise self._error(f"{where}.method", f"{problem}, or give another `method`.")
+        methods = () if given.weights else resolve_methods(entry.name, entry.params)
+        if problem := contradiction(methods, entry.ce):
+            raise self._error(entry.place, problem)
         own_input = NetworkInput(normalise=given.normalise, size=given.size) if given.normalise or given.size else None
         if own_input and self._image_shape and (misfit := own_input.misfit(self._image_shape)):
             key, problem = misfit
@@ -249,7 +253,7 @@ class _Resolver:
             recipe=recipe,
             **self._network(given, where),
             input=own_input,
-            methods=() if given.weights else resolve_methods(entry.name, entry.params),
+            methods=methods,
             ce=entry.ce,
             stages=self.spec.stages if entry.teacher_stages else None,
             seed=self.spec.teacher.seed,
@@ -308,7 +312,10 @@ class _Resolver:
         ce, place = (setting.ce, setting.place) if setting and setting.ce is not None else (entry.ce, entry.place)
         if problem := _late(ce, recipe):
             raise self._error(f"{place}.ce", problem)
-        return self._methods(entry, pair, where, setting), ce
+        methods = self._methods(entry, pair, where, setting)
+        if problem := contradiction(methods, ce):
+            raise self._error((setting or entry).place, problem)
+        return methods, ce
 
     def _network(self, network: NetworkSpec, where: str) -> Tree:
         """The fields of a trial that say which network it is."""

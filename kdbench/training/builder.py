@@ -28,7 +28,7 @@ from kdbench.method.composition import Composition, refuse_contradictions
 from kdbench.method.interface import Method
 from kdbench.method.outputs import Shapes
 from kdbench.method.pair import Pair, TeacherParts
-from kdbench.method.specs import build_part
+from kdbench.method.specs import build_part, never_reached
 from kdbench.models import Network, blank_model, build_model
 from kdbench.models.measure import shapes
 from kdbench.models.own_input import OwnInput
@@ -229,7 +229,7 @@ class Builder:
         """
         methods = self.parts(trial, parts)
         refuse_contradictions(methods, trial.ce)
-        return Composition(methods, trial.ce).to(self.device)
+        return Composition(methods, trial.ce, notes=never_reached(trial)).to(self.device)
 
     def parts(self, trial: TrialSpec, parts: TeacherParts | None) -> dict[str, Method]:
         """The trial's methods by name, on the CPU, whether or not they go together; the arguments are those of `composition`.
