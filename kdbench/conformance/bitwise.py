@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import Setting, evaluate_segments, expect, fingerprint, reloaded
+from kdbench.conformance.setting import Setting, evaluate_segments, expect, fingerprint
 from kdbench.training.segments import STAGES
 
 
@@ -26,7 +25,7 @@ def untouched(tested: MethodUnderTest) -> None:
     for name, values in shared.items():
         same = all(value.equal(old) for value, old in zip(values, before[name], strict=True))
         expect(same, f"it changes {name}, which other methods share. Use operations that are not in place, or clone first.")
-    assert tested.undisturbed_fingerprint, "the training after which the teacher is looked at"
+    assert tested.undisturbed.fingerprint, "the training after which the teacher is looked at"
     tested.default_setting.frozen_teacher.assert_unchanged()
 
 
@@ -40,7 +39,7 @@ def repeatable(tested: MethodUnderTest) -> None:
     lane = tested.default_setting.lane()
     tested.default_setting.train(lane)
     expect(
-        fingerprint(lane) == tested.undisturbed_fingerprint,
+        fingerprint(lane) == tested.undisturbed.fingerprint,
         "two trainings with the same seed differ. Draw from batch.generator, and keep no state outside the instance.",
     )
 
@@ -52,16 +51,14 @@ def resumable(tested: MethodUnderTest) -> None:
 
     Fix: Keep what outlives a step in buffers: `self.register_buffer(...)`.
     """
-    states: list[dict[str, Any]] = []
-    tested.default_setting.train(tested.default_setting.lane(checkpoint=lambda state: states.append(reloaded(state))))
-    for state in states:
+    for state in tested.undisturbed.checkpoints:
         lane = tested.default_setting.lane()
         lane.restore(state)
         assert lane.position, "a checkpoint is written where training goes on"
         where = f"epoch {lane.position.epoch} of {'the stages' if lane.position.phase == STAGES else 'the main training'}"
         tested.default_setting.train(lane)
         expect(
-            fingerprint(lane) == tested.undisturbed_fingerprint,
+            fingerprint(lane) == tested.undisturbed.fingerprint,
             f"resumed in {where}, it ends with other weights. Keep what must outlive a step in buffers: self.register_buffer(...).",
         )
 
@@ -95,6 +92,6 @@ def alone_or_beside(tested: MethodUnderTest) -> None:
         f"{OTHER} learns something else when it trains beside it. Change nothing that belongs to torch or to other methods.",
     )
     expect(
-        fingerprint(ours) == tested.undisturbed_fingerprint,
+        fingerprint(ours) == tested.undisturbed.fingerprint,
         "it learns something else when another instance of it trains beside it. Keep no state in the class or the module.",
     )

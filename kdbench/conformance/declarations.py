@@ -223,9 +223,10 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     return [*seen, method.predict(student).sum().item()]
 
 
-def seen_at(term: Tensor, inputs: Sequence[Tensor]) -> tuple[float, list[list[float] | None]]:
+def seen_at(term: Tensor, inputs: Sequence[Tensor]) -> tuple[float, list[bytes | None]]:
     """A term and its gradient at each input, which a parameter may change alone, as where a gradient is reversed."""
-    return term.item(), [None if found is None else found.flatten().tolist() for found in gradients_at(term, inputs)]
+    found = gradients_at(term, inputs)
+    return term.item(), [None if gradient is None else (gradient.double() + 0).numpy().tobytes() for gradient in found]  # no -0
 
 
 def surer(teacher: Outputs) -> Outputs:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from kdbench.conformance.setting import BrokenPromise, Setting, build_for, fingerprint
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, fingerprint, reloaded
 from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.method.interface import METHODS, Method
 from kdbench.method.pair import Pair, PairError
@@ -15,6 +17,14 @@ from kdbench.method.pair import Pair, PairError
 
 class PairRefused(Exception):
     """The method refuses a pair, as it may; the message is its reason."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A training from its start to its end: the fingerprint of its weights, and the checkpoints that it wrote on its way."""
+
+    fingerprint: str
+    checkpoints: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +62,12 @@ class MethodUnderTest:
         return None
 
     @cached_property
-    def undisturbed_fingerprint(self) -> str:
-        """The fingerprint of a training that nothing disturbs."""
-        lane = self.default_setting.lane()
+    def undisturbed(self) -> Undisturbed:
+        """What came of a training that nothing disturbs."""
+        checkpoints: list[dict[str, Any]] = []
+        lane = self.default_setting.lane(checkpoint=lambda state: checkpoints.append(reloaded(state)))
         self.default_setting.train(lane)
-        return fingerprint(lane)
+        return Undisturbed(fingerprint(lane), checkpoints)
 
     def exception_text(self, problem: Exception) -> str:
         """An exception as one line, with the place in the method's file where there is one."""

@@ -6,7 +6,7 @@ import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -71,11 +71,7 @@ class Setting:
     @cached_property
     def builder(self) -> Builder:
         """Random images of `CLASSES` classes."""
-        channels, *size = self.image_shape
-        images = torch.randint(256, (IMAGES, *size, channels), dtype=torch.uint8, generator=generator(0, "images"))
-        split = Split(images, torch.arange(IMAGES) % CLASSES)
-        classes = tuple(str(label) for label in range(CLASSES))
-        return Builder(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), SourceParams(), CPU)
+        return _builder(self.image_shape)
 
     @property
     def _recipe(self) -> Recipe:
@@ -92,14 +88,9 @@ class Setting:
 
         None was ever trained, but each has seen the images, so that its batch norms have statistics of them.
         """
-        seen = self._loaded(IMAGES).images
-        found = []
-        for number in range(1 + METHODS.get(self.name).several_teachers):
-            with seeded(number, "teacher", self.teacher), torch.no_grad():
-                network = self.builder.network(self.teacher)
-                network(seen)
-            found.append(FrozenTeacher(network, image_shape=self.image_shape, recipe=self._recipe, device=CPU))
-        return tuple(found)
+        number = 1 + METHODS.get(self.name).several_teachers
+        found = (_frozen_teacher(self.teacher, i, self.image_shape) for i in range(number))
+        return tuple(copy.deepcopy(teacher).under(self._recipe) for teacher in found)  # whatever a method does to its own
 
     @cached_property
     def pair(self) -> Pair:
@@ -147,7 +138,7 @@ class Setting:
         """
         train_in_lockstep(
             lanes,
-            self._stream(RECIPE.batch_size),
+            _stream(self.builder, RECIPE.batch_size),
             teachers=self.frozen_teachers,
             evaluation={"test_error_pct": self.builder.test_data},
             stop=lambda: False,
@@ -180,16 +171,9 @@ class Setting:
         with seeded(seed, "student"):
             return self.builder.network(self.student)
 
-    def _stream(self, size: int, mixup: float = 0) -> Stream:
-        recipe = RECIPE.model_copy(update={"batch_size": size, "mixup": mixup})
-        return Stream(self.builder.training_data(RECIPE.augmentation), recipe, 0, self.builder.dataset.num_classes)
-
-    def _loaded(self, size: int, views: Sequence[str] = (), mixup: float = 0) -> StepInputs:
-        return next(self._stream(size, mixup).batches(Position(MAIN, 0), views))()
-
     def inputs(self, size: int, views: Sequence[str], *, mixup: float = 0) -> StepInputs:
         """Augmented images with these views, and the teachers' outputs for all of them."""
-        batch = self._loaded(size, views, mixup)
+        batch = _loaded(self.builder, size, views, mixup)
         return batch.taught(ask(self.frozen_teachers, batch, views))
 
     @cached_property
@@ -216,6 +200,32 @@ class Setting:
             map_tensors(teacher, Tensor.clone),
             replace(batch, images=images, labels=labels, indices=indices, views=views),
         )
+
+
+def _builder(image_shape: tuple[int, int, int]) -> Builder:
+    channels, *size = image_shape
+    images = torch.randint(256, (IMAGES, *size, channels), dtype=torch.uint8, generator=generator(0, "images"))
+    split = Split(images, torch.arange(IMAGES) % CLASSES)
+    classes = tuple(str(label) for label in range(CLASSES))
+    return Builder(Dataset(split, split, classes, mean=(0.5,) * channels, std=(0.25,) * channels), SourceParams(), CPU)
+
+
+@cache
+def _frozen_teacher(name: str, number: int, image_shape: tuple[int, int, int]) -> FrozenTeacher:
+    builder = _builder(image_shape)
+    with seeded(number, "teacher", name), torch.no_grad():
+        network = builder.network(name)
+        network(_loaded(builder, IMAGES).images)
+    return FrozenTeacher(network, image_shape=image_shape, recipe=RECIPE, device=CPU)
+
+
+def _stream(builder: Builder, size: int, mixup: float = 0) -> Stream:
+    recipe = RECIPE.model_copy(update={"batch_size": size, "mixup": mixup})
+    return Stream(builder.training_data(RECIPE.augmentation), recipe, 0, builder.dataset.num_classes)
+
+
+def _loaded(builder: Builder, size: int, views: Sequence[str] = (), mixup: float = 0) -> StepInputs:
+    return next(_stream(builder, size, mixup).batches(Position(MAIN, 0), views))()
 
 
 def _with_weights(outputs: Outputs, network: Network, *others: Network) -> Outputs:
