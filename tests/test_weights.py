@@ -6,7 +6,8 @@ import datetime
 import json
 import shutil
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -19,6 +20,7 @@ from conftest import Lab, Said
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from kdbench import KdbenchError
 from kdbench.models import MODELS, Network, build_model, register_model
@@ -42,8 +44,9 @@ RESNET = "torchvision/resnet18"
 CLASSES = 3
 
 
+@cache
 def state_of(*, classes: int = CLASSES, seed: int = 0) -> dict[str, Tensor]:
-    """Of torchvision's resnet18."""
+    """Of torchvision's resnet18; read it only."""
     torch.manual_seed(seed)
     return torchvision.models.resnet18(num_classes=classes).state_dict()
 
@@ -56,14 +59,37 @@ def small(prefix: str, *, seed: int = 0) -> dict[str, Tensor]:
 SMALL = small("")
 
 
+def own_resnet(*, num_classes: int = CLASSES, in_channels: int = 3) -> nn.Module:
+    """A network of one's own, with the names of torchvision's and a thousandth of its weights."""
+    down = nn.Sequential(nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16))
+    modules = {
+        "conv1": nn.Conv2d(in_channels, 8, 3, 2, 1, bias=False),
+        "bn1": nn.BatchNorm2d(8),
+        "relu": nn.ReLU(),
+        "layer1": BasicBlock(8, 8),
+        "layer2": BasicBlock(8, 16, 2, down),
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(16, num_classes),
+    }
+    return nn.Sequential(OrderedDict(modules))
+
+
+OWN = {"model": "own_resnet", "hooks": ["layer1", "layer2"]}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`teacher.pth`, `other.pth`, `seven.pth` and `mobile.pth` (of seven classes), and `photos/`, 32x32 images; read them only."""
+    """Files of weights, and `photos/`, 32x32 images; read them only.
+
+    `teacher.pth`, `other.pth` and, of seven classes, `seven.pth` are a resnet18's; `own.pth` and `own_seven.pth` an own_resnet's.
+    """
     root = tmp_path_factory.mktemp("weights")
     torch.save(state_of(), root / "teacher.pth")
     torch.save(state_of(seed=1), root / "other.pth")
     torch.save(state_of(classes=7), root / "seven.pth")
-    torch.save(torchvision.models.mobilenet_v2(num_classes=7).state_dict(), root / "mobile.pth")
+    torch.save(own_resnet().state_dict(), root / "own.pth")
+    torch.save(own_resnet(num_classes=7).state_dict(), root / "own_seven.pth")
     random = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for label in range(CLASSES):
@@ -76,8 +102,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def write(lab: Lab, folder: Path) -> Callable[..., Suite]:
-    """The tiny suite on the photos with a pair of one's own."""
+def write(lab: Lab, folder: Path) -> Iterator[Callable[..., Suite]]:
+    """The tiny suite on the photos with a pair of one's own; own_resnet is registered."""
+    forget = MODELS.snapshot()
+    register_model("own_resnet")(own_resnet)
 
     def suite(teacher: object, student: object, *, size: int = 32, **changes: Any) -> Suite:
         given = {"root": str(folder / "photos"), "label": "photos", "size": size, "channels": 3}
@@ -92,7 +120,8 @@ def write(lab: Lab, folder: Path) -> Callable[..., Suite]:
             }
         )
 
-    return suite
+    yield suite
+    forget()
 
 
 def run(lab: Lab, suite: Suite, **options: Any) -> list[str]:
@@ -605,21 +634,20 @@ def test_a_file_that_changes_after_planning_is_refused(folder, tmp_path):
 
 def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_run):
     """A teacher from a file and a student from another: one measured, the other trained; stopped runs end as whole ones do."""
-    shallow = ["layer1", "layer2"]  # where FT's adapters are small
-    teacher = {"model": RESNET, "hooks": shallow, "weights": str(folder / "teacher.pth"), "expected_error_pct": 7}
+    teacher = {**OWN, "weights": str(folder / "own.pth"), "expected_error_pct": 7}
     methods = ["scratch", {"ft+kd": {"ft": {"paraphraser_epochs": 1}}}]
-    suite = write(teacher, {"model": "torchvision/mobilenet_v2", "weights": str(folder / "mobile.pth")}, methods=methods)
+    suite = write(teacher, {**OWN, "weights": str(folder / "own_seven.pth")}, methods=methods)
     lines = run(lab, suite)
 
     (spec,) = suite.teachers
     record = lab.record(spec)
     assert (record.status, record.method, record.epochs, lab.curves(spec)) == ("done", "pretrained", 0, [])
-    assert record.weights_sha256 == state_hash({f"body.{name}": value for name, value in state_of().items()})
+    assert record.weights_sha256 == state_hash({f"body.{name}": value for name, value in torch.load(folder / "own.pth").items()})
     students = [lab.record(trial) for trial in suite.trials]
     assert {student.teacher_weights_sha256 for student in students[1:]} == {record.weights_sha256}
     assert {student.teacher_error_pct for student in students[1:]} == {record.test_error_pct}
     assert students[1].teacher == spec.label
-    assert spec.label.startswith(f"{RESNET} ({spec.weights.label}, hooks ")
+    assert spec.label.startswith(f"own_resnet ({spec.weights.label}, hooks ")
 
     note = f"{suite.trials[0].label} starts with a new classifier: its weights are for 7 classes and the data set has 3"
     assert [student.notes[0] for student in students] == [note] * 2
@@ -627,7 +655,7 @@ def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_
         f"warning: the teacher {spec.label} has a test error of {record.test_error_pct:.2f} %, and 7 % is expected; see that its "
         "images are normalised, resized and numbered by class as in its training."
     )
-    first = next(i for i, line in enumerate(lines) if line.startswith("done scratch, torchvision/mobilenet_v2"))
+    first = next(i for i, line in enumerate(lines) if line.startswith("done scratch, own_resnet"))
     assert {warning, f"note: {note}."} <= set(lines[:first])
     assert any(line.endswith(f"test error {record.test_error_pct:.2f} %") for line in lines[:first])
 
@@ -688,7 +716,7 @@ def test_what_was_fetched_by_a_tag_is_bound_by_the_records(write, lab, another, 
 
 
 def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):
-    weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    weights = {**OWN, "weights": str(folder / "own.pth")}
     suite = write(weights, "resnet8", methods=["kd"])
     run(lab, suite)
     measured = lab.record(suite.teachers[0]).test_error_pct
@@ -701,14 +729,14 @@ def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):
 
 
 def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, lab, folder):
-    weights = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    weights = {**OWN, "weights": str(folder / "own.pth")}
     run(lab, write(weights, weights))
     assert set(load_results(lab.store.root)["method"]) == {"pretrained", "scratch", "kd"}
     assert set(compare(load_results(lab.store.root)).results["method"]) == {"scratch", "kd"}
 
 
 def test_what_remains_beside_a_teacher_that_is_used_as_it_is_is_estimated(write, lab, folder):
-    teacher = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    teacher = {**OWN, "weights": str(folder / "own.pth")}
     run(lab, write(teacher, "resnet8", methods=["kd"], seeds=[0]))
     (found,) = costs(lab.plan(write(teacher, "resnet8", methods=["kd"], seeds=[0, 1])), lab.store)
     assert (found.students, found.teachers, found.measured) == (1, 0, 1)
@@ -716,20 +744,20 @@ def test_what_remains_beside_a_teacher_that_is_used_as_it_is_is_estimated(write,
 
 
 def test_a_done_teacher_needs_its_file_no_more_to_be_read(write, lab, folder, monkeypatch):
-    suite = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"])
+    suite = write({**OWN, "weights": str(folder / "own.pth")}, "resnet8", methods=["kd"])
     run(lab, suite)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("kdbench.training.builder.fetch", never)
-    more = write({"model": RESNET, "weights": str(folder / "teacher.pth")}, "resnet8", methods=["kd"], seeds=[1])
+    more = write({**OWN, "weights": str(folder / "own.pth")}, "resnet8", methods=["kd"], seeds=[1])
     assert lab.run(more)
 
 
 def test_a_lost_teacher_that_is_used_as_it_is_is_adopted_again_wherever_it_was(write, lab, folder):
     """A copy of its file is the same on every machine, unlike what is trained anew."""
-    teacher = {"model": RESNET, "weights": str(folder / "teacher.pth")}
+    teacher = {**OWN, "weights": str(folder / "own.pth")}
     suite = write(teacher, "resnet8", methods=["kd"], seeds=[0])
     run(lab, suite)
     for trial in (*suite.teachers, *suite.trials):
@@ -802,7 +830,7 @@ def test_a_teacher_that_raises_is_a_failed_trial_and_harms_no_other_pair(write, 
     torch.save(raises(num_classes=CLASSES, in_channels=3).state_dict(), weights)
     pairs = [
         {"teacher": {"model": "raises", "hooks": ["0"], "weights": str(weights)}, "student": "resnet8"},
-        {"teacher": {"model": RESNET, "weights": str(folder / "teacher.pth")}, "student": "resnet8"},
+        {"teacher": {**OWN, "weights": str(folder / "own.pth")}, "student": "resnet8"},
     ]
     suite = write(None, None, pairs=pairs, methods=["kd"])
     lines = run(lab, suite)
@@ -817,9 +845,9 @@ def test_a_teacher_that_raises_is_a_failed_trial_and_harms_no_other_pair(write, 
 
 def test_a_refused_teacher_costs_no_result(write, lab, folder):
     """Not even where everything is to be trained anew."""
-    run(lab, write(RESNET, "resnet8", methods=["scratch"]))
+    run(lab, write(OWN, "resnet8", methods=["scratch"]))
     before = lab.outcomes()
-    teacher = {"model": RESNET, "weights": str(folder / "seven.pth")}
+    teacher = {**OWN, "weights": str(folder / "own_seven.pth")}
     assert "they are for 7 classes" in refusal(run, lab, write(teacher, "resnet8"), rerun=Rerun.ALL)
     assert lab.outcomes() == before
 
