@@ -1011,14 +1011,12 @@ def test_an_unknown_method_to_check(call):
 
 
 PROGRESS = """
-from types import SimpleNamespace
-from kdbench.runner.progress import for_stream
+from kdbench.runner.progress import EpochReport, LaneReport, for_stream
 
 progress = for_stream()
 progress.begin(4)
-lane = SimpleNamespace(student=object(), failure=None, epochs_left=1, name="kd")
-for epoch in range(2):
-    progress.epoch(SimpleNamespace(phase=1, epoch=epoch), [lane])
+for epoch in (1, 2):
+    progress.epoch(EpochReport(epoch, True, (LaneReport("kd", "a trial", epoch, 1.0, {}),)))
 progress.say("FAILED kd: a [/mistake] with [brackets]")
 progress.end()
 """
@@ -1051,8 +1049,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def lane(**changes: Any) -> Any:
-    return SimpleNamespace(**{"student": object(), "failure": None, "epochs_left": 3, "name": "kd", "rows": [], **changes})
+def epoch(number: int, *left: int, main: bool = True, trains: bool = True, failure: str | None = None) -> progress.EpochReport:
+    """The report of an epoch, after which lanes of five epochs each have so many left."""
+    lanes = [SimpleNamespace(name="kd", failure=failure, main_epochs=5, epochs_left=of_lane, rows=[]) for of_lane in left]
+    now: Any = SimpleNamespace(phase=int(main), epoch=number - 1)
+    return progress.EpochReport.of(now, [(lane, f"trial {i}" if trains else None) for i, lane in enumerate(lanes)])  # type: ignore[misc]
 
 
 def test_the_time_left_is_that_at_the_pace_so_far(clock):
@@ -1060,39 +1061,40 @@ def test_the_time_left_is_that_at_the_pace_so_far(clock):
     shown.begin(10)
     assert shown.left_s is None
     clock.now += 6
-    shown.epoch(SimpleNamespace(phase=1, epoch=0), [lane(), lane()])
+    shown.epoch(epoch(1, 4, 4))
     assert (shown.done, shown.left_s) == (2, 24.0)
 
 
 def test_epochs_before_the_main_training_are_not_counted(clock):
     shown = progress.Silent()
     shown.begin(10)
-    shown.epoch(SimpleNamespace(phase=0, epoch=0), [lane()])
-    shown.epoch(SimpleNamespace(phase=1, epoch=0), [lane(student=None)])
+    shown.epoch(epoch(1, 5, main=False))
+    shown.epoch(epoch(1, 4, main=False, trains=False))
     assert (shown.done, shown.left_s) == (0, None)
 
 
 def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock):
     shown = progress.Silent()
     shown.begin(10)
-    shown.resumed(lane(rows=[{"stage": "kd.hint"}, *[{"stage": "main"}] * 4]))
+    for _ in range(2):  # once more where a group that did not fit begins again
+        shown.resumed(epoch(4, 1).lanes[0])
     clock.now += 5
-    shown.epoch(SimpleNamespace(phase=1, epoch=4), [lane()])
+    shown.epoch(epoch(5, 0))
     assert (shown.done, shown.left_s) == (5, 25.0)
 
 
 def test_a_lane_that_fails_has_no_epochs_left(clock):
     shown = progress.Silent()
     shown.begin(4)
-    shown.epoch(SimpleNamespace(phase=1, epoch=0), [lane(failure="it broke", epochs_left=4)])
-    assert shown.done == 4
+    shown.epoch(epoch(1, 4, failure="it broke"))
+    assert shown.done == 5
 
 
 def test_lines_come_at_intervals(clock, capsys):
     shown = progress.Lines(every_s=10)
     shown.begin(100)
-    for epoch in range(25):
-        shown.epoch(SimpleNamespace(phase=1, epoch=epoch), [lane()])
+    for number in range(1, 26):
+        shown.epoch(epoch(number, 4))
         clock.now += 1
     assert [line.split("]")[1] for line in lines_of(capsys.readouterr().out)] == [" epoch 1: kd", " epoch 11: kd", " epoch 21: kd"]
 

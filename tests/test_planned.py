@@ -24,7 +24,7 @@ class Clock(datetime):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
-    for module in ("run", "recorder"):
+    for module in ("phase", "recorder"):
         monkeypatch.setattr(f"kdbench.runner.{module}.datetime", Clock)
     monkeypatch.setattr(Clock, "time", Clock.time)
     return Clock

@@ -52,8 +52,8 @@ FUNCTIONS = {
     "register_dataset": "(name, *, interface=1)",
     "register_model": "(name, *, interface=1)",
     "run_suite": (
-        "(suite, *, results='results', methods=(), seeds=(), device='auto', lanes=0, stop_after_s=None, rerun='missing', "
-        "plugins=())"
+        "(suite, *, results='results', methods=(), seeds=(), device='auto', engine='', lanes=0, stop_after_s=None, "
+        "rerun='missing', plugins=())"
     ),
     "outputs_of": "(network, batch)",
     "rotations": "(images, labels)",
@@ -133,7 +133,7 @@ REPORTS = {
 }
 
 COMMANDS = {
-    "run": "SUITE --results --methods --seeds --device --lanes --stop-after --rerun --plugin",
+    "run": "SUITE --results --methods --seeds --device --engine --lanes --stop-after --rerun --plugin",
     "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "

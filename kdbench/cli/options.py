@@ -52,7 +52,22 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="Where to train: auto, cpu, cuda or cuda:INDEX, such as cuda:1.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAMES",
+        help="Where to train: auto, cpu, cuda or cuda:INDEX. Or on several devices at once: all, or cuda:0,cuda:1, or cpu:2 for "
+        "two processes on the CPU.",
+    ),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Where jobs run. here: in this process. local: in a process for each device. Unless given, it is here for one device, "
+        "and local for several.",
+    ),
 ]
 LanesOption = Annotated[
     int,

@@ -21,6 +21,7 @@ def run(
     methods: options.MethodsOption = None,
     seeds: options.SeedsOption = None,
     device: options.DeviceOption = "auto",
+    engine: options.EngineOption = "",
     lanes: options.LanesOption = 0,
     stop_after: options.StopAfterOption = "",
     rerun: options.RerunOption = "missing",
@@ -45,7 +46,7 @@ def run(
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
     ):
-        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=asked, rerun=Rerun(rerun))
+        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=asked, rerun=Rerun(rerun), engine=engine)
         try:
             finished = execute(loaded, store, options=wanted, progress=progress)
         finally:

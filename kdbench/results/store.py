@@ -21,6 +21,7 @@ from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")
 
+RECORD, SPEC, ENVIRONMENT, CURVES, CHECKPOINT = "record.json", "spec.json", "environment.json", "curves.jsonl", "checkpoint.pt"
 REPLACED = "record.json.replaced"
 PLANNED = "planned.txt"
 FIRST_FINISHED = "first_finished.txt"
@@ -40,6 +41,7 @@ FILES = {
     "trials/TRIAL/weights.safetensors": "The trained network: of every teacher, and of students where `keep_students` is set.",
     "trials/TRIAL/method.safetensors": "Beside it, the parts of the method that predict, such as SimKD's projector.",
     "trials/TRIAL/stages/": "Of a teacher: what methods learnt from it alone, such as FT's paraphraser.",
+    "jobs/JOB/": "Of trials that train in another process: its log, and what is not yet in `trials/`.",
     "reports/SUITE/": "The tables and figures of a suite.",
     "cache/": "Images of folders, decoded. It may be deleted, and is made anew.",
     "macs.json": "Multiply-accumulate operations of networks, for estimates of what a plan costs.",
@@ -62,6 +64,11 @@ class Store:
     def folder(self, trial: str) -> Path:
         """Where the trial's files lie."""
         return self.root / "trials" / trial
+
+    @property
+    def jobs(self) -> Path:
+        """Folders of jobs that run elsewhere."""
+        return self.root / "jobs"
 
     @property
     def cache(self) -> Path:
@@ -94,7 +101,7 @@ class Store:
         Raises:
             KdbenchError: the record is of another protocol.
         """
-        file = self.folder(trial) / "record.json"
+        file = self.folder(trial) / RECORD
         try:
             record = Record.model_validate_json(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -143,7 +150,7 @@ class Store:
         """
         for record in self.records():
             if record.dataset == label and record.data_fingerprint != fingerprint:
-                file = self.folder(record.trial) / "record.json"
+                file = self.folder(record.trial) / RECORD
                 raise KdbenchError(
                     f"{file} is the record of a trial on '{label}' from other images (fingerprint {record.data_fingerprint}, now "
                     f"{fingerprint}), and the two are never mixed. Give the data set another `label`, or choose another directory "
@@ -160,7 +167,7 @@ class Store:
 
     def has_checkpoint(self, trial: str) -> bool:
         """Whether the trial was begun and not finished."""
-        return found(self.folder(trial) / "checkpoint.pt")
+        return found(self.folder(trial) / CHECKPOINT)
 
     def stage_file(self, teacher: str, key: str) -> Path:
         """Where it is kept what a stage learnt from the teacher alone; beside it, until then, its checkpoint."""
@@ -172,17 +179,17 @@ class Store:
 
     def write_spec(self, trial: str, spec: Mapping[str, Any]) -> None:
         """Write `spec.json`: the trial, readable by people."""
-        write_bytes(self.folder(trial) / "spec.json", json.dumps(spec, indent=1).encode())
+        write_bytes(self.folder(trial) / SPEC, json.dumps(spec, indent=1).encode())
 
     def begin(self, trial: str, spec: Mapping[str, Any], *, environment: Mapping[str, Any]) -> None:
         """Write what is trained and where, and forget the curves of an earlier start."""
-        (self.folder(trial) / "curves.jsonl").unlink(missing_ok=True)
+        (self.folder(trial) / CURVES).unlink(missing_ok=True)
         self.write_spec(trial, spec)
-        write_bytes(self.folder(trial) / "environment.json", json.dumps(environment, indent=1).encode())
+        write_bytes(self.folder(trial) / ENVIRONMENT, json.dumps(environment, indent=1).encode())
 
     def write_curves(self, trial: str, curves: Sequence[Mapping[str, Any]]) -> None:
         """Write the epochs so far, a line for each."""
-        write_bytes(self.folder(trial) / "curves.jsonl", "".join(json.dumps(row) + "\n" for row in curves).encode())
+        write_bytes(self.folder(trial) / CURVES, "".join(json.dumps(row) + "\n" for row in curves).encode())
 
     def macs(self) -> dict[str, dict[str, int]]:
         """Multiply-accumulate operations for one image of every network that was run here, by data set and network."""
@@ -223,8 +230,8 @@ class Store:
         self.write_curves(record.trial, curves)
         if outcomes:
             write_bytes(folder / OUTCOMES, outcomes.packed())
-        write_bytes(folder / "record.json", record.model_dump_json(indent=1).encode())
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        write_bytes(folder / RECORD, record.model_dump_json(indent=1).encode())
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         if record.status == "done":
             (folder / REPLACED).unlink(missing_ok=True)
 
@@ -232,7 +239,7 @@ class Store:
         """Let a record of a tuning trial say that its test error is a result, because a suite reports it."""
         if record := self.record(trial):
             told = record.model_copy(update={"tuning": False})
-            write_bytes(self.folder(trial) / "record.json", told.model_dump_json(indent=1).encode())
+            write_bytes(self.folder(trial) / RECORD, told.model_dump_json(indent=1).encode())
 
     def replaces_result(self, trial: str) -> bool:
         """Whether the trial, which is trained again, was a result before."""
@@ -249,9 +256,9 @@ class Store:
         folder, record = self.folder(trial), self.record(trial)
         if record and record.status == "done" and not self.first_finished(trial):
             write_bytes(folder / FIRST_FINISHED, record.finished.encode())
-        if (folder / "record.json").exists():
-            os.replace(folder / "record.json", folder / REPLACED)
-        for name in ("checkpoint.pt", "curves.jsonl", OUTCOMES):
+        if (folder / RECORD).exists():
+            os.replace(folder / RECORD, folder / REPLACED)
+        for name in (CHECKPOINT, CURVES, OUTCOMES):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -266,4 +273,4 @@ def record_files(root: Path) -> list[Path]:
         names = sorted(os.listdir(trials))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [file for name in names if not name.startswith(".") and found(file := trials / name / "record.json")]
+    return [file for name in names if not name.startswith(".") and found(file := trials / name / RECORD)]

@@ -14,11 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import REPLACED
+from kdbench.results.store import CHECKPOINT, RECORD, REPLACED, SPEC
 from kdbench.spec.record import Record
 from kdbench.spec.trial import digest, teachers_in
 
-RECORD, SPEC, CHECKPOINT = "record.json", "spec.json", "checkpoint.pt"
 STAGE_CHECKPOINT = ".checkpoint.pt"
 """Ends the name of a stage's checkpoint, where the stage's own file ends with `.pt`."""
 

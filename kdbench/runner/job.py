@@ -14,7 +14,7 @@ from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
 from kdbench.runner.plan import Job, Planned
-from kdbench.runner.progress import Progress
+from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
 from kdbench.spec.trial import TrialSpec
@@ -38,7 +38,6 @@ class JobRunner:
         expected: all trials of the run: what they need of one teacher is trained together.
         ungraphed: the methods of which it was said that they run without CUDA graphs.
         noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
-        begun: the trials whose epochs `progress` counts.
     """
 
     store: Store
@@ -51,11 +50,17 @@ class JobRunner:
     expected: Sequence[TrialSpec] = ()
     ungraphed: set[str] = field(default_factory=set)
     noted: set[str] = field(default_factory=set)
-    begun: set[str] = field(default_factory=set)
 
     def run(self, job: Job) -> bool:
-        """Train the trials of a job, and what their methods learn from the teacher before; False when stopped."""
+        """Train the trials of a job, and what their methods learn from the teacher before; False when stopped.
+
+        Raises:
+            KdbenchError: weights of a teacher that is used as it is cannot be had or do not fit.
+        """
         trials, recipe = job.trials, job.trials[0].spec.recipe
+        if job.adopts:
+            self._adopt(trials)
+            return True
         with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
             teachers = self.teachers.get(job.teachers, recipe)
             if teachers is None:
@@ -70,6 +75,20 @@ class JobRunner:
             )
             return self.groups.train(trials, students)
 
+    def train_stages(self, job: Job) -> bool:
+        """Train what methods learn from the teacher of the job's trials alone, and not the trials; False when stopped."""
+        recipe = job.trials[0].spec.recipe
+        with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
+            teachers = self.teachers.get(job.teachers, recipe)
+            return not teachers or self.teachers.train_stages(teachers[0], self.expected)
+
+    def _adopt(self, trials: Sequence[Planned]) -> None:
+        """Measure and keep teachers that are used as they are."""
+        for planned in trials:
+            self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
+            with self.recorder.isolated(planned):
+                self.recorder.record_pretrained(planned)
+
     def _train(self, trials: Sequence[Planned], teachers: Sequence[Teacher], *, graphs: bool) -> bool:
         """Train some trials of a job side by side, and record each when it ends."""
         lanes: list[tuple[Planned, Lane]] = []
@@ -81,7 +100,7 @@ class JobRunner:
                 lanes.append((planned, self._lane(planned, method, rows, teachers)))
 
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
-            self.progress.epoch(now, active)
+            self.progress.epoch(EpochReport.of(now, [(lane, planned.spec.id) for planned, lane in lanes if lane in active]))
             for planned, lane in lanes:
                 row = lane.rows[-1] if lane.rows else {}
                 if lane in active and planned.spec.id not in warned and (warning := imbalance(planned.spec, lane.method, row)):
@@ -151,13 +170,10 @@ class JobRunner:
             checkpoint=keep,
         )
         lane.rows += rows
-        counted = trial.id in self.begun  # as those are of a group that did not fit
-        self.begun.add(trial.id)
         state = read_checkpoint(file)
         if state and state["origin"] == origin:
             lane.restore(state)
-            if not counted:
-                self.progress.resumed(lane)
+            self.progress.resumed(LaneReport.of(lane, trial.id))
             return lane
         if state:
             set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")

@@ -14,7 +14,7 @@ from kdbench.results.store import Store
 from kdbench.results.students import has_student
 from kdbench.runner.tuning import Choice, choose, with_choices
 from kdbench.spec.record import Record
-from kdbench.spec.trial import TrialSpec
+from kdbench.spec.trial import TrialSpec, digest
 from kdbench.suite.code_hash import trial_code
 from kdbench.suite.resolve import Suite
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
@@ -99,9 +99,47 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that train in lockstep: the same data set, recipe and seed, and the same teachers where they have any."""
+    """Trials that train in lockstep: the same data set, recipe and seed, and the same teachers where they have any.
+
+    Attributes:
+        trials: one or more.
+        stages: what their methods learn from the first teacher alone that this job trains, and none of the trials; None where it
+            trains the trials.
+    """
 
     trials: tuple[Planned, ...]
+    stages: tuple[TeacherStage, ...] | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal characters."""
+        return digest([sorted(planned.spec.id for planned in self.trials), sorted(stage.id for stage in self.stages or ())])
+
+    @cached_property
+    def gives(self) -> frozenset[str]:
+        """What is there when it has ended: the ids of its trials or of its stages."""
+        return frozenset(stage.id for stage in self.stages or ()) or frozenset(planned.spec.id for planned in self.trials)
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """What must be there before: the ids of teachers, and of stages that it does not train."""
+        teachers = {teacher.id for planned in self.trials for teacher in planned.spec.teachers}
+        stages = {stage.id for planned in self.trials for stage in teacher_stages(planned.spec)} if self.stages is None else set()
+        return frozenset(teachers | stages) - self.gives
+
+    @property
+    def label(self) -> str:
+        """For people: what it trains."""
+        spec = self.trials[0].spec
+        pair = f"{spec.label}, seed {spec.seed}"
+        if self.stages is not None:
+            return ", ".join(stage.label for stage in self.stages)
+        return f"{spec.method}, {pair}" if len(self.trials) == 1 else f"{len(self.trials)} students, {pair}"
+
+    @property
+    def adopts(self) -> bool:
+        """Whether its trials are teachers that are used as they are."""
+        return not self.trials[0].spec.methods
 
     @property
     def teachers(self) -> tuple[TrialSpec, ...]:
@@ -262,9 +300,21 @@ def jobs(trials: Iterable[Planned]) -> list[Job]:
         spec = planned.spec
         batches = (spec.recipe.model_dump_json(), spec.seed)
         groups.setdefault(batches, {}).setdefault(tuple(teacher.id for teacher in spec.teachers), []).append(planned)
-    found = []
+    found: list[Job] = []
     for by_teachers in groups.values():
         alone = by_teachers.pop((), [])
         first, *rest = by_teachers.values() or [[]]
         found += [Job((*alone, *first)), *map(Job, map(tuple, rest))]
     return found
+
+
+def with_stages(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs, and before them one for each teacher of which several of them need the same stages: that trains those."""
+    found = list(jobs)
+    users = Counter(stage for job in found for stage in job.needs - {teacher.id for teacher in job.teachers})
+    shared: dict[str, tuple[Planned, dict[str, TeacherStage]]] = {}
+    for planned in (planned for job in found for planned in job.trials):
+        for stage in teacher_stages(planned.spec):
+            if users[stage.id] > 1:
+                shared.setdefault(stage.teacher.id, (planned, {}))[1][stage.id] = stage
+    return [*(Job((planned,), tuple(stages.values())) for planned, stages in shared.values()), *found]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdbench.method.specs import setting
@@ -17,32 +18,90 @@ if TYPE_CHECKING:
     from kdbench.training.segments import Position
 
 
+@dataclass(frozen=True)
+class LaneReport:
+    """Where a lane stands after an epoch.
+
+    Attributes:
+        trial: that it trains; None for a stage that learns from a teacher alone.
+        epochs: of its main training that are behind it, all of them where it has failed.
+        loss: the mean of the epoch's training loss; None where there is none.
+        errors_pct: what it was tested on after the epoch, in percent.
+    """
+
+    name: str
+    trial: str | None
+    epochs: int
+    loss: float | None
+    errors_pct: Mapping[str, float]
+
+    @classmethod
+    def of(cls, lane: Lane, trial: str | None) -> LaneReport:
+        """Of a lane as it is now."""
+        row = lane.rows[-1] if lane.rows else {}
+        behind = lane.main_epochs if lane.failure else lane.main_epochs - lane.epochs_left
+        errors: dict[str, float] = {name: float(row[name]) for name in ("test_error_pct", "validation_error_pct") if name in row}
+        return cls(lane.name, trial, behind if trial else 0, row.get("train_loss"), errors)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch that some lanes have trained side by side.
+
+    Attributes:
+        epoch: which one of its phase, from 1.
+        main: whether it is of the main training; a stage comes before that.
+    """
+
+    epoch: int
+    main: bool
+    lanes: tuple[LaneReport, ...]
+
+    @classmethod
+    def of(cls, now: Position, lanes: Iterable[tuple[Lane, str | None]]) -> EpochReport:
+        """Of lanes, each with the trial that it trains."""
+        return cls(now.epoch + 1, bool(now.phase), tuple(LaneReport.of(lane, trial) for lane, trial in lanes))
+
+    @property
+    def text(self) -> str:
+        """For people: which epoch, and of what."""
+        stage = "" if self.main else " of a stage before the main training"
+        return f"epoch {self.epoch}{stage}: {', '.join(lane.name for lane in self.lanes)}"
+
+
 class Progress(ABC):
     """Counts epochs of main trainings over all trials; stages before them are named and not counted."""
 
     def __init__(self) -> None:
         self.total = 0
-        self.done = 0
         self._began = time.monotonic()
+        self._behind: dict[str, int] = {}
         self._skipped = 0
 
     def begin(self, total: int) -> None:
         """The run, or its next part, has `total` epochs of main trainings before it."""
         self.total, self._began = total, time.monotonic()
-        self.done = self._skipped = 0
+        self._behind, self._skipped = {}, 0
 
-    def resumed(self, lane: Lane) -> None:
+    @property
+    def done(self) -> int:
+        """How many of these epochs are over."""
+        return sum(self._behind.values())
+
+    def resumed(self, lane: LaneReport) -> None:
         """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
-        behind = sum(row["stage"] == "main" for row in lane.rows)
-        self._skipped += behind
-        self.done += behind
+        if lane.trial and lane.trial not in self._behind:  # it is there where a group that did not fit begins again
+            self._behind[lane.trial] = lane.epochs
+            self._skipped += lane.epochs
 
-    def epoch(self, now: Position, active: Sequence[Lane]) -> None:
-        """The lanes have trained one epoch; those that failed in it have none left."""
-        if active[0].student is not None and now.phase:
-            self.done += sum(lane.epochs_left if lane.failure else 1 for lane in active)
-        stage = "" if now.phase else " of a stage before the main training"
-        self.show(f"epoch {now.epoch + 1}{stage}: {', '.join(lane.name for lane in active)}")
+    def epoch(self, report: EpochReport) -> None:
+        """Lanes have trained one epoch; those that failed in it have none left."""
+        self.count(report)
+        self.show(report.text)
+
+    def count(self, report: EpochReport) -> None:
+        """Let `done` be up to date."""
+        self._behind.update((lane.trial, lane.epochs) for lane in report.lanes if lane.trial)
 
     @property
     def left_s(self) -> float | None:

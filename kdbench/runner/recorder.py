@@ -100,6 +100,10 @@ class Recorder:
                 raise fault from None
             self._write(planned, teachers, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
 
+    def failed(self, planned: Planned, reason: str) -> None:
+        """A trial that could not be trained."""
+        self._write(planned, (), rows=(), **_failed(reason))
+
     def record_pretrained(self, planned: Planned) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
         spec = planned.spec

@@ -17,8 +17,7 @@ from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
-from kdbench.runner.plan import Planned
-from kdbench.runner.progress import Progress
+from kdbench.runner.progress import EpochReport, Progress
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
@@ -70,10 +69,6 @@ class Teachers:
     failed_stages: dict[str, dict[str, str]] = field(default_factory=dict)
     """By the trial of each teacher whose stages were trained: why some failed, by their ids."""
 
-    def usable(self, planned: Planned) -> bool:
-        """Whether it is trained, and its weights are there, bit for bit."""
-        return self._weights(planned.record) is not None
-
     def get(self, specs: Sequence[TrialSpec], recipe: Recipe) -> list[Teacher] | None:
         """The teachers in the arithmetic of `recipe`; None where one has failed, or where nothing can be learnt from it."""
         wanted = {(spec.id, recipe.arithmetic): spec for spec in specs}
@@ -87,7 +82,7 @@ class Teachers:
 
     def _load(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
         record, label = self.records.get(spec.id), teacher_label(spec)
-        weights = self._weights(record)
+        weights = _weights(self.store, record)
         if record is None or weights is None:
             if record is None:
                 self.progress.say(f"the teacher {label} was not trained: its students are left for another run.")
@@ -134,12 +129,6 @@ class Teachers:
         )
         return Teacher(spec, frozen, network, record, evaluation, rate, notes=() if repeat(seeds=(0, 1)) else (note,))
 
-    def _weights(self, record: Record | None) -> dict[str, torch.Tensor] | None:
-        """Those that a trial left which is done, where they are still the same."""
-        if record is None or record.status != "done":
-            return None
-        return read_weights(self.store.folder(record.trial) / WEIGHTS, sha256=record.weights_sha256 or "")
-
     def train_stages(self, teacher: Teacher, students: Iterable[TrialSpec]) -> bool:
         """Train together, once in a run, what the methods of all its students learn from a teacher alone; False when stopped."""
         if teacher.spec.id in self.failed_stages:
@@ -161,7 +150,7 @@ class Teachers:
                 resume=resume,
                 checkpoint=lambda stage, state: write_checkpoint(self._checkpoint(stage, teacher), {**state, "origin": origin}),
                 stop=self.stop,
-                epoch_done=self.progress.epoch,
+                epoch_done=lambda now, active: self.progress.epoch(EpochReport.of(now, [(lane, None) for lane in active])),
                 graphs=graphs,
             )
             if trained is None:
@@ -206,3 +195,15 @@ class Teachers:
 
     def _checkpoint(self, stage: TeacherStage, teacher: Teacher) -> Path:
         return self.store.stage_checkpoint(teacher.spec.id, stage.key(teacher_sha256=teacher.frozen.sha256))
+
+
+def usable(store: Store, record: Record | None) -> bool:
+    """Whether a teacher is trained, and its weights are there, bit for bit."""
+    return _weights(store, record) is not None
+
+
+def _weights(store: Store, record: Record | None) -> dict[str, torch.Tensor] | None:
+    """Those that a trial left which is done, where they are still the same."""
+    if record is None or record.status != "done":
+        return None
+    return read_weights(store.folder(record.trial) / WEIGHTS, sha256=record.weights_sha256 or "")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
 """Entry points of other packages: each names a module, or a class or function in one, whose import registers something."""
 
 _REGISTRIES = (METHODS, MODELS, DATASETS)
+
+_OWN = "kdbench_plugin_"
+"""Begins the name of the module of a user's file."""
 
 log = logging.getLogger("kdbench")
 
@@ -87,12 +91,17 @@ def load_path(path: Path) -> None:
         _load_file(file)
 
 
+def loaded_files() -> list[Path]:
+    """The user's own files that were imported, in this order."""
+    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_OWN)]
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.py") if not file.name.startswith(("_", "test_")) and file.name != "conftest.py")
 
 
 def _load_file(file: Path) -> None:
-    name = f"kdbench_plugin_{file.stem}_{abs(hash(file.resolve())):x}"
+    name = _module_name(file)
     if name in sys.modules:
         for source, text in vars(sys.modules[name])["__sources__"].items():
             if source.read_bytes() != text:
@@ -111,6 +120,13 @@ def _load_file(file: Path) -> None:
         del sys.modules[name]
         raise
     vars(module)["__sources__"] = sources
+
+
+def _module_name(file: Path) -> str:
+    """The same in every process, so that what a plugin defines can be sent from one to another."""
+    if file.is_relative_to(shipped("methods")):
+        return f"kdbench_shipped_{file.stem}"
+    return f"{_OWN}{file.stem}_{sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
 
 
 @contextmanager

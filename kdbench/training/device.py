@@ -51,6 +51,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def try_out(device: torch.device) -> None:
+    """See that the device computes.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    ones = torch.ones(64, 64, device=device)
+    if not torch.equal((ones @ ones).cpu(), torch.full((64, 64), 64.0)):
+        raise RuntimeError(f"{device} computes wrongly: a product of ones is not what it ought to be")
+
+
 SMALL_IMAGE = 16 * 16
 """Pixels up to which the layers of the CIFAR networks are too small for a second CPU thread to help."""
 

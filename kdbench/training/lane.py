@@ -104,10 +104,16 @@ class Lane:
         return self.method.reads_teacher
 
     @property
+    def main_epochs(self) -> int:
+        """How many epochs the main training has."""
+        return self.segments[-1].epochs
+
+    @property
     def epochs_left(self) -> int:
         """How many epochs of the main training are to come, or were lost by a failure."""
-        main = self.segments[-1]
-        return main.epochs if self._index < len(self.segments) - 1 else main.epochs - self._epoch
+        if self._index == len(self.segments):
+            return 0
+        return self.main_epochs if self._index < len(self.segments) - 1 else self.main_epochs - self._epoch
 
     @property
     def _segment(self) -> Segment:

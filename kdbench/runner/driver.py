@@ -1,0 +1,214 @@
+"""Gives jobs to the places of an engine, and is the one writer of what comes of them."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdbench.errors import KdbenchError
+from kdbench.results.store import Store
+from kdbench.runner.assignment import Assignment, Died, Ended, News, Ready, Recorded, Resumed, Said, Trained, halves, without
+from kdbench.runner.engines import Engine, Place
+from kdbench.runner.job_folder import LOG, bring_home, bring_trial_home, lay_out
+from kdbench.runner.plan import Job, Planned
+from kdbench.runner.progress import Progress
+from kdbench.spec.record import Record
+
+WAIT_S = 0.5
+"""How long news are waited for before `stop` is asked again."""
+
+MOST_FAULTS = 2
+"""So often may a job end its worker before that counts as the job's fault, and may jobs end a place's workers before the place is
+left out."""
+
+
+@dataclass(eq=False)
+class Running:
+    """A job at a place.
+
+    Attributes:
+        ended: of its trials, those that have a record.
+    """
+
+    job: Job
+    folder: Path
+    ended: set[str] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Driver:
+    """Runs jobs on an engine, each after those that it needs.
+
+    Attributes:
+        stop: asked now and then whether to stop at the end of the epoch.
+        assign: makes of a job what a worker is sent.
+        record_failure: `(planned, reason)`: records as failed a trial that no worker can train.
+        recorded: is told of every record that comes home.
+        open: what jobs give that have not ended, trials and stages, by id.
+        deaths: by job, at which places its workers died.
+        faults: by place, what ended workers there and was not found to be the fault of a job.
+        left_out: places that get no more jobs, with the reason.
+    """
+
+    store: Store
+    engine: Engine
+    progress: Progress
+    stop: Callable[[], bool]
+    assign: Callable[[Job], Assignment]
+    record_failure: Callable[[Planned, str], None]
+    recorded: Callable[[Record], None]
+    waiting: deque[Job] = field(default_factory=deque)
+    running: dict[Place, Running] = field(default_factory=dict)
+    open: Counter[str] = field(default_factory=Counter)
+    working: set[Place] = field(default_factory=set)
+    deaths: dict[str, list[Place]] = field(default_factory=dict)
+    faults: dict[Place, list[str]] = field(default_factory=dict)
+    left_out: dict[Place, str] = field(default_factory=dict)
+
+    def run(self, jobs: Iterable[Job]) -> bool:
+        """Run jobs, each after those that it needs; False when stopped.
+
+        Raises:
+            KdbenchError: a job meets a fault of the machine wherever it runs, or no place is left. What is finished is kept.
+        """
+        self._wait_for(jobs)
+        stopping = False
+        try:
+            while self.running or (self.waiting and not stopping):
+                if not stopping and self.stop():
+                    stopping = True
+                    self.engine.stop()
+                if not stopping:
+                    self._start_what_can()
+                for place, news in self.engine.news(WAIT_S):
+                    self._hear(place, news)
+        finally:
+            if self.running:
+                self.engine.close()
+                for running in self.running.values():
+                    self._bring_home(running)
+                self.running.clear()
+        return not self.waiting
+
+    def _wait_for(self, jobs: Iterable[Job], *, first: bool = False) -> None:
+        found = list(jobs)
+        for job in found:
+            self.open.update(job.gives)
+        if first:
+            self.waiting.extendleft(reversed(found))
+        else:
+            self.waiting.extend(found)
+
+    def _start_what_can(self) -> None:
+        usable = [place for place in self.engine.places if place not in self.left_out]
+        if not usable and not self.running:
+            reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.left_out.items())
+            raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
+        for place in usable:
+            if place in self.running:
+                continue
+            for job in self.waiting:
+                tried = set(self.deaths.get(job.id, ()))
+                if not any(self.open[needed] for needed in job.needs) and (place not in tried or tried.issuperset(usable)):
+                    self._start(job, place)
+                    break
+
+    def _start(self, job: Job, place: Place) -> None:
+        self.waiting.remove(job)
+        folder = self.store.jobs / f"{job.id}-{secrets.token_hex(4)}"
+        lay_out(self.store, job, folder)
+        self.running[place] = Running(job, folder)
+        self.engine.start(place, self.assign(job), folder)
+
+    def _hear(self, place: Place, news: News) -> None:
+        if not (running := self.running.get(place)):
+            if isinstance(news, Died):
+                self.working.discard(place)
+            return
+        match news:
+            case Ready():
+                self.working.add(place)
+            case Said(text):
+                _log(running, text)
+                self.progress.say(text)
+            case Resumed(lane):
+                self.progress.resumed(lane)
+            case Trained(report):
+                self.progress.epoch(report)
+            case Recorded(trial):
+                if bring_trial_home(self.store, running.folder, trial):
+                    self._tell(running, trial)
+            case Ended(finished):
+                self.faults.pop(place, None)
+                left = self._end(place)
+                if left and not finished:
+                    self._wait_for([left], first=True)
+            case Died(reason, log, ends_run):
+                _log(running, f"{reason}\n{log}".rstrip())
+                if left := self._end(place):
+                    self._after_death(left, place, reason, ends_run=ends_run)
+                self.working.discard(place)
+
+    def _after_death(self, job: Job, place: Place, reason: str, *, ends_run: bool) -> None:
+        """Give what is left of a job to another worker, or find out which of its trials it is that ends workers."""
+        if place not in self.working:  # it could not even begin
+            self._blame(place, reason)
+            self._wait_for([job], first=True)
+            return
+        deaths = [*self.deaths.get(job.id, ()), place]
+        if len(deaths) < MOST_FAULTS:
+            self.deaths[job.id] = deaths
+            self._wait_for([job], first=True)
+            self.progress.say(f"{reason}. What it was training goes on from the last whole epoch with another worker: {job.label}.")
+            self._blame(place, reason)
+            return
+        if ends_run:
+            raise KdbenchError(reason)
+        for blamed in deaths:
+            if reasons := self.faults.get(blamed):
+                reasons.pop()
+        if job.stages is None and len(job.trials) > 1:
+            self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
+            self._wait_for(halves(job), first=True)
+        elif job.stages is None:
+            self.record_failure(job.trials[0], f"its training ended {MOST_FAULTS} workers, the last time: {reason}")
+
+    def _blame(self, place: Place, reason: str) -> None:
+        reasons = self.faults.setdefault(place, [])
+        reasons.append(reason)
+        if len(reasons) >= MOST_FAULTS:
+            self.left_out[place] = reason
+            self.progress.say(f"{place.name} is left out from here on, since {MOST_FAULTS} workers died there: {reason}.")
+
+    def _end(self, place: Place) -> Job | None:
+        """The job at a place has ended: bring it home; what is left of it."""
+        running = self.running.pop(place)
+        self._bring_home(running)
+        self.open.subtract(running.job.gives)
+        return without(running.job, running.ended)
+
+    def _bring_home(self, running: Running) -> None:
+        for trial in bring_home(self.store, running.folder):
+            self._tell(running, trial)
+
+    def _tell(self, running: Running, trial: str) -> None:
+        running.ended.add(trial)
+        if record := self.store.record(trial):
+            self.recorded(record)
+            self.progress.recorded(record)
+
+
+def _log(running: Running, text: str) -> None:
+    with (running.folder / LOG).open("a") as log:
+        log.write(f"{text}\n")
+
+
+def recover(store: Store) -> None:
+    """Bring home what jobs left whose process was killed, and take away the logs of jobs that are over."""
+    for folder in sorted(store.jobs.iterdir()) if store.jobs.is_dir() else ():
+        bring_home(store, folder)
+        shutil.rmtree(folder)

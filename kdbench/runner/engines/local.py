@@ -1,0 +1,153 @@
+"""An engine of this machine: a process for each device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from kdbench.runner.assignment import Assignment, Died, News
+from kdbench.runner.engines.engine import Engine, Place
+from kdbench.runner.job_folder import LOG
+from kdbench.suite.plugins import loaded_files
+
+STOP = b""
+"""Asks a worker to stop at the end of its epoch."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told when it starts."""
+
+    device: str
+    threads: int | None
+    cache: Path
+    plugins: tuple[Path, ...]
+
+
+@dataclass(eq=False)
+class _Process:
+    popen: subprocess.Popen[bytes]
+    connection: Connection
+    folder: Path
+
+    def end(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+        self.connection.close()
+
+
+class Local(Engine):
+    """A process for each place, which is used for one job after the other. It ends with this one, however that ends.
+
+    Args:
+        places: where.
+        cache: where data sets keep what is slow to compute.
+    """
+
+    def __init__(self, places: Sequence[Place], *, cache: Path) -> None:
+        self._places = tuple(places)
+        self._cache = cache
+        self._processes: dict[Place, _Process] = {}
+
+    @property
+    def places(self) -> Sequence[Place]:
+        return self._places
+
+    def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
+        process = self._processes.get(place) or self._begin(place, folder)
+        process.folder = folder
+        try:
+            process.connection.send((str(folder), assignment.packed()))
+        except OSError:  # it has died since its last job: `news` tells
+            return
+
+    def news(self, timeout_s: float) -> Iterator[tuple[Place, News]]:
+        by_connection = {process.connection: place for place, process in self._processes.items()}
+        for connection in wait([*by_connection], timeout_s):
+            assert isinstance(connection, Connection)
+            place = by_connection[connection]
+            try:
+                while connection.poll():
+                    news = connection.recv()
+                    if isinstance(news, Died):
+                        self._processes.pop(place).end()
+                    yield place, news
+                    if isinstance(news, Died):
+                        break
+            except (EOFError, OSError):
+                yield place, self._died(place)
+
+    def stop(self) -> None:
+        for process in self._processes.values():
+            try:
+                process.connection.send_bytes(STOP)
+            except OSError:  # it has died: `news` tells
+                continue
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.end()
+        self._processes.clear()
+
+    def _begin(self, place: Place, folder: Path) -> _Process:
+        ours, theirs = Pipe()
+        environment = dict(os.environ)
+        if place.threads:
+            environment |= {name: str(place.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        with (folder / LOG).open("ab") as log:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "kdbench.runner.engines.process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a signal from the keyboard is for this process, which tells the others
+            )
+        theirs.close()
+        setup = Setup(place.device, place.threads, self._cache.absolute(), tuple(file.absolute() for file in loaded_files()))
+        ours.send(setup)
+        self._processes[place] = found = _Process(popen, ours, folder)
+        return found
+
+    def _died(self, place: Place) -> Died:
+        process = self._processes.pop(place)
+        process.connection.close()
+        status = process.popen.wait()
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return Died(f"its process on {place.name} was {how}" if status < 0 else f"its process on {place.name} {how}")
+
+
+def local_places(text: str) -> list[Place]:
+    """The places of `all`, `cuda:0,cuda:1`, `cpu:2` or one device."""
+    import torch
+
+    from kdbench.errors import KdbenchError
+    from kdbench.training.device import choose_device
+
+    host = socket.gethostname()
+    names = [name.strip() for name in text.split(",")]
+    if text == "all":
+        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else ["cpu"]
+    if len(set(names)) < len(names):
+        raise KdbenchError(f"--device: '{text}' names a device twice. Name each once.")
+    places: list[Place] = []
+    for name in names:
+        workers = name.removeprefix("cpu:")
+        if workers != name:
+            if not workers.isdecimal() or not int(workers) or len(names) > 1:
+                raise KdbenchError(f"--device: '{text}' is no number of workers on the CPU. Write cpu:2 for two of them.")
+            threads = max(1, torch.get_num_threads() // int(workers))
+            places += [Place(f"cpu:{i}", host, "cpu", threads) for i in range(int(workers))]
+        else:
+            device = choose_device(name)
+            places.append(Place(str(device), host, str(device)))
+    return places

@@ -1,0 +1,108 @@
+"""A job's own results folder: what is laid into it from the results directory, and what is brought home from it.
+
+Nothing is lost at whatever moment a process is killed: files are brought home one by one, each whole, a record last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from kdbench.models.weights import METHOD, WEIGHTS
+from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
+from kdbench.runner.plan import Job
+from kdbench.suite.teacher_stages import teacher_stages
+
+LOG = "log.txt"
+"""What the job's worker said and warned of, and how it ended where that was not well."""
+
+_BEGUN = (PLANNED, FIRST_FINISHED, REPLACED, SPEC, ENVIRONMENT, CURVES, CHECKPOINT)
+"""What there may be of a trial that has no record."""
+
+_STAYS = {PLANNED, FIRST_FINISHED, REPLACED}
+"""What the results directory has itself."""
+
+
+def lay_out(store: Store, job: Job, folder: Path) -> None:
+    """Make the folder, with what there is of the job's trials and with their teachers."""
+    there = Store(folder, protocol=store.protocol)
+    (folder / "trials").mkdir(parents=True)
+    (folder / LOG).touch()
+    for planned in job.trials:
+        trial = planned.spec.id
+        _link(store.folder(trial), there.folder(trial), _BEGUN)
+    for teacher in job.teachers:
+        _link(store.folder(teacher.id), there.folder(teacher.id), (RECORD, SPEC, WEIGHTS, METHOD))
+        record = store.record(teacher.id)
+        for stage in {stage.id: stage for planned in job.trials for stage in teacher_stages(planned.spec)}.values():
+            if record and record.weights_sha256 and stage.teacher.id == teacher.id:
+                key = stage.key(teacher_sha256=record.weights_sha256)
+                for file in (store.stage_file(teacher.id, key), store.stage_checkpoint(teacher.id, key)):
+                    _link(file.parent, there.folder(teacher.id) / file.parent.name, (file.name,))
+
+
+def bring_home(store: Store, folder: Path) -> list[str]:
+    """Move all that a job has made into the results directory; what is there already stays.
+
+    Returns:
+        The trials that have ended and were not known to have.
+    """
+    found = [trial for trial in _trials(folder) if bring_trial_home(store, folder, trial)]
+    shutil.rmtree(folder / "trials", ignore_errors=True)
+    return found
+
+
+def bring_trial_home(store: Store, folder: Path, trial: str) -> bool:
+    """Move what a job has made of one trial, or learnt from one teacher; whether that is a record that was not there."""
+    source, home = folder / "trials" / trial, store.folder(trial)
+    for stage in _files(source / "stages"):
+        learnt = home / "stages" / stage.name.replace(".checkpoint", "")
+        if not learnt.exists():
+            _move(stage, home / "stages" / stage.name)
+        if learnt.exists():
+            learnt.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
+    if store.record(trial):
+        shutil.rmtree(source, ignore_errors=True)
+        return False
+    files = [file for file in _files(source) if file.name not in _STAYS]
+    for file in sorted(files, key=lambda file: file.name == RECORD):
+        _move(file, home / file.name)
+    record = store.record(trial)
+    if record:
+        (home / CHECKPOINT).unlink(missing_ok=True)
+        if record.status == "done":
+            (home / REPLACED).unlink(missing_ok=True)
+    shutil.rmtree(source, ignore_errors=True)
+    return record is not None
+
+
+def _trials(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder / "trials"))
+    except FileNotFoundError:
+        return []
+
+
+def _files(folder: Path) -> list[Path]:
+    """The whole files in a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def _move(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(file, target)
+
+
+def _link(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Give a folder files of another; nobody writes into one, everybody replaces it."""
+    for name in names:
+        if (source / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source / name, target / name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source / name, target / name)

@@ -1,0 +1,155 @@
+"""The trials of one plan from the first look to the last record: what is trained, in which order, here or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+
+from kdbench.method.specs import teacher_label
+from kdbench.models.measure import macs
+from kdbench.results.store import Store
+from kdbench.runner.assignment import Assignment
+from kdbench.runner.driver import Driver
+from kdbench.runner.engines.engine import Engine
+from kdbench.runner.group_trainer import GroupTrainer
+from kdbench.runner.job import JobRunner
+from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
+from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs, with_stages
+from kdbench.runner.progress import Progress
+from kdbench.runner.recorder import Recorder
+from kdbench.runner.teachers import Teachers, usable
+from kdbench.spec.record import Record
+from kdbench.spec.trial import TrialSpec
+from kdbench.training.builder import Builder
+
+EXPECTED_WITHIN_PCT = 0.5
+"""Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """What a run does of a plan; a tuned suite has two of them."""
+
+    plan: Plan
+    store: Store
+    builder: Builder
+    progress: Progress
+
+    def begin(self, todo: Sequence[Planned], rerun: Rerun) -> tuple[list[Job], list[Job]]:
+        """See that all can be trained, and make it ready.
+
+        Returns:
+            The jobs of the teachers that must be trained, each after its own teachers, and those of the students.
+
+        Raises:
+            KdbenchError: something must not be trained here. Nothing was changed.
+        """
+        self.store.refuse_other_data(self.plan.suite.trials[0].dataset.label, fingerprint=self.builder.dataset.fingerprint)
+        _note_macs(self.store, self.builder, [planned.spec for planned in (*self.plan.teachers, *todo)])
+        students = {planned.spec.id for planned in todo}  # one may be another one's teacher
+        by_id = {planned.spec.id: planned for planned in self.plan.teachers}
+        kept = cache(lambda trial: trial not in students and usable(self.store, by_id[trial].record))
+        needed = self.plan.teachers_of(todo, trained=lambda planned: kept(planned.spec.id))
+        teachers = [
+            planned
+            for planned in needed
+            if not kept(planned.spec.id) and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
+        ]
+        refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
+        self.recorder.describe_data()
+        if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, builder=self.builder)):
+            self.progress.say(
+                f"warning: of the students that are trained again for their weights, {elsewhere} were trained elsewhere or with "
+                "other versions: here they end in other bits, and their records say so."
+            )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for planned in (*teachers, *todo):
+            self.store.note_planned(planned.spec.id, now)
+            if planned.status is not Status.STARTED or rerun is Rerun.ALL:
+                self.store.discard(planned.spec.id)
+        adopted = [Job((planned,)) for planned in teachers if not planned.spec.methods]
+        first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
+        then = [planned for planned in todo if planned.spec.id not in first]
+        self.progress.begin(sum(planned.spec.recipe.epochs for planned in (*first.values(), *then)))
+        depths = sorted({planned.spec.depth for planned in first.values()})  # each after its own teachers
+        trained = [job for depth in depths for job in jobs(planned for planned in first.values() if planned.spec.depth == depth)]
+        return [*adopted, *trained], jobs(then)
+
+    def train_here(
+        self, teachers: Sequence[Job], students: Sequence[Job], groups: GroupTrainer, *, stop: Callable[[], bool]
+    ) -> bool:
+        """Train in this process, one job after the other; False when stopped."""
+        of_teachers = Teachers(self.store, self._records, self.builder, self.progress, groups, stop)
+        expected = [planned.spec for job in (*teachers, *students) for planned in job.trials]
+        runner = JobRunner(self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, expected=expected)
+        if not all(map(runner.run, teachers)):
+            return False
+        self._announce(students)
+        return all(map(runner.run, students))
+
+    def train_elsewhere(
+        self, teachers: Sequence[Job], students: Sequence[Job], engine: Engine, *, lanes: int, stop: Callable[[], bool]
+    ) -> bool:
+        """Train at the places of an engine; False when stopped."""
+
+        def assign(job: Job) -> Assignment:
+            return Assignment.of(job, self.plan.suite, fingerprint=self.builder.dataset.fingerprint, lanes=lanes)
+
+        def recorded(record: Record) -> None:
+            self._records[record.trial] = record
+            left.discard(record.trial)
+            if not left and record.trial in of_teachers:
+                self._announce(students)
+
+        def failed(planned: Planned, reason: str) -> None:
+            self.recorder.failed(planned, reason)
+            recorded(self._records[planned.spec.id])
+
+        of_teachers = {planned.spec.id for job in teachers for planned in job.trials}
+        left = set(of_teachers)
+        if not left:
+            self._announce(students)
+        driver = Driver(self.store, engine, self.progress, stop, assign, failed, recorded)
+        return driver.run(with_stages([*teachers, *students]))
+
+    @cached_property
+    def _records(self) -> dict[str, Record]:
+        """By trial, those of the teachers that the plan found, and each that is written."""
+        return {planned.spec.id: planned.record for planned in self.plan.teachers if planned.record}
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Writes records."""
+        return Recorder(self.plan.suite, self.store, self.builder, self.progress, self._records)
+
+    def _announce(self, students: Iterable[Job]) -> None:
+        """Say, before any student starts, which teachers are not as they ought to be, and what students start with."""
+        trials = [planned.spec for job in students for planned in job.trials]
+        taught_by = {teacher.id: teacher for trial in trials for teacher in trial.teachers}
+        for spec in taught_by.values():
+            record, expected = self._records.get(spec.id), self.plan.suite.expected_error_pct.get(spec.id)
+            measured = record.test_error_pct if record else None
+            within = max(EXPECTED_WITHIN_PCT, 150 / len(self.builder.dataset.test))  # one image and a half of a small test set
+            if expected is not None and measured is not None and abs(measured - expected) > within:
+                self.progress.say(
+                    f"warning: the teacher {teacher_label(spec)} has a test error of {measured:.2f} %, and {expected:g} % is "
+                    "expected; see that its images are normalised, resized and numbered by class as in its training."
+                )
+        for note in dict.fromkeys(note for trial in trials for note in self.builder.weight_notes(trial)):
+            self.progress.say(f"note: {note}.")
+
+
+def _note_macs(store: Store, builder: Builder, trials: Sequence[TrialSpec]) -> None:
+    """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
+    label = trials[0].dataset.label
+    wanted = {spec.architecture: spec.network for spec in trials}
+    found = {}
+    for name in sorted(wanted.keys() - store.macs().get(label, {}).keys()):
+        try:
+            found[name] = macs(builder.blank(*wanted[name]), builder.dataset.image_shape)
+        except Exception:  # a mistake in a network fails its trials when they start
+            continue
+    if found:
+        store.note_macs(label, found)

@@ -1,0 +1,163 @@
+"""Where jobs run changes no result: whatever the engine, however many workers, and whichever of them die on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import MIXED, Lab, Said
+from engine import InProcess, Killed
+
+from kdbench.errors import KdbenchError
+from kdbench.runner import run
+from kdbench.runner.assignment import Assignment, News, Ready, Trained
+from kdbench.runner.engines import Place
+from kdbench.runner.run import Options, execute
+
+DEADLY = """
+import os
+import kdbench
+
+@kdbench.register("deadly")
+class Deadly(kdbench.Method):
+    \"\"\"It ends its process in the second epoch.\"\"\"
+
+    reads = ()
+
+    def losses(self, student, teacher, batch):
+        if batch.epoch == 1:
+            os.kill(os.getpid(), 9)
+        return {"nothing": 0 * student.logits.sum()}
+"""
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch):
+    """Runs a suite on an engine."""
+
+    def execute_on(lab: Lab, engine: InProcess, **changes) -> tuple[bool, list[str]]:
+        said, suite = Said(), lab.suite(**{**MIXED, **changes})
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "choose_engine", lambda name, device, *, cache: engine)
+            return execute(suite, lab.store, options=Options(device="cpu"), progress=said), said.lines
+
+    return execute_on
+
+
+def test_two_processes_of_which_one_is_killed_give_the_records_of_one(lab, undisturbed, monkeypatch):
+    """Real processes; everything else is tried with `InProcess`."""
+    from kdbench.runner.engines import local
+
+    killed: list[int] = []
+    hear = local.Local.news
+
+    def news(engine, timeout_s):
+        for place, told in hear(engine, timeout_s):
+            if (
+                isinstance(told, Trained)
+                and told.report.main
+                and told.report.lanes[0].trial
+                and len(told.report.lanes) > 1
+                and not killed
+            ):
+                killed.append(engine._processes[place].popen.pid)
+                os.kill(killed[0], signal.SIGKILL)
+            yield place, told
+
+    monkeypatch.setattr(local.Local, "news", news)
+    said = Said()
+    assert execute(lab.suite(**MIXED), lab.store, options=Options(device="cpu:2"), progress=said)
+    assert killed and any("was killed by SIGKILL" in line for line in said.lines)
+    assert lab.outcomes() == undisturbed.outcomes()
+    assert [file.name for file in lab.store.jobs.rglob("*") if file.is_file()] == ["log.txt"] * 3  # the teacher's, and one twice
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_that_die_at_random_change_no_bit(lab, undisturbed, on, seed):
+    dice = random.Random(seed)
+    deaths: dict[str, int] = {}
+
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if not isinstance(news, Ready) and not deaths.get(assignment.job.id) and dice.random() < 0.5:
+            deaths[assignment.job.id] = 1
+            raise Killed
+
+    assert on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate))[0]
+    assert deaths
+    assert lab.outcomes() == undisturbed.outcomes()
+
+
+def test_a_method_that_ends_its_process_is_recorded_as_failed_and_the_others_are_as_without_it(lab, undisturbed, tmp_path):
+    plugin = tmp_path / "deadly.py"
+    plugin.write_text(DEADLY)
+    suite = lab.suite(**{**MIXED, "methods": [*MIXED["methods"], "deadly"], "plugins": [str(plugin)]})
+    assert execute(suite, lab.store, options=Options(device="cpu", engine="local"), progress=Said())
+    (failed,) = (planned.record for planned in lab.plan(suite).students if planned.spec.method == "deadly")
+    assert failed and failed.reason == "its training ended 2 workers, the last time: its process on cpu was killed by SIGKILL"
+    kept = {trial: outcome for trial, outcome in lab.outcomes().items() if trial != failed.trial}
+    assert kept == undisturbed.outcomes()
+
+
+def test_a_place_where_workers_die_is_left_out(lab, undisturbed, on):
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if place.name == "bad" and isinstance(news, Trained):
+            raise Killed("its device is in a bad state")
+
+    engine = InProcess("bad", "good", cache=lab.store.cache, fate=fate)
+    finished, said = on(lab, engine, seeds=[0, 1])
+    assert finished and any(line.startswith("bad is left out from here on, since 2 workers died there") for line in said)
+    assert lab.outcomes(lab.suite(**MIXED)) == undisturbed.outcomes()
+
+
+def test_where_no_worker_can_begin_the_run_ends_and_no_trial_has_failed(lab, on):
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        raise Killed("no such device")
+
+    with pytest.raises(KdbenchError, match=r"no device is left to train on \(a: no such device; b: no such device\)"):
+        on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate))
+    assert lab.outcomes() == {}
+    assert lab.run(lab.suite(**MIXED))
+
+
+def test_a_run_whose_process_is_killed_is_brought_home_by_the_next_one(lab, undisturbed, on):
+    class PowerCut(BaseException):
+        pass
+
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if isinstance(news, Trained) and news.report.main and len(assignment.job.trials) > 1 and news.report.epoch == 2:
+            raise PowerCut
+
+    engine = InProcess("a", cache=lab.store.cache, fate=fate)
+    engine.close = lambda: (_ for _ in ()).throw(PowerCut)  # nor does anything after it happen
+    with pytest.raises(PowerCut):
+        on(lab, engine)
+    (left,) = {file.parents[2] for file in lab.store.jobs.rglob("checkpoint.pt")}
+    assert lab.run(lab.suite(**MIXED))  # in one process
+    assert not left.exists()
+    assert lab.outcomes() == undisturbed.outcomes()
+
+
+def test_stages_that_two_jobs_need_are_trained_once_before_both(lab, on, another):
+    engine = InProcess("a", cache=lab.store.cache)
+    changes = {"methods": ["scratch", {"ft": {"paraphraser_epochs": 2}}], "seeds": [0, 1], "stages": "per-teacher"}
+    assert on(lab, engine, **changes)[0]
+    assert [label for _, label in engine.started][1:] == [
+        "ft.paraphraser",
+        "2 students, resnet8, seed 0",
+        "2 students, resnet8, seed 1",
+    ]
+    assert another.run(another.suite(**{**MIXED, **changes}))
+    assert lab.outcomes() == another.outcomes()
+
+
+def test_engines_are_chosen_by_what_they_run_on():
+    with pytest.raises(KdbenchError, match="'cpu:2' is several devices, and the engine here uses one"):
+        run.choose_engine("here", "cpu:2", cache=Path())
+    with pytest.raises(KdbenchError, match="no number of workers"):
+        run.choose_engine("", "cpu:none", cache=Path())
+    with pytest.raises(KdbenchError, match="none of here, local"):
+        Options(engine="there")
+    assert run.choose_engine("", "cpu", cache=Path()) is None
