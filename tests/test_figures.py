@@ -25,12 +25,14 @@ from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.sheet import GREY
 from kdbench.report.figures.written import usual_figures
+from kdbench.report.page.figures import _SHAPES
 from kdbench.spec.figure_options import FigureOptions, figures_with
 from kdbench.spec.metrics import METRICS
 from kdbench.spec.validation import validated
 
 PAIRS = [("resnet56", "resnet20"), ("resnet110", "resnet20")]
 EPOCHS = 8
+METHODS_OF_THE_FIRST_SUITE = ["scratch", "kd", "at", "fitnets", "ft", "at+kd", "ft+kd"]
 LITERATURE = [
     *("scratch", "KD", "AT", "FitNets", "FT", "AT+KD", "FT+KD", "SP", "CC", "VID", "RKD", "PKT", "AB", "FSP", "NST", "CRD", "OFD"),
     *("ReviewKD", "DKD", "DIST", "SimKD"),
@@ -73,13 +75,13 @@ def make_results(*, methods=("scratch", "kd", "ft"), seeds=3, pairs=PAIRS[:1], *
     return results[results["teacher"].notna() | results["trial"].str.startswith("0")].reset_index(drop=True)
 
 
-def make_curves(results: pd.DataFrame) -> pd.DataFrame:
+def make_curves(results: pd.DataFrame, *, epochs: int = EPOCHS) -> pd.DataFrame:
     """Every trial falls by one point each epoch to its test error; a hint stage before it stands at 99 %."""
     return pd.DataFrame(
-        {"trial": trial, "stage": stage, "epoch": epoch, "test_error_pct": error + EPOCHS - epoch if stage == "main" else 99.0}
+        {"trial": trial, "stage": stage, "epoch": epoch, "test_error_pct": error + epochs - epoch if stage == "main" else 99.0}
         for trial, error in zip(results["trial"], results["test_error_pct"], strict=True)
         for stage in ("hint", "main")
-        for epoch in range(1, EPOCHS + 1)
+        for epoch in range(1, epochs + 1)
     )
 
 
@@ -136,13 +138,26 @@ def illegible(figure) -> list[str]:
 # Looks
 
 
-def test_up_to_twenty_nine_methods_all_look_different():
-    labels = [*LITERATURE, *(f"NEW {number}" for number in range(8))]
+@pytest.mark.parametrize("count", [29, 57])
+def test_up_to_fifty_seven_methods_all_look_different(count):
+    labels = [*LITERATURE, *(f"NEW {number}" for number in range(count - len(LITERATURE)))]
     looks = method_looks(labels)
     assert list(looks) == labels
-    assert len(set(looks.values())) == 29
-    assert len({(look.colour, look.dashes) for look in looks.values()}) == 29, "lines have no markers"
-    assert len({(look.colour, look.marker) for look in looks.values()}) == 29, "points have no dashes"
+    assert len(set(looks.values())) == count
+    assert len({(look.colour, look.dashes) for look in looks.values()}) == count, "lines may have no markers"
+    assert len({(look.colour, look.marker) for look in looks.values()}) == count, "points have no dashes"
+    assert {look.marker for look in looks.values()} <= set(_SHAPES), "the page has a shape for each"
+
+
+@pytest.mark.parametrize(("count", "marked"), [(7, False), (31, True)])
+def test_lines_of_one_colour_have_markers_of_their_own_in_panels_and_legends(count, marked):
+    names = ["scratch", *(f"m{number}" for number in range(count - 1))] if marked else METHODS_OF_THE_FIRST_SUITE
+    found = make_results(methods=names, pairs=PAIRS)
+    for figure in (profile(compared(found, pairs=PAIRS)), curves(compared(found, pairs=PAIRS), make_curves(found, epochs=60))):
+        for lines in (figure.axes[0].lines, figure.legends[0].get_lines()):
+            drawn = {(line.get_color(), line.get_marker()) for line in lines}
+            assert len(drawn) == len(names)
+            assert marked == any(marker not in ("", "None") for _, marker in drawn)
 
 
 def test_a_known_method_looks_the_same_beside_any_others():

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, shown_range
-from kdbench.report.figures.looks import Look, looks_of
+from kdbench.report.figures.looks import Look, colours_repeat, looks_of, spread_markers
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import SMALL, Need, NothingToDrawError, font_pt, sheet
@@ -60,7 +60,8 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
         names = ["whole training", f"last quarter, without {', '.join(far)}" if far else "last quarter"]
     widest = max(map(len, looks))
     direct = one and len(looks) <= MOST_NAMED and widest <= WIDEST_NAME
-    legend = [] if direct else [look.line(width=1.4, label=label) for label, look in looks.items()]
+    marked = few or colours_repeat(looks.values())
+    legend = [] if direct else [look.line(width=1.4, label=label, marked=marked) for label, look in looks.items()]
     need = Need(
         lines=12,
         letters=32 if one else 24,
@@ -72,10 +73,10 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     )
     with sheet(f"{metric.title} during training{on_data(comparison)}", comparison, names, need) as (figure, panels):
         for axes, lines in zip(panels, means, strict=False):
-            _lines(axes, lines, looks, marked=few)
+            _lines(axes, lines, looks, marked=marked, every_point=few)
             _whole_axis(axes, metric)
         if with_end:
-            _lines(panels[-1], end, looks, marked=False)
+            _lines(panels[-1], end, looks, marked=marked)
         if direct:
             _name_ends(figure, panels[-1], end if with_end else means[0], looks)
     return figure
@@ -95,13 +96,15 @@ def _last_quarter(means: Mapping[str, pd.Series[float]]) -> tuple[dict[str, pd.S
     return {label: line for label, line in end.items() if label not in far}, far
 
 
-def _lines(axes: Axes, means: Mapping[str, pd.Series[float]], looks: Mapping[str, Look], *, marked: bool) -> None:
+def _lines(
+    axes: Axes, means: Mapping[str, pd.Series[float]], looks: Mapping[str, Look], *, marked: bool, every_point: bool = False
+) -> None:
     size = font_pt(axes)
-    for label, values in means.items():
-        line = looks[label].line(width=size / 7)
+    for number, (label, values) in enumerate(means.items()):
+        line = looks[label].line(width=size / 7, marked=marked)
         line.set_data(values.index, values)
-        if marked:
-            line.set(marker=looks[label].marker, markersize=size * 0.4)
+        if not every_point:
+            spread_markers(line, number=number)
         axes.add_line(line)
     axes.autoscale()
     axes.margins(x=0.01)

@@ -7,7 +7,7 @@ from matplotlib.ticker import PercentFormatter
 
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
-from kdbench.report.figures.looks import looks_of
+from kdbench.report.figures.looks import colours_repeat, looks_of, spread_markers
 from kdbench.report.figures.sheet import Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics.several_pairs import performance_profile
 from kdbench.report.tables.cells import on_data
@@ -27,17 +27,19 @@ def profile(comparison: Comparison) -> Figure:
     metric = comparison.metric if comparison.metric.lower_is_better else METRICS["error"]
     shares = performance_profile(means_of_pairs(comparison.of(metric)))
     looks = {label: look for label, look in looks_of(comparison).items() if shares[label].any()}
+    marked = colours_repeat(looks.values())
     need = Need(
         lines=13,
         letters=32,
         across=f"{metric.short}, as a multiple of a pair's lowest",
         up=f"share of {len(comparison.pairs)} pairs ↑",
-        legend=[look.line(width=1.4, label=label) for label, look in looks.items()],
+        legend=[look.line(width=1.4, label=label, marked=marked) for label, look in looks.items()],
     )
     with sheet(f"Performance profile{on_data(comparison)}", comparison, [""], need) as (figure, (axes,)):
         size, end = font_pt(axes), 1 + 1.03 * max(0.01, float(shares.index[-1]) - 1)
-        for label, look in looks.items():
-            line = look.line(width=size / 7, label=label)
+        for number, (label, look) in enumerate(looks.items()):
+            line = look.line(width=size / 7, label=label, marked=marked)
+            spread_markers(line, number=number)
             line.set(data=([*shares.index, end], [*shares[label], shares[label].iloc[-1]]), drawstyle="steps-post")
             axes.add_line(line)
         axes.set(xlim=(1 - 0.02 * (end - 1), end), ylim=(-0.04, 1.02))

@@ -16,7 +16,16 @@ from kdbench.report.tables.selection import tested
 MOST_POINTS = 100
 """Epochs of a curve that the page holds; of a longer training they are evenly spread, the first and the last among them."""
 
-_SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
+_SHAPES = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "<": "triangle-left",
+    ">": "triangle-right",
+}
 """Vega's names of matplotlib's markers."""
 
 
