@@ -13,12 +13,13 @@ class MLKDNoAug(Method):
 
     P = softmax(z / T), one row for each image, and KD_T = T^2 KL(P_t || P_s). T goes through `temperature`, 3, 5, 2 and 6. q_B is
     ceil(B / 2) / B, q_K the same of K. With `standardized`, z are logits of mean 0 and standard deviation 1 in KD_T
-    alone, not in the products; T should then begin with 2, and kd_weight be 9.
+    alone, not in the products. T should then begin with 2, and kd_weight be 9.
 
     Transfers: probabilities and their products, five temperatures (logits)
     Paper: Jin, Wang and Lin, "Multi-level logit distillation", CVPR 2023.
     Code: https://github.com/zju-SWJ/RLD, MLKD_NOAUG, which leaves the second view of mlkd out.
-    Deviations: those of mlkd.
+    Deviations: this is the authors' code, not the paper. Its masks of the less sure half of images and classes multiply losses that
+    are means already, and select nothing: q are what they come to where no two are as sure.
     """
 
     reads = ("logits",)
@@ -63,9 +64,13 @@ class MLKDNoAug(Method):
 
 @register("mlkd")
 class MLKD(MLKDNoAug):
-    r"""the loss of mlkd_noaug + ce_weight CE(z_s', y) + kd_weight (sum_{T = temperature, 3, 5} KD_T' + KD_2 + KD_6)
+    r"""ce_weight (CE(z_s, y) + CE(v_s, y)) + kd_weight (sum_T L_T + sum_{T = temperature, 3, 5} KD_T(v) + KD_2(z) + KD_6(z)),
+    L_T = q_B KD_T(z) + q_K |P_s' P_s - P_t' P_t|^2 / K + q_B |P_s P_s' - P_t P_t'|^2 / B
 
-    z' are logits of a strong augmentation of the images, and KD_T' is KD_T of these.
+    v are logits of a strong augmentation of the images of z. P = softmax(z / T) has one row for each image. KD_T(z) is
+    T^2 KL(P_t || P_s). T goes through `temperature`, 3, 5, 2 and 6. q_B is ceil(B / 2) / B, q_K the same of K. With
+    `standardized`, the logits have mean 0 and standard deviation 1 in KD_T alone, not in the products; T should then begin with 2,
+    and kd_weight be 9.
 
     Transfers: multi-level probabilities of two views (logits)
     Paper: Jin, Wang and Lin, "Multi-level logit distillation", CVPR 2023.

@@ -207,6 +207,14 @@ def test_every_method_names_the_code_that_it_follows() -> None:
     assert {name for name in shipped_methods() if not describe_method(name)["code"]} == {"scratch"}
 
 
+def test_the_page_of_a_method_stands_alone() -> None:
+    names = shipped_methods()
+    for name in names:
+        told = describe_method(name)
+        said = " ".join([told["formula"], *told["text"], told["deviations"]])
+        assert not re.findall(rf"\b(?:loss|those|terms) of ({'|'.join(names)})\b", said), name
+
+
 def test_every_file_of_golden_numbers_has_a_source_and_a_method() -> None:
     assert GOLDEN.keys() == {file.stem for file in (ROOT / "tests" / "golden").glob("*.safetensors")}
     told = [entry for name in shipped_methods() for entry in golden(name)]

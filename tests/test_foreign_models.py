@@ -468,14 +468,15 @@ def test_a_model_is_shown_with_its_points_size_and_work(call):
     assert (status, out) == (
         0,
         "torchvision/resnet18, images of 3x64x64, 5 classes\n"
-        "  point    shape     module       pre-activation  batch norm before it\n"
-        "  stem     64x32x32  relu\n"
-        "  group 1  64x16x16  layer1       layer1.1.relu   layer1.1.bn2\n"
-        "  group 2  128x8x8   layer2       layer2.1.relu   layer2.1.bn2\n"
-        "  group 3  256x4x4   layer3       layer3.1.relu   layer3.1.bn2\n"
-        "  group 4  512x2x2   layer4       layer4.1.relu   layer4.1.bn2\n"
-        "  pooled   512       input of fc\n"
-        "  logits   5         fc\n"
+        "  point        shape     module       pre-activation  batch norm before it\n"
+        "  stem         64x32x32  relu\n"
+        "  group 1      64x16x16  layer1       layer1.1.relu   layer1.1.bn2\n"
+        "  group 2      128x8x8   layer2       layer2.1.relu   layer2.1.bn2\n"
+        "  group 3      256x4x4   layer3       layer3.1.relu   layer3.1.bn2\n"
+        "  group 4      512x2x2   layer4       layer4.1.relu   layer4.1.bn2\n"
+        "  pooled_maps  512x2x2   layer4\n"
+        "  pooled       512       input of fc\n"
+        "  logits       5         fc\n"
         "11,179,077 parameters, 148.05 M multiply-accumulates\n",
     )
 
@@ -483,8 +484,11 @@ def test_a_model_is_shown_with_its_points_size_and_work(call):
 def test_our_own_models_are_shown_too(call):
     status, out, _ = call("show", "model", "wrn_16_1")
     assert status == 0
-    assert out.startswith("wrn_16_1, images of 3x32x32, 10 classes\n  point    shape     pre-activation  batch norm before it\n")
-    assert "  group 3  64x8x8    yes             yes\n" in out
+    assert out.startswith(
+        "wrn_16_1, images of 3x32x32, 10 classes\n  point        shape     pre-activation  batch norm before it\n"
+    )
+    assert "  group 3      64x8x8    yes             yes\n" in out
+    assert "  pooled_maps  64x8x8\n" in out
 
 
 def test_hooks_can_be_tried(call):

@@ -24,6 +24,7 @@ Shape = tuple[int, int, int]
 WHY_LACKING = {
     "stem": "none of its modules gives maps",
     "features": "none of its modules gives maps",
+    "pooled_maps": "its classifier reads anything else than the plain mean of maps",
     "pooled": "its logits do not come from a linear layer of one vector",
 }
 """By the hook points that a network may lack, but for pre-activations, of which the table tells."""
@@ -60,6 +61,7 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
     ]
     stem = {"point": "stem", "shape": found.stem, **_source(wiring.stem if wiring else None)}
     heads = wiring.heads if wiring else None
+    pooled_maps = {"point": "pooled_maps", "shape": found.pooled_maps, **_source(heads.pooled_maps if heads else None)}
     pooled = {"point": "pooled", "shape": found.pooled, "module": f"input of {heads.classifier}" if heads else None}
     tokens = [
         {"point": f"{kind} token", "shape": shape, "module": f"input of {heads.names[i]}" if heads else None}
@@ -72,7 +74,7 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
         "hooks": tuple(hooks),
         "input": image_shape,
         "classes": num_classes,
-        "points": [point for point in (stem, *groups, *tokens, pooled, logits) if point["point"] not in lacking],
+        "points": [point for point in (stem, *groups, *tokens, pooled_maps, pooled, logits) if point["point"] not in lacking],
         "lacking": {point: WHY_LACKING[point] for point in lacking},
         "params": parameters(network),
         "macs": macs(network, image_shape),

@@ -23,19 +23,25 @@ training."""
 BY_KIND = (
     (
         "those in the table",
-        "stem; maps of each group, pre-activations, and maps before the norm that follows (`raw`); pooled vector; logits; batch "
-        "norms of the groups in all but `shufflenetv2`",
+        "stem; maps of each group, pre-activations, and maps before the norm that follows (`raw`); pooled vector, and the "
+        "maps of which it is the mean (`pooled_maps`); logits; batch norms of the groups in all but `shufflenetv2`",
     ),
     (
         "convolutional networks of torchvision and timm",
         "the same, where the modules show it: DenseNets and ShuffleNets have no pre-activations",
     ),
-    ("transformers whose classifier reads a class token (ViT, DeiT, CaiT)", "the same and the class token; no batch norms"),
+    (
+        "transformers whose classifier reads a class token (ViT, DeiT, CaiT)",
+        "the same and the class token; no batch norms, and no `pooled_maps`",
+    ),
     (
         "distilled transformers (DeiT, PiT)",
         "the same, the distillation token, and the logits of both heads, whose mean is the prediction; no pooled vector",
     ),
-    ("transformers and MLPs that average their tokens (Swin, BEiT, Mixer)", "as transformers, without a class token"),
+    (
+        "transformers and MLPs that average their tokens (Swin, BEiT, Mixer)",
+        "as transformers, without a class token; Swin has `pooled_maps`",
+    ),
 )
 
 OTHERS = """\
