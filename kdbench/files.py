@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger("kdbench")
@@ -18,12 +20,34 @@ def set_aside(file: Path, reason: str) -> None:
     log.warning("%s cannot be used: %s. %s", file, reason, then)
 
 
+@contextmanager
+def written(file: Path, *, writer: str = "") -> Iterator[Path]:
+    """Where to write a file, so that it appears whole or not at all: at the end of the block it is on the disk, under its name.
+
+    The umask says who may read it, whatever the library that writes it would say.
+
+    Args:
+        file: its name; folders above it are made.
+        writer: tells processes apart that may write the file at the same time.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}{writer and '.'}{writer}.partial")
+    partial.unlink(missing_ok=True)  # of a process that was killed, and may have been another user's
+    partial.touch()
+    mode = partial.stat().st_mode
+    try:
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        if partial.stat().st_mode != mode:  # file systems without modes refuse to change them
+            partial.chmod(mode)
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def write_bytes(file: Path, data: bytes) -> None:
     """Write a file so that it appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, file)
+    with written(file) as partial:
+        partial.write_bytes(data)

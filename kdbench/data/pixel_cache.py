@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import warnings
 from pathlib import Path
 
@@ -10,27 +11,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, first_line
+from kdbench.files import written
 
 Images = tuple[Tensor, Tensor]
 """(N, H, W, C), uint8, of the training and the test images."""
 
 
 def write_images(path: Path, images: Images) -> None:
-    """Keep the images under `path`, which never holds half a file and is readable to whom the umask lets read.
+    """Keep the images under `path`, which never holds half a file.
 
     Raises:
         KdbenchError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # safetensors lets the owner alone read what it writes
-        save_file(dict(zip(("train", "test"), images, strict=True)), temporary, metadata={"sha256": _checksum(images)})
-        temporary.chmod(mode)
-        os.replace(temporary, path)
+        with written(path, writer=f"{socket.gethostname()}-{os.getpid()}") as partial:
+            save_file(dict(zip(("train", "test"), images, strict=True)), partial, metadata={"sha256": _checksum(images)})
     except (OSError, SafetensorError) as problem:
-        temporary.unlink(missing_ok=True)
         reason = getattr(problem, "strerror", None) or first_line(problem)
         raise KdbenchError(
             f"{path} cannot be written ({reason}). Make room and see that you may write there, or choose another --results."

@@ -57,6 +57,14 @@ def print_and_write(
         published=published,
         sources=replace(report.sources, suite_pages=_pages_of_suites(report, folder)),
     )
+    # What is no terminal has no width: nothing is cut off in a file.
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    tables = terminal_tables(
+        comparison,
+        title=report.title,
+        published=published,
+        width=min(console.width, shutil.get_terminal_size().columns),
+    )
     try:
         files, removed = write_into(
             folder,
@@ -66,17 +74,10 @@ def print_and_write(
             chosen_by_user=bool(directory),
         )
     except OSError as problem:
-        raise KdbenchError(f"the report cannot be written to {folder} ({problem.strerror}). Choose --output.") from None
-    # What is no terminal has no width: nothing is cut off in a file.
-    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    console.print(
-        terminal_tables(
-            comparison,
-            title=report.title,
-            published=published,
-            width=min(console.width, shutil.get_terminal_size().columns),
-        )
-    )
+        console.print(tables)  # whoever may only read the results has at least those
+        text = f"the report cannot be written to {folder} ({problem.strerror})"
+        raise KdbenchError(f"{text}. Choose another folder with `kdbench report --output DIR`.") from None
+    console.print(tables)
     if elsewhere:
         print(elsewhere)
     if removed:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from kdbench.files import written
+
 STAGED, BEFORE, REMOVED = ".new", ".before", ".removed"
 """Ends the name of a hidden folder beside a trial's: one that is not complete yet, one to be replaced, one to be removed."""
 
@@ -28,10 +30,8 @@ def put_folder(folder: Path, files: Mapping[str, Path]) -> None:
 def put_files(folder: Path, files: Mapping[str, Path]) -> None:
     """Copy files into a folder; each appears whole or not at all."""
     for name, file in files.items():
-        partial = folder / name
-        partial = partial.with_name(f".{partial.name}.partial")
-        _copy(file, partial)
-        os.replace(partial, folder / name)
+        with written(folder / name) as partial:
+            _copy(file, partial)
 
 
 def remove_folder(folder: Path) -> None:

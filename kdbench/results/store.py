@@ -195,7 +195,7 @@ class Store:
         """Multiply-accumulate operations for one image of every network that was run here, by data set and network."""
         try:
             known: dict[str, dict[str, int]] = json.loads((self.root / "macs.json").read_bytes())
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
         return known
 

@@ -67,19 +67,23 @@ def read_student(folder: Path, record: Record) -> StoredStudent:
 
     Raises:
         KdbenchError: the trial has failed, nothing was kept, or it is damaged or of an early kdbench.
+        PermissionError: it is there and may not be read.
     """
     file = folder / WEIGHTS
     if record.status == "failed":
         raise KdbenchError(
             f"{folder} is of a trial that has failed and left no student ({record.reason}). Fix that, and use --rerun failed."
         )
-    if not file.is_file():
-        raise KdbenchError(f"{file} is missing: the trial is done and its student was not kept. {AGAIN}.")
     try:
+        file.open("rb").close()  # safetensors calls missing what may not be read
         with safe_open(file, "pt") as head:
             metadata = StudentMetadata.model_validate_json((head.metadata() or {})[MADE_FOR])
         student = read_safetensors(file)
         method = read_safetensors(folder / METHOD) if metadata.parts and (folder / METHOD).is_file() else {}
+    except FileNotFoundError:
+        raise KdbenchError(f"{file} is missing: the trial is done and its student was not kept. {AGAIN}.") from None
+    except PermissionError:
+        raise
     except KeyError:
         raise KdbenchError(f"{file} is of an early kdbench, which did not note for which images it is. {AGAIN}.") from None
     except (SafetensorError, ValidationError, OSError) as problem:
