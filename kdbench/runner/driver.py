@@ -52,6 +52,7 @@ class Driver:
         deaths: by job, at which places its workers died.
         faults: by place, what ended workers there and was not found to be the fault of a job.
         left_out: places that get no more jobs, with the reason.
+        said: what workers had people told; others say the same of the same teacher.
     """
 
     store: Store
@@ -68,6 +69,7 @@ class Driver:
     deaths: dict[str, list[Place]] = field(default_factory=dict)
     faults: dict[Place, list[str]] = field(default_factory=dict)
     left_out: dict[Place, str] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
     def run(self, jobs: Iterable[Job]) -> bool:
         """Run jobs, each after those that it needs; False when stopped.
@@ -134,7 +136,9 @@ class Driver:
                 self.working.add(place)
             case Said(text):
                 _log(running, text)
-                self.progress.say(text)
+                if text not in self.said:
+                    self.said.add(text)
+                    self.progress.say(text)
             case Resumed(lane):
                 self.progress.resumed(lane)
             case Trained(report):

@@ -95,8 +95,8 @@ class Teachers:
             if fault := fatal_error(problem):
                 raise fault from None
             self.progress.say(
-                f"nothing can be learnt from the teacher {label}: {first_line(problem)}. Once that is mended, remove "
-                f"{self.store.folder(spec.id)}, and the same command makes it anew."
+                f"nothing can be learnt from the teacher {label}: {first_line(problem)}. Once that is mended, remove its "
+                f"folder, trials/{spec.id}, and the same command makes it anew."
             )
             return None
         self.progress.say(f"teacher {label}: test error {teacher.evaluation.error_pct:.2f} %")

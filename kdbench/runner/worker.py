@@ -16,7 +16,7 @@ from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
-from kdbench.runner.teachers import Teachers
+from kdbench.runner.teachers import Teacher, Teachers
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.training.builder import Builder
 
@@ -46,7 +46,7 @@ class Telling(Progress):
 
 @dataclass(eq=False)
 class Worker:
-    """Trains on one device. The images of the last job's data set are kept for the next one.
+    """Trains on one device. The images and the teachers of the last job are kept for the next one.
 
     Attributes:
         cache: where data sets keep what is slow to compute.
@@ -59,6 +59,7 @@ class Worker:
     tell: Callable[[News], None]
     stop: Callable[[], bool]
     builders: dict[str, Builder] = field(default_factory=dict)
+    teachers: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
 
     def run(self, assignment: Assignment, folder: Path) -> bool:
         """Train a job in its folder; False when stopped.
@@ -72,7 +73,7 @@ class Worker:
         records = {teacher.id: record for teacher in job.teachers if (record := store.record(teacher.id))}
         recorder = Recorder(assignment.suite, store, builder, progress, records)
         groups = GroupTrainer(self.device, assignment.lanes or sys.maxsize, progress.say)
-        teachers = Teachers(store, records, builder, progress, groups, self.stop)
+        teachers = Teachers(store, records, builder, progress, groups, self.stop, loaded=self.teachers)
         runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, expected=assignment.expected)
         return runner.run(job) if job.stages is None else runner.train_stages(job)
 
@@ -81,6 +82,7 @@ class Worker:
         key = str((kind, params))
         if key not in self.builders:
             self.builders.clear()
+            self.teachers.clear()
             dataset = kind(params, cache=self.cache).load()
             refuse_other_images(dataset.fingerprint, assignment.fingerprint, host=socket.gethostname())
             self.builders[key] = Builder(dataset, params, self.device)
