@@ -79,6 +79,16 @@ def test_epochs_and_notes_may_be_left_out():
 BAD = [
     ({"method": "kdd"}, f"unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
     ({"method": "at+kdd"}, f"unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
+    (
+        {"method": "kd (temperature)"},
+        "'temperature' is no parameter of kd. Write `METHOD (NAME=VALUE)`, or `PART.NAME=VALUE` of a sum.",
+    ),
+    (
+        {"method": "at+kd (alpha=1)"},
+        "'alpha=1' is no parameter of at+kd. Write `METHOD (NAME=VALUE)`, or `PART.NAME=VALUE` of a sum.",
+    ),
+    ({"method": "kd (temprature=1)"}, "kd, temprature: unknown key. Did you mean 'temperature'?"),
+    ({"method": "kd (temperature=0)"}, "kd, temperature: must be greater than 0 (got 0)."),
     ({"student": "resnet-20"}, f"unknown model 'resnet-20'. Did you mean 'resnet20'? See `kdbench list models`{OWN}"),
     ({"value": "92,5"}, "value '92,5' is not a number. Write it in percent, such as 74.92."),
     ({"value": "nan"}, "value nan is not a percentage. Write it in percent, such as 74.92."),
@@ -172,11 +182,12 @@ def test_no_shipped_number_is_lost():
         ("methods' papers (as the docs of torchdistill quote them, table imagenet-resnet18_kd.tsv)", "imagenet"): 6,
         ("ITRD's authors (README at commit 5d08c6b)", "cifar100"): 13,
         ("ReviewKD (as ITRD's authors quote it, README at commit 5d08c6b)", "cifar100"): 11,
-        ("TTM's authors (README at commit 2de9060)", "cifar100"): 13,
+        ("TTM's authors (README at commit 2de9060)", "cifar100"): 26,
+        ("TTM's authors (README at commit 2de9060)", "imagenet"): 2,
         ("ITRD (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 5,
         ("DIST (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 8,
         ("DKD (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 2,
-        ("authors of logit standardisation (README at commit 07356ad)", "cifar100"): 14,
+        ("authors of logit standardisation (README at commit 07356ad)", "cifar100"): 56,
         ("DKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 7,
         ("CTKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 7,
         ("ICKD's authors (Cifar100/README at commit 107935f)", "cifar100"): 14,
@@ -195,6 +206,36 @@ def test_no_shipped_number_is_lost():
         ("papers that NORM's authors quote (README at commit c6dfc39)", "imagenet"): 19,
         ("DCD's authors (README of giakoumoglou/distillers at commit 3d7d68f)", "cifar100"): 13,
     }
+
+
+def test_numbers_of_standardised_and_weighted_methods_name_their_parameters():
+    found = read_published([shipped_numbers()])
+    named = found[found["params"] != "{}"].groupby(["method", "params"]).size()
+    assert named.to_dict() == {
+        **{(name, f'{{"{name}": {{"standardized": true}}}}'): 14 for name in ("ctkd", "dkd", "mlkd")},
+        ("ttm", '{"ttm": {"weighted": true}}'): 15,
+    }
+
+
+def test_a_number_for_parameters_stands_beside_trials_that_have_them_and_no_other():
+    results = frame(
+        *RESULTS[RESULTS["method"] == "scratch"].to_dict("records"),
+        *(trial("dkd", seed, 7.5, params={"beta": 2.0}) for seed in (1, 2, 3)),
+        *(trial("dkd", seed, 7.4, params={"beta": 2.0, "standardized": True}) for seed in (1, 2, 3)),
+    )
+    numbers = ({"method": "dkd"}, {"method": "dkd (standardized=true)", "value": "93"}, {"method": "dkd", "source": "Plain"})
+    found = table(*numbers, results=results)
+    assert {row.cells[0].text: [cell.text for cell in row.cells[2:]] for row in found.rows if "DKD" in row.cells[0].text} == {
+        "DKD": ["7.50 (+0.00)", "7.50 (+0.00)"],
+        "DKD (standardized=True)": ["7.00 (+0.40)", "—"],
+    }
+    (plain,) = [row for row in table({"method": "dkd"}, results=results).rows if row.cells[0].text == "DKD (standardized=True)"]
+    assert plain.cells[2].text == "7.50 (-0.10)", "as before where no number is for parameters"
+
+
+def test_a_part_of_a_sum_has_parameters_of_its_own():
+    (number,) = read_published([write({"method": "crd+ttm (crd.beta=0.8, ttm.weighted=true)"})]).to_dict("records")
+    assert (number["method"], number["params"]) == ("crd+ttm", '{"crd": {"beta": 0.8}, "ttm": {"weighted": true}}')
 
 
 def test_a_number_that_ttms_authors_quote_is_of_no_known_epoch():

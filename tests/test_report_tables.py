@@ -272,6 +272,16 @@ def test_one_seed_has_no_spread_and_the_table_says_so():
     assert "n = 1 seed: one value has no standard deviation." in table.notes
 
 
+def test_a_hash_in_the_name_of_a_network_has_a_legend():
+    pair = ("resnet56 (normalised d21d, 224 px)", "resnet20 (hooks 0a1b)")
+    rows = (trial(method, 1, 7.5, pair=pair, teacher=pair[0] if method == "kd" else None) for method in ("scratch", "kd"))
+    assert [note for note in result_table(compare(frame(*rows), pairs=[pair])).notes if "d21d: " in note] == [
+        "normalised d21d: images normalised with the network's own mean and std, which the suite has under `normalise`; "
+        "hooks 0a1b: read at modules that the suite names under `hooks`. The digits are of a hash, which tells them from others."
+    ]
+    assert not [note for note in result_table(compare(RESULTS, pairs=[PAIR])).notes if "hash" in note]
+
+
 def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
     results = frame(
         *RESULTS[RESULTS["method"] == "scratch"].to_dict("records"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from kdbench.errors import listed
@@ -12,11 +14,19 @@ from kdbench.wording import counted, plural
 _REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains it again"}
 """Why a trial is not done that gives no reason of its own."""
 
+_HASHED = {
+    "normalised": "images normalised with the network's own mean and std, which the suite has under `normalise`",
+    "hooks": "read at modules that the suite names under `hooks`",
+    "weights": "started from a file that the suite names under `weights`",
+}
+"""By the word before a hash in what tables call a network, what was done."""
+
 
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
-    How many seeds, which of them were added after a look, and what they share; what the images are; several environments;
+    How many seeds, which of them were added after a look, and what they share; what the images are; what hashes in the names of
+    networks stand for; several environments;
     parameters that change from pair to pair, or are not the defaults; longer trainings; what records note of a pair; and every
     failed or missing trial with its reason.
     """
@@ -27,6 +37,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
         *added_seeds(done),
         *shared_stages(results),
         *_data(done),
+        *_hashes(results),
         *_environments(done),
         *_versions(done),
         *_recipes(results),
@@ -85,6 +96,14 @@ def _data(done: pd.DataFrame) -> list[str]:
         sentences = [sentence for column in ("data", "data_notes") for sentence in rows[column].dropna().unique()]
         notes += [f"{name}: {sentence}." for sentence in sentences if sentence]
     return notes
+
+
+def _hashes(results: pd.DataFrame) -> list[str]:
+    """What each hash stands for in what tables call the networks, such as `normalised d21d` in `resnet20 (normalised d21d)`."""
+    names = pd.concat([results["teacher"], results["student"]]).dropna().unique()
+    found = dict.fromkeys(match for name in names for match in re.findall(r"\b(normalised|hooks|weights) ([0-9a-f]{4,8})\b", name))
+    notes = [f"{word} {digits}: {_HASHED[word]}" for word, digits in found]
+    return [f"{'; '.join(notes)}. The digits are of a hash, which tells them from others."] if notes else []
 
 
 def _environments(done: pd.DataFrame) -> list[str]:

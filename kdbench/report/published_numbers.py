@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import yaml
 
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.paths import expanded
 from kdbench.report.tables.published import plain
+from kdbench.spec.validation import validated
 from kdbench.suite.shipped import shipped
 
 REQUIRED = ("dataset", "teacher", "student", "method", "value", "quantity", "selection", "source")
@@ -23,6 +26,7 @@ OPTIONAL = ("epochs", "note")
 TEACHER = "teacher"
 """Stands for a method in the rows of a teacher's own number."""
 
+_METHOD = re.compile(r"(?P<name>[^\s()]+)(?: \((?P<params>.+)\))?")
 _QUANTITY = re.compile(r"top-1 (accuracy|error) %(?:, std (\d+(?:\.\d+)?))?")
 
 
@@ -34,6 +38,7 @@ class Number(NamedTuple):
         teacher: our name of the network.
         student: our name of the network.
         method: our name of the method, `teacher` for the teacher's own number.
+        params: those of the method's parameters that the number is for, by part, as JSON; `{}` where it is for any.
         error_pct: test error in percent.
         std: its standard deviation over runs, in percentage points, None where the source gives none.
         selection: which epoch the number is of, in words; `last epoch` is ours.
@@ -46,6 +51,7 @@ class Number(NamedTuple):
     teacher: str
     student: str
     method: str
+    params: str
     error_pct: float
     std: float | None
     selection: str
@@ -63,7 +69,8 @@ def read_published(files: Sequence[Path]) -> pd.DataFrame:
     """The numbers of CSV files, one row for each, with the fields of `Number` and `file`, the file that it comes from.
 
     A file has the columns `REQUIRED` and may have those in `OPTIONAL`. `quantity` is `top-1 accuracy %` or `top-1 error %`, and may
-    end with `, std 0.24`.
+    end with `, std 0.24`. `method` may end with parameters, as in `dkd (standardized=true)` or `crd+ttm (ttm.weighted=true)`: such
+    a number stands beside trials that have them, and the plain method's does not.
 
     Raises:
         KdbenchError: a file cannot be read, or a line of it is wrong; the message names the file and the line.
@@ -79,7 +86,7 @@ def read_published(files: Sequence[Path]) -> pd.DataFrame:
                     f"{place}: '{number.source}' gives {kinds[number.source]} above and {kind} here. "
                     "Write all its numbers as one of them."
                 )
-            key = (plain(number.dataset), number.teacher, number.student, number.method, number.source)
+            key = (plain(number.dataset), number.teacher, number.student, number.method, number.params, number.source)
             if key in found:
                 raise KdbenchError(f"{place}: this number is already in {found[key][0]}. Remove one of them.")
             found[key] = place, number
@@ -119,8 +126,7 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
     try:
         for network in (given["teacher"], given["student"]):
             MODELS.require(network)
-        for part in given["method"].split("+") if given["method"] != TEACHER else ():
-            METHODS.require(part)
+        method, params = _method(given["method"])
     except KdbenchError as problem:
         raise KdbenchError(f"{place}: {problem}") from None
     quantity = _QUANTITY.fullmatch(given["quantity"])
@@ -139,10 +145,35 @@ def _number(given: dict[str, str], place: str) -> tuple[Number, str]:
     if epochs and not epochs.isdecimal():
         raise KdbenchError(f"{place}: epochs '{epochs}' is not a whole number. Leave it empty where it is not known.")
     number = Number(
-        **{name: given[name] for name in ("dataset", "teacher", "student", "method", "selection", "source")},
+        **{name: given[name] for name in ("dataset", "teacher", "student", "selection", "source")},
+        method=method,
+        params=params,
         error_pct=round(100 - value, 6) if kind == "accuracy" else value,
         std=float(std) if std else None,
         epochs=int(epochs) if epochs else None,
         note=given.get("note", ""),
     )
     return number, kind
+
+
+def _method(given: str) -> tuple[str, str]:
+    """The name of a method, and the parameters in parentheses after it by part, as JSON.
+
+    Raises:
+        KdbenchError: no such method or parameter, or a value that it cannot have.
+    """
+    found = _METHOD.fullmatch(given)
+    name, pairs = (found["name"], found["params"]) if found else (given, None)
+    parts = name.split("+") if name != TEACHER else []
+    for part in parts:
+        METHODS.require(part)
+    params: dict[str, dict[str, object]] = {}
+    for pair in pairs.split(", ") if pairs else ():
+        key, _, value = pair.partition("=")
+        part, _, param = key.rpartition(".") if len(parts) > 1 else (name, "", key)
+        if part not in parts or not value:
+            raise KdbenchError(f"'{pair}' is no parameter of {name}. Write `METHOD (NAME=VALUE)`, or `PART.NAME=VALUE` of a sum.")
+        kind = METHODS.get(part).Params
+        tree = validated(kind, {param: yaml.safe_load(value)}, source=part).model_dump(mode="json")
+        params.setdefault(part, {})[param] = tree.get(param)
+    return name, json.dumps(params, sort_keys=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -68,7 +71,7 @@ def _entries(comparison: Comparison, pair: PairTrials, published: pd.DataFrame) 
     for label in comparison.labels:
         trials = pair.trials[pair.trials["label"] == label]
         if len(trials):
-            numbers = here[here["method"].map(_in_order) == _in_order(trials["method"].iloc[0])]
+            numbers = _of_method(here, published, *trials[["method", "method_params"]].iloc[0])
             ours = mean_and_std(pair.by_seed(label), trials["seed"].nunique(), decimals=pair.metric.decimals)
             gap = float(
                 pair.metric.gain(
@@ -85,6 +88,26 @@ def _model(network: str) -> str:
     """A network without the weights that it starts from, which stand in parentheses; a teacher with a teacher of its own stays."""
     taught = " from " in network or " (by " in network or " and " in network
     return network if taught else network.split(" (")[0]
+
+
+def _of_method(here: pd.DataFrame, published: pd.DataFrame, method: str, method_params: str) -> pd.DataFrame:
+    """The numbers of a pair for trials of a method with these parameters.
+
+    Where some number anywhere in `published` is for parameters that the trials have, no number of the plain method is for them.
+    """
+    trial = {part: params for part, params in json.loads(method_params).items() if isinstance(params, dict)}
+    named = published.loc[published["method"].map(_in_order) == _in_order(method), "params"].unique()
+    fitting = [text for text in named if _has(trial, json.loads(text))]
+    most = max(fitting, key=lambda text: sum(map(len, json.loads(text).values())), default="{}")
+    return here[(here["method"].map(_in_order) == _in_order(method)) & (here["params"] == most)]
+
+
+def _has(trial: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(
+        name in trial.get(part, {}) and trial[part][name] == value
+        for part, params in wanted.items()
+        for name, value in params.items()
+    )
 
 
 def _in_order(method: str) -> str:
@@ -122,7 +145,7 @@ def _data(comparison: Comparison) -> list[str]:
 
 def _settings(matching: pd.DataFrame) -> list[str]:
     """Which numbers stand there several times, because a pair has their method in several settings."""
-    of_number = matching.groupby(["source", "teacher", "student", "method"])["label"].unique()
+    of_number = matching.groupby(["source", "teacher", "student", "method", "params"])["label"].unique()
     several = dict.fromkeys(", ".join(labels) for labels in of_number if len(labels) > 1)
     return [f"{labels}: the same published number is shown for each." for labels in several]
 
