@@ -26,7 +26,7 @@ def test_every_measurement_is_found() -> None:
 
 
 def test_the_row_comes_to_its_numbers() -> None:
-    networks = ("--teacher", "wrn_10_1", "--student", "wrn_10_1", "--methods", "kd", "--images", "128")
+    networks = ("--teacher", "wrn_10_1", "--student", "wrn_10_1", "--methods", "kd", "--images", "16")
     result = json.loads(python(str(BENCH / "row.py"), *networks, "--repeats", "1", "--workers", "0", "--threads", "1", "--ladder"))
     assert set(result["seconds"]) >= {"plain loop, 0 workers", "one teacher for all", "kdbench, fp32", "kdbench, bf16"}
     assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in result["seconds"].values())

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +40,12 @@ def test_the_method_keeps_every_promise_at_once_and_refuses_no_pair(tmp_path: Pa
     assert describe_method("mine")["params"] == {"beta": 1.0}
 
 
-def test_its_test_passes_under_pytest(tmp_path: Path) -> None:
+def test_its_test_passes_under_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     new_method("mine", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which pytest adds the folder
+    assert pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_mine.py"]) == pytest.ExitCode.OK
+    assert "2 passed" in capsys.readouterr().out
 
 
 def test_its_test_fails_where_the_method_computes_something_else(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ BATCH = 2
 """One image would not do: a batch norm in training mode refuses a single value per channel."""
 
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def _images(image_shape: tuple[int, int, int], *, count: int = BATCH) -> Tensor:
     return torch.empty(count, *image_shape, device="meta")
 
@@ -28,8 +31,12 @@ def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulate operations of the convolutions and linear layers for one image (C, H, W); `model` stays as it is."""
     with torch.no_grad():
         empty = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
+        copy = deepcopy(model, empty)  # that has these for its tensors
+        for module in copy.modules():
+            if type(module) in NORMS:
+                module.forward = nn.Identity().forward  # it multiplies nothing that counts, and takes most of the time
         with FlopCounterMode(display=False) as counter, seeded(0, "measure"):  # a network may leave out layers at random
-            deepcopy(model, empty)(_images(image_shape))  # a copy that has these for its tensors
+            copy(_images(image_shape))
     return int(counter.get_total_flops()) // (2 * BATCH)
 
 
