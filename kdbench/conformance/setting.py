@@ -86,11 +86,11 @@ class Setting:
     def frozen_teachers(self) -> tuple[FrozenTeacher, ...]:
         """Two where the method learns from several, and one otherwise.
 
-        None was ever trained, but each has seen the images, so that its batch norms have statistics of them.
+        None was ever trained, but each has seen the images, so that its batch norms have statistics of them. All settings share
+        them, as all lanes of a run do.
         """
         number = 1 + METHODS.get(self.name).several_teachers
-        found = (_frozen_teacher(self.teacher, i, self.image_shape) for i in range(number))
-        return tuple(copy.deepcopy(teacher).under(self._recipe) for teacher in found)  # whatever a method does to its own
+        return tuple(_frozen_teacher(self.teacher, i, self.image_shape).under(self._recipe) for i in range(number))
 
     @cached_property
     def pair(self) -> Pair:
