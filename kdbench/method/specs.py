@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def never_reached(trial: TrialSpec) -> list[str]:
         f"{part.name}: {name} is {count}, and the training ends after {counted(trial.epochs, 'epoch')}; give fewer, or train longer"
         for part in trial.methods
         for name in EPOCHS_OF_THE_TRAINING
-        if isinstance(count := part.params.get(name), Real) and count > trial.epochs
+        if isinstance(count := part.params.get(name), int | float) and count > trial.epochs
     ]
 
 
