@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.results.processes import is_over, seen_from_here, this_process
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system says that has no `flock`, as Lustre and NFS may be mounted."""
@@ -64,7 +64,7 @@ def refuse_being_written(folder: Path) -> None:
     except FileNotFoundError:  # of a copy without hidden files
         flock = None
     if flock is False or not _over(holder, flock=bool(flock)):
-        raise _refused(folder, holder, seen=flock is False or _here(holder))
+        raise _refused(folder, holder, seen=flock is False or seen_from_here(holder))
 
 
 def _flock(descriptor: int, *, shared: bool = False) -> bool | None:
@@ -93,7 +93,7 @@ def _take(marker: Path, this: Holder) -> None:
     except FileExistsError:
         other = _read(marker)
     if not _over(other, flock=this["flock"]):
-        raise _refused(marker.parent, other, seen=_here(other))
+        raise _refused(marker.parent, other, seen=seen_from_here(other))
     # Of several that find one dead process, one makes this file, and nobody else replaces the marker meanwhile.
     claim = marker.with_name(f"{marker.name}.{sha256(json.dumps(other).encode()).hexdigest()[:8]}")
     try:
@@ -119,44 +119,12 @@ def _read(marker: Path) -> Holder:
 
 def _this_process(*, flock: bool) -> Holder:
     since = datetime.now().astimezone().isoformat(" ", "minutes")
-    return {**_host(), "pid": os.getpid(), "started": _started(os.getpid()), "since": since, "flock": flock}
-
-
-def _host() -> Holder:
-    """What must be the same for a process to be known by its number: the host and, in containers, the space of numbers."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return {"host": socket.gethostname(), "namespace": namespace}
-
-
-def _here(holder: Holder) -> bool:
-    """Whether it would be seen that the process runs."""
-    return os.name != "nt" and _host().items() <= holder.items()
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since the host did; empty where nobody tells. A number is given to many in turn."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
+    return {**this_process(), "since": since, "flock": flock}
 
 
 def _over(holder: Holder, *, flock: bool) -> bool:
     """Whether the process that stands in the marker is known to write no more; `flock` where we have that."""
-    if flock and holder.get("flock", True):
-        return True
-    if not _here(holder):
-        return False
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # it runs, and is another user's
-    return bool(holder["started"]) and _started(holder["pid"]) not in ("", holder["started"])
+    return (flock and holder.get("flock", True)) or is_over(holder)
 
 
 def _refused(folder: Path, holder: Holder, *, seen: bool = True, file: Path | None = None) -> KdbenchError:

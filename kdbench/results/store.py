@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.files import set_aside, write_bytes
 from kdbench.paths import expanded, found
+from kdbench.results.claims import Claims, claiming, refuse_claims
 from kdbench.results.lock import held
 from kdbench.results.outcomes import OUTCOMES, Outcomes
 from kdbench.results.replace_folder import finish_interrupted
@@ -47,6 +48,8 @@ FILES = {
     "macs.json": "Multiply-accumulate operations of networks, for estimates of what a plan costs.",
     "FILE.broken": "A file that could not be used and was set aside.",
     "trials/.TRIAL.NAME/": "A trial that is being merged or removed. After a kill, the next command that writes sets it right.",
+    "claims/RUN.run": "A run with --claim: its host, its process, since when; and by the time of the file, that it lives.",
+    "claims/TRIAL.NUMBER": "Which of these runs trains a trial, or a stage of a teacher.",
     ".lock": "Held by the process that writes here.",
     ".writer": "Which process that is: its host, its number, and since when.",
 }
@@ -80,20 +83,41 @@ class Store:
         """Hold the directory for one process; it is released when the process ends, however it ends.
 
         Raises:
-            KdbenchError: the directory cannot be written, or another process holds it.
+            KdbenchError: the directory cannot be written, or other processes work on it.
         """
         with ExitStack() as holding:
-            try:
-                (self.root / "trials").mkdir(parents=True, exist_ok=True)
+            with self._writable():
                 holding.enter_context(held(self.root))
+                refuse_claims(self.root)
                 finish_interrupted(self.root / "trials")
-            except OSError as problem:
-                ask = ", or ask its owner for write access" if isinstance(problem, PermissionError) else ""
-                raise KdbenchError(
-                    f"the results directory {self.root} cannot be written ({problem.filename}: {problem.strerror}). Choose another "
-                    f"with --results{ask}."
-                ) from None
             yield
+
+    @contextmanager
+    def sharing(self, *, timeout_s: float) -> Iterator[Claims]:
+        """Work on the directory together with other processes, each on what it has claimed.
+
+        Args:
+            timeout_s: a process that has shown no sign of life for so long is taken to be over.
+
+        Raises:
+            KdbenchError: the directory cannot be written, or a process holds it alone.
+        """
+        with ExitStack() as holding:
+            with self._writable():
+                claims = holding.enter_context(claiming(self.root, timeout_s=timeout_s))
+            yield claims
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            (self.root / "trials").mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as problem:
+            ask = ", or ask its owner for write access" if isinstance(problem, PermissionError) else ""
+            raise KdbenchError(
+                f"the results directory {self.root} cannot be written ({problem.filename}: {problem.strerror}). Choose another "
+                f"with --results{ask}."
+            ) from None
 
     def record(self, trial: str) -> Record | None:
         """The trial's record, None where there is none; a broken one is named, and set aside unless the store is read only.
