@@ -237,7 +237,7 @@ def test_whatever_the_order_no_two_hold_a_unit(tmp_path, seed, monkeypatch):
         for name in "abc":
             assert sum(name in other._held and other._sign.exists() for other in runs) <= 1
             assert sum(other.holds(name) for other in runs if other not in frozen) <= 1
-    assert taken > 10
+    assert taken > 3
 
 
 def test_who_judged_a_claim_that_others_gave_back_meanwhile_takes_nothing_from_whom_has_it_now(tmp_path, monkeypatch):
