@@ -21,7 +21,7 @@ def set_aside(file: Path, reason: str) -> None:
 
 
 @contextmanager
-def written(file: Path, *, writer: str = "") -> Iterator[Path]:
+def written(file: Path, *, writer: str = "", durable: bool = True) -> Iterator[Path]:
     """Where to write a file, so that it appears whole or not at all: at the end of the block it is on the disk, under its name.
 
     The umask says who may read it, whatever the library that writes it would say.
@@ -29,6 +29,7 @@ def written(file: Path, *, writer: str = "") -> Iterator[Path]:
     Args:
         file: its name; folders above it are made.
         writer: tells processes apart that may write the file at the same time.
+        durable: whether it must outlive a power cut, which costs more.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}{writer and '.'}{writer}.partial")
@@ -37,8 +38,9 @@ def written(file: Path, *, writer: str = "") -> Iterator[Path]:
     mode = partial.stat().st_mode
     try:
         yield partial
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
+        if durable:
+            with partial.open("rb") as handle:
+                os.fsync(handle.fileno())
         if partial.stat().st_mode != mode:  # file systems without modes refuse to change them
             partial.chmod(mode)
         os.replace(partial, file)
@@ -47,7 +49,7 @@ def written(file: Path, *, writer: str = "") -> Iterator[Path]:
         raise
 
 
-def write_bytes(file: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
-    with written(file) as partial:
+def write_bytes(file: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that it appears whole or not at all; `durable` as for `written`."""
+    with written(file, durable=durable) as partial:
         partial.write_bytes(data)

@@ -1014,10 +1014,10 @@ def test_an_unknown_method_to_check(call):
 
 
 PROGRESS = """
-from kdbench.runner.progress import EpochReport, LaneReport, for_stream
+from kdbench.runner.progress import EpochReport, LaneReport, Part, for_stream
 
 progress = for_stream()
-progress.begin(4)
+progress.begin(Part(epochs=4))
 for epoch in (1, 2):
     progress.epoch(EpochReport(epoch, True, (LaneReport("kd", "a trial", epoch, 1.0, {}),)))
 progress.say("FAILED kd: a [/mistake] with [brackets]")
@@ -1061,41 +1061,41 @@ def epoch(number: int, *left: int, main: bool = True, trains: bool = True, failu
 
 def test_the_time_left_is_that_at_the_pace_so_far(clock):
     shown = progress.Silent()
-    shown.begin(10)
-    assert shown.left_s is None
+    shown.begin(progress.Part(epochs=10))
+    assert shown.pace.left_s is None
     clock.now += 6
     shown.epoch(epoch(1, 4, 4))
-    assert (shown.done, shown.left_s) == (2, 24.0)
+    assert (shown.pace.done, shown.pace.left_s) == (2, 24.0)
 
 
 def test_epochs_before_the_main_training_are_not_counted(clock):
     shown = progress.Silent()
-    shown.begin(10)
+    shown.begin(progress.Part(epochs=10))
     shown.epoch(epoch(1, 5, main=False))
     shown.epoch(epoch(1, 4, main=False, trains=False))
-    assert (shown.done, shown.left_s) == (0, None)
+    assert (shown.pace.done, shown.pace.left_s) == (0, None)
 
 
 def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock):
     shown = progress.Silent()
-    shown.begin(10)
+    shown.begin(progress.Part(epochs=10))
     for _ in range(2):  # once more where a group that did not fit begins again
         shown.resumed(epoch(4, 1).lanes[0])
     clock.now += 5
     shown.epoch(epoch(5, 0))
-    assert (shown.done, shown.left_s) == (5, 25.0)
+    assert (shown.pace.done, shown.pace.left_s) == (5, 25.0)
 
 
 def test_a_lane_that_fails_has_no_epochs_left(clock):
     shown = progress.Silent()
-    shown.begin(4)
+    shown.begin(progress.Part(epochs=4))
     shown.epoch(epoch(1, 4, failure="it broke"))
-    assert shown.done == 5
+    assert shown.pace.done == 5
 
 
 def test_lines_come_at_intervals(clock, capsys):
     shown = progress.Lines(every_s=10)
-    shown.begin(100)
+    shown.begin(progress.Part(epochs=100))
     for number in range(1, 26):
         shown.epoch(epoch(number, 4))
         clock.now += 1

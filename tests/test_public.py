@@ -134,6 +134,7 @@ REPORTS = {
 
 COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --engine --lanes --stop-after --rerun --plugin",
+    "status": "SUITE --results --watch --json",
     "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "

@@ -13,7 +13,7 @@ from kdbench.errors import KdbenchError, system_error
 
 __all__ = ["ALL_DONE", "BAD_USAGE", "STOPPED", "TRIAL_FAILED", "app", "main", "version"]
 
-COMMANDS = ("run", "plan", "report", "list", "show", "check", "new", "merge", "trials", "export", "deploy")
+COMMANDS = ("run", "status", "plan", "report", "list", "show", "check", "new", "merge", "trials", "export", "deploy")
 """In the order of `kdbench --help`."""
 
 for name in COMMANDS:

@@ -43,6 +43,7 @@ FILES = {
     "trials/TRIAL/method.safetensors": "Beside it, the parts of the method that predict, such as SimKD's projector.",
     "trials/TRIAL/stages/": "Of a teacher: what methods learnt from it alone, such as FT's paraphraser.",
     "jobs/JOB/": "Of trials that train in another process: its log, and what is not yet in `trials/`.",
+    "runs/RUN.json": "How far a run is, for `kdbench status`. It goes when the suite is run again.",
     "reports/SUITE/": "The tables and figures of a suite.",
     "cache/": "Images of folders, decoded. It may be deleted, and is made anew.",
     "macs.json": "Multiply-accumulate operations of networks, for estimates of what a plan costs.",

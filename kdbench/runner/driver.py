@@ -86,6 +86,7 @@ class Driver:
                     self.engine.stop()
                 if not stopping:
                     self._start_what_can()
+                self.progress.waiting(len(self.waiting))
                 for place, news in self.engine.news(WAIT_S):
                     self._hear(place, news)
         finally:
@@ -124,6 +125,7 @@ class Driver:
         folder = self.store.jobs / f"{job.id}-{secrets.token_hex(4)}"
         lay_out(self.store, job, folder)
         self.running[place] = Running(job, folder)
+        self.progress.job_started(place, job, log=folder / LOG)
         self.engine.start(place, self.assign(job), folder)
 
     def _hear(self, place: Place, news: News) -> None:
@@ -140,20 +142,23 @@ class Driver:
                     self.said.add(text)
                     self.progress.say(text)
             case Resumed(lane):
-                self.progress.resumed(lane)
+                self.progress.resumed(lane, place)
             case Trained(report):
-                self.progress.epoch(report)
+                self.progress.epoch(report, place)
             case Recorded(trial):
                 if bring_trial_home(self.store, running.folder, trial):
                     self._tell(running, trial)
             case Ended(finished):
                 self.faults.pop(place, None)
                 left = self._end(place)
+                self.progress.job_ended(place, done=finished)
                 if left and not finished:
                     self._wait_for([left], first=True)
             case Died(reason, log, ends_run):
                 _log(running, f"{reason}\n{log}".rstrip())
-                if left := self._end(place):
+                left = self._end(place)
+                self.progress.job_ended(place, done=not left)
+                if left:
                     self._after_death(left, place, reason, ends_run=ends_run)
                 self.working.discard(place)
 

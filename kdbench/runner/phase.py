@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +14,12 @@ from kdbench.models.measure import macs
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment
 from kdbench.runner.driver import Driver
-from kdbench.runner.engines.engine import Engine
+from kdbench.runner.engines import Engine, Place
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
 from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
 from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs, with_stages
-from kdbench.runner.progress import Progress
+from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teachers, usable
 from kdbench.spec.record import Record
@@ -72,10 +74,23 @@ class Phase:
         adopted = [Job((planned,)) for planned in teachers if not planned.spec.methods]
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]
-        self.progress.begin(sum(planned.spec.recipe.epochs for planned in (*first.values(), *then)))
+        self.progress.begin(self._part([*teachers, *then]))
         depths = sorted({planned.spec.depth for planned in first.values()})  # each after its own teachers
         trained = [job for depth in depths for job in jobs(planned for planned in first.values() if planned.spec.depth == depth)]
         return [*adopted, *trained], jobs(then)
+
+    def _part(self, trials: Sequence[Planned]) -> Part:
+        """These trials of the plan, as what is before the run."""
+        taken = {planned.spec.id for planned in trials}
+        others = {planned.spec.id: planned.status for planned in (*self.plan.teachers, *self.plan.students)}
+        left = Counter(status for trial, status in others.items() if trial not in taken)
+        return Part(
+            epochs=sum(planned.spec.recipe.epochs for planned in trials if planned.spec.methods),
+            trials=len(trials),
+            done=left[Status.DONE],
+            failed=left[Status.FAILED],
+            tries_settings=self.plan.suite.tries_settings,
+        )
 
     def train_here(
         self, teachers: Sequence[Job], students: Sequence[Job], groups: GroupTrainer, *, stop: Callable[[], bool]
@@ -84,10 +99,22 @@ class Phase:
         of_teachers = Teachers(self.store, self._records, self.builder, self.progress, groups, stop)
         expected = [planned.spec for job in (*teachers, *students) for planned in job.trials]
         runner = JobRunner(self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, expected=expected)
-        if not all(map(runner.run, teachers)):
+        here = Place(str(self.builder.device), socket.gethostname(), str(self.builder.device))
+
+        def run(jobs: Sequence[Job], *, after: int) -> bool:
+            for number, job in enumerate(jobs, start=1):
+                self.progress.waiting(len(jobs) - number + after)
+                self.progress.job_started(here, job)
+                finished = runner.run(job)
+                self.progress.job_ended(here, done=finished)
+                if not finished:
+                    return False
+            return True
+
+        if not run(teachers, after=len(students)):
             return False
         self._announce(students)
-        return all(map(runner.run, students))
+        return run(students, after=0)
 
     def train_elsewhere(
         self, teachers: Sequence[Job], students: Sequence[Job], engine: Engine, *, lanes: int, stop: Callable[[], bool]

@@ -6,13 +6,17 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.method.specs import setting
 from kdbench.spec.trial import TrialSpec
+from kdbench.wording import clock
 
 if TYPE_CHECKING:
+    from kdbench.runner.engines.engine import Place
+    from kdbench.runner.plan import Job
     from kdbench.spec.record import Record
     from kdbench.training.lane import Lane
     from kdbench.training.segments import Position
@@ -69,45 +73,96 @@ class EpochReport:
         return f"epoch {self.epoch}{stage}: {', '.join(lane.name for lane in self.lanes)}"
 
 
-class Progress(ABC):
-    """Counts epochs of main trainings over all trials; stages before them are named and not counted."""
+@dataclass(eq=False)
+class Pace:
+    """How fast epochs of main trainings go by; stages before them are not counted.
 
-    def __init__(self) -> None:
-        self.total = 0
-        self._began = time.monotonic()
-        self._behind: dict[str, int] = {}
-        self._skipped = 0
+    Attributes:
+        total: how many there are, with those that an earlier run trained.
+        began: when the first one began, by the monotonic clock.
+        behind: by trial, how many are over.
+        resumed: by trial, how many of them a checkpoint had.
+    """
 
-    def begin(self, total: int) -> None:
-        """The run, or its next part, has `total` epochs of main trainings before it."""
-        self.total, self._began = total, time.monotonic()
-        self._behind, self._skipped = {}, 0
+    total: int
+    began: float = field(default_factory=lambda: time.monotonic())
+    behind: dict[str, int] = field(default_factory=dict)
+    resumed: dict[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
-        """How many of these epochs are over."""
-        return sum(self._behind.values())
-
-    def resumed(self, lane: LaneReport) -> None:
-        """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
-        if lane.trial and lane.trial not in self._behind:  # it is there where a group that did not fit begins again
-            self._behind[lane.trial] = lane.epochs
-            self._skipped += lane.epochs
-
-    def epoch(self, report: EpochReport) -> None:
-        """Lanes have trained one epoch; those that failed in it have none left."""
-        self.count(report)
-        self.show(report.text)
-
-    def count(self, report: EpochReport) -> None:
-        """Let `done` be up to date."""
-        self._behind.update((lane.trial, lane.epochs) for lane in report.lanes if lane.trial)
+        """How many are over."""
+        return sum(self.behind.values())
 
     @property
     def left_s(self) -> float | None:
         """Seconds left at the pace so far; None before there is one."""
-        done = self.done - self._skipped
-        return (time.monotonic() - self._began) / done * (self.total - self.done) if done > 0 else None
+        trained = self.done - sum(self.resumed.values())
+        return (time.monotonic() - self.began) / trained * (self.total - self.done) if trained > 0 else None
+
+    def resume(self, lane: LaneReport) -> None:
+        """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
+        if lane.trial and lane.trial not in self.behind:  # it is there where a group that did not fit begins again
+            self.behind[lane.trial] = self.resumed[lane.trial] = lane.epochs
+
+    def count(self, report: EpochReport) -> None:
+        """Lanes have trained one epoch; those that failed in it have none left."""
+        self.behind.update((lane.trial, lane.epochs) for lane in report.lanes if lane.trial)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a run has before it: all of it, or of a tuned suite first the trials that choose settings, then the others.
+
+    Attributes:
+        epochs: of main trainings.
+        trials: to train, or to adopt as they are.
+        done: trials that it needs and that were done before.
+        failed: trials that failed before and stay so.
+        tries_settings: whether its students choose among settings, so that their test errors are no results.
+    """
+
+    epochs: int
+    trials: int = 0
+    done: int = 0
+    failed: int = 0
+    tries_settings: bool = False
+
+
+class Progress(ABC):
+    """Is told what happens in a run, and shows it: each method with a docstring that begins with what has happened is an event.
+
+    Attributes:
+        pace: over all trials of the run, or of the part of it that is at hand.
+    """
+
+    def __init__(self) -> None:
+        self.pace = Pace(0)
+
+    def begin(self, part: Part) -> None:
+        """The run, or its next part, has this before it."""
+        self.pace = Pace(part.epochs)
+
+    def waiting(self, jobs: int) -> None:
+        """So many jobs wait for a place or for other jobs."""
+        return
+
+    def job_started(self, place: Place, job: Job, *, log: Path | None = None) -> None:
+        """A job runs at a place, and what it says and warns of lies in the log."""
+        return
+
+    def job_ended(self, place: Place, *, done: bool) -> None:
+        """The job at a place is done, or was stopped, or its worker died."""
+        return
+
+    def resumed(self, lane: LaneReport, place: Place | None = None) -> None:
+        """A lane goes on from its checkpoint; the place is None for this process."""
+        self.pace.resume(lane)
+
+    def epoch(self, report: EpochReport, place: Place | None = None) -> None:
+        """Lanes have trained one epoch; the place is None for this process."""
+        self.pace.count(report)
+        self.show(f"{place.name}: {report.text}" if place else report.text)
 
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
@@ -119,7 +174,7 @@ class Progress(ABC):
 
     @abstractmethod
     def show(self, text: str) -> None:
-        """What is going on now; `done`, `total` and `left_s` are up to date."""
+        """What is going on now; `pace` is up to date."""
 
     def end(self) -> None:
         """The run is over, however it ended."""
@@ -150,8 +205,8 @@ class Lines(Progress):
     def show(self, text: str) -> None:
         if time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
-            left = f", {clock(self.left_s)} left" if self.left_s is not None else ""
-            print(f"[{self.done}/{self.total} epochs{left}] {text}", flush=True)
+            left = f", {clock(left_s)} left" if (left_s := self.pace.left_s) is not None else ""
+            print(f"[{self.pace.done}/{self.pace.total} epochs{left}] {text}", flush=True)
 
 
 class Bars(Progress):
@@ -170,38 +225,36 @@ class Bars(Progress):
         )
         self._task = self._bars.add_task("starting", total=None, left="?")
 
-    def begin(self, total: int) -> None:
-        super().begin(total)
+    def begin(self, part: Part) -> None:
+        super().begin(part)
         self._bars.start()
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, markup=False)
 
     def show(self, text: str) -> None:
-        left = clock(self.left_s) if self.left_s is not None else "?"
+        left = clock(left_s) if (left_s := self.pace.left_s) is not None else "?"
         short = text if len(text) < 60 else text[:57] + "..."
-        self._bars.update(self._task, completed=self.done, total=self.total, description=short, left=left)
+        self._bars.update(self._task, completed=self.pace.done, total=self.pace.total, description=short, left=left)
 
     def end(self) -> None:
         self._bars.stop()
 
 
+def training_text(record: Record) -> str:
+    """What was trained: `kd, wrn_40_2 -> wrn_16_2, seed 0`."""
+    pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
+    return f"{setting(TrialSpec.model_validate(record.spec))}, {pair}, seed {record.seed}"
+
+
 def outcome_text(record: Record) -> str:
     """One line on how a trial ended."""
-    pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
-    method = setting(TrialSpec.model_validate(record.spec))
+    training = training_text(record)
     if record.status == "failed":
-        return f"FAILED {method}, {pair}, seed {record.seed}: {record.reason}"
+        return f"FAILED {training}: {record.reason}"
     if record.tuning:
-        return f"tried {method}, {pair}, seed {record.seed}: validation error {record.validation_error_pct:.2f} %"
-    return f"done {method}, {pair}, seed {record.seed}: test error {record.test_error_pct:.2f} %"
-
-
-def clock(seconds: float | None) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds or 0), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        return f"tried {training}: validation error {record.validation_error_pct:.2f} %"
+    return f"done {training}: test error {record.test_error_pct:.2f} %"
 
 
 def for_stream() -> Progress:

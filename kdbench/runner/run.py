@@ -18,6 +18,7 @@ from kdbench.runner.phase import Phase
 from kdbench.runner.plan import Rerun, make_plan
 from kdbench.runner.preflight import preflight
 from kdbench.runner.progress import Progress
+from kdbench.runner.watched import Watched
 from kdbench.suite.resolve import Suite
 from kdbench.training.builder import Builder
 from kdbench.training.device import choose_device
@@ -82,7 +83,8 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     def stop() -> bool:
         return options.stop() or time.monotonic() >= deadline
 
-    with store.writing(), fatal_errors_explained(), closing(engine) if engine else nullcontext():
+    watched = Watched(progress, suite, store, engine=options.engine or ("local" if engine else "here"), device=options.device)
+    with store.writing(), watched as progress, fatal_errors_explained(), closing(engine) if engine else nullcontext():
         recover(store)
         groups = GroupTrainer(device, options.lanes or sys.maxsize, progress.say)
         dataset = next(filter(None, loaded), None)
@@ -99,5 +101,6 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
             else:
                 finished = phase.train_here(before, after, groups, stop=stop)
             if not finished:
+                watched.stopped()
                 return False
         return True

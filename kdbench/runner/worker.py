@@ -12,6 +12,7 @@ import torch
 
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment, News, Recorded, Resumed, Said, Trained, refuse_other_images
+from kdbench.runner.engines import Place
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
@@ -34,10 +35,10 @@ class Telling(Progress):
     def show(self, text: str) -> None:
         return
 
-    def resumed(self, lane: LaneReport) -> None:
+    def resumed(self, lane: LaneReport, place: Place | None = None) -> None:
         self._tell(Resumed(lane))
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochReport, place: Place | None = None) -> None:
         self._tell(Trained(report))
 
     def recorded(self, record: Record) -> None:

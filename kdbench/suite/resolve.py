@@ -17,7 +17,7 @@ from kdbench.method.interface import METHODS
 from kdbench.method.specs import resolve_methods, teacher_label
 from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
-from kdbench.paths import expanded, found, from_folder, has_path, map_paths
+from kdbench.paths import expanded, from_folder, has_path, map_paths
 from kdbench.registry import Registry
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.report_options import ReportOptions
@@ -27,7 +27,7 @@ from kdbench.suite.contradictions import contradiction
 from kdbench.suite.file import NetworkSpec, PairSpec, SuiteFile, TaughtSpec, Tree, TuneSpec, read_mapping
 from kdbench.suite.plugins import load_path
 from kdbench.suite.recipes import merged, recipe_tree
-from kdbench.suite.shipped import is_shipped, shipped, suite_names
+from kdbench.suite.shipped import find_suite, is_shipped
 from kdbench.suite.taught import unfit_for_several, unfit_for_teacher
 from kdbench.suite.tuning import Candidates, Setting, Tuning, grid_settings, mistake, over_budget, tuned, without_repetition
 from kdbench.wording import counted
@@ -100,7 +100,7 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
     Raises:
         KdbenchError: no such suite, or a mistake in it or in a plugin; the message names the file and the place in it.
     """
-    file = _find(str(name))
+    file = find_suite(str(name))
     spec = validated(SuiteFile, read_mapping(file), source=file)
     for i, plugin in enumerate(spec.plugins):
         try:
@@ -499,16 +499,3 @@ def _taught_by(teachers: Sequence[TrialSpec]) -> Tree:
 def _no_method(name: str, known: Set[str]) -> str:
     fix = nearest(name, known) or f" Choose one of {', '.join(sorted(known))}."
     return f"'{name}' is not one of the suite's methods.{fix}"
-
-
-def _find(name: str) -> Path:
-    path = expanded(name)
-    if path.suffix in (".yaml", ".yml"):
-        if found(path):
-            return path
-        raise KdbenchError(f"no suite file at {path}. See `kdbench list suites` for those that ship with kdbench.")
-    if name in suite_names():
-        return shipped("suites") / f"{name}.yaml"
-    raise KdbenchError(
-        f"unknown suite '{name}'.{nearest(name, suite_names())} Give a path to a YAML file, or see `kdbench list suites`."
-    )

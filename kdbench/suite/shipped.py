@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from kdbench.errors import KdbenchError, nearest
+from kdbench.paths import expanded, found
+
 
 def shipped(folder: str) -> Path:
     """A folder that stands beside the package in a clone and inside it in an installed wheel: `methods`, `suites` or `examples`."""
@@ -30,3 +33,21 @@ def recipe_names() -> list[str]:
 def example_names() -> list[str]:
     """Names of the files of the examples, such as `own_images.yaml`."""
     return sorted(file.name for file in shipped("examples").iterdir() if file.suffix in (".py", ".yaml"))
+
+
+def find_suite(name: str) -> Path:
+    """The file of a suite that ships or of one's own.
+
+    Raises:
+        KdbenchError: there is none.
+    """
+    path = expanded(name)
+    if path.suffix in (".yaml", ".yml"):
+        if found(path):
+            return path
+        raise KdbenchError(f"no suite file at {path}. See `kdbench list suites` for those that ship with kdbench.")
+    if name in suite_names():
+        return shipped("suites") / f"{name}.yaml"
+    raise KdbenchError(
+        f"unknown suite '{name}'.{nearest(name, suite_names())} Give a path to a YAML file, or see `kdbench list suites`."
+    )

@@ -1,0 +1,86 @@
+"""`kdbench status`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdbench.cli import options
+from kdbench.cli.app import app, print_json
+from kdbench.errors import KdbenchError
+
+if TYPE_CHECKING:
+    from kdbench.catalogue.status import Status
+
+WATCH_S = 2.0
+"""From one look to the next."""
+
+
+@app.command(epilog=options.examples("status quick", "status mine.yaml --watch", "status mine.yaml --results /scratch/me --json"))
+def status(
+    suite: options.SuiteArgument,
+    results: options.ResultsOption = Path("results"),
+    watch: Annotated[bool, typer.Option("--watch", help="Look every two seconds, until no run goes on.")] = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Say how far the runs of a suite are, while they go on.
+
+    It only reads, and works from another terminal, machine or user.
+    """
+    if watch and as_json:
+        raise KdbenchError("--watch shows text. Leave it out, and ask for --json as often as you need.")
+    from kdbench.catalogue.status import status_as_json, status_as_text
+
+    found = _look(suite, results)
+    if as_json:
+        print_json(status_as_json(found))
+    elif watch and found.going_on:
+        (_redraw if sys.stdout.isatty() else _tell)(suite, results)
+    else:
+        print(status_as_text(found))
+
+
+def _look(suite: str, results: Path) -> Status:
+    from kdbench.catalogue.status import Status
+    from kdbench.paths import expanded
+    from kdbench.results.runs import find_runs
+    from kdbench.suite.shipped import find_suite
+
+    root = expanded(results)
+    found = Status.of(Path(suite).stem, root, find_runs(root))
+    if not found.runs:
+        find_suite(suite)
+    return found
+
+
+def _redraw(suite: str, results: Path) -> None:
+    """Show the whole text again and again."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from kdbench.catalogue.status import status_as_text
+
+    with Live(auto_refresh=False) as live:
+        while True:
+            found = _look(suite, results)
+            live.update(Text(status_as_text(found), no_wrap=True, overflow="ellipsis"), refresh=True)
+            if not found.going_on:
+                return
+            time.sleep(WATCH_S)
+
+
+def _tell(suite: str, results: Path) -> None:
+    """Print a line at every change, and in the end all."""
+    from kdbench.catalogue.status import status_as_line, status_as_text
+
+    last = ""
+    while (found := _look(suite, results)).going_on:
+        if (line := status_as_line(found)) != last:
+            print(line, flush=True)
+        last = line
+        time.sleep(WATCH_S)
+    print(status_as_text(found))

@@ -1,0 +1,226 @@
+"""`kdbench status`: how far runs are, as somebody else sees it while they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import Lab, Said
+from engine import InProcess
+from test_public import modules_after
+from typer.testing import CliRunner
+
+from kdbench.catalogue.status import Status, status_as_json, status_as_line, status_as_text
+from kdbench.cli import app
+from kdbench.errors import KdbenchError
+from kdbench.results.processes import this_process
+from kdbench.results.runs import Counts, Ended, Failure, JobNow, LaneNow, RunFile, RunNow, find_runs
+from kdbench.runner import run
+from kdbench.runner.run import Options, execute
+
+AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
+
+
+def job(place: str, **changes) -> JobNow:
+    lanes = (LaneNow("kd", "a", 12, 0.8123, 31.26, None), LaneNow("ft", "b", 12, 1.25, 40.12, None))
+    standing = JobNow(
+        place, "node7", "2 students, wrn_40_2 -> wrn_16_2, seed 0", AN_HOUR_AGO, 2, 12, True, 240, 4000.0, lanes=lanes
+    )
+    return replace(standing, **changes)
+
+
+def write(root: Path, *running: JobNow, host: str = "node7", since: datetime = AN_HOUR_AGO, **changes) -> RunFile:
+    """The file of a run elsewhere, as a process on another host writes it."""
+    file = RunFile(root, {"host": host, "namespace": "", "pid": 4711, "started": "1"})
+    now = RunNow("tiny", "/home/ann/tiny.yaml", file.process, "ann", since, "local", "all", running=running)
+    file.write(replace(now, **changes))
+    return file
+
+
+def seen(root: Path) -> Status:
+    return Status.of("tiny", root, find_runs(root))
+
+
+def lines(root: Path) -> list[str]:
+    text = status_as_text(seen(root))
+    assert max(map(len, text.splitlines())) <= 100
+    return text.splitlines()
+
+
+def test_a_run_elsewhere_as_a_person_sees_it(tmp_path):
+    log = "jobs/1-2/log.txt"
+    write(
+        tmp_path,
+        job("cuda:0", log=log),
+        job("cuda:1", label="scratch, wrn_40_2, seed 1", trials=1, epoch=3, main=False, left_s=None, lanes=()),
+        jobs=Counts(waiting=4, running=2, done=1),
+        trials=Counts(waiting=8, running=3, done=5, failed=1),
+        epochs=24,
+        of_epochs=2400,
+        left_s=4210.0,
+        failures=(Failure("c", "at, wrn_40_2 -> wrn_16_2, seed 0", "ValueError: no maps (own.py:12)", log),),
+    )
+    since = f"{AN_HOUR_AGO.astimezone():%H:%M}"
+    if AN_HOUR_AGO.astimezone().date() != datetime.now().date():
+        since = f"{AN_HOUR_AGO.astimezone():%b %d %H:%M}"
+    assert [" ".join(line.split()) for line in lines(tmp_path)] == [
+        "tiny: 5 of 17 trials done, 1 failed, 3 running, 8 waiting, 24 of 2400 epochs, 1:10:10 left",
+        f"running since {since}: process 4711 on node7, user ann, engine local; jobs: 2 running, 4 waiting, 1",
+        "done",
+        "",
+        "where trains since epoch loss error % left",
+        f"cuda:0 2 students, wrn_40_2 -> wrn_16_2, seed 0 {since} 12/240 0.812-1.25 31.3-40.1 1:06:40",
+        f"cuda:1 scratch, wrn_40_2, seed 1 {since} stage 3 ? ? ?",
+        "",
+        "failed:",
+        "at, wrn_40_2 -> wrn_16_2, seed 0: ValueError: no maps (own.py:12)",
+        f"{tmp_path / log}",
+    ]
+
+
+def test_sixty_jobs_stay_readable_and_the_longest_stand_first(tmp_path):
+    write(tmp_path, *(job(f"cuda:{i}", left_s=60.0 * i) for i in range(60)), trials=Counts(0, 120, 0, 0))
+    shown = lines(tmp_path)
+    assert [line.split()[0] for line in shown if "students" in line][:2] == ["cuda:59", "cuda:58"]
+    assert shown[-1] == "  and 40 jobs more; --json has all"
+
+
+def test_runs_that_share_a_directory_are_added_up(tmp_path):
+    write(tmp_path, job("cuda:0"), trials=Counts(10, 2, 4, 0), left_s=100.0)
+    write(tmp_path, job("cuda:0", host="node8"), host="node8", trials=Counts(8, 2, 6, 0), left_s=300.0)
+    shown = seen(tmp_path)
+    assert (shown.trials, shown.left_s) == (Counts(waiting=6, running=4, done=6), pytest.approx(75.0))
+    assert {"node7 cuda:0", "node8 cuda:0"} <= {line.strip()[:12] for line in lines(tmp_path)}
+
+
+def test_json_has_everything_in_units(tmp_path):
+    write(tmp_path, job("cuda:0"), trials=Counts(1, 2, 3, 4), left_s=5.0)
+    (found,) = status_as_json(seen(tmp_path))["runs"]
+    json.dumps(found)
+    assert (found["state"], found["trials"]) == ("running", {"waiting": 1, "running": 2, "done": 3, "failed": 4})
+    assert datetime.fromisoformat(found["since"]) == AN_HOUR_AGO and found["since"].endswith("Z")
+    lane = found["running"][0]["lanes"][0]
+    known = {"train_loss": 0.8123, "test_error_pct": 31.26, "validation_error_pct": None}
+    assert lane == {"name": "kd", "trial": "a", "epochs": 12, **known}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"ended": Ended("finished", AN_HOUR_AGO)}, "finished (process 4711 on node7, user ann"),
+        ({"ended": Ended("stopped", AN_HOUR_AGO)}, "stopped before the end; the same `kdbench run` goes on"),
+        ({"ended": Ended("error", AN_HOUR_AGO, "the disk is full")}, "ended by an error: the disk is full"),
+    ],
+)
+def test_how_a_run_ended(tmp_path, changes, text):
+    write(tmp_path, **changes)
+    assert text in " ".join(line.strip() for line in lines(tmp_path))
+    assert not seen(tmp_path).going_on
+
+
+def test_a_run_elsewhere_that_tells_nothing_for_long_does_not_count(tmp_path):
+    file = write(tmp_path, job("cuda:0"))
+    os.utime(file.path, (time.time() - 600, time.time() - 600))
+    assert "silent: process 4711 on node7, user ann, has told nothing for 10:00." in lines(tmp_path)[1]
+    assert not seen(tmp_path).jobs
+
+
+def test_a_killed_run_is_seen_at_once_on_its_host(tmp_path):
+    over = subprocess.Popen([sys.executable, "-c", ""])
+    over.wait()
+    file = RunFile(tmp_path, {**this_process(), "pid": over.pid})
+    file.write(RunNow("tiny", "tiny.yaml", file.process, "ann", AN_HOUR_AGO, "here", "cpu"))
+    assert "ended without a word" in " ".join(lines(tmp_path))
+
+
+def test_ten_thousand_trials_on_512_workers_are_read_in_under_a_second(tmp_path):
+    lanes = tuple(LaneNow(f"method {i}", f"{i:016}", 12, 0.8, 31.2, 30.1) for i in range(20))
+    running = [job(f"cuda:{i}", lanes=lanes) for i in range(512)]
+    write(tmp_path, *running[:256], trials=Counts(5000, 5000, 240, 0))
+    for one in running[256:]:
+        write(tmp_path, one, host=f"node{one.place}", trials=Counts(9980, 20, 240, 0))
+    began = time.process_time()
+    status_as_text(seen(tmp_path))
+    assert time.process_time() - began < 0.7
+
+
+def test_it_imports_no_torch(tmp_path):
+    write(tmp_path, job("cuda:0"))
+    code = f"from kdbench.cli import app\napp(['status', 'tiny.yaml', '--results', {str(tmp_path)!r}], standalone_mode=False)"
+    loaded = modules_after(code)
+    assert "kdbench.results.runs" in loaded
+    assert not {"torch", "pandas", "numpy", "matplotlib", "kdbench.suite.resolve"} & loaded
+
+
+def call(*words: str) -> tuple[int, str]:
+    found = CliRunner().invoke(app, ["status", *words])
+    if found.exception and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found.exit_code, found.output
+
+
+def test_where_nothing_is_known_it_says_so(tmp_path):
+    assert call("quick", "--results", str(tmp_path)) == (
+        0,
+        f"No run of quick is known in {tmp_path}. `kdbench plan quick` says what is done.\n",
+    )
+    with pytest.raises(KdbenchError, match="unknown suite 'quik'"):
+        call("quik", "--results", str(tmp_path))
+    with pytest.raises(KdbenchError, match="--watch shows text"):
+        call("quick", "--watch", "--json")
+
+
+def test_watching_through_a_pipe_tells_of_changes_and_ends_with_the_run(tmp_path, monkeypatch):
+    file = write(tmp_path, job("cuda:0"), trials=Counts(1, 2, 0, 0))
+    (now,) = (found.now for found in find_runs(tmp_path))
+    then = iter([now, replace(now, trials=Counts(0, 2, 1, 0)), replace(now, ended=Ended("finished", AN_HOUR_AGO))])
+    monkeypatch.setattr("kdbench.cli.status.time.sleep", lambda s: file.write(next(then)))
+    status, output = call("tiny.yaml", "--results", str(tmp_path), "--watch")
+    assert status == 0
+    assert [line.split(",")[0] for line in output.splitlines()][:3] == [
+        "tiny: 0 of 3 trials done",
+        "tiny: 1 of 3 trials done",
+        "tiny: 1 of 3 trials done" if "1 of 3" in output.splitlines()[2] else "tiny: 0 of 3 trials done",
+    ]
+    assert "finished" in output
+
+
+def test_a_run_on_an_engine_tells_what_it_does(lab: Lab, monkeypatch):
+    """Looked at each time that a worker has told something."""
+    looks: list[RunNow] = []
+
+    def fate(place, assignment, news):
+        engine.tell = True
+
+    engine = InProcess("a", "b", cache=lab.store.cache, fate=fate)
+    monkeypatch.setattr(run, "choose_engine", lambda name, device, *, cache: engine)
+    monkeypatch.setattr("kdbench.runner.watched.EVERY_S", 0.001)
+
+    class Looking(Said):
+        def show(self, text: str) -> None:
+            time.sleep(0.02)
+            looks.append(find_runs(lab.store.root)[0].now)
+            self.lines.append(text)
+
+    said = Looking()
+    write(lab.store.root, ended=Ended("finished", AN_HOUR_AGO))
+    assert execute(lab.suite(methods=["scratch", "kd"], seeds=[0, 1]), lab.store, options=Options(), progress=said)
+    assert "a: epoch 1: teacher wrn_10_1" in said.lines
+    by_epoch = [now for now in looks if now.running and now.running[0].lanes and now.trials.running == 4]
+    last = by_epoch[0].running[0]
+    assert (last.place, last.host, last.epochs, last.main) == ("a", "this host", 2, True)
+    assert all(lane.train_loss and lane.test_error_pct is not None for lane in last.lanes)
+    assert last.log and (lab.store.root / last.log).exists()
+    (found,) = find_runs(lab.store.root)  # that of the earlier run is gone
+    assert found.now.ended and found.now.ended.how == "finished"
+    assert found.now.trials == Counts(done=5) and found.now.host == socket.gethostname()
+    assert (found.now.epochs, found.now.of_epochs) == (10, 10)
+    assert status_as_line(seen(lab.store.root)) == "tiny: 5 of 5 trials done"
