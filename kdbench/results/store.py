@@ -135,7 +135,7 @@ class Store:
             self._refuse_foreign(file)
             self._unusable(file, f"it is not a whole record ({counted(problem.error_count(), 'mistake')})")
             return None
-        self._refuse_foreign(file)
+        self._refuse_protocol(record.protocol, file)
         if record.trial != trial:
             self._unusable(file, f"it is the record of {record.trial}")
             return None
@@ -152,6 +152,9 @@ class Store:
             protocol = json.loads(file.read_bytes())["protocol"]
         except (ValueError, TypeError, KeyError):
             return  # not a record at all: the caller sets it aside
+        self._refuse_protocol(protocol, file)
+
+    def _refuse_protocol(self, protocol: object, file: Path) -> None:
         if protocol != self.protocol:
             raise KdbenchError(
                 f"{file} is of protocol {protocol}, this kdbench writes protocol {self.protocol}, and the two are never mixed. "
@@ -233,7 +236,7 @@ class Store:
     def note_planned(self, trial: str, when: str) -> None:
         """Write down when a trial was first planned; one that has a folder was planned before."""
         if not found(folder := self.folder(trial)):
-            write_bytes(folder / PLANNED, when.encode())
+            write_bytes(folder / PLANNED, when.encode(), durable=False)  # a run plans thousands at once
 
     def planned(self, trial: str) -> str | None:
         """When the trial was first planned; None where an earlier version began it."""
@@ -245,7 +248,7 @@ class Store:
 
     def _noted(self, trial: str, name: str) -> str | None:
         try:
-            return (self.folder(trial) / name).read_text()
+            return (self.folder(trial) / name).read_text() or None  # empty where the power failed just then
         except FileNotFoundError:
             return None
 

@@ -107,21 +107,26 @@ class Driver:
             self.waiting.extend(found)
 
     def _start_what_can(self) -> None:
+        if self.running and (not self.waiting or len(self.running) >= len(self.engine.places)):
+            return
         usable = [place for place in self.engine.places if place not in self.left_out]
         if not usable and not self.running:
             reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.left_out.items())
             raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
-        for place in usable:
-            if place in self.running:
+        free = {place: None for place in usable if place not in self.running}
+        passed_over: list[Job] = []
+        while free and self.waiting:
+            job = self.waiting.popleft()
+            tried = set(self.deaths.get(job.id, ()))
+            places = (place for place in free if place not in tried or tried.issuperset(usable))
+            if any(self.open[needed] for needed in job.needs) or not (place := next(places, None)):
+                passed_over.append(job)
                 continue
-            for job in self.waiting:
-                tried = set(self.deaths.get(job.id, ()))
-                if not any(self.open[needed] for needed in job.needs) and (place not in tried or tried.issuperset(usable)):
-                    self._start(job, place)
-                    break
+            del free[place]
+            self._start(job, place)
+        self.waiting.extendleft(reversed(passed_over))
 
     def _start(self, job: Job, place: Place) -> None:
-        self.waiting.remove(job)
         folder = self.store.jobs / f"{job.id}-{secrets.token_hex(4)}"
         lay_out(self.store, job, folder)
         self.running[place] = Running(job, folder)

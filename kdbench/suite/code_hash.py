@@ -53,8 +53,7 @@ def _code_of(methods: Iterable[MethodSpec], others: Iterable[Entry[Any]]) -> str
     names = set().union(*(_texts(part.params) for part in methods))
     networks = (entry for entry in MODELS.entries() if entry.name in names)
     entries: list[Entry[Any]] = [*(METHODS.entry(part.name) for part in methods), *networks, *others]
-    files = {file for entry in entries for file in (Path(entry.file), *_files_of_bases(entry)) if not is_core(file)}
-    return _files_hash(tuple(sorted(map(str, files))))
+    return _files_hash(tuple(sorted(set().union(*map(_files_of, entries)))))
 
 
 def _texts(value: object) -> set[str]:
@@ -63,6 +62,12 @@ def _texts(value: object) -> set[str]:
         return {value}
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return set().union(*map(_texts, inner))
+
+
+@cache
+def _files_of(entry: Entry[Any]) -> frozenset[str]:
+    """Where the code of what is registered stands, without the core."""
+    return frozenset(str(file) for file in (Path(entry.file), *_files_of_bases(entry)) if not is_core(file))
 
 
 def _files_of_bases(entry: Entry[Any]) -> list[Path]:
