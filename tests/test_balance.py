@@ -110,7 +110,7 @@ UNREACHED = {"loss_ratio": 0.0, "gradient_ratio": 0.0}
     ("method", "said"),
     [
         ({"ab": {"ce_weight": 1, "kd_weight": 0}}, None),  # all of it happens in the stage before
-        ({"ab+kd": {"ab": {"kd_weight": 0}, "kd": {"alpha": 0}}}, None),
+        ({"ab+kd": {"ce": 1, "ab": {"kd_weight": 0}, "kd": {"alpha": 0}}}, None),
         ({"kd": {"alpha": 0}}, "nothing is transferred: kd.alpha = 0."),
         ({"at+kd": {"at": {"beta": 0}, "kd": {"alpha": 0}}}, "nothing is transferred: at.beta = 0, kd.alpha = 0."),
         ({"at+kd": {"at": {"beta": 0}}}, "no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is"),
