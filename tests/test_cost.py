@@ -12,8 +12,9 @@ import pytest
 
 from kdbench.catalogue import plan as catalogue
 from kdbench.results.store import Store
-from kdbench.runner.cost import Basis, Span, costs, estimate_text, remaining
+from kdbench.runner.cost import costs, estimate_text, remaining
 from kdbench.runner.plan import Status, make_plan
+from kdbench.runner.rates import Basis, Span
 from kdbench.runner.timings import read_timings
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec

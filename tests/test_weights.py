@@ -30,9 +30,10 @@ from kdbench.models.pretrained import fetch, identify
 from kdbench.models.start_weights import fit
 from kdbench.models.weights import state_hash
 from kdbench.report.compare import compare
-from kdbench.runner.cost import Basis, costs
+from kdbench.runner.cost import costs
 from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
+from kdbench.runner.rates import Basis
 from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec

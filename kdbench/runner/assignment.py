@@ -11,7 +11,6 @@ from kdbench.errors import KdbenchError
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import EpochReport, LaneReport
 from kdbench.spec.record import Environment
-from kdbench.spec.trial import TrialSpec
 from kdbench.suite.resolve import Suite
 
 
@@ -35,11 +34,6 @@ class Assignment:
         """The job of a suite."""
         trials = tuple(planned.spec for planned in job.trials)
         return cls(job, replace(suite, trials=trials, candidates=(), tuning=None), fingerprint, lanes)
-
-    @property
-    def expected(self) -> list[TrialSpec]:
-        """The trials whose methods learn from the teacher alone what the job is to train."""
-        return [planned.spec for planned in self.job.trials]
 
     def placed(self, folder: Path) -> Assignment:
         """The same, where the trials lie in another results folder."""

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import cache
-from typing import NamedTuple, TypeVar
 
 from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, Planned, Rerun, Status, jobs
-from kdbench.runner.timings import StageTiming, Timing, read_timings
-from kdbench.spec.trial import TrialSpec
+from kdbench.runner.rates import Basis, Rates, Span, setting_of, taught_by
+from kdbench.runner.timings import Timing, timings_by_device
 from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.wording import counted
-
-T = TypeVar("T")
-
-FORWARD = 1 / 3
-"""Of a training step's arithmetic; the backward pass has about twice as much."""
-
-
-class Basis(StrEnum):
-    """What the estimate of one training rests on."""
-
-    MEASURED = "as measured"
-    """Trainings of the same teacher, student and method."""
-    SAME_STUDENT = "from the same student"
-    """Trainings of the student with another teacher or, failing that, with another method."""
-    SCALED = "scaled by MACs"
-    """Trainings of other students, with the same method where there are any, in proportion to the networks' arithmetic."""
-
-
-class Span(NamedTuple):
-    """Seconds: the median of what was measured, the least and the most."""
-
-    mid: float
-    low: float
-    high: float
-
-
-NOTHING = Span(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -109,10 +78,7 @@ def costs(plan: Plan, store: Store) -> list[Cost]:
     """What remains, by device; empty where nothing remains, or nothing that compares was measured."""
     left = remaining(plan)
     stages = remaining_stages(plan, left)
-    timings = read_timings(store) if left else {}
-    by_device: dict[str, dict[str, Timing]] = {}
-    for trial, timing in timings.items():
-        by_device.setdefault(timing.device, {})[trial] = timing
+    by_device = timings_by_device(store) if left else {}
     found = [_cost(device, left, stages, here, store.macs()) for device, here in by_device.items()]
     return sorted((cost for cost in found if cost.bases), key=lambda cost: -cost.measured)
 
@@ -128,11 +94,11 @@ def _cost(
     bases: Counter[Basis] = Counter()
     epochs: dict[str, int] = {}  # of each training that something compares with
     specs = (*(planned.spec for planned in left), *(stage.teacher for stage in stages))
-    rates_in = {setting: _Rates(setting, timings.values(), macs) for setting in set(map(_setting, specs))}
+    rates_in = {setting: Rates(setting, timings.values(), macs) for setting in set(map(setting_of, specs))}
     for planned in left:
         spec = planned.spec
-        rates = rates_in[_setting(spec)]
-        own = rates.own(spec.architecture, spec.method, _taught_by(spec))
+        rates = rates_in[setting_of(spec)]
+        own = rates.own(spec.architecture, spec.method, taught_by(spec))
         if own is None:
             continue
         behind = timings[spec.id].epochs if planned.status is Status.STARTED and spec.id in timings else 0
@@ -146,13 +112,13 @@ def _cost(
     for turn in sorted({*turns.values()}):  # teachers train before their students, in jobs of their own
         for job in jobs(planned for planned in known if turns[planned.spec.id] == turn):
             cohort = [planned.spec for planned in job.trials]
-            rates = rates_in[_setting(cohort[0])]
+            rates = rates_in[setting_of(cohort[0])]
             parts.append((rates.data(), max(epochs[spec.id] for spec in cohort)))
             passes = max((epochs[spec.id] for spec in cohort if spec.teacher), default=0)
             parts += [(rates.teacher(teacher.architecture), passes) for teacher in job.teachers]
     shared: dict[str, list[Span]] = {}
     for stage in stages:
-        if found := rates_in[_setting(stage.teacher)].stage(stage):
+        if found := rates_in[setting_of(stage.teacher)].stage(stage):
             parts.append((found[0], 1))
             shared.setdefault(stage.teacher.id, []).append(found[1])
             bases[found[2]] += 1
@@ -160,104 +126,6 @@ def _cost(
     total = Span(*(sum(span[i] * times for span, times in parts) for i in range(3)))
     measured = sum(len(rates.timings) for rates in rates_in.values())
     return Cost(device, total, *numbers(left), len(stages), bases, measured)
-
-
-class _Setting(NamedTuple):
-    """What two trainings must share for the seconds of one to say something of the other."""
-
-    dataset: str
-    arithmetic: str
-    batch_size: int
-
-
-class _Rates:
-    """Seconds per epoch in one setting: the same images, arithmetic and size of batches."""
-
-    def __init__(self, setting: _Setting, timings: Iterable[Timing], macs: Mapping[str, Mapping[str, int]]) -> None:
-        timings = list(timings)
-        self.timings = [timing for timing in timings if _setting(timing.spec) == setting]
-        self.stages = [found for timing in timings for found in timing.stages if _setting(found.stage.teacher) == setting]
-        self.macs = macs.get(setting.dataset, {})
-        self.own = cache(self._own)  # the seeds of a method ask for the same
-        self.evaluation = cache(self._evaluation)
-
-    def _own(self, student: str, method: str, teachers: tuple[str, ...]) -> tuple[Span, Basis] | None:
-        """The student's steps, and what that rests on; None where nothing compares."""
-        of_student = [timing for timing in self.timings if _student(timing) == student]
-        same = [timing for timing in of_student if timing.spec.method == method]
-        exact = [timing for timing in same if _taught_by(timing.spec) == teachers]
-        if of_student:
-            return _span([timing.own_s for timing in exact or same or of_student]), Basis.MEASURED if exact else Basis.SAME_STUDENT
-        alike = [timing for timing in self.timings if timing.spec.method == method]
-        for timings in (alike, self.timings):
-            if found := self._scaled(student, timings, _student, lambda timing: timing.own_s):
-                return found, Basis.SCALED
-        return None
-
-    def _evaluation(self, student: str) -> Span:
-        """The student on the test images."""
-        timings = [timing for timing in self.timings if timing.evaluation_s]
-        of_student = [timing for timing in timings if timing.spec.student == student]
-        return self._scaled(student, of_student or timings, _student, lambda timing: timing.evaluation_s) or NOTHING
-
-    def data(self) -> Span:
-        """The batches."""
-        return _span([timing.data_s for timing in self.timings])
-
-    def teacher(self, name: str) -> Span:
-        """The teacher's forward passes; from a training step of it, or of another network, where they were never measured."""
-        reading = [timing for timing in self.timings if timing.teacher_s and len(timing.spec.teachers) == 1]
-        of_teacher = [timing for timing in reading if _teacher(timing) == name]
-        itself = [timing for timing in self.timings if _student(timing) == name]
-        return (
-            self._scaled(name, of_teacher or reading, _teacher, lambda timing: timing.teacher_s)
-            or self._scaled(name, itself or self.timings, _student, lambda timing: timing.own_s * FORWARD)
-            or NOTHING
-        )
-
-    def stage(self, stage: TeacherStage) -> tuple[Span, Span, Basis] | None:
-        """A stage of a teacher: its own steps, what stages share, and what that rests on; None where nothing compares."""
-        alike = [timing for timing in self.stages if (timing.stage.part, timing.stage.stage) == (stage.part, stage.stage)]
-        name = stage.teacher.architecture
-        exact = [timing for timing in alike if _taught(timing) == name]
-        own = self._scaled(name, exact or alike, _taught, lambda timing: timing.own_s)
-        shared = self._scaled(name, exact or alike, _taught, lambda timing: timing.shared_s)
-        return (own, shared, Basis.MEASURED if exact else Basis.SCALED) if own and shared else None
-
-    def _scaled(self, name: str, timings: Iterable[T], network: Callable[[T], str], seconds: Callable[[T], float]) -> Span | None:
-        """`seconds` of the timings, each in proportion to the MACs of `name` against those of its own `network`."""
-        found = [seconds(timing) * ratio for timing in timings if (ratio := self._ratio(name, network(timing)))]
-        return _span(found) if found else None
-
-    def _ratio(self, name: str, other: str) -> float | None:
-        if name == other:
-            return 1.0
-        return self.macs[name] / self.macs[other] if name in self.macs and other in self.macs else None
-
-
-def _setting(spec: TrialSpec) -> _Setting:
-    return _Setting(spec.dataset.label, spec.recipe.arithmetic, spec.recipe.batch_size)
-
-
-def _student(timing: Timing) -> str:
-    return timing.spec.architecture
-
-
-def _taught_by(spec: TrialSpec) -> tuple[str, ...]:
-    return tuple(teacher.architecture for teacher in spec.teachers)
-
-
-def _teacher(timing: Timing) -> str:
-    (teacher,) = timing.spec.teachers  # only a method that reads the teacher has seconds of it
-    return teacher.architecture
-
-
-def _taught(timing: StageTiming) -> str:
-    return timing.stage.teacher.architecture
-
-
-def _span(seconds: Sequence[float]) -> Span:
-    return Span(statistics.median(seconds), min(seconds), max(seconds))
 
 
 def estimate_text(cost: Cost) -> str:

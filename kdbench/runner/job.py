@@ -19,6 +19,7 @@ from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import core_code
+from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.training.balance import imbalance
 from kdbench.training.builder import Builder
 from kdbench.training.cohort import train_in_lockstep
@@ -35,7 +36,7 @@ class JobRunner:
     """Runs jobs on one device, one after the other.
 
     Attributes:
-        expected: all trials of the run: what they need of one teacher is trained together.
+        expected: stages of teachers that trials of the run need: those of one teacher are trained together.
         ungraphed: the methods of which it was said that they run without CUDA graphs.
         noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
     """
@@ -47,7 +48,7 @@ class JobRunner:
     stop: Callable[[], bool]
     teachers: Teachers
     recorder: Recorder
-    expected: Sequence[TrialSpec] = ()
+    expected: Sequence[TeacherStage] = ()
     ungraphed: set[str] = field(default_factory=set)
     noted: set[str] = field(default_factory=set)
 
@@ -76,11 +77,11 @@ class JobRunner:
             return self.groups.train(trials, students)
 
     def train_stages(self, job: Job) -> bool:
-        """Train what methods learn from the teacher of the job's trials alone, and not the trials; False when stopped."""
+        """Train the stages of a job, and none of its trials; False when stopped."""
         recipe = job.trials[0].spec.recipe
         with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
             teachers = self.teachers.get(job.teachers, recipe)
-            return not teachers or self.teachers.train_stages(teachers[0], self.expected)
+            return not teachers or self.teachers.train_stages(teachers[0], job.learnt)
 
     def _adopt(self, trials: Sequence[Planned]) -> None:
         """Measure and keep teachers that are used as they are."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from kdbench.models.weights import METHOD, WEIGHTS
 from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
 from kdbench.runner.plan import Job
-from kdbench.suite.teacher_stages import teacher_stages
 
 LOG = "log.txt"
 """What the job's worker said and warned of, and how it ended where that was not well."""
@@ -36,7 +35,7 @@ def lay_out(store: Store, job: Job, folder: Path) -> None:
     for teacher in job.teachers:
         _link(store.folder(teacher.id), there.folder(teacher.id), (RECORD, SPEC, WEIGHTS, METHOD))
         record = store.record(teacher.id)
-        for stage in {stage.id: stage for planned in job.trials for stage in teacher_stages(planned.spec)}.values():
+        for stage in {stage.id: stage for stage in job.learnt}.values():
             if record and record.weights_sha256 and stage.teacher.id == teacher.id:
                 key = stage.key(teacher_sha256=record.weights_sha256)
                 for file in (store.stage_file(teacher.id, key), store.stage_checkpoint(teacher.id, key)):

@@ -14,17 +14,20 @@ from kdbench.models.measure import macs
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment
 from kdbench.runner.driver import Driver
+from kdbench.runner.durations import durations
 from kdbench.runner.engines import Engine, Place
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
 from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
-from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs, with_stages
+from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs
 from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
+from kdbench.runner.split import in_parts
 from kdbench.runner.teachers import Teachers, usable
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
+from kdbench.training.device import environment
 
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
@@ -97,7 +100,7 @@ class Phase:
     ) -> bool:
         """Train in this process, one job after the other; False when stopped."""
         of_teachers = Teachers(self.store, self._records, self.builder, self.progress, groups, stop)
-        expected = [planned.spec for job in (*teachers, *students) for planned in job.trials]
+        expected = [stage for job in (*teachers, *students) for stage in job.learnt]
         runner = JobRunner(self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, expected=expected)
         here = Place(str(self.builder.device), socket.gethostname(), str(self.builder.device))
 
@@ -139,7 +142,8 @@ class Phase:
         if not left:
             self._announce(students)
         driver = Driver(self.store, engine, self.progress, stop, assign, failed, recorded)
-        return driver.run(with_stages([*teachers, *students]))
+        known = durations(self.plan, self.store, device=environment(self.builder.device).device, lanes=lanes)
+        return driver.run(in_parts(teachers, students, places=len(engine.places), durations=known))
 
     @cached_property
     def _records(self) -> dict[str, Record]:

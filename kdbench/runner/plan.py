@@ -88,6 +88,11 @@ class Planned:
         """The hash of the code of its methods, and of a plugin's student or data set."""
         return trial_code(self.spec)
 
+    @cached_property
+    def stages(self) -> tuple[TeacherStage, ...]:
+        """What its methods learn from the teacher alone."""
+        return tuple(teacher_stages(self.spec))
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -124,8 +129,12 @@ class Job:
     def needs(self) -> frozenset[str]:
         """What must be there before: the ids of teachers, and of stages that it does not train."""
         teachers = {teacher.id for planned in self.trials for teacher in planned.spec.teachers}
-        stages = {stage.id for planned in self.trials for stage in teacher_stages(planned.spec)} if self.stages is None else set()
-        return frozenset(teachers | stages) - self.gives
+        return frozenset(teachers.union(stage.id for stage in self.learnt)) - self.gives
+
+    @property
+    def learnt(self) -> tuple[TeacherStage, ...]:
+        """What is learnt from a teacher alone that its training makes or needs."""
+        return self.stages if self.stages is not None else tuple(stage for planned in self.trials for stage in planned.stages)
 
     @property
     def label(self) -> str:
@@ -309,12 +318,12 @@ def jobs(trials: Iterable[Planned]) -> list[Job]:
 
 
 def with_stages(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs, and before them one for each teacher of which several of them need the same stages: that trains those."""
+    """The jobs, and before them those that train stages which several of them need: one for each teacher and seed of a stage."""
     found = list(jobs)
     users = Counter(stage for job in found for stage in job.needs - {teacher.id for teacher in job.teachers})
-    shared: dict[str, tuple[Planned, dict[str, TeacherStage]]] = {}
+    shared: dict[tuple[str, int | None], tuple[Planned, dict[str, TeacherStage]]] = {}
     for planned in (planned for job in found for planned in job.trials):
-        for stage in teacher_stages(planned.spec):
+        for stage in planned.stages:
             if users[stage.id] > 1:
-                shared.setdefault(stage.teacher.id, (planned, {}))[1][stage.id] = stage
+                shared.setdefault(stage.together, (planned, {}))[1][stage.id] = stage
     return [*(Job((planned,), tuple(stages.values())) for planned, stages in shared.values()), *found]

@@ -129,11 +129,11 @@ class Teachers:
         )
         return Teacher(spec, frozen, network, record, evaluation, rate, notes=() if repeat(seeds=(0, 1)) else (note,))
 
-    def train_stages(self, teacher: Teacher, students: Iterable[TrialSpec]) -> bool:
-        """Train together, once in a run, what the methods of all its students learn from a teacher alone; False when stopped."""
+    def train_stages(self, teacher: Teacher, stages: Iterable[TeacherStage]) -> bool:
+        """Train together, once in a run, those of the stages that learn from this teacher; False when stopped."""
         if teacher.spec.id in self.failed_stages:
             return True
-        needed = {stage.id: stage for trial in students for stage in teacher_stages(trial) if stage.teacher.id == teacher.spec.id}
+        needed = {stage.id: stage for stage in stages if stage.teacher.id == teacher.spec.id}
         failures: dict[str, str] = {}
         origin = environment(self.builder.device).model_dump()
 
@@ -162,14 +162,14 @@ class Teachers:
                 self._checkpoint(stage, teacher).unlink(missing_ok=True)
             return True
 
-        stages = Work[TeacherStage](
+        work = Work[TeacherStage](
             train=train,
             ended=lambda stage: stage.id in failures or self._file(stage, teacher).exists(),
             name=lambda stage: stage.label,
             noun="stages",
         )
         missing = [stage for stage in needed.values() if read_checkpoint(self._file(stage, teacher)) is None]
-        if not self.groups.train(missing, stages):
+        if not self.groups.train(missing, work):
             return False
         teacher.frozen.assert_unchanged()
         self.failed_stages[teacher.spec.id] = failures

@@ -61,6 +61,14 @@ def read_timings(store: Store) -> dict[str, Timing]:
     return {trial: timing for trial, timing in found if timing}
 
 
+def timings_by_device(store: Store) -> dict[str, dict[str, Timing]]:
+    """The same, by the name of the device."""
+    found: dict[str, dict[str, Timing]] = {}
+    for trial, timing in read_timings(store).items():
+        found.setdefault(timing.device, {})[trial] = timing
+    return found
+
+
 def _timing(curves: Path) -> Timing | None:
     record = _json(curves.with_name("record.json"))
     spec, environment = (record.get(name) or _json(curves.with_name(f"{name}.json")) for name in ("spec", "environment"))

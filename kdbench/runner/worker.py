@@ -75,7 +75,7 @@ class Worker:
         recorder = Recorder(assignment.suite, store, builder, progress, records)
         groups = GroupTrainer(self.device, assignment.lanes or sys.maxsize, progress.say)
         teachers = Teachers(store, records, builder, progress, groups, self.stop, loaded=self.teachers)
-        runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, expected=assignment.expected)
+        runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, expected=job.learnt)
         return runner.run(job) if job.stages is None else runner.train_stages(job)
 
     def _builder(self, assignment: Assignment) -> Builder:

@@ -34,6 +34,11 @@ class TeacherStage:
         return digest([self.teacher.id, self.part.model_dump(mode="json"), self.stage, self.seed])
 
     @property
+    def together(self) -> tuple[str, int | None]:
+        """Stages that share it train side by side: the teacher's trial and the seed."""
+        return self.teacher.id, self.seed
+
+    @property
     def name(self) -> str:
         """For curves, such as `ft.paraphraser`."""
         return f"{self.part.name}.{self.stage}"
