@@ -72,9 +72,9 @@ class Durations:
 
     def students(self, lanes: Sequence[LaneSeconds]) -> float:
         """Of trials in one job, without the stages of their teacher."""
-        own, data, teacher = zip(*lanes, strict=True)
         turns = math.ceil(len(lanes) / self.lanes) if self.lanes else 1
-        return JOB_S + sum(own) + turns * (max(data) + max(teacher))
+        shared = max(lane.data for lane in lanes) + max(lane.teacher for lane in lanes)
+        return JOB_S + sum(lane.own for lane in lanes) + turns * shared
 
     def stages(self, stages: Iterable[TeacherStage]) -> float:
         """Of stages that train side by side in a job."""

@@ -179,7 +179,7 @@ def _grains(job: Job, durations: Durations, users: Mapping[str, int]) -> list[li
     shared = {stage for stage in in_lanes if users[stage] > 1}
     groups: dict[str | int, list[int]] = {}  # by a stage, or of one trial by its number
     for number, found in enumerate(learnt):
-        keys = [stage for stage in found if stage not in shared] or [number]
+        keys: list[str | int] = [stage for stage in found if stage not in shared] or [number]
         group = [*{i: None for key in keys for i in groups.get(key, ())}, number]
         groups |= dict.fromkeys([*keys, *(stage for i in group for stage in learnt[i] if stage not in shared)], group)
     together = [item(numbers, elsewhere=shared) for numbers in {tuple(group): None for group in groups.values()}]
