@@ -325,6 +325,9 @@ def test_an_estimate_in_words():
         "about 2.0 h (83 min to 2.5 h) on Abacus for 11 students and 1 teacher: 8 as measured, 4 scaled by MACs; from 3 "
         "measured in this directory."
     )
+    assert estimate_text(estimate((45, 45, 45), beside_others=2)).endswith(
+        "from 3 measured in this directory, 2 of them while other jobs trained on the machine."
+    )
     assert "for 11 students, 1 teacher and 5 teacher stages: 12 as measured, 5 of unknown" in estimate_text(
         estimate((7260, 5000, 9000), stages=5, bases={Basis.MEASURED: 12})
     )

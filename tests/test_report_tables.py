@@ -629,6 +629,16 @@ def test_one_network_has_one_speed_of_inference_and_uneven_loads_are_told():
     assert any(note.startswith(told) for note in cost_table(compare(results, pairs=[PAIR])).notes)
 
 
+def test_times_on_a_shared_machine_are_told():
+    results = RESULTS.copy()
+    assert not any("same machine" in note for note in cost_table(compare(results, pairs=[PAIR])).notes)
+    results.loc[results["method"] == "kd", "jobs_on_machine"] = 4
+    (note,) = [note for note in cost_table(compare(results, pairs=[PAIR])).notes if "same machine" in note]
+    count = (results["method"] == "kd").sum()
+    assert note.startswith(f"{count} of {len(results)} trials trained while other jobs ran on the same machine, up to 4 at once: ")
+    assert note.endswith("--engine here --lanes 1 times each method alone.")
+
+
 def test_the_gain_of_a_method_that_failed_is_not_without_a_word():
     results = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, None))
     notes = gain_table(compare(results, pairs=[PAIR])).notes

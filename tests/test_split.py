@@ -12,7 +12,9 @@ from engine import InProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kdbench
 from kdbench.runner import run
+from kdbench.runner.cost import costs
 from kdbench.runner.durations import JOB_S, Durations, LaneSeconds, StageSeconds, durations
 from kdbench.runner.plan import Job, Planned, Status, jobs, with_stages
 from kdbench.runner.run import Options, execute
@@ -167,6 +169,10 @@ def test_a_run_in_parts_gives_the_records_of_a_whole_one(lab, undisturbed, monke
     _, *parts = engine.started
     assert len(parts) == 3 and {place for place, _ in parts} == {"a", "b", "c"}
     assert lab.outcomes() == undisturbed.outcomes()
+    frame = kdbench.load_results(lab.store.root).set_index("role")
+    assert frame.loc["teacher", "jobs_on_machine"] == 1 and set(frame.loc["student", "jobs_on_machine"]) == {3}
+    (cost,) = costs(lab.plan(lab.suite(**{**MIXED, "seeds": [1]})), lab.store)
+    assert (cost.measured, cost.beside_others) == (6, 5)
 
 
 def test_where_nothing_was_measured_trials_are_taken_for_equal_and_stages_for_longer(lab):

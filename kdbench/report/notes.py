@@ -22,6 +22,17 @@ _HASHED = {
 """By the word before a hash in what tables call a network, what was done."""
 
 
+def shared_machine(done: pd.DataFrame) -> list[str]:
+    """What must be said of times where trials trained while other jobs ran on their machine; nothing where each was alone."""
+    beside = done.reindex(columns=["jobs_on_machine"])["jobs_on_machine"].fillna(1)  # an earlier version's export lacks it
+    if not (shared := int((beside > 1).sum())):
+        return []
+    return [
+        f"{shared} of {counted(len(done), 'trial')} trained while other jobs ran on the same machine, up to {int(beside.max())} at "
+        "once: their times and speeds are rough. `kdbench run` with --engine here --lanes 1 times each method alone."
+    ]
+
+
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 

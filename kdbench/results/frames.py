@@ -168,6 +168,6 @@ CURVES: Mapping[str, str] = {
 _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str | None: "object"}
 _OPTIONAL = {
     **{name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES},
-    **dict.fromkeys(COUNTS, "Int64"),
+    **dict.fromkeys((*COUNTS, "jobs_on_machine"), "Int64"),
 }
 """Columns of what a trial may lack, and their types, which must not depend on the trials that happen to be there."""

@@ -265,8 +265,15 @@ class Store:
 
     def mark_as_result(self, trial: str) -> None:
         """Let a record of a tuning trial say that its test error is a result, because a suite reports it."""
+        self._correct(trial, tuning=False)
+
+    def note_jobs_on_machine(self, trial: str, count: int) -> None:
+        """Let a record, where there is one, say how many jobs trained on the machine at once."""
+        self._correct(trial, jobs_on_machine=count)
+
+    def _correct(self, trial: str, **changes: object) -> None:
         if record := self.record(trial):
-            told = record.model_copy(update={"tuning": False})
+            told = record.model_copy(update=changes)
             write_bytes(self.folder(trial) / RECORD, told.model_dump_json(indent=1).encode())
 
     def replaces_result(self, trial: str) -> bool:

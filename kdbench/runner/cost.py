@@ -27,6 +27,7 @@ class Cost:
         stages: how many stages must be trained that learn from a teacher alone.
         bases: how many of all these rest on what.
         measured: how many trainings were measured.
+        beside_others: how many of these were measured while other jobs trained on the machine.
     """
 
     device: str
@@ -36,6 +37,7 @@ class Cost:
     stages: int
     bases: Mapping[Basis, int]
     measured: int
+    beside_others: int = 0
 
     @property
     def unknown(self) -> int:
@@ -124,8 +126,9 @@ def _cost(
             bases[found[2]] += 1
     parts += [(max(spans), 1) for spans in shared.values()]  # all stages of a teacher train side by side
     total = Span(*(sum(span[i] * times for span, times in parts) for i in range(3)))
-    measured = sum(len(rates.timings) for rates in rates_in.values())
-    return Cost(device, total, *numbers(left), len(stages), bases, measured)
+    measured = [timing for rates in rates_in.values() for timing in rates.timings]
+    beside_others = sum(timing.beside_others for timing in measured)
+    return Cost(device, total, *numbers(left), len(stages), bases, len(measured), beside_others)
 
 
 def estimate_text(cost: Cost) -> str:
@@ -136,9 +139,10 @@ def estimate_text(cost: Cost) -> str:
     bases += [f"{cost.unknown} of unknown length and not counted"] if cost.unknown else []
     about = "more than" if cost.unknown else "about"
     trainings = networks(cost.students, cost.teachers, cost.stages)
+    busy = f", {cost.beside_others} of them while other jobs trained on the machine" if cost.beside_others else ""
     return (
         f"{about} {_duration(mid)}{span} on {cost.device} for {trainings}: {', '.join(bases)}; from {cost.measured} measured in "
-        "this directory."
+        f"this directory{busy}."
     )
 
 

@@ -32,11 +32,13 @@ class Running:
 
     Attributes:
         ended: of its trials, those that have a record.
+        at_once: how many jobs have run on its machine at once.
     """
 
     job: Job
     folder: Path
     ended: set[str] = field(default_factory=set)
+    at_once: int = 1
 
 
 @dataclass(eq=False)
@@ -130,6 +132,9 @@ class Driver:
         folder = self.store.jobs / f"{job.id}-{secrets.token_hex(4)}"
         lay_out(self.store, job, folder)
         self.running[place] = Running(job, folder)
+        beside = [running for other, running in self.running.items() if other.host == place.host]
+        for running in beside:
+            running.at_once = max(running.at_once, len(beside))
         self.progress.job_started(place, job, log=folder / LOG)
         self.engine.start(place, self.assign(job), folder)
 
@@ -151,7 +156,7 @@ class Driver:
             case Trained(report):
                 self.progress.epoch(report, place)
             case Recorded(trial):
-                if bring_trial_home(self.store, running.folder, trial):
+                if bring_trial_home(self.store, running.folder, trial, at_once=running.at_once):
                     self._tell(running, trial)
             case Ended(finished):
                 self.faults.pop(place, None)
@@ -206,7 +211,7 @@ class Driver:
         return without(running.job, running.ended)
 
     def _bring_home(self, running: Running) -> None:
-        for trial in bring_home(self.store, running.folder):
+        for trial in bring_home(self.store, running.folder, at_once=running.at_once):
             self._tell(running, trial)
 
     def _tell(self, running: Running, trial: str) -> None:

@@ -42,18 +42,23 @@ def lay_out(store: Store, job: Job, folder: Path) -> None:
                     _link(file.parent, there.folder(teacher.id) / file.parent.name, (file.name,))
 
 
-def bring_home(store: Store, folder: Path) -> list[str]:
+def bring_home(store: Store, folder: Path, *, at_once: int = 1) -> list[str]:
     """Move all that a job has made into the results directory; what is there already stays.
+
+    Args:
+        store: the results directory.
+        folder: the job's.
+        at_once: how many jobs ran on its machine at once.
 
     Returns:
         The trials that have ended and were not known to have.
     """
-    found = [trial for trial in _trials(folder) if bring_trial_home(store, folder, trial)]
+    found = [trial for trial in _trials(folder) if bring_trial_home(store, folder, trial, at_once=at_once)]
     shutil.rmtree(folder / "trials", ignore_errors=True)
     return found
 
 
-def bring_trial_home(store: Store, folder: Path, trial: str) -> bool:
+def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1) -> bool:
     """Move what a job has made of one trial, or learnt from one teacher; whether that is a record that was not there."""
     source, home = folder / "trials" / trial, store.folder(trial)
     for stage in _files(source / "stages"):
@@ -65,6 +70,8 @@ def bring_trial_home(store: Store, folder: Path, trial: str) -> bool:
     if store.record(trial):
         shutil.rmtree(source, ignore_errors=True)
         return False
+    if at_once > 1:
+        Store(folder, protocol=store.protocol).note_jobs_on_machine(trial, at_once)
     files = [file for file in _files(source) if file.name not in _STAYS]
     for file in sorted(files, key=lambda file: file.name == RECORD):
         _move(file, home / file.name)

@@ -43,6 +43,7 @@ class Timing:
         evaluation_s: the student on the test images, once; 0 where it was not tested after the last of these epochs.
         epochs: how many epochs of the main training are over.
         stages: what the student's methods learnt from the teacher alone took.
+        beside_others: whether other jobs of the run trained on the machine at the same time, as far as that is known.
     """
 
     spec: TrialSpec
@@ -53,6 +54,7 @@ class Timing:
     evaluation_s: float
     epochs: int
     stages: tuple[StageTiming, ...] = ()
+    beside_others: bool = False
 
 
 def read_timings(store: Store) -> dict[str, Timing]:
@@ -93,6 +95,7 @@ def _timing(curves: Path) -> Timing | None:
             evaluation_s=own[-1].get("evaluation_s", 0.0),
             epochs=own[-1]["epoch"] if own[-1]["stage"] == "main" else 0,
             stages=tuple(stages),
+            beside_others=record.get("jobs_on_machine", 1) > 1,
         )
     except (KdbenchError, LookupError, ValueError):  # broken, of a version that had other keys, or of a method that is not here
         return None

@@ -140,6 +140,7 @@ class Record(BaseModel):
             "inference_images_per_s",
             "teacher_inference_images_per_s",
             "peak_mem_mib",
+            "jobs_on_machine",
             "environment",
             "planned",
             "first_finished",
@@ -279,6 +280,9 @@ class Record(BaseModel):
     """Images per second of the teacher, without gradients."""
     peak_mem_mib: float | None = None
     """Most memory in MiB: the student's own on CUDA, that of the whole process on a processor."""
+    jobs_on_machine: int = 1
+    """How many jobs of the run trained on the machine at once, at most, while this one did. Where it is above 1, seconds and speeds
+    are those of a machine that had other work."""
     environment: Environment
     """What the trial ran on."""
     planned: str | None = None

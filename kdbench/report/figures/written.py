@@ -19,7 +19,7 @@ from kdbench.report.figures.gain_forest import forest
 from kdbench.report.figures.learning_curves import curves as draw_curves
 from kdbench.report.figures.profile_curves import profile
 from kdbench.report.figures.sheet import DoesNotFitError, NothingToDrawError
-from kdbench.report.notes import seeds_sentence
+from kdbench.report.notes import seeds_sentence, shared_machine
 from kdbench.report.statistics.comparisons import MIN_SEEDS
 from kdbench.report.tables.selection import tested
 from kdbench.spec.figure_options import FigureName
@@ -119,4 +119,6 @@ def _words(name: FigureName, comparison: Comparison) -> tuple[str, str]:
         ),
     }[name]
     done = comparison.results[comparison.results["status"] == "done"]
+    if name == "cost":
+        how = " ".join([how, *shared_machine(done)])
     return title, f"{title}. {how} {seeds_sentence(done)} Measured on {'; '.join(map(str, done['environment'].unique()))}."

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from kdbench.report.compare import Comparison
+from kdbench.report.notes import shared_machine
 from kdbench.report.tables.cells import method_row, on_data, pair_heading, short_count
 from kdbench.report.tables.table import NONE, Cell, Row, Table
 
@@ -43,7 +44,7 @@ def cost_table(comparison: Comparison) -> Table:
         "that deploy a network of the same size.",
         "Extra parameters: trained together with the student and dropped after training.",
     ]
-    notes += [*_deployed(comparison), *_uneven(comparison)]
+    notes += [*_deployed(comparison), *_uneven(comparison), *shared_machine(comparison.results.query("status == 'done'"))]
     if len(environments) == 1:
         notes.append(f"Measured on {environments[0]}.")
     title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
