@@ -202,7 +202,9 @@ def test_a_failed_trial_is_status_1_and_names_its_reason_every_time(call):
         ran = call(*arguments)
         assert ran.status == 1
         assert ran.err == ""
-        assert lines_of(ran.out)[-2:] == [told, "1 failed; `--rerun failed` tries again."]
+        *_, trial, log, end = lines_of(ran.out)
+        assert (trial, end) == (told, "1 failed; `--rerun failed` tries again.")
+        assert "    raise RuntimeError" in Path(log.strip()).read_text()
         assert "Test error (%, ↓) of the last epoch on digits" in ran.out
     Path("fail").unlink()
     assert call(*arguments).status == 1

@@ -136,7 +136,7 @@ def _run_text(run: Found) -> str:
     who = f"process {now.process['pid']} on {now.host}, user {now.user}"
     match run.state:
         case State.RUNNING:
-            jobs = f"{now.jobs.running} running, {now.jobs.waiting} waiting, {now.jobs.done} done"
+            jobs = f"{now.jobs.running} running, {now.jobs.waiting} waiting"
             return f"running since {_when(now.since)}: {who}, engine {now.engine}; jobs: {jobs}"
         case State.KILLED:
             return f"killed: {who}, since {_when(now.since)}, ended without a word. The same `kdbench run` goes on."

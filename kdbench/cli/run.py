@@ -34,6 +34,7 @@ def run(
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write
     from kdbench.report.contents import check_options, read_report
+    from kdbench.results.store import FAILURE
     from kdbench.runner.plan import Rerun, Status, make_plan
     from kdbench.runner.progress import for_stream, outcome_text
     from kdbench.runner.run import Options, execute
@@ -65,6 +66,9 @@ def run(
         print(without_weights)
     ended = [trial.record for part in (planned.tuning, planned) if part for trial in (*part.teachers, *part.students)]
     if failed := [record for record in ended if record and record.reason]:
-        print("\n".join(map(outcome_text, failed)))
+        for record in failed:
+            print(outcome_text(record))
+            if (log := store.folder(record.trial) / FAILURE).exists():
+                print(f"  {log}")
         print(f"{len(failed)} failed; `--rerun failed` tries again.")
         raise typer.Exit(TRIAL_FAILED)

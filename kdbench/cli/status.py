@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from kdbench.cli import options
 from kdbench.cli.app import app, print_json
 from kdbench.errors import KdbenchError
+from kdbench.signals import Interrupted
 
 if TYPE_CHECKING:
     from kdbench.catalogue.status import Status
@@ -24,7 +26,9 @@ WATCH_S = 2.0
 def status(
     suite: options.SuiteArgument,
     results: options.ResultsOption = Path("results"),
-    watch: Annotated[bool, typer.Option("--watch", help="Look every two seconds, until no run goes on.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look every two seconds, until no run goes on. Ctrl-C ends the look, and no run.")
+    ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Say how far the runs of a suite are, while they go on.
@@ -39,7 +43,8 @@ def status(
     if as_json:
         print_json(status_as_json(found))
     elif watch and found.going_on:
-        (_redraw if sys.stdout.isatty() else _tell)(suite, results)
+        with suppress(Interrupted):  # who watches has seen enough; the runs go on
+            (_redraw if sys.stdout.isatty() else _tell)(suite, results)
     else:
         print(status_as_text(found))
 

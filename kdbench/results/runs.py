@@ -103,7 +103,7 @@ class Failure:
 
     Attributes:
         what: method, pair and seed.
-        log: below the results directory, with the traceback; None where there is none.
+        log: `failure.txt` of its folder, as a path below the results directory; None where no exception was the reason.
     """
 
     trial: str

@@ -26,6 +26,7 @@ RECORD, SPEC, ENVIRONMENT, CURVES, CHECKPOINT = "record.json", "spec.json", "env
 REPLACED = "record.json.replaced"
 PLANNED = "planned.txt"
 FIRST_FINISHED = "first_finished.txt"
+FAILURE = "failure.txt"
 
 FILES = {
     "trials/TRIAL/": "A folder for each trial, named by the trial's identity.",
@@ -38,6 +39,8 @@ FILES = {
     "trials/TRIAL/record.json": "The result, when the trial has ended.",
     "trials/TRIAL/outcomes.npz": "Of a trial that is done: which test images it got wrong, and for what it took them. "
     "`kdbench.load_outcomes` reads it.",
+    "trials/TRIAL/failure.txt": "Of a trial that failed by an exception or with its process: the traceback, or the end of the log. "
+    "It goes when the trial is trained again.",
     "trials/TRIAL/record.json.replaced": "The earlier result, while the trial is trained once more.",
     "trials/TRIAL/weights.safetensors": "The trained network: of every teacher, and of students where `keep_students` is set.",
     "trials/TRIAL/method.safetensors": "Beside it, the parts of the method that predict, such as SimKD's projector.",
@@ -197,6 +200,15 @@ class Store:
         """Whether the trial was begun and not finished."""
         return found(self.folder(trial) / CHECKPOINT)
 
+    def checkpoints_of_jobs(self) -> set[str]:
+        """The checkpoints that jobs have which run elsewhere, by their paths below `trials/`."""
+        trials = [job / "trials" for job in (self.jobs.iterdir() if self.jobs.is_dir() else ())]
+        return {
+            file.relative_to(folder).as_posix()
+            for folder in trials
+            for file in (*folder.glob(f"*/{CHECKPOINT}"), *folder.glob("*/stages/*.checkpoint.pt"))
+        }
+
     def stage_file(self, teacher: str, key: str) -> Path:
         """Where it is kept what a stage learnt from the teacher alone; beside it, until then, its checkpoint."""
         return self.folder(teacher) / "stages" / f"{key}.pt"
@@ -252,16 +264,21 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def write_record(self, record: Record, curves: Sequence[Mapping[str, Any]], outcomes: Outcomes | None) -> None:
-        """Finish a trial: its curves and outcomes, then its record; the checkpoint goes."""
+    def write_record(
+        self, record: Record, curves: Sequence[Mapping[str, Any]], outcomes: Outcomes | None, *, log: str = ""
+    ) -> None:
+        """Finish a trial: its curves and outcomes, or the log of its failure, then its record; the checkpoint goes."""
         folder = self.folder(record.trial)
         self.write_curves(record.trial, curves)
         if outcomes:
             write_bytes(folder / OUTCOMES, outcomes.packed())
+        if log:
+            write_bytes(folder / FAILURE, log.encode(errors="replace"))
         write_bytes(folder / RECORD, record.model_dump_json(indent=1).encode())
         (folder / CHECKPOINT).unlink(missing_ok=True)
         if record.status == "done":
-            (folder / REPLACED).unlink(missing_ok=True)
+            for name in (REPLACED, FAILURE):
+                (folder / name).unlink(missing_ok=True)
 
     def mark_as_result(self, trial: str) -> None:
         """Let a record of a tuning trial say that its test error is a result, because a suite reports it."""
@@ -293,7 +310,7 @@ class Store:
             write_bytes(folder / FIRST_FINISHED, record.finished.encode())
         if (folder / RECORD).exists():
             os.replace(folder / RECORD, folder / REPLACED)
-        for name in (CHECKPOINT, CURVES, OUTCOMES):
+        for name in (CHECKPOINT, CURVES, OUTCOMES, FAILURE):
             (folder / name).unlink(missing_ok=True)
 
 

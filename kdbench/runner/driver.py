@@ -21,6 +21,9 @@ from kdbench.spec.record import Record
 WAIT_S = 0.5
 """How long news are waited for before `stop` is asked again."""
 
+LOG_CHARACTERS = 20_000
+"""So much of a worker's log is kept with a trial that it could not train."""
+
 MOST_FAULTS = 2
 """So often may a job end its worker before that counts as the job's fault, and may jobs end a place's workers before the place is
 left out."""
@@ -48,7 +51,7 @@ class Driver:
     Attributes:
         stop: asked now and then whether to stop at the end of the epoch.
         assign: makes of a job what a worker is sent.
-        record_failure: `(planned, reason)`: records as failed a trial that no worker can train.
+        record_failure: `(planned, reason, log)`: records as failed a trial that no worker can train.
         recorded: is told of every record that comes home.
         open: what jobs give that have not ended, trials and stages, by id.
         deaths: by job, at which places its workers died.
@@ -62,7 +65,7 @@ class Driver:
     progress: Progress
     stop: Callable[[], bool]
     assign: Callable[[Job], Assignment]
-    record_failure: Callable[[Planned, str], None]
+    record_failure: Callable[[Planned, str, str], None]
     recorded: Callable[[Record], None]
     waiting: deque[Job] = field(default_factory=deque)
     running: dict[Place, Running] = field(default_factory=dict)
@@ -169,10 +172,10 @@ class Driver:
                 left = self._end(place)
                 self.progress.job_ended(place, done=not left)
                 if left:
-                    self._after_death(left, place, reason, ends_run=ends_run)
+                    self._after_death(left, place, reason, log=_read_log(running), ends_run=ends_run)
                 self.working.discard(place)
 
-    def _after_death(self, job: Job, place: Place, reason: str, *, ends_run: bool) -> None:
+    def _after_death(self, job: Job, place: Place, reason: str, *, log: str, ends_run: bool) -> None:
         """Give what is left of a job to another worker, or find out which of its trials it is that ends workers."""
         if place not in self.working:  # it could not even begin
             self._blame(place, reason)
@@ -194,7 +197,7 @@ class Driver:
             self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
         elif job.stages is None:
-            self.record_failure(job.trials[0], f"its training ended {MOST_FAULTS} workers, the last time: {reason}")
+            self.record_failure(job.trials[0], f"its training ended {MOST_FAULTS} workers, the last time: {reason}", log)
 
     def _blame(self, place: Place, reason: str) -> None:
         reasons = self.faults.setdefault(place, [])
@@ -224,6 +227,11 @@ class Driver:
 def _log(running: Running, text: str) -> None:
     with (running.folder / LOG).open("a") as log:
         log.write(f"{text}\n")
+
+
+def _read_log(running: Running) -> str:
+    """Its end, which tells how a worker died."""
+    return (running.folder / LOG).read_text(errors="replace")[-LOG_CHARACTERS:]
 
 
 def recover(store: Store) -> None:

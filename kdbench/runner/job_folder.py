@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdbench.models.weights import METHOD, WEIGHTS
-from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
+from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
 from kdbench.runner.plan import Job
 
 LOG = "log.txt"
@@ -79,7 +79,8 @@ def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1
     if record:
         (home / CHECKPOINT).unlink(missing_ok=True)
         if record.status == "done":
-            (home / REPLACED).unlink(missing_ok=True)
+            for name in (REPLACED, FAILURE):
+                (home / name).unlink(missing_ok=True)
     shutil.rmtree(source, ignore_errors=True)
     return record is not None
 

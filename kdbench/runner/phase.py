@@ -133,8 +133,8 @@ class Phase:
             if not left and record.trial in of_teachers:
                 self._announce(students)
 
-        def failed(planned: Planned, reason: str) -> None:
-            self.recorder.failed(planned, reason)
+        def failed(planned: Planned, reason: str, log: str) -> None:
+            self.recorder.failed(planned, reason, log=log)
             recorded(self._records[planned.spec.id])
 
         of_teachers = {planned.spec.id for job in teachers for planned in job.trials}

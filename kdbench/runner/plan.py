@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import Store
+from kdbench.results.store import CHECKPOINT, Store
 from kdbench.results.students import has_student
 from kdbench.runner.tuning import Choice, choose, with_choices
 from kdbench.spec.record import Record
@@ -259,34 +259,39 @@ def make_plan(suite: Suite, store: Store) -> Plan:
     suite = with_choices(suite, choices) if tuning else suite
     untuned = {trial.id: choice.open_because for choice in choices if not choice.chosen for trial in choice.candidates.provisional}
     teachers: dict[str, Planned] = {}
+    begun = store.checkpoints_of_jobs()
     for spec in suite.teachers:
-        teachers[spec.id] = _look_up(spec, store, teachers, keeps_weights=True, teaches=True)
+        teachers[spec.id] = _look_up(spec, store, teachers, begun, keeps_weights=True, teaches=True)
     students = tuple(
         Planned(spec, Status.UNTUNED, None, store.folder(spec.id), False, False, untuned[spec.id])
         if spec.id in untuned
-        else _look_up(spec, store, teachers, keeps_weights=suite.keep_students or spec.id in teachers, teaches=False)
+        else _look_up(spec, store, teachers, begun, keeps_weights=suite.keep_students or spec.id in teachers, teaches=False)
         for spec in suite.trials
     )
     left = (planned.spec for planned in (*teachers.values(), *students) if Rerun.MISSING.takes_up(planned.status))
     needed = {stage.id: stage for trial in left for stage in teacher_stages(trial)}.values()
-    stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id]) for stage in needed)
+    stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id], begun) for stage in needed)
     return Plan(suite, tuple(teachers.values()), students, stages, tuning, choices)
 
 
-def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned) -> PlannedStage:
+def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned, begun: Set[str]) -> PlannedStage:
     if not teacher.record or not teacher.record.weights_sha256:
         return PlannedStage(stage, Status.MISSING)
     key = stage.key(teacher_sha256=teacher.record.weights_sha256)
     if store.stage_file(stage.teacher.id, key).exists():
         return PlannedStage(stage, Status.DONE)
-    started = store.stage_checkpoint(stage.teacher.id, key).exists()
+    checkpoint = store.stage_checkpoint(stage.teacher.id, key)
+    started = checkpoint.exists() or checkpoint.relative_to(store.root / "trials").as_posix() in begun
     return PlannedStage(stage, Status.STARTED if started else Status.MISSING)
 
 
-def _look_up(spec: TrialSpec, store: Store, teachers: Mapping[str, Planned], *, keeps_weights: bool, teaches: bool) -> Planned:
+def _look_up(
+    spec: TrialSpec, store: Store, teachers: Mapping[str, Planned], begun: Set[str], *, keeps_weights: bool, teaches: bool
+) -> Planned:
     record, folder = store.record(spec.id), store.folder(spec.id)
     if record is None:
-        status = Status.STARTED if store.has_checkpoint(spec.id) else Status.MISSING
+        started = store.has_checkpoint(spec.id) or f"{spec.id}/{CHECKPOINT}" in begun
+        status = Status.STARTED if started else Status.MISSING
         return Planned(spec, status, None, folder, keeps_weights, teaches)
     found = Planned(spec, Status(record.status), record, folder, keeps_weights, teaches)
     own = [teachers[teacher.id] for teacher in spec.teachers]

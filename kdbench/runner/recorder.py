@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,11 +99,11 @@ class Recorder:
         except Exception as problem:  # isolation: networks and methods are others' code, and may raise anything
             if fault := fatal_error(problem):
                 raise fault from None
-            self._write(planned, teachers, rows=(), **_failed(f"{type(problem).__name__}: {problem}"))
+            self._write(planned, teachers, rows=(), **_raised(problem))
 
-    def failed(self, planned: Planned, reason: str) -> None:
-        """A trial that could not be trained."""
-        self._write(planned, (), rows=(), **_failed(reason))
+    def failed(self, planned: Planned, reason: str, *, log: str) -> None:
+        """A trial that could not be trained, and what its workers said."""
+        self._write(planned, (), rows=(), **_failed(reason, log=log))
 
     def record_pretrained(self, planned: Planned) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
@@ -136,13 +137,13 @@ class Recorder:
             if self.suite.keep_students and lane.student:
                 # To look at: nobody takes it for a student or a teacher.
                 keep(planned.folder, lane.student, lane.method, data=self.data)
-            return _failed(lane.failure)
+            return _failed(lane.failure, log=lane.traceback)
         try:
             return self._results(planned, lane)
         except Exception as problem:  # isolation: a method may raise in its predictions only
             if fault := fatal_error(problem):
                 raise fault from None
-            return _failed(f"{type(problem).__name__}: {problem}")
+            return _raised(problem)
 
     def _results(self, planned: Planned, lane: Lane) -> dict[str, Any]:
         trial = planned.spec
@@ -214,6 +215,7 @@ class Recorder:
         *,
         rows: Sequence[Row],
         predictions: Predictions | None = None,
+        log: str = "",
         **results: Any,
     ) -> None:
         trial, outcomes = planned.spec, None
@@ -261,7 +263,7 @@ class Recorder:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **results,
         )
-        self.store.write_record(record, rows, outcomes)
+        self.store.write_record(record, rows, outcomes, log=log)
         self.records[trial.id] = record
         self.written.add(trial.id)
         self.progress.recorded(record)
@@ -277,5 +279,9 @@ def _measured(without: str, measure: Callable[[], T]) -> tuple[T | None, tuple[s
         return None, (f"{without}: {type(problem).__name__}: {first_line(problem)}",)
 
 
-def _failed(reason: str) -> dict[str, Any]:
-    return {"status": "failed", "reason": reason}
+def _failed(reason: str, *, log: str) -> dict[str, Any]:
+    return {"status": "failed", "reason": reason, "log": log}
+
+
+def _raised(problem: Exception) -> dict[str, Any]:
+    return _failed(f"{type(problem).__name__}: {problem}", log="".join(traceback.format_exception(problem)))

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from kdbench.errors import KdbenchError, first_line
 from kdbench.results.runs import Counts, Ended, Failure, JobNow, LaneNow, RunFile, RunNow, forget_ended, user
-from kdbench.results.store import Store
+from kdbench.results.store import FAILURE, Store
 from kdbench.runner.engines import Place
 from kdbench.runner.plan import Job
 from kdbench.runner.progress import EpochReport, LaneReport, Pace, Part, Progress, training_text
@@ -104,7 +104,7 @@ class Watched(Progress):
     def job_started(self, place: Place, job: Job, *, log: Path | None = None) -> None:
         with self._lock:
             epochs = sum(planned.spec.recipe.epochs for planned in job.trials if planned.spec.methods and job.stages is None)
-            self._running[place] = _Running(job, log, Pace(epochs))
+            self._running[place] = _Running(job, log, Pace(epochs), main=job.stages is None)
             self._changed = True
         self._shown.job_started(place, job, log=log)
 
@@ -141,7 +141,8 @@ class Watched(Progress):
             if running:
                 running.ended.add(record.trial)
             if record.reason:
-                log = self._below(running.log) if running and running.log else None
+                file = self._store.folder(record.trial) / FAILURE
+                log = self._below(file) if file.exists() else None
                 self._failures.append(Failure(record.trial, training_text(record), record.reason, log))
             self._changed = True
         self._shown.recorded(record)

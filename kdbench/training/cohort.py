@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -232,7 +233,7 @@ def _spoils(lane: Lane, act: Callable[[], object], shared: StepInputs) -> bool:
     _guarded(lane, act)
     if _versions(shared) == before:
         return False
-    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before")
+    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before", traceback=lane.traceback)
     return True
 
 
@@ -259,4 +260,4 @@ def _guarded(lane: Lane, act: Callable[[], object]) -> None:
         text = f"{type(problem).__name__}: {problem}"
         if "modified by an inplace operation" in text:
             text = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
-        lane.fail(f"{text} ({location(problem)})")
+        lane.fail(f"{text} ({location(problem)})", traceback="".join(traceback.format_exception(problem)))

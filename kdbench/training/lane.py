@@ -73,6 +73,7 @@ class Lane:
         self.checkpoint = checkpoint
         self.rows: list[Row] = []
         self.failure: str | None = None
+        self.traceback = ""
         self.predictions: Predictions | None = None
         self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
         modules = [module for network in self._networks for module in network.modules()]
@@ -361,9 +362,9 @@ class Lane:
             if self._index < len(self.segments):
                 self._enter()
 
-    def fail(self, reason: str) -> None:
-        """Take the lane out of the cohort; the others go on."""
-        self.failure = reason
+    def fail(self, reason: str, *, traceback: str = "") -> None:
+        """Take the lane out of the cohort; the others go on. Where an exception is the reason, its traceback tells more."""
+        self.failure, self.traceback = reason, traceback
 
     def state(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on."""
