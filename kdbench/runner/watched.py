@@ -167,9 +167,9 @@ class Watched(Progress):
     def _note(self, running: _Running, lane: LaneReport) -> None:
         """Let the job's lane be what the report says, with the last error where it was not tested in this epoch."""
         key = lane.trial or lane.name
-        before = running.lanes.get(key)
-        test = lane.errors_pct.get("test_error_pct", before and before.test_error_pct)
-        held_out = lane.errors_pct.get("validation_error_pct", before and before.validation_error_pct)
+        before = running.lanes.get(key) or LaneNow(lane.name, lane.trial, 0)
+        test = lane.errors_pct.get("test_error_pct", before.test_error_pct)
+        held_out = lane.errors_pct.get("validation_error_pct", before.validation_error_pct)
         if self._part.tries_settings:
             test = None  # whoever chooses must not see it
         running.lanes[key] = LaneNow(lane.name, lane.trial, lane.epochs, lane.loss, test, held_out)
