@@ -98,6 +98,7 @@ def test_a_method_that_ends_its_process_is_recorded_as_failed_and_the_others_are
     assert execute(suite, lab.store, options=Options(device="cpu", engine="local"), progress=Said())
     (failed,) = (planned.record for planned in lab.plan(suite).students if planned.spec.method == "deadly")
     assert failed and failed.reason == "its training ended 2 workers, the last time: its process on cpu was killed by SIGKILL"
+    assert "was killed by SIGKILL" in (lab.store.folder(failed.trial) / "failure.txt").read_text()
     kept = {trial: outcome for trial, outcome in lab.outcomes().items() if trial != failed.trial}
     assert kept == undisturbed.outcomes()
 
