@@ -1,9 +1,9 @@
 """Runs of a small suite that are disturbed at random: `python tests/chaos/run.py --runs 200 --seed 0 --engine forked`.
 
 Each run begins a suite in an empty directory, does harm to it a few times, and then lets it go on until the suite is done. Nothing
-be lost, nothing done twice with other bits, nothing broken, and nothing left over. A run that fails prints its seed and keeps its
-directory. Drivers and workers are real processes. They are forked from this one, which has imported torch already (`forked`), or the
-workers are started as a user's are (`local`), which takes some seconds for each.
+may be lost, nothing done twice with other bits, nothing broken, and nothing left over. A run that fails prints its seed and keeps
+its directory. Drivers and workers are real processes. They are forked from this one, which has imported torch already (`forked`),
+or the workers are started as a user's are (`local`), which takes some seconds for each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ from kdbench.errors import KdbenchError
 from kdbench.runner.engines import local, process
 from kdbench.runner.run import Options, execute
 
-SUITE: dict[str, Any] = {**MIXED, "seeds": [0, 1]}
+SUITE: dict[str, Any] = {**MIXED, "methods": ["scratch", {"fitnets": {"hint_epochs": 2}}, {"ft": {"paraphraser_epochs": 2}}]}
+"""A student without a stage, one with a stage of its own, and one with a stage that learns from the teacher alone."""
+
 SLOWEST_S = 240.0
 """After this a process hangs."""
 
@@ -51,9 +53,6 @@ Harm = Callable[["Run", random.Random], None]
 
 class Broken(Exception):
     """A run did not come out as it must."""
-
-
-# ------------------------------------------------------------------------------------------------ processes
 
 
 class Forked:
@@ -118,9 +117,6 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-# ------------------------------------------------------------------------------------------------ one run
-
-
 @dataclass(eq=False)
 class Run:
     """One directory, and what happens to it.
@@ -130,6 +126,7 @@ class Run:
         span_s: about how long it takes undisturbed.
         claim: whether drivers share the directory by claims.
         told: what happened, for whoever looks into a failure.
+        seeds: how many the suite has.
     """
 
     lab: Lab
@@ -137,6 +134,7 @@ class Run:
     span_s: float
     claim: bool
     told: list[str]
+    seeds: int = 2
 
     def drive(self, harm: Callable[[], None] = lambda: None) -> int:
         """Start a driver, as `kdbench run --device cpu:2` does; the number of its process."""
@@ -157,12 +155,11 @@ class Run:
         if self.mode == "forked":
             patch.object(local.subprocess, "Popen", Forked).start()
         harm()
-        claims = {"claim": True, "claim_timeout_s": 2.0} if self.claim else {}
+        options = Options(device="cpu:2", **({"claim": True, "claim_timeout_s": 2.0} if self.claim else {}))
         with stop.at_epochs("stopping") as asked:
             try:
-                done = execute(
-                    self.lab.suite(**SUITE), self.lab.store, options=Options(device="cpu:2", stop=asked, **claims), progress=said
-                )
+                suite = self.lab.suite(**SUITE, seeds=[*range(self.seeds)])
+                done = execute(suite, self.lab.store, options=replace(options, stop=asked), progress=said)
             except KdbenchError as problem:
                 print(f"error: {problem}")
                 raise SystemExit(2) from None
@@ -222,9 +219,6 @@ class Run:
             if time.monotonic() > until:
                 raise Broken(f"processes are left over: {children(os.getpid())}")
             time.sleep(0.01)
-
-
-# ------------------------------------------------------------------------------------------------ harms
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
@@ -389,26 +383,22 @@ HARMS: dict[str, Harm] = {
 OF_CLAIMS: dict[str, Harm] = {"claims expire": stops_and_continues}
 
 
-# ------------------------------------------------------------------------------------------------ many runs
-
-
-def one_run(seed: int, *, mode: str, claim: bool, span_s: float, images: Path, root: Path, expected: Outcomes) -> list[str]:
-    """Disturb one run up to three times, and let it end; the harms that were done.
+def one_run(run: Run, seed: int, expected: Outcomes) -> list[str]:
+    """Disturb a run up to three times, and let it end; the harms that were done.
 
     Raises:
         Broken: it did not come out as it must.
     """
     dice = random.Random(seed)
-    run = Run(Lab(root, images), mode, span_s, claim, told := [])
-    harms = {**HARMS, **(OF_CLAIMS if claim else {})}
+    harms = {**HARMS, **(OF_CLAIMS if run.claim else {})}
     names = [dice.choice(list(harms)) for _ in range(dice.choice((1, 2, 3)))]
-    if claim and dice.random() < 0.5:
+    if run.claim and dice.random() < 0.5:
         names[0] = next(iter(OF_CLAIMS))
     try:
         for name in names:
-            told.append(name)
+            run.told.append(name)
             harms[name](run, dice)
-        told.append("undisturbed")
+        run.told.append("undisturbed")
         status = run.ended(run.drive())
         if status != [0]:
             raise Broken(f"left alone, the driver ended with {status}")
@@ -418,17 +408,17 @@ def one_run(seed: int, *, mode: str, claim: bool, span_s: float, images: Path, r
             for child in children(pid):
                 kill(child)
             kill(pid)
-        (root / "told.txt").write_text("\n".join([*told, str(problem)]))
+        (run.lab.root / "told.txt").write_text("\n".join([*run.told, str(problem)]))
         raise
     return names
 
 
-def undisturbed(images: Path, root: Path, mode: str) -> tuple[Outcomes, float]:
+def undisturbed(images: Path, root: Path, mode: str, seeds: int) -> tuple[Outcomes, float]:
     """What must come out, trained in one process as ever; and about how long a run takes here and now."""
     lab = Lab(root / "alone", images)
     lab.root.mkdir()
-    assert lab.run(lab.suite(**SUITE))  # and all is imported for the processes that are forked
-    other = Run(Lab(root / "two", images), mode, 0.0, False, [])
+    assert lab.run(lab.suite(**SUITE, seeds=[*range(seeds)]))  # and all is imported for the processes that are forked
+    other = Run(Lab(root / "two", images), mode, 0.0, False, [], seeds)
     other.lab.root.mkdir()
     began = time.monotonic()
     assert other.ended(other.drive()) == [0]
@@ -441,6 +431,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the next run has the next one")
     parser.add_argument("--engine", choices=("forked", "local"), default="forked")
     parser.add_argument("--claim", action="store_true", help="several drivers share a directory")
+    parser.add_argument("--short", action="store_true", help="one seed of each student in place of two")
     parser.add_argument("--minutes", type=float, default=1e9, help="after which no further run begins")
     given = parser.parse_args()
     if given.claim and not CLAIMS:
@@ -449,7 +440,7 @@ def main() -> None:
     adopt_orphans()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     images = write_images(root / "stripes")
-    expected, span_s = undisturbed(images, root, given.engine)
+    expected, span_s = undisturbed(images, root, given.engine, seeds := 1 if given.short else 2)
     print(f"undisturbed: {len(expected)} trials, {span_s:.1f} s with two workers; in {root}", flush=True)
     counts: Counter[str] = Counter()
     failed, runs, until = [], 0, time.monotonic() + 60 * given.minutes
@@ -461,9 +452,8 @@ def main() -> None:
         runs += 1
         began = time.monotonic()
         try:
-            names = one_run(
-                seed, mode=given.engine, claim=given.claim, span_s=span_s, images=images, root=folder, expected=expected
-            )
+            run = Run(Lab(folder, images), given.engine, span_s, given.claim, [], seeds)
+            names = one_run(run, seed, expected)
         except Broken as problem:
             failed.append(seed)
             print(f"FAILED, seed {seed}: {problem}. See {folder}.", flush=True)
