@@ -95,7 +95,7 @@ def status_as_line(status: Status) -> str:
     parts = [f"{known.done} of {_total(known)} trials done"]
     others = {"failed": known.failed, "running": known.running, "waiting": known.waiting}
     parts += [f"{number} {what}" for what, number in others.items() if number]
-    if status.going_on:
+    if status.going_on and latest.now.of_epochs:
         parts.append(f"{latest.now.epochs} of {counted(latest.now.of_epochs, 'epoch')}")
     return f"{status.suite}: {', '.join(parts)}"
 
