@@ -55,7 +55,7 @@ class Driver:
         recorded: is told of every record that comes home.
         open: what jobs give that have not ended, trials and stages, by id.
         deaths: by job, at which places its workers died.
-        faults: by place, what ended workers there and was not found to be the fault of a job.
+        faults: by place, the jobs whose workers died there and that were not found at fault, with the reason.
         left_out: places that get no more jobs, with the reason.
         said: what workers had people told; others say the same of the same teacher.
     """
@@ -72,7 +72,7 @@ class Driver:
     open: Counter[str] = field(default_factory=Counter)
     working: set[Place] = field(default_factory=set)
     deaths: dict[str, list[Place]] = field(default_factory=dict)
-    faults: dict[Place, list[str]] = field(default_factory=dict)
+    faults: dict[Place, dict[str, str]] = field(default_factory=dict)
     left_out: dict[Place, str] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
@@ -178,7 +178,7 @@ class Driver:
     def _after_death(self, job: Job, place: Place, reason: str, *, log: str, ends_run: bool) -> None:
         """Give what is left of a job to another worker, or find out which of its trials it is that ends workers."""
         if place not in self.working:  # it could not even begin
-            self._blame(place, reason)
+            self._blame(place, f"start {len(self.faults.get(place, ()))}", reason)
             self._wait_for([job], first=True)
             return
         deaths = [*self.deaths.get(job.id, ()), place]
@@ -186,22 +186,21 @@ class Driver:
             self.deaths[job.id] = deaths
             self._wait_for([job], first=True)
             self.progress.say(f"{reason}. What it was training goes on from the last whole epoch with another worker: {job.label}.")
-            self._blame(place, reason)
+            self._blame(place, job.id, reason)
             return
         if ends_run:
             raise KdbenchError(reason)
-        for blamed in deaths:
-            if reasons := self.faults.get(blamed):
-                reasons.pop()
+        for reasons in self.faults.values():
+            reasons.pop(job.id, None)
         if job.stages is None and len(job.trials) > 1:
             self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
         elif job.stages is None:
             self.record_failure(job.trials[0], f"its training ended {MOST_FAULTS} workers, the last time: {reason}", log)
 
-    def _blame(self, place: Place, reason: str) -> None:
-        reasons = self.faults.setdefault(place, [])
-        reasons.append(reason)
+    def _blame(self, place: Place, job: str, reason: str) -> None:
+        reasons = self.faults.setdefault(place, {})
+        reasons[job] = reason
         if len(reasons) >= MOST_FAULTS:
             self.left_out[place] = reason
             self.progress.say(f"{place.name} is left out from here on, since {MOST_FAULTS} workers died there: {reason}.")
