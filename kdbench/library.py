@@ -37,6 +37,7 @@ def run_suite(
     seeds: Sequence[int] = (),
     device: str = "auto",
     engine: str = "",
+    address: str = "",
     lanes: int = 0,
     stop_after_s: float | None = None,
     rerun: Literal["missing", "failed", "weights", "all"] = "missing",
@@ -50,7 +51,9 @@ def run_suite(
         methods: take these methods instead of the suite's, in this order. One that the suite lacks has its default parameters.
         seeds: take these seeds instead of the suite's.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. With several processes `all`, `cuda:0,cuda:1`, or `cpu:2` for two on the CPU.
-        engine: where jobs run. `here` is this process, `local` a process for each device. Unless given, it is `here` for one.
+        engine: where jobs run. `here` is this process, `local` a process for each device, `ray` a Ray cluster. Unless given, it is
+            `here` for one device.
+        address: of the Ray cluster, or `auto` for the one that this machine is part of. Unless given, `ray` uses this machine.
         lanes: how many students train at once, at most; 0 for as many as can. It changes no result.
         stop_after_s: stop at the end of the epoch after so many seconds. The same call continues from there.
         rerun: which students to train. `missing`: those that are not done. `failed`: these, and those that failed. `weights`: those
@@ -79,7 +82,7 @@ def run_suite(
 
     load_plugins(plugins)
     loaded, store = load_suite(suite, methods=methods, seeds=[int(seed) for seed in seeds]), Store(Path(results), protocol=PROTOCOL)
-    options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun), engine=engine)
+    options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun), engine=engine, address=address)
     execute(loaded, store, options=options, progress=Silent())
     return plan_frame(make_plan(loaded, store))
 

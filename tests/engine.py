@@ -52,7 +52,7 @@ class InProcess(Engine):
             return
         place, packed, folder = self._jobs.pop(0)
         told: list[News] = []
-        assignment = Assignment.unpacked(packed)
+        assignment = Assignment.unpacked(packed, folder)
 
         def tell(news: News) -> None:
             self._fate(place, assignment, news)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from engine import InProcess, Killed
 
 from kdbench.errors import KdbenchError
 from kdbench.runner import run
-from kdbench.runner.assignment import Assignment, News, Ready, Trained
+from kdbench.runner.assignment import Assignment, Died, News, Ready, Trained
 from kdbench.runner.engines import Place
 from kdbench.runner.run import Options, execute
 
@@ -41,7 +42,7 @@ def on(monkeypatch: pytest.MonkeyPatch):
     def execute_on(lab: Lab, engine: InProcess, **changes) -> tuple[bool, list[str]]:
         said, suite = Said(), lab.suite(**{**MIXED, **changes})
         with monkeypatch.context() as patch:
-            patch.setattr(run, "choose_engine", lambda name, device, *, cache: engine)
+            patch.setattr(run, "choose_engine", lambda name, device, **more: engine)
             return execute(suite, lab.store, options=Options(device="cpu"), progress=said), said.lines
 
     return execute_on
@@ -114,6 +115,31 @@ def test_a_place_where_workers_die_is_left_out(lab, undisturbed, on):
     assert lab.outcomes(lab.suite(**MIXED)) == undisturbed.outcomes()
 
 
+def test_a_job_may_lose_any_number_of_machines(lab, undisturbed, on, monkeypatch):
+    lost: list[str] = []
+
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if isinstance(news, Trained) and place.name != "e":
+            lost.append(place.name)
+            raise Killed("its machine is lost")
+
+    monkeypatch.setattr("engine.Died", partial(Died, blameless=True))
+    assert on(lab, InProcess(*"abcde", cache=lab.store.cache, fate=fate))[0]
+    assert len(lost) >= 4
+    assert lab.outcomes() == undisturbed.outcomes()
+
+
+def test_different_devices_are_told(lab, on, monkeypatch):
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if isinstance(news, Ready):
+            object.__setattr__(news, "environment", news.environment.model_copy(update={"device": f"device {place.name}"}))
+
+    _, said = on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate), seeds=[0, 1])
+    assert [line for line in said if "different devices" in line] == [
+        "warning: jobs run on different devices (device a, device b): last bits may differ from one student to another."
+    ]
+
+
 def test_where_no_worker_can_begin_the_run_ends_and_no_trial_has_failed(lab, on):
     def fate(place: Place, assignment: Assignment, news: News) -> None:
         raise Killed("no such device")
@@ -156,10 +182,11 @@ def test_stages_that_two_jobs_need_are_trained_once_before_both(lab, on, another
 
 
 def test_engines_are_chosen_by_what_they_run_on():
+    choose = partial(run.choose_engine, address="", cache=Path(), say=print)
     with pytest.raises(KdbenchError, match="'cpu:2' is several devices, and the engine here uses one"):
-        run.choose_engine("here", "cpu:2", cache=Path())
+        choose("here", "cpu:2")
     with pytest.raises(KdbenchError, match="no number of workers"):
-        run.choose_engine("", "cpu:none", cache=Path())
-    with pytest.raises(KdbenchError, match="none of here, local"):
+        choose("", "cpu:none")
+    with pytest.raises(KdbenchError, match="none of here, local, ray"):
         Options(engine="there")
-    assert run.choose_engine("", "cpu", cache=Path()) is None
+    assert choose("", "cpu") is None

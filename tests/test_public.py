@@ -52,7 +52,7 @@ FUNCTIONS = {
     "register_dataset": "(name, *, interface=1)",
     "register_model": "(name, *, interface=1)",
     "run_suite": (
-        "(suite, *, results='results', methods=(), seeds=(), device='auto', engine='', lanes=0, stop_after_s=None, "
+        "(suite, *, results='results', methods=(), seeds=(), device='auto', engine='', address='', lanes=0, stop_after_s=None, "
         "rerun='missing', plugins=())"
     ),
     "outputs_of": "(network, batch)",
@@ -133,7 +133,7 @@ REPORTS = {
 }
 
 COMMANDS = {
-    "run": "SUITE --results --methods --seeds --device --engine --lanes --stop-after --rerun --plugin",
+    "run": "SUITE --results --methods --seeds --device --engine --address --lanes --stop-after --rerun --plugin",
     "status": "SUITE --results --watch --json",
     "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
     "report": (

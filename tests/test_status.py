@@ -205,7 +205,7 @@ def test_a_run_on_an_engine_tells_what_it_does(lab: Lab, monkeypatch):
 
     suite = lab.suite(methods=["scratch", "kd"], seeds=[0, 1])
     engine = InProcess("a", "b", cache=lab.store.cache, fate=fate)
-    monkeypatch.setattr(run, "choose_engine", lambda name, device, *, cache: engine)
+    monkeypatch.setattr(run, "choose_engine", lambda name, device, **more: engine)
     monkeypatch.setattr("kdbench.runner.watched.EVERY_S", 0.001)
 
     class Looking(Said):

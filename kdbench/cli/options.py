@@ -65,8 +65,17 @@ EngineOption = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="Where jobs run. here: in this process. local: in a process for each device. Unless given, it is here for one device, "
-        "and local for several.",
+        help="Where jobs run. here: in this process. local: in a process for each device. ray: on a Ray cluster. Unless given, it "
+        "is here for one device, and local for several.",
+    ),
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster, such as 10.0.0.1:6379, or auto for the one that this machine is part of. Unless given, the "
+        "engine ray uses this machine alone.",
     ),
 ]
 LanesOption = Annotated[

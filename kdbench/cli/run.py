@@ -22,6 +22,7 @@ def run(
     seeds: options.SeedsOption = None,
     device: options.DeviceOption = "auto",
     engine: options.EngineOption = "",
+    address: options.AddressOption = "",
     lanes: options.LanesOption = 0,
     stop_after: options.StopAfterOption = "",
     rerun: options.RerunOption = "missing",
@@ -47,7 +48,9 @@ def run(
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
     ):
-        wanted = Options(device=device, lanes=lanes, stop_after_s=limit, stop=asked, rerun=Rerun(rerun), engine=engine)
+        wanted = Options(
+            device=device, lanes=lanes, stop_after_s=limit, stop=asked, rerun=Rerun(rerun), engine=engine, address=address
+        )
         try:
             finished = execute(loaded, store, options=wanted, progress=progress)
         finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import EpochReport, LaneReport
 from kdbench.spec.record import Environment
+from kdbench.suite.code_hash import trial_code
 from kdbench.suite.resolve import Suite
 
 
@@ -22,18 +24,21 @@ class Assignment:
         suite: with the job's trials alone.
         fingerprint: of the images, which must be the same wherever the suite is trained.
         lanes: how many students train at once, at most.
+        codes: for each trial the hash of its code, which must be the same, too.
     """
 
     job: Job
     suite: Suite
     fingerprint: str
     lanes: int
+    codes: tuple[str, ...]
 
     @classmethod
     def of(cls, job: Job, suite: Suite, *, fingerprint: str, lanes: int) -> Assignment:
         """The job of a suite."""
         trials = tuple(planned.spec for planned in job.trials)
-        return cls(job, replace(suite, trials=trials, candidates=(), tuning=None), fingerprint, lanes)
+        codes = tuple(planned.code for planned in job.trials)
+        return cls(job, replace(suite, trials=trials, candidates=(), tuning=None), fingerprint, lanes, codes)
 
     def placed(self, folder: Path) -> Assignment:
         """The same, where the trials lie in another results folder."""
@@ -44,12 +49,40 @@ class Assignment:
         """As bytes, which only a process that has loaded the same plugins can unpack."""
         return pickle.dumps(self)
 
+    def packed_to_travel(self) -> tuple[bytes, dict[str, Path]]:
+        """As bytes for another machine, and the files that must lie there in the job's folder, by their paths in it.
+
+        These are weights and whatever else trials name. What a data set names each machine has itself.
+        """
+        _, params = self.suite.source
+        pickler = _Travelling({value for _, value in params if isinstance(value, Path)} | {self.suite.file})
+        pickler.dump(self)
+        return pickler.buffer.getvalue(), {name: file for file, name in pickler.names.items()}
+
     @staticmethod
-    def unpacked(data: bytes) -> Assignment:
-        """What `packed` gave."""
-        found = pickle.loads(data)  # written by the process that started this one
+    def unpacked(data: bytes, folder: Path) -> Assignment:
+        """What was packed. Files that travelled with it lie in the folder."""
+        unpickler = pickle.Unpickler(io.BytesIO(data))  # written by the process that started this one
+        unpickler.persistent_load = lambda name: folder / name  # type: ignore[method-assign]
+        found = unpickler.load()
         assert isinstance(found, Assignment)
         return found
+
+
+class _Travelling(pickle.Pickler):
+    """Notes in `names` every path to a file that is packed, but for those that stay."""
+
+    def __init__(self, stay: Collection[Path]) -> None:
+        self.buffer = io.BytesIO()
+        self.names: dict[Path, str] = {}
+        self._stay = stay
+        super().__init__(self.buffer)
+
+    def persistent_id(self, value: object) -> str | None:
+        """The path in the job's folder where the file will lie; None for anything else."""
+        if not isinstance(value, Path) or value in self._stay or not value.is_file():
+            return None
+        return self.names.setdefault(value, f"files/{len(self.names)}/{value.name}")
 
 
 @dataclass(frozen=True)
@@ -102,11 +135,13 @@ class Died:
         reason: what happened, for people.
         log: more of it, such as a traceback; empty where nothing is known.
         ends_run: whether it is for the user to mend if it comes again: a full disk, damaged images.
+        blameless: whether it cannot be the job's fault: the machine is lost, say.
     """
 
     reason: str
     log: str = ""
     ends_run: bool = False
+    blameless: bool = False
 
 
 News = Ready | Said | Resumed | Trained | Recorded | Ended | Died
@@ -124,6 +159,20 @@ def refuse_other_images(found: str, expected: str, *, host: str) -> None:
             f"the images on {host} differ from those of the process that started the run (fingerprint {found}, there {expected}). "
             "Copy the same images to every machine."
         )
+
+
+def refuse_other_code(assignment: Assignment, *, host: str) -> None:
+    """See that a worker has the same code as the process that sent the job.
+
+    Raises:
+        KdbenchError: it has not.
+    """
+    for planned, code in zip(assignment.job.trials, assignment.codes, strict=True):
+        if trial_code(planned.spec) != code:
+            raise KdbenchError(
+                f"the code of {planned.spec.method} on {host} differs from that of the process that started the run. Install the "
+                "same on every machine, and change no file of a method while it runs."
+            )
 
 
 def halves(job: Job) -> list[Job]:

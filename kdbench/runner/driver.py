@@ -16,7 +16,7 @@ from kdbench.runner.engines import Engine, Place
 from kdbench.runner.job_folder import LOG, bring_home, bring_trial_home, lay_out
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import Progress
-from kdbench.spec.record import Record
+from kdbench.spec.record import Environment, Record
 
 WAIT_S = 0.5
 """How long news are waited for before `stop` is asked again."""
@@ -51,12 +51,13 @@ class Driver:
     Attributes:
         stop: asked now and then whether to stop at the end of the epoch.
         assign: makes of a job what a worker is sent.
-        record_failure: `(planned, reason, log)`: records as failed a trial that no worker can train.
+        record_failure: `(planned, reason, log, environment)`: records as failed a trial that no worker can train.
         recorded: is told of every record that comes home.
         open: what jobs give that have not ended, trials and stages, by id.
         deaths: by job, at which places its workers died.
         faults: by place, the jobs whose workers died there and that were not found at fault, with the reason.
         left_out: places that get no more jobs, with the reason.
+        working: the places that have a worker, with what it runs on.
         said: what workers had people told; others say the same of the same teacher.
     """
 
@@ -65,12 +66,12 @@ class Driver:
     progress: Progress
     stop: Callable[[], bool]
     assign: Callable[[Job], Assignment]
-    record_failure: Callable[[Planned, str, str], None]
+    record_failure: Callable[[Planned, str, str, Environment], None]
     recorded: Callable[[Record], None]
     waiting: deque[Job] = field(default_factory=deque)
     running: dict[Place, Running] = field(default_factory=dict)
     open: Counter[str] = field(default_factory=Counter)
-    working: set[Place] = field(default_factory=set)
+    working: dict[Place, Environment] = field(default_factory=dict)
     deaths: dict[str, list[Place]] = field(default_factory=dict)
     faults: dict[Place, dict[str, str]] = field(default_factory=dict)
     left_out: dict[Place, str] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class Driver:
         if self.running and (not self.waiting or len(self.running) >= len(self.engine.places)):
             return
         usable = [place for place in self.engine.places if place not in self.left_out]
-        if not usable and not self.running:
+        if not usable and not self.running and self.engine.capacity <= len(self.engine.places):
             reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.left_out.items())
             raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
         free = {place: None for place in usable if place not in self.running}
@@ -144,16 +145,15 @@ class Driver:
     def _hear(self, place: Place, news: News) -> None:
         if not (running := self.running.get(place)):
             if isinstance(news, Died):
-                self.working.discard(place)
+                self.working.pop(place, None)
             return
         match news:
-            case Ready():
-                self.working.add(place)
+            case Ready(environment):
+                self.working[place] = environment
+                self._say_where_devices_differ()
             case Said(text):
                 _log(running, text)
-                if text not in self.said:
-                    self.said.add(text)
-                    self.progress.say(text)
+                self._say_once(text)
             case Resumed(lane):
                 self.progress.resumed(lane, place)
             case Trained(report):
@@ -167,28 +167,41 @@ class Driver:
                 self.progress.job_ended(place, done=finished)
                 if left and not finished:
                     self._wait_for([left], first=True)
-            case Died(reason, log, ends_run):
+            case Died(reason, log):
                 _log(running, f"{reason}\n{log}".rstrip())
                 left = self._end(place)
                 self.progress.job_ended(place, done=not left)
                 if left:
-                    self._after_death(left, place, reason, log=_read_log(running), ends_run=ends_run)
-                self.working.discard(place)
+                    self._after_death(left, place, news, log=_read_log(running))
+                self.working.pop(place, None)
 
-    def _after_death(self, job: Job, place: Place, reason: str, *, log: str, ends_run: bool) -> None:
+    def _say_once(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            self.progress.say(text)
+
+    def _say_where_devices_differ(self) -> None:
+        devices = sorted({environment.device for environment in self.working.values()})
+        if len(devices) > 1:
+            self._say_once(
+                f"warning: jobs run on different devices ({', '.join(devices)}): last bits may differ from one student to another."
+            )
+
+    def _after_death(self, job: Job, place: Place, died: Died, *, log: str) -> None:
         """Give what is left of a job to another worker, or find out which of its trials it is that ends workers."""
+        reason = died.reason
         if place not in self.working:  # it could not even begin
             self._blame(place, f"start {len(self.faults.get(place, ()))}", reason)
             self._wait_for([job], first=True)
             return
-        deaths = [*self.deaths.get(job.id, ()), place]
+        deaths = [*self.deaths.get(job.id, ()), *([] if died.blameless else [place])]
         if len(deaths) < MOST_FAULTS:
             self.deaths[job.id] = deaths
             self._wait_for([job], first=True)
             self.progress.say(f"{reason}. What it was training goes on from the last whole epoch with another worker: {job.label}.")
             self._blame(place, job.id, reason)
             return
-        if ends_run:
+        if died.ends_run:
             raise KdbenchError(reason)
         for reasons in self.faults.values():
             reasons.pop(job.id, None)
@@ -196,7 +209,8 @@ class Driver:
             self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
         elif job.stages is None:
-            self.record_failure(job.trials[0], f"its training ended {MOST_FAULTS} workers, the last time: {reason}", log)
+            told = f"its training ended {MOST_FAULTS} workers, the last time: {reason}"
+            self.record_failure(job.trials[0], told, log, self.working[place])
 
     def _blame(self, place: Place, job: str, reason: str) -> None:
         reasons = self.faults.setdefault(place, {})

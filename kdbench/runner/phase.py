@@ -24,7 +24,7 @@ from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.split import in_parts
 from kdbench.runner.teachers import Teachers, usable
-from kdbench.spec.record import Record
+from kdbench.spec.record import Environment, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment
@@ -133,8 +133,8 @@ class Phase:
             if not left and record.trial in of_teachers:
                 self._announce(students)
 
-        def failed(planned: Planned, reason: str, log: str) -> None:
-            self.recorder.failed(planned, reason, log=log)
+        def failed(planned: Planned, reason: str, log: str, environment: Environment) -> None:
+            self.recorder.failed(planned, reason, log=log, ran_on=environment)
             recorded(self._records[planned.spec.id])
 
         of_teachers = {planned.spec.id for job in teachers for planned in job.trials}
@@ -143,7 +143,7 @@ class Phase:
             self._announce(students)
         driver = Driver(self.store, engine, self.progress, stop, assign, failed, recorded)
         known = durations(self.plan, self.store, device=environment(self.builder.device).device, lanes=lanes)
-        return driver.run(in_parts(teachers, students, places=len(engine.places), durations=known))
+        return driver.run(in_parts(teachers, students, places=engine.capacity, durations=known))
 
     @cached_property
     def _records(self) -> dict[str, Record]:

@@ -25,7 +25,7 @@ from kdbench.runner.plan import Planned
 from kdbench.runner.progress import Progress
 from kdbench.runner.students import keep
 from kdbench.runner.teachers import Teacher
-from kdbench.spec.record import Data, ImageCounts, Record
+from kdbench.spec.record import Data, Environment, ImageCounts, Record
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.resolve import Suite
 from kdbench.training.balance import imbalance_note
@@ -101,9 +101,9 @@ class Recorder:
                 raise fault from None
             self._write(planned, teachers, rows=(), **_raised(problem))
 
-    def failed(self, planned: Planned, reason: str, *, log: str) -> None:
-        """A trial that could not be trained, and what its workers said."""
-        self._write(planned, (), rows=(), **_failed(reason, log=log))
+    def failed(self, planned: Planned, reason: str, *, log: str, ran_on: Environment) -> None:
+        """A trial that no worker could train, what the last one said and what that ran on."""
+        self._write(planned, (), rows=(), ran_on=ran_on, **_failed(reason, log=log))
 
     def record_pretrained(self, planned: Planned) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
@@ -216,6 +216,7 @@ class Recorder:
         rows: Sequence[Row],
         predictions: Predictions | None = None,
         log: str = "",
+        ran_on: Environment | None = None,
         **results: Any,
     ) -> None:
         trial, outcomes = planned.spec, None
@@ -257,7 +258,7 @@ class Recorder:
             core_code=core_code(),
             data_fingerprint=self.builder.dataset.fingerprint,
             data=self.data,
-            environment=environment(self.builder.device),
+            environment=ran_on or environment(self.builder.device),
             planned=self.store.planned(trial.id),
             first_finished=self.store.first_finished(trial.id),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

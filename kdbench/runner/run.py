@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+
+import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
 from kdbench.runner.driver import recover
 from kdbench.runner.engines.choice import ENGINES, choose_engine
+from kdbench.runner.engines.engine import Engine
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.phase import Phase
-from kdbench.runner.plan import Rerun, make_plan
+from kdbench.runner.plan import Plan, Planned, Rerun, make_plan
 from kdbench.runner.preflight import preflight
 from kdbench.runner.progress import Progress
 from kdbench.runner.watched import Watched
 from kdbench.suite.resolve import Suite
 from kdbench.training.builder import Builder
-from kdbench.training.device import choose_device
+from kdbench.training.device import at_hand, choose_device
 from kdbench.training.fatal_errors import fatal_errors_explained
 
 
@@ -37,6 +40,7 @@ class Options:
         stop: asked at the end of each epoch whether to stop.
         rerun: which trials are taken up.
         engine: where jobs run, one of `ENGINES`; empty for this process, or for `local` where the device names several places.
+        address: of the cluster, for the engine `ray`; empty for this machine alone.
 
     Raises:
         KdbenchError: fewer than 0 lanes, a time that is no number of seconds from 0 up, or an engine that does not run there.
@@ -48,6 +52,7 @@ class Options:
     stop: Callable[[], bool] = lambda: False
     rerun: Rerun = Rerun.MISSING
     engine: str = ""
+    address: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.lanes, int) or self.lanes < 0:
@@ -67,8 +72,6 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     Raises:
         KdbenchError: the suite cannot run as it stands; nothing was started.
     """
-    engine = choose_engine(options.engine, options.device, cache=store.cache)
-    device = choose_device(engine.places[0].device if engine else options.device)
     plan = make_plan(suite, store)
     if results := [record for part in (plan.tuning, plan) if part for record in part.tuned_elsewhere]:
         with store.writing():
@@ -77,6 +80,20 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     if not (phases := plan.phases(options.rerun)):
         progress.say("nothing to train: every trial of the suite has ended.")
         return True
+    engine = choose_engine(options.engine, options.device, address=options.address, cache=store.cache, say=progress.say)
+    with closing(engine) if engine else nullcontext():
+        return _train(suite, store, phases, engine, options, progress)
+
+
+def _train(
+    suite: Suite,
+    store: Store,
+    phases: Iterable[tuple[Plan, list[Planned]]],
+    engine: Engine | None,
+    options: Options,
+    progress: Progress,
+) -> bool:
+    device = torch.device(engine.device) if engine else choose_device(options.device)
     loaded = [preflight(plan, todo, cache=store.cache, device=device, download=True) for plan, todo in phases]
     deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
 
@@ -84,9 +101,9 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         return options.stop() or time.monotonic() >= deadline
 
     watched = Watched(progress, suite, store, engine=options.engine or ("local" if engine else "here"), device=options.device)
-    with store.writing(), watched as progress, fatal_errors_explained(), closing(engine) if engine else nullcontext():
+    with store.writing(), watched as progress, fatal_errors_explained():
         recover(store)
-        groups = GroupTrainer(device, options.lanes or sys.maxsize, progress.say)
+        groups = GroupTrainer(at_hand(device), options.lanes or sys.maxsize, progress.say)
         dataset = next(filter(None, loaded), None)
         for part in (suite.tuning.suite, suite) if suite.tuning else (suite,):
             plan = make_plan(part, store)  # again, now that nobody else can change what is done, and settings are chosen
@@ -94,7 +111,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
                 continue  # another process has done it meanwhile
             kind, params = part.source
             dataset = dataset or kind(params, cache=store.cache).load()
-            phase = Phase(plan, store, Builder(dataset, params, device), progress)
+            phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress)
             before, after = phase.begin(todo, options.rerun)
             if engine:
                 finished = phase.train_elsewhere(before, after, engine, lanes=options.lanes, stop=stop)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kdbench.results.store import Store
-from kdbench.runner.assignment import Assignment, News, Recorded, Resumed, Said, Trained, refuse_other_images
+from kdbench.runner.assignment import Assignment, News, Recorded, Resumed, Said, Trained, refuse_other_code, refuse_other_images
 from kdbench.runner.engines import Place
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
@@ -68,6 +68,7 @@ class Worker:
         Raises:
             KdbenchError: it cannot be trained here; the message says why.
         """
+        refuse_other_code(assignment, host=socket.gethostname())
         store, progress = Store(folder, protocol=PROTOCOL), Telling(self.tell)
         assignment = assignment.placed(store.root)
         job, builder = assignment.job, self._builder(assignment)

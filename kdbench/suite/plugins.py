@@ -1,14 +1,16 @@
 """Where methods, models and data sets come from: the folder that ships with kdbench, installed packages, a user's own files."""
 
+from __future__ import annotations
+
 import importlib.util
 import inspect
 import logging
 import sys
 import traceback
 from abc import ABCMeta
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
@@ -17,6 +19,7 @@ from typing import Any
 
 from kdbench.data import DATASETS, Source
 from kdbench.errors import KdbenchError
+from kdbench.files import write_bytes
 from kdbench.method.interface import METHODS, Method
 from kdbench.method.outputs import Shapes
 from kdbench.models import MODELS
@@ -91,17 +94,61 @@ def load_path(path: Path) -> None:
         _load_file(file)
 
 
-def loaded_files() -> list[Path]:
-    """The user's own files that were imported, in this order."""
-    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_OWN)]
+@dataclass(frozen=True)
+class OwnFiles:
+    """The user's own files that a process has imported, so that another one, also on another machine, can import the same.
+
+    Attributes:
+        modules: each file by the name of its module, in the order of their import.
+        texts: what stands in these files and in those that they import.
+        search: where Python looks for what they import.
+    """
+
+    modules: Mapping[str, Path]
+    texts: Mapping[Path, bytes]
+    search: tuple[Path, ...]
+
+    @classmethod
+    def loaded(cls) -> OwnFiles:
+        """Those of this process."""
+        own = {name: module for name, module in sys.modules.items() if name.startswith(_OWN)}
+        texts = {file.absolute(): text for module in own.values() for file, text in vars(module)["__sources__"].items()}
+        places = [Path(place).absolute() for place in sys.path]
+        search = tuple(place for place in places if any(file.is_relative_to(place) for file in texts))
+        return cls({name: Path(str(module.__file__)).absolute() for name, module in own.items()}, texts, search)
+
+    def copied(self, folder: Path) -> OwnFiles:
+        """Write them into a folder, each under the path that it had; the files there."""
+
+        def placed(path: Path) -> Path:
+            return folder / path.relative_to(path.anchor)
+
+        for file, text in self.texts.items():
+            write_bytes(placed(file), text)
+        return OwnFiles(
+            {name: placed(file) for name, file in self.modules.items()},
+            {placed(file): text for file, text in self.texts.items()},
+            tuple(map(placed, self.search)),
+        )
+
+    def load(self) -> None:
+        """Import them, with all that ships and is installed.
+
+        Raises:
+            KdbenchError: as `load_plugins`.
+        """
+        load_plugins()
+        sys.path[:0] = [str(place) for place in self.search if str(place) not in sys.path]
+        for name, file in self.modules.items():
+            _load_file(file, name)
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.py") if not file.name.startswith(("_", "test_")) and file.name != "conftest.py")
 
 
-def _load_file(file: Path) -> None:
-    name = _module_name(file)
+def _load_file(file: Path, name: str = "") -> None:
+    name = name or _module_name(file)
     if name in sys.modules:
         for source, text in vars(sys.modules[name])["__sources__"].items():
             if source.read_bytes() != text:

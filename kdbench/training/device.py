@@ -51,6 +51,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def at_hand(device: torch.device) -> torch.device:
+    """The device, or the CPU where this machine has no such one."""
+    return device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
+
+
 def try_out(device: torch.device) -> None:
     """See that the device computes.
 

@@ -210,7 +210,7 @@ class SimulatedWorker:
 
     def epochs(self, packed: bytes, folder: Path, length: float) -> Iterator[tuple[float, list[bytes]]]:
         """After how many seconds each epoch ends, and what is told then."""
-        assignment = Assignment.unpacked(packed)
+        assignment = Assignment.unpacked(packed, folder)
         trials = assignment.job.trials
         epochs = len(self._rows)
         for epoch in range(epochs):
@@ -299,7 +299,7 @@ def simulate(scenario: Scenario, folder: Path) -> Measured:
     times.append(read())
     engine = Simulated(scenario, clock)
     began = clock.now()
-    chosen = patch.object(run, "choose_engine", lambda name, device, *, cache: engine)
+    chosen = patch.object(run, "choose_engine", lambda name, device, **more: engine)
     with chosen, (folder / "log").open("w") as log, redirect_stdout(log):
         assert execute(suite, store, options=Options(device="cpu"), progress=Lines())
     cpu = time.process_time() + engine.cpu_s

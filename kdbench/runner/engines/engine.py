@@ -40,6 +40,16 @@ class Engine(ABC):
     def places(self) -> Sequence[Place]:
         """The places that there are now."""
 
+    @property
+    def device(self) -> str:
+        """What jobs run on, as torch calls it. This machine may lack it."""
+        return self.places[0].device
+
+    @property
+    def capacity(self) -> int:
+        """How many places there are to be; some may still come."""
+        return len(self.places)
+
     @abstractmethod
     def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
         """Let the place run a job in a folder that is laid out. The place must be free."""

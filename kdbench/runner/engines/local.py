@@ -16,7 +16,7 @@ from pathlib import Path
 from kdbench.runner.assignment import Assignment, Died, News
 from kdbench.runner.engines.engine import Engine, Place
 from kdbench.runner.job_folder import LOG
-from kdbench.suite.plugins import loaded_files
+from kdbench.suite.plugins import OwnFiles
 
 STOP = b""
 """Asks a worker to stop at the end of its epoch."""
@@ -29,7 +29,7 @@ class Setup:
     device: str
     threads: int | None
     cache: Path
-    plugins: tuple[Path, ...]
+    plugins: OwnFiles
 
 
 @dataclass(eq=False)
@@ -50,11 +50,13 @@ class Local(Engine):
     Args:
         places: where.
         cache: where data sets keep what is slow to compute.
+        plugins: the user's own files.
     """
 
-    def __init__(self, places: Sequence[Place], *, cache: Path) -> None:
+    def __init__(self, places: Sequence[Place], *, cache: Path, plugins: OwnFiles) -> None:
         self._places = tuple(places)
         self._cache = cache
+        self._plugins = plugins
         self._processes: dict[Place, _Process] = {}
 
     @property
@@ -62,10 +64,14 @@ class Local(Engine):
         return self._places
 
     def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
+        self.start_packed(place, assignment.packed(), folder)
+
+    def start_packed(self, place: Place, packed: bytes, folder: Path) -> None:
+        """`start`, with an assignment that another process has packed."""
         process = self._processes.get(place) or self._begin(place, folder)
         process.folder = folder
         try:
-            process.connection.send((str(folder), assignment.packed()))
+            process.connection.send((str(folder), packed))
         except OSError:  # it has died since its last job: `news` tells
             return
 
@@ -113,7 +119,7 @@ class Local(Engine):
                 start_new_session=True,  # a signal from the keyboard is for this process, which tells the others
             )
         theirs.close()
-        setup = Setup(place.device, place.threads, self._cache.absolute(), tuple(file.absolute() for file in loaded_files()))
+        setup = Setup(place.device, place.threads, self._cache.absolute(), self._plugins)
         ours.send(setup)
         self._processes[place] = found = _Process(popen, ours, folder)
         return found

@@ -40,11 +40,10 @@ def main() -> None:
 
     try:
         from kdbench.runner.worker import Worker
-        from kdbench.suite.plugins import load_plugins
         from kdbench.training.device import choose_device, environment, try_out
 
         logging.getLogger("kdbench").addHandler(_Forward(connection))
-        load_plugins(setup.plugins)
+        setup.plugins.load()
         device = choose_device(setup.device)
         if setup.threads:
             torch.set_num_threads(setup.threads)
@@ -59,7 +58,7 @@ def main() -> None:
             with (Path(folder) / LOG).open("ab") as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-            connection.send(Ended(_run(worker, Assignment.unpacked(packed), Path(folder))))
+            connection.send(Ended(_run(worker, Assignment.unpacked(packed, Path(folder)), Path(folder))))
     except Exception as problem:  # whatever it is, another worker may do better: the process that started this one decides
         text = str(problem) if isinstance(problem, KdbenchError) else f"{type(problem).__name__}: {first_line(problem)}"
         ends_run = isinstance(problem, KdbenchError) and not isinstance(problem.__cause__, torch.AcceleratorError)
