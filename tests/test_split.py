@@ -164,7 +164,7 @@ def test_a_split_run_ends_no_later_and_trains_the_same(tmp_path_factory, own, da
 
 def test_a_run_in_parts_gives_the_records_of_a_whole_one(lab, undisturbed, monkeypatch):
     engine, suite = InProcess("a", "b", "c", cache=lab.store.cache), lab.suite(**MIXED)
-    monkeypatch.setattr(run, "choose_engine", lambda name, device, *, cache: engine)
+    monkeypatch.setattr(run, "choose_engine", lambda name, device, **more: engine)
     assert execute(suite, lab.store, options=Options(device="cpu"), progress=Said())
     _, *parts = engine.started
     assert len(parts) == 3 and {place for place, _ in parts} == {"a", "b", "c"}
