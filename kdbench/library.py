@@ -39,6 +39,8 @@ def run_suite(
     engine: str = "",
     address: str = "",
     lanes: int = 0,
+    claim: bool = False,
+    claim_timeout_s: float = 600,
     stop_after_s: float | None = None,
     rerun: Literal["missing", "failed", "weights", "all"] = "missing",
     plugins: Sequence[str | Path] = (),
@@ -55,6 +57,9 @@ def run_suite(
             `here` for one device.
         address: of the Ray cluster, or `auto` for the one that this machine is part of. Unless given, `ray` uses this machine.
         lanes: how many students train at once, at most; 0 for as many as can. It changes no result.
+        claim: let other runs that claim work on the same directory, on this machine and on others. Each takes jobs that no other
+            has, and the call ends when all trials have ended, whoever trained them.
+        claim_timeout_s: take over the jobs of a run that has shown no sign of life for so many seconds.
         stop_after_s: stop at the end of the epoch after so many seconds. The same call continues from there.
         rerun: which students to train. `missing`: those that are not done. `failed`: these, and those that failed. `weights`: those
             that are not done, and finished ones that lack the weights which `keep_students: true` asks for. `all`: every student,
@@ -82,7 +87,16 @@ def run_suite(
 
     load_plugins(plugins)
     loaded, store = load_suite(suite, methods=methods, seeds=[int(seed) for seed in seeds]), Store(Path(results), protocol=PROTOCOL)
-    options = Options(device=device, lanes=lanes, stop_after_s=stop_after_s, rerun=Rerun(rerun), engine=engine, address=address)
+    options = Options(
+        device=device,
+        lanes=lanes,
+        stop_after_s=stop_after_s,
+        rerun=Rerun(rerun),
+        engine=engine,
+        address=address,
+        claim=claim,
+        claim_timeout_s=claim_timeout_s,
+    )
     execute(loaded, store, options=options, progress=Silent())
     return plan_frame(make_plan(loaded, store))
 

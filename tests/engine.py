@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class InProcess(Engine):
 
     def news(self, timeout_s: float) -> Iterator[tuple[Place, News]]:
         if not self._jobs:
+            time.sleep(min(timeout_s, 0.02))
             return
         place, packed, folder = self._jobs.pop(0)
         told: list[News] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -10,17 +11,27 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Lab, Outcomes, Said
+from engine import InProcess
 
 from kdbench.errors import KdbenchError
 from kdbench.results.claims import Claims
 from kdbench.results.store import Store
+from kdbench.runner import job_folder, run
+from kdbench.runner.assignment import Assignment, News
+from kdbench.runner.engines import Place
+from kdbench.runner.run import Options, execute
+from kdbench.runner.teachers import usable
 from kdbench.spec.record import PROTOCOL
+from kdbench.suite.resolve import Suite
 
 
 @dataclass
@@ -288,3 +299,158 @@ def test_what_dead_runs_left_is_taken_away_and_what_others_may_hold_is_told_with
     sign.unlink()
     with store.writing():
         pass
+
+
+SMALL: dict[str, Any] = {"methods": ["scratch", "kd"], "seeds": [0, 1]}
+"""A teacher, and two jobs of students."""
+
+
+@pytest.fixture(scope="module")
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """What one process makes of `SMALL`."""
+    lab = Lab(tmp_path_factory.mktemp("alone"), images)
+    assert lab.run(lab.suite(**SMALL))
+    return lab.outcomes()
+
+
+class Hooked(InProcess):
+    """Calls a hook when a job was trained and nothing of it is told yet."""
+
+    def __init__(self, lab: Lab, hook: Callable[[Assignment], None] = lambda assignment: None) -> None:
+        super().__init__("a", cache=lab.store.cache)
+        self._hook = hook
+
+    def news(self, timeout_s: float) -> Iterator[tuple[Place, News]]:
+        assignments = [Assignment.unpacked(packed) for _, packed, _ in self._jobs[:1]]
+        told = [*super().news(timeout_s)]
+        for assignment in assignments:
+            self._hook(assignment)
+        yield from told
+
+
+@pytest.fixture
+def claiming(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Runs a suite to its end with claims on an engine; gives what was said."""
+
+    def execute_on(lab: Lab, engine: InProcess, **changes: Any) -> list[str]:
+        said, suite = Said(), lab.suite(**{**SMALL, **changes})
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "choose_engine", lambda name, device, **options: engine)
+            options = Options(device="cpu", claim=True, claim_timeout_s=2)
+            assert execute(suite, lab.store, options=options, progress=said)
+        return said.lines
+
+    return execute_on
+
+
+def take_down_signs(lab: Lab) -> None:
+    """What others do who have not heard of a run for long."""
+    for sign in (lab.store.root / "claims").glob("*.run"):
+        sign.unlink()
+
+
+def test_several_runs_train_each_trial_once_and_end_when_all_have_ended(lab, alone, monkeypatch):
+    """They take turns: one goes on wherever another one waits for news."""
+    turn, engines, said = threading.Lock(), [Hooked(lab) for _ in range(3)], [Said() for _ in range(3)]
+
+    def choose(name: str, device: str, **options: Any) -> InProcess:
+        engine = engines[int(threading.current_thread().name)]
+        news = engine.news
+
+        def after_others(timeout_s: float) -> Iterator[tuple[Place, News]]:
+            turn.release()
+            time.sleep(0.01)
+            turn.acquire()
+            return news(timeout_s)
+
+        engine.news = after_others  # type: ignore[method-assign]
+        return engine
+
+    def work(suite: Suite, number: int) -> None:
+        with turn:
+            options = Options(device="cpu", claim=True, claim_timeout_s=2)
+            finished[number] = execute(suite, lab.store, options=options, progress=said[number])
+
+    monkeypatch.setattr(run, "choose_engine", choose)
+    finished = [False] * 3
+    suites = [lab.suite(**SMALL), lab.suite(**SMALL), lab.suite(**{**SMALL, "methods": ["kd"]})]  # the last one shares trials
+    threads = [threading.Thread(target=work, args=(suite, i), name=str(i)) for i, suite in enumerate(suites)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert finished == [True] * 3
+    assert lab.outcomes() == alone
+    started = [label for engine in engines for _, label in engine.started]
+    assert len(started) == len(set(started))
+    assert sum("waiting for" in line for lines in said for line in lines.lines) >= 1
+    assert os.listdir(lab.store.root / "claims") == []
+
+
+def test_a_late_run_notices_and_what_it_made_is_thrown_away(lab, alone, claiming):
+    def overtaken(assignment: Assignment) -> None:
+        if len(assignment.job.trials) > 1 and not others:
+            take_down_signs(lab)
+            other = Hooked(lab)
+            claiming(lab, other)
+            others.extend(label for _, label in other.started)
+            records.update({file: file.read_bytes() for file in lab.store.root.glob("trials/*/record.json")})
+
+    others: list[str] = []
+    records: dict[Path, bytes] = {}
+    late = Hooked(lab, overtaken)
+    said = claiming(lab, late)
+    assert others == ["2 students, resnet8, seed 1"] and len(records) == 5  # what the late one had finished was brought home
+    assert any("another run has taken over 2 students, resnet8, seed 0" in line for line in said)
+    assert {file: file.read_bytes() for file in records} == records
+    assert lab.outcomes() == alone
+    assert not [*lab.store.jobs.glob("*/trials")]
+
+
+@pytest.mark.parametrize("moment", [0, 4, 9])
+def test_a_late_run_that_stood_still_while_it_brought_a_trial_home_mixes_nothing(lab, alone, claiming, monkeypatch, moment):
+    moves = itertools.count()
+    move = job_folder._move
+
+    def slow(file: Path, target: Path) -> None:
+        if next(moves) == moment:
+            take_down_signs(lab)
+            claiming(lab, Hooked(lab))
+        move(file, target)
+
+    monkeypatch.setattr(job_folder, "_move", slow)
+    claiming(lab, Hooked(lab))
+    assert next(moves) > moment
+    assert lab.outcomes() == alone
+    teacher = next(planned for planned in lab.plan(lab.suite(**SMALL)).teachers)
+    assert usable(lab.store, teacher.record)
+
+
+class PowerCut(BaseException):
+    """Ends a process at once."""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_run_killed_between_any_two_operations_on_files_loses_nothing(lab, alone, claiming, monkeypatch, seed):
+    before_it, number = random.Random(seed).randrange(10, 110), dead()
+    done = itertools.count()
+
+    def cut(name: str) -> Callable[..., Any]:
+        original = getattr(os, name)
+
+        def mortal(*arguments: Any, **options: Any) -> Any:
+            if next(done) >= before_it:
+                raise PowerCut
+            return original(*arguments, **options)
+
+        return mortal
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "rename", "link", "unlink", "utime"):
+            patch.setattr(os, name, cut(name))
+        with pytest.raises(PowerCut):
+            claiming(lab, Hooked(lab))
+    for sign in (lab.store.root / "claims").glob("*.run"):
+        sign.write_text(json.dumps({**json.loads(sign.read_text()), "pid": number}))
+    claiming(lab, Hooked(lab))
+    assert lab.outcomes() == alone

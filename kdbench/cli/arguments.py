@@ -43,7 +43,7 @@ def seed_numbers(text: str) -> list[int]:
     return seeds
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, option: str = "--stop-after") -> float:
     """Seconds of `90s`, `9m`, `1.5h`, `1h30m` or `2d`.
 
     Raises:
@@ -51,7 +51,7 @@ def seconds(text: str) -> float:
     """
     match = _TIME.fullmatch(text)
     if not match or not text:
-        raise KdbenchError(f"--stop-after: '{text}' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m.")
+        raise KdbenchError(f"{option}: '{text}' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m.")
     return sum(float(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
 
 

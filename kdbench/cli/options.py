@@ -66,7 +66,7 @@ EngineOption = Annotated[
         "--engine",
         metavar="NAME",
         help="Where jobs run. here: in this process. local: in a process for each device. ray: on a Ray cluster. Unless given, it "
-        "is here for one device, and local for several.",
+        "is here for one device, and local for several and with --claim.",
     ),
 ]
 AddressOption = Annotated[
@@ -76,6 +76,22 @@ AddressOption = Annotated[
         metavar="ADDRESS",
         help="Of the Ray cluster, such as 10.0.0.1:6379, or auto for the one that this machine is part of. Unless given, the "
         "engine ray uses this machine alone.",
+    ),
+]
+ClaimOption = Annotated[
+    bool,
+    typer.Option(
+        "--claim",
+        help="Let other runs with --claim work on the same results folder, on this machine and on others. Each takes jobs that no "
+        "other has, and the run ends when all trials have ended, whoever trained them.",
+    ),
+]
+ClaimTimeoutOption = Annotated[
+    str,
+    typer.Option(
+        "--claim-timeout",
+        metavar="TIME",
+        help="With --claim: take over the jobs of a run that has shown no sign of life for this time.",
     ),
 ]
 LanesOption = Annotated[

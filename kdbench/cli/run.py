@@ -24,6 +24,8 @@ def run(
     engine: options.EngineOption = "",
     address: options.AddressOption = "",
     lanes: options.LanesOption = 0,
+    claim: options.ClaimOption = False,
+    claim_timeout: options.ClaimTimeoutOption = "10m",
     stop_after: options.StopAfterOption = "",
     rerun: options.RerunOption = "missing",
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
@@ -32,6 +34,7 @@ def run(
 
     If you stop a run, the same command continues it.
     """
+    timeout = arguments.seconds(claim_timeout, "--claim-timeout")
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write
     from kdbench.report.contents import check_options, read_report
@@ -49,7 +52,15 @@ def run(
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
     ):
         wanted = Options(
-            device=device, lanes=lanes, stop_after_s=limit, stop=asked, rerun=Rerun(rerun), engine=engine, address=address
+            device=device,
+            lanes=lanes,
+            stop_after_s=limit,
+            stop=asked,
+            rerun=Rerun(rerun),
+            engine=engine,
+            claim=claim,
+            claim_timeout_s=timeout,
+            address=address,
         )
         try:
             finished = execute(loaded, store, options=wanted, progress=progress)

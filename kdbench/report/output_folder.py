@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.files import write_bytes
+from kdbench.files import written
 
 LIST = ".kdbench-report.json"
 """In the folder of a report: what it is of, and the files that kdbench wrote there."""
@@ -104,10 +106,10 @@ def write_into(
     same = listed is not None and listed["results"] == results and identity.is_of(listed)
     _write(directory, identity, [*before, *made], "")
     for name, data in made.items():
-        write_bytes(directory / name, data)
+        _put(directory / name, data)
     old = [] if same else [directory / name for name in before if name not in made and (directory / name).exists()]
     for file in old:
-        file.unlink()
+        file.unlink(missing_ok=True)
     _write(directory, identity, [*(before if same else ()), *made], results)
     return [directory / name for name in made], old
 
@@ -125,7 +127,13 @@ def _read(directory: Path) -> dict[str, Any] | None:
 
 def _write(directory: Path, identity: ReportIdentity, files: Sequence[str], results: str) -> None:
     about = {"suite": identity.suite, "content": identity.content, "selection": identity.selection, "results": results}
-    write_bytes(directory / LIST, json.dumps({**about, "files": sorted({*files})}, indent=1).encode())
+    _put(directory / LIST, json.dumps({**about, "files": sorted({*files})}, indent=1).encode())
+
+
+def _put(file: Path, data: bytes) -> None:
+    """Write a file that another process, which has come to the end of the suite as well, may write at the same time."""
+    with written(file, writer=f"{socket.gethostname()}-{os.getpid()}") as partial:
+        partial.write_bytes(data)
 
 
 def _hash(text: str) -> str:

@@ -78,7 +78,7 @@ class Claims:
 
     def __init__(self, root: Path, *, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._root, self._folder = root, root / CLAIMS
-        self._timeout_s, self._clock = timeout_s, clock
+        self.timeout_s, self._clock = timeout_s, clock
         self._held: dict[str, Path] = {}
         self._seen: dict[Path, _Seen] = {}
         self._run, self._beaten_s = "", 0.0
@@ -143,7 +143,7 @@ class Claims:
         Raises:
             KdbenchError: a process holds the whole directory by now.
         """
-        if self._clock() - self._beaten_s < min(HEARTBEAT_S, self._timeout_s / 10):
+        if self._clock() - self._beaten_s < min(HEARTBEAT_S, self.timeout_s / 10):
             return frozenset()
         before, run = dict(self._held), self._run
         if self._touch():
@@ -219,9 +219,9 @@ class Claims:
         if seen is None or seen.beat != beat:
             self._seen[sign] = _Seen(beat, now, 0.0)
             return False
-        silent_s = seen.silent_s + min(now - seen.at_s, self._timeout_s / LOOKS)
+        silent_s = seen.silent_s + min(now - seen.at_s, self.timeout_s / LOOKS)
         self._seen[sign] = _Seen(beat, now, silent_s)
-        return silent_s >= self._timeout_s
+        return silent_s >= self.timeout_s
 
 
 def refuse_claims(root: Path) -> None:

@@ -183,6 +183,13 @@ def halves(job: Job) -> list[Job]:
 
 def without(job: Job, ended: Iterable[str]) -> Job | None:
     """The job without some of its trials; None where none is left."""
-    gone = set(ended)
-    left: tuple[Planned, ...] = tuple(planned for planned in job.trials if planned.spec.id not in gone)
-    return replace(job, trials=left) if left else None
+    return part(job, {planned.spec.id for planned in job.trials}.difference(ended)) if job.stages is None else job
+
+
+def part(job: Job, units: Collection[str]) -> Job | None:
+    """The job with those alone of its trials, or of its stages, that have these ids; None where it has none of them."""
+    if job.stages is not None:
+        stages = tuple(stage for stage in job.stages if stage.id in units)
+        return replace(job, stages=stages) if stages else None
+    trials: tuple[Planned, ...] = tuple(planned for planned in job.trials if planned.spec.id in units)
+    return replace(job, trials=trials) if trials else None

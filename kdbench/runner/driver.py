@@ -7,16 +7,19 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
-from kdbench.runner.assignment import Assignment, Died, Ended, News, Ready, Recorded, Resumed, Said, Trained, halves, without
+from kdbench.runner.assignment import Assignment, Died, Ended, News, Ready, Recorded, Resumed, Said, Trained, halves, part, without
 from kdbench.runner.engines import Engine, Place
 from kdbench.runner.job_folder import LOG, bring_home, bring_trial_home, lay_out
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import Progress
+from kdbench.runner.sharing import Alone, Taken
 from kdbench.spec.record import Environment, Record
+from kdbench.wording import counted
 
 WAIT_S = 0.5
 """How long news are waited for before `stop` is asked again."""
@@ -36,12 +39,14 @@ class Running:
     Attributes:
         ended: of its trials, those that have a record.
         at_once: how many jobs have run on its machine at once.
+        lost: what it gives that another run has taken over: that is not brought home.
     """
 
     job: Job
     folder: Path
     ended: set[str] = field(default_factory=set)
     at_once: int = 1
+    lost: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -53,6 +58,7 @@ class Driver:
         assign: makes of a job what a worker is sent.
         record_failure: `(planned, reason, log, environment)`: records as failed a trial that no worker can train.
         recorded: is told of every record that comes home.
+        jobs: says which jobs are this run's, where others work on the same directory.
         open: what jobs give that have not ended, trials and stages, by id.
         deaths: by job, at which places its workers died.
         faults: by place, the jobs whose workers died there and that were not found at fault, with the reason.
@@ -68,6 +74,7 @@ class Driver:
     assign: Callable[[Job], Assignment]
     record_failure: Callable[[Planned, str, str, Environment], None]
     recorded: Callable[[Record], None]
+    jobs: Alone = field(default_factory=Alone)
     waiting: deque[Job] = field(default_factory=deque)
     running: dict[Place, Running] = field(default_factory=dict)
     open: Counter[str] = field(default_factory=Counter)
@@ -90,6 +97,7 @@ class Driver:
                 if not stopping and self.stop():
                     stopping = True
                     self.engine.stop()
+                self._notice_lost()
                 if not stopping:
                     self._start_what_can()
                 self.progress.waiting(len(self.waiting))
@@ -128,9 +136,44 @@ class Driver:
             if any(self.open[needed] for needed in job.needs) or not (place := next(places, None)):
                 passed_over.append(job)
                 continue
-            del free[place]
-            self._start(job, place)
+            taken = self._take(job)
+            passed_over += [taken.left] if taken.left else []
+            if taken.mine:
+                del free[place]
+                self._start(taken.mine, place)
         self.waiting.extendleft(reversed(passed_over))
+        if self.waiting and not self.running:
+            self._say_once(f"waiting for {counted(len(self.waiting), 'job')} of other runs.")
+
+    def _take(self, job: Job) -> Taken:
+        """What of a job this run is to train now, and what other runs train, or have trained."""
+        taken = self.jobs.take(job)
+        self.open.subtract(job.gives)
+        for found in filter(None, (taken.mine, taken.left)):
+            self.open.update(found.gives)
+        for trial in taken.ended:
+            self._tell(trial)
+        return taken
+
+    def _notice_lost(self) -> None:
+        """Stop what other runs have taken over."""
+        if not (lost := self.jobs.lost()):
+            return
+        for place, running in self.running.items():
+            if running.job.gives & lost:
+                running.lost |= running.job.gives & lost
+                self.progress.say(
+                    f"another run has taken over {running.job.label}, since this one was not heard of for --claim-timeout: what it "
+                    "made of it is thrown away."
+                )
+                if running.job.gives <= running.lost | running.ended:
+                    self.engine.cancel(place)
+
+    def _holds(self, running: Running, unit: str) -> bool:
+        """Whether what a job makes of a trial is to be brought home."""
+        if not self.jobs.holds(unit):
+            running.lost.add(unit)
+        return unit not in running.lost
 
     def _start(self, job: Job, place: Place) -> None:
         folder = self.store.jobs / f"{job.id}-{secrets.token_hex(4)}"
@@ -159,8 +202,8 @@ class Driver:
             case Trained(report):
                 self.progress.epoch(report, place)
             case Recorded(trial):
-                if bring_trial_home(self.store, running.folder, trial, at_once=running.at_once):
-                    self._tell(running, trial)
+                if self._holds(running, trial) and bring_trial_home(self.store, running.folder, trial, at_once=running.at_once):
+                    self._tell(trial, running)
             case Ended(finished):
                 self.faults.pop(place, None)
                 left = self._end(place)
@@ -209,8 +252,13 @@ class Driver:
             self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
         elif job.stages is None:
-            told = f"its training ended {MOST_FAULTS} workers, the last time: {reason}"
-            self.record_failure(job.trials[0], told, log, self.working[place])
+            taken = self.jobs.take(job)
+            if taken.mine:
+                told = f"its training ended {MOST_FAULTS} workers, the last time: {reason}"
+                self.record_failure(job.trials[0], told, log, self.working[place])
+                self.jobs.release(job)
+            elif taken.left:
+                self._wait_for([job])
 
     def _blame(self, place: Place, job: str, reason: str) -> None:
         reasons = self.faults.setdefault(place, {})
@@ -223,15 +271,24 @@ class Driver:
         """The job at a place has ended: bring it home; what is left of it."""
         running = self.running.pop(place)
         self._bring_home(running)
-        self.open.subtract(running.job.gives)
-        return without(running.job, running.ended)
+        self._let_go(running.job)
+        if lost := part(running.job, running.lost - running.ended):
+            self._wait_for([lost])
+        return without(running.job, running.ended | running.lost)
+
+    def _let_go(self, job: Job) -> None:
+        """A job of this run is at home."""
+        self.open.subtract(job.gives)
+        self.jobs.release(job)
 
     def _bring_home(self, running: Running) -> None:
-        for trial in bring_home(self.store, running.folder, at_once=running.at_once):
-            self._tell(running, trial)
+        for trial in bring_home(self.store, running.folder, at_once=running.at_once, holds=partial(self._holds, running)):
+            self._tell(trial, running)
 
-    def _tell(self, running: Running, trial: str) -> None:
-        running.ended.add(trial)
+    def _tell(self, trial: str, running: Running | None = None) -> None:
+        """Tell that a trial has ended, in a job of this run or elsewhere."""
+        if running:
+            running.ended.add(trial)
         if record := self.store.record(trial):
             self.recorded(record)
             self.progress.recorded(record)

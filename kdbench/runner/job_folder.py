@@ -6,16 +6,22 @@ Nothing is lost at whatever moment a process is killed: files are brought home o
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from kdbench.files import write_bytes
 from kdbench.models.weights import METHOD, WEIGHTS
 from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
 from kdbench.runner.plan import Job
 
 LOG = "log.txt"
 """What the job's worker said and warned of, and how it ended where that was not well."""
+
+OWN = "trials.txt"
+"""The trials that the job trains, one a line. Others lie there to be read."""
 
 _BEGUN = (PLANNED, FIRST_FINISHED, REPLACED, SPEC, ENVIRONMENT, CURVES, CHECKPOINT)
 """What there may be of a trial that has no record."""
@@ -29,6 +35,8 @@ def lay_out(store: Store, job: Job, folder: Path) -> None:
     there = Store(folder, protocol=store.protocol)
     (folder / "trials").mkdir(parents=True)
     (folder / LOG).touch()
+    own = [planned.spec.id for planned in job.trials if job.stages is None]
+    write_bytes(folder / OWN, "\n".join(own).encode())
     for planned in job.trials:
         trial = planned.spec.id
         _link(store.folder(trial), there.folder(trial), _BEGUN)
@@ -42,39 +50,42 @@ def lay_out(store: Store, job: Job, folder: Path) -> None:
                     _link(file.parent, there.folder(teacher.id) / file.parent.name, (file.name,))
 
 
-def bring_home(store: Store, folder: Path, *, at_once: int = 1) -> list[str]:
+def bring_home(store: Store, folder: Path, *, at_once: int = 1, holds: Callable[[str], bool] = lambda trial: True) -> list[str]:
     """Move all that a job has made into the results directory; what is there already stays.
 
     Args:
         store: the results directory.
         folder: the job's.
         at_once: how many jobs ran on its machine at once.
+        holds: asked of a trial, right before: whether it is still this run's to bring home. What others train now is thrown away.
 
     Returns:
         The trials that have ended and were not known to have.
     """
-    found = [trial for trial in _trials(folder) if bring_trial_home(store, folder, trial, at_once=at_once)]
+    own, found = _own(folder), []
+    for trial in _trials(folder):
+        _bring_stages_home(store, folder, trial)
+        if trial in own and holds(trial) and bring_trial_home(store, folder, trial, at_once=at_once):
+            found.append(trial)
     shutil.rmtree(folder / "trials", ignore_errors=True)
+    (folder / OWN).unlink(missing_ok=True)
     return found
 
 
 def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1) -> bool:
-    """Move what a job has made of one trial, or learnt from one teacher; whether that is a record that was not there."""
+    """Move what a job has made of one of its trials; whether that is a record that was not there."""
     source, home = folder / "trials" / trial, store.folder(trial)
-    for stage in _files(source / "stages"):
-        learnt = home / "stages" / stage.name.replace(".checkpoint", "")
-        if not learnt.exists():
-            _move(stage, home / "stages" / stage.name)
-        if learnt.exists():
-            learnt.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
     if store.record(trial):
         shutil.rmtree(source, ignore_errors=True)
         return False
-    if at_once > 1:
-        Store(folder, protocol=store.protocol).note_jobs_on_machine(trial, at_once)
-    files = [file for file in _files(source) if file.name not in _STAYS]
-    for file in sorted(files, key=lambda file: file.name == RECORD):
-        _move(file, home / file.name)
+    try:
+        if at_once > 1:
+            Store(folder, protocol=store.protocol).note_jobs_on_machine(trial, at_once)
+        files = [file for file in _files(source) if file.name not in _STAYS]
+        for file in sorted(files, key=lambda file: file.name == RECORD):
+            _move(file, home / file.name)
+    except FileNotFoundError:  # the run that has taken the trial over has moved the folder, and brings home the rest
+        return False
     record = store.record(trial)
     if record:
         (home / CHECKPOINT).unlink(missing_ok=True)
@@ -83,6 +94,40 @@ def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1
                 (home / name).unlink(missing_ok=True)
     shutil.rmtree(source, ignore_errors=True)
     return record is not None
+
+
+def bring_left_home(store: Store, trials: Collection[str]) -> None:
+    """Move what jobs of other runs have left of some trials, which must be this run's alone by now.
+
+    Each is first moved out of its job's folder at once: a run that comes back late finds nothing there, at whatever moment.
+    """
+    for folder in [*store.jobs.iterdir()] if store.jobs.is_dir() else []:
+        for trial in _own(folder).intersection(trials):
+            left = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
+            (left / "trials").mkdir(parents=True)
+            write_bytes(left / OWN, trial.encode())
+            with suppress(FileNotFoundError):
+                os.rename(folder / "trials" / trial, left / "trials" / trial)
+            bring_home(store, left)
+            shutil.rmtree(left)
+
+
+def _bring_stages_home(store: Store, folder: Path, teacher: str) -> None:
+    """Move what a job has learnt from a teacher alone."""
+    home = store.folder(teacher)
+    for stage in _files(folder / "trials" / teacher / "stages"):
+        learnt = home / "stages" / stage.name.replace(".checkpoint", "")
+        if not learnt.exists():
+            _move(stage, home / "stages" / stage.name)
+        if learnt.exists():
+            learnt.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
+
+
+def _own(folder: Path) -> set[str]:
+    try:
+        return {*(folder / OWN).read_text().split()}
+    except (FileNotFoundError, NotADirectoryError):  # it was being laid out, or somebody else has brought it home
+        return set()
 
 
 def _trials(folder: Path) -> list[str]:

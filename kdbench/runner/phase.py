@@ -11,6 +11,7 @@ from functools import cache, cached_property
 
 from kdbench.method.specs import teacher_label
 from kdbench.models.measure import macs
+from kdbench.results.claims import Claims
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment
 from kdbench.runner.driver import Driver
@@ -22,6 +23,7 @@ from kdbench.runner.other_environments import refuse_other_teachers, trained_els
 from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs
 from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
+from kdbench.runner.sharing import Alone, Shared, replaced_by
 from kdbench.runner.split import in_parts
 from kdbench.runner.teachers import Teachers, usable
 from kdbench.spec.record import Environment, Record
@@ -29,18 +31,26 @@ from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment
 
+MACS = "macs"
+"""Claimed by whoever writes down the work of networks."""
+
 EXPECTED_WITHIN_PCT = 0.5
 """Points by which a teacher's test error may differ from the one that is expected of it before a run says so."""
 
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """What a run does of a plan; a tuned suite has two of them."""
+    """What a run does of a plan; a tuned suite has two of them.
+
+    Attributes:
+        claims: where other runs work on the same directory: this one trains what it claims.
+    """
 
     plan: Plan
     store: Store
     builder: Builder
     progress: Progress
+    claims: Claims | None = None
 
     def begin(self, todo: Sequence[Planned], rerun: Rerun) -> tuple[list[Job], list[Job]]:
         """See that all can be trained, and make it ready.
@@ -52,7 +62,7 @@ class Phase:
             KdbenchError: something must not be trained here. Nothing was changed.
         """
         self.store.refuse_other_data(self.plan.suite.trials[0].dataset.label, fingerprint=self.builder.dataset.fingerprint)
-        _note_macs(self.store, self.builder, [planned.spec for planned in (*self.plan.teachers, *todo)])
+        self._note_macs([planned.spec for planned in (*self.plan.teachers, *todo)])
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
         by_id = {planned.spec.id: planned for planned in self.plan.teachers}
         kept = cache(lambda trial: trial not in students and usable(self.store, by_id[trial].record))
@@ -70,7 +80,7 @@ class Phase:
                 "other versions: here they end in other bits, and their records say so."
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        for planned in (*teachers, *todo):
+        for planned in (*teachers, *todo) if self.claims is None else ():  # with claims when it is claimed
             self.store.note_planned(planned.spec.id, now)
             if planned.status is not Status.STARTED or rerun is Rerun.ALL:
                 self.store.discard(planned.spec.id)
@@ -141,9 +151,10 @@ class Phase:
         left = set(of_teachers)
         if not left:
             self._announce(students)
-        driver = Driver(self.store, engine, self.progress, stop, assign, failed, recorded)
         known = durations(self.plan, self.store, device=environment(self.builder.device).device, lanes=lanes)
-        return driver.run(in_parts(teachers, students, places=engine.capacity, durations=known))
+        jobs = in_parts(teachers, students, places=engine.capacity, durations=known)
+        taking = Shared(self.store, self.claims, replaced_by(jobs)) if self.claims else Alone()
+        return Driver(self.store, engine, self.progress, stop, assign, failed, recorded, taking).run(jobs)
 
     @cached_property
     def _records(self) -> dict[str, Record]:
@@ -171,16 +182,18 @@ class Phase:
         for note in dict.fromkeys(note for trial in trials for note in self.builder.weight_notes(trial)):
             self.progress.say(f"note: {note}.")
 
-
-def _note_macs(store: Store, builder: Builder, trials: Sequence[TrialSpec]) -> None:
-    """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
-    label = trials[0].dataset.label
-    wanted = {spec.architecture: spec.network for spec in trials}
-    found = {}
-    for name in sorted(wanted.keys() - store.macs().get(label, {}).keys()):
-        try:
-            found[name] = macs(builder.blank(*wanted[name]), builder.dataset.image_shape)
-        except Exception:  # a mistake in a network fails its trials when they start
-            continue
-    if found:
-        store.note_macs(label, found)
+    def _note_macs(self, trials: Sequence[TrialSpec]) -> None:
+        """Write down the work of networks that are new to the directory, so that planning can compare them without building any."""
+        label = trials[0].dataset.label
+        wanted = {spec.architecture: spec.network for spec in trials}
+        found = {}
+        for name in sorted(wanted.keys() - self.store.macs().get(label, {}).keys()):
+            try:
+                found[name] = macs(self.builder.blank(*wanted[name]), self.builder.dataset.image_shape)
+            except Exception:  # a mistake in a network fails its trials when they start
+                continue
+        if found and self.claims is None:
+            self.store.note_macs(label, found)
+        elif found and self.claims and self.claims.take(MACS):  # whoever writes at the same moment has the same networks
+            self.store.note_macs(label, found)
+            self.claims.release(MACS)

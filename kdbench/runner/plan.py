@@ -69,6 +69,7 @@ class Planned:
         spec: what is trained; of an untuned one with the suite's own parameters of its method, which it may not end up with.
         status: where it stands.
         record: what came of it, where that is valid.
+        outdated: what came of it, where that is valid no more.
         folder: where its files lie.
         keeps_weights: whether the student is to be kept when it is done.
         teaches: whether it is here as a teacher of the suite.
@@ -82,6 +83,7 @@ class Planned:
     keeps_weights: bool
     teaches: bool
     reason: str | None = None
+    outdated: Record | None = None
 
     @cached_property
     def code(self) -> str:
@@ -300,7 +302,7 @@ def _look_up(
         for teacher, learnt_from in zip(own, record.teachers_sha256, strict=False)
     )
     if record.method_code != found.code or (record.status == "done" and outdated):
-        return replace(found, status=Status.STALE, record=None)
+        return replace(found, status=Status.STALE, record=None, outdated=record)
     return found
 
 

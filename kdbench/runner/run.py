@@ -6,12 +6,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from kdbench.errors import KdbenchError
+from kdbench.results.claims import Claims
 from kdbench.results.store import Store
 from kdbench.runner.driver import recover
 from kdbench.runner.engines.choice import ENGINES, choose_engine
@@ -27,6 +28,9 @@ from kdbench.training.builder import Builder
 from kdbench.training.device import at_hand, choose_device
 from kdbench.training.fatal_errors import fatal_errors_explained
 
+SHORTEST_TIMEOUT_S = 2
+"""A run that claims shows ten times in its timeout that it lives; file systems may count in whole seconds."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -39,11 +43,15 @@ class Options:
         stop_after_s: seconds after which the run stops at the end of the epoch; None for never.
         stop: asked at the end of each epoch whether to stop.
         rerun: which trials are taken up.
-        engine: where jobs run, one of `ENGINES`; empty for this process, or for `local` where the device names several places.
+        engine: where jobs run, one of `ENGINES`; empty for this process, or for `local` where the device names several places or
+            jobs are claimed.
         address: of the cluster, for the engine `ray`; empty for this machine alone.
+        claim: whether other runs may work on the same results directory, each on jobs that it has claimed.
+        claim_timeout_s: a run that claims and has shown no sign of life for so many seconds is taken to be over.
 
     Raises:
-        KdbenchError: fewer than 0 lanes, a time that is no number of seconds from 0 up, or an engine that does not run there.
+        KdbenchError: fewer than 0 lanes, a time that is no number of seconds from 0 up, an engine that does not run there, or
+            options that contradict each other.
     """
 
     device: str = "auto"
@@ -53,6 +61,8 @@ class Options:
     rerun: Rerun = Rerun.MISSING
     engine: str = ""
     address: str = ""
+    claim: bool = False
+    claim_timeout_s: float = 600
 
     def __post_init__(self) -> None:
         if not isinstance(self.lanes, int) or self.lanes < 0:
@@ -61,6 +71,18 @@ class Options:
             raise KdbenchError(f"stop_after_s: {self.stop_after_s!r} is no number of seconds. Give one, such as 540.")
         if self.engine not in ("", *ENGINES):
             raise KdbenchError(f"engine: '{self.engine}' is none of {', '.join(ENGINES)}.")
+        if self.claim and self.engine == "here":
+            raise KdbenchError("claimed jobs run in processes of their own. Leave --engine here out, or --claim.")
+        if self.claim and self.rerun is Rerun.ALL:
+            raise KdbenchError(
+                "--rerun all with --claim would train again what other runs have just trained. Remove the trials with "
+                "`kdbench trials remove`, and run with --claim alone."
+            )
+        if not (isinstance(self.claim_timeout_s, int | float) and self.claim_timeout_s >= SHORTEST_TIMEOUT_S):
+            raise KdbenchError(
+                f"claim_timeout_s: {self.claim_timeout_s!r} is too short a time for a run to be taken for dead. Give "
+                f"{SHORTEST_TIMEOUT_S} s or more, such as 10m."
+            )
 
 
 def execute(suite: Suite, store: Store, *, options: Options, progress: Progress) -> bool:
@@ -74,13 +96,15 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     """
     plan = make_plan(suite, store)
     if results := [record for part in (plan.tuning, plan) if part for record in part.tuned_elsewhere]:
-        with store.writing():
+        with _holding(store, options) as claims:
             for record in results:
-                store.mark_as_result(record.trial)
+                if not claims or claims.take(record.trial):
+                    store.mark_as_result(record.trial)
     if not (phases := plan.phases(options.rerun)):
         progress.say("nothing to train: every trial of the suite has ended.")
         return True
-    engine = choose_engine(options.engine, options.device, address=options.address, cache=store.cache, say=progress.say)
+    wanted = options.engine or ("local" if options.claim else "")
+    engine = choose_engine(wanted, options.device, address=options.address, cache=store.cache, say=progress.say)
     with closing(engine) if engine else nullcontext():
         return _train(suite, store, phases, engine, options, progress)
 
@@ -101,8 +125,10 @@ def _train(
         return options.stop() or time.monotonic() >= deadline
 
     watched = Watched(progress, suite, store, engine=options.engine or ("local" if engine else "here"), device=options.device)
-    with store.writing(), watched as progress, fatal_errors_explained():
-        recover(store)
+    holding = _holding(store, options)
+    with holding as claims, watched as progress, fatal_errors_explained():
+        if not claims:
+            recover(store)
         groups = GroupTrainer(at_hand(device), options.lanes or sys.maxsize, progress.say)
         dataset = next(filter(None, loaded), None)
         for part in (suite.tuning.suite, suite) if suite.tuning else (suite,):
@@ -111,7 +137,7 @@ def _train(
                 continue  # another process has done it meanwhile
             kind, params = part.source
             dataset = dataset or kind(params, cache=store.cache).load()
-            phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress)
+            phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress, claims)
             before, after = phase.begin(todo, options.rerun)
             if engine:
                 finished = phase.train_elsewhere(before, after, engine, lanes=options.lanes, stop=stop)
@@ -121,3 +147,8 @@ def _train(
                 watched.stopped()
                 return False
         return True
+
+
+def _holding(store: Store, options: Options) -> AbstractContextManager[Claims | None]:
+    """The directory for this run alone, or its claims on what it trains there."""
+    return store.sharing(timeout_s=options.claim_timeout_s) if options.claim else store.writing()

@@ -62,6 +62,10 @@ class Engine(ABC):
     def stop(self) -> None:
         """Ask all workers to stop at the end of their epoch; each then tells `Ended`."""
 
+    def cancel(self, place: Place) -> None:
+        """End the job at a place, since nobody wants what it makes; `Died` or `Ended` is told. Here it may run to its end."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """End all workers at once."""

@@ -98,6 +98,10 @@ class Local(Engine):
             except OSError:  # it has died: `news` tells
                 continue
 
+    def cancel(self, place: Place) -> None:
+        if process := self._processes.get(place):
+            process.popen.kill()
+
     def close(self) -> None:
         for process in self._processes.values():
             process.end()
