@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -160,19 +160,22 @@ class Driver:
         if not (lost := self.jobs.lost()):
             return
         for place, running in self.running.items():
-            if running.job.gives & lost:
-                running.lost |= running.job.gives & lost
-                self.progress.say(
-                    f"another run has taken over {running.job.label}, since this one was not heard of for --claim-timeout: what it "
-                    "made of it is thrown away."
-                )
-                if running.job.gives <= running.lost | running.ended:
-                    self.engine.cancel(place)
+            self._lose(running, running.job.gives & lost)
+            if running.job.gives <= running.lost | running.ended:
+                self.engine.cancel(place)
+
+    def _lose(self, running: Running, units: Collection[str]) -> None:
+        if units and not running.lost:
+            self.progress.say(
+                f"another run has taken over {running.job.label}, since this one was not heard of for --claim-timeout. What it "
+                "made of it since is thrown away."
+            )
+        running.lost.update(units)
 
     def _holds(self, running: Running, unit: str) -> bool:
         """Whether what a job makes of a trial is to be brought home."""
         if not self.jobs.holds(unit):
-            running.lost.add(unit)
+            self._lose(running, {unit})
         return unit not in running.lost
 
     def _start(self, job: Job, place: Place) -> None:
