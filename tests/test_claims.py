@@ -321,7 +321,7 @@ class Hooked(InProcess):
         self._hook = hook
 
     def news(self, timeout_s: float) -> Iterator[tuple[Place, News]]:
-        assignments = [Assignment.unpacked(packed) for _, packed, _ in self._jobs[:1]]
+        assignments = [Assignment.unpacked(packed, folder) for _, packed, folder in self._jobs[:1]]
         told = [*super().news(timeout_s)]
         for assignment in assignments:
             self._hook(assignment)
