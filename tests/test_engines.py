@@ -168,6 +168,16 @@ def test_a_run_whose_process_is_killed_is_brought_home_by_the_next_one(lab, undi
     assert lab.outcomes() == undisturbed.outcomes()
 
 
+def test_what_a_run_left_that_was_killed_in_its_last_moment_goes_when_nothing_is_left_to_train(finished):
+    left = finished.store.jobs / "some-job"
+    (left / "trials" / finished.suite(**MIXED).trials[0].id).mkdir(parents=True)
+    with finished.store.writing():  # by another process
+        assert finished.run(finished.suite(**MIXED))
+    assert left.exists()
+    assert finished.run(finished.suite(**MIXED))
+    assert not left.exists()
+
+
 def test_stages_that_two_jobs_need_are_trained_once_before_both(lab, on, another):
     engine = InProcess("a", cache=lab.store.cache)
     changes = {"methods": ["scratch", {"ft": {"paraphraser_epochs": 2}}], "seeds": [0, 1], "stages": "per-teacher"}

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -102,6 +102,9 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
                     store.mark_as_result(record.trial)
     if not (phases := plan.phases(options.rerun)):
         progress.say("nothing to train: every trial of the suite has ended.")
+        if any(store.jobs.glob("*/trials")):  # of a run that was killed in its last moment
+            with suppress(KdbenchError), store.writing():  # they may be those of a run that is at work
+                recover(store)
         return True
     wanted = options.engine or ("local" if options.claim else "")
     engine = choose_engine(wanted, options.device, address=options.address, cache=store.cache, say=progress.say)

@@ -209,7 +209,6 @@ class Run:
             *self.lab.store.jobs.glob("*/trials"),
             *root.glob("claims/*"),
             *root.rglob("checkpoint.pt"),
-            *root.glob(".writer*"),
         ]:
             raise Broken(f"left over: {left}")
         until = time.monotonic() + 20
