@@ -23,11 +23,14 @@ from conftest import Lab, Outcomes, Said
 from engine import InProcess
 
 from kdbench.errors import KdbenchError
+from kdbench.results import frames, store
 from kdbench.results.claims import Claims
-from kdbench.results.store import Store
+from kdbench.results.runs import Counts, find_runs
+from kdbench.results.store import RECORD, Store
 from kdbench.runner import job_folder, run
 from kdbench.runner.assignment import Assignment, News
 from kdbench.runner.engines import Place
+from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
 from kdbench.runner.teachers import usable
 from kdbench.spec.record import PROTOCOL
@@ -385,6 +388,51 @@ def test_several_runs_train_each_trial_once_and_end_when_all_have_ended(lab, alo
     assert len(started) == len(set(started))
     assert sum("waiting for" in line for lines in said for line in lines.lines) >= 1
     assert os.listdir(lab.store.root / "claims") == []
+
+
+def test_a_run_that_waits_says_for_how_many_jobs_and_counts_as_done_what_others_train(lab, claiming, monkeypatch):
+    class Waiting(Said):
+        def say(self, text: str) -> None:
+            super().say(text)
+            if text.startswith("waiting"):
+                other.end()
+                claiming(lab, Hooked(lab), methods=["kd"], seeds=[0])
+
+    suite, other, said = lab.suite(**SMALL), begun(lab.store.root, Clock()), Waiting()
+    assert other.take(suite.teachers[0].id)  # which all students wait for
+    monkeypatch.setattr(run, "choose_engine", lambda name, device, **options: Hooked(lab))
+    assert execute(suite, lab.store, options=Options(device="cpu", claim=True, claim_timeout_s=2), progress=said)
+    assert [line for line in said.lines if line.startswith("waiting")] == ["waiting for 1 job of other runs."]
+    assert said.pace.done == said.pace.total
+    (found,) = (found for found in find_runs(lab.store.root) if found.now.trials == Counts(done=5))
+    assert found.now.epochs == found.now.of_epochs
+
+
+def test_what_others_take_away_while_one_reads_stops_nobody(lab, alone, claiming, monkeypatch):
+    claiming(lab, Hooked(lab))
+    gone = lab.store.folder("gone") / RECORD  # its trial is trained again since the folders were listed
+    for module in (store, frames):
+        listed = module.record_files
+        monkeypatch.setattr(module, "record_files", lambda root, listed=listed: [gone, *listed(root)])
+    assert not lab.plan(lab.suite(**SMALL)).todo(Rerun.MISSING)
+    assert len(list(lab.store.records())) == len(frames.read_records(lab.store.root)) == len(alone)
+    link, source, target = os.link, lab.root / "source", lab.root / "target"
+
+    def late(file: Path, to: Path) -> None:
+        file.unlink()
+        link(file, to)
+
+    source.mkdir()
+    (source / RECORD).touch()
+    monkeypatch.setattr(os, "link", late)
+    job_folder._link(source, target, [RECORD])
+    assert os.listdir(target) == []
+
+    def ended(folder: Path, pattern: str) -> Iterator[Path]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "glob", ended)
+    assert os.listdir(lab.store.jobs) and not lab.store.checkpoints_of_jobs()
 
 
 def test_a_late_run_notices_and_what_it_made_is_thrown_away(lab, alone, claiming):

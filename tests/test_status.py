@@ -100,11 +100,13 @@ def test_sixty_jobs_stay_readable_and_the_longest_stand_first(tmp_path):
 
 
 def test_runs_that_share_a_directory_are_added_up(tmp_path):
-    write(tmp_path, job("cuda:0"), trials=Counts(10, 2, 4, 0), left_s=100.0)
-    write(tmp_path, job("cuda:0", host="node8"), host="node8", trials=Counts(8, 2, 6, 0), left_s=300.0)
+    failures = (Failure("c", "at, seed 0", "no maps", None),)  # both tell of a trial that one of them trained
+    write(tmp_path, job("cuda:0"), trials=Counts(10, 2, 4, 0), left_s=100.0, failures=failures)
+    write(tmp_path, job("cuda:0", host="node8"), host="node8", trials=Counts(8, 2, 6, 0), left_s=300.0, failures=failures)
     shown = seen(tmp_path)
     assert (shown.trials, shown.left_s) == (Counts(waiting=6, running=4, done=6), pytest.approx(75.0))
     assert {"node7 cuda:0", "node8 cuda:0"} <= {line.strip()[:12] for line in lines(tmp_path)}
+    assert lines(tmp_path)[-2:] == ["failed:", "  at, seed 0: no maps"]
 
 
 def test_json_has_everything_in_units(tmp_path):

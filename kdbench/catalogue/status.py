@@ -113,7 +113,8 @@ def status_as_text(status: Status) -> str:
     if jobs := status.jobs:
         hosts = {job.host for _, job in jobs}
         lines += ["", *_table([_cells(job, hosts) for _, job in jobs[:MOST_JOBS]]), *_more(len(jobs), MOST_JOBS, "job")]
-    if failures := [failure for run in status.runs for failure in run.now.failures]:
+    told = {failure.trial: failure for run in status.runs for failure in run.now.failures}  # each run tells of those of the others
+    if failures := [*told.values()]:
         lines += ["", "failed:"]
         for failure in failures[-MOST_FAILURES:]:
             lines += _fitted(f"{failure.what}: {failure.reason}", indent=2)

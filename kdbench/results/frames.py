@@ -35,6 +35,8 @@ def read_records(root: Path) -> pd.DataFrame:
         except ValidationError as problem:
             log.warning("%s is left out: it is not a whole record (%s).", file, counted(problem.error_count(), "mistake"))
             continue
+        except FileNotFoundError:  # it is trained again since just now
+            continue
         if record.trial in records:
             log.warning("%s is left out: it is a second record of %s.", file, record.trial)
         records.setdefault(record.trial, record)

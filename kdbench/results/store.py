@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,8 @@ class Store:
             KdbenchError: one is of another protocol.
         """
         for file in record_files(self.root):
-            self._refuse_foreign(file)
+            with suppress(FileNotFoundError):  # another process has begun to train the trial again
+                self._refuse_foreign(file)
 
     def refuse_other_data(self, label: str, *, fingerprint: str) -> None:
         """Look at every record of the data set `label`, whatever suite it belongs to.
@@ -193,8 +194,8 @@ class Store:
         for file in record_files(self.root):
             try:
                 yield Record.model_validate_json(file.read_bytes())
-            except ValidationError:
-                continue  # it is set aside when its trial is looked up
+            except (FileNotFoundError, ValidationError):
+                continue  # it is trained again since just now; or set aside when its trial is looked up
 
     def has_checkpoint(self, trial: str) -> bool:
         """Whether the trial was begun and not finished."""
@@ -202,12 +203,12 @@ class Store:
 
     def checkpoints_of_jobs(self) -> set[str]:
         """The checkpoints that jobs have which run elsewhere, by their paths below `trials/`."""
-        trials = [job / "trials" for job in (self.jobs.iterdir() if self.jobs.is_dir() else ())]
-        return {
-            file.relative_to(folder).as_posix()
-            for folder in trials
-            for file in (*folder.glob(f"*/{CHECKPOINT}"), *folder.glob("*/stages/*.checkpoint.pt"))
-        }
+        found: set[str] = set()
+        for folder in [job / "trials" for job in (self.jobs.iterdir() if self.jobs.is_dir() else ())]:
+            for pattern in (f"*/{CHECKPOINT}", "*/stages/*.checkpoint.pt"):
+                with suppress(FileNotFoundError):  # the job has ended meanwhile
+                    found.update(file.relative_to(folder).as_posix() for file in folder.glob(pattern))
+        return found
 
     def stage_file(self, teacher: str, key: str) -> Path:
         """Where it is kept what a stage learnt from the teacher alone; beside it, until then, its checkpoint."""

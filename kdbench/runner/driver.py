@@ -129,6 +129,7 @@ class Driver:
             raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
         free = {place: None for place in usable if place not in self.running}
         passed_over: list[Job] = []
+        others = 0
         while free and self.waiting:
             job = self.waiting.popleft()
             tried = set(self.deaths.get(job.id, ()))
@@ -137,13 +138,15 @@ class Driver:
                 passed_over.append(job)
                 continue
             taken = self._take(job)
-            passed_over += [taken.left] if taken.left else []
+            if taken.left:
+                passed_over.append(taken.left)
+                others += 1
             if taken.mine:
                 del free[place]
                 self._start(taken.mine, place)
         self.waiting.extendleft(reversed(passed_over))
-        if self.waiting and not self.running:
-            self._say_once(f"waiting for {counted(len(self.waiting), 'job')} of other runs.")
+        if others and not self.running:
+            self._say_once(f"waiting for {counted(others, 'job')} of other runs.")
 
     def _take(self, job: Job) -> Taken:
         """What of a job this run is to train now, and what other runs train, or have trained."""
@@ -262,6 +265,8 @@ class Driver:
                 self.jobs.release(job)
             elif taken.left:
                 self._wait_for([job])
+            for trial in taken.ended:
+                self._tell(trial)
 
     def _blame(self, place: Place, job: str, reason: str) -> None:
         reasons = self.faults.setdefault(place, {})

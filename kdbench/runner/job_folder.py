@@ -156,5 +156,7 @@ def _link(source: Path, target: Path, names: Iterable[str]) -> None:
             target.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(source / name, target / name)
+            except FileNotFoundError:  # another run has taken it away since
+                continue
             except OSError:  # a file system without hard links
                 shutil.copyfile(source / name, target / name)

@@ -81,7 +81,7 @@ class Pace:
         total: how many there are, with those that an earlier run trained.
         began: when the first one began, by the monotonic clock.
         behind: by trial, how many are over.
-        resumed: by trial, how many of them a checkpoint had.
+        resumed: by trial, how many of them a checkpoint had, or another run has trained.
     """
 
     total: int
@@ -104,6 +104,14 @@ class Pace:
         """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
         if lane.trial and lane.trial not in self.behind:  # it is there where a group that did not fit begins again
             self.behind[lane.trial] = self.resumed[lane.trial] = lane.epochs
+
+    def end(self, record: Record) -> None:
+        """A trial has ended, here or in another run: none of its epochs is left, and those trained elsewhere took no time."""
+        spec = TrialSpec.model_validate(record.spec)
+        epochs = spec.recipe.epochs if spec.methods else 0
+        elsewhere = epochs - self.behind.get(record.trial, 0)
+        self.behind[record.trial] = epochs
+        self.resumed[record.trial] = self.resumed.get(record.trial, 0) + elsewhere
 
     def count(self, report: EpochReport) -> None:
         """Lanes have trained one epoch; those that failed in it have none left."""
@@ -166,6 +174,7 @@ class Progress(ABC):
 
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
+        self.pace.end(record)
         self.say(outcome_text(record))
 
     @abstractmethod

@@ -136,6 +136,7 @@ class Watched(Progress):
 
     def recorded(self, record: Record) -> None:
         with self._lock:
+            self.pace.end(record)
             self._recorded[record.trial] = record.status
             running = next((running for running in self._running.values() if self._trains(running, record.trial)), None)
             if running:
