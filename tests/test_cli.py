@@ -296,8 +296,8 @@ def refusal(refused: Result) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "gpu"], "unknown device 'gpu'. Choose auto, cpu, cuda or cuda:INDEX."),
-        (["--device", "cuda:one"], "unknown device 'cuda:one'. Choose auto, cpu, cuda or cuda:INDEX."),
+        (["--device", "gpu"], "unknown device 'gpu'. Choose auto, all, cpu, cpu:2, cuda or cuda:INDEX."),
+        (["--device", "cuda:one"], "unknown device 'cuda:one'. Choose auto, all, cpu, cpu:2, cuda or cuda:INDEX."),
         (
             ["--device", "cuda"],
             "device 'cuda' was asked for and this machine has no usable CUDA device. Choose --device cpu.",

@@ -187,7 +187,7 @@ def test_there_is_a_worker_for_each_gpu_or_for_some_cpus(device, nodes, threads,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "cuda:0"}, "'cuda:0' is none of a cluster"),
+        ({"device": "cuda:0"}, "'cuda:0' cannot be chosen: Ray gives the GPUs out"),
         ({"device": "cpu:0"}, "'cpu:0' is no worker at all"),
         ({"address": "auto"}, r"no Ray cluster can be used at the address auto \(nobody answers\). Start one with"),
         ({"engine": "", "address": "auto"}, "'auto' is of a Ray cluster. Give --engine ray"),

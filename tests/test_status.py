@@ -178,7 +178,8 @@ def call(*words: str) -> tuple[int, str]:
 def test_where_nothing_is_known_it_says_so(tmp_path):
     assert call("quick", "--results", str(tmp_path)) == (
         0,
-        f"No run of quick is known in {tmp_path}. `kdbench plan quick` says what is done.\n",
+        f"No run of quick is known in {tmp_path}. One that has just started is seen in a moment. `kdbench plan`, with the same "
+        "suite and --results, says what is done.\n",
     )
     with pytest.raises(KdbenchError, match="unknown suite 'quik'"):
         call("quik", "--results", str(tmp_path))

@@ -103,7 +103,10 @@ def status_as_line(status: Status) -> str:
 def status_as_text(status: Status) -> str:
     """How far it is; each run; what runs, where, since when, how far; what failed, and where to read on."""
     if not (latest := status.latest):
-        return f"No run of {status.suite} is known in {status.root}. `kdbench plan {status.suite}` says what is done."
+        return (
+            f"No run of {status.suite} is known in {status.root}. One that has just started is seen in a moment. "
+            "`kdbench plan`, with the same suite and --results, says what is done."
+        )
     left = f", {clock(status.left_s)} left" if status.left_s is not None else ""
     lines = [f"{status_as_line(status)}{left}"]
     if latest.now.tries_settings:

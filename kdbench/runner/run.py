@@ -70,7 +70,9 @@ class Options:
         if self.stop_after_s is not None and not (isinstance(self.stop_after_s, int | float) and self.stop_after_s >= 0):
             raise KdbenchError(f"stop_after_s: {self.stop_after_s!r} is no number of seconds. Give one, such as 540.")
         if self.engine not in ("", *ENGINES):
-            raise KdbenchError(f"engine: '{self.engine}' is none of {', '.join(ENGINES)}.")
+            raise KdbenchError(
+                f"unknown engine '{self.engine}'. Choose among {', '.join(ENGINES)}. For Slurm give --claim instead."
+            )
         if self.claim and self.engine == "here":
             raise KdbenchError("claimed jobs run in processes of their own. Leave --engine here out, or --claim.")
         if self.claim and self.rerun is Rerun.ALL:

@@ -43,7 +43,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise KdbenchError(f"unknown device '{name}'. Choose auto, cpu, cuda or cuda:INDEX.")
+        raise KdbenchError(f"unknown device '{name}'. Choose auto, all, cpu, cpu:2, cuda or cuda:INDEX.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise KdbenchError(f"device '{name}' was asked for and this machine has no usable CUDA device. Choose --device cpu.")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):

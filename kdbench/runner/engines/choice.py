@@ -32,7 +32,7 @@ def choose_engine(name: str, device: str, *, address: str, cache: Path, say: Cal
         return Ray(device, address=address, say=say)
     several = device == "all" or "," in device or device.startswith("cpu:")
     if name == "here" and several:
-        raise KdbenchError(f"--device: '{device}' is several devices, and the engine here uses one. Give --engine local.")
+        raise KdbenchError(f"--device: '{device}' is several devices, and the engine here uses one. Leave --engine here out.")
     if name in ("", "here") and not several:
         return None
     from kdbench.runner.engines.local import Local, local_places

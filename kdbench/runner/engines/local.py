@@ -154,7 +154,7 @@ def local_places(text: str) -> list[Place]:
         workers = name.removeprefix("cpu:")
         if workers != name:
             if not workers.isdecimal() or not int(workers) or len(names) > 1:
-                raise KdbenchError(f"--device: '{text}' is no number of workers on the CPU. Write cpu:2 for two of them.")
+                raise KdbenchError(f"--device: '{text}' is no number of workers on the CPU. Write cpu:2 alone for two of them.")
             threads = max(1, torch.get_num_threads() // int(workers))
             places += [Place(f"cpu:{i}", host, "cpu", threads) for i in range(int(workers))]
         else:

@@ -229,7 +229,7 @@ class Ray(Engine):
         if not self.places and time.monotonic() - self._waits_since > SAY_AFTER_S:
             self._waits_since = math.inf
             unit = counted(self._wish.threads, "CPU") if self._wish.threads else "1 GPU"
-            self._say(f"waiting until the Ray cluster has {unit} free. `ray status` shows what is in use.")
+            self._say(f"waiting for a worker with {unit} on the Ray cluster. `ray status` shows what is in use.")
 
     def _at(self, place: Place) -> _Worker:
         return next(worker for worker in self._workers if worker.place == place)

@@ -41,7 +41,7 @@ def wished(device: str, nodes: Sequence[Mapping[str, float]]) -> Wish:
     if device in ("auto", "all"):
         kind = "cuda" if any(node.get("GPU") for node in nodes) else "cpu"
     elif kind not in ("cpu", "cuda") or (kind == "cuda" and device != "cuda") or (device != kind and not number.isdecimal()):
-        raise KdbenchError(f"--device: '{device}' is none of a cluster, whose GPUs Ray gives out. Choose auto, cuda, cpu or cpu:2.")
+        raise KdbenchError(f"--device: '{device}' cannot be chosen: Ray gives the GPUs out. Choose auto, cuda, cpu or cpu:2.")
     if kind == "cuda":
         return Wish(None, None)
     most = int(number) if number else None
