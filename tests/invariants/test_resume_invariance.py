@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def test_killed_at_any_write_and_run_again_comes_to_the_same_end(
 
     def dying_replace(source: Path, target: Path) -> None:
         nonlocal left
+        if threading.current_thread() is not threading.main_thread():  # which writes what `kdbench status` shows, and nothing else
+            replace(source, target)
+            return
         left -= 1
         if left == 0 and choice.random() < 0.5:
             os.truncate(source, source.stat().st_size // 2)  # killed while it wrote
