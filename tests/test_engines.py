@@ -150,6 +150,27 @@ def test_where_no_worker_can_begin_the_run_ends_and_no_trial_has_failed(lab, on)
     assert lab.run(lab.suite(**MIXED))
 
 
+def test_a_run_waits_for_places_that_are_still_to_come(lab, undisturbed, on):
+    class Growing(InProcess):
+        """Its second place comes where nothing runs at the first one."""
+
+        device, capacity = "cpu", 2
+
+        def news(self, timeout_s: float):
+            if not self._jobs:
+                self._places += [Place("bad" if not self._places else "good", "this host", "cpu")]
+            return super().news(timeout_s)
+
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if place.name == "bad":
+            raise Killed("no such device")
+
+    finished, said = on(lab, Growing(cache=lab.store.cache, fate=fate))
+    assert finished and lab.outcomes() == undisturbed.outcomes()
+    assert "every device that has come is left out. The run waits for another one; Ctrl-C stops it." in said
+    assert not any("of other runs" in line for line in said)
+
+
 def test_a_run_whose_process_is_killed_is_brought_home_by_the_next_one(lab, undisturbed, on):
     class PowerCut(BaseException):
         pass

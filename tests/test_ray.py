@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,22 @@ def test_a_process_that_is_killed_and_a_node_that_is_lost_change_no_bit(cluster,
     assert lab.outcomes() == undisturbed.outcomes()
 
 
+def test_what_workers_made_comes_home_where_the_run_ends_at_once(cluster, lab, hear):
+    """No checkpoint has travelled before: they do every ten minutes."""
+
+    def heard(engine, place, told):
+        if isinstance(told, Trained) and told.report.main and told.report.epoch == 2:
+            raise KeyboardInterrupt
+
+    hear(heard)
+    suite = lab.suite(methods=["scratch"], recipe={"epochs": 4000})
+    with pytest.raises(KeyboardInterrupt):
+        execute(suite, lab.store, options=Options(engine="ray", address=cluster.address, device="cpu:1"), progress=Said())
+    (trial,) = suite.trials
+    rows = (lab.store.folder(trial.id) / "curves.jsonl").read_text().splitlines()
+    assert lab.store.has_checkpoint(trial.id) and 2 <= len(rows) < 4000
+
+
 def test_what_a_job_needs_travels_and_a_stopped_one_goes_on_here(cluster, lab, another, undisturbed, hear, monkeypatch, tmp_path):
     """While a job runs, the plugin, what it imports and the teacher's weights lie nowhere but on the node."""
     from kdbench.runner.engines.ray import Ray
@@ -139,6 +156,33 @@ def test_what_a_job_needs_travels_and_a_stopped_one_goes_on_here(cluster, lab, a
     assert lab.run(suite)
     assert another.run(another.suite(**changes))
     assert lab.outcomes() == another.outcomes()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_workers_that_cannot_start_end_the_run_only_where_there_are_no_others(others):
+    from kdbench.runner.engines.ray import Ray, RayError
+
+    said: list[str] = []
+    engine = Ray.__new__(Ray)
+    engine._workers, engine._failures, engine._say = [None] * others, 0, said.append
+    ends = nullcontext() if others else pytest.raises(KdbenchError, match="no worker can start on the Ray cluster: no module")
+    with ends:
+        for _ in range(5):
+            engine._could_not_start(RayError("Traceback\nno module"))
+    assert len(said) == others
+
+
+def test_machines_of_one_name_have_places_of_their_own():
+    from kdbench.runner.engines.ray import Ray, _Worker
+    from kdbench.runner.engines.ray_worker import Where, own_code
+    from kdbench.runner.engines.wish import Wish
+
+    engine = Ray.__new__(Ray)
+    engine._wish, engine._refused, engine._stopping = Wish(None, None), {}, False
+    engine._workers = [_Worker(None, None) for _ in range(3)]
+    for worker in engine._workers:
+        engine._arrived(worker, Where("node", "0", own_code()))
+    assert [place.name for place in engine.places] == ["node cuda:0", "node cuda:0 (2)", "node cuda:0 (3)"]
 
 
 def test_a_node_with_another_kdbench_is_left_out(cluster, lab, monkeypatch):

@@ -124,9 +124,12 @@ class Driver:
         if self.running and (not self.waiting or len(self.running) >= len(self.engine.places)):
             return
         usable = [place for place in self.engine.places if place not in self.left_out]
-        if not usable and not self.running and self.engine.capacity <= len(self.engine.places):
-            reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.left_out.items())
-            raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
+        if not usable and not self.running:
+            if self.engine.capacity <= len(self.engine.places):
+                reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.left_out.items())
+                raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
+            if self.left_out:
+                self._say_once("every device that has come is left out. The run waits for another one; Ctrl-C stops it.")
         free = {place: None for place in usable if place not in self.running}
         passed_over: list[Job] = []
         others = 0

@@ -9,9 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ except ImportError:
 
 from ray.exceptions import OutOfMemoryError, RayError
 
-from kdbench.runner.engines.ray_worker import RayWorker, Where, own_code
+from kdbench.runner.engines.ray_worker import RayWorker, Told, Where, own_code
 
 CHECKPOINT_EVERY_S = 600.0
 """How often the checkpoints of a running job are brought here: so much of its training the loss of a node costs at most."""
@@ -49,10 +49,10 @@ SAY_AFTER_S = 30.0
 """Without a worker for so long, the engine says what it waits for."""
 
 MOST_FAILURES = 3
-"""So many workers in a row may fail to start before the run ends."""
+"""So many workers in a row may fail to start before the run says so, or ends where there are no others."""
 
-END_WITHIN_S = 5.0
-"""How long workers have to remove their folders."""
+END_WITHIN_S = 10.0
+"""How long workers that end have to send what they made."""
 
 
 @dataclass(eq=False)
@@ -148,9 +148,15 @@ class Ray(Engine):
 
     def close(self) -> None:
         workers, self._workers = self._workers, []
-        ends = [worker.actor.end.remote() for worker in workers if worker.place]
+        ends = {worker.actor.end.remote(): worker for worker in workers if worker.place}
         if ends:
-            ray.wait(ends, num_returns=len(ends), timeout=END_WITHIN_S)
+            answers = [*ends, *(worker.answer for worker in ends.values())]
+            ray.wait(answers, num_returns=len(answers), timeout=END_WITHIN_S)
+        for end, worker in ends.items():
+            with suppress(RayError):  # it is lost, or takes longer
+                for answer in (worker.answer, end):
+                    for told in ray.get(answer, timeout=0):
+                        _keep(told, worker)
         for worker in workers:
             ray.kill(worker.actor)
         if self._mine:
@@ -160,35 +166,33 @@ class Ray(Engine):
         try:
             found = ray.get(worker.answer)
         except RayError as problem:
+            self._give_up(worker)
             if worker.place:
-                self._give_up(worker)
+                self._looked = -LOOK_EVERY_S  # another one at once
                 # Its process, which trains, is another one, but Ray takes both for one where memory is full.
                 blameless = not isinstance(problem, OutOfMemoryError)
                 yield worker.place, Died(f"the worker on {worker.place.name} was lost", log=str(problem), blameless=blameless)
             else:
-                self._give_up(worker)
                 self._could_not_start(problem)
             return
-        worker.answer = worker.actor.news.remote(NEWS_WITHIN_S)
         if isinstance(found, Where):
             self._arrived(worker, found)
-            return
+            found = []
         assert worker.place
         for told in found:
-            if worker.folder:
-                unpack(told.files, worker.folder)
-                with (worker.folder / LOG).open("ab") as log:
-                    log.write(told.log)
+            _keep(told, worker)
             for news in told.news:
                 if isinstance(news, Ended | Died):
                     worker.folder = None
                 yield worker.place, news
+        worker.answer = worker.actor.news.remote(NEWS_WITHIN_S)  # last: where the run ends in between, `close` hears all this again
 
     def _arrived(self, worker: _Worker, where: Where) -> None:
         self._failures = 0
         taken = {other.place for other in self._workers}
         device = self.device
-        numbers = [where.gpu] if where.gpu else map(str, count())
+        again = (f"{where.gpu} ({i})" for i in count(2))  # of another machine of that name
+        numbers = chain([where.gpu], again) if where.gpu else map(str, count())
         names = (f"{where.host} {device}:{number}" for number in numbers)
         worker.place = next(
             place for place in (Place(name, where.host, device, self._wish.threads) for name in names) if place not in taken
@@ -206,14 +210,15 @@ class Ray(Engine):
         """Whatever it still tells is not heard, and another one is asked for."""
         self._workers.remove(worker)
         ray.kill(worker.actor)
-        self._looked = -LOOK_EVERY_S
 
     def _could_not_start(self, problem: RayError) -> None:
+        """The run ends where no other worker is there or may still come."""
         self._failures += 1
-        if self._failures >= MOST_FAILURES:
-            raise KdbenchError(
-                f"no worker can start on the Ray cluster: {_cause(problem)}. Install the same kdbench on every node of it."
-            )
+        mend = f"{_cause(problem)}. Install the same kdbench on every node of it."
+        if self._failures >= MOST_FAILURES and not self._workers:
+            raise KdbenchError(f"no worker can start on the Ray cluster: {mend}")
+        if self._failures == MOST_FAILURES:
+            self._say(f"{MOST_FAILURES} workers in a row could not start: {mend} The run goes on with the others.")
 
     def _recruit(self) -> None:
         """Ask the cluster for the workers that are wanted and not there."""
@@ -241,9 +246,17 @@ class Ray(Engine):
         if key in self._stored:
             return self._stored[key]
         stored = ray.put(file.read_bytes())
-        if file.name in (WEIGHTS, METHOD):
+        if file.name in (WEIGHTS, METHOD) and state.st_nlink > 1:  # without links each job has a copy of its own
             self._stored[key] = stored
         return stored
+
+
+def _keep(told: Told, worker: _Worker) -> None:
+    """Write the files that a worker tells of into the folder of its job."""
+    if worker.folder:
+        unpack(told.files, worker.folder)
+        with (worker.folder / LOG).open("ab") as log:
+            log.write(told.log)
 
 
 def _nodes() -> list[Mapping[str, float]]:

@@ -102,8 +102,9 @@ class RayWorker:
         self._requests: queue.SimpleQueue[tuple[Place, bytes, Files] | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._job: _Job | None = None
-        self._stopped = False
-        threading.Thread(target=self._run, daemon=True).start()
+        self._stopped = self._ending = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def where(self) -> Where:
         """Where it is."""
@@ -127,13 +128,18 @@ class RayWorker:
                 found.append(self._told.get_nowait())
         return found
 
-    def end(self) -> None:
-        """End the job at once, and remove its folder."""
+    def end(self) -> list[Told]:
+        """End the job at once, and remove its folder; what has not been told, with the files that the job leaves."""
+        self._ending = True
+        self._thread.join()
         self._local.close()
+        left = [*self.news(0), *([self._job.told()] if self._job else [])]
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._told.put(Told())  # for a call that waits
+        return left
 
     def _run(self) -> None:
-        while True:
+        while not self._ending:
             try:
                 while not self._requests.empty():
                     self._do(self._requests.get())
@@ -143,7 +149,7 @@ class RayWorker:
                     self._told.put(self._job.told())
             except Exception as problem:  # such as a full disk: the other side decides, and another machine may do better
                 self._local.close()
-                self._job = None
+                self._remove_job()
                 self._told.put(Told((Died(f"{type(problem).__name__}: {first_line(problem)}", log=traceback.format_exc()),)))
 
     def _do(self, request: tuple[Place, bytes, Files] | None) -> None:
@@ -160,12 +166,16 @@ class RayWorker:
             self._told.put(Told((news,)))
         elif isinstance(news, Ended | Died):
             self._told.put(self._job.told(news))
-            shutil.rmtree(self._job.folder, ignore_errors=True)
-            self._job = None
+            self._remove_job()
         elif isinstance(news, Recorded):
             self._told.put(self._job.told(news, trial=news.trial))
         else:
             self._told.put(Told((news,)))
+
+    def _remove_job(self) -> None:
+        if self._job:
+            shutil.rmtree(self._job.folder, ignore_errors=True)
+        self._job = None
 
 
 def _cache() -> Path:
