@@ -256,7 +256,7 @@ def _refused(root: Path, live: Mapping[Path, Mapping[str, Any]]) -> KdbenchError
     )
     if unseen := [str(sign) for sign, run in live.items() if not seen_from_here(run)]:
         text += (
-            " Whether a run on another host still lives cannot be seen from here: list its file twice, a minute apart, with "
+            " Whether a run on another host still lives cannot be seen from here: list its file twice, two minutes apart, with "
             f"`ls -l --full-time`. If the time stays the same, delete the file: {', '.join(unseen)}."
         )
     return KdbenchError(text)
