@@ -390,13 +390,18 @@ def test_several_runs_train_each_trial_once_and_end_when_all_have_ended(lab, alo
     assert os.listdir(lab.store.root / "claims") == []
 
 
-def test_a_run_that_waits_says_for_how_many_jobs_and_counts_as_done_what_others_train(lab, claiming, monkeypatch):
+@pytest.mark.parametrize("others_code", ["the same", "other"])
+def test_a_run_that_waits_says_for_how_many_jobs_and_counts_as_done_what_others_train(lab, claiming, monkeypatch, others_code):
     class Waiting(Said):
         def say(self, text: str) -> None:
             super().say(text)
             if text.startswith("waiting"):
                 other.end()
                 claiming(lab, Hooked(lab), methods=["kd"], seeds=[0])
+                (record,) = (record for record in lab.store.records() if record.method == "kd")
+                if others_code == "other":
+                    file = lab.store.folder(record.trial) / RECORD
+                    file.write_text(record.model_copy(update={"method_code": "other"}).model_dump_json())
 
     suite, other, said = lab.suite(**SMALL), begun(lab.store.root, Clock()), Waiting()
     assert other.take(suite.teachers[0].id)  # which all students wait for
@@ -404,6 +409,7 @@ def test_a_run_that_waits_says_for_how_many_jobs_and_counts_as_done_what_others_
     assert execute(suite, lab.store, options=Options(device="cpu", claim=True, claim_timeout_s=2), progress=said)
     assert [line for line in said.lines if line.startswith("waiting")] == ["waiting for 1 job of other runs."]
     assert said.pace.done == said.pace.total
+    assert not lab.plan(suite).todo(Rerun.MISSING)
     (found,) = (found for found in find_runs(lab.store.root) if found.now.trials == Counts(done=5))
     assert found.now.epochs == found.now.of_epochs
 

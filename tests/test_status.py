@@ -109,6 +109,12 @@ def test_runs_that_share_a_directory_are_added_up(tmp_path):
     assert lines(tmp_path)[-2:] == ["failed:", "  at, seed 0: no maps"]
 
 
+def test_a_run_that_only_waits_hides_no_epochs_of_another(tmp_path):
+    write(tmp_path, job("cuda:0"), trials=Counts(2, 2, 0, 0), epochs=24, of_epochs=100)
+    write(tmp_path, host="node8", trials=Counts(4, 0, 0, 0), since=datetime.now(UTC), of_epochs=100)
+    assert status_as_line(seen(tmp_path)) == "tiny: 0 of 4 trials done, 2 running, 2 waiting, 24 of 100 epochs"
+
+
 def test_json_has_everything_in_units(tmp_path):
     write(tmp_path, job("cuda:0"), trials=Counts(1, 2, 3, 4), left_s=5.0)
     (found,) = status_as_json(seen(tmp_path))["runs"]

@@ -43,8 +43,9 @@ class Status:
     def latest(self) -> Found | None:
         """The run that knows most of what is done; None where nothing is known."""
 
-        def known(run: Found) -> tuple[bool, int, datetime]:
-            return not run.now.tries_settings, run.now.trials.done + run.now.trials.failed, run.now.since
+        def known(run: Found) -> tuple[bool, int, int, datetime]:
+            now = run.now
+            return not now.tries_settings, now.trials.done + now.trials.failed, now.epochs, now.since
 
         return max(self.going_on or self.runs, key=known, default=None)
 

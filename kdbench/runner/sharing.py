@@ -103,7 +103,10 @@ class Shared(Alone):
                 key = stage.key(teacher_sha256=teacher.weights_sha256) if teacher and teacher.weights_sha256 else ""
                 return bool(key) and self.store.stage_file(stage.teacher.id, key).exists()
         record = self.store.record(unit)
-        return record is not None and not self._is_replaced(record)
+        if record is None or self._is_replaced(record):
+            return False
+        codes = {planned.spec.id: planned.code for planned in job.trials}
+        return record.method_code == codes[unit]  # a run of others may have other code
 
     def _is_replaced(self, record: Record) -> bool:
         before = self.replaced.get(record.trial)
