@@ -79,7 +79,7 @@ def _differing(plan: Merge) -> Iterator[str]:
         if step.ours and step.ours.record and step.theirs.record and step.differences:
             ours, theirs = step.ours.record, step.theirs.record
             keys = listed(step.differences)
-            yield f"{_name(theirs)}: {counted(len(step.differences), 'key')} of the record differ: {keys}"
+            yield f"{_name(theirs)}: the records differ in {counted(len(step.differences), 'key')}: {keys}"
             ours_at = step.ours.path.parents[1]
             yield from aligned([_where(ours_at, ours), _where(step.source, theirs)])
     reasons: dict[tuple[Path, str], list[Step]] = {}
