@@ -71,7 +71,7 @@ class Options:
             raise KdbenchError(f"stop_after_s: {self.stop_after_s!r} is no number of seconds. Give one, such as 540.")
         if self.engine not in ("", *ENGINES):
             raise KdbenchError(
-                f"unknown engine '{self.engine}'. Choose {', '.join(ENGINES[:-1])} or {ENGINES[-1]}. For Slurm give --claim instead."
+                f"unknown engine '{self.engine}'. Choose {', '.join(ENGINES[:-1])} or {ENGINES[-1]}. For Slurm give --claim."
             )
         if self.claim and self.engine == "here":
             raise KdbenchError("claimed jobs run in processes of their own. Leave --engine here out, or --claim.")
