@@ -3,8 +3,8 @@
 A simulated cluster is an engine whose jobs are timed sleeps. Suite, plan, driver, job folders and records are the real ones: each
 simulated worker writes its trials' folders as a real one does, with curves and outcomes of the size that CIFAR-100 gives, and the
 driver brings them home. The clock is the driver's: its own work takes its processor time, so that other programs of the machine do
-not count (`--wall` counts them, and waiting for the disk), a sleep is skipped, and what workers do beside it is not counted. So an
-hour on 512 workers passes in a minute, and what the driver adds to it is measured.
+not count (`--wall` counts them, and waiting for the disk), a sleep is skipped, and what workers do beside it is not counted. So a
+long run passes in the time that the driver's own work takes, and what that adds to it is measured.
 """
 
 from __future__ import annotations
