@@ -12,8 +12,7 @@ class MLKDNoAug(Method):
     r"""ce_weight CE(z_s, y) + kd_weight sum_T (q_B KD_T + q_K |P_s' P_s - P_t' P_t|^2 / K + q_B |P_s P_s' - P_t P_t'|^2 / B)
 
     P = softmax(z / T), one row for each image, and KD_T = T^2 KL(P_t || P_s). T goes through `temperature`, 3, 5, 2 and 6. q_B is
-    ceil(B / 2) / B, q_K the same of K. With `standardized`, z are logits of mean 0 and standard deviation 1 in KD_T
-    alone, not in the products. T should then begin with 2, and kd_weight be 9.
+    ceil(B / 2) / B, q_K the same of K. With `standardized`, z of KD_T have mean 0 and deviation 1: begin T with 2, kd_weight is 9.
 
     Transfers: probabilities and their products, five temperatures (logits)
     Paper: Jin, Wang and Lin, "Multi-level logit distillation", CVPR 2023.
@@ -68,18 +67,15 @@ class MLKD(MLKDNoAug):
     L_T = q_B KD_T(z) + q_K |P_s' P_s - P_t' P_t|^2 / K + q_B |P_s P_s' - P_t P_t'|^2 / B
 
     v are logits of a strong augmentation of the images of z. P = softmax(z / T) has one row for each image. KD_T(z) is
-    T^2 KL(P_t || P_s). T goes through `temperature`, 3, 5, 2 and 6. q_B is ceil(B / 2) / B, q_K the same of K. With
-    `standardized`, the logits have mean 0 and standard deviation 1 in KD_T alone, not in the products; T should then begin with 2,
-    and kd_weight be 9.
+    T^2 KL(P_t || P_s). T goes through `temperature`, 3, 5, 2 and 6. q_B is ceil(B / 2) / B, q_K the same of K. With `standardized`,
+    logits have mean 0 and standard deviation 1 in KD_T alone; T should then begin with 2, and kd_weight be 9.
 
     Transfers: multi-level probabilities of two views (logits)
     Paper: Jin, Wang and Lin, "Multi-level logit distillation", CVPR 2023.
-    Code: https://github.com/Jin-Ying/Multi-Level-Logit-Distillation; standardised, and its weights:
-    https://github.com/sunshangquan/logit-standardization-KD
+    Code: https://github.com/Jin-Ying/Multi-Level-Logit-Distillation; standardised: sunshangquan/logit-standardization-KD
     Deviations: this is the authors' code, not their paper. Its masks of the less sure half of images and classes multiply losses
     that are means already, and select nothing: q are what they come to where no two are as sure. KD_2 and KD_6, meant for the
-    strong view, are of the usual one. The products of the strong view are computed and dropped. The authors train for 480 epochs,
-    others for 240.
+    strong view, are of the usual one. The authors train for 480 epochs, others for 240.
     """
 
     views = ("strong",)

@@ -169,7 +169,7 @@ def test_output_that_is_piped_is_plain(call, done):
 
 
 def test_a_second_run_trains_nothing_and_prints_the_tables_again(call, done, monkeypatch):
-    monkeypatch.setattr("kdbench.runner.run._Run", None)
+    monkeypatch.setattr("kdbench.runner.run.Phase", None)
     ran = call("run", done)
     assert ran.status == 0
     assert "Test error (%, ↓) of the last epoch on digits" in ran.out

@@ -186,7 +186,12 @@ def test_networks_with_other_heads_than_a_linear_layer_have_hook_points(name, he
     assert {"stem", "group 1", "group 4"} <= points.keys()
     assert points["logits"]["shape"] == (CLASSES,)
     assert (points["pooled"]["module"] if head else told["lacking"]) == (
-        f"input of {head}" if head else {"pooled": "its logits do not come from a linear layer of one vector"}
+        f"input of {head}"
+        if head
+        else {
+            "pooled": "its logits do not come from a linear layer of one vector",
+            "pooled_maps": "its classifier reads anything else than the plain mean of maps",
+        }
     )
 
 
@@ -211,6 +216,7 @@ def test_a_network_without_maps_needs_no_hooks_and_gives_the_rest(register):
         "  logits  7      3",
         "no stem: none of its modules gives maps",
         "no features: none of its modules gives maps",
+        "no pooled_maps: its classifier reads anything else than the plain mean of maps",
         f"{3 * 256 * 6 + 6 + 6 * 7 + 7:,} parameters, 0.00 M multiply-accumulates",
     ]
 

