@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kdbench.method.specs import EPOCHS_OF_THE_TRAINING
 from kdbench.results.store import Store
-from kdbench.runner.plan import Job, Plan, Planned, Status
+from kdbench.runner.plan import Plan, Planned, Status
 from kdbench.runner.rates import FORWARD, Rates, setting_of, taught_by
 from kdbench.runner.timings import Timing, timings_by_device
 from kdbench.spec.trial import TrialSpec
@@ -84,13 +84,6 @@ class Durations:
     def stage_job(self, stages: Iterable[TeacherStage]) -> float:
         """Of a job that trains stages alone."""
         return JOB_S + self.stages(stages)
-
-    def job(self, job: Job, *, learnt: frozenset[str] = frozenset()) -> float:
-        """Of a job before which some stages, by their ids, were trained."""
-        if job.stages is not None:
-            return self.stage_job(job.stages)
-        left = {stage.id: stage for stage in job.learnt if stage.id not in learnt}
-        return self.stages(left.values()) + self.students(list(map(self.lane, job.trials)))
 
 
 def durations(plan: Plan, store: Store, *, device: str, lanes: int = 0) -> Durations:

@@ -130,8 +130,7 @@ def _train(
         return options.stop() or time.monotonic() >= deadline
 
     watched = Watched(progress, suite, store, engine=options.engine or ("local" if engine else "here"), device=options.device)
-    holding = _holding(store, options)
-    with holding as claims, watched as progress, fatal_errors_explained():
+    with _holding(store, options) as claims, watched as progress, fatal_errors_explained():
         if not claims:
             recover(store)
         groups = GroupTrainer(at_hand(device), options.lanes or sys.maxsize, progress.say)
