@@ -61,7 +61,7 @@ class Driver:
         jobs: says which jobs are this run's, where others work on the same directory.
         open: what jobs give that have not ended, trials and stages, by id.
         deaths: by job, at which places its workers died.
-        faults: by place, the jobs whose workers died there and that were not found at fault, with the reason.
+        faults: by place, for each worker that died there its job, unless that was found at fault; empty where none could begin.
         left_out: places that get no more jobs, with the reason.
         working: the places that have a worker, with what it runs on.
         said: what workers had people told; others say the same of the same teacher.
@@ -80,7 +80,7 @@ class Driver:
     open: Counter[str] = field(default_factory=Counter)
     working: dict[Place, Environment] = field(default_factory=dict)
     deaths: dict[str, list[Place]] = field(default_factory=dict)
-    faults: dict[Place, dict[str, str]] = field(default_factory=dict)
+    faults: dict[Place, list[str]] = field(default_factory=dict)
     left_out: dict[Place, str] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
@@ -243,7 +243,7 @@ class Driver:
         """Give what is left of a job to another worker, or find out which of its trials it is that ends workers."""
         reason = died.reason
         if place not in self.working:  # it could not even begin
-            self._blame(place, f"start {len(self.faults.get(place, ()))}", reason)
+            self._blame(place, "", reason)
             self._wait_for([job], first=True)
             return
         deaths = [*self.deaths.get(job.id, ()), *([] if died.blameless else [place])]
@@ -255,8 +255,8 @@ class Driver:
             return
         if died.ends_run:
             raise KdbenchError(reason)
-        for reasons in self.faults.values():
-            reasons.pop(job.id, None)
+        for marks in self.faults.values():
+            marks[:] = [mark for mark in marks if mark != job.id]
         if job.stages is None and len(job.trials) > 1:
             self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
@@ -272,9 +272,9 @@ class Driver:
                 self._tell(trial)
 
     def _blame(self, place: Place, job: str, reason: str) -> None:
-        reasons = self.faults.setdefault(place, {})
-        reasons[job] = reason
-        if len(reasons) >= MOST_FAULTS:
+        marks = self.faults.setdefault(place, [])
+        marks.append(job)
+        if len(marks) >= MOST_FAULTS:
             self.left_out[place] = reason
             self.progress.say(f"{place.name} is left out from here on, since {MOST_FAULTS} workers died there: {reason}.")
 
