@@ -218,6 +218,6 @@ def test_engines_are_chosen_by_what_they_run_on():
         choose("here", "cpu:2")
     with pytest.raises(KdbenchError, match="no number of workers"):
         choose("", "cpu:none")
-    with pytest.raises(KdbenchError, match="unknown engine 'there'. Choose here, local or ray"):
+    with pytest.raises(KdbenchError, match=r"unknown engine 'there'\. Choose here, local or ray"):
         Options(engine="there")
     assert choose("", "cpu") is None

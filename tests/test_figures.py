@@ -399,7 +399,7 @@ def test_curves_of_failed_trials_are_left_out():
 def test_the_last_quarter_is_shown_apart_where_it_has_points_enough(epochs, shown, monkeypatch):
     monkeypatch.setitem(globals(), "EPOCHS", epochs)
     frame = make_results()
-    figure = curves(compared(frame), make_curves(frame))
+    figure = curves(compared(frame), make_curves(frame, epochs=epochs))
     assert len(figure.axes) == shown
     if shown == 2:
         assert min(figure.axes[1].lines[0].get_xdata()) == 16

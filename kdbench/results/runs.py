@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -193,6 +194,11 @@ class RunFile:
             write_bytes(self.path, _RUN.dump_json(now), durable=False)
         except OSError:
             return
+
+    def remove(self) -> None:
+        """Take it away, so that nothing tells of the run."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

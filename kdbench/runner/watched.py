@@ -67,7 +67,7 @@ class Watched(Progress):
         self._recorded: dict[str, str] = {}
         self._failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
         self._said: deque[str] = deque(maxlen=MOST_SAID)
-        self._stopped = False
+        self._begun, self._stopped = False, False
         self._lock, self._over = threading.Lock(), threading.Event()
         self._changed = True
         self._writer = threading.Thread(target=self._keep_writing, name="kdbench-status", daemon=True)
@@ -82,7 +82,10 @@ class Watched(Progress):
         self._over.set()
         self._writer.join()
         self._running.clear()
-        self._file.write(self._now(self._ended(problem)))
+        if problem and not self._begun:  # it has changed nothing: whoever started it reads why
+            self._file.remove()
+        else:
+            self._file.write(self._now(self._ended(problem)))
 
     def stopped(self) -> None:
         """The run ends before all is done."""
@@ -91,6 +94,7 @@ class Watched(Progress):
     def begin(self, part: Part) -> None:
         with self._lock:
             super().begin(part)
+            self._begun = True
             self._part, self._jobs_done, self._changed = part, 0, True
             self._recorded.clear()
         self._shown.begin(part)
