@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_read(content, message):
 def test_what_ships_is_read_and_names_source_selection_and_quantity():
     found = read_published([shipped_numbers()])
     assert found["source"].str.contains(r"\(.+\)$").all()
-    assert set(found["dataset"]) == {"cifar10", "cifar100", "imagenet"}
+    assert set(found["dataset"]) == {"cifar10", "cifar100", "imagenet", "tiny-imagenet"}
     assert {part for method in found["method"] for part in method.split("+")} <= {"teacher", *METHODS.names()}
 
 
@@ -178,42 +178,59 @@ def test_no_shipped_number_is_lost():
         ("DIST's authors (README)", "cifar100"): 6,
         ("KD-Zoo (README at commit 65470c8)", "cifar10"): 6,
         ("KD-Zoo (README at commit 65470c8)", "cifar100"): 6,
-        ("torchdistill (docs table imagenet-resnet18_kd.tsv)", "imagenet"): 9,
-        ("methods' papers (as the docs of torchdistill quote them, table imagenet-resnet18_kd.tsv)", "imagenet"): 6,
+        ("torchdistill (docs table imagenet-resnet18_kd.tsv)", "imagenet"): 12,
+        ("methods' papers (as the docs of torchdistill quote them, table imagenet-resnet18_kd.tsv)", "imagenet"): 8,
         ("ITRD's authors (README at commit 5d08c6b)", "cifar100"): 13,
         ("ReviewKD (as ITRD's authors quote it, README at commit 5d08c6b)", "cifar100"): 11,
-        ("TTM's authors (README at commit 2de9060)", "cifar100"): 26,
-        ("TTM's authors (README at commit 2de9060)", "imagenet"): 2,
+        ("TTM's authors (README at commit 2de9060)", "cifar100"): 52,
+        ("TTM's authors (README at commit 2de9060)", "imagenet"): 3,
         ("ITRD (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 5,
         ("DIST (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 8,
         ("DKD (as TTM's authors quote it, README at commit 2de9060)", "cifar100"): 2,
         ("authors of logit standardisation (README at commit 07356ad)", "cifar100"): 56,
         ("DKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 7,
-        ("CTKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 7,
+        ("CTKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 8,
         ("ICKD's authors (Cifar100/README at commit 107935f)", "cifar100"): 14,
         ("CTKD's authors (README at commit 0879a83)", "cifar100"): 6,
         ("CTKD's authors (README at commit 0879a83)", "imagenet"): 2,
-        ("NKD's authors (nkd.md of cls_KD at commit 08a5ddd)", "imagenet"): 1,
-        ("DIST's authors (README at commit 06af3f6)", "imagenet"): 14,
+        ("NKD's authors (nkd.md of cls_KD at commit 08a5ddd)", "imagenet"): 4,
+        ("DIST's authors (README at commit 06af3f6)", "imagenet"): 27,
         **{
-            (f"{name} (as TTM's authors quote it, README at commit 2de9060)", "imagenet"): 1 if name in ("ITRD", "CTKD") else 2
+            (f"{name} (as TTM's authors quote it, README at commit 2de9060)", "imagenet"): {"ITRD": 1, "CTKD": 1, "KD": 3}.get(name, 2)
             for name in ("KD", "CRD", "SRRL", "ReviewKD", "ITRD", "DKD", "DIST", "KD++", "NKD", "CTKD")
         },
         ("MLKD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 14,
-        ("NORM's authors (README at commit c6dfc39)", "cifar100"): 13,
+        ("NORM's authors (README at commit c6dfc39)", "cifar100"): 52,
         ("NORM's authors (README at commit c6dfc39)", "imagenet"): 2,
         ("papers that NORM's authors quote (README at commit c6dfc39)", "cifar100"): 21,
         ("papers that NORM's authors quote (README at commit c6dfc39)", "imagenet"): 19,
         ("DCD's authors (README of giakoumoglou/distillers at commit 3d7d68f)", "cifar100"): 13,
+        ("WSLD's authors (README at commit 4726c82)", "imagenet"): 2,
+        ("ICKD's authors (ImageNet/README at commit 107935f)", "imagenet"): 1,
+        ("OFA's paper (as its authors say in issue 2 of Hao840/OFAKD)", "imagenet"): 1,
+        ("OFA's authors (the checkpoint that they released, issue 2 of Hao840/OFAKD)", "imagenet"): 1,
+        ("WKD's authors (README of JiamingLv/WKD)", "imagenet"): 6,
+        ("WKD's authors (README of JiamingLv/WKD)", "cifar100"): 6,
+        ("KD (as the authors of logit standardisation quote it, README at commit 07356ad)", "cifar100"): 4,
+        ("KD (as CTKD's authors quote it, README at commit 0879a83)", "cifar100"): 1,
+        ("authors of logit standardisation (tiny-transformers/README at commit 16edbcc)", "cifar100"): 4,
+        ("SSKD's authors (README at commit 661b972)", "cifar100"): 132,
+        ("SimKD's authors (README at commit 2b389c3)", "cifar100"): 26,
+        ("SKD's authors (README of HyunJunSik/StreamLined at commit 0e1ede7)", "cifar100"): 72,
+        ("authors of spot-adaptive KD (README of zju-vipa/spot-adaptive-pytorch at commit 2cc304d)", "cifar100"): 82,
+        ("authors of spot-adaptive KD (README of zju-vipa/spot-adaptive-pytorch at commit 2cc304d)", "tiny-imagenet"): 52,
     }
 
 
-def test_numbers_of_standardised_and_weighted_methods_name_their_parameters():
+def test_numbers_of_one_setting_of_a_method_name_its_parameters():
     found = read_published([shipped_numbers()])
     named = found[found["params"] != "{}"].groupby(["method", "params"]).size()
     assert named.to_dict() == {
         **{(name, f'{{"{name}": {{"standardized": true}}}}'): 14 for name in ("ctkd", "dkd", "mlkd")},
-        ("ttm", '{"ttm": {"weighted": true}}'): 15,
+        ("ttm", '{"ttm": {"weighted": true}}'): 16,
+        **{(name, '{"ttm": {"weighted": true}}'): 13 for name in ("crd+ttm", "itrd+ttm")},
+        **{("simkd", f'{{"simkd": {{"factor": {factor}}}}}'): 2 for factor in (4, 8)},
+        ("srrl+kd", '{"srrl": {"form": "pooled"}}'): 2,
     }
 
 
@@ -250,6 +267,30 @@ def test_the_second_pair_of_imagenet_tables_has_numbers_for_the_methods_of_its_s
     here = found[(found["teacher"] == "torchvision/resnet50") & (found["student"] == "timm/mobilenetv1_100")]
     assert {t.method for t in load_suite("imagenet").trials if t.teacher} <= set(here["method"])
     assert here["note"].str.contains("a MobileNet other than timm's").all()
+
+
+@pytest.mark.parametrize(("suite", "method", "pairs"), [("vit-cifar100", "kd_standardized", 2), ("ofa-imagenet", "ofa", 1)])
+def test_the_suites_of_transformers_find_the_numbers_of_their_authors(suite, method, pairs):
+    """By their labels, as a report does: a teacher's size and weights stand in parentheses there."""
+    places, results = load_suite(suite).pairs, []
+    for pair in places:
+        results.append(trial(method, 0, 25.0, pair=pair, dataset="CIFAR-100" if suite == "vit-cifar100" else "ImageNet"))
+    found = published_table(compare(frame(*results), pairs=list(places)), read_published([shipped_numbers()]))
+    numbers = [any("published" in cell.values for cell in row.cells[3:]) for row in found.rows if row.cells[1].text != "teacher"]
+    assert len(numbers) == len(places)
+    assert sum(numbers) == pairs
+
+
+@pytest.mark.parametrize("sources", [("DIST's authors (README)", "DIST (as TTM's"), ("ITRD's authors", "ITRD (as TTM's")])
+def test_sources_that_contradict_each_other_both_stand_there(sources):
+    found = read_published([shipped_numbers()])
+    ours, theirs = (
+        found[found["source"].str.startswith(source) & (found["dataset"] == "cifar100")].set_index(["teacher", "student"])
+        for source in sources
+    )
+    both = ours.join(theirs["error_pct"].rename("other"), how="inner")
+    assert (both["error_pct"] != both["other"]).all()
+    assert len(both)
 
 
 def test_kd_zoos_fitnet_stands_beside_the_one_stage_hint_and_says_how_it_differs():
