@@ -13,8 +13,9 @@ from pathlib import Path
 from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment, Died, Ended, News, Ready, Recorded, Resumed, Said, Trained, halves, part, without
+from kdbench.runner.deaths import MOST_DEATHS, Deaths
 from kdbench.runner.engines import Engine, Place
-from kdbench.runner.job_folder import LOG, bring_home, bring_trial_home, lay_out
+from kdbench.runner.job_folder import LOG, bring_home, bring_trial_home, has_come_further, lay_out
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import Progress
 from kdbench.runner.sharing import Alone, Taken
@@ -26,10 +27,6 @@ WAIT_S = 0.5
 
 LOG_CHARACTERS = 20_000
 """So much of a worker's log is kept with a trial that it could not train."""
-
-MOST_FAULTS = 2
-"""So often may a job end its worker before that counts as the job's fault, and may jobs end a place's workers before the place is
-left out."""
 
 
 @dataclass(eq=False)
@@ -60,9 +57,7 @@ class Driver:
         recorded: is told of every record that comes home.
         jobs: says which jobs are this run's, where others work on the same directory.
         open: what jobs give that have not ended, trials and stages, by id.
-        deaths: by job, at which places its workers died.
-        faults: by place, for each worker that died there its job, unless that was found at fault; empty where none could begin.
-        left_out: places that get no more jobs, with the reason.
+        deaths: of workers, and the places that get no more jobs.
         working: the places that have a worker, with what it runs on.
         said: what workers had people told; others say the same of the same teacher.
     """
@@ -79,9 +74,7 @@ class Driver:
     running: dict[Place, Running] = field(default_factory=dict)
     open: Counter[str] = field(default_factory=Counter)
     working: dict[Place, Environment] = field(default_factory=dict)
-    deaths: dict[str, list[Place]] = field(default_factory=dict)
-    faults: dict[Place, list[str]] = field(default_factory=dict)
-    left_out: dict[Place, str] = field(default_factory=dict)
+    deaths: Deaths = field(default_factory=Deaths)
     said: set[str] = field(default_factory=set)
 
     def run(self, jobs: Iterable[Job]) -> bool:
@@ -123,19 +116,19 @@ class Driver:
     def _start_what_can(self) -> None:
         if self.running and (not self.waiting or len(self.running) >= len(self.engine.places)):
             return
-        usable = [place for place in self.engine.places if place not in self.left_out]
+        usable = [place for place in self.engine.places if place not in self.deaths.left_out]
         if not usable and not self.running:
             if self.engine.capacity <= len(self.engine.places):
-                reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.left_out.items())
+                reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.deaths.left_out.items())
                 raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
-            if self.left_out:
+            if self.deaths.left_out:
                 self._say_once("every device that has come is left out. The run waits for another one; Ctrl-C stops it.")
         free = {place: None for place in usable if place not in self.running}
         passed_over: list[Job] = []
         others = 0
         while free and self.waiting:
             job = self.waiting.popleft()
-            tried = set(self.deaths.get(job.id, ()))
+            tried = self.deaths.of(job.id)
             places = (place for place in free if place not in tried or tried.issuperset(usable))
             if any(self.open[needed] for needed in job.needs) or not (place := next(places, None)):
                 passed_over.append(job)
@@ -214,17 +207,20 @@ class Driver:
                 if self._holds(running, trial) and bring_trial_home(self.store, running.folder, trial, at_once=running.at_once):
                     self._tell(trial, running)
             case Ended(finished):
-                self.faults.pop(place, None)
+                self.deaths.worked(place)
                 left = self._end(place)
                 self.progress.job_ended(place, done=finished)
                 if left and not finished:
                     self._wait_for([left], first=True)
             case Died(reason, log):
                 _log(running, f"{reason}\n{log}".rstrip())
+                further = has_come_further(self.store, running.folder)
                 left = self._end(place)
                 self.progress.job_ended(place, done=not left)
                 if left:
-                    self._after_death(left, place, news, log=_read_log(running))
+                    self._after_death(left, place, news, further=further, log=_read_log(running))
+                if reason := self.deaths.left_out.get(place, ""):
+                    self._say_once(f"{place.name} is left out from here on, since {MOST_DEATHS} workers died there: {reason}.")
                 self.working.pop(place, None)
 
     def _say_once(self, text: str) -> None:
@@ -239,44 +235,31 @@ class Driver:
                 f"warning: jobs run on different devices ({', '.join(devices)}): last bits may differ from one student to another."
             )
 
-    def _after_death(self, job: Job, place: Place, died: Died, *, log: str) -> None:
+    def _after_death(self, job: Job, place: Place, died: Died, *, further: bool, log: str) -> None:
         """Give what is left of a job to another worker, or find out which of its trials it is that ends workers."""
         reason = died.reason
-        if place not in self.working:  # it could not even begin
-            self._blame(place, "", reason)
+        if place not in self.working:
+            self.deaths.before_any_job(place, reason)
             self._wait_for([job], first=True)
             return
-        deaths = [*self.deaths.get(job.id, ()), *([] if died.blameless else [place])]
-        if len(deaths) < MOST_FAULTS:
-            self.deaths[job.id] = deaths
+        if not (fault := self.deaths.fault(job.id, place, died, further=further)):
             self._wait_for([job], first=True)
             self.progress.say(f"{reason}. What it was training goes on from the last whole epoch with another worker: {job.label}.")
-            self._blame(place, job.id, reason)
             return
         if died.ends_run:
             raise KdbenchError(reason)
-        for marks in self.faults.values():
-            marks[:] = [mark for mark in marks if mark != job.id]
         if job.stages is None and len(job.trials) > 1:
             self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
         elif job.stages is None:
             taken = self.jobs.take(job)
             if taken.mine:
-                told = f"its training ended {MOST_FAULTS} workers, the last time: {reason}"
-                self.record_failure(job.trials[0], told, log, self.working[place])
+                self.record_failure(job.trials[0], f"{fault}, the last time: {reason}", log, self.working[place])
                 self.jobs.release(job)
             elif taken.left:
                 self._wait_for([job])
             for trial in taken.ended:
                 self._tell(trial)
-
-    def _blame(self, place: Place, job: str, reason: str) -> None:
-        marks = self.faults.setdefault(place, [])
-        marks.append(job)
-        if len(marks) >= MOST_FAULTS:
-            self.left_out[place] = reason
-            self.progress.say(f"{place.name} is left out from here on, since {MOST_FAULTS} workers died there: {reason}.")
 
     def _end(self, place: Place) -> Job | None:
         """The job at a place has ended: bring it home; what is left of it."""

@@ -5,6 +5,7 @@ Nothing is lost at whatever moment a process is killed: files are brought home o
 
 from __future__ import annotations
 
+import filecmp
 import os
 import secrets
 import shutil
@@ -110,6 +111,12 @@ def bring_left_home(store: Store, trials: Collection[str]) -> None:
                 os.rename(folder / "trials" / trial, left / "trials" / trial)
             bring_home(store, left)
             shutil.rmtree(left)
+
+
+def has_come_further(store: Store, folder: Path) -> bool:
+    """Whether a job's folder has checkpoints, or stages, that the results directory has not."""
+    files = (file for pattern in (CHECKPOINT, "stages/*.pt") for file in folder.glob(f"trials/*/{pattern}"))
+    return any(not (home := store.root / file.relative_to(folder)).exists() or not filecmp.cmp(file, home) for file in files)
 
 
 def _bring_stages_home(store: Store, folder: Path, teacher: str) -> None:
