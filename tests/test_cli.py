@@ -417,7 +417,7 @@ def test_python_runs_the_package_as_the_command(monkeypatch, capsys):
 def test_a_precision_without_effect(call):
     suite = write(recipe="recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}")
     assert refusal(call("run", suite, "--device", "cpu")) == (
-        "precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device."
+        "precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device."
     )
 
 

@@ -152,7 +152,7 @@ def test_an_error_that_differs_is_told_beside_the_records(lab: Lab, capsys: pyte
     (folder.path / "record.json").write_text(other.model_dump_json())
     arguments = [folder.trial, "--format", "safetensors", "--suite", str(lab.suite().file), "--results", str(lab.store.root)]
     cli.app(["deploy", *arguments, "--output", str(tmp_path / "app")], standalone_mode=False)
-    told = f"{record.test_error_pct:.2f} % of 30 images; the record says {record.test_error_pct / 2:.2f} %, in bf16 on"
+    told = f"{record.test_error_pct:.2f} % of 30 images; the record says {record.test_error_pct / 2:.2f} %, with bf16 on"
     assert told in capsys.readouterr().out
 
 

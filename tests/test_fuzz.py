@@ -152,7 +152,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "recipe.batch_size": (8, 2, 1000),
     "recipe.optimiser.momentum": (0.9, 0.0),
     "recipe.augmentation.padding_mode": ("zeros", "reflect"),
-    "recipe.precision": ("fp32", "bf16"),
+    "recipe.precision": ("default", "fp32", "bf16"),
     "seeds": ([0], [3]),
     "keep_students": (False, True),
     "pairs": tuple(

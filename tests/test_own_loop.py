@@ -83,7 +83,7 @@ def test_a_paraphraser_is_bitwise_the_one_of_a_suite(lab: Lab):
 
         def __iter__(self):
             epochs.append(len(epochs))
-            draws = data.epoch(generator(spec.id, "batches", 0, epochs[-1]), batch_size=spec.recipe.batch_size)
+            draws = data.epoch(generator(spec.stream_seed, "batches", 0, epochs[-1]), batch_size=spec.recipe.batch_size)
             return (draw() for draw in draws)
 
     images = data.first(8)

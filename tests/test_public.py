@@ -57,7 +57,7 @@ FUNCTIONS = {
     ),
     "outputs_of": "(network, batch)",
     "rotations": "(images, labels)",
-    "train_stages": "(method, teacher, loader, *, student=None, optimiser=None, survey_loader=None, precision='fp32', seed=0)",
+    "train_stages": "(method, teacher, loader, *, student=None, optimiser=None, survey_loader=None, precision='default', seed=0)",
     "batch_norm_needs": "(*maps)",
     "decoupled": "(logits, labels, temperature)",
     "deepest_pairs": "(student, teacher)",

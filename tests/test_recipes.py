@@ -379,8 +379,10 @@ def test_what_is_not_used_is_no_part_of_the_recipe() -> None:
         "compile": False,
         "evaluate_every": 1,
     }
-    assert json.dumps(recipe().model_dump(mode="json")) == json.dumps(before)
-    assert recipe().summary == "10 epochs, batch 4, lr 0.1 [2039]"
+    strict = recipe(precision="fp32")
+    assert json.dumps(strict.model_dump(mode="json")) == json.dumps(before)
+    assert strict.summary == "10 epochs, batch 4, lr 0.1 [2039]"
+    assert recipe().model_dump() == {**strict.model_dump(), "precision": "default"}
     named = recipe(optimiser={"name": "sgd", "lr": 0.1}, schedule={"name": "steps"}, mixup=0, augmentation={"rand_augment": None})
     assert named == recipe()
     everything = Recipe.model_validate(EVERYTHING)

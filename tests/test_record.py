@@ -1,7 +1,5 @@
 """What a record says of cost: of the network that a user would run, and of the time that each part of the training took."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -123,54 +121,6 @@ def test_small_images_take_one_thread_and_larger_ones_what_torch_has() -> None:
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-def precisions() -> list[str]:
-    """What torch computes float32 with, for the whole and for each operation."""
-    places = (torch.backends, torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    return [place.fp32_precision for place in places]
-
-
-@pytest.mark.parametrize("wish", ["usual", "high", "medium", "whole", "products"])
-def test_what_the_process_has_set_for_float32_changes_no_trial_and_stays(wish: str) -> None:
-    torch.manual_seed(0)
-    a, b = torch.randn(2, 64, 64).unbind()
-    with exact(torch.device("cpu"), precision="fp32", image_shape=(3, 8, 8)):
-        product, settings = a @ b, precisions()
-    usual = precisions()
-    try:
-        if wish == "whole":
-            torch.backends.fp32_precision = "tf32"
-        elif wish == "products":
-            torch.backends.cuda.matmul.fp32_precision = "tf32"
-        elif wish != "usual":
-            torch.set_float32_matmul_precision(wish)
-        wished = precisions()
-        assert (wished == usual) is (wish == "usual")
-        for precision, expected in (("fp32", settings), ("bf16", settings), ("tf32", ["none", "tf32", "tf32", "none"])):
-            with exact(torch.device("cpu"), precision=precision, image_shape=(3, 8, 8)):
-                assert precisions() == expected
-                assert torch.equal(a @ b, product)
-            assert precisions() == wished
-    finally:
-        torch.backends.fp32_precision = "none"
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
-        torch.backends.cudnn.allow_tf32 = True
-        assert precisions() == usual
-
-
-def test_a_process_that_asks_for_strict_float32_has_it_afterwards_too() -> None:
-    """In a process of its own, since torch forgets that nothing was set for convolutions once something was."""
-    program = """
-import torch
-from kdbench.training.device import exact
-torch.backends.fp32_precision = "ieee"
-with exact(torch.device("cpu"), precision="tf32", image_shape=(3, 8, 8)):
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_nesterov_is_heard(lab: Lab) -> None:

@@ -116,6 +116,7 @@ def bold(table, row: int = 0) -> list[str]:
         ("protocol", 2, "protocol versions"),
         ("teacher_weights_sha256", "another", "different teachers of one name of cifar10"),
         ("precision", "bf16", "precisions"),
+        ("precision", "tf32 in convolutions", "precisions"),
         ("recipe", "long", "recipes of cifar10"),
         ("epochs", 164, "numbers of epochs of cifar10"),
         ("dataset_params", "grey", "settings of the data of cifar10"),

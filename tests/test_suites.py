@@ -474,7 +474,7 @@ NO_WEIGHT = "give a weight of the cross-entropy, 0 or more; or weights by epoch 
         ),
         (
             {"recipe": "recipe: {base: digits-quick, precision: fp16}"},
-            "recipe.precision: must be 'fp32', 'tf32' or 'bf16' (got 'fp16').",
+            "recipe.precision: must be 'default', 'fp32', 'tf32' or 'bf16' (got 'fp16').",
         ),
         (
             {"recipe": "recipe: {base: digits-quick, optimiser: {nesterov: true, momentum: 0}}"},

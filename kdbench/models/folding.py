@@ -15,11 +15,13 @@ TOLERANCE = 1e-9
 """Relative, in float64: a batch norm whose folding changes any hook point by more stays."""
 
 
-def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+def folded(
+    network: nn.Module, *, image_shape: tuple[int, int, int], memory_format: torch.memory_format = torch.channels_last
+) -> tuple[nn.Module, int]:
     """A copy of a network in evaluation mode without the batch norms that can go, and how many went; itself where none can.
 
     One can go when a convolution's output is read by it alone; that is tried out on random images (C, H, W), in float64. Hook
-    points keep their values but for rounding, some 1e-7 in float32.
+    points keep their values but for rounding, some 1e-7 in float32. What is folded has the layout `memory_format`.
     """
     exact = deepcopy(network).cpu().double()
     images = torch.randn(2, *image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -30,10 +32,10 @@ def folded(network: nn.Module, *, image_shape: tuple[int, int, int]) -> tuple[nn
         expected = _passed(exact, images)
 
         def harmless(pairs: Iterable[tuple[str, str]]) -> bool:
-            return all(map(_agree, expected.tensors(), _passed(_fold(exact, pairs), images).tensors()))
+            return all(map(_agree, expected.tensors(), _passed(_fold(exact, pairs, memory_format), images).tensors()))
 
         kept = found if harmless(found) else [pair for pair in found if harmless([pair])]
-    return _fold(network, kept), len(kept)
+    return _fold(network, kept, memory_format), len(kept)
 
 
 def _passed(network: nn.Module, images: Tensor) -> Outputs:
@@ -68,13 +70,13 @@ def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str
     return [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
 
 
-def _fold(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> nn.Module:
+def _fold(network: nn.Module, pairs: Iterable[tuple[str, str]], memory_format: torch.memory_format) -> nn.Module:
     copy = deepcopy(network)
     for conv_name, norm_name in pairs:
         conv, norm = copy.get_submodule(conv_name), copy.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         one = fuse_conv_bn_eval(deepcopy(conv).double(), deepcopy(norm).double()).to(conv.weight.dtype)
-        copy.set_submodule(conv_name, one.to(memory_format=torch.channels_last).requires_grad_(False))
+        copy.set_submodule(conv_name, one.to(memory_format=memory_format).requires_grad_(False))
         copy.set_submodule(norm_name, nn.Identity())
     return copy
 

@@ -16,9 +16,11 @@ from kdbench.models.network import register_model
 def shuffle(x: Tensor, groups: int) -> Tensor:
     """Channels (B, g n, H, W) reordered from g groups of n to n groups of g.
 
-    Copied with the channels innermost, because a copy of the other order would undo channels_last for all that follows.
+    The copy has the layout that x has: another one would undo channels_last, or bring it, for all that follows.
     """
     b, c, h, w = x.shape
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x.reshape(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
     grouped = x.permute(0, 2, 3, 1).reshape(b, h, w, groups, c // groups)
     return grouped.transpose(3, 4).reshape(b, h, w, c).permute(0, 3, 1, 2)
 

@@ -10,11 +10,12 @@ from kdbench.errors import KdbenchError
 from kdbench.wording import counted
 
 _ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
+_PRECISION = f"{_ALONE} If one suite ran on several kinds of devices, `--rerun all` trains it anew on one."
 _RECIPE = "Choose one with `recipes` (--recipe), or report one suite alone with `kdbench report SUITE`."
 
 _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
-    ("precision", [], "precisions", _ALONE),
+    ("precision", [], "precisions", _PRECISION),
     ("recipe", ["dataset", "student"], "recipes", _RECIPE),
     ("epochs", ["dataset", "student"], "numbers of epochs", _RECIPE),
     ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),

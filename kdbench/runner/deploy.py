@@ -192,4 +192,5 @@ def deployed_as_lines(made: DeployedFile) -> Sequence[str]:
     told = f"Test error of the file: {made.error_pct:.2f} % of {made.test_images:,} images"
     if made.error_pct == record.test_error_pct:
         return [*lines, f"{told}, as in the record."]
-    return [*lines, f"{told}; the record says {record.test_error_pct:.2f} %, in {record.precision} on {record.environment.device}."]
+    where = f"with {record.precision} on {record.environment.device}"
+    return [*lines, f"{told}; the record says {record.test_error_pct:.2f} %, {where}."]

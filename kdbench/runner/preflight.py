@@ -44,7 +44,7 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
     kind, params = plan.suite.source
     found = []
     if device.type == "cpu" and any(spec.recipe.precision == "tf32" for spec in specs):
-        found.append(KdbenchError("precision tf32 has no effect on the CPU. Choose fp32 or bf16, or a CUDA device."))
+        found.append(KdbenchError("precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device."))
     source = kind(params, cache=cache)
     try:
         with fatal_errors_explained():

@@ -28,6 +28,7 @@ from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, Environment, ImageCounts, Record
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.resolve import Suite
+from kdbench.training.arithmetic import used_arithmetic
 from kdbench.training.balance import imbalance_note
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment, exact
@@ -246,7 +247,7 @@ class Recorder:
             spec=trial.model_dump(mode="json"),
             dataset=trial.dataset.label,
             recipe=trial.recipe.summary,
-            precision=trial.recipe.arithmetic,
+            precision=trial.recipe.arithmetic if ran_on else used_arithmetic(trial.recipe, self.builder.device),
             epochs=trial.epochs,
             teacher=teachers_label(trial),
             student=trial.label,

@@ -22,6 +22,7 @@ from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
+from kdbench.training.arithmetic import memory_format
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment
 from kdbench.training.epoch_sums import Row
@@ -111,8 +112,9 @@ class Teachers:
             NotFinite: its weights or its logits are not finite.
             RuntimeError: its answers are no function of the images.
         """
-        network = self.builder.restored(spec, weights)
         test, precision = self.builder.test_data, recipe.precision
+        layout = memory_format(self.builder.device, precision=precision)
+        network = self.builder.restored(spec, weights).to(memory_format=layout)
         frozen = FrozenTeacher(network, image_shape=self.builder.dataset.image_shape, recipe=recipe, device=self.builder.device)
         evaluation = evaluate(frozen.logits, test, precision=precision, detailed=True)
         shown = test.first(spec.recipe.batch_size)

@@ -37,9 +37,11 @@ class Recipe(SpecWithOptions):
     """How the learning rate falls: in steps, or with `name: cosine` along a cosine. Constant unless given."""
     augmentation: Augmentation = Augmentation()
     """How training images are varied."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """How numbers are rounded. `tf32` lets CUDA round the operands of convolutions and matrix products. `bf16` runs forward passes
-    and losses under autocast. Weights and the optimiser's state are fp32 in all three. Tables never mix them."""
+    precision: Literal["default", "fp32", "tf32", "bf16"] = "default"
+    """How numbers are rounded. `default` is PyTorch's own choice, by which the field trains: TF32 in convolutions where the GPU has
+    it, fp32 in matrix products; on a CPU and on older GPUs it is fp32. `fp32` is strict everywhere. `tf32` lets CUDA round the
+    operands of convolutions and of matrix products. `bf16` runs forward passes and losses under autocast. Weights and the
+    optimiser's state are always fp32. The record says what was used, and tables never mix them."""
     compile: bool = False
     """Whether the passes of students and teacher in training go through `torch.compile`. It is faster after a start-up of its own.
     Results are equal up to rounding, and tables never mix them with others."""
@@ -111,7 +113,7 @@ class Recipe(SpecWithOptions):
 
     @property
     def arithmetic(self) -> str:
-        """What rounds its numbers: results of different arithmetic are never mixed in a table."""
+        """What it asks for to round its numbers; what `default` comes to depends on the device."""
         return self.precision + ", compiled" * self.compile
 
     @property

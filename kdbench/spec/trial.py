@@ -188,6 +188,14 @@ class TrialSpec(Spec):
         """16 hexadecimal characters: a hash of the canonical spec and of nothing else."""
         return digest(self.model_dump(mode="json"))
 
+    @cached_property
+    def stream_seed(self) -> str:
+        """Seeds what methods draw while they learn from its network alone: its id, in which `precision: default` reads as fp32.
+
+        So the two draw alike, and are the same to the last bit where the device has no TF32.
+        """
+        return digest(_in_fp32(self.model_dump(mode="json")))
+
     @property
     def teachers(self) -> tuple[TrialSpec, ...]:
         """The trials of all its teachers; none where the methods read none."""
@@ -237,6 +245,16 @@ def teachers_in(spec: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The specs of all teachers, as JSON, in the spec of a trial as JSON; none where it has none or is not known."""
     first = spec.get("teacher") if spec else None
     return [first, *spec.get("other_teachers", ())] if spec and first else []
+
+
+def _in_fp32(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a trial as JSON, with fp32 for each default precision in it and in its teachers."""
+    recipe = spec["recipe"]
+    changed = {**spec, "recipe": {**recipe, "precision": "fp32"} if recipe["precision"] == "default" else recipe}
+    if teachers := teachers_in(spec):
+        changed["teacher"], *others = map(_in_fp32, teachers)
+        changed |= {"other_teachers": others} if others else {}
+    return changed
 
 
 def digest(value: object) -> str:

@@ -51,7 +51,7 @@ class TeacherStage:
     @property
     def stream_seed(self) -> int | str:
         """Seeds the initial weights of its modules and the method's own streams; the batches are the same for all seeds."""
-        return self.teacher.id if self.seed is None else derive(self.teacher.id, "stages", self.seed)
+        return self.teacher.stream_seed if self.seed is None else derive(self.teacher.stream_seed, "stages", self.seed)
 
     def key(self, *, teacher_sha256: str) -> str:
         """Names what was learnt: other weights of the teacher, and other code, have another key."""

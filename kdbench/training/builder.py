@@ -37,6 +37,7 @@ from kdbench.models.start_weights import Fit, fit
 from kdbench.spec.recipe import Augmentation, Recipe
 from kdbench.spec.trial import NetworkInput, TrialSpec
 from kdbench.streams import seeded
+from kdbench.training.arithmetic import memory_format
 from kdbench.training.finite import Finite, NotFinite
 
 SAME_NORMALISATION = 0.01
@@ -92,10 +93,12 @@ class Builder:
             return ResidentLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
         return StreamedLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
 
-    def network(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> Network:
-        """A network of the registry for this data set, on the device, in channels-last layout."""
-        network = self._built(build_model, name, hooks, input)
-        return network.to(self.device).to(memory_format=torch.channels_last)
+    def network(
+        self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None, *, precision: str = "default"
+    ) -> Network:
+        """A network of the registry for this data set, on the device, in the layout for a recipe's `precision`."""
+        network = self._built(build_model, name, hooks, input).to(self.device)
+        return network.to(memory_format=memory_format(self.device, precision=precision))
 
     def student(self, trial: TrialSpec) -> Network:
         """The trial's student before training: a function of its name, its weights and the seed, the same for every method."""
@@ -120,7 +123,7 @@ class Builder:
 
     def _initial(self, trial: TrialSpec) -> Network:
         with seeded(trial.seed, "student", trial.student):
-            return self.network(*trial.network)
+            return self.network(*trial.network, precision=trial.recipe.precision)
 
     def start(self, trial: TrialSpec) -> Fit | None:
         """What the trial's student takes over from its weights; None where it starts from its own initialisation.

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ import kdbench
 from kdbench.errors import KdbenchError
 from kdbench.spec.record import Environment
 from kdbench.streams import streams_kept
+from kdbench.training.arithmetic import float32_as
 from kdbench.wording import counted
 
 _determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
@@ -122,7 +123,7 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
         # Events, seeds and the caching allocator speak of the current device.
         # The loss balance goes backward twice through a compiled pass, which must keep its buffers for that.
         current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        with current, streams_kept(), _float32(tf32=precision == "tf32"), functorch_config.patch(donated_buffer=False):
+        with current, streams_kept(), float32_as(precision), functorch_config.patch(donated_buffer=False):
             yield
     finally:
         _set(*before)
@@ -145,41 +146,6 @@ def _set(deterministic: bool, fill: bool, benchmark: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     _determinism.fill_uninitialized_memory = fill  # filling costs time and changes no result of ours
     torch.backends.cudnn.benchmark = benchmark
-
-
-_PRECISIONS: tuple[Any, ...] = (
-    *(_backends, _backends.cudnn, _backends.cudnn.conv, _backends.cudnn.rnn, _backends.cuda.matmul),
-    *(_backends.mkldnn.conv, _backends.mkldnn.rnn, _backends.mkldnn.matmul),
-)
-"""Where torch keeps how float32 is computed, from the general to the special; one without its own setting has that above it."""
-
-
-@contextmanager
-def _float32(*, tf32: bool) -> Iterator[None]:
-    """Float32 as such, or TF32 on CUDA, inside the block, whatever the process has set; its own settings after it."""
-    wished, before = [place.fp32_precision for place in _PRECISIONS], []
-    try:
-        for place in _PRECISIONS:
-            before.append(place.fp32_precision)
-            place.fp32_precision = "none"
-        # torch's compiler reads the older switches, which fail where the newer ones alone were set.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        yield
-    finally:
-        _, _, convolutions, _, products, *_, products_on_cpu = before
-        torch.backends.cudnn.allow_tf32 = convolutions == "tf32"
-        fast = "medium" if products_on_cpu == "bf16" else "high"
-        torch.set_float32_matmul_precision(fast if products == "tf32" else "highest")
-        for place, precision in zip(_PRECISIONS, before, strict=True):
-            place.fp32_precision = precision
-        for place, precision in zip(_PRECISIONS, wished, strict=True):  # where what stood above one spoke for it
-            if place.fp32_precision != precision:
-                place.fp32_precision = precision
-
-
-def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[None]:
-    """Autocast to bfloat16 where the precision says so."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def random_states(device: torch.device) -> list[torch.Tensor]:

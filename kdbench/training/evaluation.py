@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from kdbench.data import Loader
 from kdbench.data.loader import LoadPlainBatch
 from kdbench.streams import derive, reseed
-from kdbench.training.device import Stopwatch, autocast
+from kdbench.training.arithmetic import arranged, autocast
+from kdbench.training.device import Stopwatch
 from kdbench.training.finite import NotFinite
 from kdbench.training.predictions import Predictions, batch_predictions
 
@@ -70,7 +71,7 @@ class Evaluator:
         reseed(derive(0, "examination", self._images), images.device)
         with torch.no_grad():
             with autocast(images.device, precision=self._precision):
-                logits = self._predict(images)
+                logits = self._predict(arranged(images, precision=self._precision))
             self._counts += torch.stack(((logits.argmax(1) != labels).sum(), (~logits.isfinite().all(1)).sum()))
             if self._detailed:
                 self._batches.append(batch_predictions(logits, labels, teacher_logits))
@@ -114,14 +115,14 @@ def repeats(passed: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, see
     with torch.no_grad(), autocast(images.device, precision=precision):
         for seed in seeds:
             reseed(seed, images.device)
-            found.append([tensor.clone() for tensor in passed(images)])
+            found.append([tensor.clone() for tensor in passed(arranged(images, precision=precision))])
     return all(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) for one, other in zip(*found, strict=True))
 
 
 def inference_images_per_s(predict: Predict, images: Tensor, *, precision: str) -> float:
     """Median rate of five forward passes over one batch, after one to warm up."""
     watch = Stopwatch(images.device)
-    rates = []
+    rates, images = [], arranged(images, precision=precision)
     with torch.no_grad(), autocast(images.device, precision=precision):
         for _ in range(6):
             reseed(derive(0, "examination", 0), images.device)

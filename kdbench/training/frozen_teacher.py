@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from kdbench.models import Network
 from kdbench.models.folding import folded
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import Recipe
+from kdbench.training.arithmetic import arranged, autocast, memory_format
 from kdbench.training.compiled import Compiled
-from kdbench.training.device import autocast
 from kdbench.training.inputs import StepInputs
 
 
@@ -33,7 +34,8 @@ class FrozenTeacher:
     def __init__(self, network: Network, *, image_shape: tuple[int, int, int], recipe: Recipe, device: torch.device) -> None:
         self.network = network.eval().requires_grad_(False)
         self.sha256 = state_hash(network.state_dict())
-        self._folded, self.norms_folded = folded(network, image_shape=image_shape)
+        self._layout = memory_format(device, precision=recipe.precision)
+        self._folded, self.norms_folded = folded(network, image_shape=image_shape, memory_format=self._layout)
         self._folded_sha256 = state_hash(self._folded.state_dict())
         self._device = device
         self._compute_as(recipe)
@@ -45,24 +47,27 @@ class FrozenTeacher:
         return other
 
     def _compute_as(self, recipe: Recipe) -> None:
+        if self._layout is not (layout := memory_format(self._device, precision=recipe.precision)):
+            self._folded, self._layout = deepcopy(self._folded).to(memory_format=layout), layout
         self._compiled = Compiled(self._folded) if recipe.compile else None
+        self._arranged = partial(arranged, precision=recipe.precision)
         self._autocast = autocast(self._device, precision=recipe.precision)
 
     def prepare(self, images: Tensor) -> float:
         """Seconds that it took to get ready for images (B, C, H, W) of this shape; 0 where nothing is compiled."""
         with torch.no_grad(), self._autocast:
-            return self._compiled.prepare(images) if self._compiled else 0.0
+            return self._compiled.prepare(self._arranged(images)) if self._compiled else 0.0
 
     def __call__(self, images: Tensor) -> Outputs:
         """The outputs (B, ...) for images (B, C, H, W), without a graph."""
         with torch.no_grad(), self._autocast:
-            outputs: Outputs = (self._compiled or self._folded)(images)
+            outputs: Outputs = (self._compiled or self._folded)(self._arranged(images))
         return outputs
 
     def logits(self, images: Tensor) -> Tensor:
         """The logits (B, K) for images (B, C, H, W), never compiled: whatever shapes were compiled before, they are the same."""
         with torch.no_grad(), self._autocast:
-            outputs: Outputs = self._folded(images)
+            outputs: Outputs = self._folded(self._arranged(images))
         return outputs.logits
 
     @property

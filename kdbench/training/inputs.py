@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdbench.method.batch import Batch, View
 from kdbench.method.outputs import Outputs
+from kdbench.training.arithmetic import arranged
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class StepInputs:
     def taught(self, teacher: Outputs | None) -> StepInputs:
         """The same with the teacher's outputs."""
         return replace(self, teacher=teacher)
+
+    def arranged(self, *, precision: str) -> StepInputs:
+        """The same in the layout of the networks that take it."""
+        views = {name: replace(view, images=arranged(view.images, precision=precision)) for name, view in self.views.items()}
+        return replace(self, images=arranged(self.images, precision=precision), views=views)
 
     def loaded(self) -> list[Tensor]:
         """The tensors that come from the data, in an order that is always the same."""

@@ -14,11 +14,12 @@ from kdbench.method.batch import Batch
 from kdbench.method.composition import Composition, checked
 from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
+from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import refuse_unoptimised
 from kdbench.training.balance import gradient_norms
 from kdbench.training.compiled import Compiled
 from kdbench.training.deployed import Deployed
-from kdbench.training.device import MemoryWatch, Stopwatch, autocast, process_mem_mib, random_states
+from kdbench.training.device import MemoryWatch, Stopwatch, process_mem_mib, random_states
 from kdbench.training.epoch_sums import UNUSED, EpochSums, Row
 from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite

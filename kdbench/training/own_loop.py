@@ -102,7 +102,7 @@ def train_stages(
     student: nn.Module | None = None,
     optimiser: Optimiser | None = None,
     survey_loader: Batches | None = None,
-    precision: str = "fp32",
+    precision: str = "default",
     seed: int | str = 0,
 ) -> None:
     """Train the stages of a method before a training loop of your own, such as FT's paraphraser and the hint of FitNets.
@@ -121,7 +121,7 @@ def train_stages(
         optimiser: the settings of stages that have none of their own, such as `SGD(lr=0.1)` or `AdamW(lr=0.001)`. They stay the
             same in all epochs.
         survey_loader: gives each training image once, as in a test, not augmented, with its label, if the method has a survey.
-        precision: `fp32`, `tf32` or `bf16`, as in a recipe.
+        precision: `default`, `fp32`, `tf32` or `bf16`, as in a recipe.
         seed: the seed of the method's own random draws.
 
     Raises:

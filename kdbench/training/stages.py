@@ -99,7 +99,7 @@ def train_teacher_stages(
                 else:
                     trained.learnt[stage.id] = {"modules": [], "rows": []}
         data = builder.training_data(spec.recipe.augmentation)
-        stream = Stream(data, spec.recipe, spec.id, builder.dataset.num_classes)
+        stream = Stream(data, spec.recipe, spec.stream_seed, builder.dataset.num_classes)
         if not train_in_lockstep(
             [lane for _, lane in lanes], stream, teachers=[teacher], evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
         ):

@@ -61,7 +61,8 @@ class Stream:
             images, labels, indices, soft_labels = mix(
                 images, labels, indices, recipe=self.recipe, num_classes=self.num_classes, seed=seed
             )
-        return StepInputs(images, labels, indices, soft_labels, views={name: made[name] for name in views})
+        inputs = StepInputs(images, labels, indices, soft_labels, views={name: made[name] for name in views})
+        return inputs.arranged(precision=self.recipe.precision)
 
     def reseed_for_teacher(self, now: Position, number: int, *passed: str | int) -> None:
         """Set what a teacher may draw from that is random in evaluation too, for the batch `number` of an epoch.

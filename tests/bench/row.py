@@ -30,6 +30,7 @@ from kdbench.models import Network
 from kdbench.spec.recipe import SGD, Recipe
 from kdbench.spec.trial import DatasetSpec, TrialSpec
 from kdbench.suite.plugins import load_shipped
+from kdbench.training.arithmetic import arranged
 from kdbench.training.builder import Builder
 from kdbench.training.cohort import records_graphs, train_in_lockstep
 from kdbench.training.device import choose_device, environment, exact
@@ -64,12 +65,12 @@ def trials(methods: list[str], *, teacher: str, student: str, recipe: Recipe) ->
     return found
 
 
-def trained(builder: Builder, name: str) -> Network:
+def trained(builder: Builder, name: str, recipe: Recipe) -> Network:
     """A teacher that knows the range of its maps, as a trained one does; else they grow block by block, and losses to inf."""
-    network = builder.network(name).train()
+    network = builder.network(name, precision=recipe.precision).train()
     with torch.no_grad():
         for draw in builder.training_data(UNAUGMENTED).epoch(torch.Generator().manual_seed(0), batch_size=128):
-            network(draw()[0])
+            network(arranged(draw()[0], precision=recipe.precision))
     return network
 
 
@@ -122,7 +123,7 @@ def passes_seconds(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeac
     """
     recipe, data = specs[0].recipe, builder.training_data(specs[0].recipe.augmentation)
     draws = list(data.epoch(torch.Generator().manual_seed(0), batch_size=recipe.batch_size))
-    batches = [draw()[:2] for draw in draws]
+    batches = [(arranged(images, precision=recipe.precision), labels) for images, labels, *_ in (draw() for draw in draws)]
     students = [builder.student(spec).train() for spec in specs]
     if builder.device.type == "cuda":
         torch.cuda.synchronize()  # the batches are made
@@ -158,7 +159,9 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet56")
     parser.add_argument("--student", default="resnet20")
     parser.add_argument("--methods", nargs="+", default=list(ROW))
-    parser.add_argument("--arithmetic", nargs="+", choices=["fp32", "bf16", "compiled"], default=["fp32", "bf16"])
+    parser.add_argument(
+        "--arithmetic", nargs="+", choices=["default", "fp32", "tf32", "bf16", "compiled"], default=["fp32", "bf16"]
+    )
     parser.add_argument("--ladder", action="store_true", help="the rungs between, too")
     parser.add_argument("--wide", action="store_true", help="twenty methods, in one row and in rows of seven, too")
     parser.add_argument("--device", default="auto")
@@ -170,7 +173,8 @@ def main() -> None:
     split = noise(options.images)
     builder = Builder(Dataset(split, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), device)
     shape = builder.dataset.image_shape
-    recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.001))  # on noise, some methods diverge at the usual 0.1
+    # On noise, some methods diverge at the usual 0.1.
+    recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.001), precision="fp32")
     specs = trials(options.methods, teacher=options.teacher, student=options.student, recipe=recipe)
 
     memory: dict[str, dict[str, float]] = {}
@@ -178,7 +182,7 @@ def main() -> None:
     def ours(arithmetic: str, specs: list[TrialSpec], *, row: str = "") -> Callable[[], float]:
         own = recipe.model_copy(update={"compile": True} if arithmetic == "compiled" else {"precision": arithmetic})
         changed = [spec.model_copy(update={"recipe": own}) for spec in specs]
-        teacher = FrozenTeacher(trained(builder, options.teacher), image_shape=shape, recipe=own, device=device)
+        teacher = FrozenTeacher(trained(builder, options.teacher, own), image_shape=shape, recipe=own, device=device)
 
         def seconds() -> float:
             with exact(device, precision=own.precision, image_shape=shape):
@@ -190,7 +194,7 @@ def main() -> None:
 
     def floor() -> float:
         with exact(device, precision="fp32", image_shape=shape):
-            teacher = FrozenTeacher(trained(builder, options.teacher), image_shape=shape, recipe=recipe, device=device)
+            teacher = FrozenTeacher(trained(builder, options.teacher, recipe), image_shape=shape, recipe=recipe, device=device)
             return passes_seconds(builder, specs, teacher)
 
     def evaluation(precision: str) -> float:
