@@ -167,8 +167,8 @@ class Record(BaseModel):
     recipe: str
     """The recipe in short: epochs, batch size, learning rate, and a hash that tells recipes apart that read alike."""
     precision: str
-    """What really rounded the numbers: `fp32`, `tf32`, `bf16`, or `tf32 in convolutions`, which is what a recipe's `default` comes to
-    on GPUs with TF32. `, compiled` follows where the recipe compiles. `default` where no worker could train the trial."""
+    """What really rounded the numbers: `fp32`, `tf32`, `bf16`, or `tf32 in convolutions`, which a `default` is on GPUs that
+    have TF32. `, compiled` follows where the recipe compiles. `default` where no worker could train the trial."""
     epochs: int
     """Epochs of the main training; 0 for a teacher that was used as it is."""
     teacher: str | None
