@@ -28,7 +28,7 @@ from kdbench.results.claims import Claims
 from kdbench.results.runs import Counts, find_runs
 from kdbench.results.store import RECORD, Store
 from kdbench.runner import job_folder, run
-from kdbench.runner.assignment import Assignment, News
+from kdbench.runner.assignment import Assignment, News, Trained
 from kdbench.runner.engines import Place
 from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
@@ -482,6 +482,32 @@ def test_a_late_run_that_stood_still_while_it_brought_a_trial_home_mixes_nothing
 
 class PowerCut(BaseException):
     """Ends a process at once."""
+
+
+def test_what_a_killed_run_left_is_brought_home_with_its_stages_and_its_folders_go(lab, claiming):
+    main: list[bool] = []
+    before: set[str] = set()
+
+    def fate(place: Place, assignment: Assignment, news: News) -> None:
+        if isinstance(news, Trained):
+            main.append(news.report.main)
+            if news.report.main and len(assignment.job.trials) > 1 and not before:
+                raise PowerCut
+
+    def cut() -> None:
+        raise PowerCut  # nor is anything brought home
+
+    changes = {"methods": ["scratch", {"ft": {"paraphraser_epochs": 2}}], "seeds": [0]}
+    engine = InProcess("a", cache=lab.store.cache, fate=fate)
+    engine.close = cut  # type: ignore[method-assign]
+    with pytest.raises(PowerCut):
+        claiming(lab, engine, **changes)
+    before.update(os.listdir(lab.store.jobs))
+    assert main.count(False) == 2 and len(before) == 2
+    main.clear()
+    claiming(lab, InProcess("a", cache=lab.store.cache, fate=fate), **changes)
+    assert main == [True]  # the second epoch
+    assert not before.intersection(os.listdir(lab.store.jobs))
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -3,7 +3,8 @@
 No `flock` is needed. A file system must let one of several that make a hard link, or else a new file, of the same name have it, and
 the others fail.
 
-`claims/RUN.run` is the sign of a process that works with claims: who it is, and by the time of the file that it lives.
+`claims/RUN.run` is the sign of a process that works with claims: who it is, and by the time of the file that it lives. RUN is the
+process's `owner` and a number, since one that comes back late puts up another.
 `claims/UNIT.N` is a claim, a hard link to the sign of its owner. It holds as long as that sign stands. Whoever finds that a process
 is over takes its sign down, and with it all of its claims, and puts a claim with the next number in the place of one that it takes
 over. A late owner finds its sign gone before it does anything else in the directory.
@@ -12,6 +13,7 @@ over. A late owner finds its sign gone before it does anything else in the direc
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import secrets
@@ -53,6 +55,7 @@ def claiming(root: Path, *, timeout_s: float) -> Iterator[Claims]:
     claims = Claims(root, timeout_s=timeout_s)
     claims.begin()
     try:
+        claims.take_down_signs()
         yield claims
     finally:
         claims.end()
@@ -74,6 +77,9 @@ class Claims:
         root: the results directory.
         timeout_s: as `claiming` takes it.
         clock: seconds that only this process sees: whatever clocks hosts have, and whoever sets them, does not matter.
+
+    Attributes:
+        owner: 16 hexadecimal characters for this process.
     """
 
     def __init__(self, root: Path, *, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,6 +87,7 @@ class Claims:
         self.timeout_s, self._clock = timeout_s, clock
         self._held: dict[str, Path] = {}
         self._seen: dict[Path, _Seen] = {}
+        self.owner, self._signs = secrets.token_hex(8), itertools.count(1)
         self._run, self._beaten_s = "", 0.0
 
     @property
@@ -93,7 +100,7 @@ class Claims:
         Raises:
             KdbenchError: a process holds the whole directory.
         """
-        self._run, self._beaten_s = secrets.token_hex(8), self._clock()
+        self._run, self._beaten_s = f"{self.owner}-{next(self._signs)}", self._clock()
         since = datetime.now().astimezone().isoformat(" ", "minutes")
         write_bytes(self._sign, json.dumps({"run": self._run, **this_process(), "since": since}).encode())
         try:
@@ -156,6 +163,15 @@ class Claims:
                 if _read(file).get("run") == run:
                     self.take(unit)
         return frozenset(before.keys() - self._held.keys())
+
+    def take_down_signs(self) -> None:
+        """Take down the signs of processes that are seen to be over."""
+        for sign in self._folder.glob(f"*{SIGN}"):
+            self._is_over(sign)
+
+    def owners(self) -> set[str]:
+        """The processes whose signs stand."""
+        return {name.partition("-")[0] for name in os.listdir(self._folder) if name.endswith(SIGN)}
 
     def _touch(self) -> bool:
         """Show that this process lives; False where its sign is gone. It asks the file server itself, and no cache."""

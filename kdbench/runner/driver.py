@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
@@ -15,7 +14,7 @@ from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment, Died, Ended, News, Ready, Recorded, Resumed, Said, Trained, halves, part, without
 from kdbench.runner.deaths import MOST_DEATHS, Deaths
 from kdbench.runner.engines import Engine, Place
-from kdbench.runner.job_folder import LOG, bring_home, bring_trial_home, has_come_further, lay_out
+from kdbench.runner.job_folder import LOG, add_to_log, bring_home, bring_trial_home, has_come_further, lay_out, new_folder, read_log
 from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import Progress
 from kdbench.runner.sharing import Alone, Taken
@@ -24,9 +23,6 @@ from kdbench.wording import counted
 
 WAIT_S = 0.5
 """How long news are waited for before `stop` is asked again."""
-
-LOG_CHARACTERS = 20_000
-"""So much of a worker's log is kept with a trial that it could not train."""
 
 
 @dataclass(eq=False)
@@ -178,7 +174,7 @@ class Driver:
         return unit not in running.lost
 
     def _start(self, job: Job, place: Place) -> None:
-        folder = self.store.jobs / f"{job.id}-{secrets.token_hex(4)}"
+        folder = new_folder(self.store, job, owner=self.jobs.owner)
         lay_out(self.store, job, folder)
         self.running[place] = Running(job, folder)
         beside = [running for other, running in self.running.items() if other.host == place.host]
@@ -197,7 +193,7 @@ class Driver:
                 self.working[place] = environment
                 self._say_where_devices_differ()
             case Said(text):
-                _log(running, text)
+                add_to_log(running.folder, f"{text}\n".encode())
                 self._say_once(text)
             case Resumed(lane):
                 self.progress.resumed(lane, place)
@@ -213,12 +209,12 @@ class Driver:
                 if left and not finished:
                     self._wait_for([left], first=True)
             case Died(reason, log):
-                _log(running, f"{reason}\n{log}".rstrip())
+                add_to_log(running.folder, f"{reason}\n{log}".rstrip().encode() + b"\n")
                 further = has_come_further(self.store, running.folder)
                 left = self._end(place)
                 self.progress.job_ended(place, done=not left)
                 if left:
-                    self._after_death(left, place, news, further=further, log=_read_log(running))
+                    self._after_death(left, place, news, further=further, log=read_log(running.folder))
                 if reason := self.deaths.left_out.get(place, ""):
                     self._say_once(f"{place.name} is left out from here on, since {MOST_DEATHS} workers died there: {reason}.")
                 self.working.pop(place, None)
@@ -286,16 +282,6 @@ class Driver:
         if record := self.store.record(trial):
             self.recorded(record)
             self.progress.recorded(record)
-
-
-def _log(running: Running, text: str) -> None:
-    with (running.folder / LOG).open("a") as log:
-        log.write(f"{text}\n")
-
-
-def _read_log(running: Running) -> str:
-    """Its end, which tells how a worker died."""
-    return (running.folder / LOG).read_text(errors="replace")[-LOG_CHARACTERS:]
 
 
 def recover(store: Store) -> None:

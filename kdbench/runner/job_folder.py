@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from kdbench.files import write_bytes
+from kdbench.files import write_bytes, written
 from kdbench.models.weights import METHOD, WEIGHTS
 from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
 from kdbench.runner.plan import Job
@@ -31,13 +31,22 @@ _STAYS = {PLANNED, FIRST_FINISHED, REPLACED}
 """What the results directory has itself."""
 
 
+LOG_CHARACTERS = 20_000
+"""So much of a log is kept with a trial that no worker could train."""
+
+
+def new_folder(store: Store, job: Job, *, owner: str) -> Path:
+    """A folder for a job that nobody has: `jobs/JOB-OWNER-TOKEN`."""
+    return store.jobs / f"{job.id}-{owner}-{secrets.token_hex(4)}"
+
+
 def lay_out(store: Store, job: Job, folder: Path) -> None:
     """Make the folder, with what there is of the job's trials and with their teachers."""
     there = Store(folder, protocol=store.protocol)
-    (folder / "trials").mkdir(parents=True)
-    (folder / LOG).touch()
     own = [planned.spec.id for planned in job.trials if job.stages is None]
-    write_bytes(folder / OWN, "\n".join(own).encode())
+    write_bytes(folder / OWN, "\n".join(own).encode())  # before the log: a folder with a log and without this is at home
+    write_bytes(folder / LOG, b"", durable=False)
+    (folder / "trials").mkdir(parents=True)
     for planned in job.trials:
         trial = planned.spec.id
         _link(store.folder(trial), there.folder(trial), _BEGUN)
@@ -97,13 +106,22 @@ def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1
     return record is not None
 
 
-def bring_left_home(store: Store, trials: Collection[str]) -> None:
-    """Move what jobs of other runs have left of some trials, which must be this run's alone by now.
+def bring_left_home(store: Store, mine: Collection[str], *, owners: Collection[str]) -> None:
+    """Bring home what jobs of other runs have left that are over, and take away the folders of which nothing is missing any more.
 
-    Each is first moved out of its job's folder at once: a run that comes back late finds nothing there, at whatever moment.
+    Of trials only those that are `mine`, which must be this run's alone by now. Each is first moved out of its job's folder at
+    once: a run that comes back late finds nothing there, at whatever moment. Stages are copied: a late run may need them.
+
+    Args:
+        store: the results directory.
+        mine: ids of trials, and of others.
+        owners: of folders whose runs are not over.
     """
     for folder in [*store.jobs.iterdir()] if store.jobs.is_dir() else []:
-        for trial in _own(folder).intersection(trials):
+        if _owner(folder) in owners:
+            continue
+        own = _own(folder)
+        for trial in own.intersection(mine):
             left = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             (left / "trials").mkdir(parents=True)
             write_bytes(left / OWN, trial.encode())
@@ -111,6 +129,24 @@ def bring_left_home(store: Store, trials: Collection[str]) -> None:
                 os.rename(folder / "trials" / trial, left / "trials" / trial)
             bring_home(store, left)
             shutil.rmtree(left)
+        for teacher in _trials(folder):
+            _bring_stages_home(store, folder, teacher, put=_copy)
+        if (folder / LOG).exists() and all(trial in mine or store.record(trial) for trial in own):
+            shutil.rmtree(folder, ignore_errors=True)  # another run may be about to do the same
+
+
+def add_to_log(folder: Path, text: bytes) -> None:
+    """Add to a job's log, unless another run has taken the job over, and its folder away."""
+    with suppress(FileNotFoundError), (folder / LOG).open("ab") as log:
+        log.write(text)
+
+
+def read_log(folder: Path) -> str:
+    """The end of a job's log, which tells how its worker died."""
+    try:
+        return (folder / LOG).read_text(errors="replace")[-LOG_CHARACTERS:]
+    except FileNotFoundError:
+        return ""
 
 
 def has_come_further(store: Store, folder: Path) -> bool:
@@ -119,15 +155,32 @@ def has_come_further(store: Store, folder: Path) -> bool:
     return any(not (home := store.root / file.relative_to(folder)).exists() or not filecmp.cmp(file, home) for file in files)
 
 
-def _bring_stages_home(store: Store, folder: Path, teacher: str) -> None:
-    """Move what a job has learnt from a teacher alone."""
+def _move(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(file, target)
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copy a file to where there is none, or an older one. Another run may do the same, or take the file away."""
+    with suppress(FileNotFoundError):
+        if not target.exists() or target.stat().st_mtime_ns < file.stat().st_mtime_ns:
+            with written(target, writer=secrets.token_hex(4)) as partial:
+                shutil.copyfile(file, partial)
+
+
+def _bring_stages_home(store: Store, folder: Path, teacher: str, *, put: Callable[[Path, Path], None] = _move) -> None:
+    """Move, or put in another way, what a job has learnt from a teacher alone."""
     home = store.folder(teacher)
     for stage in _files(folder / "trials" / teacher / "stages"):
         learnt = home / "stages" / stage.name.replace(".checkpoint", "")
         if not learnt.exists():
-            _move(stage, home / "stages" / stage.name)
+            put(stage, home / "stages" / stage.name)
         if learnt.exists():
             learnt.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
+
+
+def _owner(folder: Path) -> str:
+    return folder.name.partition("-")[2].partition("-")[0]
 
 
 def _own(folder: Path) -> set[str]:
@@ -140,7 +193,7 @@ def _own(folder: Path) -> set[str]:
 def _trials(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder / "trials"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -149,11 +202,6 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-
-
-def _move(file: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(file, target)
 
 
 def _link(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -36,6 +36,11 @@ class Taken:
 class Alone:
     """Of a run that has the directory for itself: all jobs are its own."""
 
+    @property
+    def owner(self) -> str:
+        """Stands in the names of its jobs' folders. No run that claims has that name."""
+        return "alone"
+
     def take(self, job: Job) -> Taken:
         """What of a job is this run's to train now."""
         return Taken(job)
@@ -75,8 +80,7 @@ class Shared(Alone):
             self.later[job.id] = now + min(LOOK_S, self.claims.timeout_s / 10)
             return Taken(None, job)
         had = [units[0], *filter(self.claims.take, units[1:])]
-        if job.stages is None:
-            bring_left_home(self.store, had)
+        bring_left_home(self.store, had, owners=self.claims.owners())
         ended = {unit for unit in had if self._ended(job, unit)}  # now that nobody else can end it
         for unit in ended:
             self.claims.release(unit)
@@ -85,6 +89,10 @@ class Shared(Alone):
             self._make_ready(mine)
         trials = tuple(sorted(ended)) if job.stages is None else ()
         return Taken(mine, part(job, {*units}.difference(had)), trials)
+
+    @property
+    def owner(self) -> str:
+        return self.claims.owner
 
     def release(self, job: Job) -> None:
         for unit in job.gives:

@@ -22,7 +22,7 @@ from kdbench.runner.assignment import Assignment, Died, Ended, News
 from kdbench.runner.engines.engine import Engine, Place
 from kdbench.runner.engines.parcel import contents, unpack
 from kdbench.runner.engines.wish import wished
-from kdbench.runner.job_folder import LOG
+from kdbench.runner.job_folder import add_to_log
 from kdbench.suite.plugins import OwnFiles
 from kdbench.wording import counted
 
@@ -255,8 +255,7 @@ def _keep(told: Told, worker: _Worker) -> None:
     """Write the files that a worker tells of into the folder of its job."""
     if worker.folder:
         unpack(told.files, worker.folder)
-        with (worker.folder / LOG).open("ab") as log:
-            log.write(told.log)
+        add_to_log(worker.folder, told.log)
 
 
 def _nodes() -> list[Mapping[str, float]]:
