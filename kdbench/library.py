@@ -41,6 +41,7 @@ def run_suite(
     lanes: int = 0,
     claim: bool = False,
     claim_timeout_s: float = 600,
+    device_timeout_s: float = 600,
     stop_after_s: float | None = None,
     rerun: Literal["missing", "failed", "weights", "all"] = "missing",
     plugins: Sequence[str | Path] = (),
@@ -60,6 +61,8 @@ def run_suite(
         claim: let other runs that claim work on the same directory, on this machine and on others. Each takes jobs that no other
             has, and the call ends when all trials have ended, whoever trained them.
         claim_timeout_s: take over the jobs of a run that has shown no sign of life for so many seconds.
+        device_timeout_s: end this process with status 1 if a GPU has not answered for so many seconds. The same call then continues
+            from the last whole epoch.
         stop_after_s: stop at the end of the epoch after so many seconds. The same call continues from there.
         rerun: which students to train. `missing`: those that are not done. `failed`: these, and those that failed. `weights`: those
             that are not done, and finished ones that lack the weights which `keep_students: true` asks for. `all`: every student,
@@ -96,6 +99,7 @@ def run_suite(
         address=address,
         claim=claim,
         claim_timeout_s=claim_timeout_s,
+        device_timeout_s=device_timeout_s,
     )
     execute(loaded, store, options=options, progress=Silent())
     return plan_frame(make_plan(loaded, store))

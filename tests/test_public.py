@@ -53,7 +53,7 @@ FUNCTIONS = {
     "register_model": "(name, *, interface=1)",
     "run_suite": (
         "(suite, *, results='results', methods=(), seeds=(), device='auto', engine='', address='', lanes=0, claim=False, "
-        "claim_timeout_s=600, stop_after_s=None, rerun='missing', plugins=())"
+        "claim_timeout_s=600, device_timeout_s=600, stop_after_s=None, rerun='missing', plugins=())"
     ),
     "outputs_of": "(network, batch)",
     "rotations": "(images, labels)",

@@ -94,6 +94,14 @@ ClaimTimeoutOption = Annotated[
         help="With --claim: take over the jobs of a run that has shown no sign of life for this time.",
     ),
 ]
+DeviceTimeoutOption = Annotated[
+    str,
+    typer.Option(
+        "--device-timeout",
+        metavar="TIME",
+        help="End with status 1 if a GPU has not answered for this time. The same command then goes on from the last whole epoch.",
+    ),
+]
 LanesOption = Annotated[
     int,
     typer.Option(

@@ -26,6 +26,7 @@ def run(
     lanes: options.LanesOption = 0,
     claim: options.ClaimOption = False,
     claim_timeout: options.ClaimTimeoutOption = "10m",
+    device_timeout: options.DeviceTimeoutOption = "10m",
     stop_after: options.StopAfterOption = "",
     rerun: options.RerunOption = "missing",
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
@@ -35,6 +36,7 @@ def run(
     If you stop a run, the same command continues it.
     """
     timeout = arguments.seconds(claim_timeout, "--claim-timeout")
+    answer_within = arguments.seconds(device_timeout, "--device-timeout")
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write
     from kdbench.report.contents import check_options, read_report
@@ -60,6 +62,7 @@ def run(
             engine=engine,
             claim=claim,
             claim_timeout_s=timeout,
+            device_timeout_s=answer_within,
             address=address,
         )
         try:

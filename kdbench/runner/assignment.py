@@ -24,6 +24,7 @@ class Assignment:
         suite: with the job's trials alone.
         fingerprint: of the images, which must be the same wherever the suite is trained.
         lanes: how many students train at once, at most.
+        device_timeout_s: seconds after which a worker gives up a device that has not answered.
         codes: for each trial the hash of its code, which must be the same, too.
     """
 
@@ -31,14 +32,16 @@ class Assignment:
     suite: Suite
     fingerprint: str
     lanes: int
+    device_timeout_s: float
     codes: tuple[str, ...]
 
     @classmethod
-    def of(cls, job: Job, suite: Suite, *, fingerprint: str, lanes: int) -> Assignment:
+    def of(cls, job: Job, suite: Suite, *, fingerprint: str, lanes: int, device_timeout_s: float) -> Assignment:
         """The job of a suite."""
         trials = tuple(planned.spec for planned in job.trials)
         codes = tuple(planned.code for planned in job.trials)
-        return cls(job, replace(suite, trials=trials, candidates=(), tuning=None), fingerprint, lanes, codes)
+        own = replace(suite, trials=trials, candidates=(), tuning=None)
+        return cls(job, own, fingerprint, lanes, device_timeout_s, codes)
 
     def placed(self, folder: Path) -> Assignment:
         """The same, where the trials lie in another results folder."""

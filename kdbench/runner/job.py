@@ -29,6 +29,7 @@ from kdbench.training.evaluation import TEST
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, segments
 from kdbench.training.stream import Stream
+from kdbench.training.waiting import Waiting
 
 
 @dataclass(eq=False)
@@ -36,6 +37,7 @@ class JobRunner:
     """Runs jobs on one device, one after the other.
 
     Attributes:
+        waiting: is told whenever the host waits for the device.
         expected: stages of teachers that trials of the run need: those of one teacher are trained together.
         ungraphed: the methods of which it was said that they run without CUDA graphs.
         noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
@@ -48,6 +50,7 @@ class JobRunner:
     stop: Callable[[], bool]
     teachers: Teachers
     recorder: Recorder
+    waiting: Waiting
     expected: Sequence[TeacherStage] = ()
     ungraphed: set[str] = field(default_factory=set)
     noted: set[str] = field(default_factory=set)
@@ -132,6 +135,7 @@ class JobRunner:
             stop=self.stop,
             epoch_done=epoch_done,
             graphs=graphs,
+            waiting=self.waiting,
         )
         assert_unchanged()
         return finished

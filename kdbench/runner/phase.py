@@ -30,6 +30,7 @@ from kdbench.spec.record import Environment, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
 from kdbench.training.device import environment
+from kdbench.training.waiting import Waiting
 
 MACS = "macs"
 """Claimed by whoever writes down the work of networks."""
@@ -106,12 +107,20 @@ class Phase:
         )
 
     def train_here(
-        self, teachers: Sequence[Job], students: Sequence[Job], groups: GroupTrainer, *, stop: Callable[[], bool]
+        self,
+        teachers: Sequence[Job],
+        students: Sequence[Job],
+        groups: GroupTrainer,
+        *,
+        stop: Callable[[], bool],
+        waiting: Waiting,
     ) -> bool:
         """Train in this process, one job after the other; False when stopped."""
-        of_teachers = Teachers(self.store, self._records, self.builder, self.progress, groups, stop)
+        of_teachers = Teachers(self.store, self._records, self.builder, self.progress, groups, stop, waiting)
         expected = [stage for job in (*teachers, *students) for stage in job.learnt]
-        runner = JobRunner(self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, expected=expected)
+        runner = JobRunner(
+            self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, waiting, expected=expected
+        )
         here = Place(str(self.builder.device), socket.gethostname(), str(self.builder.device))
 
         def run(jobs: Sequence[Job], *, after: int) -> bool:
@@ -130,12 +139,25 @@ class Phase:
         return run(students, after=0)
 
     def train_elsewhere(
-        self, teachers: Sequence[Job], students: Sequence[Job], engine: Engine, *, lanes: int, stop: Callable[[], bool]
+        self,
+        teachers: Sequence[Job],
+        students: Sequence[Job],
+        engine: Engine,
+        *,
+        lanes: int,
+        device_timeout_s: float,
+        stop: Callable[[], bool],
     ) -> bool:
         """Train at the places of an engine; False when stopped."""
 
         def assign(job: Job) -> Assignment:
-            return Assignment.of(job, self.plan.suite, fingerprint=self.builder.dataset.fingerprint, lanes=lanes)
+            return Assignment.of(
+                job,
+                self.plan.suite,
+                fingerprint=self.builder.dataset.fingerprint,
+                lanes=lanes,
+                device_timeout_s=device_timeout_s,
+            )
 
         def recorded(record: Record) -> None:
             self._records[record.trial] = record

@@ -22,6 +22,7 @@ from kdbench.runner.phase import Phase
 from kdbench.runner.plan import Plan, Planned, Rerun, make_plan
 from kdbench.runner.preflight import preflight
 from kdbench.runner.progress import Progress
+from kdbench.runner.watchdog import Watchdog, end_process
 from kdbench.runner.watched import Watched
 from kdbench.suite.resolve import Suite
 from kdbench.training.builder import Builder
@@ -30,6 +31,9 @@ from kdbench.training.fatal_errors import fatal_errors_explained
 
 SHORTEST_TIMEOUT_S = 2
 """A run that claims shows ten times in its timeout that it lives; file systems may count in whole seconds."""
+
+SHORTEST_DEVICE_TIMEOUT_S = 1
+"""A wait for the device may last so long on a machine that is busy."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Options:
         address: of the cluster, for the engine `ray`; empty for this machine alone.
         claim: whether other runs may work on the same results directory, each on jobs that it has claimed.
         claim_timeout_s: a run that claims and has shown no sign of life for so many seconds is taken to be over.
+        device_timeout_s: seconds after which a device that has not answered is given up, and the process that waits for it ends with
+            status 1. On the CPU nobody waits.
 
     Raises:
         KdbenchError: fewer than 0 lanes, a time that is no number of seconds from 0 up, an engine that does not run there, or
@@ -63,6 +69,7 @@ class Options:
     address: str = ""
     claim: bool = False
     claim_timeout_s: float = 600
+    device_timeout_s: float = 600
 
     def __post_init__(self) -> None:
         if not isinstance(self.lanes, int) or self.lanes < 0:
@@ -84,6 +91,11 @@ class Options:
             raise KdbenchError(
                 f"claim_timeout_s: {self.claim_timeout_s!r} is too short a time for a run to be taken for dead. Give "
                 f"{SHORTEST_TIMEOUT_S} s or more, such as 10m."
+            )
+        if not (isinstance(self.device_timeout_s, int | float) and self.device_timeout_s >= SHORTEST_DEVICE_TIMEOUT_S):
+            raise KdbenchError(
+                f"device_timeout_s: {self.device_timeout_s!r} is too short a time for a device to answer. Give "
+                f"{SHORTEST_DEVICE_TIMEOUT_S} s or more, such as 10m."
             )
 
 
@@ -130,7 +142,13 @@ def _train(
         return options.stop() or time.monotonic() >= deadline
 
     watched = Watched(progress, suite, store, engine=options.engine or ("local" if engine else "here"), device=options.device)
-    with _holding(store, options) as claims, watched as progress, fatal_errors_explained():
+
+    def give_up(text: str) -> None:
+        watched.give_up(text)
+        end_process(text)
+
+    watchdog = Watchdog(at_hand(device), timeout_s=options.device_timeout_s, give_up=give_up)
+    with _holding(store, options) as claims, watched as progress, watchdog, fatal_errors_explained():
         if not claims:
             recover(store)
         groups = GroupTrainer(at_hand(device), options.lanes or sys.maxsize, progress.say)
@@ -144,9 +162,11 @@ def _train(
             phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress, claims)
             before, after = phase.begin(todo, options.rerun)
             if engine:
-                finished = phase.train_elsewhere(before, after, engine, lanes=options.lanes, stop=stop)
+                finished = phase.train_elsewhere(
+                    before, after, engine, lanes=options.lanes, device_timeout_s=options.device_timeout_s, stop=stop
+                )
             else:
-                finished = phase.train_here(before, after, groups, stop=stop)
+                finished = phase.train_here(before, after, groups, stop=stop, waiting=watchdog.waiting)
             if not finished:
                 watched.stopped()
                 return False

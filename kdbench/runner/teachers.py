@@ -30,6 +30,7 @@ from kdbench.training.evaluation import Evaluation, evaluate, inference_images_p
 from kdbench.training.fatal_errors import fatal_error
 from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.stages import load_teacher_stages, train_teacher_stages
+from kdbench.training.waiting import Waiting
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,7 @@ class Teachers:
     progress: Progress
     groups: GroupTrainer
     stop: Callable[[], bool]
+    waiting: Waiting
     loaded: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
     """The teachers of the last cohort, by their trials and the arithmetic: the next seed has the same ones."""
     failed_stages: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class Teachers:
                 stop=self.stop,
                 epoch_done=lambda now, active: self.progress.epoch(EpochReport.of(now, [(lane, None) for lane in active])),
                 graphs=graphs,
+                waiting=self.waiting,
             )
             if trained is None:
                 return False

@@ -91,6 +91,13 @@ class Watched(Progress):
         """The run ends before all is done."""
         self._stopped = True
 
+    def give_up(self, reason: str) -> None:
+        """The process ends at once: the file says why, and the terminal is as it was."""
+        self._over.set()
+        self._writer.join()
+        self._file.write(self._now(Ended("error", datetime.now(UTC), reason)))
+        self._shown.end()
+
     def begin(self, part: Part) -> None:
         with self._lock:
             super().begin(part)

@@ -18,6 +18,7 @@ from kdbench.runner.job import JobRunner
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
+from kdbench.runner.watchdog import Watchdog, end_process
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.training.builder import Builder
 
@@ -53,12 +54,14 @@ class Worker:
         cache: where data sets keep what is slow to compute.
         tell: is told what is going on.
         stop: asked at the end of each epoch whether to stop.
+        give_up: is told that the device does not answer, and ends the process.
     """
 
     device: torch.device
     cache: Path
     tell: Callable[[News], None]
     stop: Callable[[], bool]
+    give_up: Callable[[str], object] = end_process
     builders: dict[str, Builder] = field(default_factory=dict)
     teachers: dict[tuple[str, str], Teacher | None] = field(default_factory=dict)
 
@@ -75,9 +78,11 @@ class Worker:
         records = {teacher.id: record for teacher in job.teachers if (record := store.record(teacher.id))}
         recorder = Recorder(assignment.suite, store, builder, progress, records)
         groups = GroupTrainer(self.device, assignment.lanes or sys.maxsize, progress.say)
-        teachers = Teachers(store, records, builder, progress, groups, self.stop, loaded=self.teachers)
-        runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, expected=job.learnt)
-        return runner.run(job) if job.stages is None else runner.train_stages(job)
+        with Watchdog(self.device, timeout_s=assignment.device_timeout_s, give_up=self.give_up) as watchdog:
+            waiting = watchdog.waiting
+            teachers = Teachers(store, records, builder, progress, groups, self.stop, waiting, loaded=self.teachers)
+            runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, waiting, expected=job.learnt)
+            return runner.run(job) if job.stages is None else runner.train_stages(job)
 
     def _builder(self, assignment: Assignment) -> Builder:
         kind, params = assignment.suite.source

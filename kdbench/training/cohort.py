@@ -24,6 +24,7 @@ from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
 from kdbench.training.stream import Load, Stream
+from kdbench.training.waiting import Waiting
 
 
 class SilentOutOfMemory(KdbenchError):
@@ -45,24 +46,29 @@ def train_in_lockstep(
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
     graphs: bool = False,
+    waiting: Waiting | None = None,
 ) -> bool:
     """Train every lane to its end, or until `stop` says so at the start of an epoch.
 
     Lanes may stand at different places of the time line; each joins when the stream comes to its place. A lane that raises or
     diverges is marked as failed and the others go on. After every epoch of its main training a student's error in percent on each
     loader of `evaluation` enters its row under the loader's key, and after the last one what it answers to each test image is kept.
-    With `graphs` full batches are taken as CUDA graphs.
+    With `graphs` full batches are taken as CUDA graphs. `waiting` is told whenever the host waits for the device.
 
     Returns:
         Whether all lanes came to their end.
     """
     recorded = _Graphs(teachers) if graphs else None
+    waiting = waiting or Waiting()
     while positions := [lane.position for lane in lanes if lane.position]:
         if stop():
             return False
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
-        _epoch(now, active, stream, teachers=teachers, graphs=recorded, evaluation=evaluation)
+        with waiting.for_device(lane.name for lane in active):
+            _epoch(now, active, stream, teachers=teachers, graphs=recorded, evaluation=evaluation, waiting=waiting)
+        for lane in active:
+            _guarded(lane, lane.end_epoch)
         epoch_done(now, active)
     return True
 
@@ -140,6 +146,7 @@ def _epoch(
     teachers: Sequence[FrozenTeacher],
     graphs: _Graphs | None,
     evaluation: Mapping[str, Loader],
+    waiting: Waiting,
 ) -> None:
     data, recipe = stream.data, stream.recipe
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
@@ -160,20 +167,24 @@ def _epoch(
         if not teachers or not readers:
             return batch
         seen = _views(readers)
-        for teacher in teachers:
-            startup_s += sum(map(teacher.prepare, (batch.images, *(batch.views[view].images for view in seen))))
+        with waiting.on_host():
+            for teacher in teachers:
+                startup_s += sum(map(teacher.prepare, (batch.images, *(batch.views[view].images for view in seen))))
         teacher_watch.start()
         outputs = ask(teachers, batch, seen, partial(stream.reseed_for_teacher, now, number))
         teacher_watch.stop()
         return batch.taught(outputs)
 
     batches = stream.batches(now, _views(lanes))
-    for number, load in enumerate(data_watch.waits(batches)):
+    for number, load in enumerate(data_watch.waits(waiting.items(batches))):
         batch = loaded(load)
         if graphs and number and len(batch) == recipe.batch_size:  # the first batch makes what a graph needs to find
             startup_s += graphs.step(lanes, batch, teacher_watch, partial(stream.reseed_for_teacher, now, number))
         else:
             shared = taught(batch, number)
+            with waiting.on_host():
+                for lane in lanes:
+                    _guarded(lane, partial(lane.prepare, shared))
             for lane in lanes:
                 if _spoils(lane, partial(lane.step, shared), shared):
                     shared = taught(loaded(load), number)
@@ -185,14 +196,15 @@ def _epoch(
     if recipe.evaluates(now.epoch + 1):
         for key, loader in evaluation.items():
             detailed = key == TEST and now.epoch + 1 == recipe.epochs
-            _evaluate([lane for lane in lanes if lane.in_main and not lane.failure], loader, teachers, key=key, detailed=detailed)
+            tested = [lane for lane in lanes if lane.in_main and not lane.failure]
+            _evaluate(tested, loader, teachers, key=key, detailed=detailed, waiting=waiting)
     if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
         raise SilentOutOfMemory
-    for lane in lanes:
-        _guarded(lane, lane.end_epoch)
 
 
-def _evaluate(lanes: Sequence[Lane], data: Loader, teachers: Sequence[FrozenTeacher], *, key: str, detailed: bool) -> None:
+def _evaluate(
+    lanes: Sequence[Lane], data: Loader, teachers: Sequence[FrozenTeacher], *, key: str, detailed: bool, waiting: Waiting
+) -> None:
     """Enter into each lane's row what it gets wrong of `data`, not augmented, in percent; every image is read once for all.
 
     With `detailed` each lane keeps its predictions, beside those of the first teacher, which answers once for all of them.
@@ -218,7 +230,7 @@ def _evaluate(lanes: Sequence[Lane], data: Loader, teachers: Sequence[FrozenTeac
         for lane, predictor in predictors.items():
             stack.enter_context(lane.as_tested())
             stack.enter_context(buffers_kept(predictor))
-        for load in data.plain_batches():
+        for load in waiting.items(data.plain_batches()):
             teacher_logits = of_teacher.update(load) if of_teacher else None
             for lane, evaluator in under_way.items():
                 _guarded(lane, partial(evaluator.update, load, teacher_logits if lane.reads_teacher else None))

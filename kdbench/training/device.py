@@ -25,6 +25,7 @@ from kdbench.errors import KdbenchError
 from kdbench.spec.record import Environment
 from kdbench.streams import streams_kept
 from kdbench.training.arithmetic import float32_as
+from kdbench.training.norms import norms_without_cudnn
 from kdbench.wording import counted
 
 _determinism: Any = torch.utils.deterministic  # a module whose attributes are properties
@@ -123,7 +124,8 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
         # Events, seeds and the caching allocator speak of the current device.
         # The loss balance goes backward twice through a compiled pass, which must keep its buffers for that.
         current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        with current, streams_kept(), float32_as(precision), functorch_config.patch(donated_buffer=False):
+        kept = functorch_config.patch(donated_buffer=False)
+        with current, streams_kept(), float32_as(precision), norms_without_cudnn(device), kept:
             yield
     finally:
         _set(*before)

@@ -156,12 +156,16 @@ class Lane:
             set_rate(self._optimiser, self._lr)
         self._step += 1
 
-    def step(self, inputs: StepInputs) -> None:
-        """One step of the optimiser on a batch."""
+    def prepare(self, inputs: StepInputs) -> None:
+        """Compile for batches like this one, where that was not done before."""
         if self._compiled:
             with autocast(self.device, precision=self.precision):
                 views = (inputs.views[name].images for name in self.method.views)
                 self._sums.startup_s += sum(map(self._compiled.prepare, (inputs.images, *views)))
+
+    def step(self, inputs: StepInputs) -> None:
+        """One step of the optimiser on a batch."""
+        self.prepare(inputs)
         self._step_watch.start()
         self._memory.start()
         reseed(derive(self._stream, self._sums.images), self.device)

@@ -26,6 +26,7 @@ from kdbench.training.lane import Lane
 from kdbench.training.segments import Position, teacher_stages
 from kdbench.training.stream import Stream
 from kdbench.training.surveys import survey_together
+from kdbench.training.waiting import Waiting
 
 State = Mapping[str, Any]
 
@@ -57,6 +58,7 @@ def train_teacher_stages(
     stop: Callable[[], bool],
     epoch_done: Callable[[Position, Sequence[Lane]], None],
     graphs: bool,
+    waiting: Waiting,
 ) -> TrainedStages | None:
     """Train stages of one teacher in lockstep.
 
@@ -74,6 +76,7 @@ def train_teacher_stages(
         stop: asked at the start of every epoch.
         epoch_done: called after every epoch.
         graphs: whether steps may be CUDA graphs.
+        waiting: is told whenever the host waits for the device.
 
     Returns:
         None when stopped before the end.
@@ -101,7 +104,14 @@ def train_teacher_stages(
         data = builder.training_data(spec.recipe.augmentation)
         stream = Stream(data, spec.recipe, spec.stream_seed, builder.dataset.num_classes)
         if not train_in_lockstep(
-            [lane for _, lane in lanes], stream, teachers=[teacher], evaluation={}, stop=stop, epoch_done=epoch_done, graphs=graphs
+            [lane for _, lane in lanes],
+            stream,
+            teachers=[teacher],
+            evaluation={},
+            stop=stop,
+            epoch_done=epoch_done,
+            graphs=graphs,
+            waiting=waiting,
         ):
             return None
     for stage, lane in lanes:

@@ -52,7 +52,12 @@ def main() -> None:
         jobs: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         stop = threading.Event()
         threading.Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
-        worker = Worker(device, setup.cache, connection.send, stop.is_set)
+
+        def give_up(text: str) -> None:
+            connection.send(Died(text.rstrip(".")))
+            os._exit(1)
+
+        worker = Worker(device, setup.cache, connection.send, stop.is_set, give_up)
         while True:
             folder, packed = jobs.get()
             with (Path(folder) / LOG).open("ab") as log:

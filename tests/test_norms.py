@@ -1,0 +1,80 @@
+"""On CUDA, batch norm is torch's own: what torch is asked for, seen without a device; what it launches is in tests/test_no_hang.py."""
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from kdbench.models import build_model
+from kdbench.training.norms import norms_without_cudnn
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every batch or instance norm, whether torch may take cuDNN's."""
+    found: list[bool] = []
+
+    def noted(norm: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*args: object) -> torch.Tensor:
+            found.append(bool(args[-1]))
+            return norm(*args)
+
+        return call
+
+    for name in ("batch_norm", "instance_norm"):
+        monkeypatch.setattr(torch, name, noted(getattr(torch, name)))
+    return found
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "own": lambda: build_model("resnet8", num_classes=3, in_channels=3),
+    "torchvision": lambda: torchvision.models.mobilenet_v3_small(num_classes=3),
+    "timm": lambda: timm.create_model("test_efficientnet", num_classes=3),
+    "instance": lambda: nn.InstanceNorm2d(3),
+}
+
+
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("training", [True, False])
+def test_every_norm_is_torchs_own_on_cuda_and_nothing_changes_on_the_cpu(asked, kind, training):
+    network, images = NORMS[kind]().train(training), torch.randn(2, 3, 32, 32)
+    with norms_without_cudnn(CUDA):
+        network(images)
+    assert asked and not any(asked)
+    asked.clear()
+    with norms_without_cudnn(CPU):
+        network(images)
+    network(images)
+    assert asked and all(asked)
+
+
+def test_convolutions_and_whoever_sets_the_flag_are_as_before():
+    with norms_without_cudnn(CUDA):
+        assert torch._C._get_cudnn_enabled() and not torch.backends.cudnn.enabled
+        with torch.backends.cudnn.flags(enabled=False), norms_without_cudnn(CUDA):
+            assert not torch._C._get_cudnn_enabled()
+        assert torch._C._get_cudnn_enabled()
+    with pytest.raises(RuntimeError), norms_without_cudnn(CUDA):
+        raise RuntimeError
+    assert torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    assert not torch._C._get_cudnn_enabled()
+    torch.backends.cudnn.enabled = True
+    assert torch._C._get_cudnn_enabled() and torch.backends.cudnn.enabled
+
+
+def test_a_network_is_compiled_as_without_it():
+    torch.compiler.reset()
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.InstanceNorm2d(4))
+    images = torch.randn(2, 3, 8, 8)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    with norms_without_cudnn(CUDA):
+        inside = compiled(images)
+    torch.testing.assert_close(inside, compiled(images))
+    torch.testing.assert_close(inside, network(images))
