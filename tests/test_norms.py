@@ -1,11 +1,10 @@
-"""On CUDA, batch norm is torch's own: what torch is asked for, seen without a device; what it launches is in tests/test_no_hang.py."""
+"""On CUDA, batch norm is torch's own: what torch is asked for, which needs no device; tests/test_no_hang.py sees what runs."""
 
 from collections.abc import Callable
 
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import nn
 

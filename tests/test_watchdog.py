@@ -138,5 +138,5 @@ def test_a_worker_says_so_and_another_one_goes_on(lab, hanging, plugin):
 
 
 def test_a_time_too_short_is_refused():
-    with pytest.raises(KdbenchError, match="device_timeout_s: 0 is too short a time for a device to answer. Give 1 s or more"):
+    with pytest.raises(KdbenchError, match=r"device_timeout_s: 0 is too short a time for a device to answer\. Give 1 s or more"):
         Options(device_timeout_s=0)

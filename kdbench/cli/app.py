@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Compare knowledge-transfer methods, teacher to student.",
-    epilog="Exit status: 0 all done, 1 a trial failed, 2 bad usage or suite, 3 stopped before the end.",
+    epilog="Exit status: 0 all done, 1 a trial failed or a GPU hangs, 2 bad usage or suite, 3 stopped before the end.",
 )
 
 ALL_DONE, TRIAL_FAILED, BAD_USAGE, STOPPED = range(4)

@@ -52,7 +52,7 @@ class Options:
         address: of the cluster, for the engine `ray`; empty for this machine alone.
         claim: whether other runs may work on the same results directory, each on jobs that it has claimed.
         claim_timeout_s: a run that claims and has shown no sign of life for so many seconds is taken to be over.
-        device_timeout_s: seconds after which a device that has not answered is given up, and the process that waits for it ends with
+        device_timeout_s: seconds after which a device that has not answered is given up: the process that waits for it ends with
             status 1. On the CPU nobody waits.
 
     Raises:
