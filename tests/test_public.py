@@ -133,7 +133,7 @@ REPORTS = {
 }
 
 COMMANDS = {
-    "run": "SUITE --results --methods --seeds --device --engine --address --lanes --claim --claim-timeout"
+    "run": "SUITE --results --methods --seeds --device --engine --address --lanes --claim --claim-timeout --device-timeout"
     " --stop-after --rerun --plugin",
     "status": "SUITE --results --watch --json",
     "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",

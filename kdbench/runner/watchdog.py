@@ -62,8 +62,8 @@ class Watchdog:
     def _text(self) -> str:
         return (
             f"{self._device} has not answered for {clock(self._timeout_s)}. On it trained: {', '.join(self.waiting.lanes)}. "
-            "What is finished is kept, and the same command goes on from the last whole epoch. If it hangs again, --lanes 1 shows at "
-            "which of them. If it is only slow, give a longer --device-timeout."
+            "What is finished is kept, and the same command goes on from the last whole epoch. If it hangs again, --lanes 1 shows "
+            "which of them does it. If it is only slow, give a longer --device-timeout."
         )
 
 
