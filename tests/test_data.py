@@ -1,6 +1,8 @@
 """Where images come from, what identifies them, and what a user is told when they are not there."""
 
+import gzip
 import hashlib
+import io
 import os
 import pickle
 import re
@@ -316,6 +318,29 @@ def test_without_files_and_network_the_message_says_where_to_put_them(source, fo
     assert message.startswith(f"cannot read or download {source.name}: ") and "no network" in message
     assert message.endswith(f"Put its files into {tmp_path / 'data' / folder}, or run once where there is a network.")
     assert "\n" not in message
+
+
+def test_a_download_appears_whole_beside_those_of_other_processes(tmp_path, monkeypatch):
+    train, test = random_images(30, 28, 28), random_images(20, 28, 28, seed=1)
+    write_fashion_mnist(tmp_path / "server", train=train, test=test)
+    files = (tmp_path / "server" / "FashionMNIST" / "raw").iterdir()
+    served = {f"{file.name}.gz": gzip.compress(file.read_bytes()) for file in files}
+    root, there = tmp_path / "data", []
+
+    class Response(io.BytesIO):
+        url, length = None, 0
+
+    def urlopen(request, **_: object) -> Response:
+        there.extend(file for file in root.rglob("*") if file.is_file() and ".download-" not in str(file))
+        return Response(served[request.full_url.rpartition("/")[2]])
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    sums = [(name, hashlib.md5(data).hexdigest()) for name, data in served.items()]
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", sums)
+    dataset = FashionMNIST(FashionMNIST.Params(root=root), cache=tmp_path).load()
+    assert torch.equal(dataset.train.images, train[..., None])
+    assert there == []
+    assert [file.name for file in root.iterdir()] == ["FashionMNIST"] and len(list(root.rglob("*ubyte"))) == 4
 
 
 @pytest.mark.parametrize("left", [3, 500])

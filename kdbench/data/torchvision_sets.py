@@ -1,6 +1,10 @@
 """Data sets that torchvision downloads and reads."""
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import torch
@@ -61,7 +65,11 @@ class TorchvisionSource(Source):
 
         read = getattr(datasets, self.name)
         try:
-            files = read(self.params.root, train=train, download=True)
+            try:
+                files = read(self.params.root, train=train)
+            except RuntimeError:  # a file is missing, or its checksum is another one
+                self._download(read)
+                files = read(self.params.root, train=train)
         except Exception as error:  # from an unreachable network to an assertion about a file that was cut short
             reason = " ".join(str(error).split()) or "a file is damaged"
             raise KdbenchError(
@@ -72,6 +80,25 @@ class TorchvisionSource(Source):
         if images.ndim == 3:  # grey images come without a channel
             images = images[..., None]
         return Split(images.contiguous(), torch.as_tensor(files.targets, dtype=torch.int64)), tuple(files.classes)
+
+    def _download(self, read: Callable[..., object]) -> None:
+        """Let torchvision put its files below `root`, each whole: other processes may do the same at once, or read.
+
+        Archives that lie there already are not downloaded again.
+        """
+        root = self.params.root
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root, prefix=".download-") as made:
+            for archive in (root / getattr(read, "filename", self.folder), *(root / self.folder).glob("*.gz")):
+                if archive.is_file():
+                    copied = Path(made, archive.relative_to(root))
+                    copied.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(archive, copied)
+            read(made, download=True)
+            for file in sorted(file for file in Path(made).rglob("*") if file.is_file()):
+                target = root / file.relative_to(made)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
 
 
 @register_dataset("fashion_mnist")
