@@ -308,6 +308,10 @@ def refusal(refused: Result) -> str:
         ),
         (["--stop-after", "90"], "--stop-after: '90' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
         (["--stop-after=-9m"], "--stop-after: '-9m' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
+        (
+            ["--claim-timeout", "5m"],
+            "--claim-timeout: '5m' is of runs that claim. Give --claim with it, or leave it out.",
+        ),
         (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
         (["--seeds", "1,"], "--seeds: '1,' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
         (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),

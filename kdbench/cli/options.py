@@ -91,7 +91,7 @@ ClaimTimeoutOption = Annotated[
     typer.Option(
         "--claim-timeout",
         metavar="TIME",
-        help="With --claim: take over the jobs of a run that has shown no sign of life for this time.",
+        help="With --claim: take over the jobs of a run that has shown no sign of life for this time. Unless given, it is 10m.",
     ),
 ]
 DeviceTimeoutOption = Annotated[

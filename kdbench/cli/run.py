@@ -9,6 +9,7 @@ import typer
 from kdbench import signals
 from kdbench.cli import arguments, options
 from kdbench.cli.app import STOPPED, TRIAL_FAILED, app, open_suite
+from kdbench.errors import KdbenchError
 
 
 @app.command(
@@ -25,7 +26,7 @@ def run(
     address: options.AddressOption = "",
     lanes: options.LanesOption = 0,
     claim: options.ClaimOption = False,
-    claim_timeout: options.ClaimTimeoutOption = "10m",
+    claim_timeout: options.ClaimTimeoutOption = "",
     device_timeout: options.DeviceTimeoutOption = "10m",
     stop_after: options.StopAfterOption = "",
     rerun: options.RerunOption = "missing",
@@ -35,7 +36,9 @@ def run(
 
     If you stop a run, the same command continues it.
     """
-    timeout = arguments.seconds(claim_timeout, "--claim-timeout")
+    if claim_timeout and not claim:
+        raise KdbenchError(f"--claim-timeout: '{claim_timeout}' is of runs that claim. Give --claim with it, or leave it out.")
+    timeout = arguments.seconds(claim_timeout or "10m", "--claim-timeout")
     answer_within = arguments.seconds(device_timeout, "--device-timeout")
     limit = arguments.seconds(stop_after) if stop_after else None
     from kdbench.report.command import print_and_write
