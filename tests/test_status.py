@@ -229,6 +229,7 @@ def test_a_run_on_an_engine_tells_what_it_does(lab: Lab, monkeypatch):
     assert execute(suite, lab.store, options=Options(), progress=said)
     assert plans[0].counts(plans[0].students) == {"started": 2, "missing": 2}  # what trains in a job's folder is no missing trial
     assert "a: epoch 1: teacher wrn_10_1" in said.lines
+    assert engine.started[0] == ("a", "teacher wrn_10_1, seed 0")
     by_epoch = [now for now in looks if now.running and now.running[0].lanes and now.trials.running == 4]
     last = by_epoch[0].running[0]
     assert (last.place, last.host, last.epochs, last.main) == ("a", "this host", 2, True)

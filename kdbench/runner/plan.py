@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+from kdbench.method.specs import teacher_label
 from kdbench.results.store import CHECKPOINT, Store
 from kdbench.results.students import has_student
 from kdbench.runner.tuning import Choice, choose, with_choices
@@ -18,7 +19,7 @@ from kdbench.spec.trial import TrialSpec, digest
 from kdbench.suite.code_hash import trial_code
 from kdbench.suite.resolve import Suite
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
-from kdbench.wording import counted
+from kdbench.wording import counted, plural
 
 
 class Status(StrEnum):
@@ -145,6 +146,9 @@ class Job:
         pair = f"{spec.label}, seed {spec.seed}"
         if self.stages is not None:
             return ", ".join(stage.label for stage in self.stages)
+        if self.trials[0].teaches:
+            names = dict.fromkeys(teacher_label(planned.spec) for planned in self.trials)
+            return f"{plural('teacher', len(names))} {', '.join(names)}, seed {spec.seed}"
         return f"{spec.method}, {pair}" if len(self.trials) == 1 else f"{len(self.trials)} students, {pair}"
 
     @property
