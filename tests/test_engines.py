@@ -19,18 +19,18 @@ from kdbench.runner.engines import Place
 from kdbench.runner.run import Options, execute
 
 DEADLY = """
-import os
 import kdbench
+from engine import Killed
 
 @kdbench.register("deadly")
 class Deadly(kdbench.Method):
-    \"\"\"It ends its process in the second epoch.\"\"\"
+    \"\"\"It ends its process in the second epoch, as a fault in compiled code does.\"\"\"
 
     reads = ()
 
     def losses(self, student, teacher, batch):
         if batch.epoch == 1:
-            os.kill(os.getpid(), 9)
+            raise Killed
         return {"nothing": 0 * student.logits.sum()}
 """
 
@@ -92,14 +92,15 @@ def test_workers_that_die_at_random_change_no_bit(lab, undisturbed, on, seed):
     assert lab.outcomes() == undisturbed.outcomes()
 
 
-def test_a_method_that_ends_its_process_is_recorded_as_failed_and_the_others_are_as_without_it(lab, undisturbed, tmp_path):
+def test_a_method_that_ends_its_process_is_recorded_as_failed_and_the_others_are_as_without_it(lab, undisturbed, on, tmp_path):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(DEADLY)
-    suite = lab.suite(**{**MIXED, "methods": [*MIXED["methods"], "deadly"], "plugins": [str(plugin)]})
-    assert execute(suite, lab.store, options=Options(device="cpu", engine="local"), progress=Said())
-    (failed,) = (planned.record for planned in lab.plan(suite).students if planned.spec.method == "deadly")
-    assert failed and failed.reason == "its training ended 2 workers, the last time: its process on cpu was killed by SIGKILL"
-    assert "was killed by SIGKILL" in (lab.store.folder(failed.trial) / "failure.txt").read_text()
+    changes = {"methods": [*MIXED["methods"], "deadly"], "plugins": [str(plugin)]}
+    assert on(lab, InProcess("a", cache=lab.store.cache), **changes)[0]
+    students = lab.plan(lab.suite(**{**MIXED, **changes})).students
+    (failed,) = (planned.record for planned in students if planned.spec.method == "deadly")
+    assert failed and failed.reason == "its training ended 2 workers, the last time: killed by a test"
+    assert "killed by a test" in (lab.store.folder(failed.trial) / "failure.txt").read_text()
     kept = {trial: outcome for trial, outcome in lab.outcomes().items() if trial != failed.trial}
     assert kept == undisturbed.outcomes()
 

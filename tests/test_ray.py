@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -188,12 +189,22 @@ def test_machines_of_one_name_have_places_of_their_own():
     assert [place.name for place in engine.places] == ["node cuda:0", "node cuda:0 (2)", "node cuda:0 (3)"]
 
 
-def test_a_node_with_another_kdbench_is_left_out(cluster, lab, monkeypatch):
+def test_a_node_with_another_kdbench_is_left_out(tmp_path, monkeypatch):
+    from kdbench.runner.engines.ray import Ray, _Worker
+    from kdbench.runner.engines.ray_worker import Where
+    from kdbench.runner.engines.wish import Wish
+
     monkeypatch.setattr("kdbench.runner.engines.ray.own_code", lambda: ("9.9", "abc"))
-    options = Options(engine="ray", address=cluster.address, device="cpu:1")
-    with pytest.raises(KdbenchError, match=r"no device is left to train on .*has kdbench .*, and this machine 9.9 \(code abc\)"):
-        execute(lab.suite(), lab.store, options=options, progress=Said())
-    assert lab.outcomes() == {}
+    monkeypatch.setattr(Ray, "_recruit", lambda engine: None)
+    engine = Ray.__new__(Ray)
+    engine._wish, engine._refused, engine._stopping = Wish(1, None), {}, False
+    engine._workers = [worker] = [_Worker(None, None)]
+    engine._arrived(worker, Where("node", None, ("9.8", "def")))
+    (place,) = engine.places
+    engine.start(place, None, tmp_path)  # it sends nothing: there is no actor
+    reason = r"^node has kdbench 9.8 \(code def\), and this machine 9.9 \(code abc\): install the same on both$"
+    told, died = next(engine.news(0))
+    assert told == place and isinstance(died, Died) and re.match(reason, died.reason)
 
 
 def test_what_changes_in_a_folder_travels_once_and_what_is_gone_goes(tmp_path: Path):
