@@ -24,7 +24,8 @@ from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
+from kdbench.suite.suite import Suite
 from kdbench.training import cohort, graphs
 from kdbench.training.builder import Builder
 from kdbench.training.lane import Lane

@@ -34,7 +34,7 @@ from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
 from kdbench.runner.teachers import usable
 from kdbench.spec.record import PROTOCOL
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 
 
 @dataclass

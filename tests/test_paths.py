@@ -21,7 +21,8 @@ from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import MethodParams
 from kdbench.suite.plugins import load_plugins, load_shipped
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
+from kdbench.suite.suite import Suite
 
 load_shipped()
 

@@ -18,9 +18,10 @@ from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import SuiteFile
 from kdbench.suite.imports import is_core
 from kdbench.suite.recipes import recipe_tree
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
 from kdbench.suite.scaffold import new_examples, new_suite
 from kdbench.suite.shipped import example_names, recipe_names, shipped
+from kdbench.suite.suite import Suite
 
 ROOT = Path(__file__).parent.parent
 

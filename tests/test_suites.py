@@ -15,8 +15,9 @@ from kdbench.method.interface import METHODS
 from kdbench.spec.base import Spec
 from kdbench.spec.validation import validated
 from kdbench.suite.plugins import load_shipped
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
+from kdbench.suite.suite import Suite
 from kdbench.training.builder import Builder
 
 load_shipped()

@@ -23,7 +23,7 @@ from kdbench.results.trial_folder import stale, trial_folders
 from kdbench.runner.plan import Rerun
 from kdbench.runner.run import Options, execute
 from kdbench.spec.trial import NetworkInput, Normalisation, TrialSpec
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.training.evaluation import error_pct
 
 ASSISTANT = {"model": "wrn_10_1", "method": {"kd": {"temperature": 2}}, "teacher": "wrn_10_2"}
@@ -343,7 +343,7 @@ def test_a_teacher_that_cannot_be_is_refused_when_the_suite_is_read(lab: Lab, te
 
 
 def test_what_only_the_images_tell_is_refused_before_anything_trains(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.suite.resolve._Resolver._image_shape", None)  # as of a data set that only `load` knows
+    monkeypatch.setattr("kdbench.suite.ground.Ground.image_shape", None)  # as of a data set that only `load` knows
     refused = {
         "normalise: the images have 1 channel, and here are numbers for 3. Give one number for each channel.": {
             "model": "resnet8",

@@ -18,7 +18,8 @@ from kdbench.runner import job
 from kdbench.runner.frame import plan_frame
 from kdbench.runner.plan import Plan, Status
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
+from kdbench.suite.suite import Suite
 from kdbench.training import cohort
 from kdbench.training.lane import Lane
 

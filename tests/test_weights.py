@@ -38,7 +38,8 @@ from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import trial_code
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
+from kdbench.suite.suite import Suite
 
 ROOT = Path(__file__).parent.parent
 RESNET = "torchvision/resnet18"

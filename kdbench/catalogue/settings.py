@@ -20,7 +20,7 @@ from kdbench.spec.recipe import Recipe
 from kdbench.spec.validation import validated
 from kdbench.suite.file import read_mapping
 from kdbench.suite.recipes import recipe_file
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.suite.written_out import full, suite_tree
 from kdbench.wording import counted
 

@@ -14,7 +14,7 @@ from kdbench.cli import arguments
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store
-    from kdbench.suite.resolve import Suite
+    from kdbench.suite.suite import Suite
 
 app = typer.Typer(
     add_completion=False,

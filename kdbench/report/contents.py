@@ -29,7 +29,7 @@ from kdbench.suite.shipped import is_shipped, suite_names
 
 if TYPE_CHECKING:
     from kdbench.runner.plan import Plan
-    from kdbench.suite.resolve import Suite
+    from kdbench.suite.suite import Suite
 
 _CHOICES = ("datasets", "recipes", "pairs", "methods")
 """Options that say which trials are shown, not how; a title tells them."""

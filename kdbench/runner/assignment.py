@@ -13,7 +13,7 @@ from kdbench.runner.plan import Job, Planned
 from kdbench.runner.progress import EpochReport, LaneReport
 from kdbench.spec.record import Environment
 from kdbench.suite.code_hash import trial_code
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 
 
 @dataclass(frozen=True)

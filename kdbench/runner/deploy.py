@@ -22,7 +22,7 @@ from kdbench.results.trial_folder import TrialFolder
 from kdbench.runner.deploy_formats import BATCH, FORMATS
 from kdbench.runner.students import load
 from kdbench.spec.record import Record
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.training.builder import Builder
 from kdbench.training.deployed import Deployed
 from kdbench.training.device import environment, exact

@@ -17,7 +17,7 @@ from kdbench.runner.tuning import Choice, choose, with_choices
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec, digest
 from kdbench.suite.code_hash import trial_code
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 from kdbench.wording import counted, plural
 

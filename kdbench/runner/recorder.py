@@ -27,7 +27,7 @@ from kdbench.runner.students import keep
 from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, Environment, ImageCounts, Record
 from kdbench.suite.code_hash import core_code
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.training.arithmetic import used_arithmetic
 from kdbench.training.balance import imbalance_note
 from kdbench.training.builder import Builder

@@ -24,7 +24,7 @@ from kdbench.runner.preflight import preflight
 from kdbench.runner.progress import Progress
 from kdbench.runner.watchdog import Watchdog, end_process
 from kdbench.runner.watched import Watched
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.training.builder import Builder
 from kdbench.training.device import at_hand, choose_device
 from kdbench.training.fatal_errors import fatal_errors_explained

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kdbench.spec.record import Record
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.suite.tuning import Candidates, Setting, without_repetition
 from kdbench.wording import counted
 

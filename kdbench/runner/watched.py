@@ -18,7 +18,7 @@ from kdbench.runner.plan import Job
 from kdbench.runner.progress import EpochReport, LaneReport, Pace, Part, Progress, training_text
 from kdbench.signals import Interrupted
 from kdbench.spec.record import Record
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 
 EVERY_S = 1.0
 """The file is written no more often than this."""

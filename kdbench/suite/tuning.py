@@ -12,7 +12,7 @@ from kdbench.spec.trial import DatasetSpec, MethodSpec, TrialSpec
 from kdbench.suite.file import TuneSpec
 
 if TYPE_CHECKING:
-    from kdbench.suite.resolve import Suite
+    from kdbench.suite.suite import Suite
 
 Tree = dict[str, Any]
 

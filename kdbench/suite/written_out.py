@@ -9,7 +9,7 @@ from kdbench.method.interface import METHODS
 from kdbench.spec.recipe import Recipe
 from kdbench.suite.file import SuiteFile, TaughtSpec, Tree, read_mapping
 from kdbench.suite.recipes import merged, recipe_tree
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 
 
 def suite_tree(suite: Suite) -> Tree:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invariants.probes import SHORT, around_steps, digest, norms, short
 from kdbench.models.weights import state_hash
 from kdbench.runner.preflight import misfits
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.training.lane import Lane
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdbench.method.interface import METHODS
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import TrialSpec
-from kdbench.suite.resolve import Suite
+from kdbench.suite.suite import Suite
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 
