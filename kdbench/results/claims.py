@@ -19,7 +19,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -167,7 +167,8 @@ class Claims:
     def take_down_signs(self) -> None:
         """Take down the signs of processes that are seen to be over."""
         for sign in self._folder.glob(f"*{SIGN}"):
-            self._is_over(sign)
+            with suppress(PermissionError):  # another user's, who does it
+                self._is_over(sign)
 
     def owners(self) -> set[str]:
         """The processes whose signs stand."""

@@ -152,7 +152,10 @@ def read_log(folder: Path) -> str:
 def has_come_further(store: Store, folder: Path) -> bool:
     """Whether a job's folder has checkpoints, or stages, that the results directory has not."""
     files = (file for pattern in (CHECKPOINT, "stages/*.pt") for file in folder.glob(f"trials/*/{pattern}"))
-    return any(not (home := store.root / file.relative_to(folder)).exists() or not filecmp.cmp(file, home) for file in files)
+    try:
+        return any(not filecmp.cmp(file, store.root / file.relative_to(folder)) for file in files)
+    except FileNotFoundError:  # not at home; or another run has moved it
+        return True
 
 
 def _move(file: Path, target: Path) -> None:
