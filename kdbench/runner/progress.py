@@ -81,41 +81,44 @@ class Pace:
         total: how many there are, with those that an earlier run trained.
         began: when the first one began, by the monotonic clock.
         behind: by trial, how many are over.
-        resumed: by trial, how many of them a checkpoint had, or another run has trained.
+        done: how many that is of all trials.
+        resumed: how many of them checkpoints had, or other runs have trained.
     """
 
     total: int
     began: float = field(default_factory=lambda: time.monotonic())
     behind: dict[str, int] = field(default_factory=dict)
-    resumed: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def done(self) -> int:
-        """How many are over."""
-        return sum(self.behind.values())
+    done: int = 0
+    resumed: int = 0
 
     @property
     def left_s(self) -> float | None:
         """Seconds left at the pace so far; None before there is one."""
-        trained = self.done - sum(self.resumed.values())
+        trained = self.done - self.resumed
         return (time.monotonic() - self.began) / trained * (self.total - self.done) if trained > 0 else None
 
     def resume(self, lane: LaneReport) -> None:
         """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
         if lane.trial and lane.trial not in self.behind:  # it is there where a group that did not fit begins again
-            self.behind[lane.trial] = self.resumed[lane.trial] = lane.epochs
+            self.resumed += lane.epochs
+            self._set(lane.trial, lane.epochs)
 
     def end(self, record: Record) -> None:
         """A trial has ended, here or in another run: none of its epochs is left, and those trained elsewhere took no time."""
         spec = TrialSpec.model_validate(record.spec)
         epochs = spec.recipe.epochs if spec.methods else 0
-        elsewhere = epochs - self.behind.get(record.trial, 0)
-        self.behind[record.trial] = epochs
-        self.resumed[record.trial] = self.resumed.get(record.trial, 0) + elsewhere
+        self.resumed += epochs - self.behind.get(record.trial, 0)
+        self._set(record.trial, epochs)
 
     def count(self, report: EpochReport) -> None:
         """Lanes have trained one epoch; those that failed in it have none left."""
-        self.behind.update((lane.trial, lane.epochs) for lane in report.lanes if lane.trial)
+        for lane in report.lanes:
+            if lane.trial:
+                self._set(lane.trial, lane.epochs)
+
+    def _set(self, trial: str, epochs: int) -> None:
+        self.done += epochs - self.behind.get(trial, 0)
+        self.behind[trial] = epochs
 
 
 @dataclass(frozen=True)
