@@ -251,6 +251,12 @@ class Store:
         if not found(folder := self.folder(trial)):
             write_bytes(folder / PLANNED, when.encode(), durable=False)  # a run plans thousands at once
 
+    def make_ready(self, trial: str, when: str, *, anew: bool = False) -> None:
+        """Let a trial be trained that is planned now: `anew`, or where it has a record, from its start."""
+        self.note_planned(trial, when)
+        if anew or self.record(trial):
+            self.discard(trial)
+
     def planned(self, trial: str) -> str | None:
         """When the trial was first planned; None where an earlier version began it."""
         return self._noted(trial, PLANNED)

@@ -82,9 +82,7 @@ class Phase:
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         for planned in (*teachers, *todo) if self.claims is None else ():  # with claims when it is claimed
-            self.store.note_planned(planned.spec.id, now)
-            if planned.status is not Status.STARTED or rerun is Rerun.ALL:
-                self.store.discard(planned.spec.id)
+            self.store.make_ready(planned.spec.id, now, anew=rerun is Rerun.ALL)
         adopted = [Job((planned,)) for planned in teachers if not planned.spec.methods]
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]

@@ -85,8 +85,8 @@ class Shared(Alone):
         for unit in ended:
             self.claims.release(unit)
         mine = part(job, {*had} - ended)
-        if mine and mine.stages is None:
-            self._make_ready(mine)
+        for planned in mine.trials if mine and mine.stages is None else ():
+            self.store.make_ready(planned.spec.id, self.began)
         trials = tuple(sorted(ended)) if job.stages is None else ()
         return Taken(mine, part(job, {*units}.difference(had)), trials)
 
@@ -119,12 +119,6 @@ class Shared(Alone):
     def _is_replaced(self, record: Record) -> bool:
         before = self.replaced.get(record.trial)
         return before is not None and before.model_dump_json() == record.model_dump_json()  # as text, in which NaN equals itself
-
-    def _make_ready(self, job: Job) -> None:
-        for planned in job.trials:
-            self.store.note_planned(planned.spec.id, self.began)
-            if self.store.record(planned.spec.id):  # the one that is replaced
-                self.store.discard(planned.spec.id)
 
 
 def replaced_by(jobs: Iterable[Job]) -> dict[str, Record]:
