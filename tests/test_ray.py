@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -207,6 +208,26 @@ def test_a_node_with_another_kdbench_is_left_out(tmp_path, monkeypatch):
     assert told == place and isinstance(died, Died) and re.match(reason, died.reason)
 
 
+def test_folders_of_killed_workers_go(tmp_path, monkeypatch):
+    from kdbench.runner.engines import ray_worker
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine, gone, half = ray_worker._new_folder(), ray_worker._new_folder(), ray_worker._new_folder()
+    process = json.loads((gone / "process.json").read_text())
+    (gone / "process.json").write_text(json.dumps({**process, "started": "another time"}))
+    (half / "process.json").write_text("")
+    ray_worker._remove_leftovers()
+    assert sorted(tmp_path.iterdir()) == sorted([mine, half])
+
+
+def test_a_run_on_a_cluster_may_claim_its_jobs(cluster, lab, undisturbed):
+    options = Options(engine="ray", address=cluster.address, device="cpu:1", claim=True, claim_timeout_s=2)
+    suite = lab.suite(**{**MIXED, "methods": ["scratch"]})
+    assert execute(suite, lab.store, options=options, progress=Said())
+    assert lab.outcomes() == undisturbed.outcomes(suite)
+    assert os.listdir(lab.store.root / "claims") == []
+
+
 def test_what_changes_in_a_folder_travels_once_and_what_is_gone_goes(tmp_path: Path):
     def names(changes):
         return {name: data and data.decode() for name, data in changes.items()}
@@ -240,6 +261,20 @@ def test_there_is_a_worker_for_each_gpu_or_for_some_cpus(device, nodes, threads,
 
     wish = wished(device, nodes)
     assert (wish.threads, wish.workers(nodes)) == (threads, workers)
+
+
+@pytest.mark.parametrize(
+    ("wish", "free", "at_once"),
+    [((None, None), {"GPU": 3.0}, 3), ((None, None), {}, 1), ((None, None), {"GPU": 50.0}, 10), ((4, None), {"CPU": 9.0}, 2)],
+)
+def test_jobs_are_split_for_what_others_leave_free(monkeypatch, wish, free, at_once):
+    from kdbench.runner.engines.ray import Ray
+    from kdbench.runner.engines.wish import Wish
+
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    engine = Ray.__new__(Ray)
+    engine._wish, engine._wanted, engine._workers = Wish(*wish), 10, []
+    assert engine.at_once == at_once
 
 
 @pytest.mark.parametrize(

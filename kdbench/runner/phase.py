@@ -172,7 +172,7 @@ class Phase:
         if not left:
             self._announce(students)
         known = durations(self.plan, self.store, device=environment(self.builder.device).device, lanes=lanes)
-        jobs = in_parts(teachers, students, places=engine.capacity, durations=known)
+        jobs = in_parts(teachers, students, places=engine.at_once, durations=known)
         taking = Shared(self.store, self.claims, replaced_by(jobs)) if self.claims else Alone()
         return Driver(self.store, engine, self.progress, stop, assign, failed, recorded, taking).run(jobs)
 

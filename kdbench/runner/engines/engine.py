@@ -50,6 +50,11 @@ class Engine(ABC):
         """How many places there are to be; some may still come."""
         return len(self.places)
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs could run at once as things are; what others use of the places to come does not count."""
+        return self.capacity
+
     @abstractmethod
     def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
         """Let the place run a job in a folder that is laid out. The place must be free."""

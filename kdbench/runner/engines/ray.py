@@ -116,6 +116,11 @@ class Ray(Engine):
     def capacity(self) -> int:
         return max(self._wanted, len(self._workers))
 
+    @property
+    def at_once(self) -> int:
+        free = self._wish.room([ray.available_resources()])
+        return max(1, min(self.capacity, len(self.places) + free))
+
     def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
         worker = self._at(place)
         worker.folder = folder

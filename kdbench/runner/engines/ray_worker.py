@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import shutil
@@ -18,6 +19,7 @@ import ray
 
 import kdbench
 from kdbench.errors import first_line
+from kdbench.results.processes import is_over, this_process
 from kdbench.runner.assignment import Died, Ended, News, Recorded
 from kdbench.runner.engines.engine import Place
 from kdbench.runner.engines.local import Local
@@ -25,6 +27,9 @@ from kdbench.runner.engines.parcel import Files, Watch, unpack
 from kdbench.runner.job_folder import LOG
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.plugins import OwnFiles
+
+PREFIX, PROCESS = "kdbench-ray-", "process.json"
+"""Of the folders of workers, and in each the process that it belongs to."""
 
 STEP_S = 0.2
 """How long the worker waits for its process before it looks for requests."""
@@ -96,7 +101,7 @@ class RayWorker:
 
     def __init__(self, plugins: OwnFiles, checkpoint_every_s: float) -> None:
         _remove_leftovers()
-        self._folder = Path(tempfile.mkdtemp(prefix=_prefix(os.getpid())))
+        self._folder = _new_folder()
         self._checkpoint_every_s = checkpoint_every_s
         self._local = Local((), cache=_cache(), plugins=plugins.copied(self._folder / "code"))
         self._requests: queue.SimpleQueue[tuple[Place, bytes, Files] | None] = queue.SimpleQueue()
@@ -183,19 +188,16 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdbench"
 
 
-def _prefix(pid: int | str) -> str:
-    return f"kdbench-{socket.gethostname()}-{pid}-"
+def _new_folder() -> Path:
+    """A folder for this worker, in which it stands whose it is."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    (folder / PROCESS).write_text(json.dumps(this_process()))
+    return folder
 
 
 def _remove_leftovers() -> None:
-    """Remove the folders of workers of this host that were killed."""
-    start = _prefix("").removesuffix("-")
-    for folder in Path(tempfile.gettempdir()).glob(f"{start}*"):
-        pid = folder.name.removeprefix(start).partition("-")[0]
-        if pid.isdecimal():
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
-            except PermissionError:
-                continue
+    """Remove the folders of workers that were killed, as far as that can be seen from here."""
+    for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{PROCESS}"):
+        with suppress(OSError, ValueError):  # another user's, or just made
+            if is_over(json.loads(file.read_text())):
+                shutil.rmtree(file.parent, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench.errors import KdbenchError
@@ -25,8 +25,12 @@ class Wish:
 
     def workers(self, nodes: Sequence[Mapping[str, float]]) -> int:
         """How many workers there are to be. There is to be one at least: a cluster may grow for it."""
+        return self.most or max(1, self.room(nodes))
+
+    def room(self, nodes: Iterable[Mapping[str, float]]) -> int:
+        """For how many workers there is room."""
         unit, each = ("CPU", self.threads) if self.threads else ("GPU", 1)
-        return self.most or max(1, sum(int(node.get(unit, 0)) // each for node in nodes))
+        return sum(int(node.get(unit, 0)) // each for node in nodes)
 
 
 def wished(device: str, nodes: Sequence[Mapping[str, float]]) -> Wish:
