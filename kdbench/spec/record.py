@@ -283,7 +283,7 @@ class Record(BaseModel):
     """Most memory in MiB: the student's own on CUDA, that of the whole process on a processor."""
     jobs_on_machine: int = 1
     """How many jobs of the run trained on the machine at once, at most, while this one did. Where it is above 1, seconds and speeds
-    are those of a machine that had other work."""
+    are those of a machine that had other work. Jobs of other runs, as there are with --claim, are not counted."""
     environment: Environment
     """What the trial ran on."""
     planned: str | None = None
