@@ -16,6 +16,8 @@ from conftest import Lab
 import kdbench
 from kdbench import cli
 from kdbench.files import write_bytes, written
+from kdbench.results.store import Store
+from kdbench.spec.record import PROTOCOL
 
 FT = {"ft": {"paraphraser_epochs": 1}}
 
@@ -149,6 +151,19 @@ def test_what_may_be_read_can_be_planned_reported_listed_and_taken_along(ours, t
     ):
         command(*read)
     assert len(kdbench.load_results(theirs)) == len(kdbench.load_results(tmp_path / "merged")) == 3
+
+
+def test_a_report_while_a_run_goes_on_says_what_is_missing_and_leaves_the_lock_alone(ours, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kdbench.report.command.FORMATS", ("md",))
+    root = tmp_path / "busy"
+    shutil.copytree(ours.store.root, root)
+    next(file for file in root.glob("trials/*/record.json") if '"method": "ft"' in file.read_text()).unlink()
+    with Store(root, protocol=PROTOCOL).writing():
+        writer = (root / ".writer").read_bytes()
+        command("report", ours.root / "tiny.yaml", "--results", root)
+        assert (root / ".writer").read_bytes() == writer
+    told = capsys.readouterr().out
+    assert "n = 1 seed" in told and re.search(r"[Mm]issing.*FT", told)
 
 
 def test_a_report_that_cannot_be_written_beside_the_results_is_told_with_what_to_do(ours, theirs, capsys, monkeypatch):
