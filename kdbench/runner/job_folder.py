@@ -194,17 +194,19 @@ def _own(folder: Path) -> set[str]:
 
 
 def _trials(folder: Path) -> list[str]:
+    return sorted(_names(folder / "trials"))
+
+
+def _names(folder: Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder / "trials"))
-    except (FileNotFoundError, NotADirectoryError):
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):  # another run has taken it away
         return []
 
 
 def _files(folder: Path) -> list[Path]:
     """The whole files in a folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    return sorted(file for name in _names(folder) if not name.startswith(".") and (file := folder / name).is_file())
 
 
 def _link(source: Path, target: Path, names: Iterable[str]) -> None:
