@@ -118,7 +118,8 @@ class Ray(Engine):
 
     @property
     def at_once(self) -> int:
-        free = self._wish.room([ray.available_resources()])
+        available: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        free = self._wish.room([available])
         return max(1, min(self.capacity, len(self.places) + free))
 
     def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
