@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdbench.conformance import bitwise, declarations, further, gradients, loss_values, pairs
+from kdbench.conformance import bitwise, declarations, further, gradients, loss_values, once, pairs
 from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
 from kdbench.conformance.setting import CPU, BrokenPromise
 from kdbench.errors import KdbenchError
@@ -27,8 +27,8 @@ CHECKS: tuple[Callable[[MethodUnderTest], str | None], ...] = (
     declarations.reads,
     further.views,
     further.several_teachers,
-    declarations.stages_of_the_teacher,
-    further.surveys,
+    once.stages_of_the_teacher,
+    once.surveys,
     gradients.registered,
     gradients.gradients,
     gradients.reaches_student,

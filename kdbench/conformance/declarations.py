@@ -26,7 +26,6 @@ from kdbench.method.description import describe_method
 from kdbench.method.interface import METHODS, Method
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.method.pair import PairError
-from kdbench.method.stages import Stage
 from kdbench.models.weights import state_hash
 from kdbench.spec.trial import MethodParams
 from kdbench.suite.shipped import shipped
@@ -279,55 +278,3 @@ def what_surveys_find(setting: Setting, teacher: Outputs, labels: Tensor) -> lis
         survey.see(teacher, labels)
         survey.finish()
     return [state_hash(survey.module.state_dict()) for survey in surveys]
-
-
-def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:
-    """What is learnt from the teacher alone depends on no student, and on no parameter that `teacher_stages` leaves out.
-
-    Why: What is learnt from the teacher alone is trained once and shared by all students that need the same.
-
-    Fix: Build the modules of the stage from the teacher's shapes, before all others, and name in `teacher_stages` the
-    parameters that change what it learns.
-    """
-    setting, params = tested.default_setting, tested.method_class.Params
-    as_built = replace(setting, student=setting.teacher)  # the engine builds it as if the teacher were its own student
-    for name, depends_on in tested.method_class.teacher_stages.items():
-        expect(
-            shapes(found(setting, name, {})) == shapes(found(as_built, name, {})),
-            f"the modules of stage {name} have shapes that depend on the student. Build them from the teacher's shapes.",
-        )
-        usual = learnt(as_built, name, {})
-        for key in (key for key in params.model_fields if key not in depends_on):
-            expect(
-                all(learnt(as_built, name, {key: value}) in (usual, None) for value in alternatives(params, key)),
-                f"`{key}` changes what stage {name} learns or starts from. Name it in `teacher_stages`, or build what it changes "
-                "after the modules of the stage.",
-            )
-    return None if tested.method_class.teacher_stages else "it has no stage of the teacher alone"
-
-
-def found(setting: Setting, name: str, params: Mapping[str, Any]) -> Stage:
-    """The stage `name` of the method with some parameters.
-
-    Raises:
-        BrokenPromise: the method declares it in `teacher_stages` and has none of that name.
-    """
-    stages = [stage for _, stage in setting.method(params).stages() if stage.name == name]
-    expect(len(stages) == 1, f"`teacher_stages` names {name}, and `stages` returns {len(stages)} of that name. Return one.")
-    return stages[0]
-
-
-def shapes(stage: Stage) -> list[dict[str, tuple[int, ...]]]:
-    """Of all that a stage trains."""
-    return [{key: tuple(value.shape) for key, value in module.state_dict().items()} for module in stage.modules]
-
-
-def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[object] | None:
-    """All that determines what a stage of the teacher alone learns; None where the pair is refused."""
-    try:
-        stage = found(setting, name, params)
-    except PairError:
-        return None
-    _, teacher, batch = setting.example_inputs()
-    losses = {term: value.item() for term, value in stage.losses(teacher, teacher, batch).items()}
-    return [stage.epochs, stage.optimiser, [state_hash(module.state_dict()) for module in stage.modules], losses]
