@@ -102,3 +102,15 @@ def test_roles_are_marked(finished: Lab) -> None:
     students = kdbench.load_results(finished.store.root, suite=finished.write(**MIXED))
     assert set(students["role"]) == {"student"}
     assert students["teacher_trial"].dropna().unique().tolist() == [suite.teachers[0].id]
+
+
+@pytest.mark.parametrize(("recorded", "anew", "kept"), [(False, False, True), (False, True, False), (True, False, False)])
+def test_a_trial_goes_on_from_its_checkpoint_unless_it_has_a_record(finished: Lab, recorded, anew, kept):
+    trial = finished.suite(**MIXED).trials[0]
+    record, checkpoint = finished.file(trial), finished.file(trial, "checkpoint.pt")
+    checkpoint.touch()
+    if not recorded:
+        record.unlink()
+    finished.store.make_ready(trial.id, SECOND, anew=anew)
+    assert checkpoint.exists() is kept and not record.exists()
+    assert finished.file(trial, "record.json.replaced").exists() is recorded
