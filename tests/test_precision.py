@@ -11,6 +11,7 @@ from conftest import MIXED, Lab
 from torch import Tensor, nn
 
 from kdbench import KdbenchError
+from kdbench.models.shufflenet import shuffle
 from kdbench.report.comparable import check_comparable
 from kdbench.runner.frame import load_results
 from kdbench.spec.recipe import SGD, Recipe
@@ -19,6 +20,7 @@ from kdbench.suite.teacher_stages import teacher_stages
 from kdbench.training import arithmetic
 from kdbench.training.arithmetic import memory_format, used_arithmetic
 from kdbench.training.device import exact
+from kdbench.training.frozen_teacher import FrozenTeacher
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PRECISIONS = ("default", "fp32", "tf32", "bf16")
@@ -81,6 +83,7 @@ def test_a_process_that_asks_for_strict_float32_has_it_afterwards_too() -> None:
     program = """
 import torch
 from kdbench.training.device import exact
+from kdbench.training.frozen_teacher import FrozenTeacher
 torch.backends.fp32_precision = "ieee"
 for precision in ("default", "tf32"):
     with exact(torch.device("cpu"), precision=precision, image_shape=(3, 8, 8)):
@@ -168,28 +171,67 @@ def layout(tensor: Tensor) -> torch.memory_format:
 MODULES = ("training.arithmetic", "training.builder", "training.frozen_teacher", "runner.teachers")
 
 
-@pytest.mark.parametrize("wanted", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"])
-@pytest.mark.parametrize("mixup", [0, 1])
-def test_networks_and_all_batches_have_the_layout(
-    wanted: torch.memory_format, mixup: float, lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Grey images, whose layout their strides alone tell; strong and turned views; mixed images; tests; the folded teacher."""
+@pytest.fixture
+def convolved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], torch.memory_format, torch.memory_format]]:
+    """With NCHW for fp32 and channels-last for all else, on the CPU, too: the shape and layout of what convolutions take, and of
+    their weights."""
     for module in MODULES:
-        monkeypatch.setattr(f"kdbench.{module}.memory_format", lambda device, *, precision: wanted)
+        monkeypatch.setattr(
+            f"kdbench.{module}.memory_format",
+            lambda device, *, precision: torch.contiguous_format if precision == "fp32" else torch.channels_last,
+        )
     convolve, seen = nn.Conv2d.forward, []
 
     def forward(self: nn.Conv2d, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            of_weights = (layout(self.weight),) if self.kernel_size != (1, 1) else ()
-            # Turned grey images may lie either way in channels-last: there the weights say which kernel it is.
-            of_images = (layout(x),) if x.shape[1] > 1 or wanted is torch.contiguous_format else ()
-            seen.append((tuple(x.shape), *of_images, *of_weights))
+            weights = layout(self.weight)
+            # In channels-last, turned grey images may lie either way, and weights of one pixel do: the other of the two decides.
+            images = layout(x) if x.shape[1] > 1 or weights is torch.contiguous_format else weights
+            seen.append((tuple(x.shape), images, images if self.kernel_size == (1, 1) else weights))
         return convolve(self, x)
 
     monkeypatch.setattr(nn.Conv2d, "forward", forward)
-    methods = ["kd"] if mixup else ["mlkd", {"sskd": {"ssp_epochs": 1}}]
-    recipe = {"epochs": 1, "schedule": {"milestones": []}, "mixup": mixup}
-    assert lab.run(lab.suite(methods=methods, recipe=recipe))
-    assert load_results(lab.store.root)["status"].eq("done").all(), load_results(lab.store.root)["reason"].tolist()
-    others = {found for found in seen if any(one != wanted for one in found[1:])}
-    assert seen and not others
+    return seen
+
+
+LAYOUTS = {"fp32": torch.contiguous_format, "default": torch.channels_last}
+
+
+@pytest.mark.parametrize(("precision", "mixup"), [("fp32", 0), ("fp32", 1), ("default", 0)])
+def test_networks_and_all_batches_have_the_layout(precision: str, mixup: float, lab: Lab, request: pytest.FixtureRequest) -> None:
+    """Strong and turned views, mixed images, tests; the folded teacher, whose own training had the other one. Images are grey."""
+    other = "default" if precision == "fp32" else "fp32"
+    alone = {"methods": ["kd"]}
+    seeing = {"methods": ["mlkd", {"sskd": {"ssp_epochs": 1}}], "stages": "per-teacher"}
+    settings = {
+        **(alone if mixup else seeing),
+        "recipe": {"epochs": 1, "schedule": {"milestones": []}, "precision": precision, "mixup": mixup},
+        "teacher": {"recipe": {"precision": other, "mixup": 0}},
+    }
+    assert lab.run(lab.suite(**settings))  # the teacher, and what is learnt from it alone
+    seen = request.getfixturevalue("convolved")
+    assert lab.run(lab.suite(**settings, seeds=[1]))
+    assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
+    assert seen and [found for found in seen if found[1:] != (LAYOUTS[precision],) * 2] == []
+
+
+def test_a_teacher_has_the_layout_of_each_recipe(lab: Lab, convolved: list[tuple[Any, ...]]) -> None:
+    builder = lab.builder(lab.suite())
+    strict, default = (Recipe(epochs=1, batch_size=2, optimiser=SGD(lr=1.0), precision=name) for name in LAYOUTS)
+    network = builder.network("wrn_10_1", precision="fp32")
+    teacher = FrozenTeacher(network, image_shape=builder.dataset.image_shape, recipe=strict, device=CPU)
+    under, images, logits = teacher.under(default), builder.test_data.first(4), []
+    for asked, wanted in ((teacher, "fp32"), (under, "default"), (teacher, "fp32"), (under.under(strict), "fp32")):
+        convolved.clear()
+        logits.append(asked(images).logits)
+        assert convolved and [found for found in convolved if found[1:] != (LAYOUTS[wanted],) * 2] == []
+        assert torch.equal(asked.logits(images), logits[-1]) and asked.unchanged
+    torch.testing.assert_close(logits[1:], logits[:1] * 3)
+
+
+def test_channels_are_shuffled_alike_in_both_layouts() -> None:
+    maps = torch.arange(2 * 6 * 4 * 5.0).view(2, 6, 4, 5)
+    last = maps.contiguous(memory_format=torch.channels_last)
+    shuffled = shuffle(maps, 3)
+    assert torch.equal(shuffled, shuffle(last, 3)) and torch.equal(shuffled, maps[:, [0, 2, 4, 1, 3, 5]])
+    assert (layout(shuffle(maps, 3)), layout(shuffle(last, 3))) == (torch.contiguous_format, torch.channels_last)
