@@ -1,7 +1,11 @@
 """The usual loop, as a baseline for speed: PIL transforms in workers, NCHW, eager, one method at a time, `.item()` per step."""
 
+from __future__ import annotations
+
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +16,16 @@ from torchvision import transforms
 from kdbench import Batch
 from kdbench.data import Split
 from kdbench.method.composition import Composition
+from kdbench.suite.resolve import load_suite
+from kdbench.training.builder import Builder
+
+if TYPE_CHECKING:
+    from suite_of_noise import NoiseSuite
 
 
 def best_of_the_field(device: torch.device) -> AbstractContextManager[None]:
-    """What a fast loop sets: on CUDA, kernels chosen by trial; nothing is deterministic."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda", allow_tf32=False)
+    """What a fast loop sets: on CUDA, kernels chosen by trial, and torch's own TF32 in convolutions; nothing is deterministic."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda", allow_tf32=True)
 
 
 class PilImages(Dataset):
@@ -51,8 +60,9 @@ def train_epoch(
     batch_size: int,
     workers: int,
     device: torch.device,
+    uncounted: int = 0,
 ) -> float:
-    """Seconds of one epoch."""
+    """Seconds of one epoch, from the start of the workers, or from the end of so many batches that do not count."""
     cuda = device.type == "cuda"
     loader = DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=cuda)
     parameters = [*student.parameters(), *method.parameters()]
@@ -62,7 +72,9 @@ def train_epoch(
     teacher.eval()
     total = 0.0
     began = time.perf_counter()
-    for batch in loader:
+    for number, batch in enumerate(loader):
+        if number == uncounted and number:
+            began = time.perf_counter()
         images, labels, indices = (tensor.to(device, non_blocking=cuda) for tensor in batch)
         output = student(images)
         target = output
@@ -78,3 +90,30 @@ def train_epoch(
         optimiser.step()
         total += loss.item()
     return time.perf_counter() - began
+
+
+def plain_ms(suite: NoiseSuite, device: str, *, batches: int, workers: int, folder: Path) -> dict[str, float]:
+    """By method, ms per step over so many batches, after as many that do not count."""
+    loaded = load_suite(suite.write(folder / "plain.yaml"))
+    kind, params = loaded.source
+    dataset = kind(params, cache=folder).load()
+    builder = Builder(dataset, params, torch.device(device))
+    split = Split(*(values[: 2 * batches * suite.batch_size] for values in (dataset.train.images, dataset.train.labels)))
+    images, found = PilImages(split, dataset.mean, dataset.std), {}
+    with best_of_the_field(builder.device):
+        for spec in loaded.trials:
+            teacher = builder.network(suite.teacher).to(memory_format=torch.contiguous_format)
+            student = builder.student(spec).to(memory_format=torch.contiguous_format)
+            method = builder.composition(spec, teacher.teacher_parts())
+            seconds = train_epoch(
+                student,
+                teacher,
+                method,
+                images,
+                batch_size=suite.batch_size,
+                workers=workers,
+                device=builder.device,
+                uncounted=batches,
+            )
+            found[spec.method] = round(1000 * seconds / batches, 3)
+    return found

@@ -7,9 +7,9 @@ import multiprocessing
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from photographs import write_photographs
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -22,17 +22,9 @@ CORES = len(os.sched_getaffinity(0))
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Smooth colours under a little noise, which compress as photographs do."""
+    """A folder of them."""
     root = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for split, count in (("train", IMAGES), ("val", 2)):
-        for label in range(2):
-            (root / split / f"n{label}").mkdir(parents=True)
-            for i in range(count // 2):
-                coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-                fine = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.int16)
-                noisy = (fine + random.integers(-12, 13, fine.shape)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(noisy).save(root / split / f"n{label}" / f"{i:03}.JPEG", quality=90)
+    write_photographs(root, IMAGES)
     return root
 
 

@@ -1,0 +1,127 @@
+"""A suite on images of noise, run in this process, and what is seen of it from outside: when epochs ended, and what was said."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdbench.results.store import Store
+from kdbench.runner.engines import Place
+from kdbench.runner.progress import EpochReport, Silent
+from kdbench.runner.run import Options, execute
+from kdbench.spec.record import PROTOCOL, Record
+from kdbench.suite.plugins import load_plugins, load_shipped
+from kdbench.suite.resolve import Suite, load_suite
+
+PLUGIN = Path(__file__).with_name("noise.py")
+
+ROW: tuple[Any, ...] = (
+    *("scratch", "kd", "fitnets_hint", "at", {"ft": {"paraphraser_epochs": 1}}),
+    *("at+kd", {"ft+kd": {"ft": {"paraphraser_epochs": 1}}}),
+)
+"""The seven methods of the row."""
+
+OTHERS: tuple[Any, ...] = (
+    *("kd_standardized", {"dkd": {"warm_up_epochs": 0}}, "dist", {"ft_repdistiller": {"paraphraser_epochs": 1}}, "nst", "sp", "cc"),
+    *("rkd", "pkt", "vid", "ofd", {"reviewkd": {"warm_up_epochs": 0}}, "simkd"),
+)
+"""Thirteen more."""
+
+
+@dataclass(frozen=True)
+class NoiseSuite:
+    """What is trained.
+
+    Attributes:
+        recipe: keys of the students' recipe beside epochs, batch size and rate.
+        images: to train on.
+        epochs: the first one records graphs and compiles, the last one is timed.
+        data: the `dataset` of a suite in the place of noise.
+    """
+
+    methods: Sequence[Any] = ROW
+    recipe: dict[str, Any] = field(default_factory=dict)
+    images: int = 50_000
+    batch_size: int = 128
+    epochs: int = 2
+    teacher: str = "resnet56"
+    student: str = "resnet20"
+    seeds: tuple[int, ...] = (0,)
+    data: dict[str, Any] | None = None
+
+    def write(self, file: Path) -> Path:
+        """As YAML. The teacher's recipe is always the same, so that suites in one results directory share it."""
+        teacher = {"epochs": 1, "precision": "default", **{key: False for key in ("compile", "stack") if key in self.recipe}}
+        tree = {
+            "title": "Noise",
+            "plugins": [str(PLUGIN)],
+            "dataset": self.data or {"name": "noise", "images": self.images},
+            "recipe": {
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "optimiser": {"lr": 0.001},  # on noise, some methods diverge at the usual 0.1
+                "evaluate_every": self.epochs,
+                **self.recipe,
+            },
+            "teacher": {"recipe": {**teacher, "evaluate_every": 1}},
+            "seeds": [*self.seeds],
+            "methods": [*self.methods],
+            "pairs": [{"teacher": self.teacher, "student": self.student}],
+        }
+        file.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return file
+
+
+class Clock(Silent):
+    """Notes when what happened.
+
+    Attributes:
+        ends: of each epoch of the students' main training, when it ended.
+        said: the lines for people.
+        students: the records of the suite's own trials.
+    """
+
+    def __init__(self, suite: Suite, store: Store) -> None:
+        super().__init__()
+        self._store, self._trials = store, {trial.id for trial in suite.trials}
+        self.ends: dict[int, float] = {}
+        self.said: list[str] = []
+        self.students: list[Record] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def epoch(self, report: EpochReport, place: Place | None = None) -> None:
+        if report.main and not any(lane.name.startswith("teacher ") for lane in report.lanes):
+            self.ends[report.epoch] = time.perf_counter()
+
+    def recorded(self, record: Record) -> None:
+        if record.trial in self._trials:
+            self.students.append(record)
+
+    def curves(self, record: Record) -> str:
+        """Of what ended: a line of JSON for each epoch."""
+        return (self._store.folder(record.trial) / "curves.jsonl").read_text()
+
+    @property
+    def timed_s(self) -> float:
+        """Seconds of the last epoch."""
+        last = max(self.ends)
+        return self.ends[last] - self.ends[last - 1]
+
+
+def train(suite: NoiseSuite, results: Path, **options: Any) -> Clock:
+    """Run it; what failed is an error."""
+    load_shipped()
+    load_plugins([PLUGIN])
+    results.mkdir(parents=True, exist_ok=True)
+    store = Store(results, protocol=PROTOCOL)
+    loaded = load_suite(suite.write(results / "noise.yaml"))
+    clock = Clock(loaded, store)
+    assert execute(loaded, store, options=Options(**options), progress=clock)
+    failed = {record.method: record.reason for record in clock.students if record.status == "failed"}
+    assert not failed, failed
+    return clock
