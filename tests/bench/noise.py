@@ -1,9 +1,10 @@
-"""A plugin: the data set `noise`, images of noise in the size of CIFAR's. What they show does not change how long they take."""
+"""A plugin: images of noise in the size of CIFAR's, and a ViT for them. What they show does not change how long they take."""
 
 import torch
 from pydantic import PositiveInt
+from torch import nn
 
-from kdbench import register_dataset
+from kdbench import register_dataset, register_model
 from kdbench.data import Contents, Dataset, Source, SourceParams, Split
 
 CLASSES, SHAPE, TESTED = tuple("0123456789"), (3, 32, 32), 100
@@ -35,6 +36,17 @@ class Noise(Source):
     def load(self) -> Dataset:
         """The same noise every time."""
         return Dataset(_noise(self.params.images, seed=0), _noise(TESTED, seed=1), CLASSES, MEAN, STD)
+
+
+@register_model("vit_of_noise")
+def vit_of_noise(*, num_classes: int, in_channels: int) -> nn.Module:
+    """timm's ViT-Tiny for images of 32x32, with patches of 4."""
+    import timm
+
+    network: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=num_classes, in_chans=in_channels
+    )
+    return network
 
 
 def _noise(count: int, *, seed: int) -> Split:

@@ -25,7 +25,8 @@ from kdbench.training.device import choose_device, exact
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 PRECISIONS = ("fp32", "default", "bf16", "tf32")
-FOREIGN = ("timm/convnext_atto", "timm/vit_tiny_patch16_224", "timm/efficientnet_b0", "torchvision/mobilenet_v3_small")
+VIT = {"model": "vit_of_noise", "hooks": ["blocks.3", "blocks.7", "blocks.11"]}
+FOREIGN: tuple[Any, ...] = ("timm/convnext_atto", VIT, "timm/efficientnet_b0", "torchvision/mobilenet_v3_small")
 OWN: dict[int, tuple[Any, ...]] = {2: ("kd", ROW[4]), 7: ROW, 20: (*ROW, *OTHERS)}
 KD = tuple({"kd": {"temperature": 1 + number}} for number in range(7))
 
@@ -37,7 +38,7 @@ WAITING = re.compile(r"semiPersist|1C11|cudnn::(bn|batchnorm)|(bn|batchnorm)_(fw
 class Case:
     """Lanes of one network, by these methods."""
 
-    student: str
+    student: Any
     precision: str
     methods: tuple[Any, ...]
 

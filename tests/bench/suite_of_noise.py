@@ -48,7 +48,7 @@ class NoiseSuite:
     batch_size: int = 128
     epochs: int = 2
     teacher: str = "resnet56"
-    student: str = "resnet20"
+    student: Any = "resnet20"
     seeds: tuple[int, ...] = (0,)
     data: dict[str, Any] | None = None
 
