@@ -44,9 +44,6 @@ from kdbench.runner.run import Options, execute
 SUITE: dict[str, Any] = {**MIXED, "methods": ["scratch", {"fitnets": {"hint_epochs": 2}}, {"ft": {"paraphraser_epochs": 2}}]}
 """A student without a stage, one with a stage of its own, and one with a stage that learns from the teacher alone."""
 
-SLOWEST_S = 240.0
-"""After this a process hangs."""
-
 CLAIMS = "claim" in {field.name for field in fields(Options)}
 
 Harm = Callable[["Run", random.Random], None]
@@ -128,6 +125,7 @@ class Run:
         claim: whether drivers share the directory by claims.
         told: what happened, for whoever looks into a failure.
         seeds: how many the suite has.
+        slowest_s: after this a driver hangs.
     """
 
     lab: Lab
@@ -136,6 +134,7 @@ class Run:
     claim: bool
     told: list[str]
     seeds: int = 2
+    slowest_s: float = 240.0
 
     def drive(self, harm: Callable[[], None] = lambda: None) -> int:
         """Start a driver, as `kdbench run --device cpu:2` does; the number of its process."""
@@ -174,7 +173,7 @@ class Run:
         """Wait for drivers; how each ended."""
         found = []
         for pid in drivers:
-            until = time.monotonic() + SLOWEST_S
+            until = time.monotonic() + self.slowest_s
             while True:
                 gone, status = os.waitpid(pid, os.WNOHANG)
                 if gone:
@@ -212,6 +211,10 @@ class Run:
             *root.rglob("checkpoint.pt"),
         ]:
             raise Broken(f"left over: {left}")
+        self.see_no_process()
+
+    def see_no_process(self) -> None:
+        """See that nothing runs any more that a driver has started."""
         until = time.monotonic() + 20
         while children(os.getpid()):
             with suppress(ChildProcessError):
