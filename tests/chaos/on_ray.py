@@ -178,7 +178,7 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     images = write_images(root / "stripes")
-    os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+    os.environ |= {"XDG_CACHE_HOME": str(root / "cache"), "RAY_worker_niceness": "0"}
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
     failed: list[int] = []
     counts: Counter[str] = Counter()
