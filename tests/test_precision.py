@@ -156,10 +156,13 @@ def test_one_suite_on_two_kinds_of_devices_is_told_apart(lab: Lab, monkeypatch: 
 # The layout of networks and batches
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+@pytest.mark.parametrize("there", [True, False], ids=["Ampere and later", "before"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_all_is_in_channels_last(precision: str, device: torch.device) -> None:
-    assert memory_format(device, precision=precision) == torch.channels_last
+def test_nchw_is_for_strict_fp32_on_cuda(precision: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "has_tf32", lambda device: there)
+    strict = precision == "fp32" or (not there and precision in ("default", "tf32"))
+    assert memory_format(CUDA, precision=precision) == (torch.contiguous_format if strict else torch.channels_last)
+    assert memory_format(CPU, precision=precision) == torch.channels_last
 
 
 def layout(tensor: Tensor) -> torch.memory_format:
