@@ -42,7 +42,7 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
     student, method = copy.deepcopy(lane.student), copy.deepcopy(lane.method)
     outputs = student(images)
     ce = (method.ce_weight or 1.0) * F.cross_entropy(outputs.logits, labels)
-    transfer = sum(method.losses(outputs, teacher, lane._batch(inputs)).values())
+    transfer = sum(method.losses(outputs, teacher, lane.batch(inputs)).values())
     assert isinstance(transfer, torch.Tensor)
 
     def norm(loss: torch.Tensor) -> float:

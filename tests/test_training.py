@@ -80,7 +80,7 @@ def test_the_cross_entropy_weighs_what_the_losses_have_set_in_the_step(
         student, method = copy.deepcopy(lane.student), copy.deepcopy(lane.method)
         yield
         output = student(images)
-        terms = method.losses(output, output, lane._batch(StepInputs(images, labels[indices], indices)))
+        terms = method.losses(output, output, lane.batch(StepInputs(images, labels[indices], indices)))
         entropy = method.ce_weight * nn.functional.cross_entropy(method.predict(output), labels[indices])
         (sum(terms.values()) + entropy).backward()
         assert method.ce_weight == 1 - lane._epoch / 2

@@ -171,6 +171,7 @@ class JobRunner:
             segments=segments(method, student, trial.recipe),
             precision=trial.recipe.precision,
             compiled=trial.recipe.compile,
+            stacked_as=str(trial.network) if trial.recipe.stack else None,
             device=self.builder.device,
             checkpoint=keep,
         )

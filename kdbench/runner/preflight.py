@@ -15,6 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.pair import PairError
 from kdbench.method.specs import teachers_label
 from kdbench.models.measure import refuse_one_image
+from kdbench.models.stacked import why_not_stacked
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
@@ -81,7 +82,15 @@ def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) ->
     weights = [problem for trial in started.values() if (problem := _refusal(partial(builder.start, trial)))]
     single = {t.network for t in sound if t.methods and 1 in builder.batch_sizes(t.recipe)}
     starved = [problem for network in sorted(single) if (problem := _refusal(partial(_refuse_one_image, builder, *network)))]
-    return [*broken.values(), *weights, *starved, *_impossible_pairs(builder, sound)]
+    to_stack = sorted({trial.network for trial in sound if trial.methods and trial.recipe.stack}, key=str)
+    unlike = [problem for network in to_stack if (problem := _refusal(partial(_refuse_to_stack, builder, *network)))]
+    return [*broken.values(), *weights, *starved, *unlike, *_impossible_pairs(builder, sound)]
+
+
+def _refuse_to_stack(builder: Builder, name: str, *rest: Any) -> None:
+    build = partial(builder.network, name, *rest)
+    if reason := why_not_stacked(build, image_shape=builder.dataset.image_shape):
+        raise KdbenchError(f"{name} cannot be stacked: {reason}. Write `stack: false` in the recipe, or in that of its pair.")
 
 
 def _refuse_one_image(builder: Builder, name: str, *rest: Any) -> None:

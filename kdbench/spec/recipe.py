@@ -23,7 +23,7 @@ class Recipe(SpecWithOptions):
     optional = frozenset(
         {
             *("label_smoothing", "mixup", "cutmix", "cutmix_probability", "gradient_clipping", "moving_average"),
-            *("method_lr", "method_weight_decay"),
+            *("method_lr", "method_weight_decay", "stack"),
         }
     )
 
@@ -45,6 +45,10 @@ class Recipe(SpecWithOptions):
     compile: bool = False
     """Whether the passes of students and teacher in training go through `torch.compile`. It is faster after a start-up of its own.
     Results are equal up to rounding, and tables never mix them with others."""
+    stack: bool = False
+    """Whether students of one architecture that train side by side compute as one network, whose convolutions are in groups. It is
+    meant for small networks on a GPU. Results are equal up to rounding, and tables never mix them with others. Teachers are not
+    stacked."""
     evaluate_every: PositiveInt = 1
     """Epochs from one test of the student to the next. It is always tested after the last epoch."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -75,6 +79,12 @@ class Recipe(SpecWithOptions):
                 f"schedule.milestones: {milestones[-1]} is never reached in {counted(self.epochs, 'epoch')}; "
                 "give milestones below `epochs`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _is_compiled_or_stacked(self) -> Self:
+        if self.compile and self.stack:
+            raise ValueError("stack: stacked students cannot be compiled; remove `compile` or `stack`")
         return self
 
     @model_validator(mode="after")
@@ -114,7 +124,7 @@ class Recipe(SpecWithOptions):
     @property
     def arithmetic(self) -> str:
         """What it asks for to round its numbers; what `default` comes to depends on the device."""
-        return self.precision + ", compiled" * self.compile
+        return self.precision + ", compiled" * self.compile + ", stacked" * self.stack
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdbench.method.specs import resolve_methods, teacher_label
+from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import NetworkInput, TrialSpec
 from kdbench.suite.contradictions import contradiction
 from kdbench.suite.entries import Entries, late, unlike
@@ -44,7 +45,7 @@ class Teachers:
             raise self.ground.error(where, problem)
         if problem := unfit_for_several(entry.parts, own):
             raise self.ground.error(f"{where}.method", f"{problem}. Give it one of them.")
-        recipe = self.ground.recipe(self.ground.spec.teacher.recipe, "teacher.recipe")
+        recipe = self._recipe()
         if problem := late(entry.ce, recipe):
             raise self.ground.error(f"{entry.place}.ce", problem)
         if problem := unlike(entry.parts, recipe):
@@ -69,6 +70,13 @@ class Teachers:
         )
         self._expect(trial, given.expected_error_pct, where)
         return trial
+
+    def _recipe(self) -> Recipe:
+        """Teachers train alone, and a suite has the same ones whether or not its students are stacked."""
+        given = self.ground.spec.teacher.recipe
+        if given.get("stack"):
+            raise self.ground.error("teacher.recipe.stack", "it concerns students, and a teacher trains alone. Remove it.")
+        return self.ground.recipe({**given, "stack": False}, "teacher.recipe")
 
     def _expect(self, teacher: TrialSpec, error_pct: float | None, where: str) -> None:
         if error_pct is not None and self.expected.setdefault(teacher.id, error_pct) != error_pct:

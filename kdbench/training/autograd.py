@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 
-def learners(total: Tensor) -> Iterator[Tensor]:
-    """The tensors at which the gradient of `total` ends."""
-    nodes: set[Any] = {total.grad_fn}  # `variable` is on one kind of node, unknown to the types
+def learners(*totals: Tensor) -> Iterator[Tensor]:
+    """The tensors at which the gradients of some tensors end."""
+    nodes: set[Any] = {total.grad_fn for total in totals}  # `variable` is on one kind of node, unknown to the types
     seen: set[Any] = {None}
     while nodes := nodes - seen:
         seen |= nodes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -14,13 +13,14 @@ from kdbench.data import Loader, batch_bounds
 from kdbench.errors import KdbenchError
 from kdbench.method.batch import VIEWS
 from kdbench.method.outputs import Outputs
+from kdbench.training.block import Block, Units
 from kdbench.training.deployed import Deployed
 from kdbench.training.device import Stopwatch, refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
-from kdbench.training.fatal_errors import fatal_error, location
 from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.graphs import GraphInputs
 from kdbench.training.inputs import StepInputs
+from kdbench.training.isolation import guarded, spoils
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
 from kdbench.training.stream import Load, Stream
@@ -58,7 +58,8 @@ def train_in_lockstep(
     Returns:
         Whether all lanes came to their end.
     """
-    recorded = _Graphs(teachers) if graphs else None
+    units = Units()
+    recorded = _Graphs(teachers, units) if graphs else None
     waiting = waiting or Waiting()
     while positions := [lane.position for lane in lanes if lane.position]:
         if stop():
@@ -66,9 +67,9 @@ def train_in_lockstep(
         now = min(positions)
         active = [lane for lane in lanes if lane.position == now]
         with waiting.for_device(lane.name for lane in active):
-            _epoch(now, active, stream, teachers=teachers, graphs=recorded, evaluation=evaluation, waiting=waiting)
+            _epoch(now, active, stream, teachers=teachers, units=units, graphs=recorded, evaluation=evaluation, waiting=waiting)
         for lane in active:
-            _guarded(lane, lane.end_epoch)
+            guarded(lane.end_epoch, lane)
         epoch_done(now, active)
     return True
 
@@ -85,8 +86,9 @@ def records_graphs(device: torch.device) -> bool:
 class _Graphs:
     """Takes full batches: the teacher's graph, then lanes without one, each by itself since it is timed, then the graphs."""
 
-    def __init__(self, teachers: Sequence[FrozenTeacher]) -> None:
+    def __init__(self, teachers: Sequence[FrozenTeacher], units: Units) -> None:
         self._teachers = teachers
+        self._units = units
         self._inputs: GraphInputs | None = None
 
     def step(
@@ -116,26 +118,43 @@ class _Graphs:
             inputs.run_teacher(ask_anew)
             teacher_watch.stop()
 
-        def renew() -> None:
+        def renew() -> StepInputs:
             inputs.load(batch)
             if inputs.teacher:
                 inputs.run_teacher(ask_anew)
+            return inputs.step
 
-        for lane in active:
-            to_record = lane.graph is None and lane.graph_refused is None
-            if to_record and _spoils(lane, partial(lane.record_step, inputs), inputs.step):
-                renew()
-        for lane in active:
-            if not lane.graph and _spoils(lane, partial(lane.step, inputs.step), inputs.step):
-                renew()
-        recorded = [lane for lane in active if lane.graph and not lane.failure]
+        while new := [unit for unit in self._units.of(active) if unit.graph is None and unit.graph_refused is None]:
+            for unit in new:  # a block that cannot be recorded becomes two
+                _record(unit, inputs, renew)
+        units = self._units.of(active)
+        for unit in units:
+            if not unit.graph:
+                _step(unit, inputs.step, renew)
+        recorded = [unit for unit in units if unit.graph]
         try:
-            for lane in recorded:
-                lane.launch_step(len(batch))
+            for unit in recorded:
+                unit.launch_step(len(batch))
         finally:  # also where memory is full: what the lanes let go of then is taken for other things
-            for lane in recorded:
-                lane.join_step()
+            for unit in recorded:
+                unit.join_step()
         return startup_s
+
+
+def _record(unit: Lane | Block, inputs: GraphInputs, renew: Callable[[], StepInputs]) -> None:
+    """Make a graph of the coming steps, where there can be one."""
+    if isinstance(unit, Lane):
+        if spoils(partial(unit.record_step, inputs), unit, inputs.step):
+            renew()
+    elif unit.record_step(inputs):
+        renew()
+
+
+def _step(unit: Lane | Block, shared: StepInputs, renew: Callable[[], StepInputs]) -> StepInputs:
+    """One step; gives the batch, made anew where it was changed."""
+    if isinstance(unit, Block):
+        return unit.step(shared, renew)
+    return renew() if spoils(partial(unit.step, shared), unit, shared) else shared
 
 
 def _epoch(
@@ -144,6 +163,7 @@ def _epoch(
     stream: Stream,
     *,
     teachers: Sequence[FrozenTeacher],
+    units: Units,
     graphs: _Graphs | None,
     evaluation: Mapping[str, Loader],
     waiting: Waiting,
@@ -184,15 +204,15 @@ def _epoch(
             shared = taught(batch, number)
             with waiting.on_host():
                 for lane in lanes:
-                    _guarded(lane, partial(lane.prepare, shared))
-            for lane in lanes:
-                if _spoils(lane, partial(lane.step, shared), shared):
-                    shared = taught(loaded(load), number)
+                    guarded(partial(lane.prepare, shared), lane)
+            for unit in units.of(lanes):
+                shared = _step(unit, shared, lambda load=load, number=number: taught(loaded(load), number))
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
+    units.share_costs()
     for lane in lanes:
-        _guarded(lane, partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s))
+        guarded(partial(lane.sum_up, data_s=data_s, teacher_s=teacher_s, startup_s=startup_s), lane)
     if recipe.evaluates(now.epoch + 1):
         for key, loader in evaluation.items():
             detailed = key == TEST and now.epoch + 1 == recipe.epochs
@@ -218,7 +238,7 @@ def _evaluate(
         predictors[lane] = lane.predictor()
 
     for lane in lanes:
-        _guarded(lane, partial(deploy, lane))
+        guarded(partial(deploy, lane), lane)
     under_way = {
         lane: Evaluator(predictor, data.device, precision=lane.precision, detailed=detailed)
         for lane, predictor in predictors.items()
@@ -233,43 +253,13 @@ def _evaluate(
         for load in waiting.items(data.plain_batches()):
             teacher_logits = of_teacher.update(load) if of_teacher else None
             for lane, evaluator in under_way.items():
-                _guarded(lane, partial(evaluator.update, load, teacher_logits if lane.reads_teacher else None))
+                guarded(partial(evaluator.update, load, teacher_logits if lane.reads_teacher else None), lane)
     for lane, evaluator in under_way.items():
         if not lane.failure:
             lane.add_evaluation(key, evaluator.compute(), seconds=(time.perf_counter() - started) / len(lanes))
-
-
-def _spoils(lane: Lane, act: Callable[[], object], shared: StepInputs) -> bool:
-    """Do something with a lane that has not failed, and see whether it changed a tensor that all lanes are given: then it fails."""
-    before = _versions(shared)
-    _guarded(lane, act)
-    if _versions(shared) == before:
-        return False
-    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before", traceback=lane.traceback)
-    return True
-
-
-def _versions(shared: StepInputs) -> list[tuple[int, bool]]:
-    """Of every tensor that lanes share, the count that torch raises when it is changed, and whether it asks for a gradient."""
-    return [(tensor._version, tensor.requires_grad) for tensor in shared.tensors()]
 
 
 def _views(lanes: Iterable[Lane]) -> tuple[str, ...]:
     """The views that some of the lanes ask for."""
     asked = {view for lane in lanes for view in lane.method.views}
     return tuple(view for view in VIEWS if view in asked)
-
-
-def _guarded(lane: Lane, act: Callable[[], object]) -> None:
-    """Do something with a lane that has not failed; an exception in it fails this lane alone."""
-    if lane.failure:
-        return
-    try:
-        act()
-    except Exception as problem:  # isolation: whatever a method raises is its lane's result
-        if fault := fatal_error(problem):
-            raise fault from None
-        text = f"{type(problem).__name__}: {problem}"
-        if "modified by an inplace operation" in text:
-            text = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
-        lane.fail(f"{text} ({location(problem)})", traceback="".join(traceback.format_exception(problem)))

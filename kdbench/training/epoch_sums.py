@@ -23,6 +23,7 @@ class EpochSums:
         balance: norms of the gradients of `transfer` and `cross_entropy`, where they were measured.
         startup_s: seconds of compiling and of recording graphs.
         replayed_s: seconds of steps that graphs took.
+        common_s: seconds of the lane's share of what it computed together with others.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class EpochSums:
         self.balance: dict[str, Tensor] = {}
         self.startup_s = 0.0
         self.replayed_s = 0.0
+        self.common_s = 0.0
 
     def add(self, name: str, value: Tensor) -> None:
         """Add a number that is on the device; nothing waits for it."""

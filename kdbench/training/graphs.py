@@ -137,21 +137,21 @@ class GraphInputs:
 
 
 class StepGraph:
-    """One step of a lane.
+    """One step of a lane, or of several at once.
 
     Attributes:
         graph: the step.
         seconds: how long it takes with the device to itself.
         startup_s: what recording it took.
         held_bytes: the memory that it keeps for itself.
-        batch: what it reads; `fill` it before each replay.
+        batches: what it reads, one for each lane; `fill` them before each replay.
         of_one_epoch: whether it holds in the present epoch only.
     """
 
     def __init__(
         self,
-        update: Callable[[Batch], None],
-        batch: Batch,
+        update: Callable[[Sequence[RecordedBatch]], None],
+        batches: Sequence[Batch],
         *,
         tensors: Callable[[], Tensors],
         modules: Sequence[nn.Module],
@@ -161,8 +161,8 @@ class StepGraph:
         """Record `update`; what it changes is as before afterwards.
 
         Args:
-            update: takes the step.
-            batch: the tensors of a `GraphInputs`.
+            update: takes the step on the batches.
+            batches: the tensors of a `GraphInputs`, as each lane is given them.
             tensors: all that a step changes, by name, as they are when it is called.
             modules: whose attributes a step may change beside them.
             stream: to record on.
@@ -172,20 +172,32 @@ class StepGraph:
             NotRecordable: the step draws at random, cannot be recorded, or does something else when it is replayed.
         """
         began = time.perf_counter()
-        self.batch, generator, epoch, start = RecordedBatch(batch), batch.generator, batch.epoch, batch.generator.get_state()
+        self.batches = [RecordedBatch(batch) for batch in batches]
+        filled_by = [(batch.generator, batch.epoch) for batch in batches]
+        start = [generator.get_state() for generator, _ in filled_by]
+        device = batches[0].images.device
+
+        def fill() -> None:
+            for batch, (generator, epoch) in zip(self.batches, filled_by, strict=True):
+                batch.fill(generator, epoch)
+
+        def rewind() -> None:
+            for (generator, _), state in zip(filled_by, start, strict=True):
+                generator.set_state(state)
+
         before, drawn, attributes = _copies(tensors()), draws(), _Attributes(modules)
         try:
-            update(self.batch)
+            update(self.batches)
             places = _places(tensors())
             if places.keys() != before.keys():
                 raise NotRecordable("its terms change from step to step")
             # Found out before recording, because one that fails leaves torch's allocator and generator as if it went on.
-            self.batch.fill(generator, epoch)
-            filled = generator.get_state()
-            with without_waiting(batch.images.device):
-                update(self.batch)
+            fill()
+            filled = [generator.get_state() for generator, _ in filled_by]
+            with without_waiting(device):
+                update(self.batches)
             expected = _copies(tensors())
-            if not all(map(torch.equal, [*drawn, filled], [*draws(), generator.get_state()])):
+            if not all(map(torch.equal, [*drawn, *filled], [*draws(), *(generator.get_state() for generator, _ in filled_by)])):
                 raise NotRecordable("it draws random numbers in its steps")
             if moved := [name for name, place in _places(tensors()).items() if places.get(name) != place]:
                 raise NotRecordable(f"it replaces {moved[0]} in its steps; changed in place, it can be part of a graph")
@@ -193,9 +205,9 @@ class StepGraph:
                 raise NotRecordable(f"it changes {name} in its steps, which is no buffer")
             _put(tensors(), before)
             torch.cuda.empty_cache()  # as recording does, which must not count as memory given back
-            held = reserved_bytes(batch.images.device)
+            held = reserved_bytes(device)
             self.graph = Graph(self._step(update), stream)
-            self.held_bytes = reserved_bytes(batch.images.device) - held
+            self.held_bytes = reserved_bytes(device) - held
         except (torch.OutOfMemoryError, NotRecordable):
             raise
         except Exception as problem:
@@ -204,30 +216,31 @@ class StepGraph:
         finally:
             _put(tensors(), before)
             attributes.restore()
-            generator.set_state(start)
+            rewind()
         for _ in range(2):
-            self.batch.fill(generator, epoch)
+            fill()
             self.graph.replay()
         different = _different(before, expected, tensors())
-        watch = Stopwatch(batch.images.device)
+        watch = Stopwatch(device)
         watch.start()
         for _ in range(TIMED):
-            self.batch.fill(generator, epoch)
+            fill()
             self.graph.replay()
         watch.stop()
         self.seconds = watch.take() / TIMED
         _put(tensors(), before)
-        generator.set_state(start)
+        rewind()
         if different:
             raise NotRecordable(f"replayed, a step leaves {different} other than it should be")
-        self.of_one_epoch = self.batch.asked_for_epoch
+        self.of_one_epoch = any(batch.asked_for_epoch for batch in self.batches)
         self._modules, self._constants = modules, _constants(modules)
         self.startup_s = time.perf_counter() - began
 
-    def _step(self, update: Callable[[Batch], None]) -> Callable[[], None]:
+    def _step(self, update: Callable[[Sequence[RecordedBatch]], None]) -> Callable[[], None]:
         def step() -> None:
-            self.batch.rewind()
-            update(self.batch)
+            for batch in self.batches:
+                batch.rewind()
+            update(self.batches)
 
         return step
 

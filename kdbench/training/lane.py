@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,7 +29,9 @@ from kdbench.training.modes import Modes
 from kdbench.training.moving_average import MovingAverage
 from kdbench.training.optimiser import build_optimiser, restore_optimiser, set_rate
 from kdbench.training.predictions import Predictions
+from kdbench.training.recorded_batch import RecordedBatch
 from kdbench.training.segments import MAIN, Position, Segment
+from kdbench.training.step_losses import StepLosses
 
 
 class Lane:
@@ -43,6 +45,7 @@ class Lane:
         segments: what to train, in order.
         precision: as in the recipe.
         compiled: whether the student's passes are compiled.
+        stacked_as: equal for lanes whose students are stacked, such as their architecture; None where this one is not.
         checkpoint: `(state) -> None`, called after every epoch but the last.
 
     Attributes:
@@ -62,6 +65,7 @@ class Lane:
         precision: str,
         device: torch.device,
         compiled: bool = False,
+        stacked_as: object = None,
         checkpoint: Callable[[Mapping[str, Any]], None] = lambda state: None,
     ) -> None:
         self.name = name
@@ -71,14 +75,14 @@ class Lane:
         self.segments = segments
         self.precision = precision
         self.device = device
+        self.stacked_as = stacked_as
         self.checkpoint = checkpoint
         self.rows: list[Row] = []
         self.failure: str | None = None
         self.traceback = ""
         self.predictions: Predictions | None = None
         self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
-        modules = [module for network in self._networks for module in network.modules()]
-        self._plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
+        self._plain = [value for module in self.modules for value in vars(module).values() if isinstance(value, Tensor)]
         self._modes = Modes(student, method)
         self._finite = Finite({**method.parts, **({"the student": student} if student else {})})
         self._compiled = Compiled(student) if student and compiled else None
@@ -148,13 +152,23 @@ class Lane:
         self._row: Row = {}
         self._modes.set_for(self._segment.modules)
 
-    def _set_rate(self) -> None:
-        """Set the learning rate of the coming step."""
+    @property
+    def at_first_step(self) -> bool:
+        """Whether the coming step is the first of its epoch."""
+        return self._sums.images == 0
+
+    def begin_step(self) -> None:
+        """Set the global random streams and the learning rate of the coming step."""
+        reseed(derive(self._stream, self._sums.images), self.device)
         by_step = self._segment.schedule.update == "step"
         if by_step or self._step == 0:
             self._lr = self._segment.rate(self._epoch + by_step * self._step / self._steps)
             set_rate(self._optimiser, self._lr)
         self._step += 1
+
+    def end_step(self, images: int) -> None:
+        """Count the images of a step."""
+        self._sums.images += images
 
     def prepare(self, inputs: StepInputs) -> None:
         """Compile for batches like this one, where that was not done before."""
@@ -168,12 +182,11 @@ class Lane:
         self.prepare(inputs)
         self._step_watch.start()
         self._memory.start()
-        reseed(derive(self._stream, self._sums.images), self.device)
-        self._set_rate()
-        new = not self._momentum
-        self._update(self._batch(inputs), inputs.teacher, first=self._sums.images == 0)
-        self._sums.images += len(inputs)
-        self._memory.stop(stays=sum(tensor.nbytes for tensor in self._momentum) if new else 0)
+        before = self.momentum_bytes
+        self.begin_step()
+        self._update(self.batch(inputs), inputs.teacher, first=self.at_first_step)
+        self.end_step(len(inputs))
+        self._memory.stop(stays=self.momentum_bytes - before)
         self._step_watch.stop()
         if self.graph and self.graph.outdated:  # such as by a weight that the method has changed in this step
             self.graph = None
@@ -201,7 +214,13 @@ class Lane:
         """What the optimiser remembers; nothing before its first step."""
         return [value for state in self._optimiser.state.values() for value in state.values() if isinstance(value, Tensor)]
 
-    def _batch(self, inputs: StepInputs) -> Batch:
+    @property
+    def momentum_bytes(self) -> int:
+        """The memory of what the optimiser remembers."""
+        return sum(tensor.nbytes for tensor in self._momentum)
+
+    def batch(self, inputs: StepInputs) -> Batch:
+        """The batch as the method is given it."""
         return Batch(
             inputs.images,
             inputs.labels,
@@ -221,10 +240,16 @@ class Lane:
 
     def _update(self, batch: Batch, teacher: Outputs | None, *, first: bool) -> None:
         """All of a step that happens on the device; `first` of an epoch measures the loss balance."""
-        segment, labels = self._segment, batch.labels
         with autocast(self.device, precision=self.precision):
             outputs = self._outputs(batch) or teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
+            losses = self.losses(outputs, teacher, batch, first=first)
+        self.apply(losses, self.backward(losses, self.learnt, balance=first))
+
+    def losses(self, outputs: Outputs, teacher: Outputs | None, batch: Batch, *, first: bool) -> StepLosses:
+        """What a step minimises, given the student's outputs; `first` of all steps sees that it teaches nothing by mistake."""
+        segment, labels = self._segment, batch.labels
+        with autocast(self.device, precision=self.precision):
             terms = dict(checked(segment.losses(outputs, teacher or outputs, batch)))
             total = sum(terms.values(), torch.zeros((), device=self.device))
             ce, ce_weight = None, 0.0
@@ -238,65 +263,111 @@ class Lane:
                     total = total + ce
         if first and self._epoch == 0:
             refuse_unoptimised(total, self._optimiser, self._plain, stage=segment.name)
+        return StepLosses(total, terms, ce, ce_weight, len(labels))
+
+    def backward(self, losses: StepLosses, at: Sequence[Tensor], *, balance: bool) -> Sequence[Tensor | None]:
+        """Go backward; with `balance` give the cross-entropy's gradients at some tensors, if there are terms to hold against it."""
         self._optimiser.zero_grad(set_to_none=True)
         g_ce: Sequence[Tensor | None] = ()
-        if first and terms and self._learnt and ce is not None and ce.requires_grad:
+        if balance and losses.terms and at and losses.ce is not None and losses.ce.requires_grad:
             with self._step_watch.paused():  # the balance is ours to know, not a cost of the method
-                g_ce = torch.autograd.grad(ce, self._learnt, retain_graph=True, allow_unused=True)
-        total.backward()  # type: ignore[no-untyped-call]
+                g_ce = torch.autograd.grad(losses.ce, at, retain_graph=True, allow_unused=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        return g_ce
+
+    def apply(self, losses: StepLosses, g_ce: Sequence[Tensor | None]) -> None:
+        """Take the step of the optimiser that the gradients ask for; `g_ce` are the cross-entropy's at what the student learns."""
         if g_ce:
             with self._step_watch.paused():
-                self._sums.balance = gradient_norms(self._learnt, g_ce, included=bool(ce_weight))
-        if segment.gradient_clipping:
+                self._sums.balance = gradient_norms(self.learnt, g_ce, included=bool(losses.ce_weight))
+        if clipping := self._segment.gradient_clipping:
             trained = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(trained, segment.gradient_clipping, foreach=True)
+            nn.utils.clip_grad_norm_(trained, clipping, foreach=True)
         self._optimiser.step()
         if self._average:
             self._average.update()
-        weight = len(labels)
-        self._sums.add("loss", total.detach() * weight)
-        for name, term in terms.items():
-            self._sums.add(name, term.detach() * weight)
-        if ce is not None:
-            self._sums.add("cross_entropy" if ce_weight else UNUSED, ce.detach() * weight)
+        self._sums.add("loss", losses.total.detach() * losses.images)
+        for name, term in losses.terms.items():
+            self._sums.add(name, term.detach() * losses.images)
+        if losses.ce is not None:
+            self._sums.add("cross_entropy" if losses.ce_weight else UNUSED, losses.ce.detach() * losses.images)
 
     def record_step(self, inputs: GraphInputs) -> None:
         """Make a graph of the coming steps on full batches; `graph_refused` says why where there can be none."""
-        drawn, sums, moved = self._generator.get_state(), list(self._sums.tensors), set(self._optimiser.state)
         try:
-            self.graph = StepGraph(
-                lambda batch: self._update(batch, inputs.teacher, first=False),
-                self._batch(inputs.batch),
-                tensors=self._tensors,
-                modules=[module for network in self._networks for module in network.modules()],
-                stream=self._stream_of_graphs,
-                draws=lambda: random_states(self.device),
-            )
-            self._sums.startup_s += self.graph.startup_s
-            self._graph_bytes = max(self._graph_bytes, self.graph.held_bytes)
+            with self.recorded():
+                graph = StepGraph(
+                    lambda batches: self._update(batches[0], inputs.teacher, first=False),
+                    [self.batch(inputs.batch)],
+                    tensors=self.tensors,
+                    modules=self.modules,
+                    stream=self._stream_of_graphs,
+                    draws=lambda: random_states(self.device),
+                )
         except NotRecordable as reason:
             self.graph_refused = str(reason)
+        else:
+            self.take_graph(graph, share=1)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Leave the lane as it was where the block finds out that its step cannot be recorded."""
+        drawn, sums, moved = self._generator.get_state(), list(self._sums.tensors), set(self._optimiser.state)
+        try:
+            yield
+        except NotRecordable:
             self._generator.set_state(drawn)
             self._sums.tensors = {name: self._sums.tensors[name] for name in sums}
             for parameter in self._optimiser.state.keys() - moved:
                 del self._optimiser.state[parameter]
+            raise
+
+    def take_graph(self, graph: StepGraph, *, share: float) -> None:
+        """Let the coming steps be a graph, of whose costs a share is the lane's."""
+        self.graph = graph
+        self._sums.startup_s += share * graph.startup_s
+        self._graph_bytes = max(self._graph_bytes, int(share * graph.held_bytes))
 
     def launch_step(self, images: int) -> None:
         """One step on a full batch of so many images, by the graph, on a stream of its own; `join_step` waits for it."""
         assert self.graph is not None
-        reseed(derive(self._stream, self._sums.images), self.device)
-        self._set_rate()
-        self.graph.batch.fill(self._generator, self._epoch)
+        self.fill(self.graph.batches[0])
         self.graph.graph.launch()
-        self._sums.images += images
-        self._sums.replayed_s += self.graph.seconds
+        self.count_replayed(images, seconds=self.graph.seconds)
+
+    def fill(self, batch: RecordedBatch) -> None:
+        """Begin a step that a graph takes, which reads this batch."""
+        self.begin_step()
+        batch.fill(self._generator, self._epoch)
+
+    def count_replayed(self, images: int, *, seconds: float) -> None:
+        """Enter a step that a graph has taken."""
+        self.end_step(images)
+        self._sums.replayed_s += seconds
+
+    def add_common(self, *, seconds: float, memory: float) -> None:
+        """Enter the lane's share of what it computed together with others: its time, and the most memory that it took in bytes."""
+        self._sums.common_s += seconds
+        self._memory.most = max(self._memory.most, int(memory))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """What happens in the block counts as the lane's own."""
+        self._step_watch.start()
+        yield
+        self._step_watch.stop()
 
     def join_step(self) -> None:
         """Let the device's current stream go on when the launched step is done."""
         assert self.graph is not None
         self.graph.graph.join()
 
-    def _tensors(self) -> dict[str, Tensor]:
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Those of the student and of the method, with all inside them."""
+        return [module for network in self._networks for module in network.modules()]
+
+    def tensors(self) -> dict[str, Tensor]:
         """All that a step changes."""
         found = {f"sum of {name}": value for name, value in self._sums.tensors.items()}
         for network in self._networks:
@@ -307,7 +378,8 @@ class Lane:
         return found
 
     @property
-    def _learnt(self) -> list[nn.Parameter]:
+    def learnt(self) -> list[nn.Parameter]:
+        """What the student learns now."""
         return [parameter for parameter in self.student.parameters() if parameter.requires_grad] if self.student else []
 
     @property
@@ -327,7 +399,7 @@ class Lane:
     def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
         """Write the epoch's row; a loss, or anything learnt, that is no longer finite fails the lane."""
         row = self._sums.row(
-            own_s=self._step_watch.take() + self._sums.replayed_s,
+            own_s=self._step_watch.take() + self._sums.replayed_s + self._sums.common_s,
             data_s=data_s,
             teacher_s=teacher_s if self.reads_teacher else 0.0,
             startup_s=startup_s if self.reads_teacher else 0.0,

@@ -45,6 +45,9 @@ WIDE = (
     *ROW,
     *("kd_standardized", "dkd", "dist", "ft_repdistiller", "nst", "sp", "cc", "rkd", "pkt", "vid", "ofd", "reviewkd", "simkd"),
 )
+LEVERS = {"compiled": {"compile": True}, "stacked": {"stack": True}}
+"""What is no precision of a recipe and changes its arithmetic all the same; it concerns training alone."""
+
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -92,6 +95,7 @@ def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -
                 segments=main,
                 precision=recipe.precision,
                 compiled=recipe.compile,
+                stacked_as=spec.student if recipe.stack else None,
                 device=builder.device,
             )
         )
@@ -160,7 +164,7 @@ def main() -> None:
     parser.add_argument("--student", default="resnet20")
     parser.add_argument("--methods", nargs="+", default=list(ROW))
     parser.add_argument(
-        "--arithmetic", nargs="+", choices=["default", "fp32", "tf32", "bf16", "compiled"], default=["fp32", "bf16"]
+        "--arithmetic", nargs="+", choices=["default", "fp32", "tf32", "bf16", "compiled", "stacked"], default=["fp32", "bf16"]
     )
     parser.add_argument("--ladder", action="store_true", help="the rungs between, too")
     parser.add_argument("--wide", action="store_true", help="twenty methods, in one row and in rows of seven, too")
@@ -180,7 +184,7 @@ def main() -> None:
     memory: dict[str, dict[str, float]] = {}
 
     def ours(arithmetic: str, specs: list[TrialSpec], *, row: str = "") -> Callable[[], float]:
-        own = recipe.model_copy(update={"compile": True} if arithmetic == "compiled" else {"precision": arithmetic})
+        own = recipe.model_copy(update=LEVERS.get(arithmetic, {"precision": arithmetic}))
         changed = [spec.model_copy(update={"recipe": own}) for spec in specs]
         teacher = FrozenTeacher(trained(builder, options.teacher, own), image_shape=shape, recipe=own, device=device)
 
@@ -228,7 +232,7 @@ def main() -> None:
         ]
         sides["kdbench, fp32, twenty methods in rows of seven"] = lambda: sum(row() for row in rows)
     sides["the passes alone"] = floor
-    sides |= {f"evaluation of 1,000 images, {name}": partial(evaluation, name) for name in options.arithmetic if name != "compiled"}
+    sides |= {f"evaluation of 1,000 images, {name}": partial(evaluation, name) for name in options.arithmetic if name not in LEVERS}
 
     def timed(name: str) -> float:
         found = sides[name]()
@@ -265,7 +269,7 @@ def main() -> None:
             * len(specs)
             / (50_000 * medians[f"kdbench, {name}"] / options.images)
             for name in options.arithmetic
-            if name != "compiled"
+            if name not in LEVERS
         },
     }
     print(json.dumps(result, indent=1))

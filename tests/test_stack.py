@@ -1,0 +1,256 @@
+"""`stack: true`: students of one architecture compute as one network, and each learns as if it were alone in it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Lab
+from torch import Tensor, nn
+
+from kdbench import Batch, Losses, Method, Outputs, Pair, Stage
+from kdbench.errors import KdbenchError
+from kdbench.method.interface import METHODS
+from kdbench.models import Network, build_model
+from kdbench.models.stacked import DIFFERENT, PLACES, Cut, Stacked, why_not_stacked
+from kdbench.streams import seeded
+from kdbench.training.graphs import StepGraph
+from kdbench.training.lane import Lane
+
+
+def network(name: str, seed: int) -> Network:
+    with seeded(seed, "student"):
+        return build_model(name, num_classes=10).to(memory_format=torch.channels_last).train()
+
+
+def learn(networks: list[Network], place: int, losses: dict[int, float]) -> list[Tensor]:
+    """What the network at a place gives and learns in a step in which those at `losses` learn, and what it remembers."""
+    with seeded(0, "images"):
+        images = torch.randn(4, 3, 16, 16).to(memory_format=torch.channels_last)
+    cuts = Stacked(networks)(images)
+
+    def loss(cut: Cut, weight: float) -> Tensor:
+        return weight * (cut.outputs.logits.square().mean() + cut.outputs.features[1].mean())
+
+    for i, weight in losses.items():
+        loss(cuts[i], weight).backward()
+    used = [pair for cut in cuts for pair in zip(cut.parts, cut.leaves, strict=True) if pair[1].grad is not None]
+    torch.autograd.backward([part for part, _ in used], [leaf.grad for _, leaf in used])
+    gradients = [parameter.grad for parameter in networks[place].parameters() if parameter.grad is not None]
+    return [*cuts[place].outputs.tensors(), *gradients, *networks[place].buffers()]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(("name", "place"), [("resnet8", 3), ("wrn_10_1", 7), ("mobilenetv2_half", 6)])
+def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(name: str, place: int, broken: bool) -> None:
+    """Also beside networks full of NaN, whose losses are infinite."""
+    alone = learn([network(name, seed=0)], 0, {0: 1.0})
+    others = [network(name, seed=seed) for seed in range(1, PLACES)]
+    for parameter in (parameter for other in others if broken for parameter in other.parameters()):
+        nn.init.constant_(parameter, math.nan)
+    row = [*others[:place], network(name, seed=0), *others[place:]]
+    beside = learn(row, place, {i: 1.0 if i == place else math.inf if broken else -2.0 for i in range(PLACES)})
+    assert len(alone) == len(beside) > 50
+    assert all(map(torch.equal, alone, beside))
+
+
+def test_which_networks_can_be_stacked() -> None:
+    def reason(name: str) -> str | None:
+        return why_not_stacked(partial(build_model, name, num_classes=10), image_shape=(3, 16, 16))
+
+    able = ["resnet8", "wrn_10_1", "mobilenetv2_half"]
+    assert [reason(name) for name in able] == [None] * len(able)
+    assert reason("shufflenetv1") == DIFFERENT
+
+
+class Deep(Method):
+    """A stage of the student that reaches its deepest group, where a hint reaches a part of it."""
+
+    reads = ("features",)
+
+    def build(self, pair: Pair) -> None:
+        self.adapter = nn.Conv2d(pair.student.features[-1][0], pair.teacher.features[-1][0], 1)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("deep", 1, self.losses, (self.adapter,), trains_student=True),)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (self.adapter(student.features[-1]) - teacher.features[-1]).square().mean()}
+
+
+class Headless(Method):
+    """Has no cross-entropy, so that nothing reaches the student's classifier."""
+
+    reads = ("pooled",)
+
+    def build(self, pair: Pair) -> None:
+        self.ce_weight = 0.0
+        self.adapter = nn.Linear(*pair.student.pooled, *pair.teacher.pooled)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": (self.adapter(student.pooled) - teacher.pooled).square().mean()}
+
+
+class Diverges(Method):
+    """Its loss becomes NaN, and with it all that its student has learnt."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": student.features[0].mean() * math.nan} if batch.epoch == 1 else {}
+
+
+class Raises(Method):
+    """Raises in the middle of the second epoch, and in its backward pass."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        found = student.logits.exp().mean()
+        if batch.epoch == 1 and len(batch.labels) < 32:
+            with torch.no_grad():
+                student.logits.exp_()
+                batch.images.mul_(0)
+            raise ValueError("on purpose")
+        return {"gap": found}
+
+
+class Vandal(Method):
+    """Changes in place what it is given: its student's outputs and the images of all."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        if batch.epoch == 1:
+            with torch.no_grad():
+                batch.images.zero_()
+                for tensor in student.tensors():
+                    tensor.zero_()
+        return {"gap": student.logits.square().mean()}
+
+
+GOOD: list[Any] = [
+    *("scratch", "kd", "deep", "catkd", "headless", "sskd"),
+    {"fitnets": {"hint_epochs": 1}},
+    {"ft": {"paraphraser_epochs": 1}},
+    {"crd+kd": {"crd": {"negatives": 64}}},
+]
+"""Stages that reach different parts of a student, a live classifier, no cross-entropy, a further view, draws, buffers."""
+
+CULPRITS = {
+    "diverges": "the loss is nan in epoch 2 of stage main",
+    "raises": "ValueError: on purpose",
+    "vandal": "it changed in place a tensor that all lanes are given; clone it before",
+}
+STACK: dict[str, Any] = {
+    "recipe": {
+        **TINY["recipe"],
+        "stack": True,
+        "optimiser": {"lr": 0.05, "weight_decay": 0.01},
+        "moving_average": 0.5,
+        "gradient_clipping": 1.0,
+    },
+    "teacher": {"recipe": {"epochs": 1, "schedule": {"milestones": []}}},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def odd() -> Iterator[None]:
+    restore = METHODS.snapshot()
+    for method in (Deep, Headless, Diverges, Raises, Vandal):
+        METHODS.register(method.__name__.lower())(method)
+    yield
+    restore()
+
+
+@pytest.fixture(scope="module")
+def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A lab in which all of them ran side by side, culprits first."""
+    lab = Lab(tmp_path_factory.mktemp("together"), images)
+    lab.run(lab.suite(**STACK, methods=[*CULPRITS, *GOOD]))
+    return lab
+
+
+def test_a_lane_alone_is_bitwise_what_it_is_beside_others_of_which_some_fail(together: Lab, lab: Lab) -> None:
+    suite = lab.suite(**STACK, methods=GOOD)
+    lab.run(suite, lanes=1)
+    assert lab.outcomes() == together.outcomes(suite)
+    assert {lab.record(trial).status for trial in suite.trials} == {"done"}
+
+
+def test_a_lane_that_fails_is_told_why(together: Lab) -> None:
+    for trial in together.suite(**STACK, methods=list(CULPRITS)).trials:
+        record = together.record(trial)
+        assert record.status == "failed"
+        assert CULPRITS[trial.method] in (record.reason or "")
+
+
+def test_a_stacked_lane_that_is_resumed_ends_as_one_that_was_not(together: Lab, lab: Lab, one_epoch_a_run: dict[str, Any]) -> None:
+    suite = lab.suite(**STACK, methods=[*GOOD[2:5], GOOD[6]])
+    runs = 1
+    while not lab.run(suite, **one_epoch_a_run):
+        runs += 1
+    assert runs > 3
+    assert lab.outcomes() == together.outcomes(suite)
+
+
+def test_it_trains_as_without_it_but_for_rounding(together: Lab, lab: Lab) -> None:
+    suite = lab.suite(**{**STACK, "recipe": {**STACK["recipe"], "stack": False}}, methods=GOOD)
+    lab.run(suite)
+    stacked = together.suite(**STACK, methods=GOOD)
+    assert stacked.teachers == suite.teachers
+    for ours, theirs in zip(stacked.trials, suite.trials, strict=True):
+        assert ours.id != theirs.id
+        assert (together.record(ours).precision, lab.record(theirs).precision) == ("fp32, stacked", "fp32")
+        assert together.record(ours).student_params == lab.record(theirs).student_params
+        for row, expected in zip(together.curves(ours), lab.curves(theirs), strict=True):
+            assert row.keys() == expected.keys()
+            for key in {"train_loss", "gradient_ratio", "loss_ratio"} & row.keys():
+                assert row[key] == pytest.approx(expected[key], rel=1e-3), (ours.method, key)
+
+
+class Draws(Method):
+    """Draws in its steps, so that they cannot be part of a graph."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"noise": student.logits.square().mean() * torch.rand((), generator=batch.generator)}
+
+
+@pytest.mark.usefixtures("rehearsed")
+def test_a_block_is_one_graph_of_all_lanes_that_can_be_part_of_one(
+    together: Lab, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    original = Lane.end_epoch
+
+    def end_epoch(lane: Lane) -> None:
+        seen[lane.name] = lane.graph_refused or lane.graph
+        original(lane)
+
+    monkeypatch.setattr(Lane, "end_epoch", end_epoch)
+    METHODS.register("draws")(Draws)
+    good = together.suite(**STACK, methods=["kd", "headless", GOOD[6]])
+    lab.run(lab.suite(**STACK, methods=["kd", "headless", GOOD[6], "diverges", "draws"]))
+    assert lab.outcomes(good) == together.outcomes(good)
+    assert seen.pop("draws") == "it draws random numbers in its steps"
+    assert len({id(seen[name]) for name in ("kd", "headless")}) == 1
+    assert all(isinstance(graph, StepGraph) for name, graph in seen.items() if "diverges" not in name), seen
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": {"stack": True, "compile": True}}, "stack: stacked students cannot be compiled"),
+        ({"teacher": {"recipe": {"stack": True}}}, "teacher.recipe.stack: it concerns students, and a teacher trains alone"),
+    ],
+)
+def test_what_cannot_be_asked_for(changes: dict[str, Any], message: str, lab: Lab) -> None:
+    with pytest.raises(KdbenchError, match=re.escape(message)):
+        lab.suite(**changes)
+
+
+def test_a_network_that_cannot_be_stacked_is_refused_before_anything_starts(lab: Lab) -> None:
+    suite = lab.suite(recipe={"stack": True}, pairs=[{"teacher": "wrn_10_1", "student": "shufflenetv1"}])
+    with pytest.raises(KdbenchError, match=r"shufflenetv1 cannot be stacked: .*\. Write `stack: false` in the recipe"):
+        lab.run(suite)
+    assert not list(lab.store.root.glob("trials/*"))
