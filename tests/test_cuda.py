@@ -98,10 +98,13 @@ def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(run, lanes, row,
     assert lab.outcomes() == row.outcomes()
 
 
-@pytest.mark.parametrize("arithmetic", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}], ids=str)
+OTHERS = [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}, {"stack": True}, {"stack": True, "precision": "bf16"}]
+
+
+@pytest.mark.parametrize("arithmetic", OTHERS, ids=str)
 def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
     if device.type == "cpu" and arithmetic != {"precision": "bf16"}:
-        pytest.skip("needs CUDA, or long")  # tf32 is of CUDA alone; tests/test_compiled.py compiles on the CPU
+        pytest.skip("needs CUDA, or long")  # tf32 is of CUDA alone; tests/test_compiled.py and test_stack.py are of the CPU
     recipe = {**CHANGES["recipe"], **arithmetic}
     run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=recipe))
     run(another, another.suite(methods=["at"], recipe=recipe))

@@ -20,6 +20,8 @@ from kdbench.method.interface import METHODS
 from kdbench.models import Network, build_model
 from kdbench.models.stacked import DIFFERENT, PLACES, Cut, Stacked, why_not_stacked
 from kdbench.streams import seeded
+from kdbench.training.arithmetic import autocast
+from kdbench.training.device import exact
 from kdbench.training.graphs import StepGraph
 from kdbench.training.lane import Lane
 
@@ -29,11 +31,12 @@ def network(name: str, seed: int) -> Network:
         return build_model(name, num_classes=10).to(memory_format=torch.channels_last).train()
 
 
-def learn(networks: list[Network], place: int, losses: dict[int, float]) -> list[Tensor]:
+def learn(networks: list[Network], place: int, losses: dict[int, float], *, device: str, precision: str) -> list[Tensor]:
     """What the network at a place gives and learns in a step in which those at `losses` learn, and what it remembers."""
     with seeded(0, "images"):
-        images = torch.randn(4, 3, 16, 16).to(memory_format=torch.channels_last)
-    cuts = Stacked(networks)(images)
+        images = torch.randn(4, 3, 16, 16).to(device, memory_format=torch.channels_last)
+    with autocast(images.device, precision=precision):
+        cuts = Stacked([network.to(device) for network in networks])(images)
 
     def loss(cut: Cut, weight: float) -> Tensor:
         return weight * (cut.outputs.logits.square().mean() + cut.outputs.features[1].mean())
@@ -46,18 +49,34 @@ def learn(networks: list[Network], place: int, losses: dict[int, float]) -> list
     return [*cuts[place].outputs.tensors(), *gradients, *networks[place].buffers()]
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+ARITHMETIC = [
+    *(pytest.param("cpu", precision) for precision in ("fp32", "bf16")),
+    *(pytest.param("cuda", precision, marks=CUDA) for precision in ("fp32", "default", "tf32", "bf16")),
+]
+
+
+@pytest.mark.parametrize(("device", "precision"), ARITHMETIC)
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize(("name", "place"), [("resnet8", 3), ("wrn_10_1", 7), ("mobilenetv2_half", 6)])
-def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(name: str, place: int, broken: bool) -> None:
+def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(
+    name: str, place: int, broken: bool, device: str, precision: str
+) -> None:
     """Also beside networks full of NaN, whose losses are infinite."""
-    alone = learn([network(name, seed=0)], 0, {0: 1.0})
+    with exact(torch.device(device), precision=precision, image_shape=(3, 16, 16)):
+        alone, beside = alone_and_beside(name, place, broken, device=device, precision=precision)
+    assert len(alone) == len(beside) > 50
+    assert all(map(torch.equal, alone, beside))
+
+
+def alone_and_beside(name: str, place: int, broken: bool, **on: str) -> tuple[list[Tensor], list[Tensor]]:
+    """What a network gives and learns alone in a stack, and at a place of it beside others."""
+    alone = learn([network(name, seed=0)], 0, {0: 1.0}, **on)
     others = [network(name, seed=seed) for seed in range(1, PLACES)]
     for parameter in (parameter for other in others if broken for parameter in other.parameters()):
         nn.init.constant_(parameter, math.nan)
     row = [*others[:place], network(name, seed=0), *others[place:]]
-    beside = learn(row, place, {i: 1.0 if i == place else math.inf if broken else -2.0 for i in range(PLACES)})
-    assert len(alone) == len(beside) > 50
-    assert all(map(torch.equal, alone, beside))
+    return alone, learn(row, place, {i: 1.0 if i == place else math.inf if broken else -2.0 for i in range(PLACES)}, **on)
 
 
 def test_which_networks_can_be_stacked() -> None:

@@ -133,6 +133,8 @@ class Recipe(SpecWithOptions):
         if self.moving_average:
             decay = f"with a decay of {self.moving_average:g} per step"
             found.append(f"moving average of the weights, {decay}: it is what is tested, kept and deployed")
+        if self.stack:
+            found.append("stacked students: seconds are a share of what they took together, and depend on how many there were")
         if self.mixes:
             found.append("mixed images: the training error counts the class of the larger share")
         return tuple(found)
