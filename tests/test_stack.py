@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from kdbench import Batch, Losses, Method, Outputs, Pair, Stage
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import Network, build_model
-from kdbench.models.stacked import DIFFERENT, PLACES, Cut, Stacked, why_not_stacked
+from kdbench.models.stacked import PLACES, Cut, Stacked
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import autocast
 from kdbench.training.device import exact
 from kdbench.training.graphs import StepGraph
 from kdbench.training.lane import Lane
+from kdbench.training.stackable import DIFFERENT, LEAKS, why_not_stacked
 
 
 def network(name: str, seed: int) -> Network:
@@ -63,6 +63,8 @@ def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(
     name: str, place: int, broken: bool, device: str, precision: str
 ) -> None:
     """Also beside networks full of NaN, whose losses are infinite."""
+    if name == "mobilenetv2_half" and precision == "bf16":
+        pytest.skip("it is refused, as below")
     with exact(torch.device(device), precision=precision, image_shape=(3, 16, 16)):
         alone, beside = alone_and_beside(name, place, broken, device=device, precision=precision)
     assert len(alone) == len(beside) > 50
@@ -79,12 +81,16 @@ def alone_and_beside(name: str, place: int, broken: bool, **on: str) -> tuple[li
     return alone, learn(row, place, {i: 1.0 if i == place else math.inf if broken else -2.0 for i in range(PLACES)}, **on)
 
 
-def test_which_networks_can_be_stacked() -> None:
-    def reason(name: str) -> str | None:
-        return why_not_stacked(partial(build_model, name, num_classes=10), image_shape=(3, 16, 16))
+def test_which_networks_can_be_stacked(lab: Lab) -> None:
+    """MobileNetV2 of half width has groups of 12 channels: mkldnn's kernels for bf16 multiply those of the next group by 0."""
 
-    able = ["resnet8", "wrn_10_1", "mobilenetv2_half"]
-    assert [reason(name) for name in able] == [None] * len(able)
+    def reason(name: str, precision: str = "fp32") -> str | None:
+        suite = lab.suite(recipe={"precision": precision})
+        return why_not_stacked(lab.builder(suite), name, recipe=suite.trials[0].recipe)
+
+    assert [reason(name) for name in ("resnet8", "wrn_10_1", "mobilenetv2_half")] == [None] * 3
+    assert [reason(name, "bf16") for name in ("resnet8", "wrn_10_1")] == [None] * 2
+    assert reason("mobilenetv2_half", "bf16") == LEAKS.format(precision="bf16")
     assert reason("shufflenetv1") == DIFFERENT
 
 

@@ -5,7 +5,7 @@ Few and large operations instead of many small ones are what a GPU is fast at. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -16,14 +16,10 @@ from torch import Tensor, nn
 
 from kdbench.method.outputs import Outputs
 from kdbench.models.network import Network
-from kdbench.streams import seeded
 
 PLACES = 8
 """How many networks a stack has room for. It always computes for so many, so that its kernels, and with them the last bits of what
 a network gives, do not depend on how many are there."""
-
-TOLERANCE = 1e-9
-"""Relative, in float64: networks that stacked give anything else than alone by more cannot be stacked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +54,7 @@ class Stacked:
         self._whole = deepcopy(networks[0]).train()
         self._norms: list[_BatchNorm] = []
         for name, layer in networks[0].named_modules():
-            if make := _LAYERS.get(type(layer)):
+            if make := LAYERS.get(type(layer)):
                 of_places = [network.get_submodule(name) for network in networks]
                 stacked = make([*of_places, *[empty.get_submodule(name)] * (PLACES - len(networks))])
                 self._whole.set_submodule(name, stacked)
@@ -146,7 +142,7 @@ class _Linear(nn.Module):
         return made.transpose(0, 1).flatten(1)
 
 
-_LAYERS: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
+LAYERS: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
     nn.Conv2d: _Convolution,
     nn.BatchNorm2d: _BatchNorm,
     nn.Linear: _Linear,
@@ -188,37 +184,3 @@ def _mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
         elif isinstance(value, tuple):
             found[field.name] = tuple(map(change, value))
     return replace(outputs, **found)
-
-
-def why_not_stacked(build: Callable[[], Network], *, image_shape: tuple[int, int, int]) -> str | None:
-    """Why networks cannot be stacked, in half a sentence; None where they can. It is tried out on random images, in float64.
-
-    Args:
-        build: makes a network with random parameters, on the CPU.
-        image_shape: (C, H, W) of its images.
-    """
-    with seeded(0, "stacked"):
-        networks = [build().double().train() for _ in range(2)]
-        images = torch.randn(2, *image_shape, dtype=torch.float64)
-    for name, layer in networks[0].named_modules():
-        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-        if own and type(layer) not in _LAYERS:
-            return f"its layer {name} is a {type(layer).__name__}, and only convolutions, batch norms and linear layers can be"
-    alone = deepcopy(networks)
-    try:
-        with torch.no_grad(), seeded(0, "stacked", "pass"):
-            expected = [network(images) for network in alone]
-            made = [cut.outputs for cut in Stacked(networks)(images)]
-        outputs = [_agree(one.tensors(), other.tensors()) for one, other in zip(expected, made, strict=True)]
-        buffers = [_agree(one.buffers(), other.buffers()) for one, other in zip(alone, networks, strict=True)]
-    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError):  # whatever its layers do not take
-        return DIFFERENT
-    return None if all(outputs + buffers) else DIFFERENT
-
-
-DIFFERENT = "beside others, its layers do not give what they give alone"
-
-
-def _agree(expected: Iterable[Tensor], ours: Iterable[Tensor]) -> bool:
-    pairs = zip(expected, ours, strict=True)
-    return all(bool((one - other).abs().max() <= TOLERANCE * one.abs().max().clamp(min=1)) for one, other in pairs)

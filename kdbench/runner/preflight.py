@@ -15,11 +15,12 @@ from kdbench.errors import KdbenchError
 from kdbench.method.pair import PairError
 from kdbench.method.specs import teachers_label
 from kdbench.models.measure import refuse_one_image
-from kdbench.models.stacked import why_not_stacked
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
+from kdbench.training.device import at_hand
 from kdbench.training.fatal_errors import fatal_errors_explained
+from kdbench.training.stackable import why_not_stacked
 
 
 def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool) -> Dataset | None:
@@ -56,6 +57,7 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
         found.append(problem)
     else:
         found += misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
+        found += unstackable(Builder(dataset, params, at_hand(device)), specs)
     if len(found) == 1:
         raise found[0]
     if found:
@@ -82,15 +84,20 @@ def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) ->
     weights = [problem for trial in started.values() if (problem := _refusal(partial(builder.start, trial)))]
     single = {t.network for t in sound if t.methods and 1 in builder.batch_sizes(t.recipe)}
     starved = [problem for network in sorted(single) if (problem := _refusal(partial(_refuse_one_image, builder, *network)))]
-    to_stack = sorted({trial.network for trial in sound if trial.methods and trial.recipe.stack}, key=str)
-    unlike = [problem for network in to_stack if (problem := _refusal(partial(_refuse_to_stack, builder, *network)))]
-    return [*broken.values(), *weights, *starved, *unlike, *_impossible_pairs(builder, sound)]
+    return [*broken.values(), *weights, *starved, *_impossible_pairs(builder, sound)]
 
 
-def _refuse_to_stack(builder: Builder, name: str, *rest: Any) -> None:
-    build = partial(builder.network, name, *rest)
-    if reason := why_not_stacked(build, image_shape=builder.dataset.image_shape):
-        raise KdbenchError(f"{name} cannot be stacked: {reason}. Write `stack: false` in the recipe, or in that of its pair.")
+def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
+    """Which students of some trials are to be stacked and cannot be; it is tried out on the builder's device."""
+    kinds = {str((t.network, t.recipe.precision, t.recipe.batch_size)): t for t in trials if t.methods and t.recipe.stack}
+    return [problem for trial in kinds.values() if (problem := _refusal(partial(_refuse_to_stack, builder, trial)))]
+
+
+def _refuse_to_stack(builder: Builder, trial: TrialSpec) -> None:
+    if reason := why_not_stacked(builder, *trial.network, recipe=trial.recipe):
+        raise KdbenchError(
+            f"{trial.student} cannot be stacked: {reason}. Write `stack: false` in the recipe, or in that of its pair."
+        )
 
 
 def _refuse_one_image(builder: Builder, name: str, *rest: Any) -> None:

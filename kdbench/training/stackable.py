@@ -1,0 +1,100 @@
+"""Whether students of one architecture can be stacked: it is tried out, on the device and in the arithmetic of the training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kdbench.models import Network
+from kdbench.models.stacked import LAYERS, PLACES, Stacked
+from kdbench.spec.recipe import Recipe
+from kdbench.streams import seeded
+from kdbench.training.arithmetic import arranged, autocast
+from kdbench.training.builder import Builder
+from kdbench.training.device import exact
+
+TOLERANCE = 1e-9
+"""Relative, in float64: networks that stacked give anything else than alone by more cannot be stacked."""
+
+DIFFERENT = "beside others, it does not give what it gives alone"
+LEAKS = "here, NaN in one student would reach another, as kernels go for its numbers of channels in {precision}"
+
+ON_CPU = 8
+"""Images that are tried at once on the CPU, where how many there are chooses no kernel."""
+
+
+def why_not_stacked(
+    builder: Builder, network: str, hooks: Sequence[str] = (), input: object = None, *, recipe: Recipe
+) -> str | None:
+    """Why students cannot be stacked in a training on the builder's device, in half a sentence; None where they can.
+
+    Args:
+        builder: of the data set; it may be without its images.
+        network: their architecture, as in `Builder.network`, with hooks and input.
+        recipe: of the training.
+    """
+    build = partial(builder.network, network, hooks, input, precision=recipe.precision)
+    for name, layer in build().named_modules():
+        if [*layer.parameters(recurse=False), *layer.buffers(recurse=False)] and type(layer) not in LAYERS:
+            return f"its layer {name} is a {type(layer).__name__}, and only convolutions, batch norms and linear layers can be"
+    shape, device = builder.dataset.image_shape, builder.device
+    if not _equal_in_float64(build, shape):
+        return DIFFERENT
+    sizes = {min(size, ON_CPU) if device.type == "cpu" else size for size in builder.batch_sizes(recipe)}
+    with exact(device, precision=recipe.precision, image_shape=shape):
+        if not all(_isolated(build, (size, *shape), device, precision=recipe.precision) for size in sorted(sizes)):
+            return LEAKS.format(precision=recipe.precision)
+    return None
+
+
+def _equal_in_float64(build: Callable[[], Network], image_shape: tuple[int, int, int]) -> bool:
+    """Whether two networks give the same stacked as alone, but for rounding, and remember the same."""
+    with seeded(0, "stackable"):
+        networks = [build().cpu().double().train() for _ in range(2)]
+        images = torch.randn(2, *image_shape, dtype=torch.float64)
+    alone = deepcopy(networks)
+    try:
+        with torch.no_grad(), seeded(0, "stackable", "pass"):
+            expected = [network(images) for network in alone]
+            made = [cut.outputs for cut in Stacked(networks)(images)]
+        pairs = [*zip(expected, made, strict=True)]
+        outputs = all(_agree(one.tensors(), other.tensors()) for one, other in pairs)
+        return outputs and all(_agree(one.buffers(), other.buffers()) for one, other in zip(alone, networks, strict=True))
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError):  # whatever its layers do not take
+        return False
+
+
+def _agree(expected: Iterable[Tensor], ours: Iterable[Tensor]) -> bool:
+    pairs = zip(expected, ours, strict=True)
+    return all(bool((one - other).abs().max() <= TOLERANCE * one.abs().max().clamp(min=1)) for one, other in pairs)
+
+
+def _isolated(build: Callable[[], Network], shape: tuple[int, ...], device: torch.device, *, precision: str) -> bool:
+    """Whether a step of a network is bitwise the same alone and beside networks full of NaN, for images (B, C, H, W)."""
+
+    def network(*, broken: bool = False) -> Network:
+        with seeded(0, "stackable"):
+            made = build().train()
+        for parameter in made.parameters() if broken else ():
+            torch.nn.init.constant_(parameter, math.nan)
+        return made
+
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    images = arranged(images.to(device).contiguous(memory_format=torch.channels_last), precision=precision)
+    alone, beside = [network()], [network(broken=i != PLACES // 2) for i in range(PLACES)]
+    return all(map(torch.equal, _step(alone, 0, images, precision), _step(beside, PLACES // 2, images, precision)))
+
+
+def _step(networks: Sequence[Network], place: int, images: Tensor, precision: str) -> list[Tensor]:
+    """What the network at a place gives in a pass, the gradients that it gets, and what it remembers."""
+    with autocast(images.device, precision=precision):
+        cuts = Stacked(networks)(images)
+    gradients = [torch.ones_like(part) if i == place else part.detach() for i, cut in enumerate(cuts) for part in cut.parts]
+    torch.autograd.backward([part for cut in cuts for part in cut.parts], gradients)
+    own = networks[place]
+    return [*cuts[place].outputs.tensors(), *(p.grad for p in own.parameters() if p.grad is not None), *own.buffers()]
