@@ -81,18 +81,16 @@ class Stacked:
 
     @torch.no_grad()
     def _update_statistics(self) -> None:
-        """Give the networks' batch norms the running statistics that follow from a pass."""
-        taken = [norm for norm in self._norms if norm.statistics]
-        own = [(layer, place) for norm in taken for place, layer in enumerate(norm.places[: len(self._networks)])]
-        if not own:
-            return
-        found = {norm: [statistic.chunk(PLACES) for statistic in norm.statistics] for norm in taken}
+        """Give the networks' batch norms the running statistics that follow from a pass, all at once."""
         count = len(self._networks)
+        taken = [norm for norm in self._norms if norm.statistics]
+        layers = [layer for norm in taken for layer in norm.places[:count]]
+        if not layers:
+            return
         for i, name in enumerate(("running_mean", "running_var")):
-            buffers: list[Any] = [getattr(layer, name) for layer, _ in own]
-            torch._foreach_copy_(buffers, [chunk for norm in taken for chunk in found[norm][i][:count]])
-        counts: list[Any] = [layer.num_batches_tracked for layer, _ in own]
-        torch._foreach_add_(counts, 1)
+            found = [chunk for norm in taken for chunk in norm.statistics[i].chunk(PLACES)[:count]]
+            torch._foreach_copy_([getattr(layer, name) for layer in layers], found)
+        torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
         for norm in taken:
             norm.statistics = ()
 
@@ -136,9 +134,9 @@ class _Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8 D) to (B, 8 K)."""
         weights = torch.stack([layer.weight for layer in self.places]).transpose(1, 2)
-        vectors = x.unflatten(1, (PLACES, -1)).transpose(0, 1)
+        vectors = x.reshape(len(x), PLACES, -1).transpose(0, 1)
         bias = _joined(self.places, "bias")
-        made = vectors @ weights if bias is None else torch.baddbmm(bias.unflatten(0, (PLACES, 1, -1)), vectors, weights)
+        made = vectors @ weights if bias is None else torch.baddbmm(bias.reshape(PLACES, 1, -1), vectors, weights)
         return made.transpose(0, 1).flatten(1)
 
 
@@ -166,9 +164,9 @@ def _of_zeros(network: Network) -> Network:
 
 def _apart(tensor: Tensor) -> tuple[Tensor, ...]:
     """(B, 8 C, ...) as one (B, C, ...) for each place: a copy, laid out as a network alone would give it."""
-    places = tensor.unflatten(1, (PLACES, -1)).movedim(1, 0)
+    places = tensor.view(len(tensor), PLACES, -1, *tensor.shape[2:]).transpose(0, 1)
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        dense = places.movedim(2, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 2)
+        dense = places.permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
     else:
         dense = places.clone(memory_format=torch.contiguous_format)
     return dense.unbind()

@@ -9,10 +9,11 @@ from functools import partial
 from itertools import compress
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
+from kdbench.models import Network
 from kdbench.models.stacked import PLACES, Cut, Stacked
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
@@ -38,7 +39,7 @@ class Block:
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self.lanes = tuple(lanes)
-        self._stacked = Stacked([lane.student for lane in lanes if lane.student])
+        self._stacked = Stacked([lane.student for lane in lanes if isinstance(lane.student, Network)])
         self._device, self._precision = lanes[0].device, lanes[0].precision
         self._watch, self._memory = Stopwatch(self._device), MemoryWatch(self._device)
         self._stream = own_stream(self._device)
@@ -147,7 +148,7 @@ class Block:
                 found = iter(torch.autograd.grad(at, wanted, gradients, retain_graph=True, allow_unused=True))
             for lane, (cut, seeds) in measured.items():
                 g_ce[lane] = [_sum(direct, next(found)) for direct in seeds[len(cut.leaves) :]]
-        unreached = {}
+        unreached: dict[nn.Parameter, Tensor | None] = {}
         for lane, (cut, _) in learnt.items():
             reached = self._reached_by(lane, cut)
             unreached |= {parameter: parameter.grad for parameter in lane.learnt if id(parameter) not in reached}

@@ -195,6 +195,9 @@ def _epoch(
         teacher_watch.stop()
         return batch.taught(outputs)
 
+    def read_again(load: Load, number: int) -> StepInputs:
+        return taught(loaded(load), number)
+
     batches = stream.batches(now, _views(lanes))
     for number, load in enumerate(data_watch.waits(waiting.items(batches))):
         batch = loaded(load)
@@ -206,7 +209,7 @@ def _epoch(
                 for lane in lanes:
                     guarded(partial(lane.prepare, shared), lane)
             for unit in units.of(lanes):
-                shared = _step(unit, shared, lambda load=load, number=number: taught(loaded(load), number))
+                shared = _step(unit, shared, partial(read_again, load, number))
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
