@@ -86,7 +86,7 @@ def test_which_networks_can_be_stacked(lab: Lab) -> None:
 
     def reason(name: str, precision: str = "fp32") -> str | None:
         suite = lab.suite(recipe={"precision": precision})
-        return why_not_stacked(lab.builder(suite), name, recipe=suite.trials[0].recipe)
+        return why_not_stacked(lab.builder(suite), suite.trials[0].model_copy(update={"student": name}))
 
     assert [reason(name) for name in ("resnet8", "wrn_10_1", "mobilenetv2_half")] == [None] * 3
     assert [reason(name, "bf16") for name in ("resnet8", "wrn_10_1")] == [None] * 2

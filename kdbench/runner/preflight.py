@@ -94,7 +94,7 @@ def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchEr
 
 
 def _refuse_to_stack(builder: Builder, trial: TrialSpec) -> None:
-    if reason := why_not_stacked(builder, *trial.network, recipe=trial.recipe):
+    if reason := why_not_stacked(builder, trial):
         raise KdbenchError(
             f"{trial.student} cannot be stacked: {reason}. Write `stack: false` in the recipe, or in that of its pair."
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdbench.models import Network
 from kdbench.models.stacked import LAYERS, PLACES, Stacked
-from kdbench.spec.recipe import Recipe
+from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import arranged, autocast
 from kdbench.training.builder import Builder
@@ -28,17 +28,15 @@ ON_CPU = 8
 """Images that are tried at once on the CPU, where how many there are chooses no kernel."""
 
 
-def why_not_stacked(
-    builder: Builder, network: str, hooks: Sequence[str] = (), input: object = None, *, recipe: Recipe
-) -> str | None:
-    """Why students cannot be stacked in a training on the builder's device, in half a sentence; None where they can.
+def why_not_stacked(builder: Builder, trial: TrialSpec) -> str | None:
+    """Why the student of a trial cannot be stacked on the builder's device, in half a sentence; None where it can.
 
     Args:
-        builder: of the data set; it may be without its images.
-        network: their architecture, as in `Builder.network`, with hooks and input.
-        recipe: of the training.
+        builder: of the data set, which may be without its images.
+        trial: gives the network and how it is trained.
     """
-    build = partial(builder.network, network, hooks, input, precision=recipe.precision)
+    recipe = trial.recipe
+    build = partial(builder.network, *trial.network, precision=recipe.precision)
     for name, layer in build().named_modules():
         if [*layer.parameters(recurse=False), *layer.buffers(recurse=False)] and type(layer) not in LAYERS:
             return f"its layer {name} is a {type(layer).__name__}, and only convolutions, batch norms and linear layers can be"
