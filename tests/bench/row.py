@@ -1,9 +1,9 @@
-"""The seven-method row against the plain loop, alternating, medians: `python tests/bench/row.py --images 640 --repeats 3`.
+"""On the CPU, the seven-method row against the plain loop, alternating, medians: `python tests/bench/row.py --images 640`.
 
 Prints one JSON object: seconds per repetition of both sides, the ratios of their medians, and what evaluation after every epoch
 would cost. Same images, batch size, augmentation, arithmetic and number of threads on both sides; the plain loop at the best of the
 given numbers of workers. bf16 and compilation are on our side alone. `--ladder` shows what each lever gives, `--wide` what the same
-twenty methods take in one row and in rows of seven.
+twenty methods take in one row and in rows of seven. What a GPU does is in `gpu.py`.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from kdbench.spec.trial import DatasetSpec, TrialSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.training.arithmetic import arranged
 from kdbench.training.builder import Builder
-from kdbench.training.cohort import records_graphs, train_in_lockstep
-from kdbench.training.device import choose_device, environment, exact
+from kdbench.training.cohort import train_in_lockstep
+from kdbench.training.device import environment, exact
 from kdbench.training.evaluation import error_pct
 from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.lane import Lane
@@ -77,11 +77,9 @@ def trained(builder: Builder, name: str, recipe: Recipe) -> Network:
     return network
 
 
-def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -> tuple[float, dict[str, float]]:
-    """Seconds of one epoch of all lanes, evaluation and start-up left out, and the memory of each lane in MiB."""
-    cuda = builder.device.type == "cuda"
-    recipe = specs[0].recipe.model_copy(update={"epochs": 2 if cuda else 1})  # graphs are made in the first
-    lanes = []
+def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
+    """Seconds of one epoch of all lanes, evaluation and start-up left out."""
+    recipe, lanes = specs[0].recipe, []
     for spec in specs:
         method = builder.composition(spec, teacher.network.teacher_parts())
         student = builder.student(spec)
@@ -100,44 +98,31 @@ def lockstep(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -
             )
         )
     stream = Stream(builder.training_data(recipe.augmentation), recipe, 0, builder.dataset.num_classes)
-
-    def synchronised() -> float:
-        if cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    ends = [synchronised()]
+    began = time.perf_counter()
     train_in_lockstep(
         lanes,
         stream,
         teachers=[teacher],
         evaluation={},
         stop=lambda: False,
-        epoch_done=lambda now, active: ends.append(synchronised()),
-        graphs=records_graphs(stream.data.device),
+        epoch_done=lambda now, active: None,
     )
+    seconds = time.perf_counter() - began
     assert all(lane.failure is None for lane in lanes), [lane.failure for lane in lanes]
-    return ends[-1] - ends[-2], {lane.name: lane.peak_mem_mib for lane in lanes}
+    return seconds
 
 
 def passes_seconds(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeacher) -> float:
-    """Seconds of the passes alone, one of the teacher for all and one forward and backward of each student: the floor of a CPU.
-
-    On CUDA they are launched one by one, so that graphs can be faster.
-    """
+    """Seconds of the passes alone, one of the teacher for all and one forward and backward of each student: the floor of a CPU."""
     recipe, data = specs[0].recipe, builder.training_data(specs[0].recipe.augmentation)
     draws = list(data.epoch(torch.Generator().manual_seed(0), batch_size=recipe.batch_size))
     batches = [(arranged(images, precision=recipe.precision), labels) for images, labels, *_ in (draw() for draw in draws)]
     students = [builder.student(spec).train() for spec in specs]
-    if builder.device.type == "cuda":
-        torch.cuda.synchronize()  # the batches are made
     began = time.perf_counter()
     for images, labels in batches:
         teacher(images)
         for student in students:
             torch.nn.functional.cross_entropy(student(images).logits, labels).backward()
-    if builder.device.type == "cuda":
-        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -168,12 +153,11 @@ def main() -> None:
     )
     parser.add_argument("--ladder", action="store_true", help="the rungs between, too")
     parser.add_argument("--wide", action="store_true", help="twenty methods, in one row and in rows of seven, too")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     load_shipped()
-    device = choose_device(options.device)
+    device = torch.device("cpu")
     split = noise(options.images)
     builder = Builder(Dataset(split, noise(1000), tuple("0123456789"), MEAN, STD), SourceParams(), device)
     shape = builder.dataset.image_shape
@@ -181,18 +165,14 @@ def main() -> None:
     recipe = Recipe(epochs=1, batch_size=128, optimiser=SGD(lr=0.001), precision="fp32")
     specs = trials(options.methods, teacher=options.teacher, student=options.student, recipe=recipe)
 
-    memory: dict[str, dict[str, float]] = {}
-
-    def ours(arithmetic: str, specs: list[TrialSpec], *, row: str = "") -> Callable[[], float]:
+    def ours(arithmetic: str, specs: list[TrialSpec]) -> Callable[[], float]:
         own = recipe.model_copy(update=LEVERS.get(arithmetic, {"precision": arithmetic}))
         changed = [spec.model_copy(update={"recipe": own}) for spec in specs]
         teacher = FrozenTeacher(trained(builder, options.teacher, own), image_shape=shape, recipe=own, device=device)
 
         def seconds() -> float:
             with exact(device, precision=own.precision, image_shape=shape):
-                found, of_lanes = lockstep(builder, changed, teacher)
-            memory.setdefault(f"kdbench, {arithmetic}{row}", {}).update(of_lanes)
-            return found
+                return lockstep(builder, changed, teacher)
 
         return seconds
 
@@ -225,11 +205,8 @@ def main() -> None:
     sides |= {f"kdbench, {arithmetic}": ours(arithmetic, specs) for arithmetic in options.arithmetic}
     if options.wide:
         wide = trials(list(WIDE), teacher=options.teacher, student=options.student, recipe=recipe)
-        sides["kdbench, fp32, twenty methods"] = ours("fp32", wide, row=", twenty methods")
-        rows = [
-            ours("fp32", wide[first : first + len(ROW)], row=", twenty methods in rows of seven")
-            for first in range(0, len(wide), len(ROW))
-        ]
+        sides["kdbench, fp32, twenty methods"] = ours("fp32", wide)
+        rows = [ours("fp32", wide[first : first + len(ROW)]) for first in range(0, len(wide), len(ROW))]
         sides["kdbench, fp32, twenty methods in rows of seven"] = lambda: sum(row() for row in rows)
     sides["the passes alone"] = floor
     sides |= {f"evaluation of 1,000 images, {name}": partial(evaluation, name) for name in options.arithmetic if name not in LEVERS}
@@ -260,7 +237,6 @@ def main() -> None:
             for name, median in medians.items()
             if name.startswith("kdbench")
         },
-        "memory of each lane, MiB": memory if device.type == "cuda" else "the process's alone is known on the CPU",
         "evaluation after every epoch of 50,000 images, percent of it": {
             name: 100
             * 10_000
