@@ -143,7 +143,7 @@ def lanes(bench: Bench) -> None:
     """KD at so many temperatures."""
     for count in bench.lanes:
         methods = tuple({"kd": {"temperature": 1 + number}} for number in range(count))
-        bench.measure("lanes", replace(bench.suite, methods=methods, images=bench.short))
+        bench.measure("lanes", replace(bench.suite, methods=methods, images=bench.short, seeds=(count,)))  # none was trained before
 
 
 def workers(bench: Bench) -> None:

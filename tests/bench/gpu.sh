@@ -11,7 +11,7 @@ case " $* " in *" --rehearse "*) device=cpu processes=1 ;; esac
 part() { # NAME SECONDS COMMAND...
   local name=$1 limit=$2 status
   shift 2
-  [ $device = cuda ] || limit=$((4 * limit)) # a machine that rehearses may be busy
+  [ $device = cuda ] || limit=$((8 * limit)) # a machine that rehearses may be busy
   echo "== $name, at most $limit s; $SECONDS s so far"
   timeout -s KILL "$limit" "$@"
   status=$?
@@ -35,7 +35,7 @@ fi
 measure row 170 "$@"
 measure wide 45 "$@"
 measure lanes 35 "$@"
-measure workers 30 "$@"
-measure alone 15 "$@"
+measure workers 35 "$@"
+measure alone 20 "$@"
 echo "== $SECONDS s in all; the figures are in $out"
 exit $failed
