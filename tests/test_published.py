@@ -412,6 +412,11 @@ def test_notes_stand_under_the_table_with_the_methods_they_are_of():
     assert found.notes[-1].endswith(" KD, AT: T 3.")
 
 
+def test_each_part_of_a_note_stands_once_with_all_methods_it_is_of():
+    found = table({"note": "T 3; no flips"}, {"method": "at", "note": "no flips"})
+    assert found.notes[-1].endswith(" KD: T 3. KD, AT: no flips.")
+
+
 @pytest.mark.parametrize("label", ["CIFAR-10 (JPEG)", "cifar10 (12,000 training images)", "cifar10 (10 % held out)"])
 def test_other_images_of_the_same_data_set_are_told(label):
     found = table({}, results=RESULTS.assign(dataset=label))

@@ -167,8 +167,9 @@ def _protocol(numbers: pd.DataFrame, metric: Metric) -> str:
         differences.append("epochs not known")
     else:
         differences.append(f"{_listed(epochs['epochs'])} {noun}, as ours")
-    methods = numbers[numbers["note"] != ""].groupby("note", sort=False)["label"].unique()
-    remarks = "".join(f" {', '.join(labels)}: {note}." for note, labels in methods.items())
+    parts = numbers[numbers["note"] != ""].assign(note=lambda noted: noted["note"].str.split("; ")).explode("note")
+    methods = parts.groupby("note", sort=False)["label"].unique()
+    remarks = "".join(f" {', '.join(labels)}: {part}." for part, labels in methods.items())
     return f"{numbers['source'].iloc[0]}: {'; '.join(differences)}.{remarks}"
 
 
