@@ -19,6 +19,9 @@ WAIT_MS = 100
 """In which a program that reads what this one prints, and is sent the same signal, ends."""
 
 
+BEFORE_THE_END = "stopped before the end."
+
+
 class Interrupted(BaseException):
     """A signal asked this process to stop; no handler of exceptions in between takes it for something else.
 
@@ -31,10 +34,11 @@ class Stop:
 
     Attributes:
         asked: whether one has come. Python drops exceptions in some places, such as destructors: what can stop asks this, too.
+        raised: whether `Interrupted` was raised.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.raised = False
         self._text = ""
         self._deferred = False
 
@@ -61,6 +65,16 @@ class Stop:
         finally:
             self._text = ""
 
+    @contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """Raises `Interrupted` for what a library has made of it: pydantic takes it for a fault of what it calls."""
+        try:
+            yield
+        except Exception:
+            if self.raised:
+                raise Interrupted(BEFORE_THE_END) from None
+            raise
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True
         hangup = number == HANGUP
@@ -73,7 +87,8 @@ class Stop:
         for other in STOPS:  # another one ends the process, but for the SIGHUP of a terminal that closes
             if signal.getsignal(other) == self._hear:
                 signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
-        raise Interrupted("stopped before the end.")
+        self.raised = True
+        raise Interrupted(BEFORE_THE_END)
 
 
 def _tell(text: str) -> None:

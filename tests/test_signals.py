@@ -38,6 +38,16 @@ def test_it_stops_the_block_that_says_what_to_tell(number, stop):
         signal.raise_signal(number)
 
 
+def test_what_a_library_makes_of_it_is_that_again(stop):
+    with pytest.raises(ValueError, match="a fault"), stop.unwrapped():
+        raise ValueError("a fault")
+    with pytest.raises(Interrupted, match="before the end"), stop.unwrapped():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted:
+            raise ValueError("a fault") from None
+
+
 def test_another_one_ends_the_process_but_a_terminal_may_close_with_several(stop):
     with pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGTERM)

@@ -26,7 +26,8 @@ def main() -> None:
     stop = signals.Stop()
     stop.listen()
     try:
-        app(prog_name="kdbench", obj=stop)
+        with stop.unwrapped():
+            app(prog_name="kdbench", obj=stop)
     except (KdbenchError, OSError) as problem:
         print(f"error: {system_error(problem) if isinstance(problem, OSError) else problem}", file=sys.stderr)
         sys.exit(BAD_USAGE)

@@ -55,6 +55,7 @@ def run(
     with (
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
+        stop.unwrapped(),
     ):
         wanted = Options(
             device=device,
