@@ -79,10 +79,10 @@ def test_neither_a_slow_host_nor_many_waits_nor_what_comes_after_an_exception_is
     def act(waiting: Waiting) -> None:
         with pytest.raises(RuntimeError), waiting.for_device(["kd"]):
             list(waiting.items(slow()))
-            for _ in range(8):
-                with waiting.on_host():
-                    time.sleep(TIMEOUT_S / 4)
             raise RuntimeError
+        for _ in range(16):
+            with waiting.for_device(["kd"]):
+                time.sleep(TIMEOUT_S / 8)
         time.sleep(2 * TIMEOUT_S)
         assert waiting.count % 2 == 0
 
