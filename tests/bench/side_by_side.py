@@ -55,8 +55,8 @@ def cases() -> Iterator[Case]:
                 yield from (Case(student, precision, kd) for student in FOREIGN for precision in PRECISIONS[:3])
 
 
-def waiting_kernels(device: torch.device, layout: torch.memory_format, precision: str) -> list[str]:
-    """Kernels of a step of ResNet-20 that may wait for others."""
+def kernels(device: torch.device, layout: torch.memory_format, precision: str) -> list[str]:
+    """The names of those of a step of ResNet-20; none where they cannot be seen."""
     with exact(device, precision=precision, image_shape=(3, 32, 32)):
         network = build_model("resnet20", num_classes=10, in_channels=3).to(device).to(memory_format=layout).train()
         images = torch.randn(128, 3, 32, 32, device=device).to(memory_format=layout)
@@ -65,9 +65,7 @@ def waiting_kernels(device: torch.device, layout: torch.memory_format, precision
                 loss = network(images).logits.float().square().mean()
             loss.backward()
             torch.cuda.synchronize(device)
-    names = sorted({event.key for event in profile.key_averages()})
-    assert any("conv" in name or "gemm" in name or "xmma" in name for name in names), f"the profile shows no convolution: {names}"
-    return [name for name in names if WAITING.search(name)]
+    return sorted({event.key for event in profile.key_averages()})
 
 
 def main() -> None:
@@ -82,11 +80,12 @@ def main() -> None:
     todo = list(cases())
     if given.rehearse:
         size, todo = {"images": 20, "batch_size": 10, "teacher": "wrn_10_1"}, [Case("wrn_10_1", "bf16", KD[:2])]
-    if device.type == "cuda":
-        for precision in PRECISIONS:
-            found = waiting_kernels(device, layout, precision)
-            print(f"kernels in {precision}, {given.layout}: {found or 'none waits'}", flush=True)
-            assert not found
+    waiting: list[str] = []
+    for precision in PRECISIONS if device.type == "cuda" else ():
+        names = kernels(device, layout, precision)
+        found = [name for name in names if WAITING.search(name)]
+        print(f"{given.layout}, {precision}: of {len(names)} kinds of kernel these may wait for others: {found}", flush=True)
+        waiting += found
     original = arithmetic.memory_format
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for module in [module for module in sys.modules.values() if vars(module).get("memory_format") is original]:
@@ -98,6 +97,7 @@ def main() -> None:
             clock = train(suite, Path(folder), device=str(device))
             ungraphed = [line for line in clock.said if "without CUDA graphs" in line]
             print(f"  came back after {time.perf_counter() - began:.1f} s {ungraphed or ''}", flush=True)
+    assert not waiting, f"these kernels may wait for others: {waiting}"
     print(f"{len(todo)} cases came back", flush=True)
 
 
