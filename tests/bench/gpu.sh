@@ -28,7 +28,8 @@ if [ $device = cpu ]; then
   part "invariants" 60 python -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
   part "side by side, NCHW" 30 python tests/bench/side_by_side.py --layout NCHW --device cpu --rehearse
 else
-  part "invariants" 85 python -m pytest -q -p no:benchmark -n $processes tests/test_cuda.py tests/test_graphs.py tests/test_augment.py
+  part "invariants" 85 python -m pytest -q -p no:benchmark -n $processes tests/test_cuda.py tests/test_graphs.py tests/test_augment.py \
+    tests/test_stack.py
   part "side by side, NCHW" 60 python tests/bench/side_by_side.py --layout NCHW
   part "side by side, NHWC" 40 python tests/bench/side_by_side.py --layout NHWC
 fi
