@@ -224,6 +224,7 @@ def test_a_run_whose_process_is_killed_is_brought_home_by_the_next_one(lab, undi
 def test_what_a_run_left_that_was_killed_in_its_last_moment_goes_when_nothing_is_left_to_train(finished):
     left = finished.store.jobs / "some-job"
     (left / "trials" / finished.suite(**MIXED).trials[0].id).mkdir(parents=True)
+    (finished.store.jobs / ".DS_Store").touch()  # somebody else's
     with finished.store.writing():  # by another process
         assert finished.run(finished.suite(**MIXED))
     assert left.exists()

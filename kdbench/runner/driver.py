@@ -286,6 +286,6 @@ class Driver:
 
 def recover(store: Store) -> None:
     """Bring home what jobs left whose process was killed, and take away the logs of jobs that are over."""
-    for folder in sorted(store.jobs.iterdir()) if store.jobs.is_dir() else ():
+    for folder in sorted(store.jobs.glob("*/")):
         bring_home(store, folder)
         shutil.rmtree(folder)

@@ -117,7 +117,7 @@ def bring_left_home(store: Store, mine: Collection[str], *, owners: Collection[s
         mine: ids of trials, and of others.
         owners: of folders whose runs are not over.
     """
-    for folder in [*store.jobs.iterdir()] if store.jobs.is_dir() else []:
+    for folder in [*store.jobs.glob("*/")]:
         if _owner(folder) in owners:
             continue
         own = _own(folder)

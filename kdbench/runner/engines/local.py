@@ -132,8 +132,13 @@ class Local(Engine):
         process = self._processes.pop(place)
         process.connection.close()
         status = process.popen.wait()
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        return Died(f"its process on {place.name} was {how}" if status < 0 else f"its process on {place.name} {how}")
+        how = f"was killed by {_name_of(-status)}" if status < 0 else f"ended with status {status}"
+        return Died(f"its process on {place.name} {how}")
+
+
+def _name_of(number: int) -> str:
+    """Of a signal; those for programs' own use have none."""
+    return signal.Signals(number).name if number in [*signal.Signals] else f"signal {number}"
 
 
 def local_places(text: str) -> list[Place]:
