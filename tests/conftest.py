@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,16 @@ def write_images(root: Path, *, seed: int = 0) -> Path:
                 pixels[:, 2 * label + 1] += 60
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _own_files_are_forgotten() -> Iterator[None]:
+    """What users' own files a test loads, later tests would send to their workers, where the files are gone."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("kdbench_plugin_"):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

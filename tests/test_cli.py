@@ -109,8 +109,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     yield run
     for restore in undo:
         restore()
-    for name in [name for name in sys.modules if name.startswith("kdbench_plugin_plugin")]:
-        del sys.modules[name]
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -95,7 +95,7 @@ def _forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for restore in undo:
         restore()
     for name in set(sys.modules) - modules:
-        if name.startswith(("kdbench_plugin_", "kdbench_shipped_", "other_")):
+        if name.startswith(("kdbench_shipped_", "other_")):
             del sys.modules[name]
 
 

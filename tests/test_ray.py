@@ -45,8 +45,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_worker_niceness", "0")  # it is 15, and other tests run beside these
-        for name in [name for name in sys.modules if name.startswith("kdbench_plugin_")]:  # of other tests, whose files are gone
-            patch.delitem(sys.modules, name)
         node = {"include_dashboard": False, "object_store_memory": 100 << 20}
         cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
         try:

@@ -23,7 +23,7 @@ def added_seeds(done: pd.DataFrame) -> list[str]:
     if not {"planned", "finished"} <= {*done}:
         return []
     if "first_finished" in done:
-        done = done.assign(finished=done["first_finished"].fillna(done["finished"]))
+        done = done.assign(finished=done["first_finished"].astype(object).fillna(done["finished"]))
     found: dict[tuple[str, str], list[str]] = {}
     taught = done[done["teacher"].notna()].groupby(["dataset", "student", "at"], sort=False)
     for (dataset, student, at), rows in taught:

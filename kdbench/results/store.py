@@ -204,7 +204,7 @@ class Store:
     def checkpoints_of_jobs(self) -> set[str]:
         """The checkpoints that jobs have which run elsewhere, by their paths below `trials/`."""
         found: set[str] = set()
-        for folder in [*self.jobs.glob("*/trials")]:
+        for folder in [job / "trials" for job in (self.jobs.iterdir() if self.jobs.is_dir() else ())]:
             for pattern in (f"*/{CHECKPOINT}", "*/stages/*.checkpoint.pt"):
                 with suppress(FileNotFoundError):  # the job has ended meanwhile
                     found.update(file.relative_to(folder).as_posix() for file in folder.glob(pattern))

@@ -141,7 +141,7 @@ def _legend(figure: Figure, need: Need, layout: _Layout, *, with_axis: bool) -> 
 
 
 def _fitting(title: str, below: str, names: Sequence[str], need: Need, options: FigureOptions) -> _Layout:
-    """The layout with the largest letters that fit."""
+    """The layout with the largest letters that fit; where no size is asked for, one panel may be taller than a page."""
     usual, least = FONT_PT[options.style]
     fonts = [options.font_size] if options.font_size else [usual - 0.5 * step for step in range(int(2 * (usual - least)) + 1)]
     for font in fonts:
@@ -152,6 +152,8 @@ def _fitting(title: str, below: str, names: Sequence[str], need: Need, options: 
     if most:
         told = f"{len(names)} panels do not fit {size}, but {most} do. Choose fewer pairs or a larger `--size`."
         raise DoesNotFitError(told, most=most)
+    if not options.sheet_in:
+        return layout  # with very many methods: taller than a page, since nobody asked for a size
     high = f"{math.ceil(needed * 10) / 10:g}"
     raise DoesNotFitError(
         f"the figure does not fit {size}: it needs a height of {high} inches. Choose fewer methods, a larger `--size` or a smaller "
