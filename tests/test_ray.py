@@ -123,7 +123,7 @@ def test_what_workers_made_comes_home_where_the_run_ends_at_once(cluster, lab, h
 
 
 def test_what_a_job_needs_travels_and_a_stopped_one_goes_on_here(cluster, lab, another, undisturbed, hear, monkeypatch, tmp_path):
-    """While a job runs, the plugin, what it imports and the teacher's weights lie nowhere but on the node."""
+    """While a job runs, the plugin, what it imports and the teacher's weights lie nowhere but on the node. It is claimed, too."""
     from kdbench.runner.engines.ray import Ray
 
     travelling = tmp_path / "travelling"
@@ -153,8 +153,9 @@ def test_what_a_job_needs_travels_and_a_stopped_one_goes_on_here(cluster, lab, a
     trained: list[Trained] = []
     hear(heard)
     suite = lab.suite(**changes)
-    options = Options(engine="ray", address=cluster.address, device="cpu:1", stop=lambda: bool(trained))
+    options = Options(engine="ray", address=cluster.address, device="cpu:1", claim=True, stop=lambda: bool(trained))
     assert not execute(suite, lab.store, options=options, progress=Said())
+    assert os.listdir(lab.store.root / "claims") == []
     assert 0 < len(trained) < 60
     assert sum(lab.store.has_checkpoint(trial.id) for trial in suite.trials) == 2
     assert lab.run(suite)
@@ -217,14 +218,6 @@ def test_folders_of_killed_workers_go(tmp_path, monkeypatch):
     (half / "process.json").write_text("")
     ray_worker._remove_leftovers()
     assert sorted(tmp_path.iterdir()) == sorted([mine, half])
-
-
-def test_a_run_on_a_cluster_may_claim_its_jobs(cluster, lab, undisturbed):
-    options = Options(engine="ray", address=cluster.address, device="cpu:1", claim=True, claim_timeout_s=2)
-    suite = lab.suite(**{**MIXED, "methods": ["scratch"]})
-    assert execute(suite, lab.store, options=options, progress=Said())
-    assert lab.outcomes() == undisturbed.outcomes(suite)
-    assert os.listdir(lab.store.root / "claims") == []
 
 
 def test_what_changes_in_a_folder_travels_once_and_what_is_gone_goes(tmp_path: Path):

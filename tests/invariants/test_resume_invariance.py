@@ -53,7 +53,7 @@ def test_killed_at_any_write_and_run_again_comes_to_the_same_end(
     suite = lab.suite(**MIXED)
     kills = 0
     while True:
-        left = choice.randint(1, 12)
+        left = choice.randint(1, 25)
         try:
             assert lab.run(suite)
             break
