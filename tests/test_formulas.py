@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_method_traps import CLASSES, batch, build, outputs, pair
 from torch import Tensor
 
-from kdbench import Outputs, PairError
+from kdbench import Outputs, PairError, pool_to
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.composition import Composition
 from kdbench.method.interface import METHODS
@@ -243,3 +243,12 @@ def test_the_maps_of_catkd_go_without_the_classifiers_bias() -> None:
         student = replace(STUDENT, classifier=lambda values, bias=bias: STUDENT.classify(values) + bias)
         found.append(only(build("catkd", STUDENT, TEACHER).losses(student, TEACHER, batch(6))))
     assert torch.allclose(found[0], found[1], rtol=1e-4)
+
+
+def test_maps_are_pooled_as_torch_pools_them_whoever_asks_first() -> None:
+    maps = torch.randn(2, 3, 7, 5, requires_grad=True)
+    with torch.inference_mode():
+        pool_to(maps, (3, 4))
+    for dtype in (torch.float64, torch.float32):
+        torch.testing.assert_close(pool_to(maps.to(dtype), (3, 4)), F.adaptive_avg_pool2d(maps.to(dtype), (3, 4)))
+    pool_to(maps, (3, 4)).sum().backward()

@@ -18,6 +18,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import Network, build_model
 from kdbench.models.stacked import PLACES, Cut, Stacked
+from kdbench.spec.trial import NetworkInput
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import autocast
 from kdbench.training.device import exact
@@ -82,14 +83,15 @@ def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(
 def test_which_networks_can_be_stacked(lab: Lab) -> None:
     """The last two: mkldnn's kernels for groups of few channels in bf16 let NaN through, and ShuffleNet mixes channels."""
 
-    def reason(name: str, precision: str = "fp32") -> str | None:
+    def reason(name: str, precision: str = "fp32", **changes: Any) -> str | None:
         suite = lab.suite(recipe={"precision": precision})
-        return why_not_stacked(lab.builder(suite), suite.trials[0].model_copy(update={"student": name}))
+        return why_not_stacked(lab.builder(suite), suite.trials[0].model_copy(update={"student": name, **changes}))
 
     assert reason("resnet8") is None
     assert reason("wrn_10_1", "bf16") is None
     assert reason("mobilenetv2_half", "bf16") == LEAKS.format(precision="bf16")
     assert reason("shufflenetv1") == DIFFERENT
+    assert (reason("resnet8", input=NetworkInput(size=16)) or "").startswith("it has numbers of its own")
 
 
 class Deep(Method):
@@ -114,7 +116,7 @@ class Headless(Method):
 
     def build(self, pair: Pair) -> None:
         self.ce_weight = 0.0
-        self.adapter = nn.Linear(*pair.student.pooled, *pair.teacher.pooled)
+        self.adapter = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0])
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         return {"gap": (self.adapter(student.pooled) - teacher.pooled).square().mean()}

@@ -1,7 +1,7 @@
 """Loss terms and adapters that several papers share."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from itertools import pairwise
 from typing import ParamSpec, TypeVar
 
@@ -103,13 +103,20 @@ def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tenso
     return torch.stack(binary, dim=1), rest
 
 
-def _averaging(size: int, out: int, like: Tensor) -> Tensor:
+def _averaging(size: int, out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(out, size) matrix whose row i averages the window that adaptive average pooling gives cell i."""
-    weights = torch.zeros(out, size, dtype=like.dtype, device=like.device)
+    weights = torch.zeros(out, size, dtype=dtype, device=device)
     for i in range(out):
         start, end = i * size // out, -((i + 1) * size // -out)
         weights[i, start:end] = 1 / (end - start)
     return weights
+
+
+@cache
+def _kept_averaging(size: int, out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The same, made once: on a GPU each row takes a kernel of its own."""
+    with torch.inference_mode(False):  # else it could not be used in training later
+        return _averaging(size, out, dtype, device)
 
 
 def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,7 +126,8 @@ def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    rows, columns = (_averaging(n, out, maps) for n, out in zip(maps.shape[-2:], size, strict=True))
+    averaging = _averaging if torch.compiler.is_compiling() else _kept_averaging  # the compiler looks past a cache
+    rows, columns = (averaging(n, out, maps.dtype, maps.device) for n, out in zip(maps.shape[-2:], size, strict=True))
     return rows @ maps @ columns.T
 
 

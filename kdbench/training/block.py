@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -142,16 +142,19 @@ class Block:
         g_ce: dict[Lane, Gradients] = dict.fromkeys(learnt, ())
         ends = [(part, seed) for cut, seeds in measured.values() for part, seed in zip(cut.parts, seeds, strict=False)]
         wanted = [parameter for lane in measured for parameter in lane.learnt]
+        found: Iterator[Tensor | None] = iter(())
         if parts := [(part, seed) for part, seed in ends if seed is not None]:
             at, gradients = zip(*parts, strict=True)
             with self._watch.paused():
                 found = iter(torch.autograd.grad(at, wanted, gradients, retain_graph=True, allow_unused=True))
-            for lane, (cut, seeds) in measured.items():
-                g_ce[lane] = [_sum(direct, next(found)) for direct in seeds[len(cut.leaves) :]]
+        for lane, (cut, seeds) in measured.items():
+            g_ce[lane] = [_sum(direct, next(found, None)) for direct in seeds[len(cut.leaves) :]]
         unreached: dict[nn.Parameter, Tensor | None] = {}
         for lane, (cut, _) in learnt.items():
             reached = self._reached_by(lane, cut)
             unreached |= {parameter: parameter.grad for parameter in lane.learnt if id(parameter) not in reached}
+        for parameter in unreached:
+            parameter.grad = None  # what others send there must not be added to it
         ends = [(part, leaf.grad) for cut, _ in learnt.values() for part, leaf in zip(cut.parts, cut.leaves, strict=True)]
         if parts := [(part, gradient) for part, gradient in ends if gradient is not None]:
             at, gradients = zip(*parts, strict=True)
@@ -186,6 +189,9 @@ class Block:
     def _record(self, inputs: GraphInputs) -> str | None:
         """Why it could not be recorded."""
         batches = [lane.batch(inputs.batch) for lane in self.lanes]
+        self._graph = None  # one from before gives its memory back first
+        for lane in self.lanes:
+            lane.graph = None
 
         def update(batches: Sequence[Batch]) -> None:
             self._update(batches, inputs.teacher)

@@ -86,6 +86,8 @@ class Bench:
         last = {name: json.loads(clock.curves(record).splitlines()[-1]) for name, record in own.items()}
         steps = -(-max(row["images"] for row in last.values()) // suite.batch_size)
 
+        seconds = clock.timed_s - sum(row.get("evaluation_s", 0.0) for row in last.values())
+
         def ms(seconds: float) -> float:
             return round(1000 * seconds / steps, 3)
 
@@ -94,8 +96,8 @@ class Bench:
             **about,
             lanes=len(own),
             steps=steps,
-            ms_per_step=ms(clock.timed_s),
-            ms_per_step_and_lane=ms(clock.timed_s / len(own)),
+            ms_per_step=ms(seconds),
+            ms_per_step_and_lane=ms(seconds / len(own)),
             own_ms={name: ms(row["train_s"] - row["data_s"] - row["teacher_s"]) for name, row in last.items()},
             data_ms=ms(max(row["data_s"] for row in last.values())),
             teacher_ms=ms(max(row["teacher_s"] for row in last.values())),

@@ -1,10 +1,12 @@
 """Trains lanes beside each other, case by case, and prints as it goes: `python tests/bench/side_by_side.py --layout NCHW`.
 
 Whoever starts it kills it where it is silent: then the case that it named last hangs. `tests/test_no_hang.py` does that. On CUDA it
-also looks which kernels run, and ends with an error where one of them waits for others. `--rehearse` trains one small case.
+also looks which kernels run, and ends with an error where one of them waits for others. `--seconds 40` begins no case after that
+time, and says how many it left out. `--rehearse` trains one small case.
 """
 
 import argparse
+import math
 import re
 import sys
 import tempfile
@@ -73,8 +75,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layout", choices=LAYOUTS, default="NCHW")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case later than that")
     parser.add_argument("--rehearse", action="store_true")
     given = parser.parse_args()
+    latest = time.perf_counter() + given.seconds
     device, layout = choose_device(given.device), LAYOUTS[given.layout]
     size: dict[str, Any] = {"images": 2560, "teacher": "resnet8"}
     todo = list(cases())
@@ -90,15 +94,19 @@ def main() -> None:
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for module in [module for module in sys.modules.values() if vars(module).get("memory_format") is original]:
             stack.enter_context(patch.object(module, "memory_format", lambda device, *, precision: layout))
+        back = 0
         for case in todo:
-            began = time.perf_counter()
+            if (began := time.perf_counter()) > latest:
+                print(f"for {len(todo) - back} more cases there was no time", flush=True)
+                break
             print(f"{given.layout}, {case}:", flush=True)
             suite = NoiseSuite(student=case.student, methods=case.methods, recipe={"precision": case.precision}, **size)
             clock = train(suite, Path(folder), device=str(device))
             ungraphed = [line for line in clock.said if "without CUDA graphs" in line]
             print(f"  came back after {time.perf_counter() - began:.1f} s {ungraphed or ''}", flush=True)
+            back += 1
     assert not waiting, f"these kernels may wait for others: {waiting}"
-    print(f"{len(todo)} cases came back", flush=True)
+    print(f"{back} cases came back", flush=True)
 
 
 if __name__ == "__main__":
