@@ -82,11 +82,10 @@ def test_a_process_that_asks_for_strict_float32_has_it_afterwards_too() -> None:
     """In a process of its own, since torch forgets that nothing was set for convolutions once something was."""
     program = """
 import torch
-from kdbench.training.device import exact
-from kdbench.training.frozen_teacher import FrozenTeacher
+from kdbench.training.arithmetic import float32_as
 torch.backends.fp32_precision = "ieee"
 for precision in ("default", "tf32"):
-    with exact(torch.device("cpu"), precision=precision, image_shape=(3, 8, 8)):
+    with float32_as(precision):
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
 """
