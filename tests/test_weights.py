@@ -271,7 +271,10 @@ def test_reference_results_of_this_protocol_keep_their_ids(folder):
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     if int(rows[0]["protocol"]) == PROTOCOL:
-        assert {row["trial"] for row in rows} <= {trial.id for trial in load_suite(rows[0]["suite"]).trials}
+        suite = load_suite(rows[0]["suite"])
+        settings = [setting for choice in suite.candidates for setting in choice.settings]
+        of_suite = {trial.id for trial in (*suite.trials, *(trial for setting in settings for trial in setting.reported))}
+        assert {row["trial"] for row in rows} <= of_suite
 
 
 def test_other_weights_are_other_trials_and_another_place_is_not(write, folder, tmp_path):
