@@ -7,16 +7,12 @@ later, or not before the run's end. Drivers are the command line, as a user star
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from conftest import Lab, write_images
 from ray.cluster_utils import Cluster
-from run import SUITE, Broken, Run, children, kill
+from run import HARMS as OF_DRIVERS
+from run import SUITE, Broken, Harm, Run, add_options, children, disturb, kill, kills, repeat
 
 NODES = 2
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
@@ -71,6 +68,10 @@ class OnRay(Run):
         while len(self.cluster.worker_nodes) < NODES:
             self.cluster.add_node(**NODE)
 
+    def abandon(self) -> None:
+        for process in self.started:
+            kill(process.pid)
+
     def see_no_process(self) -> None:
         until = time.monotonic() + 60
         while left := processes("ray::RayWorker"):
@@ -79,26 +80,18 @@ class OnRay(Run):
             time.sleep(0.1)
 
 
-def kills_training(run: OnRay, dice: random.Random) -> None:
-    """A process that trains, below an actor."""
-    driver = run.drive()
-    run.sleep(dice)
-    found = [child for actor in processes("ray::RayWorker") for child in children(actor)]
-    for process in dice.sample(found, min(1, len(found))):
-        kill(process)
-    run.ended(driver)
+def actors(driver: int) -> list[int]:
+    """Of any driver: one is at work at a time."""
+    return processes("ray::RayWorker")
 
 
-def kills_an_actor(run: OnRay, dice: random.Random) -> None:
-    driver = run.drive()
-    run.sleep(dice)
-    found = processes("ray::RayWorker")
-    for process in dice.sample(found, min(1, len(found))):
-        kill(process)
-    run.ended(driver)
+def trainings(driver: int) -> list[int]:
+    """Processes that train, below actors."""
+    return [child for actor in actors(driver) for child in children(actor)]
 
 
-def kills_a_node(run: OnRay, dice: random.Random) -> None:
+def kills_a_node(run: Run, dice: random.Random) -> None:
+    assert isinstance(run, OnRay)
     driver = run.drive()
     run.sleep(dice)
     run.cluster.remove_node(dice.choice([*run.cluster.worker_nodes]), allow_graceful=False)
@@ -109,116 +102,47 @@ def kills_a_node(run: OnRay, dice: random.Random) -> None:
     run.whole()
 
 
-def kills_the_driver(run: OnRay, dice: random.Random) -> None:
-    driver = run.drive()
-    run.sleep(dice)
-    kill(driver)
-    run.ended(driver)
-
-
-def stops_the_driver(run: OnRay, dice: random.Random) -> None:
-    driver = run.drive()
-    run.sleep(dice)
-    for _ in range(dice.choice((1, 1, 2))):
-        kill(driver, signal.SIGTERM)
-        time.sleep(dice.uniform(0, 0.5))
-    run.ended(driver)
-
-
-def starts_two(run: OnRay, dice: random.Random) -> None:
-    """The second is refused."""
-    first = run.drive()
-    time.sleep(dice.uniform(0, run.span_s / 2))
-    if 0 not in (ended := run.ended(first, run.drive())):
-        raise Broken(f"of two drivers none came to the end: {ended}")
-
-
-HARMS = {
-    "a training process killed": kills_training,
-    "an actor killed": kills_an_actor,
+HARMS: dict[str, Harm] = {
+    "a training process killed": kills(trainings),
+    "an actor killed": kills(actors),
     "a node killed": kills_a_node,
-    "the driver killed": kills_the_driver,
-    "SIGTERM": stops_the_driver,
-    "two drivers": starts_two,
+    **{name: OF_DRIVERS[name] for name in ("the driver killed", "SIGTERM", "SIGTERM twice", "two drivers")},
 }
-
-
-def one_run(run: OnRay, seed: int, expected: Any) -> list[str]:
-    """Disturb a run once or twice, and let it end; the harms that were done.
-
-    Raises:
-        Broken: it did not come out as it must.
-    """
-    dice = random.Random(seed)
-    names = [dice.choice(list(HARMS)) for _ in range(dice.choice((1, 2)))]
-    try:
-        for name in names:
-            run.told.append(name)
-            HARMS[name](run, dice)
-        run.told.append("undisturbed")
-        if (status := run.ended(run.drive())) != [0]:
-            raise Broken(f"left alone, the driver ended with {status}")
-        run.see(expected)
-    except Broken as problem:
-        for process in run.started:
-            kill(process.pid)
-        (run.lab.root / "told.txt").write_text("\n".join([*run.told, str(problem)]))
-        raise
-    finally:
-        run.whole()
-    return names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="of the first run; the next run has the next one")
-    parser.add_argument("--minutes", type=float, default=1e9, help="after which no further run begins")
+    add_options(parser, runs=30)
     given = parser.parse_args()
     torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     images = write_images(root / "stripes")
     os.environ |= {"XDG_CACHE_HOME": str(root / "cache"), "RAY_worker_niceness": "0"}
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
-    failed: list[int] = []
-    counts: Counter[str] = Counter()
-    runs, until = 0, time.monotonic() + 60 * given.minutes
     try:
         alone = Lab(root / "alone", images)
         alone.root.mkdir()
         assert alone.run(alone.suite(**SUITE, seeds=[0]))
         expected = alone.outcomes()
-        span_s = 30.0
-        for number in range(-1, given.runs):
-            if time.monotonic() > until:
-                break
-            seed, folder = given.seed + number, root / f"run{given.seed + number}"
-            folder.mkdir()
+        first = OnRay(Lab(root / "two", images), "ray", 0.0, False, [], seeds=1, cluster=cluster)
+        first.lab.root.mkdir()
+        first.whole()
+        began = time.monotonic()
+        assert first.ended(first.drive()) == [0]
+        span_s = time.monotonic() - began
+        print(f"undisturbed: {len(expected)} trials, {span_s:.1f} s on {NODES} nodes; in {root}", flush=True)
+
+        def one(folder: Path, seed: int) -> list[str]:
             run = OnRay(Lab(folder, images), "ray", span_s, False, [], seeds=1, cluster=cluster)
-            run.whole()
-            began = time.monotonic()
-            if number < 0:
-                assert run.ended(run.drive()) == [0]
-                run.see(expected)
-                span_s = time.monotonic() - began
-                print(f"undisturbed: {len(expected)} trials, {span_s:.1f} s on {NODES} nodes; in {root}", flush=True)
-                continue
-            runs += 1
+            dice = random.Random(seed)
             try:
-                names = one_run(run, seed, expected)
-            except Broken as problem:
-                failed.append(seed)
-                print(f"FAILED, seed {seed}: {problem}. See {folder}.", flush=True)
-                continue
-            counts.update(names)
-            shutil.rmtree(folder)
-            print(f"seed {seed}: {', '.join(names)}: as undisturbed ({time.monotonic() - began:.1f} s)", flush=True)
+                return disturb(run, [dice.choice(list(HARMS)) for _ in range(dice.choice((1, 2)))], HARMS, dice, expected)
+            finally:
+                run.whole()
+
+        repeat(given, root, one, engine="ray", trials=len(expected))
     finally:
         cluster.shutdown()
-    print(json.dumps({"runs": runs, "engine": "ray", "failed": failed, "harms": counts, "trials of a run": len(expected)}))
-    if not failed:
-        shutil.rmtree(root)
-    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -214,6 +214,13 @@ class Run:
             raise Broken(f"left over: {left}")
         self.see_no_process()
 
+    def abandon(self) -> None:
+        """Kill what is left of it."""
+        for pid in children(os.getpid()):
+            for child in children(pid):
+                kill(child)
+            kill(pid)
+
     def see_no_process(self) -> None:
         """See that nothing runs any more that a driver has started."""
         until = time.monotonic() + 20
@@ -230,12 +237,17 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def kills_a_worker(run: Run, dice: random.Random) -> None:
-    driver = run.drive()
-    run.sleep(dice)
-    for worker in dice.sample(found := children(driver), min(1, len(found))):
-        kill(worker)
-    run.ended(driver)
+def kills(find: Callable[[int], list[int]]) -> Harm:
+    """Kills one of the processes that are found for a driver while it is at work."""
+
+    def harm(run: Run, dice: random.Random) -> None:
+        driver = run.drive()
+        run.sleep(dice)
+        for pid in dice.sample(found := find(driver), min(1, len(found))):
+            kill(pid)
+        run.ended(driver)
+
+    return harm
 
 
 def kills_the_driver(run: Run, dice: random.Random) -> None:
@@ -373,7 +385,7 @@ def stops_and_continues(run: Run, dice: random.Random) -> None:
 
 
 HARMS: dict[str, Harm] = {
-    "a worker killed": kills_a_worker,
+    "a worker killed": kills(children),
     "the driver killed": kills_the_driver,
     "workers and driver killed": kills_both,
     "SIGTERM": _signals(signal.SIGTERM, 1),
@@ -398,6 +410,15 @@ def one_run(run: Run, seed: int, expected: Outcomes) -> list[str]:
     names = [dice.choice(list(harms)) for _ in range(dice.choice((1, 2, 3)))]
     if run.claim and dice.random() < 0.5:
         names[0] = next(iter(OF_CLAIMS))
+    return disturb(run, names, harms, dice, expected)
+
+
+def disturb(run: Run, names: list[str], harms: Mapping[str, Harm], dice: random.Random, expected: Outcomes) -> list[str]:
+    """Do these harms to a run, and let it end; their names.
+
+    Raises:
+        Broken: it did not come out as it must.
+    """
     try:
         for name in names:
             run.told.append(name)
@@ -408,10 +429,7 @@ def one_run(run: Run, seed: int, expected: Outcomes) -> list[str]:
             raise Broken(f"left alone, the driver ended with {status}")
         run.see(expected)
     except Broken as problem:
-        for pid in children(os.getpid()):
-            for child in children(pid):
-                kill(child)
-            kill(pid)
+        run.abandon()
         (run.lab.root / "told.txt").write_text("\n".join([*run.told, str(problem)]))
         raise
     return names
@@ -429,23 +447,15 @@ def undisturbed(images: Path, root: Path, mode: str, seeds: int) -> tuple[Outcom
     return lab.outcomes(), time.monotonic() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=20)
+def add_options(parser: argparse.ArgumentParser, *, runs: int) -> None:
+    """How many runs, and which."""
+    parser.add_argument("--runs", type=int, default=runs)
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the next run has the next one")
-    parser.add_argument("--engine", choices=("forked", "local"), default="forked")
-    parser.add_argument("--claim", action="store_true", help="several drivers share a directory")
-    parser.add_argument("--short", action="store_true", help="one seed of each student in place of two")
     parser.add_argument("--minutes", type=float, default=1e9, help="after which no further run begins")
-    given = parser.parse_args()
-    if given.claim and not CLAIMS:
-        parser.error("this kdbench has no claims")
-    torch.set_num_threads(1)
-    adopt_orphans()
-    root = Path(tempfile.mkdtemp(prefix="chaos-"))
-    images = write_images(root / "stripes")
-    expected, span_s = undisturbed(images, root, given.engine, seeds := 1 if given.short else 2)
-    print(f"undisturbed: {len(expected)} trials, {span_s:.1f} s with two workers; in {root}", flush=True)
+
+
+def repeat(given: argparse.Namespace, root: Path, one: Callable[[Path, int], list[str]], *, engine: str, trials: int) -> None:
+    """Do the runs, tell of each and of all, and end the process: with status 1 where one did not come out as it must."""
     counts: Counter[str] = Counter()
     failed, runs, until = [], 0, time.monotonic() + 60 * given.minutes
     for seed in range(given.seed, given.seed + given.runs):
@@ -456,8 +466,7 @@ def main() -> None:
         runs += 1
         began = time.monotonic()
         try:
-            run = Run(Lab(folder, images), given.engine, span_s, given.claim, [], seeds)
-            names = one_run(run, seed, expected)
+            names = one(folder, seed)
         except Broken as problem:
             failed.append(seed)
             print(f"FAILED, seed {seed}: {problem}. See {folder}.", flush=True)
@@ -465,11 +474,32 @@ def main() -> None:
         counts.update(names)
         shutil.rmtree(folder)
         print(f"seed {seed}: {', '.join(names)}: as undisturbed ({time.monotonic() - began:.1f} s)", flush=True)
-    what = f"{given.engine}{', with claims' if given.claim else ''}"
-    print(json.dumps({"runs": runs, "engine": what, "failed": failed, "harms": counts, "trials of a run": len(expected)}))
+    print(json.dumps({"runs": runs, "engine": engine, "failed": failed, "harms": counts, "trials of a run": trials}))
     if not failed:
         shutil.rmtree(root)
     sys.exit(bool(failed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser, runs=20)
+    parser.add_argument("--engine", choices=("forked", "local"), default="forked")
+    parser.add_argument("--claim", action="store_true", help="several drivers share a directory")
+    parser.add_argument("--short", action="store_true", help="one seed of each student in place of two")
+    given = parser.parse_args()
+    if given.claim and not CLAIMS:
+        parser.error("this kdbench has no claims")
+    torch.set_num_threads(1)
+    adopt_orphans()
+    root = Path(tempfile.mkdtemp(prefix="chaos-"))
+    images = write_images(root / "stripes")
+    expected, span_s = undisturbed(images, root, given.engine, seeds := 1 if given.short else 2)
+    print(f"undisturbed: {len(expected)} trials, {span_s:.1f} s with two workers; in {root}", flush=True)
+
+    def one(folder: Path, seed: int) -> list[str]:
+        return one_run(Run(Lab(folder, images), given.engine, span_s, given.claim, [], seeds), seed, expected)
+
+    repeat(given, root, one, engine=f"{given.engine}{', with claims' if given.claim else ''}", trials=len(expected))
 
 
 if __name__ == "__main__":
