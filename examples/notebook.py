@@ -18,4 +18,4 @@ batch = kdbench.Batch(images, labels, torch.arange(16), epoch=0, epochs=1, gener
 terms = method.losses(output, target, batch)
 loss = sum(terms.values()) + method.ce_weight * torch.nn.functional.cross_entropy(method.predict(output), labels)
 loss.backward()
-print({name: round(float(term), 3) for name, term in terms.items()})
+print({name: round(term.item(), 3) for name, term in terms.items()})

@@ -152,6 +152,15 @@ def _own_files_are_forgotten() -> Iterator[None]:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_waited_for() -> Iterator[None]:
+    """Files are not forced onto the disk, since no test cuts the power, and the speed of inference is measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr("kdbench.training.evaluation.TIMED_PASSES", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images, train/ and test/."""

@@ -48,37 +48,42 @@ CHANGES: dict[str, Any] = {"methods": ROW, "recipe": {"batch_size": 16, "epochs"
 """Four full batches of 16 an epoch, and a short one of 8."""
 
 
+Row = tuple[Lab, dict[str, bool | str | None]]
+"""A lab, and by method, at the end of its training: whether it had a graph, or why it had none."""
+
+
 @pytest.fixture(scope="module")
-def rows() -> dict[str, Lab]:
-    """The labs of `row`, by the type of the device."""
+def rows() -> dict[str, Row]:
+    """What `done` gives, by the type of the device."""
     return {}
 
 
 @pytest.fixture
-def row(device: torch.device, run: Callable[..., bool], rows: dict[str, Lab], images: Path, tmp_path_factory: Any) -> Lab:
-    """A lab in which `CHANGES` ran from start to end, once for all tests. Read it, leave it as it is."""
+def done(device: torch.device, run: Callable[..., bool], rows: dict[str, Row], images: Path, tmp_path_factory: Any) -> Row:
+    """`CHANGES` ran from start to end, once for all tests."""
     if device.type not in rows:
-        rows[device.type] = Lab(tmp_path_factory.mktemp("row"), images)
-        assert run(rows[device.type], rows[device.type].suite(**CHANGES))
+        lab, graphed, original = Lab(tmp_path_factory.mktemp("row"), images), dict[str, bool | str | None](), Lane.end_epoch
+
+        def end_epoch(lane: Lane) -> None:
+            graphed[lane.name] = lane.graph_refused or bool(lane.graph)
+            original(lane)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Lane, "end_epoch", end_epoch)
+            assert run(lab, lab.suite(**CHANGES))
+        rows[device.type] = lab, graphed
     return rows[device.type]
 
 
 @pytest.fixture
-def graphed(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool | str | None]:
-    """By method, at the end of its training: whether it had a graph, or why it had none."""
-    found: dict[str, bool | str | None] = {}
-    original = Lane.end_epoch
-
-    def end_epoch(lane: Lane) -> None:
-        found[lane.name] = lane.graph_refused or bool(lane.graph)
-        original(lane)
-
-    monkeypatch.setattr(Lane, "end_epoch", end_epoch)
-    return found
+def row(done: Row) -> Lab:
+    """A lab in which `CHANGES` are done. Read it, leave it as it is."""
+    return done[0]
 
 
-def test_methods_have_graphs(run, lab, graphed):
-    assert run(lab, lab.suite(**CHANGES))
+def test_methods_have_graphs(done):
+    _, graphed = done
+    assert len(graphed) == 1 + len(ROW) + 1, "the teacher, the students, and a stage of the teacher alone"
     assert set(graphed.values()) == {True}, graphed
 
 
@@ -141,18 +146,20 @@ def test_a_lane_that_raises_or_diverges_fails_and_the_others_are_as_without_it(r
 
 
 def test_a_run_that_stops_after_every_epoch_comes_to_the_same_end(run, row, lab, one_epoch_a_run):
-    while not run(lab, lab.suite(**CHANGES), **one_epoch_a_run):
+    give_teacher(lab, row, suite := lab.suite(**CHANGES))
+    while not run(lab, suite, **one_epoch_a_run):
         pass
     assert lab.outcomes() == row.outcomes()
 
 
 def test_graphs_compute_what_steps_compute(run, row, lab, monkeypatch):
     monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    run(lab, lab.suite(**CHANGES))
+    give_teacher(lab, row, suite := lab.suite(**CHANGES))
+    run(lab, suite)
     assert lab.outcomes() == row.outcomes()  # a student that is too large for graphs goes on without
 
 
-def test_no_step_waits_for_the_device(run, device, lab, monkeypatch):
+def test_no_step_waits_for_the_device(run, device, row, lab, monkeypatch):
     def strictly(act):
         def strict(*args, **options):
             with without_waiting(device):
@@ -162,13 +169,16 @@ def test_no_step_waits_for_the_device(run, device, lab, monkeypatch):
 
     monkeypatch.setattr(Lane, "step", strictly(Lane.step))
     monkeypatch.setattr(Lane, "launch_step", strictly(Lane.launch_step))
-    assert run(lab, lab.suite(**CHANGES))
+    give_teacher(lab, row, suite := lab.suite(**CHANGES))
+    assert run(lab, suite)
     assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
 
 
-def test_one_forward_pass_of_the_teacher_serves_all(run, lab, monkeypatch):
+def test_one_forward_pass_of_the_teacher_serves_all(run, row, lab, monkeypatch):
     calls = []
     original = cohort.GraphInputs.run_teacher
     monkeypatch.setattr(cohort.GraphInputs, "run_teacher", lambda inputs, teacher: (calls.append(1), original(inputs, teacher)))
-    run(lab, lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"]))
+    suite = lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"])
+    give_teacher(lab, row, suite)
+    run(lab, suite)
     assert len(calls) == 3 * 3  # three replayed batches in each of three epochs

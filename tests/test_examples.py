@@ -1,42 +1,56 @@
 """The examples run as they stand."""
 
+import runpy
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kdbench import cli
+from kdbench.data import DATASETS
+from kdbench.method.interface import METHODS
+from kdbench.models import MODELS
 from kdbench.runner.frame import load_results
 from kdbench.suite.resolve import load_suite
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def test_the_notebook_runs_the_suite_with_the_method(tmp_path):
-    """In fewer epochs than the suite has, of which nothing here depends."""
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy in the present directory; what they register is forgotten, and reports are written as Markdown alone."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    suite = tmp_path / "examples" / "suite.yaml"
-    shorter = suite.read_text().replace("epochs: 4", "epochs: 1").replace("milestones: [3]", "milestones: []")
-    assert shorter != suite.read_text()
-    suite.write_text(shorter)
-    done = subprocess.run([sys.executable, "examples/notebook.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "at.attention" in done.stdout
-    assert "kd.divergence" in done.stdout
-    results = load_results(tmp_path / "results" / "example")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kdbench.report.command.FORMATS", ("md",))
+    undo = [registry.snapshot() for registry in (METHODS, MODELS, DATASETS)]
+    yield tmp_path / "examples"
+    for restore in undo:
+        restore()
+
+
+def test_the_notebook_runs_the_suite_with_the_method(examples, capsys):
+    """In fewer epochs and with fewer images than the suite has, of which nothing here depends."""
+    suite = examples / "suite.yaml"
+    shorter = {"epochs: 4": "epochs: 1", "milestones: [3]": "milestones: []", "digits\n": "{name: digits, train_images: 200}\n"}
+    for old, new in shorter.items():
+        assert old in suite.read_text()
+        suite.write_text(suite.read_text().replace(old, new))
+    runpy.run_path("examples/notebook.py", run_name="__main__")
+    told = capsys.readouterr().out
+    assert "at.attention" in told
+    assert "kd.divergence" in told
+    results = load_results("results/example")
     assert set(results["status"]) == {"done"}
     assert {"scratch", "kd", "cosine", "cosine+kd"} == set(results["method"])
 
 
-def test_networks_and_a_data_set_of_ones_own_run_from_the_command_line(tmp_path):
-    shutil.copytree(EXAMPLES, tmp_path / "examples")
+@pytest.mark.usefixtures("examples")
+def test_networks_and_a_data_set_of_ones_own_run_from_the_command_line():
     plugins = ["--plugin", "examples/own_model.py", "--plugin", "examples/own_dataset.py"]
-    kdbench = [sys.executable, "-c", "from kdbench.cli import main; main()"]
-    command = [*kdbench, "run", "examples/own_everything.yaml", *plugins, "--device", "cpu", "--seeds", "0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = load_results(tmp_path / "results")
+    command = ["run", "examples/own_everything.yaml", *plugins, "--device", "cpu", "--seeds", "0"]
+    assert not cli.app(command, standalone_mode=False), "the exit status"
+    results = load_results("results")
     assert set(results["dataset"]) == {"own_waves"}
     students = results[results["student"] == "own_network"]
     assert sorted(students["method"]) == ["at", "kd", "scratch"]

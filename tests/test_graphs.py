@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Lab, Rehearsed
+from invariants.probes import give_teacher
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair
@@ -223,6 +224,33 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return found
 
 
+IN_FULL = {"batch_size": 24}
+"""Three full batches an epoch, of which the second and the third are replayed."""
+
+
+@pytest.fixture(scope="module")
+def without_odd(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A lab in which kd, at and dml ran alone, without graphs. Read it only."""
+    lab = Lab(tmp_path_factory.mktemp("without_odd"), images)
+    assert lab.run(lab.suite(methods=["kd", "at", "dml"], recipe=IN_FULL))
+    return lab
+
+
+@pytest.fixture
+def as_without_graphs(lab: Lab, another: Lab, without_odd: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
+    """Whether a method and kd, which ran in `lab`, came to the end to which they come alone and without graphs."""
+
+    def compare(method: str) -> bool:
+        monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
+        alone, kd = another.suite(methods=[method], recipe=IN_FULL), without_odd.suite(methods=["kd"], recipe=IN_FULL)
+        give_teacher(another, without_odd, alone)
+        another.run(alone)
+        assert len(lab.outcomes()) == 3
+        return lab.outcomes() == another.outcomes() | without_odd.outcomes(kd)
+
+    return compare
+
+
 METHODS_IN_A_ROW = [
     "scratch",
     "kd",
@@ -236,8 +264,7 @@ METHODS_IN_A_ROW = [
 
 
 def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehearsed, seen, monkeypatch):
-    """Three full batches of 24 an epoch, of which the second and the third are replayed."""
-    changes = {"methods": METHODS_IN_A_ROW, "recipe": {"batch_size": 24}}
+    changes = {"methods": METHODS_IN_A_ROW, "recipe": IN_FULL}
     assert lab.run(lab.suite(**changes))
     assert Rehearsed.made > len(METHODS_IN_A_ROW)
     assert all(had is True for epochs in seen.values() for had in epochs), seen
@@ -255,18 +282,17 @@ def test_every_lane_ends_bitwise_where_it_ends_without_graphs(lab, another, rehe
     ],
 )
 def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
-    method, reason, lab, another, rehearsed, seen, register, monkeypatch
+    method, reason, lab, without_odd, rehearsed, seen, register, as_without_graphs, monkeypatch
 ):
     register("odd", method)
     said: list[str] = []
     monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
-    changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": 24}}
-    lab.run(lab.suite(**changes))
+    suite = lab.suite(methods=["odd", "kd"], recipe=IN_FULL)
+    give_teacher(lab, without_odd, suite)
+    lab.run(suite)
     assert (seen["odd"], seen["kd"]) == ([reason, reason], [True, True])
     assert [text for text in said if "graph" in text] == [f"odd runs without CUDA graphs, more slowly: {reason}."]
-    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    another.run(another.suite(**changes))
-    assert lab.outcomes() == another.outcomes()
+    assert as_without_graphs("odd")
 
 
 @pytest.mark.parametrize(
@@ -281,26 +307,29 @@ def test_a_method_that_can_have_no_graph_runs_without_one_and_is_named_once(
     ],
 )
 def test_a_step_that_a_graph_would_not_repeat_has_none_and_trying_leaves_no_trace(
-    method, reason, lab, another, rehearsed, seen, register, monkeypatch
+    method, reason, lab, without_odd, rehearsed, seen, register, as_without_graphs
 ):
     register("odd", method)
-    changes = {"methods": ["odd", "kd"], "recipe": {"batch_size": 24}}
-    lab.run(lab.suite(**changes))
+    suite = lab.suite(methods=["odd", "kd"], recipe=IN_FULL)
+    give_teacher(lab, without_odd, suite)
+    lab.run(suite)
     assert seen["odd"][0] == reason, seen
-    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    another.run(another.suite(**changes))
-    assert lab.outcomes() == another.outcomes()
+    assert as_without_graphs("odd")
 
 
-def test_attributes_that_stay_as_they_are_cost_no_graph(lab, rehearsed, seen, register):
+def test_attributes_that_stay_as_they_are_cost_no_graph(lab, without_odd, rehearsed, seen, register):
     register("odd", Remembers)
-    lab.run(lab.suite(methods=["odd"], recipe={"batch_size": 24}))
+    suite = lab.suite(methods=["odd"], recipe=IN_FULL)
+    give_teacher(lab, without_odd, suite)
+    lab.run(suite)
     assert set(seen["odd"]) == {True}
 
 
-def test_a_graph_that_does_not_repeat_the_step_is_not_trusted(lab, rehearsed, seen, register):
+def test_a_graph_that_does_not_repeat_the_step_is_not_trusted(lab, without_odd, rehearsed, seen, register):
     register("odd", Hides)
-    lab.run(lab.suite(methods=["odd"], recipe={"batch_size": 24}))
+    suite = lab.suite(methods=["odd"], recipe=IN_FULL)
+    give_teacher(lab, without_odd, suite)
+    lab.run(suite)
     assert all(found.startswith("replayed, a step leaves ") for found in seen["odd"]), seen
 
 
@@ -321,17 +350,6 @@ class AsksForTheTeachers(Reads):
         return {"gap": self.gap(student, teacher)}
 
 
-IN_FULL = {"batch_size": 24}
-
-
-@pytest.fixture(scope="module")
-def without_odd(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """A lab in which kd, at and dml ran alone, without graphs. Read it only."""
-    lab = Lab(tmp_path_factory.mktemp("without_odd"), images)
-    assert lab.run(lab.suite(methods=["kd", "at", "dml"], recipe=IN_FULL))
-    return lab
-
-
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("method", [Spoils, AsksForGradients, AsksForTheTeachers])
 @pytest.mark.parametrize("order", [["odd", "kd", "at"], ["kd", "odd", "dml"]])
@@ -343,6 +361,7 @@ def test_a_lane_that_spoils_what_all_are_given_fails_and_harms_nobody(
     if not recorded:
         monkeypatch.setattr(FrozenTeacher, "__call__", unrecordable(FrozenTeacher.__call__))
     suite = lab.suite(methods=order, recipe=IN_FULL)
+    give_teacher(lab, without_odd, suite)
     lab.run(suite)
     others = without_odd.suite(methods=[name for name in order if name != "odd"], recipe=IN_FULL)
     assert len(lab.outcomes(others)) == 3
@@ -381,7 +400,9 @@ def test_one_recording_serves_all_epochs_of_a_method_that_warms_up_or_draws(
     assert [epoch for _, epoch in recorded] == [0] * (1 + len(names)), recorded  # the teacher's training is one more
     assert all(had is True for epochs in seen.values() for had in epochs), seen
     monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    another.run(another.suite(**changes))
+    suite = another.suite(**changes)
+    give_teacher(another, lab, suite)
+    another.run(suite)
     assert lab.outcomes() == another.outcomes()
 
 
@@ -396,6 +417,7 @@ def test_a_graph_is_made_anew_where_it_would_keep_an_old_number(
     assert [epoch for name, epoch in recorded if name == "odd"] == [0, 1, 2]
     monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     suite = another.suite(**changes)
+    give_teacher(another, lab, suite)
     while not another.run(suite, **(one_epoch_a_run if method is Anneals else {})):
         pass
     assert lab.outcomes() == another.outcomes()
@@ -433,8 +455,9 @@ def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
         lane.end_epoch()
 
 
-def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(lab, another, rehearsed, monkeypatch):
-    suites = [place.suite(methods=["kd", "at"], recipe={"batch_size": 24}) for place in (lab, another)]
+def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(lab, without_odd, rehearsed, monkeypatch):
+    suite = lab.suite(methods=["kd", "at"], recipe=IN_FULL)
+    give_teacher(lab, without_odd, suite)
     original = FrozenTeacher.__call__
 
     def waits(teacher: FrozenTeacher, images: Tensor) -> Outputs:
@@ -443,13 +466,11 @@ def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(la
         return original(teacher, images)
 
     monkeypatch.setattr(FrozenTeacher, "__call__", waits)
-    assert lab.run(suites[0])
-    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    another.run(suites[1])
-    assert lab.outcomes() == another.outcomes()
+    assert lab.run(suite)
+    assert lab.outcomes() == without_odd.outcomes(suite)
 
 
-def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, another, rehearsed, monkeypatch):
+def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, without_odd, rehearsed, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
     original = graphs.StepGraph.__init__
@@ -459,12 +480,10 @@ def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, another, 
         raise torch.OutOfMemoryError("on purpose")
 
     monkeypatch.setattr(graphs.StepGraph, "__init__", full)
-    changes = {"methods": ["kd", "at"], "recipe": {"batch_size": 24}}
-    assert lab.run(lab.suite(**changes))
+    suite = lab.suite(methods=["kd", "at"], recipe=IN_FULL)
+    assert lab.run(suite)
     assert [text.split(" ")[0] for text in said if "with CUDA graphs" in text] == ["scratch", "kd", "at"]
-    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
-    another.run(another.suite(**changes))
-    assert lab.outcomes() == another.outcomes()
+    assert lab.outcomes() == without_odd.outcomes(suite)
 
 
 def test_lanes_are_waited_for_where_another_one_ends_the_step(lab, rehearsed, monkeypatch):
@@ -491,6 +510,7 @@ def test_no_more_lanes_train_at_once_than_have_a_stream_of_their_own(lab, rehear
     monkeypatch.setattr(
         cohort, "_epoch", lambda now, lanes, *rest, **more: (together.append(len(lanes)), original(now, lanes, *rest, **more))
     )
+    short = {"epochs": 1, "schedule": {"milestones": []}}
     for lanes in (0, 3):
-        lab.run(lab.suite(methods=["kd", "at", "sp"], recipe={"epochs": 2}, seeds=[lanes]), lanes=lanes)
+        lab.run(lab.suite(methods=["kd", "at", "sp"], recipe=short, seeds=[lanes]), lanes=lanes)
     assert max(together) == 2

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdbench.conformance.gradients import EPOCHS, gradients_at
 from kdbench.conformance.hook_points import leaves, map_tensors, spoilt
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import Setting, build_for, expect, loss_terms, values
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms, values
 from kdbench.errors import nearest
 from kdbench.method.composition import Composition
 from kdbench.method.description import describe_method
@@ -93,11 +93,11 @@ def names(tested: MethodUnderTest) -> None:
             elif isinstance(node, ast.Constant):
                 used.add(node.value)  # as in getattr(self, "name")
     for name in dict.fromkeys(chain(*map(vars, classes), vars(method))):
-        expect(
-            name.startswith("_") or name in known or name in used,
-            f"nothing uses `{name}`, neither kdbench nor this file.{nearest(name, known)} Delete it, or begin it with an "
-            "underscore.",
-        )
+        if not (name.startswith("_") or name in known or name in used):
+            near = nearest(name, known)
+            raise BrokenPromise(
+                f"nothing uses `{name}`, neither kdbench nor this file.{near} Delete it, or begin it with an underscore."
+            )
 
 
 def parameters(tested: MethodUnderTest) -> None:
@@ -273,6 +273,8 @@ def reads(tested: MethodUnderTest) -> None:
 
 def what_surveys_find(setting: Setting, teacher: Outputs, labels: Tensor) -> list[str]:
     """A hash of what each survey of a new instance finds in one batch."""
+    if not METHODS.get(setting.name).teacher_surveys:
+        return []
     surveys = [survey for _, survey in setting.method().surveys()]
     for survey in surveys:
         survey.see(teacher, labels)

@@ -1,7 +1,7 @@
 """Batch norms of a trained network folded into the convolutions before them: the same function with fewer operations."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -31,11 +31,18 @@ def folded(
             return network, 0
         expected = _passed(exact, images)
 
-        def harmless(pairs: Iterable[tuple[str, str]]) -> bool:
-            return all(map(_agree, expected.tensors(), _passed(_fold(exact, pairs, memory_format), images).tensors()))
+        def harmless(pairs: Sequence[tuple[str, str]]) -> bool:
+            unfolded = {name: exact.get_submodule(name) for pair in pairs for name in pair}
+            _fold(exact, pairs, memory_format)
+            agree = all(map(_agree, expected.tensors(), _passed(exact, images).tensors()))
+            for name, module in unfolded.items():
+                exact.set_submodule(name, module)
+            return agree
 
         kept = found if harmless(found) else [pair for pair in found if harmless([pair])]
-    return _fold(network, kept, memory_format), len(kept)
+    copy = deepcopy(network)
+    _fold(copy, kept, memory_format)
+    return copy, len(kept)
 
 
 def _passed(network: nn.Module, images: Tensor) -> Outputs:
@@ -70,15 +77,13 @@ def _followed_by_norm(network: nn.Module, images: Tensor) -> list[tuple[str, str
     return [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
 
 
-def _fold(network: nn.Module, pairs: Iterable[tuple[str, str]], memory_format: torch.memory_format) -> nn.Module:
-    copy = deepcopy(network)
+def _fold(network: nn.Module, pairs: Sequence[tuple[str, str]], memory_format: torch.memory_format) -> None:
     for conv_name, norm_name in pairs:
-        conv, norm = copy.get_submodule(conv_name), copy.get_submodule(norm_name)
+        conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         one = fuse_conv_bn_eval(deepcopy(conv).double(), deepcopy(norm).double()).to(conv.weight.dtype)
-        copy.set_submodule(conv_name, one.to(memory_format=memory_format).requires_grad_(False))
-        copy.set_submodule(norm_name, nn.Identity())
-    return copy
+        network.set_submodule(conv_name, one.to(memory_format=memory_format).requires_grad_(False))
+        network.set_submodule(norm_name, nn.Identity())
 
 
 def _agree(expected: Tensor, ours: Tensor) -> bool:

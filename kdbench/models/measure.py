@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.errors import KdbenchError, first_line
 from kdbench.method.outputs import Outputs, Shapes
+from kdbench.method.pair import TeacherParts
 from kdbench.models import Network, blank_model
 from kdbench.streams import seeded
 
@@ -46,8 +47,22 @@ def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int, ho
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
-    model = blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks, image_size=image_shape[1])
+    model = _blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks)
     return shapes_of(model, name=name, image_shape=image_shape)
+
+
+def macs_of(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...] = ()) -> int:
+    """`macs` of the model `name` for one image (C, H, W)."""
+    return macs(_blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks), image_shape)
+
+
+def parts_of(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...] = ()) -> TeacherParts:
+    """What methods may read of the model `name` as a teacher, on the meta device: shapes without numbers."""
+    return _blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks).teacher_parts()
+
+
+def _blank(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...]) -> Network:
+    return blank_model(name, num_classes=num_classes, in_channels=image_shape[0], hooks=hooks, image_size=image_shape[1])
 
 
 def shapes_of(model: Network, *, name: str, image_shape: tuple[int, int, int]) -> Shapes:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 
 from kdbench.method.specs import teacher_label
-from kdbench.models.measure import macs
 from kdbench.results.claims import Claims
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment
@@ -209,7 +208,7 @@ class Phase:
         found = {}
         for name in sorted(wanted.keys() - self.store.macs().get(label, {}).keys()):
             try:
-                found[name] = macs(self.builder.blank(*wanted[name]), self.builder.dataset.image_shape)
+                found[name] = self.builder.macs(*wanted[name])
             except Exception:  # a mistake in a network fails its trials when they start
                 continue
         if found and self.claims is None:

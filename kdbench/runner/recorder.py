@@ -26,6 +26,7 @@ from kdbench.runner.progress import Progress
 from kdbench.runner.students import keep
 from kdbench.runner.teachers import Teacher
 from kdbench.spec.record import Data, Environment, ImageCounts, Record
+from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.suite import Suite
 from kdbench.training.arithmetic import used_arithmetic
@@ -114,7 +115,7 @@ class Recorder:
             network = self.builder.student(spec).eval()
             with buffers_kept(network):
                 found = evaluate(lambda images: network(images).logits, self.builder.test_data, precision=precision, detailed=True)
-            work, uncounted = self._work(network)
+            work, uncounted = self._work(spec)
             keep(planned.folder, network, None, data=self.data)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))
             self._write(
@@ -159,7 +160,7 @@ class Recorder:
                 lambda: inference_images_per_s(deployed, shown, precision=lane.precision),
             )
         # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
-        work, uncounted = self._work(deployed if lane.method.deployed() else lane.student)
+        work, uncounted = self._work(trial, deployed if lane.method.deployed() else None)
         if planned.keeps_weights:
             keep(planned.folder, lane.student, lane.method, data=self.data)
         unbalanced = imbalance_note(trial, lane.method, lane.rows)
@@ -205,9 +206,13 @@ class Recorder:
         found = teacher.evaluation.predictions.metrics(self.builder.dataset.num_classes)
         return {name.replace("test_", "teacher_"): value for name, value in found.items() if name.startswith("test_")}
 
-    def _work(self, network: nn.Module) -> tuple[int | None, tuple[str, ...]]:
-        """The network's multiply-accumulate operations."""
-        return _measured("multiply-accumulates are not counted", lambda: macs(network, self.builder.dataset.image_shape))
+    def _work(self, trial: TrialSpec, deployed: nn.Module | None = None) -> tuple[int | None, tuple[str, ...]]:
+        """The multiply-accumulate operations of what a trial deploys, where that is more than its student."""
+
+        def count() -> int:
+            return macs(deployed, self.builder.dataset.image_shape) if deployed else self.builder.macs(*trial.network)
+
+        return _measured("multiply-accumulates are not counted", count)
 
     def _write(
         self,

@@ -30,7 +30,7 @@ from kdbench.method.outputs import Shapes
 from kdbench.method.pair import Pair, TeacherParts
 from kdbench.method.specs import build_part, never_reached
 from kdbench.models import Network, blank_model, build_model
-from kdbench.models.measure import shapes
+from kdbench.models.measure import macs_of, parts_of, shapes
 from kdbench.models.own_input import OwnInput
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.models.start_weights import Fit, fit
@@ -43,7 +43,8 @@ from kdbench.training.finite import Finite, NotFinite
 SAME_NORMALISATION = 0.01
 """Means and standard deviations on the scale 0..1 that differ by no more are taken for the same."""
 
-_shapes = cache(shapes)  # a tenth of a second and more, and every trial of a suite asks for the same ones
+# Each takes a tenth of a second and more, and every trial of a suite asks for the same ones.
+_shapes, _macs, _parts = cache(shapes), cache(macs_of), cache(parts_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,10 @@ class Builder:
         """
         return _shapes(name, image_shape=self._seen(input), num_classes=self.dataset.num_classes, hooks=hooks)
 
+    def macs(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> int:
+        """Multiply-accumulate operations of a network for one image of this data set."""
+        return _macs(name, image_shape=self._seen(input), num_classes=self.dataset.num_classes, hooks=hooks)
+
     def blank(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> Network:
         """A network that was never filled with numbers."""
         return self._built(blank_model, name, hooks, input)
@@ -198,7 +203,8 @@ class Builder:
 
     def blank_parts(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> TeacherParts:
         """Parts of a network that was never filled with numbers: ones of the right shapes."""
-        return _map(self.blank(name, hooks, input).teacher_parts(), lambda tensor: torch.ones(tensor.shape))
+        parts = _parts(name, image_shape=self._seen(input), num_classes=self.dataset.num_classes, hooks=hooks)
+        return _map(parts, lambda tensor: torch.ones(tensor.shape))
 
     def pair(self, student: Shapes, teachers: Sequence[Shapes], parts: TeacherParts, recipe: Recipe) -> Pair:
         """What methods may know of a pair of networks, and of how it is trained; all of it on the CPU.

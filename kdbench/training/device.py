@@ -236,8 +236,8 @@ def environment(device: torch.device) -> Environment:
     return Environment(
         kdbench=kdbench.__version__,
         torch=torch.__version__,
-        torchvision=version("torchvision"),
-        timm=version("timm") if find_spec("timm") else None,
+        torchvision=_version("torchvision"),
+        timm=_version("timm") if find_spec("timm") else None,
         python=platform.python_version(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({os.cpu_count()} cores)",
         threads=torch.get_num_threads() if device.type == "cpu" else None,
@@ -245,6 +245,10 @@ def environment(device: torch.device) -> Environment:
     )
 
 
+_version = cache(version)  # it reads the package's metadata, and every lane and every record asks
+
+
+@cache
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if sys.platform == "linux" and cpuinfo.exists():

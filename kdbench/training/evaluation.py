@@ -119,12 +119,15 @@ def repeats(passed: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, see
     return all(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) for one, other in zip(*found, strict=True))
 
 
+TIMED_PASSES = 5
+
+
 def inference_images_per_s(predict: Predict, images: Tensor, *, precision: str) -> float:
-    """Median rate of five forward passes over one batch, after one to warm up."""
+    """Median rate of `TIMED_PASSES` forward passes over one batch, after one to warm up."""
     watch = Stopwatch(images.device)
     rates, images = [], arranged(images, precision=precision)
     with torch.no_grad(), autocast(images.device, precision=precision):
-        for _ in range(6):
+        for _ in range(1 + TIMED_PASSES):
             reseed(derive(0, "examination", 0), images.device)
             watch.start()
             predict(images)
