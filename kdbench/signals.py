@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -18,6 +19,8 @@ STOPS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP, WARNI
 WAIT_MS = 100
 """In which a program that reads what this one prints, and is sent the same signal, ends."""
 
+AGAIN_S = 0.02
+"""So long after it was lost an interruption is raised again."""
 
 BEFORE_THE_END = "stopped before the end."
 
@@ -32,21 +35,25 @@ class Interrupted(BaseException):
 class Stop:
     """Listens for `STOPS`, each of which raises `Interrupted`, except in a block of `at_epochs`.
 
+    What raises it may be in a destructor or in the callback of a weak reference, where Python drops it: then it is raised again, a
+    moment later. A library may take it for a fault of its own, or drop it, too: `heard` raises it in the end.
+
     Attributes:
-        asked: whether one has come. Python drops exceptions in some places, such as destructors: what can stop asks this, too.
-        raised: whether `Interrupted` was raised.
+        asked: whether one has come.
+        raised: whether `Interrupted` was raised, and the command has not gone on after a block of `ends`.
     """
 
     def __init__(self) -> None:
         self.asked = self.raised = False
         self._text = ""
-        self._deferred = False
+        self._deferred = self._dropped = False
 
     def listen(self) -> None:
         """Begin; what whoever started this process has it ignore stays ignored."""
         for number in STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._hear)
+        sys.unraisablehook = self._drop
 
     @contextmanager
     def at_epochs(self, text: str) -> Iterator[Callable[[], bool]]:
@@ -66,14 +73,40 @@ class Stop:
             self._text = ""
 
     @contextmanager
-    def unwrapped(self) -> Iterator[None]:
-        """Raises `Interrupted` for what a library has made of it: pydantic takes it for a fault of what it calls."""
+    def heard(self) -> Iterator[None]:
+        """Raises `Interrupted` in the end where a signal raised it in the block, whether it came through or not."""
         try:
             yield
-        except Exception:
-            if self.raised:
-                raise Interrupted(BEFORE_THE_END) from None
+        except Interrupted:
+            self._dropped = False
             raise
+        except BaseException:
+            if not self.raised:
+                raise
+        if self.raised:
+            self._dropped = False
+            raise Interrupted(BEFORE_THE_END)
+
+    @contextmanager
+    def ends(self) -> Iterator[None]:
+        """A block that a signal may end, as is meant: the command goes on after it."""
+        with suppress(Interrupted), self.heard():
+            yield
+        self.raised = False
+
+    def _drop(self, what: sys.UnraisableHookArgs) -> None:
+        """Python drops an exception: where it is `Interrupted`, it comes again, else it is told as usual."""
+        if not isinstance(what.exc_value, Interrupted):
+            sys.__unraisablehook__(what)
+        elif hasattr(signal, "setitimer"):  # Windows lacks it: there the command ends when `heard` does
+            self._dropped = True
+            signal.signal(signal.SIGALRM, self._again)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        if self._dropped:
+            self._dropped = False
+            raise Interrupted(BEFORE_THE_END)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True

@@ -88,5 +88,5 @@ def test_it_compiles_however_many_networks_were_compiled_before(small, monkeypat
 
 
 def test_tables_refuse_to_mix_it_with_the_other(compiled):
-    with pytest.raises(KdbenchError, match=r"precisions.*fp32.*fp32, compiled"):
+    with pytest.raises(KdbenchError, match=r"cannot mix compiled trainings with others: .*fp32.*fp32, compiled.*--recipe"):
         check_comparable(load_results(compiled.store.root))

@@ -238,3 +238,15 @@ def test_every_method_says_in_a_few_words_what_it_transfers() -> None:
     ft = described["ft"]
     assert (ft["transfers"], ft["family"], ft["published"]) == ("factors of the last maps", "features", "NeurIPS 2018")
     assert "| features | [ft](#ft) | factors of the last maps | NeurIPS 2018 |\n" in text("methods")
+
+
+def test_pages_count_the_methods_as_the_registry_does():
+    methods = shipped_methods()
+    compared = sum(any(golden(name)) for name in methods)
+    for page, told in {
+        "README.md": f"For {compared} of {len(methods)} methods",
+        "docs/background/comparison.md": f"| transfer methods | {len(methods)} listed, and compositions |",
+        "results/reference/README.md": f"of the other {len(methods) - 1} methods of the registry",
+    }.items():
+        assert told in " ".join((ROOT / page).read_text().split()), page
+    assert f"Losses of {compared} methods are held against other code" in (ROOT / "docs/background/comparison.md").read_text()

@@ -353,6 +353,16 @@ def test_with_many_methods_the_front_alone_is_named_beside_its_points():
     assert legend_texts(figure)[:3] == ["Pareto front", "scratch", "m0"]
 
 
+def test_with_very_many_methods_the_front_and_the_baseline_alone_have_names_and_colours():
+    frame = make_results(methods=["scratch", *(f"m{number}" for number in range(15))])
+    frame["train_s"] = 10 + frame["test_error_pct"]
+    figure = cost(compared(frame))
+    assert sorted(texts(figure.axes[0])) == ["m14", "scratch"]
+    assert legend_texts(figure) == ["Pareto front"]
+    colours = [line.get_color() for line in figure.axes[0].lines if line.get_marker() not in ("", "None")]
+    assert len(colours) == 16 and colours.count(colours[1]) == 14
+
+
 def test_points_are_named_inside_the_panel_and_apart():
     names = ["scratch", *(f"method_{number}" for number in range(9))]
     crowd = make_results(methods=names, test_error_pct=8.0)

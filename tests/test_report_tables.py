@@ -132,6 +132,18 @@ def test_trials_that_differ_where_they_must_agree_are_refused(column, value, wor
     assert re.search(r"(Report|Run|Choose) .*\.$", str(refusal.value))
 
 
+def test_what_was_stacked_is_told_from_the_rest_by_its_recipe():
+    mixed = RESULTS.assign(precision="fp32", recipe="short [aaaa]")
+    mixed.loc[mixed["method"] == "kd", ["precision", "recipe"]] = "fp32, stacked", "short [bbbb]"
+    told = (
+        r"cannot mix stacked trainings with others: fp32 by short \[aaaa\] .*; fp32, stacked by short \[bbbb\] .*\. Choose one with"
+    )
+    with pytest.raises(KdbenchError, match=told):
+        check_comparable(mixed)
+    chosen = compare(mixed, pairs=[PAIR], options=ReportOptions(recipes=("bbbb",)))
+    assert set(chosen.results["method"]) == {"kd"}
+
+
 def test_a_failed_trial_mixes_nothing():
     check_comparable(frame(*RESULTS.to_dict("records"), trial("ft", 1, None, precision="bf16")))
 
@@ -628,6 +640,9 @@ def test_one_network_has_one_speed_of_inference_and_uneven_loads_are_told():
     results.loc[results["method"] == "at", "teacher_inference_images_per_s"] = 1500.0
     told = "The machine was not equally busy in all trials: one teacher processed 1,500 to 3,000 images/s. "
     assert any(note.startswith(told) for note in cost_table(compare(results, pairs=[PAIR])).notes)
+    results.loc[(results["method"] == "kd") & (results["seed"] == 2), "train_images_per_s"] *= 3
+    told = "The machine was not equally busy in all trials: KD trained at 1,000 to 3,000 images/s, by seed. So speeds and times "
+    assert any(note.startswith(told) for note in cost_table(compare(results, pairs=[PAIR])).notes)
 
 
 def test_times_on_a_shared_machine_are_told():
@@ -653,6 +668,14 @@ def test_one_note_of_several_methods_and_pairs_is_one_sentence():
     assert f"AT, NST (resnet56 → resnet20, vgg13 → vgg8): {pooled}." in found
     assert "DKD (resnet56 → resnet20): of two classes." in found
     assert not [note for note in found if "kd: no" in note]
+
+
+def test_a_note_that_names_no_method_names_those_that_have_it_where_others_have_not():
+    of_all, of_one = "mixed images: the training error counts the class of the larger share", "work is not counted: RuntimeError: x"
+    rows = [trial(name, 1, 7.0, notes=(of_all, *((of_one,) if name == "at" else ()))) for name in ("kd", "at")]
+    found = footnotes(frame(*rows))
+    assert f"mixed images (resnet56 → resnet20): {of_all.partition(': ')[2]}." in found
+    assert f"AT (resnet56 → resnet20): {of_one}." in found
 
 
 def test_a_frame_of_an_earlier_version_is_reported():
@@ -687,6 +710,8 @@ def test_what_the_images_are_stands_in_every_format(tmp_path):
     console.print(terminal_tables(compare(results, pairs=[PAIR]), title="Short run", width=200))
     for text in ((tmp_path / "report.md").read_text(), (tmp_path / "tables.tex").read_text(), console.file.getvalue()):
         assert all(sentence in text for sentence in told)
+    for text in ((tmp_path / "report.md").read_text(), console.file.getvalue()):
+        assert " ".join(text.split()).count("Recipe: short; fp32; protocol 1.") == 1
 
 
 # The cost table

@@ -3,7 +3,12 @@
 import os
 import pty
 import signal
+import sys
+import threading
+import time
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -14,7 +19,8 @@ from kdbench.signals import STOPS, Interrupted, Stop, on_stop
 @pytest.fixture(autouse=True)
 def _handlers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(signals, "WAIT_MS", 0)
-    handlers = {number: signal.getsignal(number) for number in STOPS}
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
+    handlers = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGALRM)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -38,14 +44,61 @@ def test_it_stops_the_block_that_says_what_to_tell(number, stop):
         signal.raise_signal(number)
 
 
-def test_what_a_library_makes_of_it_is_that_again(stop):
-    with pytest.raises(ValueError, match="a fault"), stop.unwrapped():
-        raise ValueError("a fault")
-    with pytest.raises(Interrupted, match="before the end"), stop.unwrapped():
+@pytest.mark.parametrize("fault", [ValueError("a fault"), SystemExit(0)])
+def test_what_a_library_makes_of_it_is_that_again(fault, stop):
+    with pytest.raises(type(fault)), stop.heard():
+        raise fault
+    with pytest.raises(Interrupted, match="before the end"), stop.heard():
         try:
             signal.raise_signal(signal.SIGTERM)
         except Interrupted:
-            raise ValueError("a fault") from None
+            raise fault from None
+
+
+def test_what_a_library_drops_comes_in_the_end(stop):
+    with pytest.raises(Interrupted, match="before the end"), stop.heard(), suppress(Interrupted):
+        signal.raise_signal(signal.SIGTERM)
+
+
+class InADestructor:
+    """Something whose end a signal falls into."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def in_a_weak_reference() -> None:
+    """A signal falls into the callback of a weak reference."""
+    thing = threading.Event()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    del thing
+    assert reference() is None
+
+
+@pytest.mark.parametrize("drop", [InADestructor, in_a_weak_reference])
+def test_what_python_drops_is_raised_again_a_moment_later(drop, stop, capfd):
+    with pytest.raises(Interrupted), stop.heard():
+        drop()
+        time.sleep(5)
+        pytest.fail("nothing stopped it")
+    assert capfd.readouterr().err == ""
+    time.sleep(2 * signals.AGAIN_S)  # and once
+
+
+def test_a_command_may_go_on_after_a_block_that_a_signal_ends(stop):
+    with stop.heard():
+        with stop.ends():
+            signal.raise_signal(signal.SIGTERM)
+        assert not stop.raised
+
+
+def test_other_faults_in_destructors_are_told_as_ever(stop, capfd):
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError("a fault in a destructor")
+
+    Faulty()
+    assert "a fault in a destructor" in capfd.readouterr().err
 
 
 def test_another_one_ends_the_process_but_a_terminal_may_close_with_several(stop):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from kdbench.runner.progress import EpochReport, LaneReport, Part, Silent
 from kdbench.runner.run import Options, execute
 from kdbench.runner.watched import Watched
 
-AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
+AN_HOUR_AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 
 
 def job(place: str, **changes) -> JobNow:
@@ -109,6 +110,12 @@ def test_runs_that_share_a_directory_are_added_up(tmp_path):
     assert lines(tmp_path)[-2:] == ["failed:", "  at, seed 0: no maps"]
 
 
+def test_a_run_that_starts_knows_no_trials_yet(tmp_path):
+    write(tmp_path, host="node8", ended=Ended("finished", AN_HOUR_AGO), trials=Counts(done=3))
+    write(tmp_path)
+    assert lines(tmp_path)[0] == "tiny: starting"
+
+
 def test_a_run_that_only_waits_hides_no_epochs_of_another(tmp_path):
     write(tmp_path, job("cuda:0"), trials=Counts(2, 2, 0, 0), epochs=24, of_epochs=100)
     write(tmp_path, host="node8", trials=Counts(4, 0, 0, 0), since=datetime.now(UTC), of_epochs=100)
@@ -116,11 +123,13 @@ def test_a_run_that_only_waits_hides_no_epochs_of_another(tmp_path):
 
 
 def test_json_has_everything_in_units(tmp_path):
-    write(tmp_path, job("cuda:0"), trials=Counts(1, 2, 3, 4), left_s=5.0)
+    write(tmp_path, job("cuda:0"), trials=Counts(1, 2, 3, 4), left_s=5.0, ended=Ended("stopped", AN_HOUR_AGO))
     (found,) = status_as_json(seen(tmp_path))["runs"]
     json.dumps(found)
-    assert (found["state"], found["trials"]) == ("running", {"waiting": 1, "running": 2, "done": 3, "failed": 4})
-    assert datetime.fromisoformat(found["since"]) == AN_HOUR_AGO and found["since"].endswith("Z")
+    assert (found["state"], found["trials"]) == ("ended", {"waiting": 1, "running": 2, "done": 3, "failed": 4})
+    times = [found["since"], found["running"][0]["since"], found["ended"]["when"], found["last_word"]]
+    assert [datetime.fromisoformat(time) for time in times[:3]] == [AN_HOUR_AGO] * 3
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time) for time in times)
     lane = found["running"][0]["lanes"][0]
     known = {"train_loss": 0.8123, "test_error_pct": 31.26, "validation_error_pct": None}
     assert lane == {"name": "kd", "trial": "a", "epochs": 12, **known}
@@ -129,7 +138,7 @@ def test_json_has_everything_in_units(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"ended": Ended("finished", AN_HOUR_AGO)}, "finished (process 4711 on node7, user ann"),
+        ({"ended": Ended("finished", AN_HOUR_AGO)}, "every trial has ended (process 4711 on node7, user ann"),
         ({"ended": Ended("stopped", AN_HOUR_AGO)}, "stopped before the end; the same `kdbench run` goes on"),
         ({"ended": Ended("error", AN_HOUR_AGO, "the disk is full")}, "ended by an error: the disk is full"),
     ],
@@ -201,7 +210,7 @@ def test_watching_through_a_pipe_tells_of_changes_and_ends_with_the_run(tmp_path
     status, output = call("tiny.yaml", "--results", str(tmp_path), "--watch")
     assert status == 0
     assert [line.split(",")[0] for line in output.splitlines()[:2]] == ["tiny: 0 of 3 trials done", "tiny: 1 of 3 trials done"]
-    assert "finished" in output.splitlines()[-1]
+    assert "every trial has ended" in output.splitlines()[-1]
 
 
 def test_a_run_on_an_engine_tells_what_it_does(lab: Lab, monkeypatch):
@@ -237,9 +246,9 @@ def test_a_run_on_an_engine_tells_what_it_does(lab: Lab, monkeypatch):
     assert last.log and (lab.store.root / last.log).exists()
     (found,) = find_runs(lab.store.root)  # that of the earlier run is gone
     assert found.now.ended and found.now.ended.how == "finished"
-    assert found.now.trials == Counts(done=5) and found.now.host == socket.gethostname()
+    assert found.now.trials == Counts(done=4) and found.now.host == socket.gethostname()
     assert (found.now.epochs, found.now.of_epochs) == (10, 10)
-    assert status_as_line(seen(lab.store.root)) == "tiny: 5 of 5 trials done"
+    assert status_as_line(seen(lab.store.root)) == "tiny: 4 of 4 trials done"
 
 
 def test_of_trials_that_choose_settings_nobody_sees_the_test_error(lab: Lab, monkeypatch):
@@ -248,7 +257,7 @@ def test_of_trials_that_choose_settings_nobody_sees_the_test_error(lab: Lab, mon
     one = Job((lab.plan(suite).students[0],))
     for tries, test in ((True, None), (False, 30.0)):
         with Watched(Silent(), suite, lab.store, engine="local", device="cpu") as told:
-            told.begin(Part(2, trials=1, tries_settings=tries))
+            told.begin(Part(2, trials=one.gives, tries_settings=tries))
             told.job_started(place, one)
             for epoch, errors in ((1, {"test_error_pct": 30.0, "validation_error_pct": 40.0}), (2, {})):  # tested in the first one
                 lane = LaneReport("kd", one.trials[0].spec.id, epoch, 0.5 / epoch, errors)

@@ -13,6 +13,7 @@ from kdbench.data import SourceParams
 from kdbench.method.specs import never_reached, pair_label, setting, teacher_label
 from kdbench.runner import cost
 from kdbench.runner.plan import Plan, Planned, PlannedStage, Status
+from kdbench.spec.recipe import Recipe
 from kdbench.wording import counted
 
 
@@ -22,21 +23,22 @@ def plan_as_json(
     contents: Known,
     power: Power | None = None,
     tuning_estimates: Sequence[cost.Cost] = (),
+    notes: Sequence[str] = (),
 ) -> Value:
     """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, `remaining`, what the rest will cost by `device`,
     `power`, what the seeds can show, as `power_as_json` describes it; null where nothing is left to train or to compare; `notes`
-    on what its trainings never reach; and `tuning`, null where the suite has none.
+    on what its trainings never reach, and those that are given; and `tuning`, null where the suite has none.
 
     `data` is what lies there, null where that is not known: `classes`, `image_shape`, `train_images` and `test_images` as in a
     record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
     finished students whose weights the suite asks for and which are not there, whole.
 
-    A stage, which a method learns from a teacher alone for students that remain, has `teacher`, `method`, `stage`, `params` (those
-    that it depends on), `seed` (null where one training serves all seeds) and `status`. A trial has `trial`, `status`, `teacher`
-    (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`. A cost has `seconds`, `low_s` and
-    `high_s`, how many `students`, `teachers` and `stages` remain and how many of them are `unknown`, the `bases` of the others, and
-    how many trainings were `measured`, `beside_others` of them while other jobs trained on the machine. An untuned student
-    has no `trial` yet, and the suite's own `params`.
+    A stage, which a method learns from a teacher alone for students that remain, has `teacher`, `method`, `stage`, `params`
+    (those that it depends on), `seed` (null where one training serves all seeds) and `status`. A trial has `trial`, `status`,
+    `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`, `precision`. A cost has
+    `seconds`, `low_s` and `high_s`, how many `students`, `teachers` and `stages` remain and how many of them are `unknown`, the
+    `bases` of the others, and how many trainings were `measured`, `beside_others` of them while other jobs trained on the
+    machine. An untuned student has no `trial` yet, and the suite's own `params`.
 
     The tuning has `teachers`, `students` and `remaining` of its own, and `choices` as `choices_as_json` describes them.
     """
@@ -49,7 +51,7 @@ def plan_as_json(
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
         "power": power_as_json(power),
-        "notes": _notes(plan),
+        "notes": [*_notes(plan), *notes],
         "tuning": {
             "teachers": [_planned_as_json(planned) for planned in plan.tuning.teachers],
             "students": [_planned_as_json(planned) for planned in plan.tuning.students],
@@ -87,6 +89,7 @@ def _planned_as_json(planned: Planned) -> Value:
         "params": {part.name: part.params for part in spec.methods},
         "seed": spec.seed,
         "epochs": spec.epochs,
+        "precision": spec.recipe.arithmetic,
     }
 
 
@@ -96,13 +99,14 @@ def plan_as_text(
     contents: Known,
     power: Power | None = None,
     tuning_estimates: Sequence[cost.Cost] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """The images; how far tuning is; lines for each teacher, each stage of one, and each pair and method with its seeds by status;
     what remains and what the seeds can show."""
     first = plan.suite.trials[0]
-    lines = [f"{plan.suite.title}: {first.dataset.label}, {first.recipe.summary}"]
+    lines = [f"{plan.suite.title}: {first.dataset.label}, {_recipe_text(first.recipe)}"]
     lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
-    lines += _further_recipes(plan, usual=first.recipe.summary)
+    lines += _further_recipes(plan, usual=_recipe_text(first.recipe))
     lines += tuning_as_lines(plan, tuning_estimates)
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
@@ -111,7 +115,7 @@ def plan_as_text(
     for entry in plan.stages:
         stages.setdefault(f"{entry.stage.name} of {teacher_label(entry.stage.teacher)}", []).append(entry)
     lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
-    lines += [f"  note: {note}." for note in _notes(plan)]
+    lines += [f"  note: {note}." for note in (*_notes(plan), *notes)]
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
@@ -138,10 +142,15 @@ def _further_recipes(plan: Plan, *, usual: str) -> list[str]:
     """The recipes beside the first trial's, each with the networks that are trained by it."""
     networks: dict[str, dict[str, None]] = {}
     for planned in (*plan.teachers, *plan.students):
-        if planned.spec.methods and (summary := planned.spec.recipe.summary) != usual:
+        if planned.spec.methods and (recipe := _recipe_text(planned.spec.recipe)) != usual:
             who = f"teacher {teacher_label(planned.spec)}" if planned.teaches else planned.spec.label
-            networks.setdefault(summary, {})[who] = None
-    return [f"  {', '.join(names)}: {summary}" for summary, names in networks.items()]
+            networks.setdefault(recipe, {})[who] = None
+    return [f"  {', '.join(names)}: {recipe}" for recipe, names in networks.items()]
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    """What it does, and how it rounds."""
+    return f"{recipe.summary}; precision {recipe.arithmetic}"
 
 
 def _division(params: SourceParams) -> Iterator[str]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kdbench.catalogue.text import WIDTH, Value, aligned
-from kdbench.results.runs import Counts, Found, JobNow, LaneNow, State
+from kdbench.results.runs import Counts, Found, JobNow, LaneNow, State, time_text
 from kdbench.wording import clock, counted
 
 MOST_JOBS, MOST_RUNS, MOST_FAILURES = 20, 5, 5
@@ -72,20 +72,19 @@ class Status:
 def status_as_json(status: Status) -> Value:
     """`suite`, `results`, `trials` in all (null where nothing is known), `left_s` and `runs`.
 
-    Times are in UTC, seconds end with `_s`, percent with `_pct`. Trials are counted as `waiting`, `running`, `done` and `failed`. A
-    run has `state`, `last_word`, and what its file says: `process`, `user`, `since`, `engine`, `device`, its own `jobs`, `trials`,
-    `epochs` of `of_epochs`, `left_s`, what is `running` with its `lanes`, `failures` with `log`, which lies below `results`, the
-    last lines that it `said`, and how it `ended`. `tries_settings` says that trials choose settings first, and others come after.
+    Times are in UTC, as in `2026-11-27T14:02:05Z`; seconds end with `_s`, percent with `_pct`. Trials are the students of the
+    suite, as `kdbench plan` counts them, without teachers; they are `waiting`, `running`, `done` and `failed`, all 0 while a run
+    starts. A run has `state`, `last_word`, and what its file says: `process`, `user`, `since`, `engine`, `device`, its own
+    `jobs`, `trials`, `epochs` of `of_epochs`, `left_s`, what is `running` with its `lanes`, `failures` with `log`, which lies
+    below `results`, the last lines that it `said`, and how it `ended`. `tries_settings` says that trials choose settings first,
+    and others come after.
     """
     return {
         "suite": status.suite,
         "results": str(status.root),
         "trials": dataclasses.asdict(status.trials) if status.latest else None,
         "left_s": status.left_s,
-        "runs": [
-            {"state": run.state.value, "last_word": run.written.isoformat(timespec="seconds"), **run.now.as_json()}
-            for run in status.runs
-        ],
+        "runs": [{"state": run.state.value, "last_word": time_text(run.written), **run.now.as_json()} for run in status.runs],
     }
 
 
@@ -93,6 +92,8 @@ def status_as_line(status: Status) -> str:
     """How far it is, in a line."""
     known, latest = status.trials, status.latest
     assert latest
+    if not _total(known):
+        return f"{status.suite}: {'starting' if status.going_on else 'no trial was begun'}"
     parts = [f"{known.done} of {_total(known)} trials done"]
     others = {"failed": known.failed, "running": known.running, "waiting": known.waiting}
     parts += [f"{number} {what}" for what, number in others.items() if number]
@@ -152,7 +153,7 @@ def _run_text(run: Found) -> str:
             )
         case State.ENDED:
             assert now.ended
-            how = {"finished": "finished", "stopped": "stopped before the end; the same `kdbench run` goes on"}.get(
+            how = {"finished": "every trial has ended", "stopped": "stopped before the end; the same `kdbench run` goes on"}.get(
                 now.ended.how, f"ended by an error: {now.ended.reason}"
             )
             return f"ended {_when(now.ended.when)}: {how} ({who}, since {_when(now.since)})"

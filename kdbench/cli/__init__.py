@@ -26,7 +26,7 @@ def main() -> None:
     stop = signals.Stop()
     stop.listen()
     try:
-        with stop.unwrapped():
+        with stop.heard():
             app(prog_name="kdbench", obj=stop)
     except (KdbenchError, OSError) as problem:
         print(f"error: {system_error(problem) if isinstance(problem, OSError) else problem}", file=sys.stderr)

@@ -36,6 +36,8 @@ def plan(
     from kdbench.catalogue.power import power_of
     from kdbench.runner.cost import costs
     from kdbench.runner.plan import Rerun, make_plan
+    from kdbench.runner.preflight import preflight, trained_specs, without_effect
+    from kdbench.training.device import choose_device
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
     if loaded.report.model_fields_set:
@@ -46,15 +48,16 @@ def plan(
     estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
     of_tuning = costs(planned.tuning, store) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
+    device, parts = choose_device("auto"), planned.phases(Rerun.MISSING) or [(planned, [])]
+    trained = [spec for part, students in parts for spec in trained_specs(part, students)]
+    refused = [] if check else without_effect(trained, device)
+    notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
     if as_json:
-        print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning))
+        print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning, notes))
     else:
-        print(view.plan_as_text(planned, estimates, contents, power, of_tuning))
+        print(view.plan_as_text(planned, estimates, contents, power, of_tuning, notes))
     if check:
-        from kdbench.runner.preflight import preflight
-        from kdbench.training.device import choose_device
-
-        for part, students in planned.phases(Rerun.MISSING) or [(planned, [])]:
-            preflight(part, students, cache=store.cache, device=choose_device("auto"), download=False)
+        for part, students in parts:
+            preflight(part, students, cache=store.cache, device=device, download=False)
         if not as_json:
             print("checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded.")

@@ -55,7 +55,7 @@ def run(
     with (
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
-        stop.unwrapped(),
+        stop.heard(),
     ):
         wanted = Options(
             device=device,
@@ -74,7 +74,7 @@ def run(
         finally:
             progress.end()
     left = f"every trial has ended, and {again} makes the report." if finished else f"{again} goes on."
-    with signals.on_stop(f"stopped while the report was made; {left}"):
+    with signals.on_stop(f"stopped while the report was made; {left}"), stop.heard():
         planned = make_plan(loaded, store)
         if any(trial.status is Status.DONE for trial in planned.students):
             chosen = {} if methods is None else {"methods": arguments.method_names(methods)}
@@ -85,10 +85,10 @@ def run(
         raise typer.Exit(STOPPED)
     if without_weights := planned.without_weights_text:
         print(without_weights)
-    ended = [trial.record for part in (planned.tuning, planned) if part for trial in (*part.teachers, *part.students)]
-    if failed := [record for record in ended if record and record.reason]:
-        for record in failed:
-            print(outcome_text(record))
+    trials = [trial for part in (planned.tuning, planned) if part for trial in (*part.teachers, *part.students)]
+    if failed := [(record, trial.teaches) for trial in trials if (record := trial.record) and record.reason]:
+        for record, teaches in failed:
+            print(outcome_text(record, teaches=teaches))
             if (log := store.folder(record.trial) / FAILURE).exists():
                 print(f"  {log}")
         print(f"{len(failed)} failed; `--rerun failed` tries again.")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdbench import signals
 from kdbench.cli import options
 from kdbench.cli.app import app, print_json
 from kdbench.errors import KdbenchError
-from kdbench.signals import Interrupted
 
 if TYPE_CHECKING:
     from kdbench.catalogue.status import Status
@@ -24,6 +23,7 @@ WATCH_S = 2.0
 
 @app.command(epilog=options.examples("status quick", "status mine.yaml --watch", "status mine.yaml --results /scratch/me --json"))
 def status(
+    context: typer.Context,
     suite: options.SuiteArgument,
     results: options.ResultsOption = Path("results"),
     watch: Annotated[
@@ -43,7 +43,7 @@ def status(
     if as_json:
         print_json(status_as_json(found))
     elif watch and found.going_on:
-        with suppress(Interrupted):  # who watches has seen enough; the runs go on
+        with context.ensure_object(signals.Stop).ends():  # who watches has seen enough; the runs go on
             (_redraw if sys.stdout.isatty() else _tell)(suite, results)
     else:
         print(status_as_text(found))

@@ -182,7 +182,9 @@ def _facts(results: pd.DataFrame) -> str:
 def terminal_tables(
     comparison: Comparison, *, title: str, width: int | None = None, published: pd.DataFrame | None = None
 ) -> Group:
-    """The title, the claims and the tables, to be printed by a rich console of `width` characters, the terminal's unless given.
+    """The title, the claims, what they were measured on, and the tables.
+
+    They are to be printed by a rich console of `width` characters, the terminal's unless given.
 
     Raises:
         KdbenchError: published numbers of other pairs, or a table is asked for that cannot be made.
@@ -190,4 +192,5 @@ def terminal_tables(
     width = width or shutil.get_terminal_size().columns
     tables = _tables(comparison, published)
     stated = [Text(claim) for claim in claims(comparison)]
-    return Group(Text(title, style="bold"), *stated, "", *(to_terminal(table, width=width) for table in tables))
+    facts = Text(_facts(comparison.results))
+    return Group(Text(title, style="bold"), *stated, "", facts, "", *(to_terminal(table, width=width) for table in tables))

@@ -10,12 +10,12 @@ from kdbench.errors import KdbenchError
 from kdbench.wording import counted
 
 _ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the frame."
-_PRECISION = f"{_ALONE} If one suite ran on several kinds of devices, `--rerun all` trains it anew on one."
+_DEVICES = f"{_ALONE} If one suite ran on several kinds of devices, `--rerun all` trains it anew on one."
 _RECIPE = "Choose one with `recipes` (--recipe), or report one suite alone with `kdbench report SUITE`."
 
 _MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
     ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
-    ("precision", [], "precisions", _PRECISION),
+    ("precision", [], "precisions", _DEVICES),
     ("recipe", ["dataset", "student"], "recipes", _RECIPE),
     ("epochs", ["dataset", "student"], "numbers of epochs", _RECIPE),
     ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),
@@ -39,6 +39,8 @@ def check_comparable(results: pd.DataFrame) -> None:
     for column, within, noun, fix in _MUST_AGREE:
         for where, rows in _groups(done, within):
             if rows[column].nunique() > 1:
+                if column == "precision":
+                    rows, noun, fix = _precisions(rows)
                 examples = "; ".join(
                     f"{value} ({counted(len(group), 'trial')}, such as {group['trial'].iloc[0]})"
                     for value, group in rows.groupby(column)
@@ -52,6 +54,19 @@ def check_comparable(results: pd.DataFrame) -> None:
                 f"trials {first} and {second} have the same pair, method, parameters and seed, and a table has one cell for them. "
                 "Leave one of them out."
             )
+
+
+def _precisions(rows: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
+    """Trials of several `precision`, with the recipe in it where that tells which; what they differ in; and the fix.
+
+    One recipe may round differently on different devices, and another one asks for it.
+    """
+    parts = [set(value.split(", ")) for value in rows["precision"].unique()]
+    differing = set.union(*parts) - set.intersection(*parts)
+    noun = f"{' and '.join(sorted(differing))} trainings with others" if differing <= {"compiled", "stacked"} else "precisions"
+    if (rows.groupby("recipe")["precision"].nunique() > 1).any():
+        return rows, noun, _DEVICES
+    return rows.assign(precision=rows["precision"] + " by " + rows["recipe"]), noun, _RECIPE
 
 
 def _groups(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Hashable, pd.DataFrame]]:

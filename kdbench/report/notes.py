@@ -22,17 +22,6 @@ _HASHED = {
 """By the word before a hash in what tables call a network, what was done."""
 
 
-def shared_machine(done: pd.DataFrame) -> list[str]:
-    """What must be said of times where trials trained while other jobs ran on their machine; nothing where each was alone."""
-    beside = done.reindex(columns=["jobs_on_machine"])["jobs_on_machine"].fillna(1)  # an earlier version's export lacks it
-    if not (shared := int((beside > 1).sum())):
-        return []
-    return [
-        f"{shared} of {counted(len(done), 'trial')} trained while other jobs ran on the same machine, up to {int(beside.max())} at "
-        "once: their times and speeds are rough. `kdbench run` with --engine here --lanes 1 times each method alone."
-    ]
-
-
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
 
@@ -180,17 +169,23 @@ def _stages(done: pd.DataFrame) -> list[str]:
 
 
 def _noted(done: pd.DataFrame) -> list[str]:
-    """What records note, such as `dkd: with two classes ...`: a sentence for all methods and pairs of which the same is said."""
+    """What records note, such as `dkd: with two classes ...`: a sentence for all methods and pairs of which the same is said.
+
+    A note that names no method, such as `mixed images: ...`, is of all; where not all have it, those that have it are named.
+    """
     if "notes" not in done:
         return []
     rows = done.explode("notes").dropna(subset="notes")
     if rows.empty:
         return []
     rows[["head", "colon", "note"]] = rows["notes"].str.partition(": ").to_numpy()
+    everyone = set(done["label"][done["teacher"].notna()])
     sentences = []
     for note, group in rows.groupby("note", sort=False):
-        parts = zip(group["method"], group["label"], group["head"], strict=True)
+        parts = [*zip(group["method"], group["label"], group["head"], strict=True)]
         heads = dict.fromkeys(label if method == head else plain_label(head) for method, label, head in parts)
+        if all(head not in method.split("+") for method, _, head in parts) and not everyone <= {label for _, label, _ in parts}:
+            note, heads = f"{', '.join(heads)}: {note}", dict.fromkeys(label for _, label, _ in parts)
         sentences.append(f"{', '.join(heads)} ({', '.join(group['at'].unique())}): {note}.")
     return sentences
 

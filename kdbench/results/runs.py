@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainSerializer, TypeAdapter, ValidationError
 
 from kdbench.files import write_bytes
 from kdbench.results.processes import is_over, this_process
@@ -25,6 +25,14 @@ RUNS = "runs"
 
 SILENT_AFTER_S = 120.0
 """A run whose file has not been written for so long has died, or its machine is out of reach. Clocks may differ by a minute."""
+
+
+def time_text(time: datetime) -> str:
+    """In UTC, as in `2026-11-27T14:02:05Z`."""
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+Time = Annotated[datetime, PlainSerializer(time_text, when_used="json")]
 
 
 class State(StrEnum):
@@ -78,7 +86,7 @@ class JobNow:
     Attributes:
         place: such as `cuda:1`.
         label: what it trains.
-        trials: how many of its trials have not ended.
+        trials: how many students of the suite it trains that have not ended; a teacher is none.
         epoch: the last one, of the main training or, where that is not `main`, of a stage before it; 0 before the first.
         epochs: of a main training.
         left_s: at its own pace; None before that is known.
@@ -88,7 +96,7 @@ class JobNow:
     place: str
     host: str
     label: str
-    since: datetime
+    since: Time
     trials: int
     epoch: int
     main: bool
@@ -115,10 +123,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: `finished`, `stopped`, or `error` with what to read."""
+    """How a run ended: `finished`, where every trial has ended, whatever becomes of the report; `stopped`; or `error` with what to
+    read."""
 
     how: str
-    when: datetime
+    when: Time
     reason: str = ""
 
 
@@ -133,7 +142,7 @@ class RunNow:
         device: as it was asked for.
         tries_settings: whether it is at the trials that choose settings, and others come after them.
         jobs: of this run; a job has no failures.
-        trials: that it needs in the part at hand; done and failed are also those from before.
+        trials: the students that it needs in the part at hand; done and failed are also those from before. All 0 while it starts.
         epochs: of main trainings that are behind it, of `of_epochs`.
         left_s: seconds left at its pace so far; None before that is known.
         said: the last lines that it printed.
@@ -143,7 +152,7 @@ class RunNow:
     file: str
     process: dict[str, Any]
     user: str
-    since: datetime
+    since: Time
     engine: str
     device: str
     tries_settings: bool = False
@@ -163,7 +172,7 @@ class RunNow:
         return str(self.process["host"])
 
     def as_json(self) -> dict[str, Any]:
-        """The same as values for JSON, times in UTC in the form of ISO 8601."""
+        """The same as values for JSON, times in the form of `time_text`."""
         found: dict[str, Any] = _RUN.dump_python(self, mode="json")
         return found
 

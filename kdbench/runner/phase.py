@@ -93,11 +93,11 @@ class Phase:
     def _part(self, trials: Sequence[Planned]) -> Part:
         """These trials of the plan, as what is before the run."""
         taken = {planned.spec.id for planned in trials}
-        others = {planned.spec.id: planned.status for planned in (*self.plan.teachers, *self.plan.students)}
-        left = Counter(status for trial, status in others.items() if trial not in taken)
+        students = {planned.spec.id: planned.status for planned in self.plan.students}
+        left = Counter(status for trial, status in students.items() if trial not in taken)
         return Part(
             epochs=sum(planned.spec.recipe.epochs for planned in trials if planned.spec.methods),
-            trials=len(trials),
+            trials=taken & students.keys(),
             done=left[Status.DONE],
             failed=left[Status.FAILED],
             tries_settings=self.plan.suite.tries_settings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -42,11 +42,9 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
         KdbenchError: the message gives every problem with its fix.
     """
     todo = list(todo)
-    specs = [planned.spec for planned in (*todo, *(t for t in plan.teachers_of(todo) if not t.record))]
+    specs = trained_specs(plan, todo)
     kind, params = plan.suite.source
-    found = []
-    if device.type == "cpu" and any(spec.recipe.precision == "tf32" for spec in specs):
-        found.append(KdbenchError("precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device."))
+    found = without_effect(specs, device)
     source = kind(params, cache=cache)
     try:
         with fatal_errors_explained():
@@ -64,6 +62,18 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
         listed = "".join(f"\n* {problem}" for problem in found)
         raise KdbenchError(f"{plan.suite.name} cannot run, for {len(found)} reasons:{listed}")
     return None if contents else dataset
+
+
+def trained_specs(plan: Plan, todo: Sequence[Planned]) -> list[TrialSpec]:
+    """Some students, and the teachers that must be trained for them."""
+    return [planned.spec for planned in (*todo, *(teacher for teacher in plan.teachers_of(todo) if not teacher.record))]
+
+
+def without_effect(trials: Iterable[TrialSpec], device: torch.device) -> list[KdbenchError]:
+    """What some trials ask for and has no effect on a device."""
+    if device.type == "cuda" or all(trial.recipe.precision != "tf32" for trial in trials):
+        return []
+    return [KdbenchError("precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device.")]
 
 
 def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) -> list[KdbenchError]:

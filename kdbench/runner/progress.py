@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.method.specs import setting
+from kdbench.method.specs import setting, teacher_label
 from kdbench.spec.trial import TrialSpec
 from kdbench.wording import clock
 
@@ -79,23 +79,27 @@ class Pace:
 
     Attributes:
         total: how many there are, with those that an earlier run trained.
-        began: when the first one began, by the monotonic clock.
         behind: by trial, how many are over.
         done: how many that is of all trials.
         resumed: how many of them checkpoints had, or other runs have trained.
+        since: when the first epoch that is timed began, by the monotonic clock, and how many had been trained by then. The first
+            epochs that end are not timed: in them the start is.
     """
 
     total: int
-    began: float = field(default_factory=lambda: time.monotonic())
     behind: dict[str, int] = field(default_factory=dict)
     done: int = 0
     resumed: int = 0
+    since: tuple[float, int] | None = None
 
     @property
     def left_s(self) -> float | None:
         """Seconds left at the pace so far; None before there is one."""
-        trained = self.done - self.resumed
-        return (time.monotonic() - self.began) / trained * (self.total - self.done) if trained > 0 else None
+        if self.since is None:
+            return None
+        began, untimed = self.since
+        timed = self.done - self.resumed - untimed
+        return (time.monotonic() - began) / timed * (self.total - self.done) if timed > 0 else None
 
     def resume(self, lane: LaneReport) -> None:
         """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
@@ -115,6 +119,8 @@ class Pace:
         for lane in report.lanes:
             if lane.trial:
                 self._set(lane.trial, lane.epochs)
+        if self.since is None and self.done > self.resumed:
+            self.since = time.monotonic(), self.done - self.resumed
 
     def _set(self, trial: str, epochs: int) -> None:
         self.done += epochs - self.behind.get(trial, 0)
@@ -126,15 +132,15 @@ class Part:
     """What a run has before it: all of it, or of a tuned suite first the trials that choose settings, then the others.
 
     Attributes:
-        epochs: of main trainings.
-        trials: to train, or to adopt as they are.
-        done: trials that it needs and that were done before.
-        failed: trials that failed before and stay so.
+        epochs: of main trainings, those of teachers included.
+        trials: the ids of the students to train.
+        done: students that were done before.
+        failed: students that failed before and stay so.
         tries_settings: whether its students choose among settings, so that their test errors are no results.
     """
 
     epochs: int
-    trials: int = 0
+    trials: Set[str] = frozenset()
     done: int = 0
     failed: int = 0
     tries_settings: bool = False
@@ -144,15 +150,16 @@ class Progress(ABC):
     """Is told what happens in a run, and shows it: each method with a docstring that begins with what has happened is an event.
 
     Attributes:
-        pace: over all trials of the run, or of the part of it that is at hand.
+        part: the run, or the part of it that is at hand.
+        pace: over all its trials.
     """
 
     def __init__(self) -> None:
-        self.pace = Pace(0)
+        self.part, self.pace = Part(0), Pace(0)
 
     def begin(self, part: Part) -> None:
         """The run, or its next part, has this before it."""
-        self.pace = Pace(part.epochs)
+        self.part, self.pace = part, Pace(part.epochs)
 
     def waiting(self, jobs: int) -> None:
         """So many jobs wait for a place or for other jobs."""
@@ -178,7 +185,7 @@ class Progress(ABC):
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
         self.pace.end(record)
-        self.say(outcome_text(record))
+        self.say(outcome_text(record, teaches=record.trial not in self.part.trials))
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -253,15 +260,18 @@ class Bars(Progress):
         self._bars.stop()
 
 
-def training_text(record: Record) -> str:
-    """What was trained: `kd, wrn_40_2 -> wrn_16_2, seed 0`."""
+def training_text(record: Record, *, teaches: bool) -> str:
+    """What was trained: `kd, wrn_40_2 -> wrn_16_2, seed 0`, or `teacher wrn_40_2, seed 0`."""
+    spec = TrialSpec.model_validate(record.spec)
+    if teaches:
+        return f"teacher {teacher_label(spec)}" + (f", seed {record.seed}" if spec.methods else "")
     pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
-    return f"{setting(TrialSpec.model_validate(record.spec))}, {pair}, seed {record.seed}"
+    return f"{setting(spec)}, {pair}, seed {record.seed}"
 
 
-def outcome_text(record: Record) -> str:
+def outcome_text(record: Record, *, teaches: bool) -> str:
     """One line on how a trial ended."""
-    training = training_text(record)
+    training = training_text(record, teaches=teaches)
     if record.status == "failed":
         return f"FAILED {training}: {record.reason}"
     if record.tuning:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -46,6 +47,11 @@ class _Running:
     main: bool = True
     lanes: dict[str, LaneNow] = field(default_factory=dict)
 
+    @cached_property
+    def trains(self) -> frozenset[str]:
+        """The ids of its trials; none where it trains stages alone."""
+        return self.job.gives if self.job.stages is None else frozenset()
+
 
 class Watched(Progress):
     """Passes on what it is told, and keeps the run's file up to date from `with` to the end of the block.
@@ -62,7 +68,7 @@ class Watched(Progress):
         super().__init__()
         self._shown, self._suite, self._store, self._engine, self._device = shown, suite, store, engine, device
         self._file, self._user, self._since = RunFile(store.root), user(), datetime.now(UTC)
-        self._part, self._waiting, self._jobs_done = Part(0), 0, 0
+        self._waiting = self._jobs_done = 0
         self._running: dict[Place, _Running] = {}
         self._recorded: dict[str, str] = {}
         self._failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
@@ -102,7 +108,7 @@ class Watched(Progress):
         with self._lock:
             super().begin(part)
             self._begun = True
-            self._part, self._jobs_done, self._changed = part, 0, True
+            self._jobs_done, self._changed = 0, True
             self._recorded.clear()
         self._shown.begin(part)
 
@@ -148,14 +154,16 @@ class Watched(Progress):
     def recorded(self, record: Record) -> None:
         with self._lock:
             self.pace.end(record)
-            self._recorded[record.trial] = record.status
-            running = next((running for running in self._running.values() if self._trains(running, record.trial)), None)
+            if record.trial in self.part.trials:
+                self._recorded[record.trial] = record.status
+            running = next((running for running in self._running.values() if record.trial in running.trains), None)
             if running:
                 running.ended.add(record.trial)
             if record.reason:
+                what = training_text(record, teaches=record.trial not in self.part.trials)
                 file = self._store.folder(record.trial) / FAILURE
                 log = self._below(file) if file.exists() else None
-                self._failures.append(Failure(record.trial, training_text(record), record.reason, log))
+                self._failures.append(Failure(record.trial, what, record.reason, log))
             self._changed = True
         self._shown.recorded(record)
 
@@ -172,17 +180,13 @@ class Watched(Progress):
         """The job at a place, or the one of this process."""
         return self._running[place] if place else next(iter(self._running.values()))
 
-    @staticmethod
-    def _trains(running: _Running, trial: str) -> bool:
-        return running.job.stages is None and any(planned.spec.id == trial for planned in running.job.trials)
-
     def _note(self, running: _Running, lane: LaneReport) -> None:
         """Let the job's lane be what the report says, with the last error where it was not tested in this epoch."""
         key = lane.trial or lane.name
         before = running.lanes.get(key) or LaneNow(lane.name, lane.trial, 0)
         test = lane.errors_pct.get("test_error_pct", before.test_error_pct)
         held_out = lane.errors_pct.get("validation_error_pct", before.validation_error_pct)
-        if self._part.tries_settings:
+        if self.part.tries_settings:
             test = None  # whoever chooses must not see it
         running.lanes[key] = LaneNow(lane.name, lane.trial, lane.epochs, lane.loss, test, held_out)
         self._changed = True
@@ -211,13 +215,13 @@ class Watched(Progress):
                 since=self._since,
                 engine=self._engine,
                 device=self._device,
-                tries_settings=self._part.tries_settings,
+                tries_settings=self.part.tries_settings,
                 jobs=Counts(self._waiting, len(running), self._jobs_done),
                 trials=Counts(
-                    waiting=max(self._part.trials - len(self._recorded) - at_work, 0),
+                    waiting=max(len(self.part.trials) - len(self._recorded) - at_work, 0),
                     running=at_work,
-                    done=self._part.done + done,
-                    failed=self._part.failed + failed,
+                    done=self.part.done + done,
+                    failed=self.part.failed + failed,
                 ),
                 epochs=self.pace.done,
                 of_epochs=self.pace.total,
@@ -234,7 +238,7 @@ class Watched(Progress):
             host=place.host,
             label=found.job.label,
             since=found.since,
-            trials=len(found.job.trials) - len(found.ended) if found.job.stages is None else 0,
+            trials=len(self.part.trials & found.trains - found.ended),
             epoch=found.epoch,
             main=found.main,
             epochs=found.job.trials[0].spec.recipe.epochs if found.job.stages is None else 0,

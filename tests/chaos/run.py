@@ -158,7 +158,7 @@ class Run:
         options = Options(device="cpu:2", **({"claim": True, "claim_timeout_s": 2.0} if self.claim else {}))
         with stop.at_epochs("stopping") as asked:
             try:
-                with stop.unwrapped():
+                with stop.heard():
                     suite = self.lab.suite(**SUITE, seeds=[*range(self.seeds)])
                     done = execute(suite, self.lab.store, options=replace(options, stop=asked), progress=said)
             except KdbenchError as problem:

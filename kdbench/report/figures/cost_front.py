@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -22,7 +22,12 @@ from kdbench.spec.metrics import Metric
 MOST_NAMED = 10
 """Methods whose points all have names beside them. With more, a legend has the names, and those on the front stand there, too."""
 
+MOST_IN_LEGEND = 15
+"""With more methods nobody finds a point in a legend: those on the front, those far off and the baseline alone have names."""
+
 _FRONT = (0, (1.5, 1))
+
+_OTHER = Look("#999999", "o", ())
 
 _UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
@@ -48,7 +53,8 @@ def cost(comparison: Comparison) -> Figure:
         names = [f"{name} on {environment}" if len(comparison.pairs) > 1 else environment for name, environment, _ in measured]
     longest = max((float(points["cost"].max()) for _, _, points in measured), default=0.0)
     seconds, unit = time_unit(longest)
-    in_legend = len(looks) > MOST_NAMED or len(measured) > 1
+    few = only_front_named(comparison)
+    in_legend = not few and (len(looks) > MOST_NAMED or len(measured) > 1)
     need = Need(
         lines=16,
         letters=30,
@@ -62,16 +68,21 @@ def cost(comparison: Comparison) -> Figure:
     )
     with sheet(f"{metric.title} and training time{on_data(comparison)}", comparison, names, need) as (figure, panels):
         drawn = [
-            _draw(axes, points.assign(cost=points["cost"] / seconds), looks, metric)
+            _draw(axes, points.assign(cost=points["cost"] / seconds), looks, metric, always=[comparison.baseline] if few else looks)
             for axes, (_, _, points) in zip(panels, measured, strict=True)
         ]
         figure.draw_without_rendering()
         for axes, panel in zip(panels, drawn, strict=True):
             first = [*panel.front, *panel.far]
-            named = first if in_legend else [*first, *(label for label in panel.points.index if label not in first)]
+            named = first if in_legend else list(dict.fromkeys([*first, *panel.coloured]))
             texts = {label: f"{label} {panel.far[label]}" if label in panel.far else label for label in named}
             name_points(axes, panel.points, texts, {label: look.colour for label, look in looks.items()}, avoid=panel.front_line)
     return figure
+
+
+def only_front_named(comparison: Comparison) -> bool:
+    """Whether there are too many methods for each to have a name."""
+    return len(comparison.labels) > MOST_IN_LEGEND
 
 
 def time_unit(longest: float) -> tuple[int, str]:
@@ -99,16 +110,21 @@ def _points(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 class _Panel(NamedTuple):
-    """What was drawn: `points` by method, with `cost` and `value`; the front; and the means of those far off, with an arrow."""
+    """What was drawn: `points` by method, with `cost` and `value`; those with a look of their own; the front; and the means of
+    those far off, with an arrow."""
 
     points: pd.DataFrame
+    coloured: list[str]
     front: list[str]
     front_line: Line2D
     far: dict[str, str]
 
 
-def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: Metric) -> _Panel:
-    """Points with their spread, and the front as a stepped line; a method far off is a hollow point at the edge."""
+def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: Metric, *, always: Collection[str]) -> _Panel:
+    """Points with their spread, and the front as a stepped line; a method far off is a hollow point at the edge.
+
+    Those on the front, far off, and of `always` have their own looks; the others are grey dots.
+    """
     size, front = font_pt(axes), pareto_front(points, metric)
     reach = points["std"].fillna(0)
     extents = zip(points["value"] - reach, points["value"] + reach, points["value"], strict=True)
@@ -117,12 +133,14 @@ def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: M
     across, up = 0.12 * (dearest - cheapest or 1), 0.12 * (high - low or 1)
     axes.set(xlim=(cheapest - across, dearest + across), ylim=(low - up, high + up))
     shown = points.assign(value=points["value"].clip(low, high))
+    coloured = [str(label) for label in points.index if label in front or label in far or label in always]
     for label, point in shown.iterrows():
-        look = looks[str(label)]
-        if label not in far:
+        own = label in coloured
+        look = looks[str(label)] if own else _OTHER
+        if own and label not in far:
             axes.errorbar(point["cost"], point["value"], point["std"], color=look.colour, linewidth=size / 10, alpha=0.45)
         mark = look.mark(label=str(label))
-        mark.set(data=([point["cost"]], [point["value"]]), markersize=size * 0.6, zorder=4)
+        mark.set(data=([point["cost"]], [point["value"]]), markersize=size * (0.6 if own else 0.35), zorder=4 if own else 3)
         mark.set_markerfacecolor("white" if label in far else look.colour)
         axes.add_line(mark)
     worst = axes.get_ylim()[1 if metric.lower_is_better else 0]
@@ -130,4 +148,4 @@ def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: M
     corners = [*steps["cost"].repeat(2), axes.get_xlim()[1]], [worst, *steps["value"].repeat(2)]
     (line,) = axes.plot(*corners, color=GREY, linestyle=_FRONT, linewidth=size / 8, zorder=2)
     arrows = {label: f"{far_text(points['value'][label], metric)} {'↑' if points['value'][label] > high else '↓'}" for label in far}
-    return _Panel(shown[["cost", "value"]], front, line, arrows)
+    return _Panel(shown[["cost", "value"]], coloured, front, line, arrows)

@@ -12,16 +12,17 @@ from matplotlib.figure import Figure
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.by_method import results
-from kdbench.report.figures.cost_front import cost
+from kdbench.report.figures.cost_front import cost, only_front_named
 from kdbench.report.figures.critical_difference import ranks
 from kdbench.report.figures.files import save
 from kdbench.report.figures.gain_forest import forest
 from kdbench.report.figures.learning_curves import curves as draw_curves
 from kdbench.report.figures.profile_curves import profile
 from kdbench.report.figures.sheet import DoesNotFitError, NothingToDrawError
-from kdbench.report.notes import seeds_sentence, shared_machine
+from kdbench.report.notes import seeds_sentence
 from kdbench.report.statistics.comparisons import MIN_SEEDS
 from kdbench.report.tables.selection import tested
+from kdbench.report.timing import timing_notes
 from kdbench.spec.figure_options import FigureName
 
 _DRAWN: Mapping[FigureName, Callable[[Comparison], Figure]] = {
@@ -120,5 +121,6 @@ def _words(name: FigureName, comparison: Comparison) -> tuple[str, str]:
     }[name]
     done = comparison.results[comparison.results["status"] == "done"]
     if name == "cost":
-        how = " ".join([how, *shared_machine(done)])
+        few = f"Only methods on the front and {baseline} have names; the table of costs has all."
+        how = " ".join([how, *([few] if only_front_named(comparison) else []), *timing_notes(comparison)])
     return title, f"{title}. {how} {seeds_sentence(done)} Measured on {'; '.join(map(str, done['environment'].unique()))}."

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from kdbench.report.compare import Comparison
-from kdbench.report.notes import shared_machine
 from kdbench.report.tables.cells import method_row, on_data, pair_heading, short_count
 from kdbench.report.tables.table import NONE, Cell, Row, Table
-
-UNEVEN = 1.25
-"""By what factor the speed of one teacher may differ between trials that are said to be timed alike."""
+from kdbench.report.timing import timing_notes
 
 _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 
@@ -44,7 +41,7 @@ def cost_table(comparison: Comparison) -> Table:
         "that deploy a network of the same size.",
         "Extra parameters: trained together with the student and dropped after training.",
     ]
-    notes += [*_deployed(comparison), *_uneven(comparison), *shared_machine(comparison.results.query("status == 'done'"))]
+    notes += [*_deployed(comparison), *timing_notes(comparison)]
     if len(environments) == 1:
         notes.append(f"Measured on {environments[0]}.")
     title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
@@ -65,22 +62,6 @@ def _deployed(comparison: Comparison) -> list[str]:
                 f"Some methods deploy another number: {', '.join(others)}{at}."
             )
     return notes
-
-
-def _uneven(comparison: Comparison) -> list[str]:
-    """Pairs whose trainings were timed under other loads, as the speed of one and the same teacher shows."""
-    rough = []
-    for pair in comparison.pairs:
-        for _, rates in pair.done.groupby(["environment", "teacher_weights_sha256"])["teacher_inference_images_per_s"]:
-            if rates.max() > UNEVEN * rates.min():
-                rough.append(f"{rates.min():,.0f} to {rates.max():,.0f}" + (f" ({pair.name})" if len(comparison.pairs) > 1 else ""))
-    if not rough:
-        return []
-    speeds = "; ".join(rough)
-    return [
-        f"The machine was not equally busy in all trials: one teacher processed {speeds} images/s. So speeds and times against "
-        "scratch are rough."
-    ]
 
 
 def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFrame) -> Iterator[Cell]:

@@ -1,0 +1,46 @@
+"""What a reader of times must be told: where the machine had other work."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kdbench.report.compare import Comparison
+from kdbench.wording import counted
+
+UNEVEN = 1.25
+"""By what factor speeds of one thing may differ between trials that are said to be timed alike."""
+
+
+def timing_notes(comparison: Comparison) -> list[str]:
+    """Sentences on the times of finished trials; none where nothing shows that the machine had other work."""
+    return [*_uneven(comparison), *_shared(comparison.results.query("status == 'done'"))]
+
+
+def _uneven(comparison: Comparison) -> list[str]:
+    """Whether trainings were timed under other loads, as the speed of one teacher shows, or of one method with other seeds."""
+    speeds = []
+    for pair in comparison.pairs:
+        at = f" ({pair.name})" if len(comparison.pairs) > 1 else ""
+        for _, rates in pair.done.groupby(["environment", "teacher_weights_sha256"])["teacher_inference_images_per_s"]:
+            speeds.append((f"one teacher processed {_range(rates)} images/s{at}", rates.max() / rates.min()))
+        for (_, label), rates in pair.done.groupby(["environment", "label"])["train_images_per_s"]:
+            speeds.append((f"{label} trained at {_range(rates)} images/s, by seed{at}", rates.max() / rates.min()))
+    text, factor = max(speeds, key=lambda found: found[1], default=("", 1.0))
+    if not factor > UNEVEN:
+        return []
+    return [f"The machine was not equally busy in all trials: {text}. So speeds and times against scratch are rough."]
+
+
+def _range(rates: pd.Series[float]) -> str:
+    return f"{rates.min():,.0f} to {rates.max():,.0f}"
+
+
+def _shared(done: pd.DataFrame) -> list[str]:
+    """What must be said of times where trials trained while other jobs ran on their machine; nothing where each was alone."""
+    beside = done.reindex(columns=["jobs_on_machine"])["jobs_on_machine"].fillna(1)  # an earlier version's export lacks it
+    if not (shared := int((beside > 1).sum())):
+        return []
+    return [
+        f"{shared} of {counted(len(done), 'trial')} trained while other jobs ran on the same machine, up to {int(beside.max())} at "
+        "once: their times and speeds are rough. `kdbench run` with --engine here --lanes 1 times each method alone."
+    ]
