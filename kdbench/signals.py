@@ -78,13 +78,13 @@ class Stop:
         try:
             yield
         except Interrupted:
-            self._dropped = False
+            self._arrived()
             raise
         except BaseException:
             if not self.raised:
                 raise
         if self.raised:
-            self._dropped = False
+            self._arrived()
             raise Interrupted(BEFORE_THE_END)
 
     @contextmanager
@@ -102,6 +102,12 @@ class Stop:
             self._dropped = True
             signal.signal(signal.SIGALRM, self._again)
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+    def _arrived(self) -> None:
+        """It need not come again."""
+        if self._dropped:
+            self._dropped = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _again(self, number: int, frame: FrameType | None) -> None:
         if self._dropped:

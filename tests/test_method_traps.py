@@ -34,6 +34,7 @@ from kdbench import (
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
+from kdbench.method.losses import kd_divergence
 from kdbench.report.notes import footnotes
 from kdbench.runner.preflight import misfits
 from kdbench.spec.recipe import Recipe
@@ -116,6 +117,11 @@ def test_losses_are_computed_in_full_precision_under_autocast(name: str) -> None
             assert found[term].dtype == torch.float32, (term, found[term].dtype)
             tolerance = 0.02 if adapters else 0.0
             torch.testing.assert_close(found[term], expected[term], rtol=tolerance, atol=tolerance)
+
+
+def test_terms_in_full_precision_are_counted_where_nothing_is_computed() -> None:
+    logits = torch.empty(2, 3, device="meta")
+    assert kd_divergence(logits, logits, 4.0).is_meta
 
 
 @pytest.mark.parametrize("name", ["at", "ft", "ft_repdistiller", "mgd", "nst", "ofd", "simkd", "vid"])

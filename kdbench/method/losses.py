@@ -1,6 +1,7 @@
 """Loss terms and adapters that several papers share."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, wraps
 from itertools import pairwise
 from typing import ParamSpec, TypeVar
@@ -27,7 +28,8 @@ def full_precision(term: Callable[P, T]) -> Callable[P, T]:
     @wraps(term)
     def full(*args: P.args, **kwargs: P.kwargs) -> T:
         device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        with torch.autocast(device.type, enabled=False):
+        # Autocast knows no meta device, on which a network's work is counted.
+        with nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False):
             return term(*map(_raised, args), **{name: _raised(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
 
     return full
