@@ -22,6 +22,7 @@ def _handlers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
     handlers = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGALRM)}
     yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -199,7 +200,6 @@ def test_a_terminal_or_a_pipe_that_nobody_reads_raises_nothing_when_it_is_told(o
     assert stop.asked
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_that_python_drops_is_still_known(stop):
     class Dying:
         def __del__(self) -> None:

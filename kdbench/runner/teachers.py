@@ -102,7 +102,8 @@ class Teachers:
                 f"folder, trials/{spec.id}, and the same command makes it anew."
             )
             return None
-        self.progress.say(f"teacher {label}: test error {teacher.evaluation.error_pct:.2f} %")
+        if (error := f"{teacher.evaluation.error_pct:.2f} %") != f"{record.test_error_pct:.2f} %":
+            self.progress.say(f"teacher {label}, in the arithmetic of its students: test error {error}")
         for note in teacher.notes:
             self.progress.say(f"note: {note}.")
         return teacher
