@@ -23,6 +23,8 @@ from kdbench.runner.run import Options, execute
 ray = pytest.importorskip("ray")
 
 PLUGIN = """
+import time
+
 import kdbench
 from {helper} import nothing
 
@@ -33,6 +35,8 @@ class Own(kdbench.Method):
     reads = ()
 
     def losses(self, student, teacher, batch):
+        if "kdbench-ray-" in __file__:
+            time.sleep(0.2)  # on a node, so that it is stopped before its end, however fast the machine
         return {{"nothing": nothing(student)}}
 """
 
@@ -148,7 +152,7 @@ def test_what_a_job_needs_travels_and_a_stopped_one_goes_on_here(cluster, lab, a
 
     monkeypatch.setattr(Ray, "start", start_and_hide)
     pair = {"teacher": {"model": "wrn_10_1", "weights": str(weights)}, "student": "resnet8"}
-    recipe = {**MIXED["recipe"], "epochs": 60}  # so that it is stopped before its end, however fast the machine
+    recipe = {**MIXED["recipe"], "epochs": 12}
     changes = {**MIXED, "recipe": recipe, "methods": ["kd", "own"], "plugins": [str(plugin)], "pairs": [pair]}
     trained: list[Trained] = []
     hear(heard)
@@ -156,7 +160,7 @@ def test_what_a_job_needs_travels_and_a_stopped_one_goes_on_here(cluster, lab, a
     options = Options(engine="ray", address=cluster.address, device="cpu:1", claim=True, stop=lambda: bool(trained))
     assert not execute(suite, lab.store, options=options, progress=Said())
     assert os.listdir(lab.store.root / "claims") == []
-    assert 0 < len(trained) < 60
+    assert 0 < len(trained) < 12
     assert sum(lab.store.has_checkpoint(trial.id) for trial in suite.trials) == 2
     assert lab.run(suite)
     assert another.run(another.suite(**changes))
