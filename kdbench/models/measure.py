@@ -23,6 +23,13 @@ def _images(image_shape: tuple[int, int, int], *, count: int = BATCH) -> Tensor:
     return torch.empty(count, *image_shape, device="meta")
 
 
+def _pass_over_norms(model: nn.Module) -> None:
+    """On the meta device they take most of the time."""
+    for module in model.modules():
+        if type(module) in NORMS:
+            module.forward = nn.Identity().forward
+
+
 def parameters(module: nn.Module) -> int:
     """How many numbers a module has to learn."""
     return sum(parameter.numel() for parameter in module.parameters())
@@ -33,9 +40,7 @@ def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     with torch.no_grad():
         empty = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
         copy = deepcopy(model, empty)  # that has these for its tensors
-        for module in copy.modules():
-            if type(module) in NORMS:
-                module.forward = nn.Identity().forward  # it multiplies nothing that counts, and takes most of the time
+        _pass_over_norms(copy)  # they multiply nothing that counts
         with FlopCounterMode(display=False) as counter, seeded(0, "measure"):  # a network may leave out layers at random
             copy(_images(image_shape))
     return int(counter.get_total_flops()) // (2 * BATCH)
@@ -48,6 +53,7 @@ def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int, ho
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
     """
     model = _blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks)
+    _pass_over_norms(model)  # they keep the shape
     return shapes_of(model, name=name, image_shape=image_shape)
 
 
