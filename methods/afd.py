@@ -44,10 +44,10 @@ class AFD(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         weights = self.attention(student.features, teacher.features)
+        energies = [energy(maps) for maps in student.features]
         total = student.logits.new_zeros(())
-        for t, f_t in enumerate(teacher.features):
-            distances = torch.stack([distance(f_s, f_t) for f_s in student.features], dim=1)
-            total = total + (weights[:, t] * distances).sum(1).mean()
+        for t, maps in enumerate(teacher.features):
+            total = total + (weights[:, t] * distances(energies, energy(maps))).sum(1).mean()
         return {"attention": self.params.beta * total}
 
     def attention(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
@@ -68,9 +68,14 @@ def matching(keys: Tensor, queries: Tensor, place_s: Tensor, place_t: Tensor) ->
 
 
 @full_precision
-def distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """(B,) mean squared difference between the normed energies of maps (B, C, H, W), at the places of the second."""
+def energy(maps: Tensor) -> Tensor:
+    """(B, 1, H, W) from maps (B, C, H, W)."""
+    return maps.square().mean(1, keepdim=True)
+
+
+def distances(student: list[Tensor], teacher: Tensor) -> Tensor:
+    """(B, S) mean squared differences between S normed energies and that of the teacher (B, 1, H, W), at its places."""
     *_, height, width = teacher.shape
-    energies = (pool_to(maps.square().mean(1, keepdim=True), (height, width)) for maps in (student, teacher))
-    v_s, v_t = (F.normalize(energy.flatten(1)) for energy in energies)
-    return (v_s - v_t).square().mean(1)
+    pooled = torch.cat([pool_to(energy, (height, width)) for energy in student], dim=1)
+    v_s, v_t = (F.normalize(energies.flatten(2), dim=2) for energies in (pooled, teacher))
+    return (v_s - v_t).square().mean(2)

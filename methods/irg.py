@@ -60,5 +60,5 @@ def distances(vectors: Tensor) -> Tensor:
     """(B, B) squared distances of vectors (B, D), divided by the largest."""
     norms = vectors.square().sum(1)
     squares = (norms[:, None] + norms - 2 * vectors @ vectors.T).clamp(min=EPS)
-    squares = squares * (1 - torch.eye(len(vectors)).to(squares))
+    squares = squares * (1 - torch.eye(len(vectors), dtype=squares.dtype, device=squares.device))
     return squares / (squares.amax() + EPS)

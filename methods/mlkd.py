@@ -46,8 +46,7 @@ class MLKDNoAug(Method):
     def multi_level(self, z_s: Tensor, z_t: Tensor) -> dict[str, Tensor]:
         temperatures = (self.params.temperature, 3.0, 5.0, 2.0, 6.0)
         images, classes = (math.ceil(count / 2) / count for count in z_s.shape)
-        products = [product_distances(z_s / t, z_t / t) for t in temperatures]
-        of_classes, of_images = (torch.stack(distances).sum() for distances in zip(*products, strict=True))
+        of_classes, of_images = product_distances(*(torch.stack([z / t for t in temperatures]) for z in (z_s, z_t)))
         return {
             "instances": self.params.kd_weight * images * self.divergence(z_s, z_t, *temperatures),
             "classes": self.params.kd_weight * classes * of_classes,
@@ -92,8 +91,8 @@ class MLKD(MLKDNoAug):
 
 @full_precision
 def product_distances(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """|P_s' P_s - P_t' P_t|^2 / K and |P_s P_s' - P_t P_t'|^2 / B, of shape () each."""
-    p_s, p_t = torch.softmax(student_logits, dim=1), torch.softmax(teacher_logits, dim=1)
-    images, classes = p_s.shape
-    of_classes, of_images = p_s.T @ p_s - p_t.T @ p_t, p_s @ p_s.T - p_t @ p_t.T
+    """sum_T |P_s' P_s - P_t' P_t|^2 / K and sum_T |P_s P_s' - P_t P_t'|^2 / B, from logits (T, B, K) over their temperatures."""
+    p_s, p_t = torch.softmax(student_logits, dim=2), torch.softmax(teacher_logits, dim=2)
+    _, images, classes = p_s.shape
+    of_classes, of_images = p_s.mT @ p_s - p_t.mT @ p_t, p_s @ p_s.mT - p_t @ p_t.mT
     return of_classes.square().sum() / classes, of_images.square().sum() / images

@@ -90,10 +90,11 @@ class ReviewKD(Method):
 
 @full_precision
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
-    """Scalar from maps (B, C, H, W) of equal shape."""
-    total, weight, weights = (student - teacher).square().mean(), 1.0, 1.0
+    """Scalar from maps (B, C, H, W) of equal shape; their difference is pooled."""
+    gaps = student - teacher
+    total, weight, weights = gaps.square().mean(), 1.0, 1.0
     for size in (size for size in (4, 2, 1) if size < student.shape[2]):
         weight /= 2
         weights += weight
-        total = total + weight * (pool_to(student, (size, size)) - pool_to(teacher, (size, size))).square().mean()
+        total = total + weight * pool_to(gaps, (size, size)).square().mean()
     return total / weights

@@ -45,8 +45,8 @@ class RSD(Method):
 @full_precision
 def distance_to_identity(student: Tensor, teacher: Tensor, kappa: float) -> Tensor:
     """Sum of squares of (C - I), those off the diagonal times kappa; C is the cross-correlation of vectors (B, D)."""
-    difference = standardised(teacher).T @ standardised(student) / len(student) - torch.eye(student.shape[1]).to(student)
-    squares = difference.square()
+    identity = torch.eye(student.shape[1], dtype=student.dtype, device=student.device)
+    squares = (standardised(teacher).T @ standardised(student) / len(student) - identity).square()
     return kappa * squares.sum() + (1 - kappa) * squares.diagonal().sum()
 
 

@@ -1,16 +1,23 @@
 """What a step costs, in numbers that no machine changes: operations, waits of the host, forward passes of the teacher."""
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from kdbench.conformance.setting import Setting
+from kdbench import Batch
+from kdbench.conformance.hook_points import map_tensors
+from kdbench.conformance.setting import Setting, loss_terms
 from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.docs.methods import shipped_methods
+from kdbench.method.batch import View
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 """Operations whose result the host must know before it goes on."""
@@ -64,6 +71,28 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Moves(TorchDispatchMode):
+    """Notes what takes or gives tensors of two devices at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        devices = {leaf.device for leaf in tree_leaves((args, kwargs, given)) if isinstance(leaf, Tensor)}
+        self.found += [str(func)] * (len(devices) > 1)
+        return given
+
+
+class BatchElsewhere(Batch):
+    """A batch on the meta device, where draws arrive by a way that is as it should be."""
+
+    def random(self, make: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
+        made = make(*args, **options)
+        return torch.empty(made.shape, dtype=made.dtype, device="meta")
+
+
 @cache
 def second_step(name: str) -> Counter[str]:
     """The operations of a step of the main training; the first one measures the loss balance, too."""
@@ -88,6 +117,28 @@ def second_step(name: str) -> Counter[str]:
 @pytest.mark.parametrize("name", shipped_methods())
 def test_no_step_waits_for_a_number(name):
     assert not WAITS & second_step(name).keys()
+
+
+@pytest.mark.parametrize("name", shipped_methods())
+def test_nothing_is_made_on_the_host_and_moved_to_the_device(name, monkeypatch):
+    """The host would wait for each such tensor, and a step that does it cannot be a CUDA graph. The meta device stands for CUDA."""
+    monkeypatch.setattr(torch, "autocast", lambda device, **options: nullcontext())  # which the meta device does not know
+    setting = Setting(name, TWO_HEADS if name == "deit" else "resnet8", "resnet14")
+    method, (student, teacher, batch) = setting.method().to("meta"), setting.example_inputs()
+
+    def there(tensor: Tensor) -> Tensor:
+        return tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+
+    views = {view: View(there(shown.images), there(shown.labels)) for view, shown in batch.views.items()}
+    tensors = (there(batch.images), there(batch.labels), there(batch.indices))
+    batch = BatchElsewhere(*tensors, batch.epoch, batch.epochs, batch.generator, views=views)
+    student, teacher = (map_tensors(outputs, there) for outputs in (student, teacher))
+    with Moves() as moves:
+        terms = loss_terms(method, student, teacher, batch)
+        method.predict(student)
+        learnt = [term for term in terms.values() if term.requires_grad]
+        torch.autograd.backward(learnt, [torch.ones_like(term) for term in learnt])
+    assert not moves.found
 
 
 @pytest.mark.parametrize("name", shipped_methods())

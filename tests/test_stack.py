@@ -25,7 +25,7 @@ from kdbench.training.arithmetic import autocast
 from kdbench.training.device import exact
 from kdbench.training.graphs import StepGraph
 from kdbench.training.lane import Lane
-from kdbench.training.stackable import DIFFERENT, LEAKS, why_not_stacked
+from kdbench.training.stackable import DIFFERENT, LEAKS, passed, why_not_stacked
 
 
 def network(name: str, seed: int) -> Network:
@@ -93,6 +93,13 @@ def test_which_networks_can_be_stacked(lab: Lab) -> None:
     assert reason("mobilenetv2_half", "bf16") == LEAKS.format(precision="bf16")
     assert reason("shufflenetv1") == DIFFERENT
     assert (reason("resnet8", input=NetworkInput(size=16)) or "").startswith("it has numbers of its own")
+
+
+def test_it_is_tried_with_as_many_images_as_a_student_sees_at_once(lab: Lab) -> None:
+    """72 images are two batches of 32 and one of 8, and three times as many where each is turned."""
+    suite = lab.suite(methods=["kd", "sskd"], recipe={"stack": True})
+    builder, (kd, sskd) = lab.builder(suite), suite.trials
+    assert (passed(builder, kd), passed(builder, sskd)) == ({8, 32}, {8, 24, 32, 96})
 
 
 class Deep(Method):

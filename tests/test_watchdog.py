@@ -12,10 +12,13 @@ from conftest import Lab, Said
 
 from kdbench.errors import KdbenchError
 from kdbench.results.runs import find_runs
-from kdbench.runner import watchdog
+from kdbench.runner import recorder, teachers, watchdog
 from kdbench.runner.run import Options, execute
 from kdbench.runner.watchdog import Watchdog
 from kdbench.suite.resolve import load_suite
+from kdbench.training.evaluation import Evaluator
+from kdbench.training.frozen_teacher import FrozenTeacher
+from kdbench.training.lane import Lane
 from kdbench.training.waiting import Waiting
 
 TIMEOUT_S = 0.4
@@ -93,6 +96,29 @@ def test_on_the_cpu_nothing_is_watched():
     before = threading.active_count()
     with Watchdog(CPU, timeout_s=TIMEOUT_S, give_up=pytest.fail):
         assert threading.active_count() == before
+
+
+def test_surveys_and_examinations_are_watched_as_steps_are(lab, monkeypatch):
+    """The teacher's passes are those of the survey, too, and those in which it is examined."""
+    kept: list[Waiting] = []
+    asked: dict[str, list[bool]] = {}
+
+    def noting(name: str, act):
+        def noted(*args, **options):
+            asked.setdefault(name, []).append(kept[-1].count % 2 == 1)
+            return act(*args, **options)
+
+        return noted
+
+    monkeypatch.setattr(watchdog, "Waiting", lambda: kept.append(Waiting()) or kept[-1])
+    for owner, name in (
+        *((Evaluator, "update"), (FrozenTeacher, "__call__"), (Lane, "step")),
+        *((recorder, "inference_images_per_s"), (teachers, "inference_images_per_s")),
+    ):
+        monkeypatch.setattr(owner, name, noting(f"{owner.__name__}.{name}", getattr(owner, name)))
+    assert lab.run(lab.suite(methods=["kdpp", "kd"]))
+    assert len(asked) == 5 and all(map(all, asked.values())), asked
+    assert kept[-1].count % 2 == 0
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ class JobRunner:
         for planned in trials:
             self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
             with self.recorder.isolated(planned):
-                self.recorder.record_pretrained(planned)
+                self.recorder.record_pretrained(planned, self.waiting)
 
     def _train(self, trials: Sequence[Planned], teachers: Sequence[Teacher], *, graphs: bool) -> bool:
         """Train some trials of a job side by side, and record each when it ends."""
@@ -118,7 +118,8 @@ class JobRunner:
             if ended:
                 assert_unchanged()
             for planned, lane in ended:
-                self.recorder.ended(planned, lane, teachers)
+                with self.waiting.for_device([lane.name]):
+                    self.recorder.ended(planned, lane, teachers)
 
         def assert_unchanged() -> None:
             for teacher in teachers:

@@ -20,7 +20,7 @@ from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
 from kdbench.training.device import at_hand
 from kdbench.training.fatal_errors import fatal_errors_explained
-from kdbench.training.stackable import why_not_stacked
+from kdbench.training.stackable import passed, why_not_stacked
 
 
 def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool) -> Dataset | None:
@@ -99,7 +99,8 @@ def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) ->
 
 def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
     """Which students of some trials are to be stacked and cannot be; it is tried out on the builder's device."""
-    kinds = {str((t.network, t.recipe.precision, t.recipe.batch_size)): t for t in trials if t.methods and t.recipe.stack}
+    stacked = [trial for trial in trials if trial.methods and trial.recipe.stack]
+    kinds = {str((trial.network, trial.recipe.precision, sorted(passed(builder, trial)))): trial for trial in stacked}
     return [problem for trial in kinds.values() if (problem := _refusal(partial(_refuse_to_stack, builder, trial)))]
 
 

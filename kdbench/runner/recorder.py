@@ -38,6 +38,7 @@ from kdbench.training.evaluation import buffers_kept, evaluate, inference_images
 from kdbench.training.fatal_errors import fatal_error
 from kdbench.training.lane import Lane
 from kdbench.training.predictions import Predictions
+from kdbench.training.waiting import Waiting
 
 T = TypeVar("T")
 
@@ -107,14 +108,20 @@ class Recorder:
         """A trial that no worker could train, what the last one said and what that ran on."""
         self._write(planned, (), rows=(), ran_on=ran_on, **_failed(reason, log=log))
 
-    def record_pretrained(self, planned: Planned) -> None:
+    def record_pretrained(self, planned: Planned, waiting: Waiting) -> None:
         """Measure and keep a teacher that is used as it is: its trial is done, and nothing was trained."""
         spec = planned.spec
         precision = spec.recipe.precision
         with exact(self.builder.device, precision=precision, image_shape=self.builder.dataset.image_shape):
             network = self.builder.student(spec).eval()
-            with buffers_kept(network):
-                found = evaluate(lambda images: network(images).logits, self.builder.test_data, precision=precision, detailed=True)
+            with buffers_kept(network), waiting.for_device([f"teacher {spec.label}"]):
+                found = evaluate(
+                    lambda images: network(images).logits,
+                    self.builder.test_data,
+                    precision=precision,
+                    detailed=True,
+                    waiting=waiting,
+                )
             work, uncounted = self._work(spec)
             keep(planned.folder, network, None, data=self.data)
             self.store.write_spec(spec.id, spec.model_dump(mode="json"))

@@ -93,7 +93,8 @@ class Teachers:
                 self.progress.say(f"the teacher {label} has failed: its students are left for another run.")
             return None
         try:
-            teacher = self._evaluated(spec, recipe, record, weights)
+            with self.waiting.for_device([f"teacher {label}"]):
+                teacher = self._evaluated(spec, recipe, record, weights)
         except Exception as problem:  # isolation: a network may raise in the students' arithmetic only
             if fault := fatal_error(problem):
                 raise fault from None
@@ -119,7 +120,7 @@ class Teachers:
         layout = memory_format(self.builder.device, precision=precision)
         network = self.builder.restored(spec, weights).to(memory_format=layout)
         frozen = FrozenTeacher(network, image_shape=self.builder.dataset.image_shape, recipe=recipe, device=self.builder.device)
-        evaluation = evaluate(frozen.logits, test, precision=precision, detailed=True)
+        evaluation = evaluate(frozen.logits, test, precision=precision, detailed=True, waiting=self.waiting)
         shown = test.first(spec.recipe.batch_size)
         rate = inference_images_per_s(lambda images: network(images).logits, shown, precision=precision)
         repeat = partial(repeats, lambda images: frozen(images).tensors(), shown, precision=precision)

@@ -21,6 +21,7 @@ from kdbench.training.arithmetic import arranged, autocast
 from kdbench.training.device import Stopwatch
 from kdbench.training.finite import NotFinite
 from kdbench.training.predictions import Predictions, batch_predictions
+from kdbench.training.waiting import Waiting
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, K)."""
@@ -85,14 +86,19 @@ class Evaluator:
         return Evaluation(self._images, wrong, not_finite, predictions)
 
 
-def evaluate(predict: Predict, data: Loader, *, precision: str, detailed: bool = False) -> Evaluation:
+def evaluate(
+    predict: Predict, data: Loader, *, precision: str, detailed: bool = False, waiting: Waiting | None = None
+) -> Evaluation:
     """How `predict` does on `data`, not augmented; with `detailed`, on each image of it.
+
+    Call it inside a block of `waiting.for_device`, where `waiting` is given.
 
     Raises:
         NotFinite: a logit is NaN or infinite.
     """
     evaluator = Evaluator(predict, data.device, precision=precision, detailed=detailed)
-    for load in data.plain_batches():
+    batches = data.plain_batches()
+    for load in waiting.items(batches) if waiting else batches:
         evaluator.update(load)
     found = evaluator.compute()
     if found.not_finite:

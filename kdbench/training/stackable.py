@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from kdbench.data.views import QUARTER_TURNS
+from kdbench.method.interface import METHODS
 from kdbench.models import Network
 from kdbench.models.stacked import LAYERS, PLACES, Stacked
 from kdbench.spec.trial import TrialSpec
@@ -44,11 +46,18 @@ def why_not_stacked(builder: Builder, trial: TrialSpec) -> str | None:
     shape, device = builder.dataset.image_shape, builder.device
     if not _equal_in_float64(build, shape):
         return DIFFERENT
-    sizes = {min(size, ON_CPU) if device.type == "cpu" else size for size in builder.batch_sizes(recipe)}
+    sizes = {min(size, ON_CPU) if device.type == "cpu" else size for size in passed(builder, trial)}
     with exact(device, precision=recipe.precision, image_shape=shape):
         isolated = all(_isolated(build, (size, *shape), device, precision=recipe.precision) for size in sorted(sizes))
     torch.cuda.empty_cache()  # the memory is for those that train, which may be other processes
     return None if isolated else LEAKS.format(precision=recipe.precision)
+
+
+def passed(builder: Builder, trial: TrialSpec) -> set[int]:
+    """How many images the student takes at once: those of whole and of last batches, and of their rotations where it sees them."""
+    sizes = {*builder.batch_sizes(trial.recipe)}
+    turned = any("rotations" in METHODS.get(part.name).views for part in trial.methods)
+    return sizes | {len(QUARTER_TURNS) * size for size in sizes if turned}
 
 
 def _equal_in_float64(build: Callable[[], Network], image_shape: tuple[int, int, int]) -> bool:

@@ -84,7 +84,7 @@ def train_teacher_stages(
     lanes: list[tuple[TeacherStage, Lane]] = []
     with exact(builder.device, precision=spec.recipe.precision, image_shape=builder.dataset.image_shape):
         teacher = teacher.under(spec.recipe)
-        trained = _surveyed(stages, spec, teacher, builder)
+        trained = _surveyed(stages, spec, teacher, builder, waiting)
         for stage in stages:
             if stage.id in trained.learnt or stage.id in trained.failures:
                 continue
@@ -146,7 +146,9 @@ def _modules(method: Composition, wanted: TeacherStage) -> tuple[nn.Module, ...]
     return next((stage.modules for stage in part.stages() if stage.name == wanted.stage and stage.epochs), ())
 
 
-def _surveyed(stages: Sequence[TeacherStage], spec: TrialSpec, teacher: FrozenTeacher, builder: Builder) -> TrainedStages:
+def _surveyed(
+    stages: Sequence[TeacherStage], spec: TrialSpec, teacher: FrozenTeacher, builder: Builder, waiting: Waiting
+) -> TrainedStages:
     """The surveys among the stages, done in one pass; the others are in neither mapping."""
     trained = TrainedStages()
     found: list[tuple[TeacherStage, Survey]] = []
@@ -162,7 +164,8 @@ def _surveyed(stages: Sequence[TeacherStage], spec: TrialSpec, teacher: FrozenTe
             trained.failures[stage.id] = f"{type(problem).__name__}: {problem}"
     if found:
         surveys = [survey for _, survey in found]
-        failures = survey_together(surveys, builder.surveyed_data.plain_batches(), teacher)
+        with waiting.for_device(stage.label for stage, _ in found):
+            failures = survey_together(surveys, waiting.items(builder.surveyed_data.plain_batches()), teacher)
         for (stage, survey), failure in zip(found, failures, strict=True):
             if failure:
                 trained.failures[stage.id] = failure

@@ -1,20 +1,26 @@
-"""Figures of a GPU, one JSON object a line as each is measured: `python tests/bench/gpu.py row alone wide lanes workers`.
+"""Figures of a GPU, one JSON object a line as each is measured: `python tests/bench/gpu.py row lanes wide`.
 
 Parts, by worth:
-  row      the seven methods in several kinds of arithmetic, between two measurements of the plain loop
-  alone    one method
+  row      the seven methods in fp32, the default arithmetic, bf16, and bf16 stacked, between three measurements of the plain loop
+  lanes    one method: alone, also in bf16, and 7, 14 and 28 students of it at once
   wide     twenty methods, and what each takes by itself
-  lanes    1, 7, 14 and 28 students of one method
-  workers  two workers on one GPU against one process, two seeds of the row
+  opt_in   the row stacked and the row compiled, in the default arithmetic
+  workers  two workers on one GPU against one process, two seeds of three methods
 
-A row is one whole epoch (391 steps of batch 128 unless a part says less) after an epoch that records graphs and compiles, through
-the same code as `kdbench run`, without evaluation. The plain loop is the field's: `cudnn.benchmark`, torch's own precision, batches
-of 128; it is timed over a few batches, once its workers are busy, and its first batches do not count. `--rehearse` does all of it
-in small, for a CPU, where the figures mean nothing.
+What is timed is one whole epoch through the same code as `kdbench run`, without evaluation: 391 steps of batch 128 for a row, 50
+for the others. `ms_per_graph` leaves out the first step of an epoch, which runs without a graph and measures the balance of the
+losses. Before it comes a warm-up of 20 steps, in which graphs are recorded and compilers compile; the teacher trains for 20 steps,
+too. The plain loop is the field's: `cudnn.benchmark`, torch's own precision, batches of 128; each time 20 steps of
+each method are timed, after 20 that are not, in which its workers become busy.
+
+`--seconds 100` ends by then: an epoch under way is cut, which `steps` tells, and what cannot begin is named as left out. Each row
+says before it starts how long it should take: steps at the rate that was measured on an H200 on 2026-11-26, and guesses beside it.
+`--rehearse` does all of it in small, for a CPU, where neither guesses nor figures mean anything.
 """
 
 import argparse
 import json
+import math
 import shutil
 import socket
 import subprocess
@@ -31,21 +37,32 @@ from unittest.mock import patch
 
 import torch
 from plain import plain_ms
-from suite_of_noise import OTHERS, ROW, NoiseSuite, train
+from suite_of_noise import OTHERS, ROW, NoiseSuite, cut, train
 
 from kdbench.runner.engines import Place
-from kdbench.spec.recipe import Recipe
 from kdbench.training.device import choose_device, environment
 
 ARITHMETIC: dict[str, dict[str, Any]] = {
     "default": {},
     "bf16": {"precision": "bf16"},
     "bf16, stacked": {"precision": "bf16", "stack": True},
-    "stacked": {"stack": True},
     "fp32": {"precision": "fp32"},
+    "stacked": {"stack": True},
     "compiled": {"compile": True},
 }
-"""By worth; a kind whose key the recipe does not have is left out."""
+
+MS = {"default": 19.0, "bf16": 10.5, "bf16, stacked": 6.0, "fp32": 52.0, "stacked": 10.0, "compiled": 15.0}
+"""A step of the row: measured on an H200 on 2026-11-26, but for the stacked ones and the compiled one, which are guesses."""
+
+WIDE_MS = {"default": 100.0, "bf16": 55.0}
+"""A step of twenty methods: measured with its first step, and half of that."""
+
+PLAIN_S, FIRST_PLAIN_S = 9.0, 20.0
+"""The plain loop's seven methods, 40 steps each, and its workers' start; at first also a process, and the choice of kernels."""
+
+RECORD_S, BEGIN_S, COMPILE_S = 0.4, 2.0, 45.0
+"""Guesses: what a lane takes beside its steps, for its graph and its record; what a row takes for planning and its first kernels;
+and what compiling takes."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +72,11 @@ class Bench:
     Attributes:
         suite: of the row, on all images.
         short: images of the parts that need no whole epoch.
+        warm_up: steps before what is timed.
         plain_batches: of the plain loop that are timed, after as many that are not.
         lanes: how many students at once.
+        latest: by `time.perf_counter`, when to end.
+        speed: how fast guesses are taken to be; infinite where they mean nothing.
     """
 
     device: torch.device
@@ -64,9 +84,12 @@ class Bench:
     out: Path
     suite: NoiseSuite
     short: int
+    warm_up: int
     plain_batches: int
     workers: int
     lanes: tuple[int, ...]
+    latest: float
+    speed: float
 
     def tell(self, part: str, **found: Any) -> None:
         """Print and keep a figure."""
@@ -75,20 +98,39 @@ class Bench:
         with self.out.open("a") as file:
             file.write(f"{line}\n")
 
-    def measure(self, part: str, suite: NoiseSuite, **about: Any) -> None:
-        """One row, and all that is known of it."""
+    def begins(self, part: str, *, needs_s: float, takes_s: float, **about: Any) -> bool:
+        """Whether there is time for what takes so long, and cannot be cut below what it needs; it says so."""
+        left = self.latest - time.perf_counter()
+        print(f"-- {part} {about}: about {takes_s / self.speed:.0f} s by estimate, {left:.0f} s left", flush=True)
+        if left < needs_s / self.speed:
+            self.tell(part, **about, left_out=f"{left:.0f} s are left")
+            return False
+        return True
+
+    def measure(self, part: str, suite: NoiseSuite, *, ms: float, startup_s: float = BEGIN_S, **about: Any) -> None:
+        """One row, and all that is known of it.
+
+        Args:
+            ms: that a step should take.
+            startup_s: seconds that the first kernels should take.
+        """
+        lanes = len(suite.methods) * len(suite.seeds)
+        needs_s = startup_s + RECORD_S * lanes + ms * self.warm_up / 1000
+        takes_s = needs_s + ms * suite.images / suite.batch_size / 1000
+        if not self.begins(part, needs_s=needs_s, takes_s=takes_s, **about, lanes=lanes):
+            return
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        clock = train(suite, self.folder / "shared", device=str(self.device))
+        with cut(warm_up=self.warm_up, latest=self.latest) as epoch:
+            clock = train(suite, self.folder / "shared", device=str(self.device))
         own = {record.setting or record.method: record for record in clock.students}
         last = {name: json.loads(clock.curves(record).splitlines()[-1]) for name, record in own.items()}
         steps = -(-max(row["images"] for row in last.values()) // suite.batch_size)
+        ended = clock.ended - sum(row.get("evaluation_s", 0.0) for row in last.values())
 
-        seconds = clock.timed_s - sum(row.get("evaluation_s", 0.0) for row in last.values())
-
-        def ms(seconds: float) -> float:
+        def ms_of(seconds: float, steps: int = steps) -> float:
             return round(1000 * seconds / steps, 3)
 
         self.tell(
@@ -96,61 +138,79 @@ class Bench:
             **about,
             lanes=len(own),
             steps=steps,
-            ms_per_step=ms(seconds),
-            ms_per_step_and_lane=ms(seconds / len(own)),
-            own_ms={name: ms(row["train_s"] - row["data_s"] - row["teacher_s"]) for name, row in last.items()},
-            data_ms=ms(max(row["data_s"] for row in last.values())),
-            teacher_ms=ms(max(row["teacher_s"] for row in last.values())),
+            ms_per_step=ms_of(ended - clock.began),
+            ms_per_step_and_lane=ms_of((ended - clock.began) / len(own)),
+            ms_per_graph=ms_of(ended - epoch.second_step, steps - 1),
+            own_ms={name: ms_of(row["train_s"] - row["data_s"] - row["teacher_s"]) for name, row in last.items()},
+            data_ms=ms_of(max(row["data_s"] for row in last.values())),
+            teacher_ms=ms_of(max(row["teacher_s"] for row in last.values())),
             mem_mib={name: round(record.peak_mem_mib) for name, record in own.items()},
             reserved_mib=round(torch.cuda.max_memory_reserved() / 2**20) if self.device.type == "cuda" else None,
             without_graphs=[line for line in clock.said if "without CUDA graphs" in line],
+            startup_s=round(sum(record.startup_s for record in own.values()), 1),
             all_s=round(time.perf_counter() - began, 1),
+            estimated_s=round(takes_s, 1),
         )
 
-    def plain(self) -> None:
+    def row(self, part: str, arithmetic: str, *, startup_s: float = BEGIN_S) -> None:
+        """The seven methods."""
+        suite = replace(self.suite, recipe=ARITHMETIC[arithmetic])
+        self.measure(part, suite, ms=MS[arithmetic], startup_s=startup_s, side="kdbench", arithmetic=arithmetic)
+
+    def plain(self, elsewhere: ProcessPoolExecutor, *, takes_s: float = PLAIN_S) -> None:
         """The row in the plain loop, in a process of its own: what kdbench sets for its process must not help it."""
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
-            suite, batches = self.suite, self.plain_batches
-            found = elsewhere.submit(plain_ms, suite, str(self.device), batches=batches, workers=self.workers, folder=self.folder)
-            by_method = found.result()
-        self.tell("row", side="plain loop", ms_per_step=round(sum(by_method.values()), 3), own_ms=by_method, workers=self.workers)
+        if not self.begins("row", side="plain loop", needs_s=takes_s, takes_s=takes_s):
+            return
+        began, suite, batches = time.perf_counter(), self.suite, self.plain_batches
+        found = elsewhere.submit(plain_ms, suite, str(self.device), batches=batches, workers=self.workers, folder=self.folder)
+        by_method = found.result()
+        total = round(sum(by_method.values()), 3)
+        seconds = {"all_s": round(time.perf_counter() - began, 1), "estimated_s": takes_s}
+        self.tell("row", side="plain loop", steps=batches, ms_per_step=total, own_ms=by_method, workers=self.workers, **seconds)
 
 
 def row(bench: Bench) -> None:
     """The seven methods, each kind of arithmetic once, the plain loop before, between and after."""
-    known = {name: keys for name, keys in ARITHMETIC.items() if keys.keys() <= Recipe.model_fields.keys()}
-    if bench.device.type == "cpu":
-        del known["compiled"]  # a rehearsal that took minutes
-    bench.plain()
-    for number, (name, keys) in enumerate(known.items(), start=1):
-        bench.measure("row", replace(bench.suite, recipe=keys), side="kdbench", arithmetic=name)
-        if number in (2, len(known)):
-            bench.plain()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
+        bench.plain(elsewhere, takes_s=FIRST_PLAIN_S)
+        bench.row("row", "default")
+        bench.row("row", "bf16")
+        bench.plain(elsewhere)
+        bench.row("row", "bf16, stacked")
+        bench.row("row", "fp32")
+        bench.plain(elsewhere)
 
 
-def alone(bench: Bench) -> None:
-    """KD by itself."""
-    for name in ("default", "bf16"):
-        bench.measure("alone", replace(bench.suite, methods=("kd",), recipe=ARITHMETIC[name], images=bench.short), arithmetic=name)
+def opt_in(bench: Bench) -> None:
+    """The row as it is on request alone."""
+    bench.row("opt_in", "stacked")
+    if bench.device.type == "cuda":  # on a CPU it would take minutes
+        bench.row("opt_in", "compiled", startup_s=BEGIN_S + COMPILE_S)
 
 
 def wide(bench: Bench) -> None:
     """Twenty methods."""
-    for name in ("default", "bf16"):
+    for name, ms in WIDE_MS.items():
         suite = replace(bench.suite, methods=(*ROW, *OTHERS), recipe=ARITHMETIC[name], images=bench.short)
-        bench.measure("wide", suite, arithmetic=name)
+        bench.measure("wide", suite, ms=ms, arithmetic=name)
 
 
 def lanes(bench: Bench) -> None:
     """KD at so many temperatures."""
+    ms = MS["default"] / len(ROW)
     for count in bench.lanes:
         methods = tuple({"kd": {"temperature": 1 + number}} for number in range(count))
-        bench.measure("lanes", replace(bench.suite, methods=methods, images=bench.short, seeds=(count,)))  # none was trained before
+        suite = replace(bench.suite, methods=methods, images=bench.short, seeds=(count,))  # none was trained before
+        bench.measure("lanes", suite, ms=count * ms, arithmetic="default")
+    alone = replace(bench.suite, methods=("kd",), recipe=ARITHMETIC["bf16"], images=bench.short)
+    bench.measure("lanes", alone, ms=ms, arithmetic="bf16")
 
 
 def workers(bench: Bench) -> None:
-    """Two seeds of the row: one process with the lanes of a seed at once, against two workers on one device."""
-    suite = replace(bench.suite, seeds=(0, 1), images=bench.short, epochs=3)
+    """Two seeds: one process with the lanes of a seed at once, against two workers on one device; with their starts."""
+    suite = replace(bench.suite, methods=("scratch", "kd", "at"), seeds=(0, 1), images=bench.short)
+    if not bench.begins("workers", needs_s=35.0, takes_s=35.0):  # a worker's start is most of it
+        return
     train(replace(suite, methods=("kd",), seeds=(9,)), bench.folder / "before", device=str(bench.device))  # the teacher
     names = [f"{bench.device}, {number}" for number in "ab"]
     places = [Place(name, socket.gethostname(), str(bench.device), 1 if bench.device.type == "cpu" else None) for name in names]
@@ -188,7 +248,7 @@ class MemoryUsed:
             self.most_mib = max(self.most_mib or 0, int(found)) if found.isdecimal() else self.most_mib
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {"row": row, "alone": alone, "wide": wide, "lanes": lanes, "workers": workers}
+PARTS: dict[str, Callable[[Bench], None]] = {"row": row, "lanes": lanes, "wide": wide, "opt_in": opt_in, "workers": workers}
 
 
 def main() -> None:
@@ -199,18 +259,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8, help="of the plain loop")
     parser.add_argument("--data", type=Path, help="a folder of images of 32x32, with train/ and test/, in the place of noise")
     parser.add_argument("--out", type=Path, default=Path("results/gpu.jsonl"), help="figures are added to this file")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end by then")
     parser.add_argument("--rehearse", action="store_true", help="all of it in small")
     given = parser.parse_args()
+    latest = time.perf_counter() + given.seconds
     data = {"name": "imagefolder", "label": "images", "root": str(given.data.absolute()), "size": 32} if given.data else None
-    suite, short, batches, counts = NoiseSuite(data=data), 12_800, 20, (1, 7, 14, 28)
+    suite, short, warm_up, batches, counts, speed = NoiseSuite(data=data), 6400, 20, 20, (1, 7, 14, 28), 1.0
     if given.rehearse:
-        suite = NoiseSuite(images=20, batch_size=10, teacher="wrn_10_1", student="wrn_10_1", data=data)
-        short, batches, counts = 20, 1, (1, 2)
+        suite = NoiseSuite(images=30, batch_size=10, teacher="wrn_10_1", student="wrn_10_1", data=data)
+        short, warm_up, batches, counts, speed = 30, 2, 1, (1, 2), math.inf
         given.workers = 0
     given.out.parent.mkdir(parents=True, exist_ok=True)
     device = choose_device(given.device)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(device, Path(folder), given.out, suite, short, batches, given.workers, counts)
+        bench = Bench(
+            device, Path(folder), given.out, suite, short, warm_up, batches, given.workers, counts, latest=latest, speed=speed
+        )
         bench.tell("environment", **environment(device).model_dump(), rehearsed=given.rehearse)
         for part in given.parts:
             PARTS[part](bench)

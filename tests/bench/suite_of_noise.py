@@ -1,11 +1,15 @@
 """A suite on images of noise, run in this process, and what is seen of it from outside: when epochs ended, and what was said."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch
 import yaml
 
 from kdbench.results.store import Store
@@ -15,6 +19,8 @@ from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.suite.plugins import load_plugins, load_shipped
 from kdbench.suite.resolve import Suite, load_suite
+from kdbench.training.segments import Position
+from kdbench.training.stream import Load, Stream
 
 PLUGIN = Path(__file__).with_name("noise.py")
 
@@ -38,7 +44,7 @@ class NoiseSuite:
     Attributes:
         recipe: keys of the students' recipe beside epochs, batch size and rate.
         images: to train on.
-        epochs: the first one records graphs and compiles, the last one is timed.
+        epochs: the first one warms up, records graphs and compiles, the last one is timed.
         data: the `dataset` of a suite in the place of noise.
     """
 
@@ -107,10 +113,47 @@ class Clock(Silent):
         return (self._store.folder(record.trial) / "curves.jsonl").read_text()
 
     @property
-    def timed_s(self) -> float:
-        """Seconds of the last epoch."""
-        last = max(self.ends)
-        return self.ends[last] - self.ends[last - 1]
+    def began(self) -> float:
+        """When the last epoch began."""
+        return self.ends[max(self.ends) - 1]
+
+    @property
+    def ended(self) -> float:
+        """When it ended."""
+        return self.ends[max(self.ends)]
+
+
+@dataclass
+class Cut:
+    """How epochs go in the block of `cut`.
+
+    Attributes:
+        second_step: when the second step of the last epoch began, by `time.perf_counter`; the first runs without a graph.
+    """
+
+    second_step: float = math.nan
+
+
+@contextmanager
+def cut(*, warm_up: int, latest: float) -> Iterator[Cut]:
+    """In the block the first epoch of each training has so many batches, and a later one ends at `latest` of `time.perf_counter`.
+
+    No epoch has fewer than `warm_up`, unless there are no more.
+    """
+    whole, found = Stream.batches, Cut()
+
+    def batches(stream: Stream, now: Position, views: Sequence[str]) -> Iterator[Load]:
+        for number, load in enumerate(whole(stream, now, views)):
+            if number >= warm_up and (now.epoch == 0 or time.perf_counter() > latest):
+                return
+            if number == 1:
+                if stream.data.device.type == "cuda":
+                    torch.cuda.synchronize()
+                found.second_step = time.perf_counter()
+            yield load
+
+    with patch.object(Stream, "batches", batches):
+        yield found
 
 
 def train(suite: NoiseSuite, results: Path, **options: Any) -> Clock:
