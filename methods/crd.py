@@ -83,8 +83,7 @@ class CRD(Method):
     def draw(self, batch: Batch) -> Tensor:
         """(B, K) samples of other classes than the batch's; the same ones on every device."""
         start, size = self.spans[batch.labels].T[..., None]
-        shape = len(start), self.params.negatives
-        uniform = batch.random(torch.randint, 2**31, shape, dtype=torch.int32)
+        uniform = batch.random_integers(len(start), self.params.negatives)
         position = uniform * (len(self.by_class) - size) >> 31  # among the other classes' samples, which surround the own class's
         return self.by_class[position + size * (position >= start)]
 

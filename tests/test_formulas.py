@@ -13,6 +13,7 @@ from torch import Tensor
 from kdbench import Outputs, PairError, pool_to
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.composition import Composition
+from kdbench.method.draws import uniform_integers
 from kdbench.method.interface import METHODS
 
 STUDENT, TEACHER = outputs(6), outputs(6, seed=1)
@@ -108,6 +109,23 @@ def test_vid_begins_with_a_variance_of_five() -> None:
     method = build("vid", STUDENT, TEACHER)
     for gaussian in method.gaussians:
         assert torch.allclose(F.softplus(gaussian.log_scale) + 1e-5, torch.tensor(5.0))
+
+
+def split_mix(seed: int, count: int) -> list[int]:
+    """As https://prng.di.unimi.it/splitmix64.c has it."""
+    found = []
+    for number in range(1, count + 1):
+        z = (seed + number * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        found.append(z ^ (z >> 31))
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1234567, 2**62 - 1])
+def test_many_random_integers_are_upper_halves_of_splitmix64(seed: int) -> None:
+    assert split_mix(0, 1) == [0xE220A8397B1DCDAF]  # as published
+    assert uniform_integers(torch.tensor(seed), (50, 2)).flatten().tolist() == [z >> 33 for z in split_mix(seed, 100)]
 
 
 def test_the_banks_of_crd_begin_uniform_within_their_bound() -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.errors import KdbenchError
+from kdbench.method.draws import uniform_integers
 
 VIEWS = ("strong", "rotations", "mixup")
 """The views of a batch that a method may ask for."""
@@ -111,6 +112,14 @@ class Batch:
             options: the same.
         """
         return on_device(make(*args, **options, generator=self.generator), self.images.device)
+
+    def random_integers(self, *shape: int) -> Tensor:
+        """Integers from 0 to 2^31 - 1, int64, of this shape: random numbers like those of `random`, the same ones on every device.
+
+        They are made on the images' device from one number that the host draws. Where a step needs millions, that is faster: the
+        device would wait for a host that draws them all.
+        """
+        return uniform_integers(self.random(torch.randint, 2**62, ()), shape)
 
     def seen_with(self, views: tuple[str, ...]) -> Batch:
         """The same with those views alone that a method asks for."""
