@@ -13,6 +13,8 @@ import pytest
 from kdbench.catalogue import plan as catalogue
 from kdbench.results.store import Store
 from kdbench.runner.cost import costs, estimate_text, remaining
+from kdbench.runner.durations import JOB_S
+from kdbench.runner.engines.local import place_names
 from kdbench.runner.plan import Status, make_plan
 from kdbench.runner.rates import Basis, Span
 from kdbench.runner.timings import read_timings
@@ -342,6 +344,31 @@ def test_an_estimate_in_words():
 )
 def test_a_duration_has_two_digits(seconds, words):
     assert f"about {words} on" in estimate_text(estimate((seconds,) * 3))
+
+
+# Several devices at once
+
+
+def test_several_devices_train_at_once_what_a_run_splits_among_them():
+    """The teacher first, then each seed's students on a device, or their halves on two."""
+    measure(trial("resnet20"), own=60, data=10, epoch=9)
+    for student in ("resnet8", "resnet14"):
+        measure(trial(student), own=20, data=10)
+        measure(trial(student, "kd"), own=20, data=10, teacher=10)
+    (one,) = costs(plan(), STORE)
+    assert (one.devices, one.devices_s) == (1, None)
+    teacher, begun, anew = JOB_S + 70, JOB_S + 9 * (4 * 20 + 10 + 10), JOB_S + 10 * (4 * 20 + 10 + 10)
+    found = {devices: costs(plan(), STORE, devices=devices)[0].devices_s for devices in (2, 4)}
+    assert found[2] == pytest.approx(teacher + max(begun, anew))
+    assert found[4] == pytest.approx(teacher + JOB_S + 10 * (2 * 20 + 10 + 10))
+    assert estimate_text(estimate((45, 45, 45), devices=2, devices_s=150.0)).endswith(
+        "On 2 devices of that speed at once, with jobs split as `kdbench run` splits them: about 2.5 min."
+    )
+
+
+@pytest.mark.parametrize(("text", "names"), [("cuda:0, cuda:3", 2), ("cpu:3", 3), ("auto", 1), ("cuda", 1)])
+def test_places_are_counted_without_their_devices(text, names):
+    assert len(place_names(text)) == names
 
 
 # What it costs to know

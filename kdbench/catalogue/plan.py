@@ -38,7 +38,8 @@ def plan_as_json(
     `teacher` (null where it reads none), `student`, `method`, `params` (by part), `seed`, `epochs`, `precision`. A cost has
     `seconds`, `low_s` and `high_s`, how many `students`, `teachers` and `stages` remain and how many of them are `unknown`, the
     `bases` of the others, and how many trainings were `measured`, `beside_others` of them while other jobs trained on the
-    machine. An untuned student has no `trial` yet, and the suite's own `params`.
+    machine; and how long it takes on `devices` such devices at once: `devices_s`, null where it is one. An untuned student has no
+    `trial` yet, and the suite's own `params`.
 
     The tuning has `teachers`, `students` and `remaining` of its own, and `choices` as `choices_as_json` describes them.
     """
@@ -66,6 +67,7 @@ def plan_as_json(
 def _cost_as_json(estimate: cost.Cost) -> Value:
     seconds = dict(zip(("seconds", "low_s", "high_s"), estimate.seconds, strict=True))
     known = {name: getattr(estimate, name) for name in ("students", "teachers", "stages", "unknown", "measured", "beside_others")}
+    known |= {"devices": estimate.devices, "devices_s": estimate.devices_s}
     return {"device": estimate.device, **seconds, **known, "bases": {basis.value: n for basis, n in estimate.bases.items()}}
 
 

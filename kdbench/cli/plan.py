@@ -11,13 +11,21 @@ from kdbench.cli import options
 from kdbench.cli.app import app, open_suite, print_json
 
 
-@app.command(epilog=options.examples("plan quick", "plan mine.yaml --check", "plan mine.yaml --difference 0.5"))
+@app.command(epilog=options.examples("plan quick", "plan mine.yaml --check", "plan mine.yaml --device cuda:0,cuda:1"))
 def plan(
     suite: options.SuiteArgument,
     results: options.ResultsOption = Path("results"),
     methods: options.MethodsOption = None,
     seeds: options.SeedsOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAMES",
+            help="Also say how long it takes on several devices at once, named as for `run`: all, or cuda:0,cuda:1, or cpu:2.",
+        ),
+    ] = "auto",
     difference: Annotated[
         float | None,
         typer.Option("--difference", min=1e-6, metavar="POINTS", help="Say how many seeds find a difference of so many points."),
@@ -35,6 +43,7 @@ def plan(
     from kdbench.catalogue.images import contents_of
     from kdbench.catalogue.power import power_of
     from kdbench.runner.cost import costs
+    from kdbench.runner.engines.local import place_names
     from kdbench.runner.plan import Rerun, make_plan
     from kdbench.runner.preflight import preflight, trained_specs, without_effect
     from kdbench.training.device import choose_device
@@ -45,8 +54,9 @@ def plan(
 
         check_options(loaded, store)
     planned = make_plan(loaded, store)
-    estimates, contents = costs(planned, store), contents_of(loaded.source, cache=store.cache)
-    of_tuning = costs(planned.tuning, store) if planned.tuning else []
+    devices = len(place_names(device))
+    estimates, contents = costs(planned, store, devices=devices), contents_of(loaded.source, cache=store.cache)
+    of_tuning = costs(planned.tuning, store, devices=devices) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
     device, parts = choose_device("auto"), planned.phases(Rerun.MISSING) or [(planned, [])]
     trained = [spec for part, students in parts for spec in trained_specs(part, students)]

@@ -291,14 +291,15 @@ class Store:
         """Let a record of a tuning trial say that its test error is a result, because a suite reports it."""
         self._correct(trial, tuning=False)
 
-    def note_jobs_on_machine(self, trial: str, count: int) -> None:
-        """Let a record, where there is one, say how many jobs trained on the machine at once."""
-        self._correct(trial, jobs_on_machine=count)
+    def note_jobs_on_machine(self, trial: str, count: int) -> Record | None:
+        """Let a record, where there is one, say how many jobs trained on the machine at once; the record."""
+        return self._correct(trial, jobs_on_machine=count)
 
-    def _correct(self, trial: str, **changes: object) -> None:
+    def _correct(self, trial: str, **changes: object) -> Record | None:
         if record := self.record(trial):
-            told = record.model_copy(update=changes)
-            write_bytes(self.folder(trial) / RECORD, told.model_dump_json(indent=1).encode())
+            record = record.model_copy(update=changes)
+            write_bytes(self.folder(trial) / RECORD, record.model_dump_json(indent=1).encode())
+        return record
 
     def replaces_result(self, trial: str) -> bool:
         """Whether the trial, which is trained again, was a result before."""

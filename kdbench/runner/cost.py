@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdbench.results.store import Store
-from kdbench.runner.plan import Plan, Planned, Rerun, Status, jobs
+from kdbench.runner.durations import durations
+from kdbench.runner.plan import Plan, Planned, Rerun, Status, jobs, jobs_of_teachers
 from kdbench.runner.rates import Basis, Rates, Span, setting_of, taught_by
+from kdbench.runner.split import run_s
 from kdbench.runner.timings import Timing, timings_by_device
 from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.wording import counted
@@ -28,6 +30,8 @@ class Cost:
         bases: how many of all these rest on what.
         measured: how many trainings were measured.
         beside_others: how many of these were measured while other jobs trained on the machine.
+        devices: how many devices may train at once.
+        devices_s: seconds on all of these, each as fast as the one; None where it is one.
     """
 
     device: str
@@ -38,6 +42,8 @@ class Cost:
     bases: Mapping[Basis, int]
     measured: int
     beside_others: int = 0
+    devices: int = 1
+    devices_s: float | None = None
 
     @property
     def unknown(self) -> int:
@@ -76,13 +82,31 @@ def _teachers(trials: Iterable[Planned]) -> set[str]:
     return {teacher.id for planned in trials for teacher in planned.spec.teachers}
 
 
-def costs(plan: Plan, store: Store) -> list[Cost]:
-    """What remains, by device; empty where nothing remains, or nothing that compares was measured."""
+def costs(plan: Plan, store: Store, *, devices: int = 1) -> list[Cost]:
+    """What remains, by device; empty where nothing remains, or nothing that compares was measured.
+
+    Args:
+        plan: of a suite.
+        store: the directory whose trainings were measured.
+        devices: how many devices may train at once.
+    """
     left = remaining(plan)
     stages = remaining_stages(plan, left)
     by_device = timings_by_device(store) if left else {}
     found = [_cost(device, left, stages, here, store.macs()) for device, here in by_device.items()]
-    return sorted((cost for cost in found if cost.bases), key=lambda cost: -cost.measured)
+    found = sorted((cost for cost in found if cost.bases), key=lambda cost: -cost.measured)
+    if devices == 1:
+        return found
+    return [replace(cost, devices=devices, devices_s=_run_s(plan, left, store, cost.device, devices)) for cost in found]
+
+
+def _run_s(plan: Plan, left: Sequence[Planned], store: Store, device: str, devices: int) -> float:
+    """Seconds on several devices at once, with jobs as a run splits them."""
+    of_teachers = _teachers(left)
+    teachers = [planned for planned in left if planned.spec.id in of_teachers]
+    students = [planned for planned in left if planned.spec.id not in of_teachers]
+    known = durations(plan, store, device=device)
+    return run_s(jobs_of_teachers(teachers), jobs(students), places=devices, durations=known)
 
 
 def _cost(
@@ -132,7 +156,7 @@ def _cost(
 
 
 def estimate_text(cost: Cost) -> str:
-    """Two sentences for people: how long, and what that rests on."""
+    """For people: how long, what that rests on, and how long on several devices."""
     mid, low, high = cost.seconds
     span = "" if _duration(low) == _duration(high) else f" ({_duration(low)} to {_duration(high)})"
     bases = [f"{cost.bases[basis]} {basis}" for basis in Basis if cost.bases.get(basis)]
@@ -142,8 +166,15 @@ def estimate_text(cost: Cost) -> str:
     busy = f", {cost.beside_others} of them while other jobs trained on the machine" if cost.beside_others else ""
     return (
         f"{about} {_duration(mid)}{span} on {cost.device} for {trainings}: {', '.join(bases)}; from {cost.measured} measured in "
-        f"this directory{busy}."
+        f"this directory{busy}.{_at_once_text(cost)}"
     )
+
+
+def _at_once_text(cost: Cost) -> str:
+    if cost.devices_s is None:
+        return ""
+    how = f"On {cost.devices} devices of that speed at once, with jobs split as `kdbench run` splits them"
+    return f" {how}: about {_duration(cost.devices_s)}."
 
 
 def networks(students: int, teachers: int, stages: int) -> str:

@@ -112,21 +112,19 @@ class Driver:
     def _start_what_can(self) -> None:
         if self.running and (not self.waiting or len(self.running) >= len(self.engine.places)):
             return
-        usable = [place for place in self.engine.places if place not in self.deaths.left_out]
-        if not usable and not self.running:
+        idle = (place for place in self.engine.places if place not in self.running)
+        free = {place: None for place in idle if place not in self.deaths.left_out}
+        if not free and not self.running:
             if self.engine.capacity <= len(self.engine.places):
                 reasons = "; ".join(f"{place.name}: {reason}" for place, reason in self.deaths.left_out.items())
                 raise KdbenchError(f"no device is left to train on ({reasons}). See the logs in {self.store.jobs}.")
             if self.deaths.left_out:
                 self._say_once("every device that has come is left out. The run waits for another one; Ctrl-C stops it.")
-        free = {place: None for place in usable if place not in self.running}
         passed_over: list[Job] = []
         others = 0
         while free and self.waiting:
             job = self.waiting.popleft()
-            tried = self.deaths.of(job.id)
-            places = (place for place in free if place not in tried or tried.issuperset(usable))
-            if any(self.open[needed] for needed in job.needs) or not (place := next(places, None)):
+            if any(self.open[needed] for needed in job.needs) or not (place := self._place(job, free)):
                 passed_over.append(job)
                 continue
             taken = self._take(job)
@@ -140,14 +138,19 @@ class Driver:
         if others and not self.running:
             self._say_once(f"waiting for {counted(others, 'job')} of other runs.")
 
+    def _place(self, job: Job, free: Collection[Place]) -> Place | None:
+        """The first of the free places where no worker died of the job, or of all where workers died of it everywhere."""
+        tried = self.deaths.of(job.id)
+        everywhere = tried.issuperset(self.running) and tried.issuperset(free)
+        return next((place for place in free if everywhere or place not in tried), None)
+
     def _take(self, job: Job) -> Taken:
         """What of a job this run is to train now, and what other runs train, or have trained."""
         taken = self.jobs.take(job)
         self.open.subtract(job.gives)
         for found in filter(None, (taken.mine, taken.left)):
             self.open.update(found.gives)
-        for trial in taken.ended:
-            self._tell(trial)
+        self._tell_of_others(taken)
         return taken
 
     def _notice_lost(self) -> None:
@@ -200,8 +203,8 @@ class Driver:
             case Trained(report):
                 self.progress.epoch(report, place)
             case Recorded(trial):
-                if self._holds(running, trial) and bring_trial_home(self.store, running.folder, trial, at_once=running.at_once):
-                    self._tell(trial, running)
+                if self._holds(running, trial):
+                    self._tell(running, bring_trial_home(self.store, running.folder, trial, at_once=running.at_once))
             case Ended(finished):
                 self.deaths.worked(place)
                 left = self._end(place)
@@ -254,8 +257,7 @@ class Driver:
                 self.jobs.release(job)
             elif taken.left:
                 self._wait_for([job])
-            for trial in taken.ended:
-                self._tell(trial)
+            self._tell_of_others(taken)
 
     def _end(self, place: Place) -> Job | None:
         """The job at a place has ended: bring it home; what is left of it."""
@@ -272,16 +274,23 @@ class Driver:
         self.jobs.release(job)
 
     def _bring_home(self, running: Running) -> None:
-        for trial in bring_home(self.store, running.folder, at_once=running.at_once, holds=partial(self._holds, running)):
-            self._tell(trial, running)
+        for record in bring_home(self.store, running.folder, at_once=running.at_once, holds=partial(self._holds, running)):
+            self._tell(running, record)
 
-    def _tell(self, trial: str, running: Running | None = None) -> None:
-        """Tell that a trial has ended, in a job of this run or elsewhere."""
-        if running:
-            running.ended.add(trial)
-        if record := self.store.record(trial):
-            self.recorded(record)
-            self.progress.recorded(record)
+    def _tell(self, running: Running, record: Record | None) -> None:
+        """Tell that a trial has ended in a job of this run, where it has a record."""
+        if record:
+            running.ended.add(record.trial)
+            self._recorded(record)
+
+    def _tell_of_others(self, taken: Taken) -> None:
+        """Tell of the trials that have ended in other runs."""
+        for record in filter(None, map(self.store.record, taken.ended)):
+            self._recorded(record)
+
+    def _recorded(self, record: Record) -> None:
+        self.recorded(record)
+        self.progress.recorded(record)
 
 
 def recover(store: Store) -> None:

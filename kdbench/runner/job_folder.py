@@ -17,6 +17,7 @@ from kdbench.files import write_bytes, written
 from kdbench.models.weights import METHOD, WEIGHTS
 from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
 from kdbench.runner.plan import Job
+from kdbench.spec.record import Record
 
 LOG = "log.txt"
 """What the job's worker said and warned of, and how it ended where that was not well."""
@@ -52,15 +53,15 @@ def lay_out(store: Store, job: Job, folder: Path) -> None:
         _link(store.folder(trial), there.folder(trial), _BEGUN)
     for teacher in job.teachers:
         _link(store.folder(teacher.id), there.folder(teacher.id), (RECORD, SPEC, WEIGHTS, METHOD))
-        record = store.record(teacher.id)
-        for stage in {stage.id: stage for stage in job.learnt}.values():
-            if record and record.weights_sha256 and stage.teacher.id == teacher.id:
-                key = stage.key(teacher_sha256=record.weights_sha256)
-                for file in (store.stage_file(teacher.id, key), store.stage_checkpoint(teacher.id, key)):
-                    _link(file.parent, there.folder(teacher.id) / file.parent.name, (file.name,))
+    for stage in {stage.id: stage for stage in job.learnt}.values():
+        trial = stage.teacher.id
+        if (record := store.record(trial)) and record.weights_sha256:
+            key = stage.key(teacher_sha256=record.weights_sha256)
+            for file in (store.stage_file(trial, key), store.stage_checkpoint(trial, key)):
+                _link(file.parent, there.folder(trial) / file.parent.name, (file.name,))
 
 
-def bring_home(store: Store, folder: Path, *, at_once: int = 1, holds: Callable[[str], bool] = lambda trial: True) -> list[str]:
+def bring_home(store: Store, folder: Path, *, at_once: int = 1, holds: Callable[[str], bool] = lambda trial: True) -> list[Record]:
     """Move all that a job has made into the results directory; what is there already stays.
 
     Args:
@@ -70,40 +71,41 @@ def bring_home(store: Store, folder: Path, *, at_once: int = 1, holds: Callable[
         holds: asked of a trial, right before: whether it is still this run's to bring home. What others train now is thrown away.
 
     Returns:
-        The trials that have ended and were not known to have.
+        The records of trials that were not known to have ended.
     """
     own, found = _own(folder), []
     for trial in _trials(folder):
         _bring_stages_home(store, folder, trial)
-        if trial in own and holds(trial) and bring_trial_home(store, folder, trial, at_once=at_once):
-            found.append(trial)
+        if trial in own and holds(trial) and (record := bring_trial_home(store, folder, trial, at_once=at_once)):
+            found.append(record)
     shutil.rmtree(folder / "trials", ignore_errors=True)
     (folder / OWN).unlink(missing_ok=True)
     return found
 
 
-def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1) -> bool:
-    """Move what a job has made of one of its trials; whether that is a record that was not there."""
+def bring_trial_home(store: Store, folder: Path, trial: str, *, at_once: int = 1) -> Record | None:
+    """Move what a job has made of one of its trials; its record, where there was none before."""
     source, home = folder / "trials" / trial, store.folder(trial)
     if store.record(trial):
         shutil.rmtree(source, ignore_errors=True)
-        return False
+        return None
     try:
-        if at_once > 1:
-            Store(folder, protocol=store.protocol).note_jobs_on_machine(trial, at_once)
+        there = Store(folder, protocol=store.protocol)
+        record = there.note_jobs_on_machine(trial, at_once) if at_once > 1 else there.record(trial)
         files = [file for file in _files(source) if file.name not in _STAYS]
         for file in sorted(files, key=lambda file: file.name == RECORD):
             _move(file, home / file.name)
     except FileNotFoundError:  # the run that has taken the trial over has moved the folder, and brings home the rest
-        return False
-    record = store.record(trial)
+        return None
+    if not (home / RECORD).exists():  # it has none, or another run brings it home
+        record = None
     if record:
         (home / CHECKPOINT).unlink(missing_ok=True)
         if record.status == "done":
             for name in (REPLACED, FAILURE):
                 (home / name).unlink(missing_ok=True)
     shutil.rmtree(source, ignore_errors=True)
-    return record is not None
+    return record
 
 
 def bring_left_home(store: Store, mine: Collection[str], *, owners: Collection[str]) -> None:

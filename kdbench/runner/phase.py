@@ -19,7 +19,7 @@ from kdbench.runner.engines import Engine, Place
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import JobRunner
 from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
-from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs
+from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs, jobs_of_teachers
 from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.sharing import Alone, Shared, replaced_by
@@ -86,9 +86,7 @@ class Phase:
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]
         self.progress.begin(self._part([*teachers, *then]))
-        depths = sorted({planned.spec.depth for planned in first.values()})  # each after its own teachers
-        trained = [job for depth in depths for job in jobs(planned for planned in first.values() if planned.spec.depth == depth)]
-        return [*adopted, *trained], jobs(then)
+        return [*adopted, *jobs_of_teachers(first.values())], jobs(then)
 
     def _part(self, trials: Sequence[Planned]) -> Part:
         """These trials of the plan, as what is before the run."""

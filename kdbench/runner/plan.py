@@ -328,6 +328,13 @@ def jobs(trials: Iterable[Planned]) -> list[Job]:
     return found
 
 
+def jobs_of_teachers(teachers: Iterable[Planned]) -> list[Job]:
+    """The same of teachers, each job after those of its own teachers."""
+    found = list(teachers)
+    depths = sorted({planned.spec.depth for planned in found})
+    return [job for depth in depths for job in jobs(planned for planned in found if planned.spec.depth == depth)]
+
+
 def with_stages(jobs: Iterable[Job]) -> list[Job]:
     """The jobs, and before them those that train stages which several of them need: one for each teacher and seed of a stage."""
     found = list(jobs)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.method.specs import setting, teacher_label
+from kdbench.method.specs import teacher_label
 from kdbench.spec.trial import TrialSpec
 from kdbench.wording import clock
 
@@ -109,10 +109,8 @@ class Pace:
 
     def end(self, record: Record) -> None:
         """A trial has ended, here or in another run: none of its epochs is left, and those trained elsewhere took no time."""
-        spec = TrialSpec.model_validate(record.spec)
-        epochs = spec.recipe.epochs if spec.methods else 0
-        self.resumed += epochs - self.behind.get(record.trial, 0)
-        self._set(record.trial, epochs)
+        self.resumed += record.epochs - self.behind.get(record.trial, 0)
+        self._set(record.trial, record.epochs)
 
     def count(self, report: EpochReport) -> None:
         """Lanes have trained one epoch; those that failed in it have none left."""
@@ -262,11 +260,11 @@ class Bars(Progress):
 
 def training_text(record: Record, *, teaches: bool) -> str:
     """What was trained: `kd, wrn_40_2 -> wrn_16_2, seed 0`, or `teacher wrn_40_2, seed 0`."""
-    spec = TrialSpec.model_validate(record.spec)
     if teaches:
+        spec = TrialSpec.model_validate(record.spec)
         return f"teacher {teacher_label(spec)}" + (f", seed {record.seed}" if spec.methods else "")
     pair = f"{record.teacher} -> {record.student}" if record.teacher else record.student
-    return f"{setting(spec)}, {pair}, seed {record.seed}"
+    return f"{record.setting or record.method}, {pair}, seed {record.seed}"
 
 
 def outcome_text(record: Record, *, teaches: bool) -> str:

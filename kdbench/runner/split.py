@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -114,6 +114,21 @@ def in_parts(teachers: Sequence[Job], students: Sequence[Job], *, places: int, d
     by_depth = groupby(teachers, key=lambda job: job.trials[0].spec.depth)
     levels = [*(list(level) for _, level in by_depth), students]
     return with_stages(job for level in levels for job in split(level, places=places, durations=durations))
+
+
+def run_s(teachers: Sequence[Job], students: Sequence[Job], *, places: int, durations: Durations) -> float:
+    """Seconds that a run takes at several places; arguments as for `in_parts`."""
+    found = in_parts(teachers, students, places=places, durations=durations)
+    given = frozenset[str]().union(*(job.gives for job in found))
+    return end_s([Task(_seconds(job, given, durations), job.needs, job.gives) for job in found], places)
+
+
+def _seconds(job: Job, given: Collection[str], durations: Durations) -> float:
+    """Of a job, with those stages that no job gives."""
+    if job.stages is not None:
+        return durations.stage_job(job.stages)
+    own = {stage.id: stage for stage in job.learnt if stage.id not in given}
+    return durations.students([*map(durations.lane, job.trials)]) + durations.stages(own.values())
 
 
 def split(jobs: Sequence[Job], *, places: int, durations: Durations) -> list[Job]:

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -42,15 +41,9 @@ class _Running:
     log: Path | None
     pace: Pace
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    ended: set[str] = field(default_factory=set)
     epoch: int = 0
     main: bool = True
     lanes: dict[str, LaneNow] = field(default_factory=dict)
-
-    @cached_property
-    def trains(self) -> frozenset[str]:
-        """The ids of its trials; none where it trains stages alone."""
-        return self.job.gives if self.job.stages is None else frozenset()
 
 
 class Watched(Progress):
@@ -65,7 +58,7 @@ class Watched(Progress):
     """
 
     def __init__(self, shown: Progress, suite: Suite, store: Store, *, engine: str, device: str) -> None:
-        super().__init__()
+        self.part, self.pace = shown.part, shown.pace  # one for both
         self._shown, self._suite, self._store, self._engine, self._device = shown, suite, store, engine, device
         self._file, self._user, self._since = RunFile(store.root), user(), datetime.now(UTC)
         self._waiting = self._jobs_done = 0
@@ -105,73 +98,66 @@ class Watched(Progress):
         self._shown.end()
 
     def begin(self, part: Part) -> None:
+        self._shown.begin(part)
         with self._lock:
-            super().begin(part)
-            self._begun = True
+            self.part, self.pace, self._begun = part, self._shown.pace, True
             self._jobs_done, self._changed = 0, True
             self._recorded.clear()
-        self._shown.begin(part)
 
     def waiting(self, jobs: int) -> None:
+        self._shown.waiting(jobs)
         with self._lock:
             self._changed |= jobs != self._waiting
             self._waiting = jobs
-        self._shown.waiting(jobs)
 
     def job_started(self, place: Place, job: Job, *, log: Path | None = None) -> None:
+        self._shown.job_started(place, job, log=log)
         with self._lock:
             epochs = sum(planned.spec.recipe.epochs for planned in job.trials if planned.spec.methods and job.stages is None)
             self._running[place] = _Running(job, log, Pace(epochs), main=job.stages is None)
             self._changed = True
-        self._shown.job_started(place, job, log=log)
 
     def job_ended(self, place: Place, *, done: bool) -> None:
+        self._shown.job_ended(place, done=done)
         with self._lock:
             del self._running[place]
             self._jobs_done += done
             self._changed = True
-        self._shown.job_ended(place, done=done)
 
     def resumed(self, lane: LaneReport, place: Place | None = None) -> None:
+        self._shown.resumed(lane, place)
         with self._lock:
-            super().resumed(lane)
             running = self._at(place)
             running.pace.resume(lane)
             running.epoch = lane.epochs
             self._note(running, lane)
-        self._shown.resumed(lane, place)
 
     def epoch(self, report: EpochReport, place: Place | None = None) -> None:
+        self._shown.epoch(report, place)
         with self._lock:
-            self.pace.count(report)
             running = self._at(place)
             running.pace.count(report)
             running.epoch, running.main = report.epoch, report.main
             for lane in report.lanes:
                 self._note(running, lane)
-        self._shown.epoch(report, place)
 
     def recorded(self, record: Record) -> None:
+        self._shown.recorded(record)
         with self._lock:
-            self.pace.end(record)
             if record.trial in self.part.trials:
                 self._recorded[record.trial] = record.status
-            running = next((running for running in self._running.values() if record.trial in running.trains), None)
-            if running:
-                running.ended.add(record.trial)
             if record.reason:
                 what = training_text(record, teaches=record.trial not in self.part.trials)
                 file = self._store.folder(record.trial) / FAILURE
                 log = self._below(file) if file.exists() else None
                 self._failures.append(Failure(record.trial, what, record.reason, log))
             self._changed = True
-        self._shown.recorded(record)
 
     def say(self, text: str) -> None:
+        self._shown.say(text)
         with self._lock:
             self._said.append(text)
             self._changed = True
-        self._shown.say(text)
 
     def show(self, text: str) -> None:
         self._shown.show(text)
@@ -238,7 +224,7 @@ class Watched(Progress):
             host=place.host,
             label=found.job.label,
             since=found.since,
-            trials=len(self.part.trials & found.trains - found.ended),
+            trials=len((found.job.gives & self.part.trials) - self._recorded.keys()),
             epoch=found.epoch,
             main=found.main,
             epochs=found.job.trials[0].spec.recipe.epochs if found.job.stages is None else 0,

@@ -2,9 +2,9 @@
 
 A simulated cluster is an engine whose jobs are timed sleeps. Suite, plan, driver, job folders and records are the real ones: each
 simulated worker writes its trials' folders as a real one does, with curves and outcomes of the size that CIFAR-100 gives, and the
-driver brings them home. The clock is the driver's: its own work takes its processor time, so that other programs of the machine do
-not count (`--wall` counts them, and waiting for the disk), a sleep is skipped, and what workers do beside it is not counted. So a
-long run passes in the time that the driver's own work takes, and what that adds to it is measured.
+driver brings them home. The clock is the driver's: its own work takes its processor time, so that neither other programs of the
+machine nor waiting for the disk count. A sleep is skipped, and what workers do is not counted. So a long run passes in the time
+that the driver's own work takes, and what that adds to the sleeps is measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import os
 import pickle
 import random
 import resource
@@ -22,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 from unittest.mock import patch
 
 import numpy as np
@@ -36,14 +36,17 @@ from kdbench.results.store import Store
 from kdbench.runner import run
 from kdbench.runner.assignment import Assignment, Ended, News, Ready, Recorded, Trained
 from kdbench.runner.engines import Engine, Place
-from kdbench.runner.plan import Plan, Rerun, jobs, make_plan
+from kdbench.runner.plan import Rerun, jobs, make_plan
 from kdbench.runner.progress import EpochReport, LaneReport, Lines
 from kdbench.runner.run import Options, execute
+from kdbench.runner.schedule import Task
 from kdbench.spec.record import PROTOCOL, Data, ImageCounts, Record
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
 from kdbench.training.device import environment
+
+T = TypeVar("T")
 
 METHODS = ("kd", "at", "sp", "dkd")
 TEACHERS = ("wrn_10_1", "wrn_16_1", "wrn_10_2", "wrn_16_2", "resnet14")
@@ -59,7 +62,6 @@ class Scenario:
         methods: so many trials are in one job, at most four.
         job_s: how long a job takes, give or take a fifth.
         epochs: of a training. After each one the worker tells.
-        wall: whether the driver's clock goes on while it waits for a processor and for the disk.
     """
 
     trials: int = 10_000
@@ -67,73 +69,92 @@ class Scenario:
     methods: int = 4
     job_s: float = 60.0
     epochs: int = 30
-    wall: bool = False
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured; seconds are on the clock of the driver."""
+    """What was measured; seconds are on the clock of the driver.
+
+    Attributes:
+        begin_s: from the command to the start of the first job, with reading and planning once more.
+        ideal_s: what the same sleeps take without the driver.
+        overhead_pct: what the driver adds to that.
+        per_job_ms: what the driver works for each job.
+        before_mib: memory before the suite is read.
+        kb_per_trial: on the disk, with folders.
+    """
 
     jobs: int
     load_suite_s: float
     make_plan_s: float
     make_jobs_s: float
     begin_s: float
-    run_s: float
     ideal_s: float
-    driver_cpu_s: float
+    run_s: float
+    overhead_pct: float
+    per_job_ms: float
     plan_when_done_s: float
     before_mib: float
     peak_mib: float
-    bytes_per_trial: float
-
-    @property
-    def overhead_pct(self) -> float:
-        """What the driver adds to the time that the same sleeps take when each starts at once."""
-        return 100 * (self.run_s / self.ideal_s - 1)
-
-    @property
-    def per_job_ms(self) -> float:
-        """Processor time of the driver for each job."""
-        return 1000 * self.driver_cpu_s / self.jobs
+    kb_per_trial: float
 
 
 class Clock:
-    """The driver's time, in seconds; `read` gives that of its work."""
+    """The driver's time in seconds: what its own work took of the processor, and what it slept."""
 
-    def __init__(self, read: Callable[[], float]) -> None:
-        self._read, self._shift = read, 0.0
+    def __init__(self) -> None:
+        self._slept, self._of_workers = 0.0, 0.0
 
+    @property
+    def worked(self) -> float:
+        return time.process_time() - self._of_workers
+
+    @property
     def now(self) -> float:
-        return self._read() + self._shift
+        return self.worked + self._slept
 
-    def skip_to(self, when: float) -> None:
-        """Wait, in no time."""
-        self._shift += max(0.0, when - self.now())
+    def sleep_until(self, when: float) -> None:
+        """In no time."""
+        self._slept += max(0.0, when - self.now)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """While others work."""
-        before = self._read()
+        """While workers work."""
+        before = time.process_time()
         try:
             yield
         finally:
-            self._shift -= self._read() - before
+            self._of_workers += time.process_time() - before
+
+
+@dataclass(eq=False)
+class Sleep:
+    """A job at its place, which tells of an epoch every `step_s` seconds."""
+
+    place: Place
+    assignment: Assignment
+    folder: Path
+    step_s: float
+    epoch: int = 0
 
 
 class Simulated(Engine):
-    """Workers whose jobs are sleeps."""
+    """Workers whose jobs are sleeps.
+
+    Attributes:
+        tasks: the jobs as they were started, with the seconds that they sleep.
+        began: when the first one was started.
+        worked_before_s: what the driver had worked by then.
+    """
 
     def __init__(self, scenario: Scenario, clock: Clock) -> None:
         self._scenario, self._clock, self._random = scenario, clock, random.Random(0)
         self._places = [Place(f"node{i // 8} cuda:{i % 8}", f"node{i // 8}", "cpu") for i in range(scenario.workers)]
-        self._due: list[tuple[float, int, Place, Iterator[tuple[float, list[bytes]]], list[bytes]]] = []
-        self._started: set[Place] = set()
+        self._due: list[tuple[float, int, Sleep]] = []
+        self._ready: set[Place] = set()
         self._worker = SimulatedWorker(scenario.epochs)
-        self.lengths: list[float] = []
-        self.began: float | None = None
-        self.ended = 0.0
-        self.cpu_s = 0.0
+        self.tasks: list[Task] = []
+        self.began, self.worked_before_s = 0.0, 0.0
 
     @property
     def places(self) -> Sequence[Place]:
@@ -141,24 +162,31 @@ class Simulated(Engine):
 
     def start(self, place: Place, assignment: Assignment, folder: Path) -> None:
         packed = assignment.packed()
-        if self.began is None:
-            self.began, self.cpu_s = self._clock.now(), -time.process_time()
-        self.lengths.append(length := self._scenario.job_s * self._random.uniform(0.8, 1.2))
-        first = [] if place in self._started else [pickle.dumps(Ready(ENVIRONMENT))]
-        self._started.add(place)
-        self._sleep(place, self._worker.epochs(packed, folder, length), first)
+        seconds = self._scenario.job_s * self._random.uniform(0.8, 1.2)
+        if not self.tasks:
+            self.began, self.worked_before_s = self._clock.now, self._clock.worked
+        self.tasks.append(Task(seconds, assignment.job.needs, assignment.job.gives))
+        since = self._clock.now
+        with self._clock.stopped():
+            sleep = Sleep(place, Assignment.unpacked(packed, folder), folder, seconds / self._scenario.epochs)
+        self._push(since, len(self.tasks), sleep)
 
     def news(self, timeout_s: float) -> Iterator[tuple[Place, News]]:
         if not self._due:
             return
-        self._clock.skip_to(min(self._due[0][0], self._clock.now() + timeout_s))
-        now = self._clock.now()
+        self._clock.sleep_until(min(self._due[0][0], self._clock.now + timeout_s))
+        now = self._clock.now
         while self._due and self._due[0][0] <= now:
-            _, _, place, epochs, told = heapq.heappop(self._due)
-            self._sleep(place, epochs, [])
+            due, number, sleep = heapq.heappop(self._due)
+            with self._clock.stopped(), patch("os.fsync", lambda descriptor: None):  # many disks, of which this machine has one
+                told = self._worker.epoch(sleep)
+            if sleep.epoch < self._scenario.epochs:
+                self._push(due, number, sleep)
+            if sleep.place not in self._ready:
+                self._ready.add(sleep.place)
+                yield sleep.place, Ready(ENVIRONMENT)
             for news in map(pickle.loads, told):
-                self.ended = self._clock.now()
-                yield place, news
+                yield sleep.place, news
 
     def stop(self) -> None:
         raise NotImplementedError
@@ -166,14 +194,8 @@ class Simulated(Engine):
     def close(self) -> None:
         return
 
-    def _sleep(self, place: Place, epochs: Iterator[tuple[float, list[bytes]]], told: list[bytes]) -> None:
-        before = time.process_time()
-        with self._clock.stopped(), patch("os.fsync", lambda descriptor: None):  # many disks, of which this machine has one
-            for seconds, news in epochs:
-                due = self._clock.now() + seconds
-                heapq.heappush(self._due, (due, len(self.lengths), place, epochs, [*told, *news]))
-                break
-        self.cpu_s -= time.process_time() - before
+    def _push(self, since: float, number: int, sleep: Sleep) -> None:
+        heapq.heappush(self._due, (since + sleep.step_s, number, sleep))
 
 
 class SimulatedWorker:
@@ -208,18 +230,16 @@ class SimulatedWorker:
         )
         self._weights = {"weight": torch.zeros(10, 10)}
 
-    def epochs(self, packed: bytes, folder: Path, length: float) -> Iterator[tuple[float, list[bytes]]]:
-        """After how many seconds each epoch ends, and what is told then."""
-        assignment = Assignment.unpacked(packed, folder)
-        trials = assignment.job.trials
-        epochs = len(self._rows)
-        for epoch in range(epochs):
-            lanes = tuple(LaneReport(p.spec.method, p.spec.id, epoch + 1, 5.04, {"test_error_pct": 30.1}) for p in trials)
-            told: list[News] = [Trained(EpochReport(epoch + 1, True, lanes))]
-            if epoch == epochs - 1:
-                self._write(assignment, Store(folder, protocol=PROTOCOL))
-                told += [*(Recorded(planned.spec.id) for planned in trials), Ended(True)]
-            yield length / epochs, [pickle.dumps(news) for news in told]
+    def epoch(self, sleep: Sleep) -> list[bytes]:
+        """Train one more epoch; what is told then."""
+        trials = sleep.assignment.job.trials
+        sleep.epoch += 1
+        lanes = tuple(LaneReport(p.spec.method, p.spec.id, sleep.epoch, 5.04, {"test_error_pct": 30.1}) for p in trials)
+        told: list[News] = [Trained(EpochReport(sleep.epoch, True, lanes))]
+        if sleep.epoch == len(self._rows):
+            self._write(sleep.assignment, Store(sleep.folder, protocol=PROTOCOL))
+            told += [*(Recorded(planned.spec.id) for planned in trials), Ended(True)]
+        return [pickle.dumps(news) for news in told]
 
     def _write(self, assignment: Assignment, store: Store) -> None:
         for planned in assignment.job.trials:
@@ -258,12 +278,14 @@ class SimulatedWorker:
             store.write_record(record, self._rows, self._outcomes)
 
 
-def ideal_s(lengths: Sequence[float], teachers: int, workers: int) -> float:
-    """How long the jobs take where each starts the moment that a worker is free: the teachers', then the others in their order."""
-    first = max(lengths[:teachers], default=0.0)
-    free = [first] * workers
-    for length in lengths[teachers:]:
-        heapq.heapreplace(free, free[0] + length)
+def ideal_s(tasks: Sequence[Task], workers: int) -> float:
+    """How long tasks take in the order in which they were started, each from the moment that a worker is free and what it needs
+    is there. Whoever starts them in that order cannot be faster."""
+    free, there, now = [0.0] * workers, dict[str, float](), 0.0
+    for task in tasks:
+        now = max(now, free[0], *(there.get(need, 0.0) for need in task.needs))
+        heapq.heapreplace(free, now + task.seconds)
+        there |= dict.fromkeys(task.gives, now + task.seconds)
     return max(free)
 
 
@@ -287,48 +309,44 @@ def simulate(scenario: Scenario, folder: Path) -> Measured:
     """Run a suite on a simulated cluster, into an empty folder."""
     load_shipped()
     file, store = write_suite(folder, scenario), Store(folder / "results", protocol=PROTOCOL)
-    read = time.perf_counter if scenario.wall else time.process_time
-    clock = Clock(read)
     before = peak_mib()
-    times = [read()]
-    suite = load_suite(file)
-    times.append(read())
-    plan = make_plan(suite, store)
-    times.append(read())
-    jobs(plan.todo(Rerun.MISSING))
-    times.append(read())
+    suite, load_suite_s = timed(lambda: load_suite(file))
+    plan, make_plan_s = timed(lambda: make_plan(suite, store))
+    _, make_jobs_s = timed(lambda: jobs(plan.todo(Rerun.MISSING)))
+    clock = Clock()
     engine = Simulated(scenario, clock)
-    began = clock.now()
+    began = clock.now
     chosen = patch.object(run, "choose_engine", lambda name, device, **more: engine)
     with chosen, (folder / "log").open("w") as log, redirect_stdout(log):
         assert execute(suite, store, options=Options(device="cpu"), progress=Lines())
-    cpu = time.process_time() + engine.cpu_s
-    peak = peak_mib()
-    assert engine.began is not None
-    again = read()
-    done = make_plan(suite, store)
-    again = read() - again
-    assert_done(done, store)
+    run_s, worked_s, peak = clock.now - engine.began, clock.worked - engine.worked_before_s, peak_mib()
+    ideal = ideal_s(engine.tasks, scenario.workers)
+    done, plan_when_done_s = timed(lambda: make_plan(suite, store))
+    trials = len(done.students) + len(done.teachers)
+    assert done.counts((*done.teachers, *done.students)) == {"done": trials}
+    assert not any((job / "trials").exists() for job in store.jobs.iterdir())  # each left its log alone
     return Measured(
-        jobs=len(engine.lengths),
-        load_suite_s=times[1] - times[0],
-        make_plan_s=times[2] - times[1],
-        make_jobs_s=times[3] - times[2],
+        jobs=len(engine.tasks),
+        load_suite_s=load_suite_s,
+        make_plan_s=make_plan_s,
+        make_jobs_s=make_jobs_s,
         begin_s=engine.began - began,
-        run_s=engine.ended - engine.began,
-        ideal_s=ideal_s(engine.lengths, len(plan.teachers), scenario.workers),
-        driver_cpu_s=cpu,
-        plan_when_done_s=again,
+        ideal_s=ideal,
+        run_s=run_s,
+        overhead_pct=100 * (run_s / ideal - 1),
+        per_job_ms=1000 * worked_s / len(engine.tasks),
+        plan_when_done_s=plan_when_done_s,
         before_mib=before,
         peak_mib=peak,
-        bytes_per_trial=disk_bytes(store.root / "trials") / (len(plan.students) + len(plan.teachers)),
+        kb_per_trial=kb_on_disk(store.root / "trials") / trials,
     )
 
 
-def assert_done(plan: Plan, store: Store) -> None:
-    """Every trial has its record, and no job left anything but its log."""
-    assert plan.counts((*plan.teachers, *plan.students)) == {"done": len(plan.students) + len(plan.teachers)}
-    assert not any((job / "trials").exists() for job in store.jobs.iterdir())
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """What it gives, and the processor time that it took."""
+    before = time.process_time()
+    found = call()
+    return found, time.process_time() - before
 
 
 def peak_mib() -> float:
@@ -336,53 +354,31 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def disk_bytes(folder: Path) -> int:
-    """What the files of a folder take on the disk."""
-    return sum(512 * (Path(where) / name).stat().st_blocks for where, _, names in os.walk(folder) for name in names)
+def kb_on_disk(folder: Path) -> float:
+    """Of a folder with all that is in it, in kB of 1024 bytes."""
+    return sum(file.stat().st_blocks for file in folder.rglob("*")) / 2
 
-
-COLUMNS = {
-    "trials": "trials",
-    "workers": "workers",
-    "jobs": "jobs",
-    "job_s": "seconds of a job",
-    "load_suite_s": "read the suite (s)",
-    "make_plan_s": "plan (s)",
-    "make_jobs_s": "make jobs (s)",
-    "begin_s": "until the first job starts (s)",
-    "ideal_s": "run without overhead (s)",
-    "run_s": "run (s)",
-    "overhead_pct": "overhead (%)",
-    "per_job_ms": "driver, processor time of a job (ms)",
-    "plan_when_done_s": "plan when all is done (s)",
-    "before_mib": "memory before (MiB)",
-    "peak_mib": "memory, most (MiB)",
-    "bytes_per_trial": "bytes on disk of a trial",
-    "epochs": "epochs of a training",
-}
 
 TABLE: tuple[dict[str, float], ...] = ({}, {"job_s": 10}, {"job_s": 600}, {"methods": 1}, {"workers": 4096})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--wall", action="store_true", help="count what the driver waits for a processor and for the disk")
     parser.add_argument("--only", type=json.loads, help='one scenario, such as \'{"trials": 200, "workers": 16}\', as JSON')
     parser.add_argument("--folder", type=Path, help="where the results directories lie while it runs")
     given = parser.parse_args()
     if given.only is not None:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-            measured = simulate(scenario := Scenario(**given.only, wall=given.wall), Path(folder))
-        print(json.dumps({name: getattr(scenario, name, None) or getattr(measured, name) for name in COLUMNS}))
+            measured = simulate(scenario := Scenario(**given.only), Path(folder))
+        print(json.dumps(asdict(scenario) | asdict(measured)))
         return
     found = []
     for scenario in TABLE:  # each in a process of its own, for its memory
         options = ["--only", json.dumps(scenario), *sys.argv[1:]]
         done = subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, check=True)
         found.append(json.loads(done.stdout))
-        print(done.stdout.decode(), file=sys.stderr)
-    for name, text in COLUMNS.items():
-        print(f"{text:40}", *(f"{row[name]:>12,.{0 if row[name] >= 100 or isinstance(row[name], int) else 2}f}" for row in found))
+    for name in found[0]:
+        print(f"{name:20}", *(f"{row[name]:>12,.2f}" for row in found))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from kdbench.runner.engines.engine import Engine, Place
 from kdbench.runner.job_folder import LOG
 from kdbench.suite.plugins import OwnFiles
 
+CPU = "cpu:"
+"""Begins the name of a worker that shares the processor with others."""
+
 STOP = b""
 """Asks a worker to stop at the end of its epoch."""
 
@@ -145,24 +148,33 @@ def local_places(text: str) -> list[Place]:
     """The places of `all`, `cuda:0,cuda:1`, `cpu:2` or one device."""
     import torch
 
-    from kdbench.errors import KdbenchError
     from kdbench.training.device import choose_device
 
-    host = socket.gethostname()
-    names = [name.strip() for name in text.split(",")]
+    host, names = socket.gethostname(), place_names(text)
+    if names[0].startswith(CPU):
+        threads = max(1, torch.get_num_threads() // len(names))
+        return [Place(name, host, "cpu", threads) for name in names]
+    return [Place(str(device), host, str(device)) for device in map(choose_device, names)]
+
+
+def place_names(text: str) -> list[str]:
+    """Their names alone: the devices need not be there.
+
+    Raises:
+        KdbenchError: a device is named twice, or what should be a number of workers is none.
+    """
+    from kdbench.errors import KdbenchError
+
     if text == "all":
-        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else ["cpu"]
+        import torch
+
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    names = [name.strip() for name in text.split(",")]
     if len(set(names)) < len(names):
         raise KdbenchError(f"--device: '{text}' names a device twice. Name each once.")
-    places: list[Place] = []
-    for name in names:
-        workers = name.removeprefix("cpu:")
-        if workers != name:
-            if not workers.isdecimal() or not int(workers) or len(names) > 1:
-                raise KdbenchError(f"--device: '{text}' is no number of workers on the CPU. Write cpu:2 alone for two of them.")
-            threads = max(1, torch.get_num_threads() // int(workers))
-            places += [Place(f"cpu:{i}", host, "cpu", threads) for i in range(int(workers))]
-        else:
-            device = choose_device(name)
-            places.append(Place(str(device), host, str(device)))
-    return places
+    if not any(name.startswith(CPU) for name in names):
+        return names
+    workers = text.strip().removeprefix(CPU)
+    if not workers.isdecimal() or not int(workers):
+        raise KdbenchError(f"--device: '{text}' is no number of workers on the CPU. Write cpu:2 alone for two of them.")
+    return [f"{CPU}{i}" for i in range(int(workers))]
