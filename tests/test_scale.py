@@ -35,15 +35,15 @@ def test_what_a_slow_driver_adds_is_seen(scale, tmp_path, monkeypatch):
     start = Driver._start
 
     def slow(*arguments):
-        while_busy = time.process_time() + 0.02
-        while time.process_time() < while_busy:
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
             pass
         start(*arguments)
 
     monkeypatch.setattr(Driver, "_start", slow)
-    measured = scale.simulate(scale.Scenario(trials=40, workers=20, methods=1, epochs=1, job_s=1), tmp_path)
+    measured = scale.simulate(scale.Scenario(trials=40, workers=20, methods=1, epochs=2, job_s=1), tmp_path)
     assert measured.per_job_ms > 20
-    assert measured.overhead_pct > 100 * 20 * 0.02 / measured.ideal_s  # twenty workers wait for one after the other at the start
+    assert measured.overhead_pct > 5  # workers wait while it starts others
 
 
 A = frozenset({"a"})
