@@ -18,7 +18,7 @@ def plan(
     methods: options.MethodsOption = None,
     seeds: options.SeedsOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
-    device: Annotated[
+    devices: Annotated[
         str,
         typer.Option(
             "--device",
@@ -54,9 +54,9 @@ def plan(
 
         check_options(loaded, store)
     planned = make_plan(loaded, store)
-    devices = len(place_names(device))
-    estimates, contents = costs(planned, store, devices=devices), contents_of(loaded.source, cache=store.cache)
-    of_tuning = costs(planned.tuning, store, devices=devices) if planned.tuning else []
+    at_once = len(place_names(devices))
+    estimates, contents = costs(planned, store, devices=at_once), contents_of(loaded.source, cache=store.cache)
+    of_tuning = costs(planned.tuning, store, devices=at_once) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
     device, parts = choose_device("auto"), planned.phases(Rerun.MISSING) or [(planned, [])]
     trained = [spec for part, students in parts for spec in trained_specs(part, students)]
