@@ -9,10 +9,9 @@ import re
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -1048,10 +1047,11 @@ progress.end()
 """
 
 
-def test_a_terminal_shows_bars_with_the_time_left():
+def test_a_terminal_shows_bars_with_the_time_left(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     terminal, end = pty.openpty()
-    with os.fdopen(end, "w") as stdout:
-        subprocess.run([sys.executable, "-c", PROGRESS], stdout=stdout, env={**os.environ, "TERM": "xterm"}, check=True)
+    with os.fdopen(end, "w") as stdout, redirect_stdout(stdout):
+        exec(PROGRESS, {})
     shown = os.read(terminal, 2**20).decode()
     os.close(terminal)
     assert "\x1b[" in shown
@@ -1062,9 +1062,9 @@ def test_a_terminal_shows_bars_with_the_time_left():
     assert "FAILED kd: a [/mistake] with [brackets]" in shown
 
 
-def test_a_pipe_shows_plain_lines():
-    piped = subprocess.run([sys.executable, "-c", PROGRESS], capture_output=True, text=True, check=True).stdout
-    assert lines_of(piped) == ["[1/4 epochs] epoch 1: kd", "FAILED kd: a [/mistake] with [brackets]"]
+def test_a_pipe_shows_plain_lines(capsys):
+    exec(PROGRESS, {})
+    assert lines_of(capsys.readouterr().out) == ["[1/4 epochs] epoch 1: kd", "FAILED kd: a [/mistake] with [brackets]"]
 
 
 @pytest.fixture

@@ -111,9 +111,12 @@ def test_a_place_where_workers_die_is_left_out(lab, undisturbed, on):
             raise Killed("its device is in a bad state")
 
     engine = InProcess("bad", "good", cache=lab.store.cache, fate=fate)
-    finished, said = on(lab, engine, seeds=[0, 1])
+    methods = ["scratch", "kd"]
+    finished, said = on(lab, engine, seeds=[0, 1], methods=methods)
     assert finished and any(line.startswith("bad is left out from here on, since 2 workers died there") for line in said)
-    assert lab.outcomes(lab.suite(**MIXED)) == undisturbed.outcomes()
+    first_seed = lab.suite(**{**MIXED, "methods": methods})
+    assert len(lab.outcomes(first_seed)) == 3
+    assert lab.outcomes(first_seed) == undisturbed.outcomes(first_seed)
 
 
 def test_a_job_may_lose_any_number_of_machines_as_long_as_it_comes_further(lab, undisturbed, on, monkeypatch):
@@ -166,7 +169,7 @@ def test_different_devices_are_told(lab, on, monkeypatch):
         if isinstance(news, Ready):
             object.__setattr__(news, "environment", news.environment.model_copy(update={"device": f"device {place.name}"}))
 
-    _, said = on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate), seeds=[0, 1])
+    _, said = on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate), seeds=[0, 1], methods=["scratch"])
     assert [line for line in said if "different devices" in line] == [
         "warning: jobs run on different devices (device a, device b): last bits may differ from one student to another."
     ]
@@ -177,9 +180,9 @@ def test_where_no_worker_can_begin_the_run_ends_and_no_trial_has_failed(lab, on)
         raise Killed("no such device")
 
     with pytest.raises(KdbenchError, match=r"no device is left to train on \(a: no such device; b: no such device\)"):
-        on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate))
+        on(lab, InProcess("a", "b", cache=lab.store.cache, fate=fate), methods=["kd"])
     assert lab.outcomes() == {}
-    assert lab.run(lab.suite(**MIXED))
+    assert lab.run(lab.suite(**{**MIXED, "methods": ["kd"]}))
 
 
 def test_a_run_waits_for_places_that_are_still_to_come(lab, undisturbed, on):
