@@ -20,6 +20,7 @@ from kdbench.spec.recipe import Augmentation
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
 from kdbench.training.inputs import StepInputs
+from kdbench.training.single import Single
 
 
 @pytest.mark.parametrize("name", ["kd", "at", "sp", "dist", "ab"])
@@ -32,9 +33,10 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
     )
     teacher = setting.frozen_teacher(images)
     inputs = StepInputs(images, labels, indices, teacher=teacher)
+    unit = Single(lane)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
-        lane.step(inputs)
+        unit.train_step(inputs)
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()
     lane.begin_epoch()
@@ -49,7 +51,7 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
         gradients = torch.autograd.grad(loss, list(student.parameters()), retain_graph=True, allow_unused=True)
         return float(torch.stack([g.double().square().sum() for g in gradients if g is not None]).sum().sqrt())
 
-    lane.step(inputs)
+    unit.train_step(inputs)
     lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
     assert lane._row["loss_ratio"] == pytest.approx(float((transfer / ce).detach()), rel=1e-5)
     assert lane._row["gradient_ratio"] == pytest.approx(norm(transfer) / norm(ce), rel=1e-3)

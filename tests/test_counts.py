@@ -18,6 +18,7 @@ from kdbench.conformance.setting import Setting, loss_terms
 from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.batch import View
+from kdbench.training.single import Single
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 """Operations whose result the host must know before it goes on."""
@@ -101,16 +102,17 @@ def second_step(name: str) -> Counter[str]:
     setting = Setting(name, student, "resnet14", image_shape=(3, 16, 16))
     lane = setting.lane(epochs=1)
     inputs = setting.inputs(12, lane.method.views)
+    unit = Single(lane)
     while lane.position and lane.position.phase == 0:
         lane.begin_epoch()
-        lane.step(inputs)
+        unit.train_step(inputs)
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()
     lane.begin_epoch()
-    inputs = inputs if lane.reads_teacher else inputs.taught(None)
-    lane.step(inputs)
+    inputs = inputs if lane.method.reads_teacher else inputs.taught(None)
+    unit.train_step(inputs)
     with Operations() as operations:
-        lane.step(inputs)
+        unit.train_step(inputs)
     assert lane.failure is None
     return operations.found
 

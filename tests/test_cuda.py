@@ -18,6 +18,7 @@ from kdbench.runner.frame import load_results
 from kdbench.training import cohort
 from kdbench.training.device import without_waiting
 from kdbench.training.lane import Lane
+from kdbench.training.single import Single
 
 
 @pytest.fixture(autouse=True, params=["cuda", "rehearsed"])
@@ -167,8 +168,8 @@ def test_no_step_waits_for_the_device(run, device, row, lab, monkeypatch):
 
         return strict
 
-    monkeypatch.setattr(Lane, "step", strictly(Lane.step))
-    monkeypatch.setattr(Lane, "launch_step", strictly(Lane.launch_step))
+    monkeypatch.setattr(Single, "train_step", strictly(Single.train_step))
+    monkeypatch.setattr(Single, "launch_step", strictly(Single.launch_step))
     give_teacher(lab, row, suite := lab.suite(**CHANGES))
     assert run(lab, suite)
     assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()

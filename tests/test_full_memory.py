@@ -11,7 +11,9 @@ from invariants.odd_methods import Faulty
 from invariants.probes import give_teacher, statuses
 
 from kdbench import KdbenchError
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
+from kdbench.training.single import Single
 
 METHODS = ["scratch", "kd", "at", "sp", "cc"]
 
@@ -60,17 +62,18 @@ def test_nothing_is_kept_of_an_epoch_in_which_memory_was_full_without_a_word(
     give_teacher(lab, plenty, suite)
     for module in ("kdbench.training.cohort", "kdbench.runner.group_trainer"):
         monkeypatch.setattr(f"{module}.refused_allocations", lambda device: refused[0])
-    step = Lane.step
+    train_step = Single.train_step
 
-    def crowded(lane: Lane, *batch: Any) -> None:
-        step(lane, *batch)
+    def crowded(unit: Single, inputs: StepInputs) -> None:
+        train_step(unit, inputs)
+        (lane,) = unit.lanes
         if lane.name == "kd" and lane.position == (1, 1) and not refused[0]:
             refused[0] = 2
             if told:
                 raise torch.OutOfMemoryError("on purpose")
 
     ended: list[tuple[str, int]] = []
-    monkeypatch.setattr(Lane, "step", crowded)
+    monkeypatch.setattr(Single, "train_step", crowded)
     monkeypatch.setattr(Lane, "end_epoch", lambda lane: (ended.append((lane.name, lane._epoch)), original(lane))[1])
     with pytest.raises(KdbenchError, match="other kernels, which round differently"):
         lab.run(suite)

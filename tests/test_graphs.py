@@ -23,6 +23,7 @@ from kdbench.docs.methods import shipped_methods
 from kdbench.training import cohort, graphs
 from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.lane import Lane
+from kdbench.training.single import Single
 
 
 class Reads(Method):
@@ -374,13 +375,14 @@ def test_a_lane_that_spoils_what_all_are_given_fails_and_harms_nobody(
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Which lane recorded its step in which of its epochs."""
     found: list[tuple[str, int]] = []
-    original = Lane.record_step
+    original = Single.record_step
 
-    def record_step(lane: Lane, inputs: graphs.GraphInputs) -> None:
+    def record_step(unit: Single, inputs: graphs.GraphInputs) -> bool:
+        (lane,) = unit.lanes
         found.append((lane.name, lane.position.epoch))
-        original(lane, inputs)
+        return original(unit, inputs)
 
-    monkeypatch.setattr(Lane, "record_step", record_step)
+    monkeypatch.setattr(Single, "record_step", record_step)
     return found
 
 
@@ -447,9 +449,10 @@ def test_nothing_of_a_steps_backward_pass_outlives_the_step(name):
     kept: list[weakref.ref[Tensor]] = []
     lane.student.register_forward_hook(lambda student, given, outputs: kept.extend(map(weakref.ref, outputs.tensors())))
     inputs = setting.inputs(12, lane.method.views)
+    unit = Single(lane)
     while lane.position:
         lane.begin_epoch()
-        lane.step(inputs)
+        unit.train_step(inputs)
         assert kept and not any(tensor() is not None for tensor in kept), name
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         lane.end_epoch()

@@ -34,6 +34,7 @@ from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.optimiser import Trained, build_optimiser
 from kdbench.training.segments import MAIN, Position, segments
+from kdbench.training.single import Single
 from kdbench.training.stream import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -119,13 +120,14 @@ class WithGroups(Method):
 def test_a_training_does_all_that_its_recipe_says(lab: Lab, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replays every step by the formulas: of mixing, the loss, the cut of the gradient, AdamW, the rates and the average."""
     register("with_groups", WithGroups)
-    original, theory, seen = Lane.step, Recipe.model_validate(EVERYTHING), []
+    original, theory, seen = Single.train_step, Recipe.model_validate(EVERYTHING), []
     averages: dict[nn.Parameter, Tensor] = {}
     moments: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
 
-    def step(lane: Any, inputs: StepInputs) -> None:
+    def train_step(unit: Any, inputs: StepInputs) -> None:
+        (lane,) = unit.lanes
         if "with_groups" not in lane.method.parts:
-            original(lane, inputs)
+            original(unit, inputs)
             return
         method, student = lane.method.parts["with_groups"], lane.student
         before = {p: p.detach().clone() for p in (*student.parameters(), *method.parameters())}
@@ -139,7 +141,7 @@ def test_a_training_does_all_that_its_recipe_says(lab: Lab, register: Any, monke
         summed = lane._sums.tensors["cross_entropy"].clone() if number % 3 else 0.0
         logits: list[Tensor] = []
         handle = student.register_forward_hook(lambda module, given, made: logits.append(made.logits.detach().clone()))
-        original(lane, inputs)
+        original(unit, inputs)
         handle.remove()
         ce = -(target * logits[0].log_softmax(1)).sum(1).sum()
         torch.testing.assert_close((lane._sums.tensors["cross_entropy"] - summed).float(), ce)
@@ -162,7 +164,7 @@ def test_a_training_does_all_that_its_recipe_says(lab: Lab, register: Any, monke
             averages[parameter] = 0.7 * average + 0.3 * parameter.detach()
         seen.append(base)
 
-    monkeypatch.setattr(Lane, "step", step)
+    monkeypatch.setattr(Single, "train_step", train_step)
     suite = lab.suite(methods=["with_groups"], recipe=EVERYTHING, keep_students=True)
     assert lab.run(suite)
     (trial,) = suite.trials

@@ -31,6 +31,7 @@ from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, STAGES, Position, Segment, segments, teacher_stages
+from kdbench.training.single import Single
 from kdbench.training.stream import Stream
 from kdbench.training.surveys import survey_together
 
@@ -158,9 +159,10 @@ class Setting:
         """
         lane = self.lane(epochs=1)
         inputs = self.inputs(size, lane.method.views, mixup=mixup)
+        unit = Single(lane)
         while lane.position:
             lane.begin_epoch()
-            lane.step(inputs if lane.reads_teacher else inputs.taught(None))
+            unit.train_step(inputs if lane.method.reads_teacher else inputs.taught(None))
             lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
             lane.end_epoch()
         expect(lane.failure is None, f"on {size} images {lane.failure}")

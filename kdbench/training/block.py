@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import compress
@@ -14,71 +13,48 @@ from torch import Tensor, nn
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.models import Network
-from kdbench.models.stacked import PLACES, Cut, Stacked
+from kdbench.models.stacked import Cut, Stacked
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
-from kdbench.training.device import MemoryWatch, Stopwatch, random_states
-from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
+from kdbench.training.device import MemoryWatch, Stopwatch
+from kdbench.training.graphs import GraphInputs
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded, spoils, versions
 from kdbench.training.lane import Lane
 from kdbench.training.step_losses import StepLosses
+from kdbench.training.unit import Unit
 
 Gradients = Sequence[Tensor | None]
 
 
-class Block:
+class Block(Unit):
     """Takes the steps of up to PLACES lanes, whose students have one architecture and see the same views.
 
     A lane's losses are its own: they go backward to the outputs of its student, where it is cut off from the others. What a lane
     learns is bitwise the same with any others, or with none.
-
-    Attributes:
-        lanes: those in it.
     """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        self.lanes = tuple(lanes)
+        super().__init__(lanes)
         self._stacked = Stacked([lane.student for lane in lanes if isinstance(lane.student, Network)])
-        self._device, self._precision = lanes[0].device, lanes[0].precision
         self._watch, self._memory = Stopwatch(self._device), MemoryWatch(self._device)
-        self._stream = own_stream(self._device)
-        self._graph: StepGraph | None = None
         self._reached: dict[tuple[Lane, tuple[bool, ...]], set[int]] = {}
         for lane in lanes:
             lane.graph = None
 
-    @property
-    def graph(self) -> StepGraph | None:
-        """Of the step of all its lanes, where they have one."""
-        return self._graph if all(lane.graph is self._graph for lane in self.lanes) else None
-
-    @property
-    def graph_refused(self) -> str | None:
-        """Why there can be none."""
-        return self.lanes[0].graph_refused
-
     def step(self, inputs: StepInputs, renew: Callable[[], StepInputs]) -> StepInputs:
-        """One step of each lane that does not fail in it.
-
-        Args:
-            inputs: the batch.
-            renew: makes it anew, where a lane has changed a tensor that all are given.
-
-        Returns:
-            The batch, made anew or not.
-        """
+        """As of every unit."""
         firsts = {lane: lane.at_first_step for lane in self.lanes}
         learnt: dict[Lane, tuple[Cut, StepLosses, Gradients]] = {}
         cuts: list[Cut] = []
         self._memory.start()
-        before = sum(lane.momentum_bytes for lane in self.lanes)
+        before = sum(lane.updates.held_bytes for lane in self.lanes)
         self._watch.start()
         guarded(lambda: cuts.extend(self._pass(self.lanes[0].batch(inputs))), *self.lanes)
         self._watch.stop()
 
         def learn(lane: Lane, cut: Cut) -> None:
-            with lane.timed():
+            with lane.costs.timed():
                 lane.begin_step()
                 learnt[lane] = self._learn(lane, cut, lane.batch(inputs), inputs.teacher, first=firsts[lane])
 
@@ -92,19 +68,19 @@ class Block:
         self._watch.stop()
 
         def apply(lane: Lane) -> None:
-            with lane.timed():
+            with lane.costs.timed():
                 lane.apply(left[lane][1], g_ce[lane])
             lane.end_step(len(inputs))
 
         for lane in left:
             guarded(partial(apply, lane), lane)
-        self._memory.stop(stays=sum(lane.momentum_bytes for lane in self.lanes) - before)
+        self._memory.stop(stays=sum(lane.updates.held_bytes for lane in self.lanes) - before)
         if self.graph and self.graph.outdated:
-            self._graph = None
+            for lane in self.lanes:
+                lane.graph = None
         return inputs
 
     def _update(self, batches: Sequence[Batch], teacher: Outputs | None) -> None:
-        """A step as a graph takes it: nobody is at fault in it."""
         learnt = {
             lane: self._learn(lane, cut, batch, teacher, first=False)
             for lane, cut, batch in zip(self.lanes, self._pass(batches[0]), batches, strict=True)
@@ -134,14 +110,14 @@ class Block:
     ) -> tuple[Cut, StepLosses, Gradients]:
         """A lane's losses, after they went backward to the cut, and where measured the cross-entropy's gradients there."""
         losses = lane.losses(cut.outputs, teacher, batch, first=first)
-        return cut, losses, lane.backward(losses, [*cut.leaves, *lane.learnt], balance=first)
+        return cut, losses, lane.backward(losses, [*cut.leaves, *lane.updates.learnt], balance=first)
 
     def _backward(self, learnt: dict[Lane, tuple[Cut, Gradients]]) -> dict[Lane, Gradients]:
         """Go on backward from the cuts of some lanes; the cross-entropy's gradients at what the students learn, where measured."""
         measured = {lane: (cut, seeds) for lane, (cut, seeds) in learnt.items() if seeds}
         g_ce: dict[Lane, Gradients] = dict.fromkeys(learnt, ())
         ends = [(part, seed) for cut, seeds in measured.values() for part, seed in zip(cut.parts, seeds, strict=False)]
-        wanted = [parameter for lane in measured for parameter in lane.learnt]
+        wanted = [parameter for lane in measured for parameter in lane.updates.learnt]
         found: Iterator[Tensor | None] = iter(())
         if parts := [(part, seed) for part, seed in ends if seed is not None]:
             at, gradients = zip(*parts, strict=True)
@@ -152,7 +128,7 @@ class Block:
         unreached: dict[nn.Parameter, Tensor | None] = {}
         for lane, (cut, _) in learnt.items():
             reached = self._reached_by(lane, cut)
-            unreached |= {parameter: parameter.grad for parameter in lane.learnt if id(parameter) not in reached}
+            unreached |= {parameter: parameter.grad for parameter in lane.updates.learnt if id(parameter) not in reached}
         for parameter in unreached:
             parameter.grad = None  # what others send there must not be added to it
         ends = [(part, leaf.grad) for cut, _ in learnt.values() for part, leaf in zip(cut.parts, cut.leaves, strict=True)]
@@ -171,11 +147,7 @@ class Block:
         return self._reached[lane, used]
 
     def record_step(self, inputs: GraphInputs) -> bool:
-        """Make a graph of the coming steps on full batches, or find out which lanes hinder it: those have their `graph_refused`.
-
-        Returns:
-            Whether the inputs were changed by it, so that they must be made anew.
-        """
+        """As of every unit; where it cannot be recorded, each lane is tried by itself, to find out which ones hinder it."""
         before = versions(inputs.step)
         if reason := self._record(inputs):
             if len(self.lanes) > 1:
@@ -186,82 +158,12 @@ class Block:
                     lane.graph_refused = reason
         return versions(inputs.step) != before
 
-    def _record(self, inputs: GraphInputs) -> str | None:
-        """Why it could not be recorded."""
-        batches = [lane.batch(inputs.batch) for lane in self.lanes]
-        self._graph = None  # one from before gives its memory back first
-        for lane in self.lanes:
-            lane.graph = None
-
-        def update(batches: Sequence[Batch]) -> None:
-            self._update(batches, inputs.teacher)
-
-        try:
-            with ExitStack() as recorded:
-                for lane in self.lanes:
-                    recorded.enter_context(lane.recorded())
-                self._graph = StepGraph(
-                    update,
-                    batches,
-                    tensors=lambda: {f"{i} {name}": t for i, lane in enumerate(self.lanes) for name, t in lane.tensors().items()},
-                    modules=[module for lane in self.lanes for module in lane.modules],
-                    stream=self._stream,
-                    draws=lambda: random_states(self._device),
-                )
-        except NotRecordable as reason:
-            return str(reason)
-        for lane in self.lanes:
-            lane.take_graph(self._graph, share=1 / len(self.lanes))
-        return None
-
-    def launch_step(self, images: int) -> None:
-        """One step of each lane on a full batch of so many images, by the graph; `join_step` waits for it."""
-        graph = self._graph
-        assert graph is not None
-        for lane, batch in zip(self.lanes, graph.batches, strict=True):
-            lane.fill(batch)
-        graph.graph.launch()
-        for lane in self.lanes:
-            lane.count_replayed(images, seconds=graph.seconds / len(self.lanes))
-
-    def join_step(self) -> None:
-        """Let the device's current stream go on when the launched step is done."""
-        assert self._graph is not None
-        self._graph.graph.join()
-
     def share_costs(self) -> None:
         """Enter into each lane its share of the common passes since this was last called; on CUDA the host waits for them."""
         seconds = self._watch.take()
         for lane in self.lanes:
-            lane.add_common(seconds=seconds / len(self.lanes), memory=self._memory.most / len(self.lanes))
+            lane.costs.add_common(seconds=seconds / len(self.lanes), memory=self._memory.most / len(self.lanes))
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return one if other is None else other if one is None else one + other
-
-
-class Units:
-    """Lanes as they take their steps: in blocks where they are stacked, else by themselves."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[tuple[Lane, ...], Block] = {}
-
-    def of(self, lanes: Sequence[Lane]) -> list[Lane | Block]:
-        """The units of the lanes that have not failed; a block stays the same as long as its lanes do."""
-        active = [lane for lane in lanes if not lane.failure]
-        kinds: dict[object, list[Lane]] = {}
-        for lane in active:
-            if lane.stacked_as is not None:
-                kinds.setdefault((lane.stacked_as, lane.method.views, lane.graph_refused is None), []).append(lane)
-        groups = [tuple(kind[i : i + PLACES]) for kind in kinds.values() for i in range(0, len(kind), PLACES)]
-        for block in (self._blocks.pop(group) for group in self._blocks.keys() - set(groups)):
-            block.share_costs()
-        for group in groups:
-            if group not in self._blocks:
-                self._blocks[group] = Block(group)
-        return [*(lane for lane in active if lane.stacked_as is None), *(self._blocks[group] for group in groups)]
-
-    def share_costs(self) -> None:
-        """That of each block."""
-        for block in self._blocks.values():
-            block.share_costs()

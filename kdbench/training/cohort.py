@@ -13,17 +13,17 @@ from kdbench.data import Loader, batch_bounds
 from kdbench.errors import KdbenchError
 from kdbench.method.batch import VIEWS
 from kdbench.method.outputs import Outputs
-from kdbench.training.block import Block, Units
 from kdbench.training.deployed import Deployed
 from kdbench.training.device import Stopwatch, refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
 from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.graphs import GraphInputs
 from kdbench.training.inputs import StepInputs
-from kdbench.training.isolation import guarded, spoils
+from kdbench.training.isolation import guarded
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
 from kdbench.training.stream import Load, Stream
+from kdbench.training.units import Units
 from kdbench.training.waiting import Waiting
 
 
@@ -58,7 +58,7 @@ def train_in_lockstep(
     Returns:
         Whether all lanes came to their end.
     """
-    units = Units()
+    units = Units(lanes)
     recorded = _Graphs(teachers, units) if graphs else None
     waiting = waiting or Waiting()
     while positions := [lane.position for lane in lanes if lane.position]:
@@ -112,7 +112,7 @@ class _Graphs:
         def ask_anew(step: StepInputs) -> Outputs:
             return ask(self._teachers, step, views, reseed_for_teacher)
 
-        if self._teachers and any(lane.reads_teacher for lane in active):
+        if self._teachers and any(lane.method.reads_teacher for lane in active):
             startup_s = inputs.prepare(lambda step: ask(self._teachers, step, views))
             teacher_watch.start()
             inputs.run_teacher(ask_anew)
@@ -126,11 +126,12 @@ class _Graphs:
 
         while new := [unit for unit in self._units.of(active) if unit.graph is None and unit.graph_refused is None]:
             for unit in new:  # a block that cannot be recorded becomes two
-                _record(unit, inputs, renew)
+                if unit.record_step(inputs):
+                    renew()
         units = self._units.of(active)
         for unit in units:
             if not unit.graph:
-                _step(unit, inputs.step, renew)
+                unit.step(inputs.step, renew)
         recorded = [unit for unit in units if unit.graph]
         try:
             for unit in recorded:
@@ -139,22 +140,6 @@ class _Graphs:
             for unit in recorded:
                 unit.join_step()
         return startup_s
-
-
-def _record(unit: Lane | Block, inputs: GraphInputs, renew: Callable[[], StepInputs]) -> None:
-    """Make a graph of the coming steps, where there can be one."""
-    if isinstance(unit, Lane):
-        if spoils(partial(unit.record_step, inputs), unit, inputs.step):
-            renew()
-    elif unit.record_step(inputs):
-        renew()
-
-
-def _step(unit: Lane | Block, shared: StepInputs, renew: Callable[[], StepInputs]) -> StepInputs:
-    """One step; gives the batch, made anew where it was changed."""
-    if isinstance(unit, Block):
-        return unit.step(shared, renew)
-    return renew() if spoils(partial(unit.step, shared), unit, shared) else shared
 
 
 def _epoch(
@@ -183,7 +168,7 @@ def _epoch(
 
     def taught(batch: StepInputs, number: int) -> StepInputs:
         nonlocal startup_s
-        readers = [lane for lane in lanes if lane.reads_teacher and not lane.failure]
+        readers = [lane for lane in lanes if lane.method.reads_teacher and not lane.failure]
         if not teachers or not readers:
             return batch
         seen = _views(readers)
@@ -206,10 +191,9 @@ def _epoch(
         else:
             shared = taught(batch, number)
             with waiting.on_host():
-                for lane in lanes:
-                    guarded(partial(lane.prepare, shared), lane)
+                units.prepare(lanes, shared)
             for unit in units.of(lanes):
-                shared = _step(unit, shared, partial(read_again, load, number))
+                shared = unit.step(shared, partial(read_again, load, number))
         if all(lane.failure for lane in lanes):
             break  # nobody is left for whom to read the rest
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
@@ -247,16 +231,16 @@ def _evaluate(
         for lane, predictor in predictors.items()
     }
     of_teacher = None
-    if detailed and teachers and any(lane.reads_teacher for lane in lanes):
+    if detailed and teachers and any(lane.method.reads_teacher for lane in lanes):
         of_teacher = Evaluator(teachers[0].logits, data.device, precision=lanes[0].precision)
     with ExitStack() as stack:
         for lane, predictor in predictors.items():
-            stack.enter_context(lane.as_tested())
+            stack.enter_context(lane.updates.as_tested())
             stack.enter_context(buffers_kept(predictor))
         for load in waiting.items(data.plain_batches()):
             teacher_logits = of_teacher.update(load) if of_teacher else None
             for lane, evaluator in under_way.items():
-                guarded(partial(evaluator.update, load, teacher_logits if lane.reads_teacher else None), lane)
+                guarded(partial(evaluator.update, load, teacher_logits if lane.method.reads_teacher else None), lane)
     for lane, evaluator in under_way.items():
         if not lane.failure:
             lane.add_evaluation(key, evaluator.compute(), seconds=(time.perf_counter() - started) / len(lanes))

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.training.step_losses import StepLosses
+
 Row = dict[str, Any]
 """One epoch of a lane, as a line of `curves.jsonl` holds it."""
 
-UNUSED = "cross_entropy, not trained on"
+_UNUSED = "cross_entropy, not trained on"
 """The sum against which the terms are held of a method that gives the cross-entropy no weight."""
 
 
@@ -21,9 +23,6 @@ class EpochSums:
         tensors: () each, float64, on the device: `loss`, `wrong` and each term, times the images of their batches.
         images: how many were trained on.
         balance: norms of the gradients of `transfer` and `cross_entropy`, where they were measured.
-        startup_s: seconds of compiling and of recording graphs.
-        replayed_s: seconds of steps that graphs took.
-        common_s: seconds of the lane's share of what it computed together with others.
     """
 
     def __init__(self) -> None:
@@ -35,12 +34,18 @@ class EpochSums:
         self.tensors = {name: value.zero_() for name, value in self.tensors.items()} if keep_tensors else {}
         self.images = 0
         self.balance: dict[str, Tensor] = {}
-        self.startup_s = 0.0
-        self.replayed_s = 0.0
-        self.common_s = 0.0
 
-    def add(self, name: str, value: Tensor) -> None:
-        """Add a number that is on the device; nothing waits for it."""
+    def add(self, losses: StepLosses) -> None:
+        """Add what a step came to; nothing waits for the device."""
+        if losses.wrong is not None:
+            self._add("wrong", losses.wrong)
+        self._add("loss", losses.total.detach() * losses.images)
+        for name, term in losses.terms.items():
+            self._add(name, term.detach() * losses.images)
+        if losses.ce is not None:
+            self._add("cross_entropy" if losses.ce_weight else _UNUSED, losses.ce.detach() * losses.images)
+
+    def _add(self, name: str, value: Tensor) -> None:
         if name in self.tensors:
             self.tensors[name] += value.double()
         else:
@@ -53,19 +58,19 @@ class EpochSums:
             own_s: seconds of the lane's own steps.
             data_s: seconds that batches took.
             teacher_s: seconds of the teacher's forward passes, 0 where the lane reads none.
-            startup_s: seconds of what the teacher compiled or recorded.
+            startup_s: seconds of compiling and of recording graphs.
         """
         values = dict(zip(self.tensors, torch.stack(list(self.tensors.values())).tolist(), strict=True))
         wrong = values.pop("wrong", None)
         means = {name: value / self.images for name, value in values.items()}
-        loss, unused_ce = means.pop("loss"), means.pop(UNUSED, None)
+        loss, unused_ce = means.pop("loss"), means.pop(_UNUSED, None)
         row: Row = {
             "train_loss": loss,
             "terms": means,
             "train_s": own_s + data_s + teacher_s,
             "data_s": data_s,
             "teacher_s": teacher_s,
-            "startup_s": self.startup_s + startup_s,
+            "startup_s": startup_s,
             "images": self.images,
         }
         if wrong is not None:

@@ -27,6 +27,7 @@ from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Segment, student_stages, teacher_stages
+from kdbench.training.single import Single
 from kdbench.training.surveys import survey_together
 
 Batches = Iterable[Sequence[Tensor]]
@@ -207,6 +208,7 @@ def _train(
         precision=precision,
         device=device,
     )
+    unit = Single(lane)
     while lane.position:
         lane.begin_epoch()
         seen = 0
@@ -217,7 +219,7 @@ def _train(
                 shown, truth = _moved(images, labels, device)
                 views = _views(method.views, shown, truth, strong=rest[1] if rest[1:] else None)
                 inputs = StepInputs(shown, truth, indices.to(device), views=views)
-                lane.step(inputs.taught(ask([frozen], inputs, method.views)))
+                unit.train_step(inputs.taught(ask([frozen], inputs, method.views)))
             seen += len(labels)
         if not seen:
             raise KdbenchError(

@@ -82,7 +82,7 @@ def everything(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Everyt
     def look(lane: Any, images: Tensor, indices: Tensor) -> Iterator[None]:
         segment = lane._segment.name
         names = {id(p): name for name, p in [*(lane.student or nn.Module()).named_parameters(), *lane.method.named_parameters()]}
-        optimised = {id(p) for group in lane._optimiser.param_groups for p in group["params"]}
+        optimised = {id(p) for group in lane.updates.optimiser.param_groups for p in group["params"]}
         staged = [value for _, stage in lane.method.stages() for module in stage.modules for value in module.state_dict().values()]
         student = state_hash(lane.student.state_dict()) if lane.student else ""
         in_training = bool(lane.student) and all(module.training for module in lane.student.modules())

@@ -15,7 +15,7 @@ from kdbench.models.weights import state_hash
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.suite import Suite
 from kdbench.training.inputs import StepInputs
-from kdbench.training.lane import Lane
+from kdbench.training.single import Single
 
 STEPS = 3
 """Of an epoch: 72 images in batches of 32."""
@@ -68,10 +68,10 @@ def norms(module: nn.Module | None) -> list[int]:
 
 def around_steps(patch: pytest.MonkeyPatch, look: Callable[..., Iterator[None]]) -> None:
     """Run `look(lane, images, indices)` to its `yield` before every step of every lane, and to its end after it."""
-    original = Lane.step
+    original = Single.train_step
 
-    def step(lane: Any, inputs: StepInputs) -> None:
-        with contextmanager(look)(lane, inputs.images, inputs.indices):
-            original(lane, inputs)
+    def train_step(unit: Single, inputs: StepInputs) -> None:
+        with contextmanager(look)(unit.lanes[0], inputs.images, inputs.indices):
+            original(unit, inputs)
 
-    patch.setattr(Lane, "step", step)
+    patch.setattr(Single, "train_step", train_step)

@@ -14,7 +14,7 @@ from invariants.odd_methods import Faulty
 from invariants.probes import give_teacher, only, snapshot, statuses
 from kdbench import KdbenchError
 from kdbench.runner.plan import Rerun
-from kdbench.training.lane import Lane
+from kdbench.training.single import Single
 
 
 def half(file: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_record_outlasts_a_failure_of_the_trial_that_was_to_replace_it(finishe
     suite = finished.suite(**{**MIXED, "methods": ["kd"]})
     file = finished.file(suite.trials[0])
     before = file.read_bytes()
-    monkeypatch.setattr(Lane, "_update", lambda lane, *batch, **options: 1 / 0)
+    monkeypatch.setattr(Single, "train_step", lambda unit, inputs: 1 / 0)
     finished.run(suite, rerun=Rerun.ALL)
     assert finished.record(suite.trials[0]).status == "failed"
     assert file.with_name("record.json.replaced").read_bytes() == before
