@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from kdbench.errors import first_line
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
+from kdbench.training.attributes import Attributes, Constants
 from kdbench.training.device import Stopwatch, out_of_memory_raised, random_states, reserved_bytes, without_waiting
 from kdbench.training.inputs import StepInputs
 from kdbench.training.recorded_batch import RecordedBatch
@@ -185,7 +184,7 @@ class StepGraph:
             for (generator, _), state in zip(filled_by, start, strict=True):
                 generator.set_state(state)
 
-        before, drawn, attributes = _copies(tensors()), draws(), _Attributes(modules)
+        before, drawn, attributes = _copies(tensors()), draws(), Attributes(modules)
         try:
             update(self.batches)
             places = _places(tensors())
@@ -233,7 +232,7 @@ class StepGraph:
         if different:
             raise NotRecordable(f"replayed, a step leaves {different} other than it should be")
         self.of_one_epoch = any(batch.asked_for_epoch for batch in self.batches)
-        self._modules, self._constants = modules, _constants(modules)
+        self._constants = Constants(modules)
         self.startup_s = time.perf_counter() - began
 
     def _step(self, update: Callable[[Sequence[RecordedBatch]], None]) -> Callable[[], None]:
@@ -247,75 +246,7 @@ class StepGraph:
     @property
     def outdated(self) -> bool:
         """Whether a number or text among the attributes of the modules is another than that which it was recorded with."""
-        return not _same(_constants(self._modules), self._constants)
-
-
-class _Attributes:
-    """What modules remember beside parameters and buffers: numbers, text and tensors, alone or in lists, tuples and dicts."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = modules
-        self._own = {id(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
-        self._saved = [tree_map(_copied, self._remembered(module)) for module in modules]
-
-    @property
-    def changed(self) -> str | None:
-        """The name of one that is other than it was."""
-        for module, saved in zip(self._modules, self._saved, strict=True):
-            found = self._remembered(module)
-            for name in found | saved:
-                if name not in found or name not in saved or not _same(found[name], saved[name]):
-                    return f"{type(module).__name__}.{name}"
-        return None
-
-    def restore(self) -> None:
-        """Put all of it back."""
-        for module, saved in zip(self._modules, self._saved, strict=True):
-            for name in self._remembered(module).keys() - saved.keys():
-                delattr(module, name)
-            for name, value in saved.items():
-                if not _same(vars(module).get(name), value):
-                    setattr(module, name, tree_map(_copied, value))
-
-    def _remembered(self, module: nn.Module) -> dict[str, Any]:
-        def plain(leaf: object) -> bool:
-            return leaf is None or (isinstance(leaf, bool | int | float | str | Tensor) and id(leaf) not in self._own)
-
-        found = {name: value for name, value in vars(module).items() if name not in _MACHINERY}
-        return {name: value for name, value in found.items() if all(map(plain, tree_leaves(value)))}
-
-
-_MACHINERY = vars(nn.Module()).keys()
-
-
-def _constants(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
-    """Copies of the attributes that are numbers and text, which a graph keeps for good; nobody waits for the device."""
-
-    def constant(leaf: object) -> bool:
-        return leaf is None or isinstance(leaf, bool | int | float | str)
-
-    found = ({name: value for name, value in vars(module).items() if name not in _MACHINERY} for module in modules)
-    return [
-        {name: tree_map(_copied, value) for name, value in attributes.items() if all(map(constant, tree_leaves(value)))}
-        for attributes in found
-    ]
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _same(one: object, other: object) -> bool:
-    (leaves, form), (others, other_form) = tree_flatten(one), tree_flatten(other)
-    return form == other_form and all(map(_equal, leaves, others))
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """NaN, which differs from itself, is equal here."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        known = (one.dtype, one.device, one.shape) == (other.dtype, other.device, other.shape)
-        return known and bool(((one == other) | ((one != one) & (other != other))).all())
-    return type(one) is type(other) and (one == other or (one != one and other != other))
+        return self._constants.changed
 
 
 def _copies(tensors: Tensors) -> Tensors:
