@@ -90,11 +90,16 @@ class Golden:
         assert error < (TOLERANCE * scale if scale > 1e-12 else 1e-12), f"{key}: relative error {error / scale:.2g}"
         self.uncompared.discard(key)
 
-    def gradients_agree(self, loss: Tensor, gradients: Mapping[str, str] | None = None) -> None:
-        """Compare d loss / d leaf for the keys `gradients` (key in the file -> leaf), by default `grad.LEAF` of all leaves."""
-        keys = gradients or {f"grad.{leaf}": leaf for leaf in self.leaves if f"grad.{leaf}" in self.tensors}
-        values = torch.autograd.grad(loss, [self.leaves[leaf] for leaf in keys.values()], retain_graph=True)
-        for key, value in zip(keys, values, strict=True):
+    def loss_agrees(self, loss: Tensor, suffix: str = "") -> None:
+        """Compare a loss, and its gradients at all leaves of which the file has one; `suffix` ends the names of its form."""
+        self.agrees(f"loss{suffix}", loss)
+        named = {f"grad.{leaf}{suffix}": leaf for leaf in self.leaves}
+        self.gradients_agree(loss, {key: leaf for key, leaf in named.items() if key in self.tensors})
+
+    def gradients_agree(self, loss: Tensor, gradients: Mapping[str, str]) -> None:
+        """Compare d loss / d leaf for the keys `gradients`: key in the file -> leaf."""
+        values = torch.autograd.grad(loss, [self.leaves[leaf] for leaf in gradients.values()], retain_graph=True)
+        for key, value in zip(gradients, values, strict=True):
             self.agrees(key, value)
 
 
@@ -139,9 +144,7 @@ def plain(name: str, **params: object) -> None:
     def check(golden: Golden) -> None:
         student, teacher = golden.outputs("student"), golden.outputs("teacher")
         batch = batch_of(labels=golden.tensors["target"]) if "target" in golden.tensors else batch_of()
-        loss = total(method(golden_method(name), pair_of(student, teacher), **params).losses(student, teacher, batch))
-        golden.agrees("loss", loss)
-        golden.gradients_agree(loss)
+        golden.loss_agrees(total(method(golden_method(name), pair_of(student, teacher), **params).losses(student, teacher, batch)))
 
 
 def golden_method(name: str) -> str:

@@ -1,7 +1,6 @@
 """Methods that read logits alone, by hand: what their golden numbers do not see, and what leaves nothing of them."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -22,32 +21,6 @@ def losses(name: str, epoch: int = 1000, **params: object) -> Losses:
 
 def total(name: str, epoch: int = 1000, **params: object) -> Tensor:
     return torch.stack(list(losses(name, epoch, **params).values())).sum()
-
-
-@pytest.mark.parametrize("name", ["crld", "ctkd", "eakd", "mlkd", "mlkd_noaug", "nkd", "normkd", "rld", "skd", "ttm", "wsld"])
-def test_one_class_is_refused(name: str) -> None:
-    with pytest.raises(PairError, match="at least 2 classes, and the data set has 1"):
-        built_for(name, classes=1)
-
-
-NOTES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
-    # a method, what the training is like, the note, and the weights of what is left
-    ("nkd", {"classes": 2}, "the non-target term is 0", ()),
-    ("normkd", {"classes": 2}, "nothing is transferred", ()),
-    ("rld", {"classes": 2}, "at most one is ranked below the label, and the term of those that are is 0", ("alpha",)),
-    *((name, {"classes": 2, "standardized": True}, "nothing is transferred", ()) for name in ("ctkd", "dkd")),
-    *((name, {"classes": 2, "standardized": True}, "only their products teach", ("kd_weight",)) for name in ("mlkd", "mlkd_noaug")),
-]
-
-
-@pytest.mark.parametrize(("name", "training", "note", "weights"), NOTES)
-def test_a_term_that_teaches_nothing_is_noted_and_none_of_its_weights_advised(
-    name: str, training: dict[str, Any], note: str, weights: tuple[str, ...]
-) -> None:
-    method = built_for(name, **training)
-    assert [found for found in method.notes if note in found]
-    assert method.weights == weights
-    assert not built_for(name).notes
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,10 @@ def built_for(
 REFUSALS: list[tuple[list[str], dict[str, Any], str]] = [
     # methods, what the training is like, and why nothing of them is left in it
     (
-        ["ab", "dist", "dkd", "dml", "fitnets", "kd", "kd_standardized"],
+        [
+            *("ab", "crld", "ctkd", "dist", "dkd", "dml", "eakd", "fitnets", "kd", "kd_standardized", "mlkd", "mlkd_noaug", "nkd"),
+            *("normkd", "rld", "skd", "ttm", "wsld"),
+        ],
         {"classes": 1},
         "at least 2 classes, and the data set has 1",
     ),
@@ -199,6 +202,11 @@ NOTES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
     ("dist", {"batches": (2, 2)}, "the intra-class term teaches nothing", ("beta",)),
     ("at", {"sizes": (*SIZES[:2], PIXELS[2])}, "1 of 3 pairs of groups teach nothing, since they meet in maps of 1x1", ("beta",)),
     ("nst", {"sizes": (*SIZES[:2], PIXELS[2])}, "1 of 3 pairs of groups teach nothing", ("beta",)),
+    ("nkd", {"classes": 2}, "the non-target term is 0", ()),
+    ("normkd", {"classes": 2}, "nothing is transferred", ()),
+    ("rld", {"classes": 2}, "at most one is ranked below the label, and the term of those that are is 0", ("alpha",)),
+    *((name, {"classes": 2, "standardized": True}, "nothing is transferred", ()) for name in ("ctkd", "dkd")),
+    *((name, {"classes": 2, "standardized": True}, "only their products teach", ("kd_weight",)) for name in ("mlkd", "mlkd_noaug")),
 ]
 
 

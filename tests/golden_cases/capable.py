@@ -14,9 +14,8 @@ def _catkd(golden: Golden) -> None:
     student, teacher = golden.outputs("student"), golden.outputs("teacher")
     student, teacher = (replace(point, pooled=point.features[-1].mean((2, 3))) for point in (student, teacher))
     for normalise, suffix in ((True, ""), (False, ".raw")):
-        loss = total(method("catkd", pair_of(student, teacher), beta=1, normalise=normalise).losses(student, teacher, batch_of()))
-        golden.agrees(f"loss{suffix}", loss)
-        golden.gradients_agree(loss, {f"grad.{leaf}{suffix}": leaf for leaf in golden.leaves})
+        catkd = method("catkd", pair_of(student, teacher), beta=1, normalise=normalise)
+        golden.loss_agrees(total(catkd.losses(student, teacher, batch_of())), suffix)
 
 
 @case("sdd")
@@ -30,9 +29,7 @@ def _sdd(golden: Golden) -> None:
         (".nkd", {"loss": "nkd", "temperature": 1, "beta": 1.5}),
     ):
         sdd = method("sdd", pair_of(student, teacher), **params)
-        loss = total(sdd.losses(student, teacher, batch_of(labels=golden.tensors["target"])))
-        golden.agrees(f"loss{suffix}", loss)
-        golden.gradients_agree(loss, {f"grad.{leaf}{suffix}": leaf for leaf in golden.leaves})
+        golden.loss_agrees(total(sdd.losses(student, teacher, batch_of(labels=golden.tensors["target"]))), suffix)
 
 
 @case("kdpp")
@@ -40,9 +37,7 @@ def _kdpp(golden: Golden) -> None:
     student, teacher = golden.outputs("student"), golden.outputs("teacher")
     kdpp = method("kdpp", pair_of(student, teacher), nd_weight=1, kd_weight=0)
     kdpp.class_means.means.copy_(golden.tensors["centers"])
-    loss = total(kdpp.losses(student, teacher, batch_of(labels=golden.tensors["target"])))
-    golden.agrees("loss", loss)
-    golden.gradients_agree(loss)
+    golden.loss_agrees(total(kdpp.losses(student, teacher, batch_of(labels=golden.tensors["target"]))))
 
 
 @case("ofa")
@@ -62,9 +57,7 @@ def _ofa(golden: Golden) -> None:
         losses = ofa.losses(student, teacher, batch)
         golden.agrees(f"loss.kd{suffix}", losses["logits"])
         golden.agrees(f"loss.ofa{suffix}", losses["stages"])
-        golden.agrees(f"loss{suffix}", total(losses))
-        leaves = [leaf for leaf in golden.leaves if f"grad.{leaf}{suffix}" in golden.tensors]
-        golden.gradients_agree(total(losses), {f"grad.{leaf}{suffix}": leaf for leaf in leaves})
+        golden.loss_agrees(total(losses), suffix)
 
 
 def natural(key: str) -> list[int]:
@@ -87,8 +80,7 @@ def _sskd(golden: Golden) -> None:
     losses = sskd.losses(student, teacher, batch_of())
     for key, term, weight in (("kd", "divergence", 0.9), ("tf", "rotations", 2.7), ("ss", "ssp", 10)):
         golden.agrees(f"loss.{key}", losses[term] / weight)
-    golden.agrees("loss", total(losses))
-    golden.gradients_agree(total(losses))
+    golden.loss_agrees(total(losses))
     code = sys.modules[type(sskd).__module__]
     cosines = code.similarities(teacher.views["rotations"].pooled, teacher.pooled)
     kept = code.kept(cosines, code.turned(cosines), 0.75).nonzero().flatten()

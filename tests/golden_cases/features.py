@@ -31,8 +31,7 @@ def srrl_with(golden: Golden, prefix: str, teacher: Outputs, form: str) -> None:
     terms = srrl.losses(student, teacher, batch_of())
     golden.agrees("loss.feature", terms["feature"])
     golden.agrees("loss.logits", terms["logits"])
-    golden.agrees("loss", total(terms))
-    golden.gradients_agree(total(terms))
+    golden.loss_agrees(total(terms))
 
 
 @case("itrd", "itrd_equal")
@@ -44,8 +43,7 @@ def _itrd(golden: Golden) -> None:
         terms = itrd.losses(student, teacher, batch_of())
         golden.agrees(f"loss.correlation{suffix}", terms["correlation"] / 2)
     golden.agrees("loss.mutual", terms["mutual"])
-    golden.agrees("loss", total(terms))
-    golden.gradients_agree(total(terms))
+    golden.loss_agrees(total(terms))
 
 
 @case("pefd")
@@ -54,9 +52,7 @@ def _pefd(golden: Golden) -> None:
     pefd = method("pefd", pair_of(student, teacher), beta=1)
     for i, projector in enumerate(pefd.projectors, start=1):
         golden.load(weights(f"regress_s{i}.linear", projector))
-    loss = total(pefd.losses(student, teacher, batch_of()))
-    golden.agrees("loss", loss)
-    golden.gradients_agree(loss)
+    golden.loss_agrees(total(pefd.losses(student, teacher, batch_of())))
 
 
 @case("rsd")
@@ -64,9 +60,7 @@ def _rsd(golden: Golden) -> None:
     student, teacher = golden.outputs("student"), golden.outputs("teacher")
     rsd = method("rsd", pair_of(student, teacher), beta=1)
     golden.load(weights("projector", rsd.projector))
-    loss = total(rsd.losses(student, teacher, batch_of()))
-    golden.agrees("loss", loss)
-    golden.gradients_agree(loss)
+    golden.loss_agrees(total(rsd.losses(student, teacher, batch_of())))
 
 
 @case("ickd")
@@ -75,9 +69,7 @@ def _ickd(golden: Golden) -> None:
     ickd = method("ickd", pair_of(student, teacher), beta=1)
     conv, norm = ickd.embed
     golden.load(weights("embed_s.conv2d", conv) | weights("embed_s.l2norm", norm))
-    loss = total(ickd.losses(student, teacher, batch_of()))
-    golden.agrees("loss", loss)
-    golden.gradients_agree(loss)
+    golden.loss_agrees(total(ickd.losses(student, teacher, batch_of())))
 
 
 @case("mgd", "mgd_equal")
@@ -85,9 +77,7 @@ def _mgd(golden: Golden) -> None:
     student, teacher = golden.outputs("student"), golden.outputs("teacher")
     mgd = method("mgd", pair_of(student, teacher), beta=1)
     golden.load(weights("align", mgd.align) | weights("generation", mgd.generation))
-    loss = mgd.distance(student.features[-1], teacher.features[-1], golden.tensors["mask.uniform"].flatten(1))
-    golden.agrees("loss", loss)
-    golden.gradients_agree(loss)
+    golden.loss_agrees(mgd.distance(student.features[-1], teacher.features[-1], golden.tensors["mask.uniform"].flatten(1)))
 
 
 @case("semckd")
@@ -100,9 +90,7 @@ def _semckd(golden: Golden) -> None:
     for number, regressor in enumerate(semckd.regressors):
         golden.load(weights(f"regressor{number // 3}{number % 3}.regressor", regressor))
     golden.agrees("attention", semckd.attention(student.features, teacher.features))
-    loss = total(semckd.losses(student, teacher, batch_of()))
-    golden.agrees("loss", loss)
-    golden.gradients_agree(loss)
+    golden.loss_agrees(total(semckd.losses(student, teacher, batch_of())))
 
 
 @case("wkd_f")
@@ -128,5 +116,4 @@ def _wkd_l(golden: Golden) -> None:
     terms = wkd.losses(student, teacher, batch_of(labels=golden.tensors["target"], epoch=0))
     golden.agrees("loss.target", terms["target"])
     golden.agrees("loss.wd", terms["others"] / 600)
-    golden.agrees("loss", total(terms))
-    golden.gradients_agree(total(terms))
+    golden.loss_agrees(total(terms))

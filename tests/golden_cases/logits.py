@@ -18,9 +18,7 @@ def variants(name: str, golden: Golden, settings: dict[str, dict[str, object]]) 
     student, teacher = golden.outputs("student"), golden.outputs("teacher")
     batch = batch_of(labels=golden.tensors["target"]) if "target" in golden.tensors else batch_of()
     for suffix, params in settings.items():
-        loss = total(method(name, pair_of(student, teacher), **params).losses(student, teacher, batch))
-        golden.agrees(f"loss{suffix}", loss)
-        golden.gradients_agree(loss, {f"grad.student.logits{suffix}": "student.logits"})
+        golden.loss_agrees(total(method(name, pair_of(student, teacher), **params).losses(student, teacher, batch)), suffix)
 
 
 @case("nkd")
@@ -48,8 +46,7 @@ def _ctkd(golden: Golden) -> None:
         for epoch in (1, 4, 15):
             golden.agrees(f"lambda.epoch{epoch}", torch.tensor(reversal(epoch - 1, 10), dtype=torch.float64))
             loss = total(ctkd.losses(student, teacher, batch_of(epoch=epoch - 1)))
-            golden.agrees(f"loss{suffix}", loss)
-            golden.gradients_agree(loss, {f"grad.student.logits{suffix}": "student.logits"})
+            golden.loss_agrees(loss, suffix)
             (gradient,) = torch.autograd.grad(loss, ctkd.t)
             golden.agrees(f"grad.global_T.epoch{epoch}{suffix}", gradient[None])
 
