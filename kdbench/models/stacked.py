@@ -95,11 +95,15 @@ class Stacked:
             norm.statistics = ()
 
 
-class _Convolution(nn.Module):
+class _Layer(nn.Module):
+    """Takes the place of one layer of each network."""
+
     def __init__(self, places: Sequence[nn.Module]) -> None:
         super().__init__()
         self.places: tuple[Any, ...] = tuple(places)  # a tuple, whose layers are no submodules
 
+
+class _Convolution(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8 C, H, W), or (B, C, H, W) which all places see, to (B, 8 C', H', W')."""
         one, weight, bias = self.places[0], _joined(self.places, "weight"), _joined(self.places, "bias")
@@ -108,12 +112,8 @@ class _Convolution(nn.Module):
         return F.conv2d(x, weight, bias, one.stride, one.padding, one.dilation, groups)
 
 
-class _BatchNorm(nn.Module):
+class _BatchNorm(_Layer):
     statistics: tuple[Tensor, ...] = ()
-
-    def __init__(self, places: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.places: tuple[Any, ...] = tuple(places)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8 C, H, W) to the same shape; `statistics` are then the running ones of all channels."""
@@ -126,11 +126,7 @@ class _BatchNorm(nn.Module):
         return made
 
 
-class _Linear(nn.Module):
-    def __init__(self, places: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.places: tuple[Any, ...] = tuple(places)
-
+class _Linear(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8 D) to (B, 8 K)."""
         weights = torch.stack([layer.weight for layer in self.places]).transpose(1, 2)

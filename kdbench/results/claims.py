@@ -28,7 +28,7 @@ from typing import Any
 from kdbench.errors import KdbenchError
 from kdbench.files import write_bytes
 from kdbench.results.lock import refuse_being_written
-from kdbench.results.processes import is_over, seen_from_here, this_process
+from kdbench.results.processes import is_over, read_process, seen_from_here, this_process
 from kdbench.wording import counted
 
 CLAIMS, SIGN = "claims", ".run"
@@ -135,7 +135,7 @@ class Claims:
     def release(self, unit: str) -> None:
         """Give a claim back; nothing where it was lost."""
         file = self._held.pop(unit, None)
-        if file and _read(file).get("run") == self._run:
+        if file and read_process(file).get("run") == self._run:
             file.unlink(missing_ok=True)
 
     def holds(self, unit: str) -> bool:
@@ -160,7 +160,7 @@ class Claims:
             self._held.clear()
             self.begin()
             for unit, file in before.items():
-                if _read(file).get("run") == run:
+                if read_process(file).get("run") == run:
                     self.take(unit)
         return frozenset(before.keys() - self._held.keys())
 
@@ -195,7 +195,7 @@ class Claims:
         try:
             os.link(self._sign, file)
         except FileExistsError:
-            return _read(file).get("run") == self._run  # a server's answer may be lost, and the call be repeated
+            return read_process(file).get("run") == self._run  # a server's answer may be lost, and the call be repeated
         except FileNotFoundError:  # this process's own sign is gone: the next beat tells
             return False
         except OSError:  # a file system without hard links
@@ -213,7 +213,7 @@ class Claims:
 
     def _is_void(self, file: Path) -> bool:
         """Whether a claim holds no more."""
-        owner = _read(file)
+        owner = read_process(file)
         return self._is_over(file.with_name(f"{owner['run']}{SIGN}") if owner else file)
 
     def _is_over(self, sign: Path) -> bool:
@@ -221,7 +221,7 @@ class Claims:
         try:
             with sign.open("rb") as file:  # what is opened is asked for anew, where a network keeps times for a while
                 beat = os.fstat(file.fileno()).st_mtime_ns
-            process = _read(sign)
+            process = read_process(sign)
         except FileNotFoundError:
             self._seen.pop(sign, None)
             return True
@@ -250,19 +250,11 @@ def refuse_claims(root: Path) -> None:
     folder = root / CLAIMS
     if not folder.is_dir():
         return
-    signs = {sign: _read(sign) for sign in sorted(folder.glob(f"*{SIGN}"))}
+    signs = {sign: read_process(sign) for sign in sorted(folder.glob(f"*{SIGN}"))}
     if live := {sign: run for sign, run in signs.items() if run and not is_over(run)}:
         raise _refused(root, live)
     for file in folder.iterdir():
         file.unlink(missing_ok=True)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The process that a sign or a claim names; empty where the file is gone, or not written yet."""
-    try:
-        return dict(json.loads(file.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _refused(root: Path, live: Mapping[Path, Mapping[str, Any]]) -> KdbenchError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.results.processes import is_over, seen_from_here, this_process
+from kdbench.results.processes import is_over, read_process, seen_from_here, this_process
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system says that has no `flock`, as Lustre and NFS may be mounted."""
@@ -37,7 +37,7 @@ def held(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a") as lock:
         flock = _flock(lock.fileno())
         if flock is False:
-            raise _refused(folder, _read(marker))
+            raise _refused(folder, read_process(marker))
         if flock:
             os.register_at_fork(after_in_child=lock.close)  # a process that reads images must not hold it after this one's death
         this = _this_process(flock=bool(flock))
@@ -45,7 +45,7 @@ def held(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if _read(marker) == this:
+            if read_process(marker) == this:
                 marker.unlink()
 
 
@@ -56,7 +56,7 @@ def refuse_being_written(folder: Path) -> None:
         KdbenchError: another process holds it, or nobody can tell.
     """
     marker = folder / ".writer"
-    if not (holder := _read(marker)):
+    if not (holder := read_process(marker)):
         return
     try:
         with (folder / ".lock").open() as lock:
@@ -91,7 +91,7 @@ def _take(marker: Path, this: Holder) -> None:
             file.write(json.dumps(this))
         return
     except FileExistsError:
-        other = _read(marker)
+        other = read_process(marker)
     if not _over(other, flock=this["flock"]):
         raise _refused(marker.parent, other, seen=seen_from_here(other))
     # Of several that find one dead process, one makes this file, and nobody else replaces the marker meanwhile.
@@ -101,20 +101,13 @@ def _take(marker: Path, this: Holder) -> None:
     except FileExistsError:
         raise _refused(marker.parent, {}, seen=False, file=claim) from None
     try:
-        if (now := _read(marker)) != other:
+        if (now := read_process(marker)) != other:
             raise _refused(marker.parent, now)
         partial = marker.with_name(f"{claim.name}.partial")
         partial.write_text(json.dumps(this))
         os.replace(partial, marker)
     finally:
         claim.unlink()
-
-
-def _read(marker: Path) -> Holder:
-    try:
-        return dict(json.loads(marker.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _this_process(*, flock: bool) -> Holder:

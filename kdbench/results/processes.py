@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -12,6 +13,14 @@ from typing import Any
 def this_process() -> dict[str, Any]:
     """`host`, `namespace`, `pid` and `started` of this process: enough for it to be known by its number on its host."""
     return {**_host(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def read_process(file: Path) -> dict[str, Any]:
+    """The process that a file names; empty where the file is gone, or not written yet."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def seen_from_here(process: Mapping[str, Any]) -> bool:
