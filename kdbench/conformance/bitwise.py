@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import cache
 
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import Setting, evaluate_segments, expect, fingerprint
+from kdbench.conformance.setting import Setting, expect, fingerprint
+from kdbench.conformance.terms import evaluate_segments
 from kdbench.training.segments import STAGES
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from kdbench.conformance.gradients import EPOCHS, gradients_at
 from kdbench.conformance.hook_points import leaves, map_tensors, spoilt
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms, values
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect
+from kdbench.conformance.terms import loss_terms, values
 from kdbench.errors import nearest
 from kdbench.method.composition import Composition
 from kdbench.method.description import describe_method

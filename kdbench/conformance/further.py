@@ -7,7 +7,8 @@ from math import nan
 
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import expect, values
+from kdbench.conformance.setting import expect
+from kdbench.conformance.terms import values
 from kdbench.method.batch import Batch, View
 from kdbench.method.outputs import Outputs
 

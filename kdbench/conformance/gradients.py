@@ -12,7 +12,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdbench.conformance.hook_points import leaves, map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import BrokenPromise, evaluate_segments, expect, loss_terms, synthetic_pair
+from kdbench.conformance.setting import BrokenPromise, expect
+from kdbench.conformance.terms import evaluate_segments, loss_terms, synthetic_pair
 from kdbench.method.composition import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kdbench.conformance.hook_points import map_tensors, permuted, places
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import BrokenPromise, Example, expect, loss_terms
+from kdbench.conformance.setting import BrokenPromise, Example, expect
+from kdbench.conformance.terms import loss_terms
 from kdbench.method.batch import Batch, View
 
 DRAWS = 48

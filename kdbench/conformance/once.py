@@ -10,7 +10,8 @@ from torch import nn
 
 from kdbench.conformance.declarations import alternatives
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import Setting, build_for, expect, values
+from kdbench.conformance.setting import Setting, build_for, expect
+from kdbench.conformance.terms import values
 from kdbench.method.pair import PairError
 from kdbench.method.stages import Stage, Survey
 from kdbench.models.weights import state_hash

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 
 from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
-from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect, loss_terms, synthetic_pair
+from kdbench.conformance.setting import BrokenPromise, Setting, build_for, expect
+from kdbench.conformance.terms import loss_terms, synthetic_pair
 from kdbench.method.batch import Batch, View
 from kdbench.method.outputs import Shapes
 from kdbench.method.pair import Pair, PairError, TeacherParts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +9,16 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdbench.conformance.hook_points import Classifier, map_tensors, synthetic_outputs
+from kdbench.conformance.hook_points import Classifier, map_tensors
 from kdbench.data import Dataset, SourceParams, Split
 from kdbench.method.batch import Batch, View
-from kdbench.method.composition import Composition, checked
-from kdbench.method.interface import METHODS, Method
+from kdbench.method.composition import Composition
+from kdbench.method.interface import METHODS
 from kdbench.method.outputs import Outputs
 from kdbench.method.pair import Pair
 from kdbench.method.specs import build_part, resolve_methods
-from kdbench.method.stages import Losses
 from kdbench.models import Network
 from kdbench.models.weights import state_hash
 from kdbench.spec.recipe import SGD, Augmentation, Recipe
@@ -256,52 +254,6 @@ def build_for(name: str, pair: Pair, params: Mapping[str, Any] | None = None, *,
 def shortened(found: list[Segment], epochs: int) -> list[Segment]:
     """Segments of `epochs` each, one behind the other."""
     return [replace(s, first=epochs * i if s.phase == STAGES else 0, epochs=epochs) for i, s in enumerate(found)]
-
-
-def synthetic_pair(
-    cls: type[Method], pair: Pair, student: Callable[..., Tensor], teacher: Callable[..., Tensor], batch: Batch
-) -> tuple[Outputs, Outputs]:
-    """Outputs of a student and of its teacher, or teachers, for a batch and its views, of tensors that two functions give."""
-    size, views = len(batch.labels), {name: len(view.images) for name, view in batch.views.items()}
-    return (
-        synthetic_outputs(pair.student, student, size=size, views=views),
-        synthetic_outputs(pair.teacher, teacher, size=size, views=views, others=int(cls.several_teachers)),
-    )
-
-
-def evaluate_segments(
-    method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0
-) -> list[tuple[Segment, Losses]]:
-    """Every segment of a training with its terms: stages of the teacher alone, then of the student too, then the main one.
-
-    `draw` numbers what a method draws at random.
-
-    Raises:
-        TypeError: a term is no tensor of shape ().
-    """
-    alone, with_student = teacher_stages(method, RECIPE.optimiser), segments(method, nn.Module(), RECIPE)
-    with seeded(draw, "default"):
-        return [
-            (segment, checked(segment.losses(first, teacher, replace(batch, generator=generator(draw, segment.name)))))
-            for found, first in ((alone, teacher), (with_student, student))
-            for segment in found
-        ]
-
-
-def loss_terms(method: Composition, student: Outputs, teacher: Outputs, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:
-    """The terms of all segments, named `segment.term`."""
-    found = evaluate_segments(method, student, teacher, batch, draw=draw)
-    return {f"{segment.name}.{name}": value for segment, losses in found for name, value in losses.items()}
-
-
-def values(method: Composition, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, float]:
-    """The terms of all segments, and the sum of what the method predicts where that is not the student's logits."""
-    method = copy.deepcopy(method)  # which moves its banks
-    found = loss_terms(method, student, teacher, batch)
-    prediction = method.predict(student)
-    if prediction is not student.logits:
-        found["prediction"] = prediction.sum()
-    return {name: value.item() for name, value in found.items()}
 
 
 def weights(lane: Lane) -> dict[str, Tensor]:
