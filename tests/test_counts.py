@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from kdbench import Batch
 from kdbench.conformance.hook_points import map_tensors
-from kdbench.conformance.setting import Setting, loss_terms
+from kdbench.conformance.setting import Setting
+from kdbench.conformance.terms import loss_terms
 from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.batch import View

@@ -31,6 +31,7 @@ from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.segments import MAIN, Position, segments
+from kdbench.training.single import Single
 from kdbench.training.stream import Stream
 
 CPU, SHAPE, BATCH = torch.device("cpu"), (3, 32, 32), 128
@@ -83,18 +84,19 @@ class Step:
         spec = spec.model_copy(update={"other_teachers": spec.teachers * several})
         method, network = builder.composition(spec, teacher.network.teacher_parts()), builder.student(spec)
         main = [segment for segment in segments(method, network, RECIPE) if segment.phase == MAIN]
-        self._lane = Lane(name, seed=0, student=network, method=method, segments=main, precision="fp32", device=CPU)
+        lane = Lane(name, seed=0, student=network, method=method, segments=main, precision="fp32", device=CPU)
         stream, views = Stream(builder.training_data(RECIPE.augmentation), RECIPE, 0, 10), tuple(method.views)
         batch = next(stream.batches(Position(MAIN, 0), views))()
         teachers = [teacher] * (1 + several)
         self._inputs: StepInputs = batch.taught(ask(teachers, batch, views) if method.reads_teacher else None)
-        self._lane.begin_epoch()
+        lane.begin_epoch()
+        self._unit = Single(lane)
         self()  # it measures the balance of the losses, and goes backward twice
 
     def __call__(self) -> float:
         """Seconds that it took."""
         began = time.perf_counter()
-        self._lane.step(self._inputs)
+        self._unit.train_step(self._inputs)
         return time.perf_counter() - began
 
     def cost(self) -> Cost:
