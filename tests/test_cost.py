@@ -364,6 +364,9 @@ def test_several_devices_train_at_once_what_a_run_splits_among_them():
     assert estimate_text(estimate((45, 45, 45), devices=2, devices_s=150.0)).endswith(
         "On 2 devices of that speed at once, with jobs split as `kdbench run` splits them: about 2.5 min."
     )
+    assert estimate_text(estimate((45, 45, 45), stages=5, devices=2, devices_s=150.0)).endswith(
+        "about 2.5 min, with a guess for those of unknown length."
+    )
 
 
 @pytest.mark.parametrize(("text", "names"), [("cuda:0, cuda:3", 2), ("cpu:3", 3), ("auto", 1), ("cuda", 1)])

@@ -12,6 +12,8 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import Lab, Said
@@ -269,6 +271,18 @@ def test_of_trials_that_choose_settings_nobody_sees_the_test_error(lab: Lab, mon
         (seen_lane,) = now.running[0].lanes
         assert (seen_lane.train_loss, seen_lane.test_error_pct, seen_lane.validation_error_pct) == (0.25, test, 40.0)
         assert now.tries_settings is tries
+
+
+def test_a_trial_that_has_ended_runs_no_more_while_its_job_goes_on(lab: Lab):
+    two = Job(lab.plan(lab.suite(methods=["scratch", "kd"])).students)
+    words = {"status": "done", "teacher": None, "student": "s", "setting": "kd", "seed": 0, "tuning": False, "test_error_pct": 1.0}
+    record: Any = SimpleNamespace(trial=two.trials[0].spec.id, epochs=2, reason=None, **words)
+    with Watched(Silent(), lab.suite(), lab.store, engine="local", device="cpu") as told:
+        told.begin(Part(4, trials=two.gives))
+        told.job_started(Place("a", "node7", "cpu"), two)
+        told.recorded(record)
+        now = told._now()
+    assert (now.trials, now.running[0].trials, now.epochs) == (Counts(running=1, done=1), 1, 2)
 
 
 class Broken(Method):

@@ -19,13 +19,13 @@ def plan(
     seeds: options.SeedsOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
     devices: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--device",
             metavar="NAMES",
             help="Also say how long it takes on several devices at once, named as for `run`: all, or cuda:0,cuda:1, or cpu:2.",
         ),
-    ] = "auto",
+    ] = None,
     difference: Annotated[
         float | None,
         typer.Option("--difference", min=1e-6, metavar="POINTS", help="Say how many seeds find a difference of so many points."),
@@ -54,7 +54,7 @@ def plan(
 
         check_options(loaded, store)
     planned = make_plan(loaded, store)
-    at_once = len(place_names(devices))
+    at_once = len(place_names(devices)) if devices else 1
     estimates, contents = costs(planned, store, devices=at_once), contents_of(loaded.source, cache=store.cache)
     of_tuning = costs(planned.tuning, store, devices=at_once) if planned.tuning else []
     power = power_of(planned, store, difference=difference)

@@ -174,7 +174,8 @@ def _at_once_text(cost: Cost) -> str:
     if cost.devices_s is None:
         return ""
     how = f"On {cost.devices} devices of that speed at once, with jobs split as `kdbench run` splits them"
-    return f" {how}: about {_duration(cost.devices_s)}."
+    guessed = ", with a guess for those of unknown length" if cost.unknown else ""
+    return f" {how}: about {_duration(cost.devices_s)}{guessed}."
 
 
 def networks(students: int, teachers: int, stages: int) -> str:

@@ -359,7 +359,7 @@ def kb_on_disk(folder: Path) -> float:
     return sum(file.stat().st_blocks for file in folder.rglob("*")) / 2
 
 
-TABLE: tuple[dict[str, float], ...] = ({}, {"job_s": 10}, {"job_s": 600}, {"methods": 1}, {"workers": 4096})
+TABLE: tuple[dict[str, float], ...] = ({}, {"job_s": 10}, {"job_s": 4}, {"methods": 1}, {"workers": 4096})
 
 
 def main() -> None:
