@@ -135,7 +135,7 @@ def test_trials_that_differ_where_they_must_agree_are_refused(column, value, wor
 def test_what_was_stacked_is_told_from_the_rest_by_its_recipe():
     mixed = RESULTS.assign(precision="fp32", recipe="short [aaaa]")
     mixed.loc[mixed["method"] == "kd", ["precision", "recipe"]] = "fp32, stacked", "short [bbbb]"
-    told = r"cannot mix stacked trainings with others: fp32 by short \[aaaa\] .*; fp32, stacked by short \[bbbb\] .*"
+    told = r"cannot mix stacked trainings with others: fp32, recipe short \[aaaa\] .*; fp32, stacked, recipe short \[bbbb\] .*"
     with pytest.raises(KdbenchError, match=f"{told}Choose one with `recipes`"):
         check_comparable(mixed)
     chosen = compare(mixed, pairs=[PAIR], options=ReportOptions(recipes=("bbbb",)))
@@ -671,7 +671,8 @@ def test_one_note_of_several_methods_and_pairs_is_one_sentence():
 def test_a_note_that_names_no_method_names_those_that_have_it_where_others_have_not():
     of_all, of_one = "mixed images: the training error counts the class of the larger share", "work is not counted: RuntimeError: x"
     rows = [trial(name, 1, 7.0, notes=(of_all, *((of_one,) if name == "at" else ()))) for name in ("kd", "at")]
-    found = footnotes(frame(*rows))
+    found = footnotes(frame(*rows, trial("at+kd", 1, 7.0, notes=(of_all, "at+kd: out of balance", "at: pooled"))))
+    assert {"AT+KD (resnet56 → resnet20): out of balance.", "AT (resnet56 → resnet20): pooled."} <= {*found}
     assert f"mixed images (resnet56 → resnet20): {of_all.partition(': ')[2]}." in found
     assert f"AT (resnet56 → resnet20): {of_one}." in found
 

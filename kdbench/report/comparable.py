@@ -66,7 +66,7 @@ def _precisions(rows: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
     noun = f"{' and '.join(sorted(differing))} trainings with others" if differing <= {"compiled", "stacked"} else "precisions"
     if (rows.groupby("recipe")["precision"].nunique() > 1).any():
         return rows, noun, _DEVICES
-    return rows.assign(precision=rows["precision"] + " by " + rows["recipe"]), noun, _RECIPE
+    return rows.assign(precision=rows["precision"] + ", recipe " + rows["recipe"]), noun, _RECIPE
 
 
 def _groups(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Hashable, pd.DataFrame]]:

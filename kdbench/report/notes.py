@@ -184,8 +184,9 @@ def _noted(done: pd.DataFrame) -> list[str]:
     for note, group in rows.groupby("note", sort=False):
         parts = [*zip(group["method"], group["label"], group["head"], strict=True)]
         heads = dict.fromkeys(label if method == head else plain_label(head) for method, label, head in parts)
-        if all(head not in method.split("+") for method, _, head in parts) and not everyone <= {label for _, label, _ in parts}:
-            note, heads = f"{', '.join(heads)}: {note}", dict.fromkeys(label for _, label, _ in parts)
+        labels = dict.fromkeys(label for _, label, _ in parts)
+        if all(head not in (method, *method.split("+")) for method, _, head in parts) and not everyone <= labels.keys():
+            note, heads = f"{', '.join(heads)}: {note}", labels
         sentences.append(f"{', '.join(heads)} ({', '.join(group['at'].unique())}): {note}.")
     return sentences
 

@@ -121,6 +121,6 @@ def _words(name: FigureName, comparison: Comparison) -> tuple[str, str]:
     }[name]
     done = comparison.results[comparison.results["status"] == "done"]
     if name == "cost":
-        few = f"Only methods on the front and {baseline} have names; the table of costs has all."
+        few = f"Of so many methods, those on the front, far off, and {baseline} have names and bars; the table of costs has all."
         how = " ".join([how, *([few] if only_front_named(comparison) else []), *timing_notes(comparison)])
     return title, f"{title}. {how} {seeds_sentence(done)} Measured on {'; '.join(map(str, done['environment'].unique()))}."

@@ -97,7 +97,7 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         tuple(notes),
         naming=len(about),
         groups=(*[""] * before, *(comparison.headings[label] for label in labels)) if any(comparison.headings.values()) else (),
-        parts=(before + (labels[0] == comparison.scratch),),
+        parts=(before + (labels[0] == comparison.scratch),) if len(labels) > 2 else (),  # of two, a line would part nothing
         turn=_TURN[options.rows],
     )
 
