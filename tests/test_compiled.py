@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs
@@ -48,13 +49,15 @@ def small() -> Iterator[str]:
 def compiled(lab, small):
     """A finished run, and one of the same trials without compilation in the same directory."""
     torch.compiler.reset()
+    counters.clear()
     pairs = [{"teacher": small, "student": small}]
     for compiling in (True, False):
         lab.run(lab.suite(pairs=pairs, methods=METHODS, recipe={"compile": compiling}, teacher={"recipe": {"compile": False}}))
     return lab
 
 
-def test_it_trains_as_without_it_but_for_rounding_and_says_what_starting_cost(compiled):
+def test_students_share_a_compilation_train_as_without_it_but_for_rounding_and_say_what_starting_cost(compiled):
+    assert counters["stats"]["unique_graphs"] == 4  # two sizes of batches, for the teacher and, in common, for all three students
     results = load_results(compiled.store.root)
     assert set(results["status"]) == {"done"}, list(results["reason"])
     ours = results.set_index(["precision", "method"]).sort_index()

@@ -14,7 +14,10 @@ UNLIMITED = 2**31 - 1
 
 
 class Compiled:
-    """Calls `network` compiled. The network stays as it is, with its parameters, buffers and modes."""
+    """Calls `network` compiled. The network stays as it is, with its parameters, buffers and modes.
+
+    Networks of one architecture share one compilation, which takes parameters and buffers as it takes the images.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network

@@ -2,9 +2,9 @@
 
 For ResNet-56 -> ResNet-20 on images of CIFAR's size in batches of 128, one step of the main training of each method, without the
 teacher's pass, less one of `scratch`: operations that compute something (on a GPU one kernel each, or a few), floating-point
-operations, and bytes that operations write. Then the largest tensor of the step in MiB, and the step's time on one CPU thread
-against that of `scratch`, medians of `--repeats`, alternating. Prints a line of JSON for each method. Without names it takes all
-methods of the registry that this pair can have.
+operations, and bytes that operations write. Then the largest tensor of the step in MiB, and the step's processor time on one
+thread against that of `scratch`, medians of `--repeats`, alternating. Prints a line of JSON for each method. Without names it takes
+all methods of the registry that this pair can have.
 """
 
 import argparse
@@ -94,10 +94,10 @@ class Step:
         self()  # it measures the balance of the losses, and goes backward twice
 
     def __call__(self) -> float:
-        """Seconds that it took."""
-        began = time.perf_counter()
+        """Seconds of the processor that it took, which others that compute beside it change less than seconds of the clock."""
+        began = time.process_time()
         self._unit.train_step(self._inputs)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     def cost(self) -> Cost:
         """Of one more."""
