@@ -1,3 +1,4 @@
+import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
@@ -54,5 +55,5 @@ class AT(Method):
 
     @full_precision
     def attention(self, maps: Tensor) -> Tensor:
-        """Normalised attention maps (B, H * W) of activations (B, C, H, W)."""
-        return F.normalize(maps.abs().pow(self.params.p).mean(dim=1).flatten(1))
+        """Normalised attention maps (B, H * W) of activations (B, C, H, W); a norm writes no powers of all."""
+        return F.normalize(torch.linalg.vector_norm(maps, self.params.p, dim=1).pow(self.params.p).flatten(1) / maps.shape[1])

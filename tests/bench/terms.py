@@ -114,7 +114,7 @@ def main() -> None:
     given = parser.parse_args()
     load_shipped()
     torch.set_num_threads(1)
-    split = noise(512)
+    split = noise(50_000)  # so many images some methods remember
     builder = Builder(Dataset(split, split, tuple("0123456789"), MEAN, STD), SourceParams(), CPU)
     with exact(CPU, precision="fp32", image_shape=SHAPE):
         torch.set_num_threads(1)
