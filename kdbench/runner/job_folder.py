@@ -119,9 +119,7 @@ def bring_left_home(store: Store, mine: Collection[str], *, owners: Collection[s
         mine: ids of trials, and of others.
         owners: of folders whose runs are not over.
     """
-    for folder in [*store.jobs.glob("*/")]:
-        if _owner(folder) in owners:
-            continue
+    for folder in [store.jobs / name for name in _names(store.jobs) if _owner(name) not in owners]:
         own = _own(folder)
         for trial in own.intersection(mine):
             left = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
@@ -184,8 +182,9 @@ def _bring_stages_home(store: Store, folder: Path, teacher: str, *, put: Callabl
             learnt.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
 
 
-def _owner(folder: Path) -> str:
-    return folder.name.partition("-")[2].partition("-")[0]
+def _owner(name: str) -> str:
+    """The run of a job's folder."""
+    return name.partition("-")[2].partition("-")[0]
 
 
 def _own(folder: Path) -> set[str]:
