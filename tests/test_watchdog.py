@@ -18,7 +18,7 @@ from kdbench.runner.watchdog import Watchdog
 from kdbench.suite.resolve import load_suite
 from kdbench.training.evaluation import Evaluator
 from kdbench.training.frozen_teacher import FrozenTeacher
-from kdbench.training.lane import Lane
+from kdbench.training.single import Single
 from kdbench.training.waiting import Waiting
 
 TIMEOUT_S = 0.4
@@ -112,7 +112,7 @@ def test_surveys_and_examinations_are_watched_as_steps_are(lab, monkeypatch):
 
     monkeypatch.setattr(watchdog, "Waiting", lambda: kept.append(Waiting()) or kept[-1])
     for owner, name in (
-        *((Evaluator, "update"), (FrozenTeacher, "__call__"), (Lane, "step")),
+        *((Evaluator, "update"), (FrozenTeacher, "__call__"), (Single, "step")),
         *((recorder, "inference_images_per_s"), (teachers, "inference_images_per_s")),
     ):
         monkeypatch.setattr(owner, name, noting(f"{owner.__name__}.{name}", getattr(owner, name)))
