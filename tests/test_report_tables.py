@@ -825,6 +825,12 @@ def test_latex_rows_are_as_wide_as_the_heading():
         assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {len(heading) - 1}
 
 
+def test_a_line_parts_scratch_from_several_methods_and_not_from_one():
+    for methods, lines in ((["scratch", "kd", "at"], 1), (["scratch", "kd"], 0)):
+        shown = compare(RESULTS[RESULTS["method"].isin(methods)], pairs=[PAIR])
+        assert sum(row.opens_group for row in result_table(shown).turned().rows) == lines
+
+
 def test_a_table_too_wide_for_a_page_is_turned():
     table = result_table(compare(three_seeds(**{f"m{number}": (7.0,) for number in range(20)}), pairs=[PAIR]))
     lines = to_markdown(table).splitlines()
