@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -482,6 +483,13 @@ def test_a_late_run_that_stood_still_while_it_brought_a_trial_home_mixes_nothing
 
 class PowerCut(BaseException):
     """Ends a process at once."""
+
+
+def test_a_record_that_another_run_takes_away_while_one_reads_it_is_not_told_here(undisturbed, tmp_path, monkeypatch):
+    done = next(undisturbed.store.root.glob("trials/*/record.json")).parent
+    shutil.copytree(done, tmp_path / "job" / "trials" / done.name)
+    monkeypatch.setattr(job_folder, "_files", lambda folder: [])  # it is gone by now
+    assert job_folder.bring_trial_home(Store(tmp_path, protocol=PROTOCOL), tmp_path / "job", done.name) is None
 
 
 def test_what_a_killed_run_left_is_brought_home_with_its_stages_and_its_folders_go(lab, claiming):
