@@ -12,7 +12,7 @@
 #   lanes             53   14 + 51 lanes at 0.4, 70 steps of 0.14 in all, 5 rows at 2
 #   wide              47   14 + 40 lanes at 0.4, 70 steps of 0.16 in all, 2 rows at 2
 #   opt in            79   14 + stacked 9 + compiled 56, of which compiling 45
-#   weight gradients  25   44 cases, under 0.4 s each
+#   weight gradients  25   42 cases, about 0.4 s each
 #   workers           45   last, by what is left: 14 + two trainings of six students + the start of two workers
 # That is 470 s. Parts that take less leave their time to those after them.
 set -u
