@@ -55,6 +55,8 @@ def test_ratios_are_those_of_losses_and_of_gradient_norms(name: str) -> None:
     lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
     assert lane._row["loss_ratio"] == pytest.approx(float((transfer / ce).detach()), rel=1e-5)
     assert lane._row["gradient_ratio"] == pytest.approx(norm(transfer) / norm(ce), rel=1e-3)
+    wrong = (method.predict(outputs).argmax(1) != labels).double().mean()
+    assert lane._row["train_error_pct"] == pytest.approx(100 * float(wrong))
 
 
 def test_a_method_without_terms_has_no_ratio(lab: Lab) -> None:
