@@ -16,7 +16,8 @@ import kdbench
 from kdbench.runner import run
 from kdbench.runner.cost import costs
 from kdbench.runner.durations import JOB_S, Durations, LaneSeconds, StageSeconds, durations
-from kdbench.runner.plan import Job, Planned, Status, jobs, with_stages
+from kdbench.runner.job import Job, jobs, with_stages
+from kdbench.runner.plan import Planned, Status
 from kdbench.runner.run import Options, execute
 from kdbench.runner.schedule import Task, end_s
 from kdbench.runner.split import in_parts, split

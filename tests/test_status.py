@@ -31,7 +31,8 @@ from kdbench.results.store import FAILURE
 from kdbench.runner import run
 from kdbench.runner.assignment import Assignment, News, Trained
 from kdbench.runner.engines import Place
-from kdbench.runner.plan import Job, Plan, Rerun
+from kdbench.runner.job import Job
+from kdbench.runner.plan import Plan, Rerun
 from kdbench.runner.progress import EpochReport, LaneReport, Part, Silent
 from kdbench.runner.run import Options, execute
 from kdbench.runner.watched import Watched

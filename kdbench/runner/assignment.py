@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.runner.plan import Job, Planned
+from kdbench.runner.job import Job
+from kdbench.runner.plan import Planned
 from kdbench.runner.progress import EpochReport, LaneReport
 from kdbench.spec.record import Environment
 from kdbench.suite.code_hash import trial_code

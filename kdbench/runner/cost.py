@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from kdbench.results.store import Store
 from kdbench.runner.durations import durations
-from kdbench.runner.plan import Plan, Planned, Rerun, Status, jobs, jobs_of_teachers
+from kdbench.runner.job import jobs, jobs_of_teachers
+from kdbench.runner.plan import Plan, Planned, Rerun, Status
 from kdbench.runner.rates import Basis, Rates, Span, setting_of, taught_by
 from kdbench.runner.split import run_s
 from kdbench.runner.timings import Timing, timings_by_device

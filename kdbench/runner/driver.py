@@ -14,8 +14,9 @@ from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment, Died, Ended, News, Ready, Recorded, Resumed, Said, Trained, halves, part, without
 from kdbench.runner.deaths import MOST_DEATHS, Deaths
 from kdbench.runner.engines import Engine, Place
+from kdbench.runner.job import Job
 from kdbench.runner.job_folder import LOG, add_to_log, bring_home, bring_trial_home, has_come_further, lay_out, new_folder, read_log
-from kdbench.runner.plan import Job, Planned
+from kdbench.runner.plan import Planned
 from kdbench.runner.progress import Progress
 from kdbench.runner.sharing import Alone, Taken
 from kdbench.spec.record import Environment, Record

@@ -1,194 +1,108 @@
-"""Trains the trials of a job in lockstep, as many at once as memory holds, and hands each to the recorder when it ends."""
+"""What is trained together: a job and what it needs, and the jobs that make up trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
-from kdbench.data import Loader
-from kdbench.files import set_aside
-from kdbench.method.composition import Composition
-from kdbench.method.specs import pair_label, setting, teacher_label
-from kdbench.models.weights import read_checkpoint, write_checkpoint
-from kdbench.results.store import Store
-from kdbench.runner.group_trainer import GroupTrainer, Work
-from kdbench.runner.plan import Job, Planned
-from kdbench.runner.progress import EpochReport, LaneReport, Progress
-from kdbench.runner.recorder import Recorder
-from kdbench.runner.teachers import Teacher, Teachers
-from kdbench.spec.trial import TrialSpec
-from kdbench.suite.code_hash import core_code
+from kdbench.method.specs import teacher_label
+from kdbench.runner.plan import Planned
+from kdbench.spec.trial import TrialSpec, digest
 from kdbench.suite.teacher_stages import TeacherStage
-from kdbench.training.balance import imbalance
-from kdbench.training.builder import Builder
-from kdbench.training.cohort import train_in_lockstep
-from kdbench.training.device import environment, exact
-from kdbench.training.epoch_sums import Row
-from kdbench.training.evaluation import TEST
-from kdbench.training.lane import Lane
-from kdbench.training.segments import Position, segments
-from kdbench.training.stream import Stream
-from kdbench.training.waiting import Waiting
+from kdbench.wording import plural
 
 
-@dataclass(eq=False)
-class JobRunner:
-    """Runs jobs on one device, one after the other.
+@dataclass(frozen=True)
+class Job:
+    """Trials that train in lockstep: the same data set, recipe and seed, and the same teachers where they have any.
 
     Attributes:
-        waiting: is told whenever the host waits for the device.
-        expected: stages of teachers that trials of the run need: those of one teacher are trained together.
-        ungraphed: the methods of which it was said that they run without CUDA graphs.
-        noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
+        trials: one or more.
+        stages: what their methods learn from the first teacher alone that this job trains, and none of the trials; None where it
+            trains the trials.
     """
 
-    store: Store
-    builder: Builder
-    groups: GroupTrainer
-    progress: Progress
-    stop: Callable[[], bool]
-    teachers: Teachers
-    recorder: Recorder
-    waiting: Waiting
-    expected: Sequence[TeacherStage] = ()
-    ungraphed: set[str] = field(default_factory=set)
-    noted: set[str] = field(default_factory=set)
+    trials: tuple[Planned, ...]
+    stages: tuple[TeacherStage, ...] | None = None
 
-    def run(self, job: Job) -> bool:
-        """Train the trials of a job, and what their methods learn from the teacher before; False when stopped.
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal characters."""
+        return digest([sorted(planned.spec.id for planned in self.trials), sorted(stage.id for stage in self.stages or ())])
 
-        Raises:
-            KdbenchError: weights of a teacher that is used as it is cannot be had or do not fit.
-        """
-        trials, recipe = job.trials, job.trials[0].spec.recipe
-        if job.adopts:
-            self._adopt(trials)
-            return True
-        with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
-            teachers = self.teachers.get(job.teachers, recipe)
-            if teachers is None:
-                trials = tuple(planned for planned in trials if planned.spec.teacher is None)
-            if teachers and not self.teachers.train_stages(teachers[0], self.expected):
-                return False
-            students = Work[Planned](
-                train=lambda group, graphs: self._train(group, teachers or [], graphs=graphs),
-                ended=lambda planned: planned.spec.id in self.recorder.written,
-                name=lambda planned: planned.spec.method,
-                noun="students",
-            )
-            return self.groups.train(trials, students)
+    @cached_property
+    def gives(self) -> frozenset[str]:
+        """What is there when it has ended: the ids of its trials or of its stages."""
+        return frozenset(stage.id for stage in self.stages or ()) or frozenset(planned.spec.id for planned in self.trials)
 
-    def train_stages(self, job: Job) -> bool:
-        """Train the stages of a job, and none of its trials; False when stopped."""
-        recipe = job.trials[0].spec.recipe
-        with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
-            teachers = self.teachers.get(job.teachers, recipe)
-            return not teachers or self.teachers.train_stages(teachers[0], job.learnt)
-
-    def _adopt(self, trials: Sequence[Planned]) -> None:
-        """Measure and keep teachers that are used as they are."""
-        for planned in trials:
-            self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
-            with self.recorder.isolated(planned):
-                self.recorder.record_pretrained(planned, self.waiting)
-
-    def _train(self, trials: Sequence[Planned], teachers: Sequence[Teacher], *, graphs: bool) -> bool:
-        """Train some trials of a job side by side, and record each when it ends."""
-        lanes: list[tuple[Planned, Lane]] = []
-        for planned in trials:
-            with self.recorder.isolated(planned, teachers):
-                method = self.builder.composition(planned.spec, teachers[0].network.teacher_parts() if teachers else None)
-                self._say_notes(planned.spec, method)
-                rows = self.teachers.load_stages(teachers[0], planned.spec, method) if teachers else []
-                lanes.append((planned, self._lane(planned, method, rows, teachers)))
-
-        def epoch_done(now: Position, active: Sequence[Lane]) -> None:
-            self.progress.epoch(EpochReport.of(now, [(lane, planned.spec.id) for planned, lane in lanes if lane in active]))
-            for planned, lane in lanes:
-                row = lane.rows[-1] if lane.rows else {}
-                if lane in active and planned.spec.id not in warned and (warning := imbalance(planned.spec, lane.method, row)):
-                    warned.add(planned.spec.id)
-                    self.progress.say(warning)
-            for _, lane in lanes:
-                if lane.graph_refused and lane.name not in self.ungraphed:
-                    self.ungraphed.add(lane.name)
-                    self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.graph_refused}.")
-            ended = [(planned, lane) for planned, lane in lanes if lane in active and lane.position is None]
-            if ended:
-                assert_unchanged()
-            for planned, lane in ended:
-                with self.waiting.for_device([lane.name]):
-                    self.recorder.ended(planned, lane, teachers)
-
-        def assert_unchanged() -> None:
-            for teacher in teachers:
-                teacher.frozen.assert_unchanged()
-
-        warned: set[str] = set()
-
-        spec = trials[0].spec
-        finished = train_in_lockstep(
-            [lane for _, lane in lanes],
-            Stream(self.builder.training_data(spec.recipe.augmentation), spec.recipe, spec.seed, self.builder.dataset.num_classes),
-            teachers=[teacher.frozen for teacher in teachers],
-            evaluation=self._evaluation,
-            stop=self.stop,
-            epoch_done=epoch_done,
-            graphs=graphs,
-            waiting=self.waiting,
-        )
-        assert_unchanged()
-        return finished
-
-    def _say_notes(self, trial: TrialSpec, method: Composition) -> None:
-        for note in (f"note: {pair_label(trial)}: {note}." for note in method.notes):
-            if note not in self.noted:
-                self.noted.add(note)
-                self.progress.say(note)
-
-    def _lane(self, planned: Planned, method: Composition, rows: list[Row], teachers: Sequence[Teacher]) -> Lane:
-        """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
-        trial, file = planned.spec, planned.folder / "checkpoint.pt"
-        ran_on = environment(self.builder.device)
-        origin = [
-            core_code(),
-            planned.code,
-            self.builder.dataset.fingerprint,
-            *([teacher.record.weights_sha256 for teacher in teachers] if trial.teacher else [None]),
-            ran_on.model_dump(),
-        ]
-
-        def keep(state: Mapping[str, Any]) -> None:
-            write_checkpoint(file, {**state, "origin": origin})
-            self.store.write_curves(trial.id, state["rows"])
-
-        student = self.builder.student(trial)
-        lane = Lane(
-            f"teacher {teacher_label(trial)}" if planned.teaches else setting(trial),
-            seed=trial.seed,
-            student=student,
-            method=method,
-            segments=segments(method, student, trial.recipe),
-            precision=trial.recipe.precision,
-            compiled=trial.recipe.compile,
-            stacked_as=str(trial.network) if trial.recipe.stack else None,
-            device=self.builder.device,
-            checkpoint=keep,
-        )
-        lane.rows += rows
-        state = read_checkpoint(file)
-        if state and state["origin"] == origin:
-            lane.restore(state)
-            self.progress.resumed(LaneReport.of(lane, trial.id))
-            return lane
-        if state:
-            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
-        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
-        return lane
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """What must be there before: the ids of teachers, and of stages that it does not train."""
+        teachers = {teacher.id for planned in self.trials for teacher in planned.spec.teachers}
+        return frozenset(teachers.union(stage.id for stage in self.learnt)) - self.gives
 
     @property
-    def _evaluation(self) -> dict[str, Loader]:
-        """What students are tested on, by the key of the error in their curves."""
-        held_out = self.builder.validation_data
-        return {TEST: self.builder.test_data, **({"validation_error_pct": held_out} if held_out else {})}
+    def learnt(self) -> tuple[TeacherStage, ...]:
+        """What is learnt from a teacher alone that its training makes or needs."""
+        return self.stages if self.stages is not None else tuple(stage for planned in self.trials for stage in planned.stages)
+
+    @property
+    def label(self) -> str:
+        """For people: what it trains."""
+        spec = self.trials[0].spec
+        pair = f"{spec.label}, seed {spec.seed}"
+        if self.stages is not None:
+            return ", ".join(stage.label for stage in self.stages)
+        if self.trials[0].teaches:
+            names = dict.fromkeys(teacher_label(planned.spec) for planned in self.trials)
+            return f"{plural('teacher', len(names))} {', '.join(names)}, seed {spec.seed}"
+        return f"{spec.method}, {pair}" if len(self.trials) == 1 else f"{len(self.trials)} students, {pair}"
+
+    @property
+    def adopts(self) -> bool:
+        """Whether its trials are teachers that are used as they are."""
+        return not self.trials[0].spec.methods
+
+    @property
+    def teachers(self) -> tuple[TrialSpec, ...]:
+        """The trials of the teachers; none where no student has any."""
+        return next((planned.spec.teachers for planned in self.trials if planned.spec.teachers), ())
+
+
+def jobs(trials: Iterable[Planned]) -> list[Job]:
+    """The trials by recipe, teachers and seed; a suite has one data set.
+
+    Students that need no teacher go with the first job that sees the same batches.
+    """
+    groups: dict[tuple[str, int], dict[tuple[str, ...], list[Planned]]] = {}
+    for planned in trials:
+        spec = planned.spec
+        batches = (spec.recipe.model_dump_json(), spec.seed)
+        groups.setdefault(batches, {}).setdefault(tuple(teacher.id for teacher in spec.teachers), []).append(planned)
+    found: list[Job] = []
+    for by_teachers in groups.values():
+        alone = by_teachers.pop((), [])
+        first, *rest = by_teachers.values() or [[]]
+        found += [Job((*alone, *first)), *map(Job, map(tuple, rest))]
+    return found
+
+
+def jobs_of_teachers(teachers: Iterable[Planned]) -> list[Job]:
+    """The same of teachers, each job after those of its own teachers."""
+    found = list(teachers)
+    depths = sorted({planned.spec.depth for planned in found})
+    return [job for depth in depths for job in jobs(planned for planned in found if planned.spec.depth == depth)]
+
+
+def with_stages(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs, and before them those that train stages which several of them need: one for each teacher and seed of a stage."""
+    found = list(jobs)
+    users = Counter(stage for job in found for stage in job.needs - {teacher.id for teacher in job.teachers})
+    shared: dict[tuple[str, int | None], tuple[Planned, dict[str, TeacherStage]]] = {}
+    for planned in (planned for job in found for planned in job.trials):
+        for stage in planned.stages:
+            if users[stage.id] > 1:
+                shared.setdefault(stage.together, (planned, {}))[1][stage.id] = stage
+    return [*(Job((planned,), tuple(stages.values())) for planned, stages in shared.values()), *found]

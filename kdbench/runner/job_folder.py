@@ -16,7 +16,7 @@ from pathlib import Path
 from kdbench.files import write_bytes, written
 from kdbench.models.weights import METHOD, WEIGHTS
 from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
-from kdbench.runner.plan import Job
+from kdbench.runner.job import Job
 from kdbench.spec.record import Record
 
 LOG = "log.txt"

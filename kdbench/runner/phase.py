@@ -17,9 +17,10 @@ from kdbench.runner.driver import Driver
 from kdbench.runner.durations import durations
 from kdbench.runner.engines import Engine, Place
 from kdbench.runner.group_trainer import GroupTrainer
-from kdbench.runner.job import JobRunner
+from kdbench.runner.job import Job, jobs, jobs_of_teachers
+from kdbench.runner.job_runner import JobRunner
 from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
-from kdbench.runner.plan import Job, Plan, Planned, Rerun, Status, jobs, jobs_of_teachers
+from kdbench.runner.plan import Plan, Planned, Rerun, Status
 from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.sharing import Alone, Shared, replaced_by

@@ -16,7 +16,7 @@ from kdbench.wording import clock
 
 if TYPE_CHECKING:
     from kdbench.runner.engines.engine import Place
-    from kdbench.runner.plan import Job
+    from kdbench.runner.job import Job
     from kdbench.spec.record import Record
     from kdbench.training.lane import Lane
     from kdbench.training.segments import Position

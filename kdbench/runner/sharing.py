@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from kdbench.results.claims import Claims
 from kdbench.results.store import Store
 from kdbench.runner.assignment import part
+from kdbench.runner.job import Job
 from kdbench.runner.job_folder import bring_left_home
-from kdbench.runner.plan import Job
 from kdbench.spec.record import Record
 
 LOOK_S = 5.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from kdbench.runner.durations import Durations, LaneSeconds
-from kdbench.runner.plan import Job, with_stages
+from kdbench.runner.job import Job, with_stages
 from kdbench.runner.schedule import Task, end_s
 from kdbench.suite.teacher_stages import TeacherStage
 

@@ -14,7 +14,7 @@ from kdbench.errors import KdbenchError, first_line
 from kdbench.results.runs import Counts, Ended, Failure, JobNow, LaneNow, RunFile, RunNow, forget_ended, user
 from kdbench.results.store import FAILURE, Store
 from kdbench.runner.engines import Place
-from kdbench.runner.plan import Job
+from kdbench.runner.job import Job
 from kdbench.runner.progress import EpochReport, LaneReport, Pace, Part, Progress, training_text
 from kdbench.signals import Interrupted
 from kdbench.spec.record import Record

@@ -14,7 +14,7 @@ from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment, News, Recorded, Resumed, Said, Trained, refuse_other_code, refuse_other_images
 from kdbench.runner.engines import Place
 from kdbench.runner.group_trainer import GroupTrainer
-from kdbench.runner.job import JobRunner
+from kdbench.runner.job_runner import JobRunner
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers

@@ -36,7 +36,8 @@ from kdbench.results.store import Store
 from kdbench.runner import run
 from kdbench.runner.assignment import Assignment, Ended, News, Ready, Recorded, Trained
 from kdbench.runner.engines import Engine, Place
-from kdbench.runner.plan import Rerun, jobs, make_plan
+from kdbench.runner.job import jobs
+from kdbench.runner.plan import Rerun, make_plan
 from kdbench.runner.progress import EpochReport, LaneReport, Lines
 from kdbench.runner.run import Options, execute
 from kdbench.runner.schedule import Task

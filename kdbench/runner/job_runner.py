@@ -1,0 +1,195 @@
+"""Trains the trials of a job in lockstep, as many at once as memory holds, and hands each to the recorder when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdbench.data import Loader
+from kdbench.files import set_aside
+from kdbench.method.composition import Composition
+from kdbench.method.specs import pair_label, setting, teacher_label
+from kdbench.models.weights import read_checkpoint, write_checkpoint
+from kdbench.results.store import Store
+from kdbench.runner.group_trainer import GroupTrainer, Work
+from kdbench.runner.job import Job
+from kdbench.runner.plan import Planned
+from kdbench.runner.progress import EpochReport, LaneReport, Progress
+from kdbench.runner.recorder import Recorder
+from kdbench.runner.teachers import Teacher, Teachers
+from kdbench.spec.trial import TrialSpec
+from kdbench.suite.code_hash import core_code
+from kdbench.suite.teacher_stages import TeacherStage
+from kdbench.training.balance import imbalance
+from kdbench.training.builder import Builder
+from kdbench.training.cohort import train_in_lockstep
+from kdbench.training.device import environment, exact
+from kdbench.training.epoch_sums import Row
+from kdbench.training.evaluation import TEST
+from kdbench.training.lane import Lane
+from kdbench.training.segments import Position, segments
+from kdbench.training.stream import Stream
+from kdbench.training.waiting import Waiting
+
+
+@dataclass(eq=False)
+class JobRunner:
+    """Runs jobs on one device, one after the other.
+
+    Attributes:
+        waiting: is told whenever the host waits for the device.
+        expected: stages of teachers that trials of the run need: those of one teacher are trained together.
+        ungraphed: the methods of which it was said that they run without CUDA graphs.
+        noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
+    """
+
+    store: Store
+    builder: Builder
+    groups: GroupTrainer
+    progress: Progress
+    stop: Callable[[], bool]
+    teachers: Teachers
+    recorder: Recorder
+    waiting: Waiting
+    expected: Sequence[TeacherStage] = ()
+    ungraphed: set[str] = field(default_factory=set)
+    noted: set[str] = field(default_factory=set)
+
+    def run(self, job: Job) -> bool:
+        """Train the trials of a job, and what their methods learn from the teacher before; False when stopped.
+
+        Raises:
+            KdbenchError: weights of a teacher that is used as it is cannot be had or do not fit.
+        """
+        trials, recipe = job.trials, job.trials[0].spec.recipe
+        if job.adopts:
+            self._adopt(trials)
+            return True
+        with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
+            teachers = self.teachers.get(job.teachers, recipe)
+            if teachers is None:
+                trials = tuple(planned for planned in trials if planned.spec.teacher is None)
+            if teachers and not self.teachers.train_stages(teachers[0], self.expected):
+                return False
+            students = Work[Planned](
+                train=lambda group, graphs: self._train(group, teachers or [], graphs=graphs),
+                ended=lambda planned: planned.spec.id in self.recorder.written,
+                name=lambda planned: planned.spec.method,
+                noun="students",
+            )
+            return self.groups.train(trials, students)
+
+    def train_stages(self, job: Job) -> bool:
+        """Train the stages of a job, and none of its trials; False when stopped."""
+        recipe = job.trials[0].spec.recipe
+        with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
+            teachers = self.teachers.get(job.teachers, recipe)
+            return not teachers or self.teachers.train_stages(teachers[0], job.learnt)
+
+    def _adopt(self, trials: Sequence[Planned]) -> None:
+        """Measure and keep teachers that are used as they are."""
+        for planned in trials:
+            self.builder.start(planned.spec)  # weights that cannot be had are the user's to mend and no failed trial
+            with self.recorder.isolated(planned):
+                self.recorder.record_pretrained(planned, self.waiting)
+
+    def _train(self, trials: Sequence[Planned], teachers: Sequence[Teacher], *, graphs: bool) -> bool:
+        """Train some trials of a job side by side, and record each when it ends."""
+        lanes: list[tuple[Planned, Lane]] = []
+        for planned in trials:
+            with self.recorder.isolated(planned, teachers):
+                method = self.builder.composition(planned.spec, teachers[0].network.teacher_parts() if teachers else None)
+                self._say_notes(planned.spec, method)
+                rows = self.teachers.load_stages(teachers[0], planned.spec, method) if teachers else []
+                lanes.append((planned, self._lane(planned, method, rows, teachers)))
+
+        def epoch_done(now: Position, active: Sequence[Lane]) -> None:
+            self.progress.epoch(EpochReport.of(now, [(lane, planned.spec.id) for planned, lane in lanes if lane in active]))
+            for planned, lane in lanes:
+                row = lane.rows[-1] if lane.rows else {}
+                if lane in active and planned.spec.id not in warned and (warning := imbalance(planned.spec, lane.method, row)):
+                    warned.add(planned.spec.id)
+                    self.progress.say(warning)
+            for _, lane in lanes:
+                if lane.graph_refused and lane.name not in self.ungraphed:
+                    self.ungraphed.add(lane.name)
+                    self.progress.say(f"{lane.name} runs without CUDA graphs, more slowly: {lane.graph_refused}.")
+            ended = [(planned, lane) for planned, lane in lanes if lane in active and lane.position is None]
+            if ended:
+                assert_unchanged()
+            for planned, lane in ended:
+                with self.waiting.for_device([lane.name]):
+                    self.recorder.ended(planned, lane, teachers)
+
+        def assert_unchanged() -> None:
+            for teacher in teachers:
+                teacher.frozen.assert_unchanged()
+
+        warned: set[str] = set()
+
+        spec = trials[0].spec
+        finished = train_in_lockstep(
+            [lane for _, lane in lanes],
+            Stream(self.builder.training_data(spec.recipe.augmentation), spec.recipe, spec.seed, self.builder.dataset.num_classes),
+            teachers=[teacher.frozen for teacher in teachers],
+            evaluation=self._evaluation,
+            stop=self.stop,
+            epoch_done=epoch_done,
+            graphs=graphs,
+            waiting=self.waiting,
+        )
+        assert_unchanged()
+        return finished
+
+    def _say_notes(self, trial: TrialSpec, method: Composition) -> None:
+        for note in (f"note: {pair_label(trial)}: {note}." for note in method.notes):
+            if note not in self.noted:
+                self.noted.add(note)
+                self.progress.say(note)
+
+    def _lane(self, planned: Planned, method: Composition, rows: list[Row], teachers: Sequence[Teacher]) -> Lane:
+        """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
+        trial, file = planned.spec, planned.folder / "checkpoint.pt"
+        ran_on = environment(self.builder.device)
+        origin = [
+            core_code(),
+            planned.code,
+            self.builder.dataset.fingerprint,
+            *([teacher.record.weights_sha256 for teacher in teachers] if trial.teacher else [None]),
+            ran_on.model_dump(),
+        ]
+
+        def keep(state: Mapping[str, Any]) -> None:
+            write_checkpoint(file, {**state, "origin": origin})
+            self.store.write_curves(trial.id, state["rows"])
+
+        student = self.builder.student(trial)
+        lane = Lane(
+            f"teacher {teacher_label(trial)}" if planned.teaches else setting(trial),
+            seed=trial.seed,
+            student=student,
+            method=method,
+            segments=segments(method, student, trial.recipe),
+            precision=trial.recipe.precision,
+            compiled=trial.recipe.compile,
+            stacked_as=str(trial.network) if trial.recipe.stack else None,
+            device=self.builder.device,
+            checkpoint=keep,
+        )
+        lane.rows += rows
+        state = read_checkpoint(file)
+        if state and state["origin"] == origin:
+            lane.restore(state)
+            self.progress.resumed(LaneReport.of(lane, trial.id))
+            return lane
+        if state:
+            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
+        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
+        return lane
+
+    @property
+    def _evaluation(self) -> dict[str, Loader]:
+        """What students are tested on, by the key of the error in their curves."""
+        held_out = self.builder.validation_data
+        return {TEST: self.builder.test_data, **({"validation_error_pct": held_out} if held_out else {})}
