@@ -70,7 +70,8 @@ def matching(keys: Tensor, queries: Tensor, place_s: Tensor, place_t: Tensor) ->
 @full_precision
 def energy(maps: Tensor) -> Tensor:
     """(B, 1, H, W) from maps (B, C, H, W); a norm writes no squares of all."""
-    return torch.linalg.vector_norm(maps, dim=1, keepdim=True).square() / maps.shape[1]
+    norms: Tensor = torch.linalg.vector_norm(maps, dim=1, keepdim=True)
+    return norms.square() / maps.shape[1]
 
 
 def distances(student: list[Tensor], teacher: Tensor) -> Tensor:

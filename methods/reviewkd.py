@@ -92,9 +92,6 @@ class ReviewKD(Method):
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """Scalar from maps (B, C, H, W) of equal shape; their difference is pooled."""
     gaps = student - teacher
-    total, weight, weights = gaps.square().mean(), 1.0, 1.0
-    for size in (size for size in (4, 2, 1) if size < student.shape[2]):
-        weight /= 2
-        weights += weight
-        total = total + weight * pool_to(gaps, (size, size)).square().mean()
-    return total / weights
+    levels = [gaps, *(pool_to(gaps, (size, size)) for size in (4, 2, 1) if size < student.shape[2])]
+    weights = [2.0**-level for level in range(len(levels))]
+    return torch.stack([w * level.square().mean() for w, level in zip(weights, levels, strict=True)]).sum() / sum(weights)

@@ -411,7 +411,7 @@ def test_a_run_that_waits_says_for_how_many_jobs_and_counts_as_done_what_others_
     assert [line for line in said.lines if line.startswith("waiting")] == ["waiting for 1 job of other runs."]
     assert said.pace.done == said.pace.total
     assert not lab.plan(suite).todo(Rerun.MISSING)
-    (found,) = (found for found in find_runs(lab.store.root) if found.now.trials == Counts(done=5))
+    (found,) = (found for found in find_runs(lab.store.root) if found.now.trials == Counts(done=4))
     assert found.now.epochs == found.now.of_epochs
 
 

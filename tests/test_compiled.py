@@ -91,5 +91,7 @@ def test_it_compiles_however_many_networks_were_compiled_before(small, monkeypat
 
 
 def test_tables_refuse_to_mix_it_with_the_other(compiled):
-    with pytest.raises(KdbenchError, match=r"cannot mix compiled trainings with others: .*fp32.*fp32, compiled.*--recipe"):
+    with pytest.raises(
+        KdbenchError, match=r"cannot mix compiled trainings with others: fp32, compiled, .*; fp32, recipe .*--recipe"
+    ):
         check_comparable(load_results(compiled.store.root))

@@ -136,7 +136,7 @@ COMMANDS = {
     "run": "SUITE --results --methods --seeds --device --engine --address --lanes --claim --claim-timeout --device-timeout"
     " --stop-after --rerun --plugin",
     "status": "SUITE --results --watch --json",
-    "plan": "SUITE --results --methods --seeds --plugin --difference --check --json",
+    "plan": "SUITE --results --methods --seeds --plugin --device --difference --check --json",
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "
         "--dataset --recipe --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "

@@ -45,7 +45,7 @@ def plan(
     from kdbench.runner.cost import costs
     from kdbench.runner.engines.local import place_names
     from kdbench.runner.plan import Rerun, make_plan
-    from kdbench.runner.preflight import preflight, trained_specs, without_effect
+    from kdbench.training.arithmetic import without_effect
     from kdbench.training.device import choose_device
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
@@ -59,14 +59,16 @@ def plan(
     of_tuning = costs(planned.tuning, store, devices=at_once) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
     device, parts = choose_device("auto"), planned.phases(Rerun.MISSING) or [(planned, [])]
-    trained = [spec for part, students in parts for spec in trained_specs(part, students)]
-    refused = [] if check else without_effect(trained, device)
+    recipes = [spec.recipe for part, students in parts for spec in part.trained_specs(students)]
+    refused = [] if check else without_effect(recipes, device)
     notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
     if as_json:
         print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning, notes))
     else:
         print(view.plan_as_text(planned, estimates, contents, power, of_tuning, notes))
     if check:
+        from kdbench.runner.preflight import preflight  # which builds networks
+
         for part, students in parts:
             preflight(part, students, cache=store.cache, device=device, download=False)
         if not as_json:

@@ -188,6 +188,11 @@ class Plan:
                 needed |= {teacher.id for teacher in planned.spec.teachers}
         return [planned for planned in self.teachers if planned.spec.id in needed]
 
+    def trained_specs(self, students: Iterable[Planned]) -> list[TrialSpec]:
+        """Some students, and the teachers that must be trained for them."""
+        found = list(students)
+        return [planned.spec for planned in (*found, *(teacher for teacher in self.teachers_of(found) if not teacher.record))]
+
     def counts(self, trials: Iterable[Planned | PlannedStage]) -> dict[str, int]:
         """How many trials or stages have each status, statuses that none has left out."""
         found = Counter(trial.status for trial in trials)

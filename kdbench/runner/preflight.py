@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from kdbench.method.specs import teachers_label
 from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
+from kdbench.training.arithmetic import without_effect
 from kdbench.training.builder import Builder
 from kdbench.training.device import at_hand
 from kdbench.training.fatal_errors import fatal_errors_explained
@@ -41,10 +42,9 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
     Raises:
         KdbenchError: the message gives every problem with its fix.
     """
-    todo = list(todo)
-    specs = trained_specs(plan, todo)
+    specs = plan.trained_specs(todo)
     kind, params = plan.suite.source
-    found = without_effect(specs, device)
+    found = without_effect((spec.recipe for spec in specs), device)
     source = kind(params, cache=cache)
     try:
         with fatal_errors_explained():
@@ -62,18 +62,6 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
         listed = "".join(f"\n* {problem}" for problem in found)
         raise KdbenchError(f"{plan.suite.name} cannot run, for {len(found)} reasons:{listed}")
     return None if contents else dataset
-
-
-def trained_specs(plan: Plan, todo: Sequence[Planned]) -> list[TrialSpec]:
-    """Some students, and the teachers that must be trained for them."""
-    return [planned.spec for planned in (*todo, *(teacher for teacher in plan.teachers_of(todo) if not teacher.record))]
-
-
-def without_effect(trials: Iterable[TrialSpec], device: torch.device) -> list[KdbenchError]:
-    """What some trials ask for and has no effect on a device."""
-    if device.type == "cuda" or all(trial.recipe.precision != "tf32" for trial in trials):
-        return []
-    return [KdbenchError("precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device.")]
 
 
 def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) -> list[KdbenchError]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.errors import KdbenchError
 from kdbench.spec.recipe import Recipe
 
 _backends: Any = torch.backends  # of which some attributes have no types
@@ -29,6 +30,13 @@ def used_precision(precision: str, device: torch.device) -> str:
     if precision in ("default", "tf32") and not has_tf32(device):
         return "fp32"
     return "tf32 in convolutions" if precision == "default" else precision
+
+
+def without_effect(recipes: Iterable[Recipe], device: torch.device) -> list[KdbenchError]:
+    """What some recipes ask for and has no effect on a device."""
+    if device.type == "cuda" or all(recipe.precision != "tf32" for recipe in recipes):
+        return []
+    return [KdbenchError("precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device.")]
 
 
 def used_arithmetic(recipe: Recipe, device: torch.device) -> str:
