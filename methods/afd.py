@@ -74,6 +74,7 @@ def energy(maps: Tensor) -> Tensor:
     return norms.square() / maps.shape[1]
 
 
+@full_precision
 def distances(student: list[Tensor], teacher: Tensor) -> Tensor:
     """(B, S) mean squared differences between S normed energies and that of the teacher (B, 1, H, W), at its places."""
     *_, height, width = teacher.shape

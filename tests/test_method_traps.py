@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -117,6 +118,14 @@ def test_losses_are_computed_in_full_precision_under_autocast(name: str) -> None
             assert found[term].dtype == torch.float32, (term, found[term].dtype)
             tolerance = 0.02 if adapters else 0.0
             torch.testing.assert_close(found[term], expected[term], rtol=tolerance, atol=tolerance)
+
+
+def test_afd_pools_energies_in_full_precision_under_autocast() -> None:
+    code = sys.modules[METHODS.get("afd").__module__]
+    student, (teacher, *_) = ([code.energy(maps) for maps in outputs(8, sizes=sizes).features] for sizes in (SIZES, SIZES[1:]))
+    expected = code.distances(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(code.distances(student, teacher), expected)
 
 
 def test_terms_in_full_precision_are_counted_where_nothing_is_computed() -> None:

@@ -1,6 +1,7 @@
 """The networks: those of the literature to the last parameter, with hook points that mean the same in all of them."""
 
 import copy
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -369,6 +370,27 @@ def test_a_network_has_one_name_only(name: str) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(KdbenchError, match=r"unknown model 'resnet65'\. Did you mean 'resnet56'\? See `kdbench list models`\."):
         build_model("resnet65")
+
+
+@pytest.mark.parametrize(
+    ("norm", "told"),
+    [(lambda: nn.BatchNorm2d(7), "batch norm of 7 channels is given 64"), (lambda: nn.BatchNorm1d(64), "expected 2D or 3D input")],
+)
+def test_a_batch_norm_that_does_not_fit_is_seen_without_computing(norm: Callable[[], nn.Module], told: str) -> None:
+    restore = MODELS.snapshot()
+
+    @register_model("misfit_for_test")
+    def misfit(*, num_classes: int, in_channels: int) -> nn.Module:
+        model = build_model("resnet8", num_classes=num_classes, in_channels=in_channels)
+        *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d))
+        model.set_submodule(last, norm())
+        return model
+
+    try:
+        with pytest.raises(KdbenchError, match=f"misfit_for_test cannot take images of 3x32x32 .*{told}"):
+            shapes("misfit_for_test", image_shape=(3, 32, 32), num_classes=10)
+    finally:
+        restore()
 
 
 def test_a_model_without_hook_points_is_refused() -> None:

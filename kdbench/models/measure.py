@@ -1,6 +1,8 @@
 """The size and the work of a network, and the shapes of its hook points, without computing anything."""
 
 from copy import deepcopy
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +26,17 @@ def _images(image_shape: tuple[int, int, int], *, count: int = BATCH) -> Tensor:
 
 
 def _pass_over_norms(model: nn.Module) -> None:
-    """On the meta device they take most of the time."""
+    """On the meta device they take most of the time. Those that cannot take what they are given raise as ever."""
     for module in model.modules():
         if type(module) in NORMS:
-            module.forward = nn.Identity().forward
+            module.forward = partial(_as_it_is, module)
+
+
+def _as_it_is(norm: Any, x: Tensor) -> Tensor:
+    norm._check_input_dim(x)
+    if x.shape[1] != norm.num_features:
+        raise ValueError(f"a batch norm of {norm.num_features} channels is given {x.shape[1]}")
+    return x
 
 
 def parameters(module: nn.Module) -> int:

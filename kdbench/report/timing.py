@@ -22,12 +22,13 @@ def _uneven(comparison: Comparison) -> list[str]:
     for pair in comparison.pairs:
         at = f" ({pair.name})" if len(comparison.pairs) > 1 else ""
         for _, rates in pair.done.groupby(["environment", "teacher_weights_sha256"])["teacher_inference_images_per_s"]:
-            speeds.append((f"one teacher processed {_range(rates)} images/s{at}", rates.max() / rates.min()))
+            speeds.append((rates.max() / rates.min(), f"one teacher processed {_range(rates)} images/s{at}"))
         for (_, label), rates in pair.done.groupby(["environment", "label"])["train_images_per_s"]:
-            speeds.append((f"{label} trained at {_range(rates)} images/s, by seed{at}", rates.max() / rates.min()))
-    text, factor = max(speeds, key=lambda found: found[1], default=("", 1.0))
-    if not factor > UNEVEN:
+            speeds.append((rates.max() / rates.min(), f"{label} trained at {_range(rates)} images/s, by seed{at}"))
+    uneven = [(factor, text) for factor, text in speeds if factor > UNEVEN]  # none is NaN, as where nothing was measured
+    if not uneven:
         return []
+    _, text = max(uneven)
     return [f"The machine was not equally busy in all trials: {text}. So speeds and times against scratch are rough."]
 
 
