@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stdout, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
 from kdbench.report.output_folder import LIST
 from kdbench.runner import progress
+from kdbench.runner.engines import Place
 from kdbench.signals import STOPS, Interrupted
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
@@ -1095,6 +1097,24 @@ def test_the_time_left_is_that_at_the_pace_so_far_without_the_start(clock):
     assert (shown.pace.done, shown.pace.left_s) == (2, None)
     clock.now += 6
     shown.epoch(epoch(2, 3, 3))
+    assert (shown.pace.done, shown.pace.left_s) == (4, 18.0)
+
+
+def test_the_first_epoch_of_each_worker_is_not_timed(clock):
+    shown = progress.Silent()
+    shown.begin(progress.Part(epochs=10))
+    workers = [Place(f"cuda:{i}", "node", f"cuda:{i}") for i in range(2)]
+
+    def all_tell(number: int) -> None:
+        for i, place in enumerate(workers):
+            (lane,) = epoch(number, 5 - number).lanes
+            shown.epoch(progress.EpochReport(number, True, (replace(lane, trial=f"trial {i}"),)), place)
+
+    clock.now += 60
+    all_tell(1)
+    assert (shown.pace.done, shown.pace.left_s) == (2, None)
+    clock.now += 6
+    all_tell(2)
     assert (shown.pace.done, shown.pace.left_s) == (4, 18.0)
 
 

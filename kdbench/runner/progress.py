@@ -82,24 +82,24 @@ class Pace:
         behind: by trial, how many are over.
         done: how many that is of all trials.
         resumed: how many of them checkpoints had, or other runs have trained.
-        since: when the first epoch that is timed began, by the monotonic clock, and how many had been trained by then. The first
-            epochs that end are not timed: in them the start is.
+        begun: where epochs have ended; None is this process. The first that end in each place are not timed: in them the start is.
+        untimed: how many epochs these were.
+        since: when the first of all ended, by the monotonic clock.
     """
 
     total: int
     behind: dict[str, int] = field(default_factory=dict)
     done: int = 0
     resumed: int = 0
-    since: tuple[float, int] | None = None
+    begun: set[Place | None] = field(default_factory=set)
+    untimed: int = 0
+    since: float = 0.0
 
     @property
     def left_s(self) -> float | None:
         """Seconds left at the pace so far; None before there is one."""
-        if self.since is None:
-            return None
-        began, untimed = self.since
-        timed = self.done - self.resumed - untimed
-        return (time.monotonic() - began) / timed * (self.total - self.done) if timed > 0 else None
+        timed = self.done - self.resumed - self.untimed
+        return (time.monotonic() - self.since) / timed * (self.total - self.done) if timed > 0 else None
 
     def resume(self, lane: LaneReport) -> None:
         """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
@@ -112,13 +112,17 @@ class Pace:
         self.resumed += record.epochs - self.behind.get(record.trial, 0)
         self._set(record.trial, record.epochs)
 
-    def count(self, report: EpochReport) -> None:
+    def count(self, report: EpochReport, place: Place | None = None) -> None:
         """Lanes have trained one epoch; those that failed in it have none left."""
+        before = self.done
         for lane in report.lanes:
             if lane.trial:
                 self._set(lane.trial, lane.epochs)
-        if self.since is None and self.done > self.resumed:
-            self.since = time.monotonic(), self.done - self.resumed
+        if self.done > before and place not in self.begun:
+            if not self.begun:
+                self.since = time.monotonic()
+            self.begun.add(place)
+            self.untimed += self.done - before
 
     def _set(self, trial: str, epochs: int) -> None:
         self.done += epochs - self.behind.get(trial, 0)
@@ -177,7 +181,7 @@ class Progress(ABC):
 
     def epoch(self, report: EpochReport, place: Place | None = None) -> None:
         """Lanes have trained one epoch; the place is None for this process."""
-        self.pace.count(report)
+        self.pace.count(report, place)
         self.show(f"{place.name}: {report.text}" if place else report.text)
 
     def recorded(self, record: Record) -> None:
