@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Lab, Said
+from conftest import CLASSES, Lab, Said
 
 from kdbench.errors import KdbenchError
+from kdbench.models import build_model
+from kdbench.models.weights import write_weights
 from kdbench.results.runs import find_runs
 from kdbench.runner import recorder, teachers, watchdog
 from kdbench.runner.run import Options, execute
@@ -99,7 +101,7 @@ def test_on_the_cpu_nothing_is_watched():
 
 
 def test_surveys_and_examinations_are_watched_as_steps_are(lab, monkeypatch):
-    """The teacher's passes are those of the survey, too, and those in which it is examined."""
+    """The teacher's passes are those of the survey, too, and those in which it is examined, as it is used or as it was given."""
     kept: list[Waiting] = []
     asked: dict[str, list[bool]] = {}
 
@@ -116,7 +118,10 @@ def test_surveys_and_examinations_are_watched_as_steps_are(lab, monkeypatch):
         *((recorder, "inference_images_per_s"), (teachers, "inference_images_per_s")),
     ):
         monkeypatch.setattr(owner, name, noting(f"{owner.__name__}.{name}", getattr(owner, name)))
-    assert lab.run(lab.suite(methods=["kdpp", "kd"]))
+    weights = build_model("wrn_10_1", num_classes=CLASSES, in_channels=1).state_dict()
+    write_weights(lab.root / "given.safetensors", weights)
+    teacher = {"model": "wrn_10_1", "weights": str(lab.root / "given.safetensors")}
+    assert lab.run(lab.suite(methods=["kdpp", "kd"], pairs=[{"teacher": teacher, "student": "resnet8"}]))
     assert len(asked) == 5 and all(map(all, asked.values())), asked
     assert kept[-1].count % 2 == 0
 
