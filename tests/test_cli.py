@@ -262,7 +262,7 @@ def test_a_signal_lets_the_epoch_end(call):
 def test_a_second_signal_stops_at_once_and_the_run_goes_on_from_the_last_whole_epoch(call):
     stopped, checkpoint, again = interrupted_run(call, signal.SIGINT, signal.SIGINT, epochs=2)
     assert stopped.status == 3
-    assert lines_of(stopped.err) == ["stopped; the same command, without --rerun, goes on from the last whole epoch."]
+    assert lines_of(stopped.err) == ["stopped; the same command goes on from the last whole epoch."]
     assert epochs_kept(checkpoint) == 1
     assert again().status == 0
     assert len((checkpoint.parent / "curves.jsonl").read_text().splitlines()) == 2
@@ -271,9 +271,9 @@ def test_a_second_signal_stops_at_once_and_the_run_goes_on_from_the_last_whole_e
 @pytest.mark.parametrize(
     ("arguments", "dropped", "told"),
     [
-        ([], False, "every trial has ended, and the same command, without --rerun, makes the report."),
-        ([], True, "every trial has ended, and the same command, without --rerun, makes the report."),
-        (["--seeds", "0,1", "--stop-after", "0s"], False, "the same command, without --rerun, goes on."),
+        ([], False, "every trial has ended, and the same command makes the report."),
+        (["--rerun", "failed"], True, "every trial has ended, and the same command without --rerun makes the report."),
+        (["--seeds", "0,1", "--stop-after", "0s"], False, "the same command goes on."),
     ],
 )
 def test_a_run_that_is_stopped_in_its_report_says_what_is_left(arguments, dropped, told, call, done, monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kdbench.catalogue import plan as catalogue
+from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
 from kdbench.runner.cost import costs, estimate_text, remaining
 from kdbench.runner.durations import JOB_S
@@ -372,6 +373,15 @@ def test_several_devices_train_at_once_what_a_run_splits_among_them():
 @pytest.mark.parametrize(("text", "names"), [("cuda:0, cuda:3", 2), ("cpu:3", 3), ("auto", 1), ("cuda", 1)])
 def test_places_are_counted_without_their_devices(text, names):
     assert len(place_names(text)) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("gpu0,gpu1", "gpu0"), ("cuda:0,cuda:one", "cuda:one"), ("cuda:0,", ""), ("meta", "meta"), ("cuda:0,all", "all")],
+)
+def test_a_word_that_names_no_device_is_no_place(text, word):
+    with pytest.raises(KdbenchError, match=f"unknown device '{word}'"):
+        place_names(text)
 
 
 # What it costs to know

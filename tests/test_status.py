@@ -216,6 +216,19 @@ def test_watching_through_a_pipe_tells_of_changes_and_ends_with_the_run(tmp_path
     assert "every trial has ended" in output.splitlines()[-1]
 
 
+def test_watching_waits_for_the_first_run(tmp_path, monkeypatch):
+    file = write(tmp_path / "elsewhere", suite="quick")
+    (now,) = (found.now for found in find_runs(tmp_path / "elsewhere"))
+    file = RunFile(tmp_path, file.process)
+    then = iter([None, now, replace(now, ended=Ended("finished", AN_HOUR_AGO))])
+    monkeypatch.setattr("kdbench.cli.status.time.sleep", lambda s: (told := next(then)) and file.write(told))
+    status, output = call("quick", "--results", str(tmp_path), "--watch")
+    assert status == 0
+    first, *others = output.splitlines()
+    assert first == f"waiting for a run of quick in {tmp_path} (Ctrl-C ends)"
+    assert others[0].startswith("quick: ") and "every trial has ended" in others[-1]
+
+
 def test_a_run_on_an_engine_tells_what_it_does(lab: Lab, monkeypatch):
     looks: list[RunNow] = []
     before = [0]

@@ -14,7 +14,8 @@ from kdbench.errors import KdbenchError
 from kdbench.models import build_model
 from kdbench.models.weights import write_weights
 from kdbench.results.runs import find_runs
-from kdbench.runner import recorder, teachers, watchdog
+from kdbench.results.store import Store
+from kdbench.runner import job_runner, recorder, teachers, watchdog
 from kdbench.runner.run import Options, execute
 from kdbench.runner.watchdog import Watchdog
 from kdbench.suite.resolve import load_suite
@@ -101,7 +102,10 @@ def test_on_the_cpu_nothing_is_watched():
 
 
 def test_surveys_and_examinations_are_watched_as_steps_are(lab, monkeypatch):
-    """The teacher's passes are those of the survey, too, and those in which it is examined, as it is used or as it was given."""
+    """The teacher's passes are those of the survey, too, and those in which it is examined, as it is used or as it was given.
+
+    A disk that is slow is no device that hangs.
+    """
     kept: list[Waiting] = []
     asked: dict[str, list[bool]] = {}
 
@@ -116,12 +120,15 @@ def test_surveys_and_examinations_are_watched_as_steps_are(lab, monkeypatch):
     for owner, name in (
         *((Evaluator, "update"), (FrozenTeacher, "__call__"), (Single, "step")),
         *((recorder, "inference_images_per_s"), (teachers, "inference_images_per_s")),
+        *(writes := ((recorder, "keep"), (Store, "write_record"), (job_runner, "write_checkpoint"))),
     ):
         monkeypatch.setattr(owner, name, noting(f"{owner.__name__}.{name}", getattr(owner, name)))
     weights = build_model("wrn_10_1", num_classes=CLASSES, in_channels=1).state_dict()
     write_weights(lab.root / "given.safetensors", weights)
     teacher = {"model": "wrn_10_1", "weights": str(lab.root / "given.safetensors")}
-    assert lab.run(lab.suite(methods=["kdpp", "kd"], pairs=[{"teacher": teacher, "student": "resnet8"}]))
+    assert lab.run(lab.suite(methods=["kdpp", "kd"], pairs=[{"teacher": teacher, "student": "resnet8"}], keep_students=True))
+    for owner, name in writes:
+        assert not any(asked.pop(f"{owner.__name__}.{name}"))
     assert len(asked) == 5 and all(map(all, asked.values())), asked
     assert kept[-1].count % 2 == 0
 

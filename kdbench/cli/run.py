@@ -51,7 +51,7 @@ def run(
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
     check_options(loaded, store)
     progress, stop = for_stream(), context.ensure_object(signals.Stop)
-    again = "the same command, without --rerun,"
+    again = "the same command" if rerun == "missing" else "the same command without --rerun"
     with (
         signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
@@ -81,7 +81,7 @@ def run(
             numbers = [] if seeds is None else arguments.seed_numbers(seeds)
             print_and_write(read_report([suite], results, seeds=numbers, changes=chosen, plugins=[]))
     if not finished:
-        print(f"stopped before the end; the same command{' without --rerun' if rerun == 'all' else ''} goes on.")
+        print(f"stopped before the end; {again} goes on.")
         raise typer.Exit(STOPPED)
     if without_weights := planned.without_weights_text:
         print(without_weights)

@@ -27,7 +27,11 @@ def status(
     suite: options.SuiteArgument,
     results: options.ResultsOption = Path("results"),
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look every two seconds, until no run goes on. Ctrl-C ends the look, and no run.")
+        bool,
+        typer.Option(
+            "--watch",
+            help="Look every two seconds, until no run goes on; wait for the first one. Ctrl-C ends the look, and no run.",
+        ),
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -42,7 +46,7 @@ def status(
     found = _look(suite, results)
     if as_json:
         print_json(status_as_json(found))
-    elif watch and found.going_on:
+    elif watch and not _over(found):
         with context.ensure_object(signals.Stop).ends():  # who watches has seen enough; the runs go on
             (_redraw if sys.stdout.isatty() else _tell)(suite, results)
     else:
@@ -62,6 +66,15 @@ def _look(suite: str, results: Path) -> Status:
     return found
 
 
+def _over(found: Status) -> bool:
+    """Whether there were runs, and none goes on."""
+    return bool(found.runs) and not found.going_on
+
+
+def _waiting(found: Status) -> str:
+    return f"waiting for a run of {found.suite} in {found.root} (Ctrl-C ends)"
+
+
 def _redraw(suite: str, results: Path) -> None:
     """Show the whole text again and again."""
     from rich.live import Live
@@ -72,8 +85,9 @@ def _redraw(suite: str, results: Path) -> None:
     with Live(auto_refresh=False) as live:
         while True:
             found = _look(suite, results)
-            live.update(Text(status_as_text(found), no_wrap=True, overflow="ellipsis"), refresh=True)
-            if not found.going_on:
+            text = status_as_text(found) if found.runs else _waiting(found)
+            live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+            if _over(found):
                 return
             time.sleep(WATCH_S)
 
@@ -83,8 +97,8 @@ def _tell(suite: str, results: Path) -> None:
     from kdbench.catalogue.status import status_as_line, status_as_text
 
     last = ""
-    while (found := _look(suite, results)).going_on:
-        if (line := status_as_line(found)) != last:
+    while not _over(found := _look(suite, results)):
+        if (line := status_as_line(found) if found.runs else _waiting(found)) != last:
             print(line, flush=True)
         last = line
         time.sleep(WATCH_S)

@@ -119,8 +119,7 @@ class JobRunner:
             if ended:
                 assert_unchanged()
             for planned, lane in ended:
-                with self.waiting.for_device([lane.name]):
-                    self.recorder.ended(planned, lane, teachers)
+                self.recorder.ended(planned, lane, teachers, self.waiting)
 
         def assert_unchanged() -> None:
             for teacher in teachers:

@@ -90,9 +90,11 @@ class Recorder:
         for note in self.data.notes:
             self.progress.say(f"note: {note}.")
 
-    def ended(self, planned: Planned, lane: Lane, teachers: Sequence[Teacher]) -> None:
+    def ended(self, planned: Planned, lane: Lane, teachers: Sequence[Teacher], waiting: Waiting) -> None:
         """A lane has come to its end, or has failed."""
-        self._write(planned, teachers, rows=lane.rows, **self._outcome(planned, lane))
+        with waiting.for_device([lane.name]):
+            outcome = self._outcome(planned, lane, waiting)
+        self._write(planned, teachers, rows=lane.rows, **outcome)
 
     @contextmanager
     def isolated(self, planned: Planned, teachers: Sequence[Teacher] = ()) -> Iterator[None]:
@@ -140,21 +142,21 @@ class Recorder:
         for note in notes:
             self.progress.say(f"note: {note}.")
 
-    def _outcome(self, planned: Planned, lane: Lane) -> dict[str, Any]:
+    def _outcome(self, planned: Planned, lane: Lane, waiting: Waiting) -> dict[str, Any]:
         """What the record says of a lane that has ended."""
         if lane.failure:
             if self.suite.keep_students and lane.student:
-                # To look at: nobody takes it for a student or a teacher.
-                keep(planned.folder, lane.student, lane.method, data=self.data)
+                with waiting.on_host():  # to look at: nobody takes it for a student or a teacher
+                    keep(planned.folder, lane.student, lane.method, data=self.data)
             return _failed(lane.failure, log=lane.traceback)
         try:
-            return self._results(planned, lane)
+            return self._results(planned, lane, waiting)
         except Exception as problem:  # isolation: a method may raise in its predictions only
             if fault := fatal_error(problem):
                 raise fault from None
             return _raised(problem)
 
-    def _results(self, planned: Planned, lane: Lane) -> dict[str, Any]:
+    def _results(self, planned: Planned, lane: Lane, waiting: Waiting) -> dict[str, Any]:
         trial = planned.spec
         assert lane.student is not None
         main = [row for row in lane.rows if row["stage"] == "main"]
@@ -169,7 +171,8 @@ class Recorder:
         # Without need no method is copied to count: it may hold what a copy without numbers cannot follow.
         work, uncounted = self._work(trial, deployed if lane.method.deployed() else None)
         if planned.keeps_weights:
-            keep(planned.folder, lane.student, lane.method, data=self.data)
+            with waiting.on_host():
+                keep(planned.folder, lane.student, lane.method, data=self.data)
         unbalanced = imbalance_note(trial, lane.method, lane.rows)
         results: dict[str, Any] = {
             "status": "done",

@@ -40,16 +40,26 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = named_device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise KdbenchError(f"device '{name}' was asked for and this machine has no usable CUDA device. Choose --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise KdbenchError(f"device '{name}' was asked for and this machine has {counted(count, 'CUDA device')}. Choose cuda:0.")
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """The device of `cpu`, `cuda` or `cuda:1`, which need not be there.
+
+    Raises:
+        KdbenchError: another name.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise KdbenchError(f"unknown device '{name}'. Choose auto, all, cpu, cpu:2, cuda or cuda:INDEX.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise KdbenchError(f"device '{name}' was asked for and this machine has no usable CUDA device. Choose --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise KdbenchError(f"device '{name}' was asked for and this machine has {counted(count, 'CUDA device')}. Choose cuda:0.")
     return device
 
 

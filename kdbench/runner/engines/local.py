@@ -161,9 +161,10 @@ def place_names(text: str) -> list[str]:
     """Their names alone: the devices need not be there.
 
     Raises:
-        KdbenchError: a device is named twice, or what should be a number of workers is none.
+        KdbenchError: a word names no device, a device is named twice, or what should be a number of workers is none.
     """
     from kdbench.errors import KdbenchError
+    from kdbench.training.device import named_device
 
     if text == "all":
         import torch
@@ -173,6 +174,9 @@ def place_names(text: str) -> list[str]:
     if len(set(names)) < len(names):
         raise KdbenchError(f"--device: '{text}' names a device twice. Name each once.")
     if not any(name.startswith(CPU) for name in names):
+        for name in names:
+            if name != "auto":
+                named_device(name)
         return names
     workers = text.strip().removeprefix(CPU)
     if not workers.isdecimal() or not int(workers):
