@@ -331,6 +331,12 @@ def test_the_front_is_what_no_other_method_beats(points, metric):
     assert list(frame.loc[front, "cost"]) == sorted(frame.loc[front, "cost"])
 
 
+def test_no_front_is_drawn_of_students_that_were_stacked():
+    stacked = compared(make_results().assign(precision="fp32, stacked"))
+    with pytest.raises(KdbenchError, match=r"times of stacked students are not what each costs alone\. Leave it out"):
+        cost(stacked)
+
+
 @pytest.mark.parametrize("metric", ["error", "accuracy"])
 def test_the_front_is_drawn_and_named(metric):
     frame = make_results(methods=("scratch", "kd", "at", "ft"))

@@ -51,7 +51,7 @@ def results(pairs=(PAIR, OTHER), methods=METHODS, seeds=3) -> pd.DataFrame:
     return frame(*rows)
 
 
-def curves(found: pd.DataFrame, epochs: int = 4) -> pd.DataFrame:
+def curves(found: pd.DataFrame, epochs: int = 3) -> pd.DataFrame:
     """Errors that fall to those of the frame, with noise of two digits after the point, as tests have it."""
     done = found.dropna(subset="test_error_pct")
     epoch = np.tile(np.arange(1, epochs + 1), len(done))
@@ -61,7 +61,7 @@ def curves(found: pd.DataFrame, epochs: int = 4) -> pd.DataFrame:
     return pd.DataFrame({**columns, "test_error_pct": test.round(2), "train_error_pct": train.round(2)})
 
 
-def page(found: pd.DataFrame, epochs: int = 4, *, sources: Sources = NO_SOURCES, options: ReportOptions = DEFAULT) -> str:
+def page(found: pd.DataFrame, epochs: int = 3, *, sources: Sources = NO_SOURCES, options: ReportOptions = DEFAULT) -> str:
     pairs = list(dict.fromkeys(found.loc[found["teacher"].notna(), ["teacher", "student"]].itertuples(index=False, name=None)))
     comparison = compare(found, pairs=pairs, options=options)
     with TemporaryDirectory() as folder:
@@ -140,6 +140,9 @@ def test_a_frame_alone_makes_a_page_without_the_parts_it_lacks():
     alone = page(results(methods={"scratch": 8.2, "kd": 7.6}), epochs=0)
     assert "Test error of the last epoch by method" in alone
     assert "Test error during training" not in alone and "The suite file" not in alone and "Commands" not in alone
+    assert "against the time of training" in alone
+    stacked = page(results(methods={"scratch": 8.2, "kd": 7.6}).assign(precision="fp32, stacked"))
+    assert "against the time of training" not in stacked and "Test error during training" in stacked
 
 
 def test_thousands_of_trials_fit_into_five_megabytes():
@@ -357,6 +360,13 @@ def test_a_trial_shows_its_reason_and_its_specification_and_the_keyboard_is_enou
     browser.run("document.querySelector('#table-gain thead th:nth-child(3) button').focus()")
     browser.press("\ue007")
     assert browser.texts("#table-gain th[aria-sort=ascending]")
+
+
+@in_a_browser
+def test_few_epochs_have_whole_ticks(browser):
+    browser.until("return document.querySelector('#figure-curves svg')")
+    axes = "return [...document.querySelectorAll('#figure-curves svg .role-axis-label')].map(axis => axis.textContent)"
+    assert "123" in browser.run(axes)
 
 
 @in_a_browser

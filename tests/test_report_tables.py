@@ -744,6 +744,16 @@ def test_costs_are_medians_and_stand_against_scratch():
     ]
 
 
+def test_costs_of_stacked_students_do_not_stand_against_scratch():
+    results = RESULTS.assign(precision="bf16, stacked")
+    table = cost_table(compare(results, pairs=[PAIR]))
+    assert {row.cells[2].text for row in table.rows} == {"—"}
+    (note,) = [note for note in table.notes if "a block of eight places" in note]
+    assert "not what the method costs alone" in note and "trains alone" not in " ".join(table.notes)
+    alone = cost_table(compare(RESULTS.assign(precision="bf16"), pairs=[PAIR]))
+    assert {row.cells[2].text for row in alone.rows} != {"—"} and not any("eight places" in note for note in alone.notes)
+
+
 def test_costs_of_two_environments_are_not_averaged():
     slow = {"environment": "CPU", "train_images_per_s": 10.0}
     results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 2, 7.0, **slow))

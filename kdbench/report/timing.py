@@ -1,4 +1,4 @@
-"""What a reader of times must be told: where the machine had other work."""
+"""What a reader of times must be told: where the machine had other work, and where no time is of one training alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from kdbench.wording import counted
 
 UNEVEN = 1.25
 """By what factor speeds of one thing may differ between trials that are said to be timed alike."""
+
+
+def stacked(done: pd.DataFrame) -> bool:
+    """Whether some of these finished trials were stacked: their times are shares of a block's, and not what each costs alone."""
+    return any("stacked" in str(precision).split(", ") for precision in done["precision"].unique())
 
 
 def timing_notes(comparison: Comparison) -> list[str]:

@@ -15,8 +15,9 @@ from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
 from kdbench.report.figures.looks import Look, looks_of
 from kdbench.report.figures.name_places import name_points
-from kdbench.report.figures.sheet import GREY, Need, font_pt, sheet
+from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.tables.cells import on_data
+from kdbench.report.timing import stacked
 from kdbench.spec.metrics import Metric
 
 MOST_NAMED = 10
@@ -39,8 +40,12 @@ def cost(comparison: Comparison) -> Figure:
     front: no method is both cheaper and better than one on it. Times of several environments stand in panels of their own.
 
     Raises:
-        KdbenchError: no trial is done, or the figure does not fit its size.
+        KdbenchError: no trial is done, students were stacked, or the figure does not fit its size.
     """
+    if stacked(comparison.results.query("status == 'done'")):
+        raise NothingToDrawError(
+            "the figure `cost` cannot be drawn, since the times of stacked students are not what each costs alone. Leave it out."
+        )
     metric = comparison.metric
     looks = looks_of(comparison)
     measured = [

@@ -12,6 +12,7 @@ from kdbench.report.differences import gains_over_baseline
 from kdbench.report.figures.cost_front import pareto_front, time_unit
 from kdbench.report.figures.looks import looks_of
 from kdbench.report.tables.selection import tested
+from kdbench.report.timing import stacked
 
 MOST_POINTS = 100
 """Epochs of a curve that the page holds; of a longer training they are evenly spread, the first and the last among them."""
@@ -93,8 +94,11 @@ def spread(count: int) -> list[int]:
 
 
 def _cost(pair: PairTrials) -> dict[str, Any]:
-    """The time of training and the metric by method, of the environment in which most of the pair's trials ran."""
-    if pair.done.empty:
+    """The time of training and the metric by method, of the environment in which most of the pair's trials ran.
+
+    There are no points where students were stacked: their times are not what each costs alone.
+    """
+    if pair.done.empty or stacked(pair.done):
         return {"unit": "seconds", "environment": "", "points": [], "front": []}
     environment = pair.done["environment"].mode().iloc[0]
     trials = pair.done[pair.done["environment"] == environment]

@@ -89,7 +89,11 @@ const CONFIG = {
   },
 };
 
-const EPOCHS = { tickMinStep: 1, tickCount: 8, format: "d" };
+// Asked for more ticks than there are steps between epochs, Vega places them at halves of epochs, whatever `tickMinStep` says
+const epochAxis = (points) => {
+  const epochs = points.map((point) => point.epoch);
+  return { tickCount: Math.min(8, Math.max(1, Math.max(...epochs) - Math.min(...epochs))), tickMinStep: 1, format: "d" };
+};
 
 const colour = (method) => `var(--m-${method.colour.slice(1).toLowerCase()}, ${method.colour})`;
 
@@ -180,7 +184,7 @@ function curvesSpec(data, pair, methods) {
     Epoch: `${epoch}`, Mean: fixedOfCurve(row.mean[i], data), "Standard deviation": row.n[i] > 1 ? `${fixedOfCurve(row.std[i], data)}, n = ${row.n[i]}` : "n = 1",
   })));
   const { color, strokeDash } = looks(methods);
-  const x = { field: "epoch", type: "quantitative", title: "epoch", axis: EPOCHS };
+  const x = { field: "epoch", type: "quantitative", title: "epoch", axis: epochAxis(points) };
   const scale = data.metric.log && points.every((point) => point.mean > 0) ? { type: "log" } : { zero: false };
   const y = { field: "mean", type: "quantitative", scale: { ...scale, nice: false }, title: data.metric.curve_title + (scale.type ? ", logarithmic" : "") };
   const band = methods.length <= 8 && points.every((point) => scale.type !== "log" || point.low > 0);
@@ -340,7 +344,7 @@ function trialCurves(data, id) {
   if (!curves) return null;
   const kinds = Object.keys(curves).filter((key) => key !== "epoch");
   const values = kinds.flatMap((kind) => curves.epoch.map((epoch, i) => ({ epoch, value: curves[kind][i], Method: kind })).filter((point) => point.value !== null));
-  const x = { field: "epoch", type: "quantitative", title: "epoch", axis: EPOCHS };
+  const x = { field: "epoch", type: "quantitative", title: "epoch", axis: epochAxis(values) };
   const y = { field: "value", type: "quantitative", title: "error (%)", scale: { zero: false } };
   const style = { field: "Method", type: "nominal", title: null, legend: { orient: "top", labelColor: INK, labelFontSize: 12, symbolType: "stroke", symbolSize: 500, symbolStrokeColor: INK, symbolStrokeWidth: 1.6 } };
   return { height: 220, data: { values }, mark: { type: "line", color: INK, strokeWidth: 1.6 }, encoding: { x, y, strokeDash: style } };

@@ -8,7 +8,19 @@ import pandas as pd
 from kdbench.report.compare import Comparison
 from kdbench.report.tables.cells import method_row, on_data, pair_heading, short_count
 from kdbench.report.tables.table import NONE, Cell, Row, Table
-from kdbench.report.timing import timing_notes
+from kdbench.report.timing import stacked, timing_notes
+
+_ALONE = (
+    "All numbers are medians over seeds. Training: what the method costs when it trains alone, with the teacher's forward "
+    "passes. Images/s is the speed of the main training; the time includes the stages before it. Inference: over all trials "
+    "that deploy a network of the same size."
+)
+
+_STACKED = (
+    "All numbers are medians over seeds. Training: the seconds of a stacked student are its share of a block of eight places. They "
+    "depend on how many students trained in it, and are not what the method costs alone: so no time stands against scratch, and "
+    "images/s must not be compared. Inference: over all trials that deploy a network of the same size."
+)
 
 _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 
@@ -16,7 +28,7 @@ _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 def cost_table(comparison: Comparison) -> Table:
     """What each method costs: training speed alone and against scratch, extra parameters; and what inference gains.
 
-    Speeds are medians over seeds and stand apart by environment.
+    Speeds are medians over seeds and stand apart by environment. Times of stacked students do not stand against scratch.
     """
     environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
     several = len(environments) > 1
@@ -36,9 +48,7 @@ def cost_table(comparison: Comparison) -> Table:
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
     columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
     notes = [
-        "All numbers are medians over seeds. Training: what the method costs when it trains alone, with the teacher's forward "
-        "passes. Images/s is the speed of the main training; the time includes the stages before it. Inference: over all trials "
-        "that deploy a network of the same size.",
+        _STACKED if stacked(comparison.results.query("status == 'done'")) else _ALONE,
         "Extra parameters: trained together with the student and dropped after training.",
     ]
     notes += [*_deployed(comparison), *timing_notes(comparison)]
@@ -73,7 +83,7 @@ def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFra
         return float(known.median()) if len(known) else math.nan
 
     speed, extra = median("train_images_per_s"), median("extra_params")
-    relative = median("train_s") / median("train_s", scratch)
+    relative = math.nan if stacked(trials) else median("train_s") / median("train_s", scratch)
     yield _number(speed, f"{speed:,.0f}")
     yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
     yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
