@@ -91,7 +91,9 @@ class ReviewKD(Method):
 @full_precision
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """Scalar from maps (B, C, H, W) of equal shape; their difference is pooled."""
-    gaps = student - teacher
-    levels = [gaps, *(pool_to(gaps, (size, size)) for size in (4, 2, 1) if size < student.shape[2])]
-    weights = [2.0**-level for level in range(len(levels))]
-    return torch.stack([w * level.square().mean() for w, level in zip(weights, levels, strict=True)]).sum() / sum(weights)
+    gaps, weights = student - teacher, 1.0
+    total = gaps.square().mean()
+    for level, size in enumerate((size for size in (4, 2, 1) if size < student.shape[2]), start=1):
+        weights += 2.0**-level
+        total = total + 2.0**-level * pool_to(gaps, (size, size)).square().mean()
+    return total / weights

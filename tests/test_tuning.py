@@ -14,7 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report import Table, compare, tuning_table
 from kdbench.report.command import print_and_write
 from kdbench.report.contents import read_report
-from kdbench.runner import job
+from kdbench.runner import job_runner
 from kdbench.runner.frame import plan_frame
 from kdbench.runner.plan import Plan, Status
 from kdbench.spec.trial import TrialSpec
@@ -288,7 +288,7 @@ def test_settings_are_lanes_of_one_cohort_so_the_teacher_is_asked_once_for_all(l
         cohorts.append([lane.name for lane in lanes])
         return train(lanes, *given, **options)
 
-    monkeypatch.setattr(job, "train_in_lockstep", counted)
+    monkeypatch.setattr(job_runner, "train_in_lockstep", counted)
     suite = lab.suite(tune={**TUNE, "grid": {"kd": {"temperature": [1, 20]}, "at": {"beta": [1, 10]}}}, methods=["kd", "at"])
     assert suite.tuning
     assert lab.run(suite.tuning.suite)
