@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from operations import Operations
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,12 +23,6 @@ from kdbench.training.single import Single
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 """Operations whose result the host must know before it goes on."""
-
-FREE = {
-    *("detach", "empty", "view", "_unsafe_view", "t", "expand", "permute", "transpose", "unsqueeze", "squeeze", "select", "slice"),
-    "lift_fresh",  # torch 2.11 alone counts it
-}
-"""Operations that compute nothing."""
 
 OPERATIONS = {
     **{"scratch": 96, "kd": 119, "kd_standardized": 153, "dkd": 171, "dist": 186, "fitnets": 119, "fitnets_hint": 113, "at": 232},
@@ -59,19 +54,6 @@ A weight that follows the epoch is one that fills a tensor, so that a CUDA graph
 AT and AFD take norms: a few small operations more, which write less than powers of all activations do. CRD's draws are 13: made on
 the device, they spare the host two million draws in a step of 128 images.
 """
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is sent to the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if (name := func.overloadpacket.__name__) not in FREE:
-            self.found[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 class Moves(TorchDispatchMode):

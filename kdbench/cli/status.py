@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,8 +72,9 @@ def _over(found: Status) -> bool:
     return bool(found.runs) and not found.going_on
 
 
-def _waiting(found: Status) -> str:
-    return f"waiting for a run of {found.suite} in {found.root} (Ctrl-C ends)"
+def _watched(found: Status, told: Callable[[Status], str]) -> str:
+    """What is told of the runs, or that none has come yet."""
+    return told(found) if found.runs else f"waiting for a run of {found.suite} in {found.root} (Ctrl-C ends)"
 
 
 def _redraw(suite: str, results: Path) -> None:
@@ -85,8 +87,7 @@ def _redraw(suite: str, results: Path) -> None:
     with Live(auto_refresh=False) as live:
         while True:
             found = _look(suite, results)
-            text = status_as_text(found) if found.runs else _waiting(found)
-            live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text(_watched(found, status_as_text), no_wrap=True, overflow="ellipsis"), refresh=True)
             if _over(found):
                 return
             time.sleep(WATCH_S)
@@ -98,7 +99,7 @@ def _tell(suite: str, results: Path) -> None:
 
     last = ""
     while not _over(found := _look(suite, results)):
-        if (line := status_as_line(found) if found.runs else _waiting(found)) != last:
+        if (line := _watched(found, status_as_line)) != last:
             print(line, flush=True)
         last = line
         time.sleep(WATCH_S)

@@ -97,8 +97,7 @@ def evaluate(
         NotFinite: a logit is NaN or infinite.
     """
     evaluator = Evaluator(predict, data.device, precision=precision, detailed=detailed)
-    batches = data.plain_batches()
-    for load in waiting.items(batches) if waiting else batches:
+    for load in (waiting or Waiting()).items(data.plain_batches()):
         evaluator.update(load)
     found = evaluator.compute()
     if found.not_finite:

@@ -10,14 +10,15 @@ all methods of the registry that this pair can have.
 import argparse
 import json
 import statistics
+import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
+from operations import FREE, Operations
 from row import MEAN, STD, noise, trials
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.data import Dataset, SourceParams
@@ -37,11 +38,8 @@ from kdbench.training.stream import Stream
 CPU, SHAPE, BATCH = torch.device("cpu"), (3, 32, 32), 128
 RECIPE = Recipe(epochs=2, batch_size=BATCH, optimiser=SGD(lr=1e-3), precision="fp32")
 
-FREE = {
-    *("detach", "alias", "empty", "empty_like", "empty_strided", "view", "_unsafe_view", "as_strided", "expand", "lift_fresh"),
-    *("t", "permute", "transpose", "unsqueeze", "squeeze", "select", "slice", "split", "unbind"),
-}
-"""Operations that compute nothing."""
+WRITE_NOTHING = FREE | {"alias", "empty_like", "empty_strided", "as_strided", "split", "unbind"}
+"""Operations that no kernel is for."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +57,6 @@ class Cost:
     written: int
     largest: int
     flops: int
-
-
-class Counting(TorchDispatchMode):
-    """Counts what is sent to the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ not in FREE:
-            self.sizes.append(sum(leaf.nbytes for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)))
-        return found
 
 
 class Step:
@@ -101,9 +85,10 @@ class Step:
 
     def cost(self) -> Cost:
         """Of one more."""
-        with FlopCounterMode(display=False) as flops, Counting() as counted:
+        with FlopCounterMode(display=False) as flops, Operations(WRITE_NOTHING) as operations:
             self()
-        return Cost(len(counted.sizes), sum(counted.sizes), max(counted.sizes), flops.get_total_flops())
+        sizes = [size for _, size in operations.written]
+        return Cost(len(sizes), sum(sizes), max(sizes), flops.get_total_flops())
 
 
 def main() -> None:
