@@ -1,6 +1,6 @@
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from kdbench import (
@@ -37,7 +37,7 @@ class AT(Method):
 
     class Params(MethodParams):
         beta: NonNegativeFloat = 1000.0
-        p: PositiveFloat = 2.0
+        p: float = Field(2.0, ge=1)  # below 1 the gradient of |f|^p is infinite where f is 0, as after a ReLU
 
     params: Params
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from pydantic import ValidationError
 from test_method_traps import CLASSES, SIZES, batch, outputs, pair
 from torch import Tensor
 
@@ -139,6 +140,17 @@ shrink, and NormKD weighs an image by the variance of the teacher's logits.
 def test_degenerate_inputs_are_refused_or_give_finite_gradients(name: str) -> None:
     wrong = {label: problems for label, case in CASES.items() if (problems := list(problems_of(name, label, case)))}
     assert not wrong
+
+
+@pytest.mark.parametrize("p", (1.0, 1.5, 4.0))
+def test_attention_of_any_power_has_finite_gradients_where_features_are_0(p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SMALLER, "at", {"p": p})
+    assert not [problem for label in CASES if "give" in label for problem in problems_of("at", label, CASES[label])]
+
+
+def test_attention_of_a_power_below_1_is_refused() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        METHODS.get("at").Params(p=0.5)
 
 
 def problems_of(name: str, label: str, case: Case) -> Iterator[str]:
