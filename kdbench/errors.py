@@ -1,6 +1,7 @@
 """The one error that users see, and the sentence that finishes it."""
 
 import errno
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -25,10 +26,26 @@ warnings.filterwarnings("error", category=UntrainedStages)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string."""
-    folded = {other.lower(): other for other in known}
-    match = get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
+    """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string.
+
+    Of those that differ from it in their numbers alone it is the one with the nearest: `resnet20` for `resnet21`, where similar
+    letters would give `resnet32`.
+    """
+    name, folded = name.lower(), {other.lower(): other for other in known}
+    alike = [other for other in folded if _NUMBER.sub("#", other) == _NUMBER.sub("#", name)]
+    if alike and name[:-1] not in folded:  # `resnet200` has a digit too many
+        match = [min(alike, key=lambda other: _distance(name, other))]
+    else:
+        match = get_close_matches(name, list(folded), n=1, cutoff=0.5)
     return f" Did you mean '{folded[match[0]]}'?" if match else ""
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def _distance(name: str, other: str) -> int:
+    """How far apart the numbers in two names are that have the same letters."""
+    return sum(abs(int(a) - int(b)) for a, b in zip(_NUMBER.findall(name), _NUMBER.findall(other), strict=True))
 
 
 def listed(items: Sequence[str], *, separator: str = ", ", most: int = 5) -> str:

@@ -367,9 +367,24 @@ def test_a_network_has_one_name_only(name: str) -> None:
         build_model(name)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(KdbenchError, match=r"unknown model 'resnet65'\. Did you mean 'resnet56'\? See `kdbench list models`\."):
-        build_model("resnet65")
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [
+        ("resnet65", "resnet56"),
+        ("resnet21", "resnet20"),
+        ("ResNet31", "resnet32"),
+        ("resnet9x4", "resnet8x4"),
+        ("resnet200", "resnet20"),
+        ("resnet322", "resnet32"),
+        ("vgg17", "vgg16"),
+        ("resnt20", "resnet20"),
+        ("torchvision/densenet120", "torchvision/densenet121"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(unknown: str, meant: str) -> None:
+    """Of names that differ in their numbers alone it is that with the nearest one."""
+    with pytest.raises(KdbenchError, match=rf"unknown model '{unknown}'\. Did you mean '{meant}'\?"):
+        build_model(unknown)
 
 
 @pytest.mark.parametrize(

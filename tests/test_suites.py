@@ -14,6 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.spec.base import Spec
 from kdbench.spec.validation import validated
+from kdbench.suite.file import PairSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
@@ -239,7 +240,7 @@ def test_how_a_network_is_read_is_part_of_its_trials_where_it_is_given():
     assert (raw.hooks, raw.label) == (("raw",), "wrn_10_1 (raw)")
     assert blocks.label.startswith("wrn_10_1 (hooks ")
     mistake = refusal(pairs="pairs: [{teacher: resnet8, student: {model: wrn_10_1, hooks: rwa}}]")
-    assert mistake == "mine.yaml, pairs[0].student.hooks: must be a list (got 'rwa')."
+    assert mistake == "mine.yaml, pairs[0].student.hooks: must be a list (got 'rwa'). Write it in square brackets: [rwa]."
 
 
 def test_the_crd_benchmark_reads_wide_networks_alone_before_norm_and_activation():
@@ -435,7 +436,7 @@ def test_a_misspelt_key_is_told_with_its_place_and_the_nearest(lines, place, mea
 
 @pytest.mark.parametrize("key", ["title", "dataset", "recipe", "seeds", "methods", "pairs"])
 def test_a_missing_key(key):
-    assert refusal(**{key: ""}) == f"mine.yaml, {key}: this key is missing."
+    assert refusal(**{key: ""}) == f"mine.yaml, {key}: this key is missing. Add it."
 
 
 @pytest.mark.parametrize(
@@ -448,7 +449,7 @@ def test_a_missing_key(key):
     ],
 )
 def test_a_missing_key_below(lines, place):
-    assert refusal(**lines) == f"mine.yaml, {place}: this key is missing."
+    assert refusal(**lines) == f"mine.yaml, {place}: this key is missing. Add it."
 
 
 @pytest.mark.parametrize("key", ["at", "k"])
@@ -461,6 +462,13 @@ def test_parameters_of_a_composition_stand_under_its_parts(key):
 # Mistakes: values
 
 NO_NUMBER = "must be a number, not true or false."
+DIGITS = "Write it in digits."
+LIST, MAPPING = "must be a list", "must be a mapping of keys to values"
+HYPHEN = "Put a hyphen before each of its items."
+KD = "methods[0].kd.temperature: must be a number"
+NAMED = "must be a name, or a mapping of keys to values with the name under"
+SEEDS = "seeds: must be a list of seeds, such as [0, 1, 2]"
+VALUES = "must be values by parameter, such as {temperature: [2, 8]}, or a list of settings, such as [{temperature: 2}]"
 NO_WEIGHT = "give a weight of the cross-entropy, 0 or more; or weights by epoch from epoch 0 on: `{0: 1, 30: 0.5}`."
 
 
@@ -468,7 +476,10 @@ NO_WEIGHT = "give a weight of the cross-entropy, 0 or more; or weights by epoch 
     ("lines", "message"),
     [
         ({"recipe": "recipe: {base: digits-quick, epochs: 0}"}, "recipe.epochs: must be greater than 0 (got 0)."),
-        ({"recipe": "recipe: {base: digits-quick, epochs: many}"}, "recipe.epochs: must be a valid integer (got 'many')."),
+        (
+            {"recipe": "recipe: {base: digits-quick, epochs: many}"},
+            "recipe.epochs: must be a whole number (got 'many'). Write it in digits.",
+        ),
         (
             {"recipe": "recipe: {base: digits-quick, optimiser: {lr: .nan}}"},
             "recipe.optimiser.lr: must be a finite number (got nan).",
@@ -491,19 +502,19 @@ NO_WEIGHT = "give a weight of the cross-entropy, 0 or more; or weights by epoch 
             "dataset.validation: must be less than or equal to 0.5 (got 0.9).",
         ),
         ({"seeds": "seeds: [-1]"}, "seeds[0]: must be greater than or equal to 0 (got -1)."),
-        ({"seeds": "seeds: [0.5]"}, "seeds[0]: must be a valid integer (got 0.5)."),
-        ({"seeds": "seeds: [yes]"}, f"seeds[0]: {NO_NUMBER}"),
-        ({"recipe": "recipe: {base: digits-quick, mixup: on}"}, f"recipe.mixup: {NO_NUMBER}"),
-        ({"recipe": "recipe: {base: digits-quick, epochs: true}"}, f"recipe.epochs: {NO_NUMBER}"),
-        ({"recipe": "recipe: {base: digits-quick, label_smoothing: false}"}, f"recipe.label_smoothing: {NO_NUMBER}"),
+        ({"seeds": "seeds: [0.5]"}, "seeds[0]: must be a whole number (got 0.5). Write it without a fraction."),
+        ({"seeds": "seeds: [yes]"}, f"seeds[0]: {NO_NUMBER} {DIGITS}"),
+        ({"recipe": "recipe: {base: digits-quick, mixup: on}"}, f"recipe.mixup: {NO_NUMBER} {DIGITS}"),
+        ({"recipe": "recipe: {base: digits-quick, epochs: true}"}, f"recipe.epochs: {NO_NUMBER} {DIGITS}"),
+        ({"recipe": "recipe: {base: digits-quick, label_smoothing: false}"}, f"recipe.label_smoothing: {NO_NUMBER} {DIGITS}"),
         (
             {"recipe": "recipe: {base: digits-quick, schedule: {milestones: [1, true]}}"},
-            f"recipe.schedule.milestones[1]: {NO_NUMBER}",
+            f"recipe.schedule.milestones[1]: {NO_NUMBER} {DIGITS}",
         ),
-        ({"methods": "methods: [{kd: {temperature: true}}]"}, f"methods[0].kd.temperature: {NO_NUMBER}"),
+        ({"methods": "methods: [{kd: {temperature: true}}]"}, f"methods[0].kd.temperature: {NO_NUMBER} Write one, such as 4."),
         ({"methods": "methods: [{kd: {ce: true}}]"}, f"methods[0].kd.ce: {NO_WEIGHT}"),
-        ({"dataset": "dataset: {name: digits, validation: yes}"}, f"dataset.validation: {NO_NUMBER}"),
-        ({"seeds": "seeds: []"}, "seeds: must not be empty."),
+        ({"dataset": "dataset: {name: digits, validation: yes}"}, f"dataset.validation: {NO_NUMBER} {DIGITS}"),
+        ({"seeds": "seeds: []"}, "seeds: must not be empty. Give at least one."),
         ({"seeds": "seeds: [1, 2, 1]"}, "seeds: a seed is named twice. Name each once."),
     ],
 )
@@ -547,43 +558,94 @@ def test_seeds_that_cannot_be_asked_for(seeds, message):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ({"methods": "methods: kd"}, "methods: must be a list (got 'kd')."),
-        ({"methods": "methods: {kd: {alpha: 0.5}}"}, "methods: must be a list (got {'kd': {'alpha': 0.5}})."),
-        ({"methods": "methods: []"}, "methods: must not be empty."),
-        ({"methods": "methods: [{kd: 3}]"}, "methods[0].kd: must be a mapping of keys to values (got 3)."),
+        ({"methods": "methods: kd"}, f"methods: {LIST} (got 'kd'). Write it in square brackets: [kd]."),
+        ({"methods": "methods:"}, f"methods: {LIST} (got nothing). {HYPHEN}"),
+        ({"methods": "methods: {kd: {alpha: 0.5}}"}, f"methods: {LIST} (got {{'kd': {{'alpha': 0.5}}}}). {HYPHEN}"),
+        ({"methods": "methods: []"}, "methods: must not be empty. Give at least one."),
+        ({"methods": "methods: [{kd: 3}]"}, f"methods[0].kd: {MAPPING} (got 3). Write `{{key: value}}`."),
+        ({"methods": "methods: [{kd: {1: 3}}]"}, "methods[0].kd: a key must be text (got 1). Put it in quotes, or remove it."),
+        ({"methods": "methods: [{kd: {temperature: warm}}]"}, f"{KD} (got 'warm'). Write one, such as 4."),
+        ({"methods": "methods: [{kd: {temperature: [4]}}]"}, f"{KD} (got [4]). Write one, such as 4."),
+        ({"methods": "methods: [{kd: {temperature: }}]"}, f"{KD} (got nothing). Write one, such as 4; or leave the key out."),
+        ({"methods": "methods: [{kd: {heat: 4}}]"}, "methods[0].kd.heat: unknown key. Choose one of temperature, alpha."),
         (
             {"pairs": "pairs: {teacher: resnet20, student: resnet8}"},
-            "pairs: must be a list (got {'student': 'resnet8', 'teacher': 'resnet20'}).",
+            f"pairs: {LIST} (got {{'student': 'resnet8', 'teacher': 'resnet20'}}). {HYPHEN}",
         ),
-        ({"pairs": "pairs: [resnet8]"}, "pairs[0]: must be a mapping of keys to values (got 'resnet8')."),
+        ({"pairs": "pairs: [resnet8]"}, f"pairs[0]: {MAPPING} (got 'resnet8'). Its keys are {', '.join(PairSpec.model_fields)}."),
+        ({"pairs": "pairs:\n  - {teacher: 20, student: resnet8}"}, f"pairs[0].teacher: {NAMED} `model` (got 20)."),
         (
-            {"pairs": "pairs:\n  - {teacher: 20, student: resnet8}"},
-            "pairs[0].teacher: give a name, or a mapping of keys to values.",
+            {"pairs": "pairs:\n  - {teacher: {model: 20}, student: resnet8}"},
+            "pairs[0].teacher.model: must be text (got 20). Put it in quotes: '20'.",
         ),
-        ({"pairs": "pairs:\n  - {teacher: {model: 20}, student: resnet8}"}, "pairs[0].teacher.model: must be text (got 20)."),
         (
             {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, without: kd}"},
-            "pairs[0].without: must be a list (got 'kd').",
+            f"pairs[0].without: {LIST} (got 'kd'). Write it in square brackets: [kd].",
         ),
-        ({"seeds": "seeds: 3"}, "seeds: must be a list (got 3)."),
-        ({"seeds": "seeds:"}, "seeds: must be a list (got nothing)."),
-        ({"recipe": "recipe: 3"}, "recipe: give a name, or a mapping of keys to values."),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recipe: }"},
+            f"pairs[0].recipe: {MAPPING} (got nothing). Write `{{key: value}}`; or leave the key out.",
+        ),
+        ({"seeds": "seeds: 3"}, f"{SEEDS} (got 3)."),
+        ({"seeds": "seeds: 0-2"}, f"{SEEDS} (got '0-2')."),
+        ({"seeds": "seeds:"}, f"{SEEDS} (got nothing)."),
+        ({"seeds": "seeds: ['0']"}, "seeds[0]: must be a whole number (got '0'). Write it without quotes: 0."),
+        ({"recipe": "recipe: 3"}, f"recipe: {NAMED} `base` (got 3)."),
+        ({"recipe": "recipe: {base: 3}"}, "recipe.base: must be text (got 3). Put it in quotes: '3'."),
         (
             {"recipe": "recipe: {base: digits-quick, optimiser: sgd}"},
-            "recipe.optimiser: must be a mapping of keys to values (got 'sgd').",
+            f"recipe.optimiser: {MAPPING} (got 'sgd'). Write {{name: sgd}}.",
         ),
-        ({"dataset": "dataset: [digits]"}, "dataset: give a name, or a mapping of keys to values."),
+        (
+            {"recipe": "recipe: {base: digits-quick, augmentation: {pad: 0, resized_crop: {scale: [0.5]}}}"},
+            "recipe.augmentation.resized_crop.scale: the list is too short (got [0.5]). Add a value.",
+        ),
+        (
+            {"recipe": "recipe: {base: digits-quick, compile: maybe}"},
+            "recipe.compile: must be true or false (got 'maybe'). Write one of the two.",
+        ),
+        ({"dataset": "dataset: [digits]"}, f"dataset: {NAMED} `name` (got ['digits'])."),
+        ({"dataset": "dataset: {name: 3}"}, "dataset.name: must be text (got 3). Put it in quotes: '3'."),
+        ({"title": "title: true"}, "title: must be text (got true). Put it in quotes: 'true'."),
+        ({"title": "title:"}, "title: must be text (got nothing). Write it after the colon."),
+        ({"title": "title: [a]"}, "title: must be text (got ['a']). Write one text."),
+        ({"title": "title: a\ntune: {budget: 3, grid: {kd: [3]}}"}, f"tune.grid.kd: {VALUES} (got [3])."),
     ],
 )
 def test_a_value_of_the_wrong_kind(lines, message):
     assert refusal(**lines) == f"mine.yaml, {message}"
 
 
-@pytest.mark.parametrize("entry", ["3", "", "[ft]", "{ft: {k: 2}, kd: {}}"])
-def test_a_method_entry_of_the_wrong_kind(entry):
+@pytest.mark.parametrize(("entry", "got"), [("3", "3"), ("", "nothing"), ("[ft]", "['ft']")])
+def test_a_method_entry_of_the_wrong_kind(entry, got):
     assert refusal(methods=f"methods:\n  - {entry}") == (
-        "mine.yaml, methods[0]: give a name, or one name with its parameters: `- ft: {k: 2}`."
+        f"mine.yaml, methods[0]: must be a name, or one name with its parameters, such as `- ft: {{k: 2}}` (got {got})."
     )
+
+
+@pytest.mark.parametrize("entry", ["{kd: , temperature: 2}", "kd:\n    temperature: 2"])
+def test_parameters_that_stand_beside_the_name_of_their_method(entry):
+    assert refusal(methods=f"methods:\n  - {entry}") == (
+        "mine.yaml, methods[0]: has kd and temperature side by side. Write parameters in braces after the name, "
+        "`- kd: {temperature: ...}`, and each method as an entry of its own."
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"seeds": "seeds: [0]\nepochs: 3"}, "epochs: unknown key. Write it as `recipe: {epochs: ...}`."),
+        ({"seeds": "seeds: [0]\nlr: 0.1"}, "lr: unknown key. Write it as `recipe: {optimiser: {lr: ...}}`."),
+        ({"recipe": "recipe: {base: digits-quick, lr: 1}"}, "recipe.lr: unknown key. Write it as `optimiser: {lr: ...}`."),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recipe: {pad: 0}}"},
+            "pairs[0].recipe.pad: unknown key. Write it as `augmentation: {pad: ...}`.",
+        ),
+        ({"recipe": "recipe: {name: short}"}, "recipe.name: unknown key. A recipe that ships is named by `base: NAME`."),
+    ],
+)
+def test_a_key_of_a_recipe_that_stands_too_high_is_told_with_its_place(lines, message):
+    assert refusal(**lines) == f"mine.yaml, {message}"
 
 
 @pytest.mark.parametrize(

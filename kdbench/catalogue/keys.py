@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from kdbench.spec.validation import models_in
+from kdbench.spec.mistakes import models_in
 
 REQUIRED = "required"
 """Stands for the default of a key that must be given."""

@@ -1,24 +1,15 @@
 """What pydantic finds wrong with a user's values, told with the place of the mistake in the words of YAML."""
 
-import re
-import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from kdbench.errors import KdbenchError, nearest
+from kdbench.errors import KdbenchError
+from kdbench.spec.mistakes import mistake, models_in, no_number
 
 S = TypeVar("S", bound=BaseModel)
-
-_MUST_BE = {
-    "tuple_type": "a list",
-    "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "string_type": "text",
-}
 
 
 def validated(spec: type[S], tree: object, *, source: str | Path, path: str = "") -> S:
@@ -34,13 +25,13 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
         KdbenchError: one mistake, an unknown key before others; `x.yaml, recipe.epoch: unknown key. Did you mean ...`.
     """
     if booleans := list(booleans_as_numbers(spec, tree)):
-        loc, text = booleans[0], "must be a number, not true or false."
+        loc, text = booleans[0], no_number(spec, booleans[0])
     else:
         try:
             return spec.model_validate(tree)
         except ValidationError as problem:
             first = min(problem.errors(), key=lambda error: error["type"] not in ("extra_forbidden", "key_of_another"))
-            loc, text = tuple(_written(first["loc"], tree)), _as_text(first, spec)
+            loc, text = mistake(first, spec, tree)
     below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
     place = f"{path}{below}".removeprefix(".")
     raise KdbenchError(f"{', '.join(filter(None, (str(source), place)))}: {text}")
@@ -71,53 +62,3 @@ def _leaves(kind: Any) -> Iterator[type]:
         yield from (leaf for arg in args for leaf in _leaves(arg))
     else:
         yield kind if isinstance(kind, type) else type(kind)
-
-
-def _written(loc: Iterable[int | str], tree: object) -> Iterator[int | str]:
-    """A place in words of the file: what may be one value or a list of them has no number where it is one."""
-    for key in loc:
-        several = isinstance(tree, list | tuple) or (isinstance(tree, dict) and key in tree)
-        if isinstance(key, int) and tree is not _UNKNOWN and not several:
-            continue
-        yield key
-        tree = tree[key] if several else _UNKNOWN  # type: ignore[index]  # it is a list or a mapping
-
-
-_UNKNOWN = object()
-"""Stands for what the file does not have as it is read."""
-
-
-def _as_text(error: ErrorDetails, spec: type[BaseModel]) -> str:
-    kind, loc = error["type"], error["loc"]
-    if kind == "extra_forbidden":
-        name = str(loc[-1])
-        return f"unknown key.{nearest(name, [key for key in _keys(spec, loc[:-1]) if key != name])}"
-    if kind == "missing":
-        return "this key is missing."
-    if kind == "too_short":
-        return "must not be empty."
-    if kind == "key_of_another":
-        return f"{error['msg']}."
-    if kind == "value_error":
-        return f"{error['ctx']['error']}."
-    must = f"must be {_MUST_BE[kind]}" if kind in _MUST_BE else error["msg"].replace("Input should", "must")
-    text = re.sub(r", (unable to|got a) .*", "", must)
-    return f"{text} (got {'nothing' if error['input'] is None else reprlib.repr(error['input'])})."
-
-
-def _keys(spec: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand at `path` below `spec`, by any of the models that may stand there."""
-    specs = [spec]
-    for key in path:
-        if isinstance(key, str):
-            specs = [
-                inner for found in specs if key in found.model_fields for inner in models_in(found.model_fields[key].annotation)
-            ]
-    return [key for found in specs for key in found.model_fields]
-
-
-def models_in(kind: Any) -> tuple[type[BaseModel], ...]:
-    """The models among the alternatives of a type."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return (kind,)
-    return tuple(found for arg in get_args(kind) for found in models_in(arg))

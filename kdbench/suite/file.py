@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, TypeAdapter
 
 from kdbench.errors import KdbenchError
+from kdbench.spec.mistakes import shown
 from kdbench.spec.recipe import Spec
 from kdbench.spec.report_options import ReportOptions
 from kdbench.spec.trial import RAW, Normalisation, Stages
@@ -17,28 +18,64 @@ Tree = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 
 
+_TEXTS = TypeAdapter(dict[str, str])
+
+
 def _short_for(key: str) -> BeforeValidator:
     """`kd` is short for `{key: kd}`."""
 
     def write_out(given: object) -> object:
         if not isinstance(given, str | dict):
-            raise ValueError("give a name, or a mapping of keys to values")
+            raise ValueError(f"must be a name, or a mapping of keys to values with the name under `{key}` (got {shown(given)})")
         return {key: given} if isinstance(given, str) else given
 
     return BeforeValidator(write_out)
+
+
+def _named(key: str) -> AfterValidator:
+    """What stands under the key, where it is given, is text."""
+
+    def check(tree: Tree) -> Tree:
+        _TEXTS.validate_python({name: tree[name] for name in (key,) if name in tree})
+        return tree
+
+    return AfterValidator(check)
 
 
 def _method_entry(given: object) -> object:
     """`ft` and `ft:` with nothing after it are short for `{ft: {}}`."""
     if isinstance(given, str):
         return {given: {}}
-    if not isinstance(given, dict) or len(given) != 1:
-        raise ValueError("give a name, or one name with its parameters: `- ft: {k: 2}`")
+    if isinstance(given, dict) and len(given) > 1:
+        first, second = list(given)[:2]
+        raise ValueError(
+            f"has {first} and {second} side by side. Write parameters in braces after the name, `- {first}: {{{second}: ...}}`, "
+            "and each method as an entry of its own"
+        )
+    if not isinstance(given, dict) or not given:
+        raise ValueError(f"must be a name, or one name with its parameters, such as `- ft: {{k: 2}}` (got {shown(given)})")
+    return given
+
+
+def _seeds(given: object) -> object:
+    """Numbers alone are told what a list of them looks like: whether `3` is a seed or a count, only the user knows."""
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"must be a list of seeds, such as [0, 1, 2] (got {shown(given)})")
+    return given
+
+
+def _settings(given: object) -> object:
+    """What to try of a method: values by parameter, or a list of settings."""
+    if not isinstance(given, dict) and not (isinstance(given, list | tuple) and all(isinstance(one, dict) for one in given)):
+        fix = "values by parameter, such as {temperature: [2, 8]}, or a list of settings, such as [{temperature: 2}]"
+        raise ValueError(f"must be {fix} (got {shown(given)})")
     return given
 
 
 Parameters = Annotated[Tree, BeforeValidator(lambda given: {} if given is None else given)]
 MethodEntry = Annotated[dict[str, Parameters], BeforeValidator(_method_entry)]
+Settings = Annotated[Tree | tuple[Tree, ...], BeforeValidator(_settings)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds)]
 
 
 Hooks = Annotated[tuple[str, ...], BeforeValidator(lambda given: RAW if given == "raw" else given)]
@@ -118,9 +155,9 @@ class TuneSpec(Spec):
     """Fraction of the training images that is held out while parameters are chosen. The reported trials train on all images."""
     budget: Annotated[int, Field(ge=2, strict=True)]
     """How many settings each method gets, the suite's own parameters of it among them."""
-    seeds: tuple[Seed, ...] = Field((1000,), min_length=1)
+    seeds: Seeds = Field((1000,), min_length=1)
     """Seeds with which each setting is tried. None of them may be one of the suite's `seeds`."""
-    grid: dict[str, Tree | tuple[Tree, ...]] = Field(min_length=1)
+    grid: dict[str, Settings] = Field(min_length=1)
     """By the name of a method, the settings to try beside its own: lists of values, such as `{beta: [50, 200, 500]}`, of which
     every combination is tried; or a list of settings, such as `[{temperature: 2}, {temperature: 8}]`. Those of `at+kd` stand under
     the name of each part, as in `methods`."""
@@ -136,9 +173,9 @@ class SuiteFile(Spec):
     plugins: tuple[str, ...] = ()
     """Files, or folders of them, with methods, networks and data sets of your own that the suite names. A relative path begins in
     the suite's folder."""
-    dataset: Annotated[Tree, _short_for("name")]
+    dataset: Annotated[Tree, _short_for("name"), _named("name")]
     """The data set: its `name`, and its own keys beside it. A name alone is short for `{name: NAME}`."""
-    recipe: Annotated[Tree, _short_for("base")]
+    recipe: Annotated[Tree, _short_for("base"), _named("base")]
     """How networks are trained. `base` names a recipe that ships; other keys of a recipe beside it override its own. A name alone
     is short for `{base: NAME}`. Without `base`, give the whole recipe."""
     teacher: TeacherSpec = TeacherSpec()
@@ -146,7 +183,7 @@ class SuiteFile(Spec):
     stages: Stages = "per-seed"
     """How often a stage that learns from the teacher alone is trained, such as FT's paraphraser. `per-seed` trains it once for each
     student seed, so that the spread over seeds includes it. `per-teacher` trains it once for all seeds."""
-    seeds: tuple[Seed, ...] = Field(min_length=1)
+    seeds: Seeds = Field(min_length=1)
     """Seeds of the students: whole numbers from 0 up. Each method is trained once for each."""
     expected_spread: Annotated[float, Field(gt=0, le=100)] | None = None
     """How much the difference of two methods' test errors changes from seed to seed: its standard deviation over seeds, in

@@ -14,11 +14,12 @@ from kdbench.models import MODELS
 from kdbench.models.pretrained import identify
 from kdbench.paths import from_folder, has_path, map_paths
 from kdbench.registry import Registry
+from kdbench.spec.mistakes import MISSING
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import DatasetSpec
 from kdbench.spec.validation import validated
 from kdbench.suite.file import NetworkSpec, SuiteFile, Tree
-from kdbench.suite.recipes import merged, recipe_tree
+from kdbench.suite.recipes import merged, misplaced, recipe_tree
 from kdbench.suite.shipped import is_shipped
 
 
@@ -41,7 +42,7 @@ class Ground:
         """The kind of data set and its parameters; nothing is loaded."""
         given = dict(self.spec.dataset)
         if "name" not in given:
-            raise self.error("dataset.name", "this key is missing.")
+            raise self.error("dataset.name", MISSING)
         name = given.pop("name")
         self.known(DATASETS, name, "dataset")
         source = DATASETS.get(name)
@@ -77,6 +78,9 @@ class Ground:
             tree = recipe_tree(changes) if "base" in changes else merged(of_suite, changes)
         except KdbenchError as reason:
             raise self.error(where, str(reason)) from None
+        if found := misplaced(tree, Recipe):
+            key, problem = found
+            raise self.error(f"{where}.{key}", problem)
         recipe = validated(Recipe, tree, source=self.file, path=where)
         if problem := unsuited(recipe.augmentation, self.source[0]):
             raise self.error(f"{where}.augmentation", problem)

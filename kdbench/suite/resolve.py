@@ -16,6 +16,7 @@ from kdbench.suite.entries import Entries, unlike
 from kdbench.suite.file import PairSpec, SuiteFile, Tree, TuneSpec, read_mapping
 from kdbench.suite.ground import Ground
 from kdbench.suite.plugins import load_path
+from kdbench.suite.recipes import misplaced
 from kdbench.suite.shipped import find_suite
 from kdbench.suite.suite import Suite
 from kdbench.suite.taught import unfit_for_several
@@ -35,7 +36,11 @@ def load_suite(name: str | Path, *, methods: Sequence[str] = (), seeds: Sequence
         KdbenchError: no such suite, or a mistake in it or in a plugin; the message names the file and the place in it.
     """
     file = find_suite(str(name))
-    spec = validated(SuiteFile, read_mapping(file), source=file)
+    tree = read_mapping(file)
+    if found := misplaced(tree, SuiteFile, under=("recipe",)):
+        key, problem = found
+        raise KdbenchError(f"{file}, {key}: {problem}")
+    spec = validated(SuiteFile, tree, source=file)
     for i, plugin in enumerate(spec.plugins):
         try:
             load_path(file.parent / expanded(plugin))
