@@ -317,7 +317,7 @@ def test_a_teacher_with_an_input_of_its_own_is_trained_surveyed_kept_and_loaded(
         (["wrn_10_1", {"modle": "resnet8"}], "teacher[1].modle: unknown key. Did you mean 'model'?"),
         ([], "teacher: must not be empty."),
         ({"model": "resnet8", "size": 0}, "teacher.size: must be greater than 0 (got 0)."),
-        ({"model": "resnet8", "normalise": {"mean": [0.5]}}, "teacher.normalise.std: this key is missing."),
+        ({"model": "resnet8", "normalise": {"mean": [0.5]}}, "teacher.normalise.std: this key is missing. Add it."),
         (
             {"model": "resnet8", "normalise": {"mean": [0.5], "std": [0]}},
             "teacher.normalise.std[0]: must be greater than 0 (got 0).",

@@ -125,7 +125,7 @@ def _written(loc: Iterable[int | str], tree: object) -> Iterator[int | str]:
         if isinstance(key, int) and tree is not _UNKNOWN and not there:
             continue
         yield key
-        tree = tree[key] if there else _UNKNOWN  # type: ignore[index, call-overload]  # it is a list or a mapping
+        tree = tree[key] if there else _UNKNOWN  # type: ignore[index]  # it is a list or a mapping
 
 
 _UNKNOWN = object()

@@ -79,8 +79,7 @@ class Ground:
         except KdbenchError as reason:
             raise self.error(where, str(reason)) from None
         if found := misplaced(tree, Recipe):
-            key, problem = found
-            raise self.error(f"{where}.{key}", problem)
+            raise self.error(f"{where}.{found[0]}", found[1])
         recipe = validated(Recipe, tree, source=self.file, path=where)
         if problem := unsuited(recipe.augmentation, self.source[0]):
             raise self.error(f"{where}.augmentation", problem)
