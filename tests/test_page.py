@@ -177,6 +177,11 @@ def test_every_shipped_method_with_a_paper_of_its_own_has_an_entry():
     assert {word for _, word in without} == {"none"} and "et al" not in re.sub("%.*", "", text)
 
 
+def test_a_method_without_a_paper_cites_the_method_that_it_is_a_form_of():
+    assert to_bibtex(methods_alone("fitnets_hint")).count("@inproceedings{fitnets,") == 1
+    assert to_bibtex(methods_alone("fitnets_hint", "fitnets")).count("@inproceedings{fitnets,") == 1
+
+
 def test_kdbench_is_cited_as_its_own_file_says():
     assert f'title: "{TITLE}"' in (ROOT / "CITATION.cff").read_text()
 

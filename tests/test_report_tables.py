@@ -311,6 +311,25 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
     )
 
 
+def test_what_is_missing_takes_a_line_however_many_methods_pairs_and_seeds_there_are():
+    missing = {"status": "missing", "test_error_pct": None}
+    begun = frame(
+        trial("scratch", 0, 8.0),
+        *(trial(method, seed, 7.0, **missing) for method in ("kd", "at") for seed in range(3)),
+        trial("ft", 0, 7.0, **missing),
+    )
+    notes = [note for note in result_table(compare(begun, pairs=[PAIR])).notes if note.startswith("Missing")]
+    assert notes == [
+        "Missing: KD and AT, resnet56 → resnet20, seeds 0, 1, 2.",
+        "Missing: FT, resnet56 → resnet20, seed 0.",
+    ]
+    pairs = [(f"t{number}", "resnet20") for number in range(6)]
+    hundreds = frame(*(trial(f"m{n}", 0, 7.0, pair=pair, **missing) for n in range(22) for pair in pairs))
+    (note,) = (note for note in result_table(compare(hundreds, pairs=pairs)).notes if note.startswith("Missing"))
+    assert note.startswith("Missing: m0, m1, m2, ") and "m19, and 2 more, t0 → resnet20; t1 → resnet20; " in note
+    assert note.endswith("t4 → resnet20; and 1 more, seed 0.")
+
+
 def test_a_failed_scratch_trial_of_two_pairs_is_named_once():
     other = ("resnet110", "resnet20")
     results = frame(trial("scratch", 1, None), trial("kd", 1, 7.0), trial("kd", 1, 7.0, pair=other))
@@ -581,6 +600,16 @@ def test_methods_of_equal_error_share_the_place():
     )
     (claim,) = claims(compare(three_seeds(kd=(8.0,)), pairs=[PAIR]))
     assert claim.endswith("KD has a mean test error of 8.00 %, and there is no other method.")
+
+
+def test_a_claim_names_the_methods_that_have_no_result_and_those_that_failed():
+    begun = [trial("scratch", 1, 8.0), *(trial(method, 1, None, status="missing") for method in ("at", "ft")), trial("vid", 1, None)]
+    (claim,) = claims(compare(frame(*begun), pairs=[PAIR]))
+    assert claim.endswith(
+        "scratch has a mean test error of 8.00 %, and no other method has a result. No result yet: AT, FT. Failed: VID."
+    )
+    (claim,) = claims(compare(frame(*begun, trial("kd", 1, 7.0)), pairs=[PAIR]))
+    assert "KD has the lowest mean test error of 2 methods" in claim and claim.endswith(" No result yet: AT, FT. Failed: VID.")
 
 
 def test_where_scratch_is_best_the_claim_opens_with_it():

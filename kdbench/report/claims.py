@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+from kdbench.errors import listed
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
 from kdbench.report.differences import differences_of_all, gains_over_baseline
 from kdbench.report.statistics.comparisons import Difference
@@ -25,9 +28,11 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     if not done:
         return "no trial is done."
     means = pair.ranked().sort_values(kind="stable", ascending=metric.lower_is_better)
+    waiting = _without_result(comparison, pair, done)
     if len(means) < 2:
-        alone = "there is no other method" if len(done) == 1 else "no other method is done for the same seeds"
-        return f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}, and {alone}."
+        others = "has a result" if len(done) == 1 else "is done for the same seeds"
+        alone = f"no other method {others}" if len(done) > 1 or waiting else "there is no other method"
+        return " ".join([f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}, and {alone}.", *waiting])
     first = list(ranked_at(means, 1, metric))
     best, level = str(first[0]), f"the {metric.best} mean {metric.noun} of {len(means)} methods, {metric.text(means.iloc[0])}."
     unbeaten, tie = first == [baseline], len(first) > 1
@@ -47,7 +52,19 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
         sentences.append(f"The {held_out(metric).best} mean {held_out(metric).noun}: {named_best}.")
     if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *waiting])
+
+
+def _without_result(comparison: Comparison, pair: PairTrials, done: Container[str]) -> list[str]:
+    """Sentences that name the methods of a pair that have no result: those that failed apart from those still to be trained."""
+    failed: list[str] = []
+    awaited: list[str] = []
+    for label in comparison.labels:
+        if label not in done and pair.has(label):
+            statuses = pair.trials.loc[pair.trials["label"] == label, "status"]
+            (failed if (statuses == "failed").all() else awaited).append(label)
+    named = {"No result yet": awaited, "Failed": failed}
+    return [f"{words}: {listed(labels)}." for words, labels in named.items() if labels]
 
 
 def _how_sure(gain: Difference | None, metric: Metric) -> str:

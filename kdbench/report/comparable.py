@@ -13,18 +13,19 @@ _ALONE = "Report one suite alone with `kdbench report SUITE`, or filter the fram
 _DEVICES = f"{_ALONE} If one suite ran on several kinds of devices, `--rerun all` trains it anew on one."
 _RECIPE = "Choose one with `recipes` (--recipe), or report one suite alone with `kdbench report SUITE`."
 
-_MUST_AGREE: tuple[tuple[str, list[str], str, str], ...] = (
-    ("protocol", [], "protocol versions", "Run the older trials again, or report each version alone."),
-    ("precision", [], "precisions", _DEVICES),
-    ("recipe", ["dataset", "student"], "recipes", _RECIPE),
-    ("epochs", ["dataset", "student"], "numbers of epochs", _RECIPE),
-    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], "different teachers of one name", _ALONE),
-    ("dataset_params", ["dataset"], "settings of the data", "Run each with its own `label`."),
-    ("data_fingerprint", ["dataset"], "versions of the data", "Run the older trials again on the present data."),
-    ("method_code", ["method", "student"], "versions of the method's code", "Run the older trials again."),
-    ("stages", ["method", "dataset", "student"], "settings of `stages`", _ALONE),
+_MUST_AGREE: tuple[tuple[str, list[str], tuple[str, str] | None], ...] = (
+    ("protocol", [], ("protocol versions", "Run the older trials again, or report each version alone.")),
+    ("precision", [], None),
+    ("recipe", ["dataset", "student"], ("recipes", _RECIPE)),
+    ("epochs", ["dataset", "student"], ("numbers of epochs", _RECIPE)),
+    ("teacher_weights_sha256", ["dataset", "teacher", "student", "seed"], ("different teachers of one name", _ALONE)),
+    ("dataset_params", ["dataset"], ("settings of the data", "Run each with its own `label`.")),
+    ("data_fingerprint", ["dataset"], ("versions of the data", "Run the older trials again on the present data.")),
+    ("method_code", ["method", "student"], ("versions of the method's code", "Run the older trials again.")),
+    ("stages", ["method", "dataset", "student"], ("settings of `stages`", _ALONE)),
 )
-"""Column; the columns within whose groups it must be one; what several of it are called; the fix."""
+"""Column; the columns within whose groups it must be one; what several of it are called, and the fix, which `_precisions` tells of
+precisions."""
 
 _IDENTITY = ["dataset", "recipe", "teacher", "student", "method", "method_params", "seed"]
 
@@ -36,11 +37,10 @@ def check_comparable(results: pd.DataFrame) -> None:
         KdbenchError: they mix protocols, precisions, recipes or data, or the code of one method, or one trial stands there twice.
     """
     done = results[results["status"] == "done"]
-    for column, within, noun, fix in _MUST_AGREE:
+    for column, within, told in _MUST_AGREE:
         for where, rows in _groups(done, within):
             if rows[column].nunique() > 1:
-                if column == "precision":
-                    rows, noun, fix = _precisions(rows)
+                rows, noun, fix = (rows, *told) if told else _precisions(rows)
                 examples = "; ".join(
                     f"{value} ({counted(len(group), 'trial')}, such as {group['trial'].iloc[0]})"
                     for value, group in rows.groupby(column)

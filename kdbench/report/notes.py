@@ -14,6 +14,9 @@ from kdbench.wording import counted, plural
 _REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains it again"}
 """Why a trial is not done that gives no reason of its own."""
 
+_MOST_NAMED = 20
+"""Methods, seeds or trials that a sentence names; of more it tells the number."""
+
 _HASHED = {
     "normalised": "images normalised with the network's own mean and std, which the suite has under `normalise`",
     "hooks": "read at modules that the suite names under `hooks`",
@@ -192,19 +195,32 @@ def _noted(done: pd.DataFrame) -> list[str]:
 
 
 def _not_done(results: pd.DataFrame) -> list[str]:
-    """One sentence for all seeds of a method and pair that share status and reason; failed trials with their ids."""
+    """A sentence for all methods and pairs that share status, reason and seeds; failed trials with their ids, and so one for each."""
     rows = results[results["status"] != "done"].assign(reason=lambda frame: frame["reason"].fillna("").astype(str))
-    notes = []
+    methods: dict[tuple[str, str, str, str], list[str]] = {}
     for (status, label, at, reason), group in rows.groupby(["status", "label", "at", "reason"], sort=False):
         seeds = _named("seed", group["seed"])
         trials = f" ({_named('trial', group['trial'])})" if status == "failed" else ""
-        reason = reason or _REASONS.get(str(status), "")
-        because = f": {' '.join(str(reason).split()).rstrip('.')}" if reason else ""
-        notes.append(f"{str(status).capitalize()}: {label}, {at}, {seeds}{trials}{because}.")
+        methods.setdefault((status, reason, at, seeds + trials), []).append(label)
+    pairs: dict[tuple[str, str, str, str], list[str]] = {}
+    for (status, reason, at, which), labels in methods.items():
+        pairs.setdefault((status, reason, _all_of(labels), which), []).append(at)
+    notes = []
+    for (status, reason, labels, which), places in pairs.items():
+        reason = reason or _REASONS.get(status, "")
+        because = f": {' '.join(reason.split()).rstrip('.')}" if reason else ""
+        notes.append(f"{status.capitalize()}: {labels}, {listed(places, separator='; ')}, {which}{because}.")
     return notes
+
+
+def _all_of(labels: list[str]) -> str:
+    """`KD`, `KD, AT and FT`."""
+    if 1 < len(labels) <= _MOST_NAMED:
+        return f"{', '.join(labels[:-1])} and {labels[-1]}"
+    return listed(labels, most=_MOST_NAMED)
 
 
 def _named(noun: str, values: pd.Series[int] | pd.Series[str]) -> str:
     """`seed 0`, `seeds 0, 1`."""
     names = [str(value) for value in values]
-    return f"{plural(noun, len(names))} {listed(names, most=len(names))}"
+    return f"{plural(noun, len(names))} {listed(names, most=_MOST_NAMED)}"

@@ -27,7 +27,8 @@ def to_bibtex(results: pd.DataFrame) -> str:
     """An entry for kdbench, of the versions that made the results, and for the paper of each method.
 
     Entries hold what the docstrings of methods hold, and so the surnames of authors only. A method that is not registered, or whose
-    docstring names no paper in the usual form, has a comment in place of an entry.
+    docstring names no paper in the usual form, has a comment in place of an entry. Methods that the docstring names there are cited
+    too: `fitnets` for `fitnets_hint`.
     """
     ours = {"author": "{The kdbench authors}", "title": f"{{{TITLE}}}"}
     if "kdbench_version" in results:
@@ -37,7 +38,7 @@ def to_bibtex(results: pd.DataFrame) -> str:
             "% Authors are named by surname only. Complete them from the paper.",
             "",
             _entry("software", "kdbench", ours),
-            *map(_cited, parts(results)),
+            *map(_cited, dict.fromkeys(cited for name in parts(results) for cited in (name, *_named_for(name)))),
         ]
     )
 
@@ -48,9 +49,20 @@ def known_method(name: str) -> dict[str, Any] | None:
     return describe_method(name) if name in METHODS else None
 
 
-def _cited(method: str) -> str:
+def _paper(method: str) -> str:
+    """What the docstring of a method says of its paper."""
     described = known_method(method)
-    paper = described["paper"] if described else ""
+    return described["paper"] if described else ""
+
+
+def _named_for(method: str) -> list[str]:
+    """The methods that the docstring of one without a paper of its own names in the paper's place: `fitnets` of `fitnets_hint`."""
+    paper = _paper(method)
+    return [] if _PAPER.fullmatch(paper) else [name for name in re.findall(r"`(\w+)`", paper) if name in METHODS]
+
+
+def _cited(method: str) -> str:
+    paper = _paper(method)
     found = _PAPER.fullmatch(paper)
     if not found:
         return f"% {method}: {' '.join(paper.split()) or 'its docstring names no paper'}\n"
