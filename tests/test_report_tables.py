@@ -603,13 +603,13 @@ def test_methods_of_equal_error_share_the_place():
 
 
 def test_a_claim_names_the_methods_that_have_no_result_and_those_that_failed():
-    begun = [trial("scratch", 1, 8.0), *(trial(method, 1, None, status="missing") for method in ("at", "ft")), trial("vid", 1, None)]
+    begun = [trial("scratch", 1, 8.0), *(trial(method, 1, None, status="missing") for method in ("at", "ft")), trial("sp", 1, None)]
     (claim,) = claims(compare(frame(*begun), pairs=[PAIR]))
     assert claim.endswith(
-        "scratch has a mean test error of 8.00 %, and no other method has a result. No result yet: AT, FT. Failed: VID."
+        "scratch has a mean test error of 8.00 %, and no other method has a result. No result yet: AT, FT. Failed: SP."
     )
     (claim,) = claims(compare(frame(*begun, trial("kd", 1, 7.0)), pairs=[PAIR]))
-    assert "KD has the lowest mean test error of 2 methods" in claim and claim.endswith(" No result yet: AT, FT. Failed: VID.")
+    assert "KD has the lowest mean test error of 2 methods" in claim and claim.endswith(" No result yet: AT, FT. Failed: SP.")
 
 
 def test_where_scratch_is_best_the_claim_opens_with_it():

@@ -195,7 +195,7 @@ def _noted(done: pd.DataFrame) -> list[str]:
 
 
 def _not_done(results: pd.DataFrame) -> list[str]:
-    """A sentence for all methods and pairs that share status, reason and seeds; failed trials with their ids, and so one for each."""
+    """A sentence for all methods and pairs that share status, reason and seeds; failed trials, with their ids, have one each."""
     rows = results[results["status"] != "done"].assign(reason=lambda frame: frame["reason"].fillna("").astype(str))
     methods: dict[tuple[str, str, str, str], list[str]] = {}
     for (status, label, at, reason), group in rows.groupby(["status", "label", "at", "reason"], sort=False):
