@@ -70,6 +70,19 @@ def system_error(problem: OSError) -> str:
     return f"{file}{problem.strerror or problem}. {_MENDED.get(problem.errno or 0, 'Repair it, or give another path.')}"
 
 
+def refuse(suite: str, problems: Sequence[KdbenchError]) -> None:
+    """See that nothing keeps a suite from running.
+
+    Raises:
+        KdbenchError: something does; the message gives every problem with its fix.
+    """
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        listing = "".join(f"\n* {problem}" for problem in problems)
+        raise KdbenchError(f"{suite} cannot run, for {len(problems)} reasons:{listing}")
+
+
 def refuse_no_list(name: str, given: object, *, example: Sequence[object]) -> None:
     """See that an argument is a list, and not one text, which Python would take for a list of letters.
 

@@ -25,8 +25,10 @@ from pydantic_core import to_jsonable_python
 
 import kdbench
 from kdbench import cli, conformance
+from kdbench.catalogue.images import contents_of
 from kdbench.cli.arguments import seconds, seed_numbers
 from kdbench.data import DATASETS
+from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
@@ -36,6 +38,7 @@ from kdbench.runner.engines import Place
 from kdbench.signals import STOPS, Interrupted
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
+from kdbench.suite.resolve import load_suite
 from kdbench.suite.shipped import suite_names
 
 load_shipped()
@@ -635,14 +638,29 @@ def test_methods_keep_the_order_in_which_they_are_asked_for(call, done):
     assert re.search(r"Teacher error .* KD .* scratch", report)
 
 
-def test_a_plan_tells_how_numbers_are_rounded_and_what_a_run_would_refuse(call):
+def test_a_plan_tells_how_numbers_are_rounded(call):
     stacked = "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: bf16, stack: true}"
     assert lines_of(call("plan", write(recipe=stacked)).out)[0].endswith("; precision bf16, stacked")
-    useless = "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}"
-    planned = call("plan", write(recipe=useless))
-    told = "precision tf32 has no effect on the CPU. Choose default, fp32 or bf16, or a CUDA device."
-    refused = f"  note: `kdbench run` refuses this here: {told}" in lines_of(planned.out)
-    assert (planned.status, refused) == (0, not torch.cuda.is_available())
+
+
+FOLDER = {"dataset": "dataset: {name: imagefolder, label: mine, root: nowhere, size: 8}"}
+USELESS = {"recipe": "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}"}
+ON_CPU = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA has tf32")
+
+
+@pytest.mark.parametrize("lines", [FOLDER, pytest.param(USELESS, marks=ON_CPU), pytest.param({**FOLDER, **USELESS}, marks=ON_CPU)])
+def test_a_plan_of_what_a_run_refuses_prints_all_it_can_and_ends_as_the_run_does(call, lines):
+    suite = write(**lines)
+    ran, planned, as_json = call("run", suite), call("plan", suite), call("plan", suite, "--json")
+    assert (ran.status, ran.out) == (planned.status, "") == (as_json.status, "") == (2, "")
+    assert planned.err == as_json.err == ran.err
+    assert "2 trials: 2 missing" in lines_of(planned.out)
+    notes = json.loads(as_json.out)["notes"]
+    assert len(notes) == len(lines)
+    for note in notes:
+        assert note.startswith("`kdbench run` refuses this here: ")
+        told = note.removeprefix("`kdbench run` refuses this here: ")
+        assert told in ran.err and told not in planned.out, "it is told once"
 
 
 def test_one_is_no_plural(call):
@@ -686,7 +704,9 @@ def test_a_plan_builds_no_model_opens_no_data_and_writes_nothing(call, monkeypat
         monkeypatch.setattr(DATASETS.get(source), "check", never)
     suite = write()
     for command in (["plan", suite], ["plan", suite, "--json"], *(["plan", name] for name in suite_names())):
-        assert call(*command).status == 0
+        lacking = isinstance(contents_of(load_suite(command[1]).source, cache=Path()), KdbenchError)
+        planned = call(*command)
+        assert (planned.status, planned.out != "") == (2 if lacking else 0, True)
     assert os.listdir() == [suite]
 
 

@@ -101,7 +101,6 @@ def plan_as_text(
     contents: Known,
     power: Power | None = None,
     tuning_estimates: Sequence[cost.Cost] = (),
-    notes: Sequence[str] = (),
 ) -> str:
     """The images; how far tuning is; lines for each teacher, each stage of one, and each pair and method with its seeds by status;
     what remains and what the seeds can show."""
@@ -117,7 +116,7 @@ def plan_as_text(
     for entry in plan.stages:
         stages.setdefault(f"{entry.stage.name} of {teacher_label(entry.stage.teacher)}", []).append(entry)
     lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
-    lines += [f"  note: {note}." for note in (*_notes(plan), *notes)]
+    lines += [f"  note: {note}." for note in _notes(plan)]
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")

@@ -9,6 +9,7 @@ import typer
 
 from kdbench.cli import options
 from kdbench.cli.app import app, open_suite, print_json
+from kdbench.errors import KdbenchError, refuse
 
 
 @app.command(epilog=options.examples("plan quick", "plan mine.yaml --check", "plan mine.yaml --device cuda:0,cuda:1"))
@@ -37,7 +38,7 @@ def plan(
 ) -> None:
     """Say what a suite would train, and how long it would take.
 
-    It also says which differences the seeds can show. It trains nothing.
+    It also says which differences the seeds can show. It trains nothing. Where `run` would refuse the suite, it ends with status 2.
     """
     from kdbench.catalogue import plan as view
     from kdbench.catalogue.images import contents_of
@@ -58,18 +59,20 @@ def plan(
     estimates, contents = costs(planned, store, devices=at_once), contents_of(loaded.source, cache=store.cache)
     of_tuning = costs(planned.tuning, store, devices=at_once) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
-    device, parts = choose_device("auto"), planned.phases(Rerun.MISSING) or [(planned, [])]
-    recipes = [spec.recipe for part, students in parts for spec in part.trained_specs(students)]
-    refused = [] if check else without_effect(recipes, device)
-    notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
+    device, phases = choose_device("auto"), planned.phases(Rerun.MISSING)
+    recipes = [spec.recipe for part, students in phases for spec in part.trained_specs(students)]
+    without_images = [contents] if phases and isinstance(contents, KdbenchError) else []
+    refused = [*without_effect(recipes, device), *without_images]
     if as_json:
+        notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
         print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning, notes))
     else:
-        print(view.plan_as_text(planned, estimates, contents, power, of_tuning, notes))
+        print(view.plan_as_text(planned, estimates, None if without_images else contents, power, of_tuning), flush=True)
     if check:
         from kdbench.runner.preflight import preflight  # which builds networks
 
-        for part, students in parts:
+        for part, students in phases or [(planned, [])]:
             preflight(part, students, cache=store.cache, device=device, download=False)
         if not as_json:
             print("checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded.")
+    refuse(loaded.name, refused)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdbench.data import Dataset, blank
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, refuse
 from kdbench.method.pair import PairError
 from kdbench.method.specs import teachers_label
 from kdbench.models.measure import refuse_one_image
@@ -56,11 +56,7 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
     else:
         found += misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
         found += unstackable(Builder(dataset, params, at_hand(device)), specs)
-    if len(found) == 1:
-        raise found[0]
-    if found:
-        listed = "".join(f"\n* {problem}" for problem in found)
-        raise KdbenchError(f"{plan.suite.name} cannot run, for {len(found)} reasons:{listed}")
+    refuse(plan.suite.name, found)
     return None if contents else dataset
 
 
