@@ -1105,7 +1105,8 @@ def epoch(number: int, *left: int, main: bool = True, trains: bool = True, failu
     """The report of an epoch, after which lanes of five epochs each have so many left."""
     lanes = [SimpleNamespace(name="kd", failure=failure, main_epochs=5, epochs_left=of_lane, rows=[]) for of_lane in left]
     now: Any = SimpleNamespace(phase=int(main), epoch=number - 1)
-    return progress.EpochReport.of(now, [(lane, f"trial {i}" if trains else None) for i, lane in enumerate(lanes)])  # type: ignore[misc]
+    planned = [SimpleNamespace(teaches=True, spec=SimpleNamespace(id=f"trial {i}")) if trains else None for i in range(len(lanes))]
+    return progress.EpochReport.of(now, zip(lanes, planned, strict=True))  # type: ignore[arg-type]
 
 
 def test_the_time_left_is_that_at_the_pace_so_far_without_the_start(clock):
@@ -1171,6 +1172,31 @@ def test_lines_come_at_intervals(clock, capsys):
         shown.epoch(epoch(number, 4))
         clock.now += 1
     assert [line.split("]")[1] for line in lines_of(capsys.readouterr().out)] == [" epoch 1: kd", " epoch 11: kd", " epoch 21: kd"]
+
+
+def test_lines_name_the_pair_where_there_are_several(capsys):
+    pairs = {"a": "x", "b": "t -> x", "c": "t -> x", "d": "t -> y"}
+    lanes = [progress.LaneReport(name, name, 1, 1.0, {}, pair) for name, pair in pairs.items()]
+    for several in (True, False):
+        shown = progress.Lines(every_s=0)
+        shown.begin(progress.Part(epochs=100, several_pairs=several))
+        shown.epoch(progress.EpochReport(1, True, tuple(lanes)))
+        shown.epoch(progress.EpochReport(2, True, (replace(lanes[0], pair=""),)))
+    assert [line.split("] ")[1] for line in lines_of(capsys.readouterr().out)] == [
+        *("epoch 1: a (x), b, c (t -> x), d (t -> y)", "epoch 2: a"),
+        *("epoch 1: a, b, c, d", "epoch 2: a"),
+    ]
+
+
+def test_a_run_of_several_pairs_names_them(call, monkeypatch):
+    monkeypatch.setattr("kdbench.runner.progress.for_stream", lambda: progress.Lines(every_s=0))
+    pairs = "pairs:\n  - {teacher: resnet14, student: resnet8}\n  - {teacher: resnet14, student: resnet8x4}"
+    few = "dataset: {name: digits, train_images: 40}"
+    ran = call("run", write(dataset=few, pairs=pairs, methods="methods: [kd]"), "--device", "cpu")
+    assert [line.split("] ")[1] for line in lines_of(ran.out) if line.startswith("[")] == [
+        "epoch 1: teacher resnet14",
+        "epoch 1: kd (resnet14 -> resnet8), kd (resnet14 -> resnet8x4)",
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3723, "1:02:03"), (None, "0:00")])

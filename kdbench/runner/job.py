@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from kdbench.errors import listed
 from kdbench.method.specs import teacher_label
 from kdbench.runner.plan import Planned
 from kdbench.spec.trial import TrialSpec, digest
@@ -52,13 +53,14 @@ class Job:
     def label(self) -> str:
         """For people: what it trains."""
         spec = self.trials[0].spec
-        pair = f"{spec.label}, seed {spec.seed}"
+        students = dict.fromkeys(planned.spec.label for planned in self.trials)
+        whose = f"{listed(list(students), most=2)}, seed {spec.seed}"
         if self.stages is not None:
             return ", ".join(stage.label for stage in self.stages)
         if self.trials[0].teaches:
             names = dict.fromkeys(teacher_label(planned.spec) for planned in self.trials)
             return f"{plural('teacher', len(names))} {', '.join(names)}, seed {spec.seed}"
-        return f"{spec.method}, {pair}" if len(self.trials) == 1 else f"{len(self.trials)} students, {pair}"
+        return f"{spec.method}, {whose}" if len(self.trials) == 1 else f"{len(self.trials)} students, {whose}"
 
     @property
     def adopts(self) -> bool:

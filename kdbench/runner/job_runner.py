@@ -105,7 +105,7 @@ class JobRunner:
                 lanes.append((planned, self._lane(planned, method, rows, teachers)))
 
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
-            self.progress.epoch(EpochReport.of(now, [(lane, planned.spec.id) for planned, lane in lanes if lane in active]))
+            self.progress.epoch(EpochReport.of(now, [(lane, planned) for planned, lane in lanes if lane in active]))
             for planned, lane in lanes:
                 row = lane.rows[-1] if lane.rows else {}
                 if lane in active and planned.spec.id not in warned and (warning := imbalance(planned.spec, lane.method, row)):
@@ -180,7 +180,7 @@ class JobRunner:
         state = read_checkpoint(file)
         if state and state["origin"] == origin:
             lane.restore(state)
-            self.progress.resumed(LaneReport.of(lane, trial.id))
+            self.progress.resumed(LaneReport.of(lane, planned))
             return lane
         if state:
             set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")

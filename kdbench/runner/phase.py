@@ -100,6 +100,7 @@ class Phase:
             done=left[Status.DONE],
             failed=left[Status.FAILED],
             tries_settings=self.plan.suite.tries_settings,
+            several_pairs=len(self.plan.suite.pairs) > 1,
         )
 
     def train_here(

@@ -7,16 +7,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.method.specs import teacher_label
+from kdbench.method.specs import pair_label, teacher_label
 from kdbench.spec.trial import TrialSpec
 from kdbench.wording import clock
 
 if TYPE_CHECKING:
     from kdbench.runner.engines.engine import Place
     from kdbench.runner.job import Job
+    from kdbench.runner.plan import Planned
     from kdbench.spec.record import Record
     from kdbench.training.lane import Lane
     from kdbench.training.segments import Position
@@ -31,6 +33,7 @@ class LaneReport:
         epochs: of its main training that are behind it, all of them where it has failed.
         loss: the mean of the epoch's training loss; None where there is none.
         errors_pct: what it was tested on after the epoch, in percent.
+        pair: of a student, for people; empty for others.
     """
 
     name: str
@@ -38,14 +41,16 @@ class LaneReport:
     epochs: int
     loss: float | None
     errors_pct: Mapping[str, float]
+    pair: str = ""
 
     @classmethod
-    def of(cls, lane: Lane, trial: str | None) -> LaneReport:
-        """Of a lane as it is now."""
+    def of(cls, lane: Lane, trains: Planned | None) -> LaneReport:
+        """Of a lane as it is now, and the trial that it trains."""
         row = lane.rows[-1] if lane.rows else {}
         behind = lane.main_epochs if lane.failure else lane.main_epochs - lane.epochs_left
         errors: dict[str, float] = {name: float(row[name]) for name in ("test_error_pct", "validation_error_pct") if name in row}
-        return cls(lane.name, trial, behind if trial else 0, row.get("train_loss"), errors)
+        pair = pair_label(trains.spec) if trains and not trains.teaches else ""
+        return cls(lane.name, trains.spec.id if trains else None, behind if trains else 0, row.get("train_loss"), errors, pair)
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,16 @@ class EpochReport:
     lanes: tuple[LaneReport, ...]
 
     @classmethod
-    def of(cls, now: Position, lanes: Iterable[tuple[Lane, str | None]]) -> EpochReport:
+    def of(cls, now: Position, lanes: Iterable[tuple[Lane, Planned | None]]) -> EpochReport:
         """Of lanes, each with the trial that it trains."""
-        return cls(now.epoch + 1, bool(now.phase), tuple(LaneReport.of(lane, trial) for lane, trial in lanes))
+        return cls(now.epoch + 1, bool(now.phase), tuple(LaneReport.of(lane, trains) for lane, trains in lanes))
 
-    @property
-    def text(self) -> str:
-        """For people: which epoch, and of what."""
+    def text(self, *, pairs: bool) -> str:
+        """For people: which epoch, and of what, with their pairs where these are asked for."""
         stage = "" if self.main else " of a stage before the main training"
-        return f"epoch {self.epoch}{stage}: {', '.join(lane.name for lane in self.lanes)}"
+        by_pair = groupby(self.lanes, key=lambda lane: lane.pair if pairs else "")
+        groups = [(", ".join(lane.name for lane in lanes), pair) for pair, lanes in by_pair]
+        return f"epoch {self.epoch}{stage}: {', '.join(f'{names} ({pair})' if pair else names for names, pair in groups)}"
 
 
 @dataclass(eq=False)
@@ -139,6 +145,7 @@ class Part:
         done: students that were done before.
         failed: students that failed before and stay so.
         tries_settings: whether its students choose among settings, so that their test errors are no results.
+        several_pairs: whether the suite has more than one.
     """
 
     epochs: int
@@ -146,6 +153,7 @@ class Part:
     done: int = 0
     failed: int = 0
     tries_settings: bool = False
+    several_pairs: bool = False
 
 
 class Progress(ABC):
@@ -182,7 +190,8 @@ class Progress(ABC):
     def epoch(self, report: EpochReport, place: Place | None = None) -> None:
         """Lanes have trained one epoch; the place is None for this process."""
         self.pace.count(report, place)
-        self.show(f"{place.name}: {report.text}" if place else report.text)
+        text = report.text(pairs=self.part.several_pairs)
+        self.show(f"{place.name}: {text}" if place else text)
 
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
