@@ -31,3 +31,26 @@ def test_the_row_comes_to_its_numbers() -> None:
     assert set(result["seconds"]) >= {"plain loop, 0 workers", "one teacher for all", "kdbench, fp32", "kdbench, bf16"}
     assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in result["seconds"].values())
     assert result["times faster than the plain loop"]["plain loop, 0 workers"] == 1
+
+
+FAKE = """#!/bin/bash
+case "$*" in
+  *"is None"*) [ "${0##*/}" = python3 ]; exit ;;
+  *" row "*) echo "ValueError: on purpose"; exit 1 ;;
+esac
+echo "$PYTHONPATH runs $*"
+"""
+
+
+def test_the_measurement_of_a_gpu_outlives_its_parts_and_keeps_what_they_say(tmp_path: Path) -> None:
+    """Of the two Pythons here `python3` has torch, and packages are at a place that PYTHONPATH names."""
+    for name in ("python", "python3"):
+        (tmp_path / name).write_text(FAKE)
+        (tmp_path / name).chmod(0o755)
+    places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": "/wheels", "OUT": str(tmp_path / "out")}
+    command = ["bash", str(BENCH / "gpu.sh"), "--rehearse"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **places})
+    log = (tmp_path / "out" / "gpu.log").read_text()
+    assert done.returncode == 1 and done.stdout == log
+    assert "== invariants: status 0" in log and "ValueError: on purpose\n== row: status 1" in log
+    assert f"{BENCH.parents[1]}:/wheels runs tests/bench/gpu.py --seconds" in log and "== workers: status 0" in log

@@ -3,7 +3,7 @@
 Parts, by worth:
   row      the seven methods in fp32, the default arithmetic, bf16, and bf16 stacked, between three measurements of the plain loop
   lanes    one method: alone, also in bf16, and 7, 14 and 28 students of it at once
-  wide     twenty methods, and what each takes by itself
+  wide     twenty methods, then all others, and what each takes by itself
   opt_in   the row stacked and the row compiled, in the default arithmetic
   workers  two workers on one GPU against one process, two seeds of three methods
 
@@ -15,6 +15,7 @@ each method are timed, after 20 that are not, in which its workers become busy.
 
 `--seconds 100` ends by then: an epoch under way is cut, which `steps` tells, and what cannot begin is named as left out. Each row
 says before it starts how long it should take: steps at the rate that was measured on an H200 on 2026-11-26, and guesses beside it.
+What raises, and lanes that fail, are told in their row, which costs no other one; the script then ends with an error.
 `--rehearse` does all of it in small, for a CPU, where neither guesses nor figures mean anything.
 """
 
@@ -24,11 +25,14 @@ import math
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
@@ -37,8 +41,9 @@ from unittest.mock import patch
 
 import torch
 from plain import plain_ms
-from suite_of_noise import OTHERS, ROW, NoiseSuite, cut, train
+from suite_of_noise import OTHERS, REST, ROW, NoiseSuite, cut, train
 
+from kdbench.errors import first_line
 from kdbench.runner.engines import Place
 from kdbench.training.device import choose_device, environment
 
@@ -54,8 +59,8 @@ ARITHMETIC: dict[str, dict[str, Any]] = {
 MS = {"default": 19.0, "bf16": 10.5, "bf16, stacked": 6.0, "fp32": 52.0, "stacked": 10.0, "compiled": 15.0}
 """A step of the row: measured on an H200 on 2026-11-26, but for the stacked ones and the compiled one, which are guesses."""
 
-WIDE_MS = {"default": 100.0, "bf16": 55.0}
-"""A step of twenty methods: measured with its first step, and half of that."""
+WIDE_MS = 100.0
+"""A step of twenty methods: measured with its first step."""
 
 PLAIN_S, FIRST_PLAIN_S = 9.0, 20.0
 """The plain loop's seven methods, 40 steps each, and its workers' start; at first also a process, and the choice of kernels."""
@@ -72,11 +77,13 @@ class Bench:
     Attributes:
         suite: of the row, on all images.
         short: images of the parts that need no whole epoch.
+        fewest: of those that are not there for their speed.
         warm_up: steps before what is timed.
         plain_batches: of the plain loop that are timed, after as many that are not.
         lanes: how many students at once.
         latest: by `time.perf_counter`, when to end.
         speed: how fast guesses are taken to be; infinite where they mean nothing.
+        broken: what raised or failed.
     """
 
     device: torch.device
@@ -84,12 +91,14 @@ class Bench:
     out: Path
     suite: NoiseSuite
     short: int
+    fewest: int
     warm_up: int
     plain_batches: int
     workers: int
     lanes: tuple[int, ...]
     latest: float
     speed: float
+    broken: list[str] = field(default_factory=list)
 
     def tell(self, part: str, **found: Any) -> None:
         """Print and keep a figure."""
@@ -107,6 +116,16 @@ class Bench:
             return False
         return True
 
+    @contextmanager
+    def told(self, part: str, **about: Any) -> Iterator[None]:
+        """What raises in the block is told, and goes no further."""
+        try:
+            yield
+        except Exception as problem:  # whatever it is, the other figures are worth having
+            traceback.print_exc()
+            self.broken.append(part)
+            self.tell(part, **about, error=f"{type(problem).__name__}: {first_line(problem)}")
+
     def measure(self, part: str, suite: NoiseSuite, *, ms: float, startup_s: float = BEGIN_S, **about: Any) -> None:
         """One row, and all that is known of it.
 
@@ -117,15 +136,19 @@ class Bench:
         lanes = len(suite.methods) * len(suite.seeds)
         needs_s = startup_s + RECORD_S * lanes + ms * self.warm_up / 1000
         takes_s = needs_s + ms * suite.images / suite.batch_size / 1000
-        if not self.begins(part, needs_s=needs_s, takes_s=takes_s, **about, lanes=lanes):
-            return
+        if self.begins(part, needs_s=needs_s, takes_s=takes_s, **about, lanes=lanes):
+            with self.told(part, **about, lanes=lanes):
+                self._measure(part, suite, takes_s=takes_s, **about)
+
+    def _measure(self, part: str, suite: NoiseSuite, *, takes_s: float, **about: Any) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         with cut(warm_up=self.warm_up, latest=self.latest) as epoch:
-            clock = train(suite, self.folder / "shared", device=str(self.device))
-        own = {record.setting or record.method: record for record in clock.students}
+            clock = train(suite, self.folder / part, device=str(self.device))
+        own = {record.setting or record.method: record for record in clock.students if record.status == "done"}
+        self.broken.extend(clock.failed)
         last = {name: json.loads(clock.curves(record).splitlines()[-1]) for name, record in own.items()}
         steps = -(-max(row["images"] for row in last.values()) // suite.batch_size)
         ended = clock.ended - sum(row.get("evaluation_s", 0.0) for row in last.values())
@@ -147,6 +170,7 @@ class Bench:
             mem_mib={name: round(record.peak_mem_mib) for name, record in own.items()},
             reserved_mib=round(torch.cuda.max_memory_reserved() / 2**20) if self.device.type == "cuda" else None,
             without_graphs=[line for line in clock.said if "without CUDA graphs" in line],
+            failed=clock.failed,
             startup_s=round(sum(record.startup_s for record in own.values()), 1),
             all_s=round(time.perf_counter() - began, 1),
             estimated_s=round(takes_s, 1),
@@ -161,6 +185,10 @@ class Bench:
         """The row in the plain loop, in a process of its own: what kdbench sets for its process must not help it."""
         if not self.begins("row", side="plain loop", needs_s=takes_s, takes_s=takes_s):
             return
+        with self.told("row", side="plain loop"):
+            self._plain(elsewhere, takes_s=takes_s)
+
+    def _plain(self, elsewhere: ProcessPoolExecutor, *, takes_s: float) -> None:
         began, suite, batches = time.perf_counter(), self.suite, self.plain_batches
         found = elsewhere.submit(plain_ms, suite, str(self.device), batches=batches, workers=self.workers, folder=self.folder)
         by_method = found.result()
@@ -189,10 +217,11 @@ def opt_in(bench: Bench) -> None:
 
 
 def wide(bench: Bench) -> None:
-    """Twenty methods."""
-    for name, ms in WIDE_MS.items():
-        suite = replace(bench.suite, methods=(*ROW, *OTHERS), recipe=ARITHMETIC[name], images=bench.short)
-        bench.measure("wide", suite, ms=ms, arithmetic=name)
+    """Twenty methods, then all others in two halves, whose steps are fewer: whether each works there is the question."""
+    half = len(REST) // 2
+    for methods, images in (((*ROW, *OTHERS), bench.short), (REST[:half], bench.fewest), (REST[half:], bench.fewest)):
+        suite = replace(bench.suite, methods=methods, images=images)
+        bench.measure("wide", suite, ms=WIDE_MS * len(methods) / 20, arithmetic="default")
 
 
 def lanes(bench: Bench) -> None:
@@ -211,6 +240,11 @@ def workers(bench: Bench) -> None:
     suite = replace(bench.suite, methods=("scratch", "kd", "at"), seeds=(0, 1), images=bench.short)
     if not bench.begins("workers", needs_s=35.0, takes_s=35.0):  # a worker's start is most of it
         return
+    with bench.told("workers"):
+        _workers(bench, suite)
+
+
+def _workers(bench: Bench, suite: NoiseSuite) -> None:
     train(replace(suite, methods=("kd",), seeds=(9,)), bench.folder / "before", device=str(bench.device))  # the teacher
     names = [f"{bench.device}, {number}" for number in "ab"]
     places = [Place(name, socket.gethostname(), str(bench.device), 1 if bench.device.type == "cpu" else None) for name in names]
@@ -218,9 +252,10 @@ def workers(bench: Bench) -> None:
         results = Path(shutil.copytree(bench.folder / "before", bench.folder / side))
         with patch("kdbench.runner.engines.local.local_places", lambda text: places), MemoryUsed(bench.device) as memory:
             began = time.perf_counter()
-            train(suite, results, device=str(bench.device), engine=engine)
+            clock = train(suite, results, device=str(bench.device), engine=engine)
             seconds = time.perf_counter() - began
-        bench.tell("workers", side=side, seconds=round(seconds, 1), device_mem_mib=memory.most_mib)
+        bench.broken.extend(clock.failed)
+        bench.tell("workers", side=side, seconds=round(seconds, 1), device_mem_mib=memory.most_mib, failed=clock.failed)
 
 
 class MemoryUsed:
@@ -264,20 +299,24 @@ def main() -> None:
     given = parser.parse_args()
     latest = time.perf_counter() + given.seconds
     data = {"name": "imagefolder", "label": "images", "root": str(given.data.absolute()), "size": 32} if given.data else None
-    suite, short, warm_up, batches, counts, speed = NoiseSuite(data=data), 6400, 20, 20, (1, 7, 14, 28), 1.0
+    suite, short, fewest, warm_up, batches, counts, speed = NoiseSuite(data=data), 6400, 2560, 20, 20, (1, 7, 14, 28), 1.0
     if given.rehearse:
         suite = NoiseSuite(images=30, batch_size=10, teacher="wrn_10_1", student="wrn_10_1", data=data)
-        short, warm_up, batches, counts, speed = 30, 2, 1, (1, 2), math.inf
-        given.workers = 0
+        short, fewest, warm_up, batches, counts, speed = 30, 30, 2, 1, (1, 2), math.inf
+        given.workers = 1
     given.out.parent.mkdir(parents=True, exist_ok=True)
     device = choose_device(given.device)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(
-            device, Path(folder), given.out, suite, short, warm_up, batches, given.workers, counts, latest=latest, speed=speed
+            *(device, Path(folder), given.out, suite, short, fewest, warm_up, batches, given.workers, counts),
+            latest=latest,
+            speed=speed,
         )
         bench.tell("environment", **environment(device).model_dump(), rehearsed=given.rehearse)
         for part in given.parts:
             PARTS[part](bench)
+    if bench.broken:
+        sys.exit(f"{len(bench.broken)} failed, as is told above: {', '.join(bench.broken)}")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,34 @@
 #!/bin/bash
 # All that needs a GPU, in at most 8 minutes, what is worth most first: bash tests/bench/gpu.sh [--rehearse] [--data FOLDER]
-# Prints as it goes. Figures are JSON lines in $OUT/gpu.jsonl, where OUT is results unless given. No part can hold the others up: one
-# ends by itself when its time is over, with what it has measured, and is killed where it hangs.
+# Prints as it goes, also into gpu.log. Figures are JSON lines in gpu.jsonl. Both are in $OUT, which is results unless given. No part
+# can hold the others up: one ends by itself when its time is over, with what it has measured. One that hangs tells in which line of
+# Python, and is killed. The figures of a part that fails hold.
 #
 # What the parts should take on an H200, in seconds, by the figures of 2026-11-26 and guesses at what was not measured then: 10 of
 # each are the start of its process, 4 of those that train the teacher.
+#   start             10   torch is read from the disk for the first time
 #   invariants        50   fewer tests than the 106 that took 58
-#   side by side      37   NCHW: so many cases as there is time for, some 4 s each
-#   side by side      27   NHWC
+#   side by side      45   as many cases as there is time for, some 3 s each, the likeliest to hang first
 #   row              107   14 + plain loop 20, 9 and 9 + default 13 + bf16 9 + bf16 stacked 8 + fp32 26
 #   lanes             53   14 + 51 lanes at 0.4, 70 steps of 0.14 in all, 5 rows at 2
-#   wide              47   14 + 40 lanes at 0.4, 70 steps of 0.16 in all, 2 rows at 2
+#   wide              62   14 + 58 lanes at 0.4, 70 steps of 0.1, 40 of 0.2, 3 rows at 2
 #   opt in            79   14 + stacked 9 + compiled 56, of which compiling 45
 #   weight gradients  25   42 cases, about 0.4 s each
 #   workers           45   last, by what is left: 14 + two trainings of six students + the start of two workers
-# That is 470 s. Parts that take less leave their time to those after them.
+# That is 476 s. Parts that take less leave their time to those after them.
 set -u
 cd "$(dirname "$0")/../.." || exit
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 MPLBACKEND=agg
 out=${OUT:-results}/gpu.jsonl
+mkdir -p "${out%/*}" || exit
+if [ -z "${GPU_LOG:-}" ]; then
+  GPU_LOG=${out%/*}/gpu.log bash tests/bench/gpu.sh "$@" 2>&1 | tee "${out%/*}/gpu.log"
+  exit "${PIPESTATUS[0]}"
+fi
+ulimit -c 0 # what is killed leaves no core
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 MPLBACKEND=agg
+for python in python python3; do # the first that has torch
+  "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)" 2>/dev/null && break
+done
 device=cuda small=() failed=0
 case " $* " in *" --rehearse "*) device=cpu small=(--rehearse) ;; esac
 
@@ -30,10 +40,10 @@ part() { # NAME SECONDS COMMAND...
     return
   fi
   echo "== $name, at most $limit s; $SECONDS s so far"
-  timeout -s KILL "$limit" "$@"
+  timeout -s ABRT -k 5 "$limit" "$@" # ABRT: Python tells where each of its threads is
   status=$?
   [ $status -eq 0 ] || failed=1
-  [ $status -eq 137 ] && echo "== $name: killed at its limit. Its last line says where it was; what it printed holds"
+  case $status in 124 | 137) echo "== $name: killed at its limit. Its last lines say where it was; what it printed before holds" ;; esac
   echo "== $name: status $status"
 }
 may_take() { # SECONDS: those, or what is left
@@ -48,7 +58,7 @@ measure() { # NAME SECONDS SCRIPT [OPTIONS]...: 16 s before its limit it ends by
   local name=$1 limit script=$3
   limit=$(may_take "$2")
   shift 3
-  part "$name" "$limit" python "tests/bench/$script" --seconds $((limit - 16)) --device $device "$@"
+  part "$name" "$limit" "$python" "tests/bench/$script" --seconds $((limit - 16)) --device $device "$@"
 }
 figures() { # PART SECONDS [OPTIONS]...
   local name=$1 limit=$2
@@ -56,20 +66,29 @@ figures() { # PART SECONDS [OPTIONS]...
   measure "$name" "$limit" gpu.py "$name" --out "$out" "$@"
 }
 
+# What the machine has. Where this ends in an error, nothing else could do better.
+"$python" -c "
+import sys, torch, kdbench.cli, kdbench.runner.run
+from importlib.util import find_spec
+print('Python', sys.version.split()[0], 'torch', torch.__version__, torch.backends.cudnn.version(), 'kdbench', kdbench.__file__)
+print('lacking:', [name for name in ('pytest', 'xdist', 'hypothesis', 'timm', 'torchvision', 'scipy') if not find_spec(name)])
+if sys.argv[1] == 'cuda':
+    print(torch.cuda.get_device_properties(0))
+" $device || exit
+echo "== started after $SECONDS s"
 if [ $device = cpu ]; then
-  part "invariants" 480 python -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
-  measure "side by side, NCHW" 40 side_by_side.py --layout NCHW --rehearse
+  part "invariants" 480 "$python" -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
+  measure "side by side" 40 side_by_side.py --layout NCHW NHWC --rehearse
 else
-  part "invariants" 65 python -m pytest -q -p no:benchmark -n 8 -k "cuda and not rehearsed" \
+  part "invariants" 75 "$python" -m pytest -v --tb=short -p no:benchmark -n 8 -k "cuda and not rehearsed" \
     tests/test_cuda.py tests/test_augment.py tests/test_stack.py
-  measure "side by side, NCHW" 45 side_by_side.py --layout NCHW
-  measure "side by side, NHWC" 35 side_by_side.py --layout NHWC
+  measure "side by side" 61 side_by_side.py --layout NCHW NHWC
 fi
 figures row 125 "$@"
 figures lanes 65 "$@"
-figures wide 60 "$@"
+figures wide 75 "$@"
 figures opt_in 95 "$@"
 measure "weight gradients" 35 weight_gradients.py --out "$out" "${small[@]}"
 figures workers 65 "$@"
-echo "== $SECONDS s in all; the figures are in $out"
+echo "== $SECONDS s in all; the figures are in $out, all that was printed in $GPU_LOG"
 exit $failed

@@ -62,7 +62,10 @@ def train_epoch(
     device: torch.device,
     uncounted: int = 0,
 ) -> float:
-    """Seconds of one epoch, from the start of the workers, or from the end of so many batches that do not count."""
+    """Seconds of one epoch, from the start of the workers, or from the end of so many batches that do not count, to its last step.
+
+    The workers' end, which takes as long as many steps, does not count.
+    """
     cuda = device.type == "cuda"
     loader = DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=cuda)
     parameters = [*student.parameters(), *method.parameters()]
@@ -71,7 +74,7 @@ def train_epoch(
     student.train()
     teacher.eval()
     total = 0.0
-    began = time.perf_counter()
+    began = ended = time.perf_counter()
     for number, batch in enumerate(loader):
         if number == uncounted and number:
             began = time.perf_counter()
@@ -89,7 +92,8 @@ def train_epoch(
         loss.backward()
         optimiser.step()
         total += loss.item()
-    return time.perf_counter() - began
+        ended = time.perf_counter()
+    return ended - began
 
 
 def plain_ms(suite: NoiseSuite, device: str, *, batches: int, workers: int, folder: Path) -> dict[str, float]:

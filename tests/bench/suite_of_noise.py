@@ -36,6 +36,16 @@ OTHERS: tuple[Any, ...] = (
 )
 """Thirteen more."""
 
+REST: tuple[Any, ...] = (
+    *("label_smoothing", "tfkd_reg", "pskd", "byot", "normkd", "eakd", {"ctkd": {"reversal_epochs": 1}}, "ttm", "wsld", "nkd"),
+    *("skd", {"rld": {"warm_up_epochs": 0}}, {"sdd": {"warm_up_epochs": 0}}, "mlkd", "mlkd_noaug", "crld", "ofa"),
+    *({"wkd_l": {"decay_after": 1}}, {"dml": {"peer": "resnet8"}}, {"ffl": {"peer": "resnet8"}}, {"fitnets": {"hint_epochs": 1}}),
+    *({"ab": {"stage_epochs": 1}}, {"fsp": {"stage_epochs": 1}}, {"sskd": {"ssp_epochs": 1}}, {"wkd_f": {"decay_after": 1}}),
+    *("afd", "semckd", "srrl", "pefd", "ickd", "catkd", "mgd", "norm", {"kdpp": {"warm_up_epochs": 0}}, "rsd", "irg", "crd"),
+    "itrd",
+)
+"""All others that this pair can have; `deit` asks for a token, `dgkd` for several teachers."""
+
 
 @dataclass(frozen=True)
 class NoiseSuite:
@@ -113,6 +123,11 @@ class Clock(Silent):
         return (self._store.folder(record.trial) / "curves.jsonl").read_text()
 
     @property
+    def failed(self) -> dict[str, str | None]:
+        """Why students failed, by the names of their methods."""
+        return {record.method: record.reason for record in self.students if record.status == "failed"}
+
+    @property
     def began(self) -> float:
         """When the last epoch began."""
         return self.ends[max(self.ends) - 1]
@@ -157,7 +172,7 @@ def cut(*, warm_up: int, latest: float) -> Iterator[Cut]:
 
 
 def train(suite: NoiseSuite, results: Path, **options: Any) -> Clock:
-    """Run it; what failed is an error."""
+    """Run it to its end, whatever fails in it."""
     load_shipped()
     load_plugins([PLUGIN])
     results.mkdir(parents=True, exist_ok=True)
@@ -165,6 +180,4 @@ def train(suite: NoiseSuite, results: Path, **options: Any) -> Clock:
     loaded = load_suite(suite.write(results / "noise.yaml"))
     clock = Clock(loaded, store)
     assert execute(loaded, store, options=Options(**options), progress=clock)
-    failed = {record.method: record.reason for record in clock.students if record.status == "failed"}
-    assert not failed, failed
     return clock

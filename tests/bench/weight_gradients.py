@@ -11,13 +11,14 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from kdbench.errors import first_line
 from kdbench.models.stacked import PLACES
 from kdbench.training.device import Stopwatch, choose_device, exact
 
@@ -87,14 +88,30 @@ def microseconds(act: Callable[[], object], device: torch.device) -> float:
     return round(statistics.median(found), 1)
 
 
-def kernels(act: Callable[[], object], device: torch.device) -> list[str]:
-    """The names of those that a call starts; none where they cannot be seen."""
+def kernels(acts: Iterable[Callable[[], object]], device: torch.device) -> list[str]:
+    """The names of those that some calls start; none where they cannot be seen."""
     if device.type == "cpu":
         return []
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        act()
+        for act in acts:
+            act()
         torch.cuda.synchronize(device)
     return sorted({event.key for event in profile.key_averages()})
+
+
+def figures(case: Case, device: torch.device) -> dict[str, object]:
+    """What a case takes, and by which kernels; or why it cannot be."""
+    with exact(device, precision=case.precision, image_shape=(3, 32, 32)):
+        torch.use_deterministic_algorithms(case.deterministic)
+        torch.backends.cudnn.benchmark = case.by_trial
+        try:
+            acts = {channels: gradient(case, channels, size, device) for channels, (size, _) in LAYERS.items()}
+            taken = {channels: microseconds(act, device) for channels, act in acts.items()}
+            names = kernels(acts.values(), device)
+        except RuntimeError as problem:  # such as that there is no deterministic kernel
+            return {"error": f"{type(problem).__name__}: {first_line(problem)}"}
+    total = sum(count * taken[channels] for channels, (_, count) in LAYERS.items()) / case.groups
+    return {"microseconds": taken, "ms_of_a_student": round(total / 1000, 3), "kernels": names}
 
 
 def main() -> None:
@@ -114,17 +131,7 @@ def main() -> None:
         if time.perf_counter() > latest:
             print(f"for {len(todo) - done} more there was no time", flush=True)
             break
-        taken, names = {}, set()
-        with exact(device, precision=case.precision, image_shape=(3, 32, 32)):
-            torch.use_deterministic_algorithms(case.deterministic)
-            torch.backends.cudnn.benchmark = case.by_trial
-            for channels, (size, _) in LAYERS.items():
-                act = gradient(case, channels, size, device)
-                taken[channels] = microseconds(act, device)
-                names |= {*kernels(act, device)}
-        total = sum(count * taken[channels] for channels, (_, count) in LAYERS.items()) / case.groups
-        figures = {"microseconds": taken, "ms_of_a_student": round(total / 1000, 3), "kernels": sorted(names)}
-        line = json.dumps({"part": "weight_gradients", **asdict(case), **figures})
+        line = json.dumps({"part": "weight_gradients", **asdict(case), **figures(case, device)})
         print(line, flush=True)
         with given.out.open("a") as file:
             file.write(f"{line}\n")
