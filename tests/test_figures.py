@@ -135,6 +135,17 @@ def illegible(figure) -> list[str]:
     ]
 
 
+def muddled(axes) -> list[str]:
+    """Lines from points to their names that cross a name or each other."""
+    boxes = {text.get_text(): Text.get_window_extent(text).padded(-1) for text in axes.texts if text.get_text()}
+    arrows = [text.arrow_patch for text in axes.texts if text.arrow_patch]
+    lines = [arrow.get_transform().transform_path(arrow.get_path()) for arrow in arrows]
+    return [
+        *(f"over {name}" for line in lines for name, box in boxes.items() if line.intersects_bbox(box, filled=False)),
+        *("two lines cross" for one, other in itertools.combinations(lines, 2) if one.intersects_path(other, filled=False)),
+    ]
+
+
 # Looks
 
 
@@ -384,6 +395,17 @@ def test_points_are_named_inside_the_panel_and_apart():
     assert axes.get_xlabel() == "training of one student (minutes) ←"
 
 
+def test_lines_to_names_in_a_crowd_cross_no_name_and_no_other_line():
+    front = [(33, 45.0), (25, 30.9), (26, 29.2), (34, 28.4), (72.6, 27.6), (72.9, 26.2), (73.2, 25.8), (73.5, 23.6), (75.6, 21.8)]
+    names = ["scratch", *(f"a_long_name_{number}" for number in range(8))]
+    crowd = make_results(methods=names)
+    for name, (cost_s, error) in zip(names, front, strict=True):
+        crowd.loc[crowd["method"] == name, ["train_s", "test_error_pct"]] = cost_s, error
+    figure = cost(compared(crowd))
+    assert any(text.arrow_patch for text in figure.axes[0].texts), "not all have room beside their points"
+    assert illegible(figure) + muddled(figure.axes[0]) == []
+
+
 def test_costs_of_two_environments_stand_in_two_panels():
     frame = make_results()
     frame.loc[frame["method"] == "ft", "environment"] = "CPU"
@@ -419,6 +441,30 @@ def test_the_last_quarter_is_shown_apart_where_it_has_points_enough(epochs, show
     assert len(figure.axes) == shown
     if shown == 2:
         assert min(figure.axes[1].lines[0].get_xdata()) == 16
+
+
+def test_lines_from_ends_of_curves_to_names_cross_no_name():
+    frame = make_results(methods=METHODS_OF_THE_FIRST_SUITE)
+    frame["test_error_pct"] = 6 + 0.01 * frame["test_error_pct"]  # all end at the bottom
+    figure = curves(compared(frame), make_curves(frame))
+    assert len([text for text in figure.axes[0].texts if text.arrow_patch]) == 7
+    assert muddled(figure.axes[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "epochs", "label", "titles"),
+    [
+        ("error", 8, "test error (%), log scale ↓", [""]),
+        ("error", 20, "test error (%) ↓", ["whole training, log scale", "last quarter"]),
+        ("accuracy", 20, "test accuracy (%) ↑", ["whole training", "last quarter"]),
+    ],
+)
+def test_a_figure_of_curves_says_where_its_axis_is_logarithmic(metric, epochs, label, titles):
+    frame = make_results(seeds=1)
+    figure = curves(compared(frame, metric=metric), make_curves(frame, epochs=epochs))
+    assert (figure.get_supylabel() or figure.axes[0].get_ylabel()) == label
+    assert [axes.get_title() for axes in figure.axes] == titles
+    assert [axes.get_yscale() for axes in figure.axes] == ["log" if metric == "error" else "linear", "linear"][: len(titles)]
 
 
 def test_many_curves_have_a_legend():

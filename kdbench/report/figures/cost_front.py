@@ -6,10 +6,12 @@ import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
@@ -81,7 +83,7 @@ def cost(comparison: Comparison) -> Figure:
             first = [*panel.front, *panel.far]
             named = first if in_legend else list(dict.fromkeys([*first, *panel.coloured]))
             texts = {label: f"{label} {panel.far[label]}" if label in panel.far else label for label in named}
-            name_points(axes, panel.points, texts, {label: look.colour for label, look in looks.items()}, avoid=panel.front_line)
+            name_points(axes, panel.points, texts, {label: look.colour for label, look in looks.items()}, avoid=panel.lines)
     return figure
 
 
@@ -115,13 +117,13 @@ def _points(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 class _Panel(NamedTuple):
-    """What was drawn: `points` by method, with `cost` and `value`; those with a look of their own; the front; and the means of
-    those far off, with an arrow."""
+    """What was drawn: `points` by method, with `cost` and `value`; those with a look of their own; the front; the corners of the
+    lines, which are the front's and the spreads'; and the means of those far off, with an arrow."""
 
     points: pd.DataFrame
     coloured: list[str]
     front: list[str]
-    front_line: Line2D
+    lines: list[NDArray[np.float64]]
     far: dict[str, str]
 
 
@@ -138,12 +140,15 @@ def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: M
     across, up = 0.12 * (dearest - cheapest or 1), 0.12 * (high - low or 1)
     axes.set(xlim=(cheapest - across, dearest + across), ylim=(low - up, high + up))
     shown = points.assign(value=points["value"].clip(low, high))
+    lines = []
     coloured = [str(label) for label in points.index if label in front or label in far or label in always]
     for label, point in shown.iterrows():
         own = label in coloured
         look = looks[str(label)] if own else _OTHER
         if own and label not in far:
             axes.errorbar(point["cost"], point["value"], point["std"], color=look.colour, linewidth=size / 10, alpha=0.45)
+            ends = point["value"] + np.array([-1, 1]) * np.nan_to_num(point["std"])
+            lines.append(np.stack([np.repeat(point["cost"], 2), ends], axis=1))
         mark = look.mark(label=str(label))
         mark.set(data=([point["cost"]], [point["value"]]), markersize=size * (0.6 if own else 0.35), zorder=4 if own else 3)
         mark.set_markerfacecolor("white" if label in far else look.colour)
@@ -151,6 +156,7 @@ def _draw(axes: Axes, points: pd.DataFrame, looks: Mapping[str, Look], metric: M
     worst = axes.get_ylim()[1 if metric.lower_is_better else 0]
     steps = shown.loc[front, ["cost", "value"]]
     corners = [*steps["cost"].repeat(2), axes.get_xlim()[1]], [worst, *steps["value"].repeat(2)]
-    (line,) = axes.plot(*corners, color=GREY, linestyle=_FRONT, linewidth=size / 8, zorder=2)
+    lines.append(np.array(corners, float).T)
+    axes.plot(*corners, color=GREY, linestyle=_FRONT, linewidth=size / 8, zorder=2)
     arrows = {label: f"{far_text(points['value'][label], metric)} {'↑' if points['value'][label] > high else '↓'}" for label in far}
-    return _Panel(shown[["cost", "value"]], coloured, front, line, arrows)
+    return _Panel(shown[["cost", "value"]], coloured, front, lines, arrows)

@@ -26,6 +26,10 @@ MOST_NAMED = 13
 """Lines that have their names at their ends; with more, and in small panels, a legend has them."""
 
 
+_LOG = "log scale"
+"""Said on the axis that is so, or over its panel where another one shares the name of the axis."""
+
+
 def has_curves(curves: pd.DataFrame) -> bool:
     """Whether there are two tested epochs: one test is no curve."""
     return len(curves) > 0 and curves.loc[curves["test_error_pct"].notna(), "epoch"].nunique() > 1
@@ -57,7 +61,8 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     end, far = _last_quarter(means[0])
     names = [pair.name for pair in comparison.pairs]
     if with_end:
-        names = ["whole training", f"last quarter, without {', '.join(far)}" if far else "last quarter"]
+        whole = f"whole training, {_LOG}" if metric.lower_is_better else "whole training"
+        names = [whole, f"last quarter, without {', '.join(far)}" if far else "last quarter"]
     widest = max(map(len, looks))
     direct = one and len(looks) <= MOST_NAMED and widest <= WIDEST_NAME
     marked = few or colours_repeat(looks.values())
@@ -66,7 +71,7 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
         lines=12,
         letters=32 if one else 24,
         across="epoch",
-        up=f"{metric.axis} {metric.arrow}",
+        up=f"{metric.axis}{f', {_LOG}' if metric.lower_is_better and not with_end else ''} {metric.arrow}",
         margin=widest if direct else 0,
         ticks=6,
         legend=legend,
@@ -133,7 +138,10 @@ def _name_ends(figure: Figure, axes: Axes, means: Mapping[str, pd.Series[float]]
             textcoords=axes.get_yaxis_transform(),
             va="center",
             color=looks[label].colour,
-            arrowprops={"arrowstyle": "-", "color": looks[label].colour, "linewidth": letters / 14, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={
+                **{"arrowstyle": "-", "color": looks[label].colour, "linewidth": letters / 14, "shrinkA": 0, "shrinkB": 0},
+                "relpos": (0, 0.5),  # to the middle of the name's left side: lines in the order of names cross none
+            },
             annotation_clip=False,
         )
         for label, end in ends.items()
