@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Lab
+from conftest import Lab, Rehearsed
 from invariants.probes import give_teacher
 
 from kdbench import Batch, Losses, Method, MethodParams, Outputs
@@ -104,10 +104,17 @@ def test_outcomes_do_not_depend_on_how_many_lanes_train_at_once(run, lanes, row,
     assert lab.outcomes() == row.outcomes()
 
 
-OTHERS = [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}, {"stack": True}, {"stack": True, "precision": "bf16"}]
+UPDATES: dict[str, Any] = {"optimiser": {"name": "adamw", "lr": 0.003}, "moving_average": 0.9, "gradient_clipping": 1.0}
+
+OTHERS = [
+    *({"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}, UPDATES),
+    *({"stack": True}, {"stack": True, "precision": "bf16"}, {"stack": True, **UPDATES}),
+]
 
 
-@pytest.mark.parametrize("arithmetic", OTHERS, ids=str)
+@pytest.mark.parametrize(
+    "arithmetic", OTHERS, ids=lambda recipe: " ".join(map(str, recipe.values())) if len(recipe) < 3 else "adamw"
+)
 def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
     if device.type == "cpu" and arithmetic != {"precision": "bf16"}:
         pytest.skip("needs CUDA, or long")  # tf32 is of CUDA alone; tests/test_compiled.py and test_stack.py are of the CPU
@@ -116,6 +123,36 @@ def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
     run(another, another.suite(methods=["at"], recipe=recipe))
     assert another.outcomes().items() <= lab.outcomes().items()
     assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
+
+
+class Blocks(Method):
+    """Does what no graph can hold, and what is not noticed before it is recorded."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        if Rehearsed.recording or (student.logits.is_cuda and torch.cuda.is_current_stream_capturing()):
+            torch.cuda.synchronize()
+            raise RuntimeError("on purpose")
+        return {"gap": student.logits.square().mean()}
+
+
+class DrawsThere(Method):
+    """Draws on the device in each step."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"noise": (student.logits * torch.rand_like(student.logits)).mean()}
+
+
+def test_a_recording_that_fails_leaves_the_others_as_they_were(run, row, lab, another, register, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", torch.cuda.synchronize if torch.cuda.is_available() else lambda: None)
+    register("blocks", Blocks)
+    register("draws_there", DrawsThere)
+    recipe = {**CHANGES["recipe"], "epochs": 2}
+    suite, alone = lab.suite(methods=["kd", "draws_there", "blocks"], recipe=recipe), ["draws_there"]
+    assert run(lab, suite)
+    assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
+    monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
+    run(another, another.suite(methods=alone, recipe=recipe))
+    assert another.outcomes().items() <= lab.outcomes().items()
 
 
 class Breaks(Method):

@@ -4,6 +4,7 @@ What a graph records can be tried on a GPU alone. What is done with graphs is tr
 anew at each replay: who gets one, what recording leaves behind, what the graphs read, and what comes out.
 """
 
+import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from kdbench.conformance.setting import Setting
 from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.docs.methods import shipped_methods
 from kdbench.training import cohort, graphs
+from kdbench.training.device import try_out
 from kdbench.training.frozen_teacher import FrozenTeacher
 from kdbench.training.lane import Lane
 from kdbench.training.single import Single
@@ -517,3 +519,10 @@ def test_no_more_lanes_train_at_once_than_have_a_stream_of_their_own(lab, rehear
     for lanes in (0, 3):
         lab.run(lab.suite(methods=["kd", "at", "sp"], recipe=short, seeds=[lanes]), lanes=lanes)
     assert max(together) == 2
+
+
+def test_the_first_product_of_a_process_has_the_scratch_memory_of_all_others(monkeypatch):
+    """A worker tries its device out before it trains anything, and torch decides at the first product for good."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try_out(torch.device("cpu"))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

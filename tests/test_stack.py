@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from invariants.probes import give_teacher
 from torch import Tensor, nn
 
 from kdbench import Batch, Losses, Method, Outputs, Pair, Stage
+from kdbench.conformance.setting import Setting
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import Network, build_model
@@ -22,6 +24,7 @@ from kdbench.models.stacked import PLACES, Cut, Stacked
 from kdbench.spec.trial import NetworkInput
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import autocast
+from kdbench.training.block import Block
 from kdbench.training.device import exact
 from kdbench.training.graphs import StepGraph
 from kdbench.training.lane import Lane
@@ -93,6 +96,41 @@ def test_which_networks_can_be_stacked(lab: Lab) -> None:
     assert reason("mobilenetv2_half", "bf16") == LEAKS.format(precision="bf16")
     assert reason("shufflenetv1") == DIFFERENT
     assert (reason("resnet8", input=NetworkInput(size=16)) or "").startswith("it has numbers of its own")
+
+
+def test_a_device_without_a_kernel_for_it_is_a_reason(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN says so where it has none that repeats; full memory is no such thing."""
+
+    def raises(problem: RuntimeError) -> str | None:
+        monkeypatch.setattr("kdbench.training.stackable._step", lambda *given: (_ for _ in ()).throw(problem))
+        return why_not_stacked(lab.builder(suite), suite.trials[0])
+
+    suite = lab.suite(recipe={"stack": True, "precision": "fp32"})
+    reason = raises(RuntimeError("Unable to find an engine to execute this computation"))
+    assert reason == "here, a step of it cannot be computed in fp32 (Unable to find an engine to execute this computation)"
+    with pytest.raises(torch.OutOfMemoryError):
+        raises(torch.OutOfMemoryError("on purpose"))
+
+
+@pytest.mark.parametrize("names", [("kd", "scratch"), ("crd", "at", "catkd")])
+def test_nothing_of_a_blocks_backward_pass_outlives_its_step(names: tuple[str, ...]) -> None:
+    """It would tie the next step to the stream of this one, and a step that reaches out of its stream cannot be recorded."""
+    settings = [Setting(name, "resnet8", "resnet14") for name in names]
+    lanes = [setting.lane(epochs=1) for setting in settings]
+    block, inputs, kept = Block(lanes), settings[0].inputs(12, ()), list[weakref.ref[Tensor]]()
+    original = block._pass
+    block._pass = lambda batch: _noted(original(batch), kept)  # type: ignore[method-assign]
+    for lane in lanes:
+        lane.begin_epoch()
+    for _ in range(2):
+        block.step(inputs, lambda: inputs)
+        assert len(kept) > 10 and not any(tensor() is not None for tensor in kept)
+    assert [lane.failure for lane in lanes] == [None] * len(lanes)
+
+
+def _noted(cuts: list[Cut], kept: list[weakref.ref[Tensor]]) -> list[Cut]:
+    kept.extend(weakref.ref(tensor) for cut in cuts for tensor in (*cut.leaves, *cut.parts))
+    return cuts
 
 
 def test_it_is_tried_with_as_many_images_as_a_student_sees_at_once(lab: Lab) -> None:

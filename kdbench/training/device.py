@@ -74,6 +74,7 @@ def try_out(device: torch.device) -> None:
     Raises:
         RuntimeError: it does not.
     """
+    _products_repeat()
     ones = torch.ones(64, 64, device=device)
     if not torch.equal((ones @ ones).cpu(), torch.full((64, 64), 64.0)):
         raise RuntimeError(f"{device} computes wrongly: a product of ones is not what it ought to be")
@@ -128,7 +129,7 @@ def exact(device: torch.device, *, precision: str, image_shape: tuple[int, int, 
         _determinism.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
     )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    _products_repeat()
     _set(True, False, False)
     try:
         # Events, seeds and the caching allocator speak of the current device.
@@ -152,6 +153,11 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3
         mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
         mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _products_repeat() -> None:
+    """Let matrix products on CUDA have scratch memory with which they repeat; the first product of a process decides its size."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def _set(deterministic: bool, fill: bool, benchmark: bool) -> None:

@@ -47,14 +47,12 @@ class Graph:
     def __init__(self, work: Callable[[], None], stream: torch.cuda.Stream | None) -> None:
         assert stream is not None, "graphs are recorded on CUDA alone"
         self._stream = stream
-        self._graph = torch.cuda.CUDAGraph()
-        # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
-        with (
-            out_of_memory_raised(),
-            torch.cuda.stream(stream),
-            torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
-        ):
-            work()
+        try:
+            self._graph = _recorded(work, stream)
+        except Exception:
+            # Until a recording succeeds, torch 2.11 lets nothing draw on the device after one that failed.
+            _recorded(lambda: torch.zeros(1, device=stream.device), stream)
+            raise
 
     def replay(self) -> None:
         """Do the work, on the current stream."""
@@ -70,6 +68,18 @@ class Graph:
     def join(self) -> None:
         """Let the current stream go on when the launched work is done."""
         torch.cuda.current_stream().wait_stream(self._stream)
+
+
+def _recorded(work: Callable[[], object], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    graph = torch.cuda.CUDAGraph()
+    # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
+    with (
+        out_of_memory_raised(),
+        torch.cuda.stream(stream),
+        torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+    ):
+        work()
+    return graph
 
 
 class GraphInputs:

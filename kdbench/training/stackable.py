@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.views import QUARTER_TURNS
+from kdbench.errors import first_line
 from kdbench.method.interface import METHODS
 from kdbench.models import Network
 from kdbench.models.stacked import LAYERS, PLACES, Stacked
@@ -19,6 +20,7 @@ from kdbench.streams import seeded
 from kdbench.training.arithmetic import arranged, autocast
 from kdbench.training.builder import Builder
 from kdbench.training.device import exact
+from kdbench.training.fatal_errors import fatal_error
 
 TOLERANCE = 1e-9
 """Relative, in float64: networks that stacked give anything else than alone by more cannot be stacked."""
@@ -48,8 +50,14 @@ def why_not_stacked(builder: Builder, trial: TrialSpec) -> str | None:
         return DIFFERENT
     sizes = {min(size, ON_CPU) if device.type == "cpu" else size for size in passed(builder, trial)}
     with exact(device, precision=recipe.precision, image_shape=shape):
-        isolated = all(_isolated(build, (size, *shape), device, precision=recipe.precision) for size in sorted(sizes))
-    torch.cuda.empty_cache()  # the memory is for those that train, which may be other processes
+        try:
+            isolated = all(_isolated(build, (size, *shape), device, precision=recipe.precision) for size in sorted(sizes))
+        except RuntimeError as problem:  # such as that the device has no kernel for it that repeats
+            if fault := fatal_error(problem):
+                raise fault from None
+            return f"here, a step of it cannot be computed in {recipe.precision} ({first_line(problem)})"
+        finally:
+            torch.cuda.empty_cache()  # the memory is for those that train, which may be other processes
     return None if isolated else LEAKS.format(precision=recipe.precision)
 
 
