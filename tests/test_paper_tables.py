@@ -15,7 +15,9 @@ from test_report_tables import trial
 
 from kdbench.report import ReportOptions, compare
 from kdbench.report.formats.latex import to_latex
+from kdbench.report.tables.gains import interval_headings
 from kdbench.report.tables.results import result_table
+from kdbench.report.tables.table import Cell, Row, Table
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -79,6 +81,20 @@ def latex(style: str) -> str:
     return to_latex(result_table(compare(results(pairs, methods), pairs=pairs, options=read)), options=read, prefix=style)
 
 
+def gains(pairs: Pairs, interval: str) -> Table:
+    """A table of gains with both intervals, of four methods for each pair."""
+    rows = (
+        Row(
+            (*map(Cell, (" → ".join(pair) if method == "KD" else "", method, "-36.57", interval, interval, "3")),),
+            opens_group=method == "KD" and pair != pairs[0],
+        )
+        for pair in pairs
+        for method in ("KD", "AT", "FitNets hint", "AT+KD")
+    )
+    columns = ("Pair", "Method", "Gain (points)", *interval_headings(images=True), "n")
+    return Table("gain", "Gain over scratch, paired by seed", columns, tuple(rows), (), naming=2)
+
+
 def compiled(folder: Path, body: str, *, options: str = "") -> str:
     """The log of LaTeX; `paper.pdf` lies in the folder."""
     text = rf"\documentclass[{options}]{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
@@ -93,5 +109,16 @@ def compiled(folder: Path, body: str, *, options: str = "") -> str:
 @pytest.mark.parametrize("options", ["", "twocolumn"])
 def test_papers_tables_are_compiled_and_fit_their_page(options, tmp_path):
     tables = [text for text in map(latex, STYLES) if (r"{table*}" in text) == (options == "twocolumn")]
+    tables += [] if options else [to_latex(gains(pairs, "-50.77 to -22.38")) for pairs in (SAME[:2], CROSS[:2])]
     log = compiled(tmp_path, "\n".join(tables), options=options)
     assert re.findall(r"Overfull \\hbox.*|.*multiply.defined.*", log) == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "interval", "over_rows"), [(CROSS[:2], "-50.77 to -22.38", True), ([("a", "b"), ("c", "b")], "-0.7 to 2.3", False)]
+)
+def test_tables_of_few_columns_have_letters_that_can_be_read(pairs, interval, over_rows):
+    text = to_latex(gains(pairs, interval))
+    assert r"\footnotesize" in text.split(r"\begin{tabular}")[0], "long names of pairs stand over their rows"
+    assert (r"\multicolumn{5}{l}{\emph{vgg13 $\to$ mobilenetv2\_half}} \\" in text) == over_rows
+    assert ("Pair & Method" in text) != over_rows

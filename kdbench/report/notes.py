@@ -197,19 +197,20 @@ def _noted(done: pd.DataFrame) -> list[str]:
 def _not_done(results: pd.DataFrame) -> list[str]:
     """A sentence for all methods and pairs that share status, reason and seeds; failed trials, with their ids, have one each."""
     rows = results[results["status"] != "done"].assign(reason=lambda frame: frame["reason"].fillna("").astype(str))
-    methods: dict[tuple[str, str, str, str], list[str]] = {}
-    for (status, label, at, reason), group in rows.groupby(["status", "label", "at", "reason"], sort=False):
+    methods: dict[tuple[str, ...], list[str]] = {}
+    for keys, group in rows.groupby(["status", "label", "at", "reason"], sort=False):
+        status, label, at, reason = map(str, keys)
         seeds = _named("seed", group["seed"])
         trials = f" ({_named('trial', group['trial'])})" if status == "failed" else ""
         methods.setdefault((status, reason, at, seeds + trials), []).append(label)
-    pairs: dict[tuple[str, str, str, str], list[str]] = {}
+    pairs: dict[tuple[str, ...], list[str]] = {}
     for (status, reason, at, which), labels in methods.items():
         pairs.setdefault((status, reason, _all_of(labels), which), []).append(at)
     notes = []
-    for (status, reason, labels, which), places in pairs.items():
+    for (status, reason, called, which), places in pairs.items():
         reason = reason or _REASONS.get(status, "")
         because = f": {' '.join(reason.split()).rstrip('.')}" if reason else ""
-        notes.append(f"{status.capitalize()}: {labels}, {listed(places, separator='; ')}, {which}{because}.")
+        notes.append(f"{status.capitalize()}: {called}, {listed(places, separator='; ')}, {which}{because}.")
     return notes
 
 

@@ -109,7 +109,7 @@ def _best_spot(
         panel: where the name may stand.
         letter: the height of the letters.
     """
-    ends = np.maximum(panel.max - size, panel.min + 1)
+    ends = np.maximum(np.array(panel.max) - size, np.array(panel.min) + 1)
     across, up = (np.arange(first, last, letter / 2) for first, last in zip(panel.min, ends, strict=True))
     low = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
     spots = _Spot(low, low + size, point, np.clip(point, low, low + size))

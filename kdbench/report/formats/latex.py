@@ -17,6 +17,9 @@ _WIDTHS = {"table": 345.0, "table*": 469.0}
 _SIZES = (("footnotesize", 4.25, 4.0), ("footnotesize", 4.25, 2.5), ("scriptsize", 3.98, 2.0), ("tiny", 3.4, 2.0))
 """Sizes of letters, the width of a digit, and the space on each side of a column, in points; the first that fits is taken."""
 
+_NARROW, _WIDE = " .,:;()'_Iijlfrst", "mw-+±%&#×→<>=≥—"
+"""Characters that are narrower and wider than a digit; so are capitals."""
+
 _LATEX: Mapping[str, str] = MappingProxyType(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -48,11 +51,11 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
     """
     table = table.shaped(lambda shape: max(len(shape.columns), _COLUMNS))
     notes = [_latex(note) for note in table.notes]
-    tabular = "\n".join(_tabular(table))
     if options.latex == "tabular":
-        return "\n".join([*(f"% {' '.join(note.split())}" for note in (_latex(table.title), *notes)), tabular]) + "\n"
+        told = (f"% {' '.join(note.split())}" for note in (_latex(table.title), *notes))
+        return "\n".join([*told, *_tabular(table)]) + "\n"
+    table, letters, space = _fitting(table, _WIDTHS[options.latex])
     label = "-".join(filter(None, (_for_label(options.label or prefix), table.name.replace("_", "-"))))
-    letters, space = _size(table, _WIDTHS[options.latex])
     lines = [
         rf"\begin{{{options.latex}}}[htbp]",
         r"\centering",
@@ -61,7 +64,7 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
         r"\smallskip",
         rf"\{letters}",
         rf"\setlength{{\tabcolsep}}{{{space:g}pt}}",
-        tabular,
+        *_tabular(table),
         *([r"\par\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize", *notes, r"\end{minipage}"] if notes else []),
         rf"\end{{{options.latex}}}",
     ]
@@ -114,17 +117,35 @@ def _cell(cell: Cell) -> str:
 _MARKS = {"*": "*", "†": r"\dagger"}
 
 
-def _size(table: Table, width: float) -> tuple[str, float]:
-    """The size of letters and the space beside columns with which the table fits into so many points."""
-    columns = zip(table.columns, *([cell.plain for cell in row.cells] for row in table.rows), strict=True)
-    digits = sum(max(_width(line) for text in column for line in text.split("\n")) for column in columns)
-    fitting = [(size, space) for size, digit, space in _SIZES if digits * digit + 2 * space * len(table.columns) <= width]
-    return fitting[0] if fitting else (_SIZES[-1][0], _SIZES[-1][2])
+def _fitting(table: Table, width: float) -> tuple[Table, str, float]:
+    """The table, the size of its letters, and the space beside columns with which it fits into so many points.
+
+    Before letters become smaller, the names of groups stand over their rows and not in a column.
+    """
+    shapes = [(shape, _digits(shape)) for shape in (table, table.under_names())]
+    for letters, digit, space in _SIZES:
+        for shape, digits in shapes:
+            if digits * digit + 2 * space * len(shape.columns) <= width:
+                return shape, letters, space
+    return shapes[-1][0], letters, space
 
 
-def _width(line: str) -> float:
-    """In digits: capitals and most signs are wider."""
-    return sum(1.35 if letter.isupper() or letter in "+±%×→" else 1 for letter in line)
+def _digits(table: Table) -> float:
+    """How many digits are as wide as all columns without the space between them."""
+    columns = zip(map(Cell, table.columns), *(row.cells for row in table.rows), strict=True)
+    return sum(max(map(_width, column)) for column in columns)
+
+
+def _width(cell: Cell) -> float:
+    """In digits, of the longest line."""
+    wide = max(sum(map(_width_of, line)) for line in cell.plain.split("\n"))
+    return wide * (1.15 if cell.bold else 1)
+
+
+def _width_of(character: str) -> float:
+    if character in _NARROW:
+        return 0.75
+    return 1.55 if character.isupper() or character in _WIDE else 1.03
 
 
 def _sentence(text: str) -> str:

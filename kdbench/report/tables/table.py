@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 NONE = "—"
 
@@ -81,6 +81,16 @@ class Table:
         )
         above = ("", *self._headings_of_rows()) if any(row.heading for row in self.rows) else ()
         return Table(self.name, self.title, columns, rows, self.notes, head=self.naming - 1, groups=above)
+
+    def under_names(self) -> Table:
+        """With the names in the first column as headings over the rows that follow them, where they stand in the first rows of
+        groups alone; otherwise as it is."""
+        named = [position for position, row in enumerate(self.rows) if row.cells[0].text]
+        opening = [position for position, row in enumerate(self.rows) if row.opens_group or not position]
+        if named != opening or len(named) == len(self.rows) or any(row.heading for row in self.rows) or self.groups:
+            return self
+        rows = (replace(row, cells=row.cells[1:], heading=row.cells[0].text) for row in self.rows)
+        return replace(self, columns=self.columns[1:], rows=tuple(rows), naming=self.naming - 1)
 
     def _headings_of_rows(self) -> list[str]:
         """For each row the heading that it stands under."""
