@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,53 @@ def scale():
     del sys.modules["scale"]
 
 
-def test_the_driver_adds_little_to_what_hundreds_of_workers_take(scale, tmp_path):
-    measured = scale.simulate(scale.Scenario(trials=300, workers=64, methods=1, epochs=3), tmp_path)
-    assert measured.jobs >= 300
-    assert 0 <= measured.overhead_pct < 2
-    assert measured.per_job_ms < 10
+class Calls:
+    """A clock on which every call of a function takes a microsecond: it tells work, whatever else the machine does."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> float:
+        return 1e-6 * self.calls
+
+    def count(self, _: object, event: str, __: object) -> None:
+        self.calls += event in ("call", "c_call")
 
 
-def test_what_a_slow_driver_adds_is_seen(scale, tmp_path, monkeypatch):
+@pytest.fixture
+def simulate(scale, tmp_path_factory):
+    def counted(**scenario):
+        clock = Calls()
+        sys.setprofile(clock.count)
+        try:
+            return scale.simulate(scale.Scenario(methods=1, epochs=2, **scenario), tmp_path_factory.mktemp("many"), work=clock)
+        finally:
+            sys.setprofile(None)
+
+    scale.simulate(scale.Scenario(trials=1, workers=1, methods=1, epochs=2), tmp_path_factory.mktemp("one"))  # imports
+    return counted
+
+
+def test_planning_and_bookkeeping_grow_with_the_trials_and_no_faster(simulate):
+    few, many = (simulate(trials=trials, workers=16) for trials in (30, 120))
+    for measure in ("load_suite_s", "make_plan_s", "make_jobs_s", "begin_s", "plan_when_done_s"):
+        assert 0 < getattr(many, measure) < 4.1 * getattr(few, measure), measure
+    assert (few.jobs, many.jobs) == (33, 123)
+    assert 0 < many.per_job_ms < 1.03 * few.per_job_ms
+    assert many.per_job_ms < 5
+    assert 0 <= many.overhead_pct < 0.1
+
+
+def test_what_a_slow_driver_adds_is_seen(simulate, monkeypatch):
     start = Driver._start
 
     def slow(*arguments):
-        until = time.process_time() + 0.02
-        while time.process_time() < until:
-            pass
+        for _ in range(20_000):
+            abs(0)
         start(*arguments)
 
     monkeypatch.setattr(Driver, "_start", slow)
-    measured = scale.simulate(scale.Scenario(trials=40, workers=20, methods=1, epochs=2, job_s=1), tmp_path)
+    measured = simulate(trials=40, workers=20, job_s=1)
     assert measured.per_job_ms > 20
     assert measured.overhead_pct > 5  # workers wait while it starts others
 

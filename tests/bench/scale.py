@@ -101,14 +101,18 @@ class Measured:
 
 
 class Clock:
-    """The driver's time in seconds: what its own work took of the processor, and what it slept."""
+    """The driver's time in seconds: what its own work took, and what it slept.
 
-    def __init__(self) -> None:
-        self._slept, self._of_workers = 0.0, 0.0
+    Args:
+        work: seconds that this process has worked so far.
+    """
+
+    def __init__(self, work: Callable[[], float]) -> None:
+        self._work, self._slept, self._of_workers = work, 0.0, 0.0
 
     @property
     def worked(self) -> float:
-        return time.process_time() - self._of_workers
+        return self._work() - self._of_workers
 
     @property
     def now(self) -> float:
@@ -121,11 +125,11 @@ class Clock:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """While workers work."""
-        before = time.process_time()
+        before = self._work()
         try:
             yield
         finally:
-            self._of_workers += time.process_time() - before
+            self._of_workers += self._work() - before
 
 
 @dataclass(eq=False)
@@ -306,15 +310,15 @@ def write_suite(folder: Path, scenario: Scenario) -> Path:
     return file
 
 
-def simulate(scenario: Scenario, folder: Path) -> Measured:
-    """Run a suite on a simulated cluster, into an empty folder."""
+def simulate(scenario: Scenario, folder: Path, *, work: Callable[[], float] = time.process_time) -> Measured:
+    """Run a suite on a simulated cluster, into an empty folder, by the time that `work` gives."""
     load_shipped()
     file, store = write_suite(folder, scenario), Store(folder / "results", protocol=PROTOCOL)
     before = peak_mib()
-    suite, load_suite_s = timed(lambda: load_suite(file))
-    plan, make_plan_s = timed(lambda: make_plan(suite, store))
-    _, make_jobs_s = timed(lambda: jobs(plan.todo(Rerun.MISSING)))
-    clock = Clock()
+    suite, load_suite_s = timed(lambda: load_suite(file), work)
+    plan, make_plan_s = timed(lambda: make_plan(suite, store), work)
+    _, make_jobs_s = timed(lambda: jobs(plan.todo(Rerun.MISSING)), work)
+    clock = Clock(work)
     engine = Simulated(scenario, clock)
     began = clock.now
     chosen = patch.object(run, "choose_engine", lambda name, device, **more: engine)
@@ -322,7 +326,7 @@ def simulate(scenario: Scenario, folder: Path) -> Measured:
         assert execute(suite, store, options=Options(device="cpu"), progress=Lines())
     run_s, worked_s, peak = clock.now - engine.began, clock.worked - engine.worked_before_s, peak_mib()
     ideal = ideal_s(engine.tasks, scenario.workers)
-    done, plan_when_done_s = timed(lambda: make_plan(suite, store))
+    done, plan_when_done_s = timed(lambda: make_plan(suite, store), work)
     trials = len(done.students) + len(done.teachers)
     assert done.counts((*done.teachers, *done.students)) == {"done": trials}
     assert not any((job / "trials").exists() for job in store.jobs.iterdir())  # each left its log alone
@@ -343,11 +347,11 @@ def simulate(scenario: Scenario, folder: Path) -> Measured:
     )
 
 
-def timed(call: Callable[[], T]) -> tuple[T, float]:
-    """What it gives, and the processor time that it took."""
-    before = time.process_time()
+def timed(call: Callable[[], T], work: Callable[[], float]) -> tuple[T, float]:
+    """What it gives, and the seconds of work that it took."""
+    before = work()
     found = call()
-    return found, time.process_time() - before
+    return found, work() - before
 
 
 def peak_mib() -> float:
