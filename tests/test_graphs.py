@@ -7,6 +7,7 @@ anew at each replay: who gets one, what recording leaves behind, what the graphs
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -526,3 +527,21 @@ def test_the_first_product_of_a_process_has_the_scratch_memory_of_all_others(mon
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     try_out(torch.device("cpu"))
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize(("problem", "recordings"), [(RuntimeError, 2), (torch.OutOfMemoryError, 1)])
+def test_a_recording_that_fails_is_followed_by_one_that_does_not(problem, recordings, monkeypatch):
+    """Until then nothing can draw on the device. One for which memory is too full has ended well, and gives its memory back."""
+    recorded: list[Any] = []
+
+    def fails() -> None:
+        raise problem("on purpose")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: None))
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: nullcontext(recorded.append(graph)))
+    monkeypatch.setattr(graphs, "_FAILED", [])
+    with pytest.raises(problem, match="on purpose"):
+        graphs.Graph(fails, SimpleNamespace(device="cpu"))
+    assert len(recorded) == recordings
+    assert recorded[: recordings - 1] == graphs._FAILED, "torch would ask it after its end"

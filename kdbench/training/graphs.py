@@ -47,11 +47,17 @@ class Graph:
     def __init__(self, work: Callable[[], None], stream: torch.cuda.Stream | None) -> None:
         assert stream is not None, "graphs are recorded on CUDA alone"
         self._stream = stream
+        self._graph = torch.cuda.CUDAGraph()
         try:
-            self._graph = _recorded(work, stream)
+            _record(self._graph, work, stream)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:
-            # Until a recording succeeds, torch 2.11 lets nothing draw on the device after one that failed.
-            _recorded(lambda: torch.zeros(1, device=stream.device), stream)
+            # For torch 2.11, a recording that failed goes on: nothing can draw on the device until another one succeeds, and in all
+            # later ones its allocator asks this graph, which must therefore stay.
+            self._graph.reset()
+            _FAILED.append(self._graph)
+            _record(torch.cuda.CUDAGraph(), lambda: torch.zeros(1, device=stream.device), stream)
             raise
 
     def replay(self) -> None:
@@ -70,8 +76,11 @@ class Graph:
         torch.cuda.current_stream().wait_stream(self._stream)
 
 
-def _recorded(work: Callable[[], object], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    graph = torch.cuda.CUDAGraph()
+_FAILED: list[torch.cuda.CUDAGraph] = []
+"""Whose recording failed, without the memory that it took."""
+
+
+def _record(graph: torch.cuda.CUDAGraph, work: Callable[[], object], stream: torch.cuda.Stream) -> None:
     # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
     with (
         out_of_memory_raised(),
@@ -79,7 +88,6 @@ def _recorded(work: Callable[[], object], stream: torch.cuda.Stream) -> torch.cu
         torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
     ):
         work()
-    return graph
 
 
 class GraphInputs:
