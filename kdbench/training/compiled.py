@@ -21,8 +21,8 @@ class Compiled:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        # Else inductor chooses kernels, and with them the rounding, by how fast they happen to be on CUDA. Those whose blocks wait for
-        # each other, for which a variable of the environment can ask, might wait for ever beside others like them.
+        # Else inductor chooses kernels, and with them the rounding, by how fast they happen to be on CUDA. Kernels whose blocks wait
+        # for each other, for which a variable of the environment can ask, might wait for ever beside others like them.
         options = {"deterministic": True, "triton.cooperative_reductions": False}
         self._call: Any = torch.compile(network, dynamic=False, options=options)
         self._prepared: set[object] = set()
