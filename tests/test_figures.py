@@ -24,7 +24,7 @@ from kdbench.report.figures.far import Extent, shown_range
 from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.sheet import GREY
-from kdbench.report.figures.written import usual_figures
+from kdbench.report.figures.written import usual_figures, write_figures
 from kdbench.report.page.figures import _SHAPES
 from kdbench.spec.figure_options import FigureOptions, figures_with
 from kdbench.spec.metrics import METRICS
@@ -688,6 +688,13 @@ def test_a_report_embeds_its_figures_with_captions(tmp_path):
 
 def test_a_report_has_no_gains_of_fewer_than_three_seeds(tmp_path):
     assert written(tmp_path, make_results(seeds=2))[1:] == ["test_error.png", "curves.png", "cost.png"]
+
+
+@pytest.mark.parametrize(("seeds", "teacher", "drawn"), [(3, 6.28, True), (1, None, False)])
+def test_captions_explain_no_more_than_what_is_drawn(seeds, teacher, drawn, tmp_path):
+    comparison = compared(make_results(seeds=seeds, teacher_error_pct=teacher), only=["results", "cost"])
+    of_results, of_cost = (figure.caption for figure in write_figures(comparison, pd.DataFrame(), directory=tmp_path, formats=[]))
+    assert ("dashed line is the teacher" in of_results) == ("one standard deviation over seeds" in of_cost) == drawn
 
 
 def test_a_report_of_many_pairs_has_ranks(tmp_path):

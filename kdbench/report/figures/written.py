@@ -93,11 +93,15 @@ def _words(name: FigureName, comparison: Comparison) -> tuple[str, str]:
     """Title and caption."""
     metric, baseline = comparison.metric, comparison.baseline
     during = tested(metric)
+    with_teacher = any(len(pair.of_teacher) for pair in comparison.pairs)
+    with_spread = any(len(pair.by_seed(label)) > 1 for pair in comparison.pairs for label in comparison.labels)
+    teacher = ", the dashed line is the teacher" if with_teacher else ""
+    spread = ", with one standard deviation over seeds" if with_spread else ""
     title, how = {
         "results": (
             f"{metric.title} of the last epoch by method",
-            "A dot is one seed, the bar is the mean, the dashed line is the teacher. Methods share their seeds, so intervals of "
-            "single methods would mislead.",
+            f"A dot is one seed, the bar is the mean{teacher}. Methods share their seeds, so intervals of single methods would "
+            "mislead.",
         ),
         "forest": (
             f"Gain over {baseline} in {metric.noun}",
@@ -111,8 +115,8 @@ def _words(name: FigureName, comparison: Comparison) -> tuple[str, str]:
         "curves": (f"{during.title} during training", "The main training, mean over seeds."),
         "cost": (
             f"{metric.title} and training time",
-            "A point is the mean of the last epoch, with one standard deviation over seeds, and the median time of training one "
-            "student alone. Dotted: the Pareto front; no method is both cheaper and better than one on it.",
+            f"A point is the mean of the last epoch{spread}, and the median time of training one student alone. Dotted: the Pareto "
+            "front; no method is both cheaper and better than one on it.",
         ),
         "profile": (
             "Performance profile",
