@@ -67,7 +67,11 @@ def train_epoch(
     The workers' end, which takes as long as many steps, does not count.
     """
     cuda = device.type == "cuda"
-    loader = DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=cuda)
+    # A process that was itself spawned would spawn its workers, each of which takes seconds to import torch; loops in use fork.
+    forked = "fork" if workers else None
+    loader = DataLoader(
+        data, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=cuda, multiprocessing_context=forked
+    )
     parameters = [*student.parameters(), *method.parameters()]
     optimiser = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
     generator = torch.Generator()
