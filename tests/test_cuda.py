@@ -112,9 +112,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "arithmetic", OTHERS, ids=lambda recipe: " ".join(map(str, recipe.values())) if len(recipe) < 3 else "adamw"
-)
+@pytest.mark.parametrize("arithmetic", OTHERS, ids=str)
 def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
     if device.type == "cpu" and arithmetic != {"precision": "bf16"}:
         pytest.skip("needs CUDA, or long")  # tf32 is of CUDA alone; tests/test_compiled.py and test_stack.py are of the CPU
