@@ -83,11 +83,14 @@ def test_a_process_that_asks_for_strict_float32_has_it_afterwards_too() -> None:
     program = """
 import torch
 from kdbench.training.arithmetic import float32_as
-torch.backends.fp32_precision = "ieee"
+torch.backends.fp32_precision = "ieee"  # which torch 2.11 does not take for convolutions
+places = (torch.backends, torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+before = [place.fp32_precision for place in places]
+assert "ieee" in before
 for precision in ("default", "tf32"):
     with float32_as(precision):
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert [place.fp32_precision for place in places] == before
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
