@@ -336,6 +336,7 @@ def refusal(refused: Result) -> str:
         (["--methods", "kdd"], f"--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (["--methods", ""], "--methods: '' has an empty name. Put one comma between two names, as in kd,ft."),
         (["--seeds", ""], "--seeds: '' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--methods", "kd at"], "--methods: 'kd at' has no comma between its names. Write kd,at."),
         (["--methods", "KD,"], "--methods: 'KD,' has an empty name. Put one comma between two names, as in kd,ft."),
         (["--methods", "KD"], f"--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (

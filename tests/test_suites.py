@@ -384,6 +384,25 @@ def test_an_unknown_suite_is_answered_with_the_nearest():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mine", "unknown suite 'mine'. Did you mean 'mine.yaml'? Give a path"),
+        ("my/own", "unknown suite 'my/own'. Did you mean 'my/own.yaml'? Give a path"),
+        ("mine.yml", "no suite file at mine.yml. Did you mean 'mine.yaml'? See"),
+        ("my/mine.yaml", "no suite file at my/mine.yaml. See"),
+        ("quik", "unknown suite 'quik'. Did you mean 'quick'? Give a path"),
+    ],
+)
+def test_a_file_that_lies_there_is_suggested(name, told):
+    Path("my").mkdir()
+    for file in ("mine.yaml", "my/own.yaml"):
+        Path(file).touch()
+    with pytest.raises(KdbenchError) as error:
+        load_suite(name)
+    assert str(error.value).startswith(told)
+
+
 def test_a_suite_file_that_is_not_there():
     with pytest.raises(KdbenchError) as error:
         load_suite("suites/none.yaml")

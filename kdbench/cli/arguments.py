@@ -15,9 +15,11 @@ def method_names(text: str) -> list[str]:
     """The methods of `kd,ft`, in this order.
 
     Raises:
-        KdbenchError: an empty name.
+        KdbenchError: an empty name, or a space where a comma belongs.
     """
     names = [name.strip() for name in text.split(",")]
+    if len(text.split()) > 1 and "," not in text:
+        raise KdbenchError(f"--methods: '{text}' has no comma between its names. Write {','.join(text.split())}.")
     if not all(names):
         raise KdbenchError(f"--methods: '{text}' has an empty name. Put one comma between two names, as in kd,ft.")
     return names

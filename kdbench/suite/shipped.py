@@ -41,13 +41,14 @@ def find_suite(name: str) -> Path:
     Raises:
         KdbenchError: there is none.
     """
-    path = expanded(name)
-    if path.suffix in (".yaml", ".yml"):
-        if found(path):
-            return path
-        raise KdbenchError(f"no suite file at {path}. See `kdbench list suites` for those that ship with kdbench.")
-    if name in suite_names():
+    path, names = expanded(name), suite_names()
+    if path.suffix in (".yaml", ".yml") and found(path):
+        return path
+    if name in names:
         return shipped("suites") / f"{name}.yaml"
-    raise KdbenchError(
-        f"unknown suite '{name}'.{nearest(name, suite_names())} Give a path to a YAML file, or see `kdbench list suites`."
-    )
+    there = [file for suffix in (".yaml", ".yml") if found(file := Path(f"{path.parent / path.stem}{suffix}"))]
+    if path.suffix in (".yaml", ".yml"):
+        near = f" Did you mean '{there[0]}'?" if there else ""
+        raise KdbenchError(f"no suite file at {path}.{near} See `kdbench list suites` for those that ship with kdbench.")
+    near = f" Did you mean '{there[0]}'?" if there else nearest(name, names)
+    raise KdbenchError(f"unknown suite '{name}'.{near} Give a path to a YAML file, or see `kdbench list suites`.")
