@@ -17,6 +17,7 @@ import torch
 from photographs import write_photographs
 
 from kdbench.data import ImageStream, StreamedLoader
+from kdbench.errors import first_line
 from kdbench.spec.recipe import Augmentation, ResizedCrop
 
 BATCH = 64
@@ -66,10 +67,14 @@ def main() -> None:
             found["nvJPEG"] = []
         for _ in range(given.repeats):
             for name, rates in found.items():
-                seconds = on_the_gpu(files) if name == "nvJPEG" else streamed(root, workers=int(name.split()[0]), device=device)
+                try:
+                    seconds = on_the_gpu(files) if name == "nvJPEG" else streamed(root, workers=int(name.split()[0]), device=device)
+                except RuntimeError as problem:  # such as that torchvision was built without nvJPEG; the others are worth having
+                    print(json.dumps({"decoded by": name, "error": first_line(problem)}), flush=True)
+                    continue
                 rates.append(round(len(files) / seconds))
                 print(json.dumps({"decoded by": name, "images_per_s": rates[-1]}), flush=True)
-    medians = {name: statistics.median(rates) for name, rates in found.items()}
+    medians = {name: statistics.median(rates) for name, rates in found.items() if rates}
     print(json.dumps({"images": given.images, "cores": os.cpu_count(), "device": device.type, "median images_per_s": medians}))
 
 
