@@ -1,6 +1,7 @@
 """Whether the balance of losses is what it says, and whether a weight that is far off is told of."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from conftest import Lab
 from test_method_traps import CLASSES, outputs, pair
 
+from kdbench import Batch, Losses, Method, Outputs, Pair
 from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
 from kdbench.method.composition import Composition
@@ -99,12 +101,55 @@ def test_a_weight_that_is_far_off_is_told_with_the_method_the_pair_and_the_param
 
 @pytest.mark.parametrize("row", [{"loss_ratio": 0.0, "gradient_ratio": 0.0}, {"loss_ratio": 0.5, "gradient_ratio": 0.0}])
 def test_no_weight_mends_a_term_that_does_not_reach_the_student(row: dict[str, Any], lab: Lab) -> None:
-    """In the first of several epochs it may be a warm-up."""
-    assert told(lab, "sp", row) == (
-        "warning: sp, wrn_10_1 -> resnet8, epoch 2: no transfer term reaches the student: it is detached, its weight is 0, "
+    """Without a loss in the first of several epochs it may be a warm-up."""
+    said = (
+        "warning: sp, wrn_10_1 -> resnet8, epoch {}: no transfer term reaches the student: it is detached, its weight is 0, "
         "or a warm-up is too long."
     )
-    assert told(lab, "sp", {"epoch": 1, **row}) is None
+    assert told(lab, "sp", row) == said.format(2)
+    assert told(lab, "sp", {"epoch": 1, **row}) == (said.format(1) if row["loss_ratio"] else None)
+
+
+@pytest.mark.parametrize("method", ["reviewkd", "crd", {"sp+dkd": {"sp": {"beta": 0}}}])
+def test_a_method_that_may_begin_without_effect_has_a_second_epoch(method: Any, lab: Lab) -> None:
+    """By a warm-up, or as a memory bank is still empty."""
+    row = {"loss_ratio": 0.5, "gradient_ratio": 0.0}
+    assert told(lab, method, {"epoch": 1, **row}) is None
+    assert "no transfer term reaches the student" in str(told(lab, method, row))
+
+
+class TeacherAlone(Method):
+    """Its term does not read the student, and no parameter weighs it."""
+
+    reads = ("logits",)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"square": teacher.logits.square().mean()}
+
+
+class AllDetached(TeacherAlone):
+    """And it has no cross-entropy."""
+
+    def build(self, pair: Pair) -> None:
+        self.ce_weight = 0.0
+
+
+@pytest.mark.parametrize("recipe", [{"epochs": 1, "schedule": {"milestones": []}}, {"epochs": 2}])
+def test_a_method_that_ignores_the_student_is_told_of_in_its_first_epoch(
+    recipe: dict[str, Any], lab: Lab, register: Callable[[str, type[Method]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
+    register("teacher_alone", TeacherAlone)
+    register("all_detached", AllDetached)
+    suite = lab.suite(methods=["teacher_alone", "all_detached"], recipe=recipe)
+    lab.run(suite)
+    found = "no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long"
+    (warning,) = [text for text in said if "no transfer term" in text]
+    assert warning == f"warning: teacher_alone, wrn_10_1 -> resnet8, epoch 1: {found}."
+    alone, detached = map(lab.record, suite.trials)
+    assert [note for note in alone.notes if "transfer" in note] == [f"teacher_alone: in some epoch, {found}"]
+    assert "the loss of main depends on nothing that learns. Do not detach the student's outputs" in str(detached.reason)
 
 
 UNREACHED = {"loss_ratio": 0.0, "gradient_ratio": 0.0}

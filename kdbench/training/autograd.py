@@ -22,11 +22,13 @@ def learners(*totals: Tensor) -> Iterator[Tensor]:
 
 
 def refuse_unoptimised(total: Tensor, optimiser: torch.optim.Optimizer, plain: Iterable[Tensor], *, stage: str) -> None:
-    """See that every parameter which `total` would teach, and every `plain` tensor, is one of the optimiser's.
+    """See that `total` teaches something, and that every parameter which it would teach, and every `plain` tensor, is optimised.
 
     Raises:
-        RuntimeError: one is not; the message gives its shape.
+        RuntimeError: it teaches nothing, or one is not the optimiser's; the message gives its shape.
     """
+    if not total.requires_grad:
+        raise RuntimeError(f"the loss of {stage} depends on nothing that learns. Do not detach the student's outputs.")
     known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     built = set(map(id, plain))
     own = (tensor for tensor in learners(total) if isinstance(tensor, nn.Parameter) or id(tensor) in built)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method.composition import Composition
-from kdbench.method.specs import setting, teachers_label
+from kdbench.method.specs import EPOCHS_OF_THE_TRAINING, setting, teachers_label
 from kdbench.spec.trial import TrialSpec
 
 LOWEST, HIGHEST = 0.01, 100.0
@@ -57,10 +57,10 @@ def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], time
     ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
     highest = HIGHEST if row.get("train_error_pct", 100.0) >= LEARNT_PCT else math.inf
     off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= highest}
-    if not off or (0 in off.values() and row["epoch"] == 1 < trial.recipe.epochs):
-        return None  # a warm-up may begin with 0: the next epoch tells
+    if not off or (0 in off.values() and row["epoch"] == 1 < trial.recipe.epochs and _may_begin_with_0(trial, method, row)):
+        return None  # the next epoch tells
     weights = _weights(trial, method)
-    if not weights and any(type(part).weights for part in method.parts.values()):
+    if not weights and any(part.weights != type(part).weights for part in method.parts.values()):
         return None  # no term can teach anything of this pair, and a note says so
     if 0 in off.values():
         if not weights or any(weights.values()):
@@ -71,6 +71,12 @@ def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], time
     change = "change" if light and heavy else "raise" if light else "lower"
     named = ", ".join(f"{name} (now {value:g})" for name, value in weights.items()) or "the weight of its terms"
     return f"the transfer terms are {said}; {change} {named}"
+
+
+def _may_begin_with_0(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> bool:
+    """Whether the terms may have no gradient in the first step on purpose: by a warm-up, or as a memory bank is still empty."""
+    warms_up = any(part.params.get(name) for part in trial.methods for name in EPOCHS_OF_THE_TRAINING)
+    return warms_up or not row.get("loss_ratio") or any(True for _ in method.buffers())
 
 
 def _weights(trial: TrialSpec, method: Composition) -> dict[str, float]:
