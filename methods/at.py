@@ -25,7 +25,8 @@ class AT(Method):
     r"""CE(z_s, y) + beta sum_i mean((Q_s^i - Q_t^i)^2),  Q = vec(mean_c |f|^p) / ||vec(mean_c |f|^p)||_2
 
     Transfers: attention maps of each group (features)
-    Paper: Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, arXiv:1612.03928.
+    Paper: Zagoruyko and Komodakis, "Paying more attention to attention: improving the performance of convolutional neural
+    networks via attention transfer", ICLR 2017, arXiv:1612.03928.
     Code: https://github.com/szagoruyko/attention-transfer
     Deviations: the paper writes an L2 norm of the difference; the authors' code, followed here, takes the mean of squares. Maps of
     unequal size are average-pooled to the smaller one, as in RepDistiller. Where the networks differ in their number of groups,

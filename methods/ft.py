@@ -35,7 +35,8 @@ class FT(Method):
     `paraphraser_lr` and `beta` give the forms that other codebases call FT.
 
     Transfers: factors of the last maps (features)
-    Paper: Kim, Park and Kwak, "Paraphrasing complex network", NeurIPS 2018, arXiv:1802.04977.
+    Paper: Kim, Park and Kwak, "Paraphrasing complex network: network compression via factor transfer", NeurIPS 2018,
+    arXiv:1802.04977.
     Code: https://github.com/Jangho-Kim/Factor-Transfer-pytorch
     Deviations: none where the last maps agree in size; else the larger factor is average-pooled to the smaller one's size.
     """

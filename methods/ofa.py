@@ -20,7 +20,8 @@ class OFA(Method):
     At eps = 1, L is the cross-entropy from p_t. The authors take eps 1.5 for DeiT-T to ResNet-18.
 
     Transfers: probabilities, to every stage (logits)
-    Paper: Hao et al., "One-for-all: bridge the gap between heterogeneous architectures", NeurIPS 2023, arXiv:2310.19444.
+    Paper: Hao et al., "One-for-all: bridge the gap between heterogeneous architectures in knowledge distillation", NeurIPS 2023,
+    arXiv:2310.19444.
     Code: https://github.com/Hao840/OFAKD
     Deviations: as in the authors' code the power acts on every class, and there is no factor T^2. There, heads of ViTs read the
     class token, and those of Swin merge patches; here heads of ViTs average the patches, and Swin's are convolutions. The

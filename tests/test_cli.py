@@ -456,7 +456,7 @@ def test_images_that_are_missing(call, pictures):
     assert refusal(call("run", "tiny.yaml", "--device", "cpu")) == (
         f"root: there is no folder {Path.cwd() / 'pictures'}; give one that holds train/<class>/ and test/<class>/."
     )
-    assert call("plan", "tiny.yaml").status == 0
+    assert call("plan", "tiny.yaml").err == call("run", "tiny.yaml", "--device", "cpu").err
 
 
 def test_an_empty_class_folder(call, pictures):
@@ -475,9 +475,12 @@ def test_a_broken_image(call, pictures):
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_results_directory_that_cannot_be_written(place, call):
     Path("file").write_text("")
-    assert refusal(call("run", write(), "--results", place, "--device", "cpu")) == (
+    ran, planned = (call(command, write(), "--results", place) for command in ("run", "plan"))
+    assert refusal(ran) == (
         f"the results directory {place} cannot be written ({refused_as(place)}). Choose another with --results."
     )
+    assert (planned.status, planned.err) == (2, ran.err)
+    assert "2 trials: 2 missing" in lines_of(planned.out)
 
 
 def refused_as(file: str) -> str:

@@ -192,7 +192,7 @@ def test_it_tells_a_methods_formula_paper_stages_defaults_and_golden_numbers() -
     text = section("ft")
     for part in (
         "## ft\n```\nCE(z_s, y) + beta mean |n(translator(f_s)) - n(factor(f_t))|",
-        '* Paper: Kim, Park and Kwak, "Paraphrasing complex network", NeurIPS 2018',
+        '* Paper: Kim, Park and Kwak, "Paraphrasing complex network: network compression via factor transfer"',
         "* Code: https://github.com/Jangho-Kim/Factor-Transfer-pytorch\n* Deviations: none where",
         "* Reads: features\n",
         "* Stages before the main training: paraphraser, 6 epochs, from the teacher alone, learning rate 0.1\n",

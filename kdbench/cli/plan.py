@@ -62,7 +62,8 @@ def plan(
     device, phases = choose_device("auto"), planned.phases(Rerun.MISSING)
     recipes = [spec.recipe for part, students in phases for spec in part.trained_specs(students)]
     without_images = [contents] if phases and isinstance(contents, KdbenchError) else []
-    refused = [*without_effect(recipes, device), *without_images]
+    no_folder = [problem] if (problem := store.why_no_folder()) else []
+    refused = [*without_effect(recipes, device), *without_images, *no_folder]
     if as_json:
         notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
         print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning, notes))

@@ -1,5 +1,6 @@
 """The results directory: one folder per trial, every file written atomically, whatever cannot be used set aside by name."""
 
+import errno
 import json
 import logging
 import os
@@ -117,11 +118,21 @@ class Store:
             (self.root / "trials").mkdir(parents=True, exist_ok=True)
             yield
         except OSError as problem:
-            ask = ", or ask its owner for write access" if isinstance(problem, PermissionError) else ""
-            raise KdbenchError(
-                f"the results directory {self.root} cannot be written ({problem.filename}: {problem.strerror}). Choose another "
-                f"with --results{ask}."
-            ) from None
+            raise self._not_writable(problem) from None
+
+    def why_no_folder(self) -> KdbenchError | None:
+        """What whoever writes here is told, where a file stands in the place of the directory or of a folder above it."""
+        trials = self.root / "trials"
+        if next(path for path in (trials, *trials.parents) if found(path)).is_dir():
+            return None
+        return self._not_writable(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(trials)))
+
+    def _not_writable(self, problem: OSError) -> KdbenchError:
+        ask = ", or ask its owner for write access" if isinstance(problem, PermissionError) else ""
+        return KdbenchError(
+            f"the results directory {self.root} cannot be written ({problem.filename}: {problem.strerror}). Choose another with "
+            f"--results{ask}."
+        )
 
     def record(self, trial: str) -> Record | None:
         """The trial's record, None where there is none; a broken one is named, and set aside unless the store is read only.
