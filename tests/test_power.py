@@ -9,7 +9,7 @@ import pytest
 from kdbench.catalogue.plan import plan_as_json, plan_as_text
 from kdbench.catalogue.power import Power, power_as_json, power_as_text, power_of
 from kdbench.errors import KdbenchError
-from kdbench.report.statistics.power import seeds_needed, smallest_difference
+from kdbench.report.statistics.power import Spread, seeds_needed, smallest_difference
 from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, make_plan
 from kdbench.spec.record import PROTOCOL
@@ -33,10 +33,10 @@ def planned(folder: Path, *, methods: str = "scratch, kd, at, ft, sp, cc, pkt", 
 
 
 class Records:
-    """A store in which every trial of a plan is done; paired differences have a spread of 0.4."""
+    """A store in which every trial of a plan is done; paired differences have a spread of 0.4, those of a `wild` method of more."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.trials = [trial.spec for trial in plan.students]
+    def __init__(self, plan: Plan, *, wild: str = "", weights: str = "t") -> None:
+        self.trials, self.wild, self.weights = [trial.spec for trial in plan.students], wild, weights
 
     def records(self):
         random = np.random.default_rng(0)
@@ -48,9 +48,12 @@ class Records:
                 recipe=spec.recipe.summary,
                 teacher=spec.teacher.label if spec.teacher else None,
                 student=spec.label,
+                method=spec.method,
+                setting=None,
+                teachers_sha256=(self.weights,) if spec.teacher else (None,),
                 spec=spec.model_dump(mode="json"),
                 seed=spec.seed,
-                test_error_pct=level[spec.seed] + random.normal(scale=0.4 / 2**0.5),
+                test_error_pct=level[spec.seed] + random.normal(scale=(10 if spec.method == self.wild else 1) * 0.4 / 2**0.5),
             )
 
 
@@ -90,6 +93,53 @@ def test_finished_trials_of_the_same_pair_tell_the_spread_whichever_methods_they
     assert power_as_text(power).endswith("This spread was measured here.")
 
 
+class Both:
+    """A store with the records of two."""
+
+    def __init__(self, *stores) -> None:
+        self.stores = stores
+
+    def records(self):
+        return [record for store in self.stores for record in store.records()]
+
+
+def test_how_sure_the_spread_is_follows_from_its_degrees_of_freedom(tmp_path):
+    plan = planned(tmp_path, methods="scratch, kd, at", seeds=5)
+    power = power_of(plan, Records(plan), difference=0.3)
+    spread = power.spread
+    low, high = (spread.points * (8 / quantile) ** 0.5 for quantile in (17.5345, 2.1797))  # chi-squared, 8 degrees of freedom
+    assert spread.df == 8
+    assert spread.interval == pytest.approx((low, high), rel=1e-4)
+    least, most = (seeds_needed(0.3, spread=end, methods=3) for end in (low, high))
+    assert f"(95 % interval {low:.2f} to {high:.2f}; at its ends, 0.3 points need {least} and {most} seeds)" in power_as_text(power)
+    assert power_as_json(power)["spread_interval"] == pytest.approx([low, high], rel=1e-4)
+
+
+def test_methods_that_vary_far_more_are_named_with_their_own_spread(tmp_path):
+    plan = planned(tmp_path, methods="scratch, kd, at, ft, sp", seeds=30)
+    power = power_of(plan, Records(plan, wild="at"))
+    assert power.spread.points == pytest.approx(0.4, rel=0.15)
+    assert power.spread.df == 3 * 29
+    [(method, points)] = power.spread.far
+    assert method == "at"
+    assert points == pytest.approx(101**0.5 * 0.4 / 2**0.5, rel=0.3)
+    assert power_as_text(power).endswith(f" Left out, since they vary far more and need more seeds: at ({points:.2f} points).")
+    assert power_as_json(power)["left_out"] == {"at": points}
+
+
+@pytest.mark.parametrize("of_teacher", ["seed", "recipe"])
+def test_trials_under_a_teacher_of_the_same_name_that_is_another_tell_nothing(of_teacher, tmp_path):
+    other = {"seed": "teacher: {seed: 7}", "recipe": "teacher: {recipe: {epochs: 20}}"}[of_teacher]
+    done = Records(planned(tmp_path, methods="kd, at", seeds=9, more=other))
+    assert power_of(planned(tmp_path, methods="kd, at"), done).spread is None
+
+
+def test_a_teacher_that_was_trained_again_is_another(tmp_path):
+    first, second = (planned(tmp_path, methods=methods, seeds=9) for methods in ("scratch, kd", "at"))
+    both = Both(Records(first, wild="kd"), Records(second, wild="at", weights="u"))
+    assert power_of(planned(tmp_path), both).spread.df == 8 + 8  # scratch with kd, and scratch with at; never kd with at
+
+
 def test_a_spread_of_few_trials_gives_way_to_that_of_the_suite(tmp_path):
     done = Records(planned(tmp_path, methods="scratch, kd", seeds=3))
     assert power_of(planned(tmp_path, more="expected_spread: 0.25"), done).spread.points == 0.25
@@ -126,7 +176,7 @@ def test_one_method_alone_is_compared_with_nothing(tmp_path):
 
 
 def test_a_difference_that_needs_thousands_of_seeds():
-    assert "you need more than 1,000 seeds" in power_as_text(Power(2, 400, SimpleNamespace(points=0.3, df=0)))
+    assert "you need more than 1,000 seeds" in power_as_text(Power(2, 400, Spread(0.3, df=0)))
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "101", "wide"])

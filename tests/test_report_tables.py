@@ -783,6 +783,37 @@ def test_costs_of_stacked_students_do_not_stand_against_scratch():
     assert {row.cells[2].text for row in alone.rows} != {"—"} and not any("eight places" in note for note in alone.notes)
 
 
+def test_a_network_has_one_speed_of_inference_in_all_pairs():
+    rows = []
+    for speed, pair in ((9000.0, PAIR), (3000.0, ("wrn_40_2", "resnet20")), (1000.0, ("resnet56", "resnet8"))):
+        speeds = {"pair": pair, "inference_images_per_s": speed, "teacher_inference_images_per_s": speed / 10}
+        rows.append(trial("kd", 1, 7.0, **speeds))
+    scratch = (trial("scratch", 1, 8.0, inference_images_per_s=5000.0), trial("scratch", 1, 8.0, pair=("", "resnet8")))
+    table = cost_table(compare(frame(*rows, *scratch)))
+    inference = {(row.keys["teacher"], row.keys["student"], row.keys["method"]): row.cells[-2:] for row in table.rows}
+    speeds = {key: tuple(cell.text for cell in cells) for key, cells in inference.items()}
+    assert speeds["resnet56", "resnet20", "KD"] == ("5,000", "500")  # the median of 9,000, 3,000 and 5,000; of 900 and 100
+    assert speeds["wrn_40_2", "resnet20", "KD"] == ("5,000", "300")
+    assert speeds["resnet56", "resnet20", "scratch"] == speeds["wrn_40_2", "resnet20", "scratch"] == ("5,000", "—")
+    assert speeds["resnet56", "resnet8", "KD"][1] == "500"
+    assert any("a network has one speed in this table" in note for note in table.notes)
+
+
+def test_times_against_scratch_of_another_run_are_told():
+    first, second = (dict(planned=f"2026-11-{day}T10:00", finished=f"2026-11-{day}T12:00") for day in (24, 25))
+    scratch, kd = (trial(method, 1, 8.0, **first) for method in ("scratch", "kd"))
+
+    def told(*rows) -> list[str]:
+        return [note for note in cost_table(compare(frame(*rows), pairs=[PAIR])).notes if "another run" in note]
+
+    assert told(scratch, kd) == told(scratch, kd, trial("scratch", 2, 8.0, **second), trial("kd", 2, 8.0, **second)) == []
+    assert told(scratch, kd, trial("at", 1, 8.0)) == [], "an earlier version did not note when"
+    (note,) = told(scratch, kd, trial("at", 1, 8.0, **second), trial("ft", 1, 8.0, **second))
+    assert note.startswith("AT, FT: timed in another run than scratch. So their times against scratch tell how busy ")
+    (note,) = told(trial("scratch", 1, 8.0, **second), kd)
+    assert note.startswith("KD: timed in another run than scratch. ")
+
+
 def test_costs_of_two_environments_are_not_averaged():
     slow = {"environment": "CPU", "train_images_per_s": 10.0}
     results = frame(trial("scratch", 1, 8.0), trial("kd", 1, 7.0), trial("kd", 2, 7.0, **slow))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.catalogue.text import Value
 from kdbench.method.specs import teachers_label
 from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, Status
+from kdbench.spec.trial import digest, teachers_in
 from kdbench.wording import counted
 
 if TYPE_CHECKING:
@@ -51,14 +52,13 @@ class Power:
             return self.asked
         return float(f"{self.smallest / 2:.1g}") if self.smallest else None
 
-    @property
-    def seeds_for_wanted(self) -> int | None:
-        """How many seeds would find that; None where it is not known, or more than 1,000."""
-        if self.spread is None or self.wanted is None:
+    def seeds_for_wanted(self, spread: float) -> int | None:
+        """How many seeds would find that with such a spread; None where it is not known, or more than 1,000."""
+        if self.wanted is None:
             return None
         from kdbench.report.statistics.power import seeds_needed
 
-        return seeds_needed(self.wanted, spread=self.spread.points, methods=self.methods)
+        return seeds_needed(self.wanted, spread=spread, methods=self.methods)
 
 
 def power_of(plan: Plan, store: Store, *, difference: float | None = None) -> Power | None:
@@ -85,58 +85,85 @@ def _spread(plan: Plan, store: Store) -> Spread | None:
         return None
     from kdbench.report.statistics.power import Spread, pooled
 
-    measured = pooled(_measured(done, plan.suite.pairs)) if done else None
+    measured = pooled(_measured(done, plan)) if done else None
     if expected is None or (measured and measured.df >= ENOUGH_DF):
         return measured
     return Spread(expected, 0)
 
 
 class _Done(NamedTuple):
-    teacher: str | None
+    """A finished trial: `method` is what people call its `setting`, which is all that tells it from others of its student, apart
+    from its seed and its `teachers`, their trials and weights."""
+
     student: str
+    teachers: _Teachers
+    method: str
     setting: str
     seed: int
     error: float
+
+
+_Teachers = tuple[tuple[str, str | None], ...]
 
 
 def _done(plan: Plan, store: Store) -> list[_Done]:
     """The finished trials of the directory with the same students, data and recipe."""
     like = {(planned.spec.dataset.label, planned.spec.recipe.summary, planned.spec.label) for planned in plan.students}
     return [
-        _Done(record.teacher, record.student, repr(record.spec["methods"]), record.seed, record.test_error_pct)
+        _Done(
+            record.student,
+            tuple(zip(map(digest, teachers_in(record.spec)), record.teachers_sha256, strict=False)),
+            record.setting or record.method,
+            repr({key: value for key, value in record.spec.items() if key not in ("seed", "teacher", "other_teachers")}),
+            record.seed,
+            record.test_error_pct,
+        )
         for record in store.records()
         if record.status == "done" and (record.dataset, record.recipe, record.student) in like and record.test_error_pct is not None
     ]
 
 
-def _measured(done: Sequence[_Done], pairs: Sequence[tuple[str, str]]) -> list[Spread]:
+def _measured(done: Sequence[_Done], plan: Plan) -> list[Spread]:
+    """Of each pair and each training of the suite's own teacher, with what has no teacher and shares its seeds."""
     import pandas as pd
 
     from kdbench.report.statistics.power import measured_spread
 
-    frame = pd.DataFrame(done)
+    frame, pairs = pd.DataFrame(done), plan.suite.pairs
+    called = dict(zip(frame["setting"], frame["method"], strict=True))
     spreads = []
     for teacher, student in pairs:
-        of_pair = frame[(frame["student"] == student) & (frame["teacher"].isna() | (frame["teacher"] == teacher))]
-        errors = of_pair.drop_duplicates(["seed", "setting"], keep="last").pivot(index="seed", columns="setting", values="error")
-        spreads.append(measured_spread(errors))
-    return [spread for spread in spreads if spread]
+        specs = [planned.spec for planned in plan.students if planned.spec.label == student]
+        own = {tuple(one.id for one in spec.teachers) for spec in specs if teachers_label(spec) == teacher}
+        of_student = frame[frame["student"] == student]
+        trained = [found for found in of_student["teachers"].unique() if tuple(trial for trial, _ in found) in own]
+        at = f" for {teacher} -> {student}" if len(pairs) > 1 else ""
+        for found in trained or [()]:
+            errors = of_student[of_student["teachers"].isin([found, ()])].pivot(index="seed", columns="setting", values="error")
+            if spread := measured_spread(errors):
+                far = tuple((f"{called[setting]}{at}", points) for setting, points in spread.far)
+                spreads.append(replace(spread, far=far))
+    return spreads
 
 
 def power_as_json(power: Power | None) -> Value | None:
     """`methods`, `seeds`; `spread` in points, null where it is not known, and `spread_df`, its degrees of freedom, 0 where the
-    suite gave it; `smallest_difference` in points, found four times of five; and `seeds_for` with a `difference` and the `seeds`
-    that it needs.
+    suite gave it; `spread_interval`, the two ends of its 95 % interval, null where the suite gave it; `left_out`, the spreads of
+    methods that vary far more, by method; `smallest_difference` in points, found four times of five; and `seeds_for` with a
+    `difference` and the `seeds` that it needs.
     """
     if power is None:
         return None
+    spread, wanted = power.spread, power.wanted
     return {
         "methods": power.methods,
         "seeds": power.seeds,
-        "spread": power.spread.points if power.spread else None,
-        "spread_df": power.spread.df if power.spread else None,
+        "spread": spread.points if spread else None,
+        "spread_df": spread.df if spread else None,
+        "spread_interval": [*spread.interval] if spread and spread.interval else None,
+        "left_out": dict(spread.far) if spread else {},
         "smallest_difference": power.smallest,
-        "seeds_for": {"difference": power.wanted, "seeds": power.seeds_for_wanted} if power.wanted and power.spread else None,
+        "seeds_for": {"difference": wanted, "seeds": power.seeds_for_wanted(spread.points)} if wanted and spread else None,
     }
 
 
@@ -152,14 +179,26 @@ def power_as_text(power: Power) -> str:
     enough = Power(power.methods, max(power.seeds, MIN_SEEDS), power.spread, power.asked)
     assert enough.smallest is not None and enough.wanted is not None
     too_few = f"{counted(power.seeds, 'seed')} can tell no difference from chance. " if power.seeds < MIN_SEEDS else ""
-    needed = f"{enough.seeds_for_wanted} seeds" if enough.seeds_for_wanted else "more than 1,000 seeds"
-    measured = "was measured here" + (", from few trials, so it may be far off" if power.spread.df < ENOUGH_DF else "")
-    basis = measured if power.spread.df else "is what the suite says"
+    spread, wanted = power.spread, _points(enough.wanted)
+    measured = "was measured here" + (", from few trials, so it may be far off" if spread.df < ENOUGH_DF else "")
+    basis = measured if spread.df else "is what the suite says"
+    sure = ""
+    if spread.interval:
+        least, most = (_seeds(enough.seeds_for_wanted(end)) for end in spread.interval)
+        ends = " to ".join(map(_points, spread.interval))
+        sure = f" (95 % interval {ends}; at its ends, {wanted} points need {least} and {most} seeds)"
+    far = ", ".join(f"{method} ({_points(own)} points)" for method, own in spread.far)
+    left_out = f" Left out, since they vary far more and need more seeds: {far}." if far else ""
     return (
         f"{too_few}{'With' if too_few else 'with'} {enough.seeds} seeds and {power.methods} methods, a difference of "
-        f"{_points(enough.smallest)} points is found four times of five. For {_points(enough.wanted)} points you need {needed}. "
-        f"The difference of two methods changes by {_points(power.spread.points)} points from seed to seed. This spread {basis}."
+        f"{_points(enough.smallest)} points is found four times of five. For {wanted} points you need "
+        f"{_seeds(enough.seeds_for_wanted(spread.points))} seeds. The difference of two methods changes by {_points(spread.points)} "
+        f"points from seed to seed{sure}. This spread {basis}.{left_out}"
     )
+
+
+def _seeds(number: int | None) -> str:
+    return str(number) if number else "more than 1,000"
 
 
 def _points(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from kdbench.errors import listed
 from kdbench.report.compare import Comparison
 from kdbench.wording import counted
 
@@ -18,7 +19,27 @@ def stacked(done: pd.DataFrame) -> bool:
 
 def timing_notes(comparison: Comparison) -> list[str]:
     """Sentences on the times of finished trials; none where nothing shows that the machine had other work."""
-    return [*_uneven(comparison), *_shared(comparison.results.query("status == 'done'"))]
+    return [*_uneven(comparison), *_apart(comparison), *_shared(comparison.results.query("status == 'done'"))]
+
+
+def _apart(comparison: Comparison) -> list[str]:
+    """Which methods were timed in another run than scratch: one of the two was planned when the other was done, with some seed."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for pair in comparison.pairs:
+        if not {"planned", "finished"} <= {*pair.done} or stacked(pair.done):
+            continue
+        timed = pair.done.dropna(subset=["planned", "finished", "train_s"])
+        beside = timed.merge(timed[timed["method"] == "scratch"], on=["environment", "seed"], suffixes=("", "_scratch"))
+        later, earlier = beside["planned"] > beside["finished_scratch"], beside["planned_scratch"] > beside["finished"]
+        if labels := tuple(map(str, beside.loc[later | earlier, "label"].unique())):
+            found.setdefault(labels, []).append(pair.name)
+    return [
+        f"{listed(labels)}: timed in another run than {comparison.scratch}"
+        + (f" ({', '.join(pairs)})" if len(comparison.pairs) > 1 else "")
+        + ". So their times against scratch tell how busy the machine was in each run, too, and are no measure of the method alone. "
+        "`kdbench run` with a new folder for --results times all in one run."
+        for labels, pairs in found.items()
+    ]
 
 
 def _uneven(comparison: Comparison) -> list[str]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
@@ -27,31 +28,45 @@ class Spread:
     Attributes:
         points: its standard deviation over seeds, in the errors' units.
         df: degrees of freedom that it was measured with; 0 where it was not measured.
+        far: methods that vary far more and are not part of it, each with the standard deviation of its difference from the others.
     """
 
     points: float
     df: int
+    far: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where it may lie, from its degrees of freedom (chi-squared, 95 %); None where it was not measured."""
+        if not self.df:
+            return None
+        low, high = (self.points * (self.df / stats.chi2.ppf(level, self.df)) ** 0.5 for level in (0.975, 0.025))
+        return float(low), float(high)
 
 
 def measured_spread(values: pd.DataFrame) -> Spread | None:
     """From errors that are there, one row for each seed and one column for each method: sqrt(2) times the residual that methods
     share.
 
-    Methods that vary far more than the others are left out. None where fewer than two methods share two seeds, or nothing varies.
+    Methods that vary far more than the others are left out, and named. None where fewer than two methods share two seeds, or
+    nothing varies.
     """
     block = largest_block(values)
     seeds, methods = block.shape
     if seeds < 2 or methods < 2:
         return None
     found = spreads(block.to_numpy(float).T[None])
-    points = float(np.sqrt(2 * found.shared_variance[0]))
-    return Spread(points, int(found.shared_df[0])) if points > 0 else None
+    points, far = float(np.sqrt(2 * found.shared_variance[0])), found.far[0]
+    others = block.loc[:, ~far]
+    own = {str(name): float(others.rsub(block[name], axis=0).var(ddof=1).mean() ** 0.5) for name in block.columns[far]}
+    return Spread(points, int(found.shared_df[0]), tuple(own.items())) if points > 0 else None
 
 
 def pooled(found: list[Spread]) -> Spread | None:
     """One spread of several pairs, each by its degrees of freedom."""
     df = sum(spread.df for spread in found)
-    return Spread((sum(spread.df * spread.points**2 for spread in found) / df) ** 0.5, df) if df else None
+    far = tuple(named for spread in found for named in spread.far)
+    return Spread((sum(spread.df * spread.points**2 for spread in found) / df) ** 0.5, df, far) if df else None
 
 
 def power(difference: float, *, spread: float, seeds: int, methods: int) -> float:

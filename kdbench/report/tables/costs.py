@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from kdbench.report.choice import Place
 from kdbench.report.compare import Comparison
 from kdbench.report.tables.cells import method_row, on_data, pair_heading, short_count
 from kdbench.report.tables.table import NONE, Cell, Row, Table
@@ -12,14 +13,18 @@ from kdbench.report.timing import stacked, timing_notes
 
 _ALONE = (
     "All numbers are medians over seeds. Training: what the method costs when it trains alone, with the teacher's forward "
-    "passes. Images/s is the speed of the main training; the time includes the stages before it. Inference: over all trials "
-    "that deploy a network of the same size."
+    "passes. Images/s is the speed of the main training; the time includes the stages before it. "
 )
 
 _STACKED = (
     "All numbers are medians over seeds. Training: the seconds of a stacked student are its share of a block of eight places. They "
     "depend on how many students trained in it, and are not what the method costs alone: so no time stands against scratch, and "
-    "images/s must not be compared. Inference: over all trials that deploy a network of the same size."
+    "images/s must not be compared. "
+)
+
+_ONE_SPEED = (
+    "Inference: a network has one speed in this table, of a student over all trials that deploy it, of a teacher over all that it "
+    "taught, with whichever partner."
 )
 
 _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
@@ -32,6 +37,8 @@ def cost_table(comparison: Comparison) -> Table:
     """
     environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
     several = len(environments) > 1
+    timed = pd.concat([pair.timed for pair in comparison.pairs])
+    timed = timed[~timed.index.duplicated()]  # a student without a teacher stands in several pairs
     rows: list[Row] = []
     for pair in comparison.pairs:
         first = True
@@ -41,14 +48,14 @@ def cost_table(comparison: Comparison) -> Table:
                 trials = done[done["label"] == label]
                 if len(trials):
                     where = (Cell(str(environment)),) if several else ()
-                    timed = pair.timed[pair.timed["environment"] == environment]
-                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, timed))
+                    beside = timed[(timed["environment"] == environment) & (timed["dataset"] == pair.place.dataset)]
+                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, beside, pair.place))
                     rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
     columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
     notes = [
-        _STACKED if stacked(comparison.results.query("status == 'done'")) else _ALONE,
+        (_STACKED if stacked(comparison.results.query("status == 'done'")) else _ALONE) + _ONE_SPEED,
         "Extra parameters: trained together with the student and dropped after training.",
     ]
     notes += [*_deployed(comparison), *timing_notes(comparison)]
@@ -74,9 +81,9 @@ def _deployed(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFrame) -> Iterator[Cell]:
-    """Of the trials of one method; inference is that of all of the pair's that deploy as much, since it is one network."""
-    same = of_pair[of_pair["student_params"].isin(trials["student_params"])]
+def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, timed: pd.DataFrame, place: Place) -> Iterator[Cell]:
+    """Of the trials of one method; inference is that of all that were `timed` of the same networks, in whichever pair."""
+    same = timed[(timed["student"] == place.student) & timed["student_params"].isin(trials["student_params"])]
 
     def median(column: str, of: pd.DataFrame = trials) -> float:
         known = of[column].dropna()
@@ -87,7 +94,7 @@ def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, of_pair: pd.DataFra
     yield _number(speed, f"{speed:,.0f}")
     yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
     yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
-    taught = of_pair if trials["teacher"].notna().any() else trials
+    taught = timed[timed["teacher"] == place.teacher] if trials["teacher"].notna().any() else trials
     for inference in (median("inference_images_per_s", same), median("teacher_inference_images_per_s", taught)):
         yield _number(inference, f"{inference:,.0f}")
 
