@@ -180,6 +180,7 @@ def power_as_text(power: Power) -> str:
     assert enough.smallest is not None and enough.wanted is not None
     too_few = f"{counted(power.seeds, 'seed')} can tell no difference from chance. " if power.seeds < MIN_SEEDS else ""
     spread, wanted = power.spread, _points(enough.wanted)
+    seeds = _seeds(enough.seeds_for_wanted(spread.points))
     measured = "was measured here" + (", from few trials, so it may be far off" if spread.df < ENOUGH_DF else "")
     basis = measured if spread.df else "is what the suite says"
     sure = ""
@@ -191,9 +192,9 @@ def power_as_text(power: Power) -> str:
     left_out = f" Left out, since they vary far more and need more seeds: {far}." if far else ""
     return (
         f"{too_few}{'With' if too_few else 'with'} {enough.seeds} seeds and {power.methods} methods, a difference of "
-        f"{_points(enough.smallest)} points is found four times of five. For {wanted} points you need "
-        f"{_seeds(enough.seeds_for_wanted(spread.points))} seeds. The difference of two methods changes by {_points(spread.points)} "
-        f"points from seed to seed{sure}. This spread {basis}.{left_out}"
+        f"{_points(enough.smallest)} points is found four times of five. For {wanted} points you need {seeds} seeds. "
+        f"The difference of two methods changes by {_points(spread.points)} points from seed to seed{sure}. "
+        f"This spread {basis}.{left_out}"
     )
 
 

@@ -36,7 +36,7 @@ def _apart(comparison: Comparison) -> list[str]:
     return [
         f"{listed(labels)}: timed in another run than {comparison.scratch}"
         + (f" ({', '.join(pairs)})" if len(comparison.pairs) > 1 else "")
-        + ". So their times against scratch tell how busy the machine was in each run, too, and are no measure of the method alone. "
+        + ". So their times against scratch tell how busy the machine was in each run, too, not what the method costs alone. "
         "`kdbench run` with a new folder for --results times all in one run."
         for labels, pairs in found.items()
     ]
