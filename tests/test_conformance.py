@@ -314,6 +314,15 @@ FAULTS = {
         "regression is .* in bfloat16 and .*full_precision",
         extra="((embedded + 300) - (teacher.pooled + 300)).square().mean()",
     ),
+    "losses itself in full precision": Fault(
+        "scalars",
+        "TypeError: full_precision decorates functions of tensors, and Mine.losses is given Outputs and Batch. Decorate the "
+        "function that computes the term: `@full_precision` over `def distance",
+        edits={
+            "    def losses(": "    @full_precision\n    def losses(",
+            "import random": "import random\nfrom kdbench import full_precision",
+        },
+    ),
     "a root of nothing": Fault(
         "extremes", "not finite where all samples are alike", also=("refusals",), extra="embedded.var(0).sqrt().mean()"
     ),

@@ -35,7 +35,7 @@ from kdbench import (
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.docs.methods import shipped_methods
 from kdbench.method.interface import METHODS
-from kdbench.method.losses import kd_divergence
+from kdbench.method.losses import full_precision, kd_divergence
 from kdbench.report.notes import footnotes
 from kdbench.runner.preflight import misfits
 from kdbench.spec.recipe import Recipe
@@ -156,6 +156,18 @@ def test_afd_pools_energies_in_full_precision_under_autocast() -> None:
     expected = code.distances(student, teacher)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(code.distances(student, teacher), expected)
+
+
+@pytest.mark.parametrize("names", [{"student"}, {"student", "weight"}, set()])
+def test_only_functions_of_tensors_are_computed_in_full_precision(names: set[str]) -> None:
+    """Of a tensor beside `Outputs` alone it would be half done, without a word."""
+    given = {name: value for name, value in {"student": outputs(4), "weight": torch.ones(())}.items() if name in names}
+    with pytest.raises(TypeError, match=r"full_precision decorates functions of tensors, and .*distance is given "):
+        full_precision(distance)(**given)
+
+
+def distance(student: Outputs | None = None, weight: Tensor | float = 1.0) -> Tensor | float:
+    return weight * student.logits.mean() if student else weight
 
 
 def test_terms_in_full_precision_are_counted_where_nothing_is_computed() -> None:

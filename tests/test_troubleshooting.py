@@ -48,3 +48,8 @@ def test_kdbench_says_it(message: str, texts: list[str]) -> None:
 
 def test_what_is_put_together_is_on_the_page():
     assert set(MESSAGES) >= MADE_OF_SEVERAL
+
+
+def test_messages_name_what_users_import(texts: list[str]) -> None:
+    """`kdbench.Network`, never the module that it stands in."""
+    assert [text for text in texts if re.search(r"kdbench\.[a-z_]+\.[A-Z]", text)] == []

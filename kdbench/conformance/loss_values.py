@@ -59,7 +59,8 @@ def bf16(tested: MethodUnderTest) -> None:
 
     Why: Suites may set `precision: bf16`, and small differences of large numbers lose their digits there.
 
-    Fix: Decorate the function that computes the term with `kdbench.full_precision`.
+    Fix: Decorate the function of tensors that computes the term with `kdbench.full_precision`. Where `losses` computes it, move
+    the formula into a function of its own: `losses` is given `Outputs`, and cannot be decorated.
     """
     replace(tested.default_setting, precision="bf16").step(8)
     fresh = tested.default_setting.method()
@@ -72,8 +73,8 @@ def bf16(tested: MethodUnderTest) -> None:
     for name, value in exact.items():
         expect(
             torch.allclose(rough[name].float(), value, rtol=0.05, atol=1e-4),
-            f"{name} is {rough[name].item():.4g} in bfloat16 and {value.item():.4g} in float32. Decorate the function that "
-            "computes it with kdbench.full_precision.",
+            f"{name} is {rough[name].item():.4g} in bfloat16 and {value.item():.4g} in float32. Decorate the function of "
+            "tensors that computes it with kdbench.full_precision; if `losses` does, move the formula into a function of its own.",
         )
 
 

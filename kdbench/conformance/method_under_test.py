@@ -74,4 +74,5 @@ class MethodUnderTest:
         frames = traceback.extract_tb(problem.__traceback__)
         own = [frame for frame in frames if frame.filename == METHODS.entry(self.name).file]
         place = (own or frames)[-1]
-        return f"{type(problem).__name__}: {' '.join(str(problem).split())} ({Path(place.filename).name}:{place.lineno})"
+        text = " ".join(str(problem).split()).removesuffix(".")
+        return f"{type(problem).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"

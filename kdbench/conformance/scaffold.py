@@ -57,7 +57,8 @@ class CLASS(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         # Named terms, each with its weight, without the cross-entropy. The batch has the images, labels, sample indices, epoch,
-        # and a random generator. Terms that take differences of nearly equal numbers are decorated with kdbench.full_precision.
+        # and a random generator. Compute differences of nearly equal numbers in a function of tensors that is decorated with
+        # kdbench.full_precision.
         return {"regression": self.params.beta * F.mse_loss(self.embed(student.pooled), teacher.pooled)}
 '''
 

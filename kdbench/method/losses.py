@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method.outputs import Shapes
+from kdbench.method.batch import Batch
+from kdbench.method.outputs import Outputs, Shapes
 from kdbench.method.pair import PairError
 from kdbench.wording import counted
 
@@ -19,15 +20,34 @@ T = TypeVar("T")
 
 
 def full_precision(term: Callable[P, T]) -> Callable[P, T]:
-    """Decorator for a term that must be computed in float32 or better, also under autocast.
+    """Decorator for a function of tensors that must be computed in float32 or better, also under autocast.
 
-    Half-precision tensors are turned into float32 and autocast is off inside; float64 stays. Without it, differences of nearly
-    equal numbers lose their digits, as in distances, Gram matrices and divergences.
+    Half-precision tensors among its arguments are turned into float32 and autocast is off inside; float64 stays. Without it,
+    differences of nearly equal numbers lose their digits, as in distances, Gram matrices and divergences. Decorate the function
+    that computes the term from tensors, not `losses`, which is given `Outputs`:
+
+    ```py
+    @full_precision
+    def distance(student: Tensor, teacher: Tensor) -> Tensor:
+        return (student - teacher).square().mean()
+    ```
+
+    Raises:
+        TypeError: the function is called without a tensor, or with `Outputs` or a `Batch`.
     """
 
     @wraps(term)
     def full(*args: P.args, **kwargs: P.kwargs) -> T:
-        device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        values = (*args, *kwargs.values())
+        device = next((value.device for value in values if isinstance(value, Tensor)), None)
+        whole = dict.fromkeys(type(value).__name__ for value in values if isinstance(value, Outputs | Batch))
+        if device is None or whole:
+            raise TypeError(
+                f"full_precision decorates functions of tensors, and {term.__qualname__} is given "
+                f"{' and '.join(whole) or 'no tensor'}. Decorate the function "
+                "that computes the term: `@full_precision` over `def distance(student: Tensor, teacher: Tensor)`, and call it in "
+                "`losses` with tensors such as `student.logits`."
+            )
         # Autocast knows no meta device, on which a network's work is counted.
         with nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False):
             return term(*map(_raised, args), **{name: _raised(value) for name, value in kwargs.items()})  # type: ignore[arg-type]

@@ -95,5 +95,5 @@ def _without_hooks(name: str, model: object) -> KdbenchError:
     return KdbenchError(
         f"model '{name}' gives a {type(model).__name__}, without hook points. Name the modules with which its groups end, "
         f"from shallow to deep: `hooks: [...]`; `kdbench show model {name} --modules` lists them. "
-        "Or derive it from kdbench.models.Network."
+        "Or derive it from kdbench.Network."
     )

@@ -97,7 +97,7 @@ def shapes_of(model: Network, *, name: str, image_shape: tuple[int, int, int]) -
                 f"{name} cannot take images of {size} ({first_line(reason)}). Give another size, or choose another network."
             ) from None
     if not isinstance(outputs, Outputs):
-        raise KdbenchError(f"{name} gives a {type(outputs).__name__}. Let `forward` of a kdbench.models.Network return Outputs.")
+        raise KdbenchError(f"{name} gives a {type(outputs).__name__}. Let `forward` of a kdbench.Network return Outputs.")
     return outputs.shapes()
 
 
