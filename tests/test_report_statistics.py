@@ -8,7 +8,7 @@ import pytest
 from test_report_tables import PAIR, RESULTS, cells, frame, three_seeds, trial
 
 from kdbench.errors import KdbenchError
-from kdbench.report import ReportOptions, compare, terminal_tables, write_report
+from kdbench.report import ReportOptions, compare, terminal_tables, to_latex, write_report
 from kdbench.report.claims import claims
 from kdbench.report.formats.render import to_csv
 from kdbench.report.page.html_table import html_table
@@ -135,6 +135,27 @@ def test_ranks_stand_in_a_report_of_several_pairs():
 def test_ranks_of_two_pairs_are_not_tested_and_of_one_are_none():
     assert "not tested" in ranks_table(compare(several(2), pairs=PAIRS[:2])).notes[0]
     assert ranks_table(compare(several(1), pairs=PAIRS[:1])) is None
+
+
+@pytest.mark.parametrize("baseline", ["scratch", "ft"])
+def test_an_improvement_over_a_gain_that_may_be_chance_is_marked(baseline):
+    results, options = several(2), ReportOptions(baseline=baseline)
+    kd = (results["method"] == "kd") & (results["teacher"] == PAIRS[0][0])
+    results.loc[kd, "test_error_pct"] = [9.4, 8.8, 9.6, 9.0, 9.6]  # scratch has 9.1 to 9.5
+    table = ranks_table(compare(results, pairs=PAIRS[:2], options=options))
+    [marked] = [row.cells[-1].plain for row in table.rows if row.cells[0].text == "FT"]
+    assert marked.endswith("†")
+    told = (
+        "† It divides by a gain of KD over scratch that may be chance, so that it may be of any size: resnet32 → resnet20 (+0.02 "
+    )
+    assert any(note.startswith(told) for note in table.notes)
+    for style in ("table", "tabular"):
+        latex = to_latex(table, options=ReportOptions(latex=style))
+        assert r"\rlap{$^{\dagger}$}" in latex and r"$\dagger$ It divides by a gain of KD" in latex
+    sure = ranks_table(compare(several(2), pairs=PAIRS[:2], options=options))
+    assert not any("†" in note for note in sure.notes) and not any(row.cells[-1].mark for row in sure.rows)
+    results.loc[kd, "test_error_pct"] += 0.3  # a pair in which KD gains nothing is left out, as the note says
+    assert not any(row.cells[-1].mark for row in ranks_table(compare(results, pairs=PAIRS[:2], options=options)).rows)
 
 
 def test_pairs_without_an_interval_are_not_counted_as_level():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab
+from conftest import TRAIN_IMAGES, Lab
 
 from kdbench import cli, load_results
 from kdbench.errors import KdbenchError
@@ -330,6 +330,21 @@ def test_the_report_says_what_was_tried_with_which_error_and_what_was_chosen(lab
     assert [row.keys["setting"] for row in table.rows if row.keys["outcome"] == "chosen"] == ["kd (temperature=1)"]
     assert table.notes[0].startswith("Budget: 3 settings for each method that has parameters, the suite's own among them.")
     assert table.notes[1] == "Failed in tuning, so never chosen: kd (temperature=20): loss is not finite."
+
+
+def test_settings_that_so_few_images_cannot_tell_from_the_chosen_one_are_marked(lab: Lab, tried: Suite) -> None:
+    images = TRAIN_IMAGES // 4
+    at = 100 / images
+    for errors, marks, told in (
+        ((2 * at, 3 * at, 0.0), ["", "", ""], False),
+        ((2 * at, at, 0.0), ["", "*", ""], True),
+        ((4 * at, 3 * at, 5 * at), ["*", "", ""], True),
+    ):
+        with_records(lab, tried, lambda i, record, errors=errors: record | {"validation_error_pct": errors[i]})
+        table = settings_of(lab, tried.file)
+        assert [row.cells[2].mark for row in table.rows[1:]] == marks
+        assert f"One of {images} held-out images is {at:.2g} points of the error with one seed." in table.notes
+        assert any("In 1 of 1 choice there is such a setting" in note for note in table.notes) == told
 
 
 def test_before_tuning_is_done_the_report_says_what_is_missing(lab: Lab) -> None:

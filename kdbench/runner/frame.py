@@ -116,6 +116,8 @@ def tuning_frame(plan: Plan) -> pd.DataFrame:
     from kdbench.method.specs import setting
 
     tuning = plan.suite.tuning.spec if plan.suite.tuning else None
+    seen = [planned.record.data for planned in plan.tuning.students if planned.record] if plan.tuning else []
+    held_out = next((data.validation_images.images for data in seen if data and data.validation_images), None)
     return pd.DataFrame(
         {
             "suite": str(plan.suite.file),
@@ -134,6 +136,7 @@ def tuning_frame(plan: Plan) -> pd.DataFrame:
             "tuned": tuning is not None,
             "budget": tuning.budget if tuning else 1,
             "validation": tuning.validation if tuning else 0.0,
+            "validation_images": held_out,
             "tuning_seeds": len(tuning.seeds) if tuning else 0,
             "seeds": f"{plural('seed', len(tuning.seeds))} {', '.join(map(str, tuning.seeds))}" if tuning else "",
             "unequal": bool(tuning and tuning.unequal),

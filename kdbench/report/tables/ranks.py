@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import pandas as pd
+
+from kdbench.errors import listed
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import differences_of_all, gains_over_baseline, means_of_pairs
 from kdbench.report.statistics.comparisons import MIN_SEEDS, Difference
@@ -24,7 +27,9 @@ def ranks_table(comparison: Comparison) -> Table | None:
     gains = [gains_over_baseline(comparison, pair) for pair in comparison.pairs]
     scratch, kd = (_label_of(comparison, method) for method in ("scratch", "kd"))
     improvement: dict[str, tuple[float, int]] = {}
+    chance: Mapping[str, float] = {}
     if scratch and kd:
+        chance = _gains_by_chance(comparison, means, over=kd, start=scratch)
         shares = average_relative_improvement(means if lower_is_better else -means, over=kd, start=scratch)
         known = zip(shares.index, shares["improvement_pct"], shares["pairs"], strict=True)
         improvement = {str(name): (float(percent), int(pairs)) for name, percent, pairs in known if pairs}
@@ -39,7 +44,8 @@ def ranks_table(comparison: Comparison) -> Table | None:
         if improvement:
             percent, pairs = improvement.get(method, (0.0, 0))
             values = {"improvement_pct": percent, "improvement_pairs": pairs}
-            cells.append(Cell(f"{percent:+.1f}", values=values) if pairs else Cell(NONE))
+            mark = "†" if means.loc[[*chance], method].notna().any() else ""
+            cells.append(Cell(f"{percent:+.1f}", values=values, mark=mark) if pairs else Cell(NONE))
         rows.append(Row(tuple(cells), {"method": method}))
     notes = [found.procedure]
     if any(row.cells[2].values for row in rows):
@@ -54,8 +60,23 @@ def ranks_table(comparison: Comparison) -> Table | None:
             f"Relative improvement: the gain over {scratch} minus that of {kd}, divided by that of {kd}, averaged over the pairs "
             f"in which {kd} gains."
         )
+    if improvement and chance:
+        metric = comparison.metric
+        those = listed([f"{pair} ({metric.difference(gain)} {metric.points})" for pair, gain in chance.items()])
+        notes.append(
+            f"† It divides by a gain of {kd} over {scratch} that may be chance, so that it may be of any size: {those}. "
+            "Read the ranks instead."
+        )
     title = f"Ranks by the mean {comparison.metric.noun}{on_data(comparison)}"
     return Table("ranks", title, tuple(columns), tuple(rows), tuple(notes))
+
+
+def _gains_by_chance(comparison: Comparison, means: pd.DataFrame, *, over: str, start: str) -> dict[str, float]:
+    """By pair what `over` gains over `start`, where it gains and may do so by chance, or nobody can tell for want of seeds."""
+    family = gains_over_baseline if comparison.baseline in (over, start) else differences_of_all
+    gaining = (means[start] - means[over]) * (1 if comparison.metric.lower_is_better else -1) > 0
+    found = [(pair.name, family(comparison, pair).find(over, start)) for pair in comparison.pairs if gaining[pair.name]]
+    return {name: gain.gain for name, gain in found if gain and not gain.beyond_chance}
 
 
 def _not_counted(differences: Iterable[Difference]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ def tuning_table(comparison: Comparison) -> Table | None:
         return None
     rows: list[Row] = []
     unequal: list[str] = []
+    near: list[bool] = []
     for pair in comparison.pairs:
         here = tried[_of(pair, tried)]
         unequal += _unequal(pair, here)
-        here = here.drop_duplicates([name for name in here if name != "suite"])
+        here = here.assign(near=_near(here)).drop_duplicates([name for name in here if name != "suite"])
+        choices = here[here["trials"] > 0].groupby(["suite", "method"])[["chosen", "near"]].any()
+        near += choices.loc[choices["chosen"], "near"].tolist()
         found: Any  # a row, which pandas has no types for
         for place, found in enumerate(here.itertuples()):
             name = comparison.options.names.get(found.method, plain_label(found.method, comparison.options.names))
@@ -48,6 +52,7 @@ def tuning_table(comparison: Comparison) -> Table | None:
     notes = [
         *_notes(tried, at_most="at most " if unequal else ""),
         *(f"Unequal budgets: {text}. This favours the methods with more settings." for text in unequal),
+        *_doubts(tried, near),
     ]
     naming = (*pair_heading(comparison), "Method", "Setting")
     title = f"Settings that were tried{on_data(comparison, with_pair=True)}, mean validation error over tuning seeds (%, ↓)"
@@ -105,7 +110,29 @@ def _outcome(found: Any) -> tuple[Cell, Cell]:
     if found.missing:
         return Cell("missing", values={"n": 0}), Cell("")
     values = {"value": found.validation_error_pct, "n": found.trials}
-    return Cell(f"{found.validation_error_pct:.2f}", bold=found.chosen, values=values), Cell("chosen" if found.chosen else "")
+    error = Cell(f"{found.validation_error_pct:.2f}", bold=found.chosen, values=values, mark="*" if found.near else "")
+    return error, Cell("chosen" if found.chosen else "")
+
+
+def _near(tried: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a setting lost by no more than the standard error that so few held-out images give its own error."""
+    error = tried["validation_error_pct"].astype(float)
+    lead = error - error.where(tried["chosen"]).groupby([tried["suite"], tried["method"]]).transform("min")
+    of_images = (error * (100 - error) / (tried["validation_images"].astype(float) - 1)) ** 0.5
+    return (lead <= of_images + 1e-9) & ~tried["chosen"]  # one image more than none is just as much
+
+
+def _doubts(tried: pd.DataFrame, near: Sequence[bool]) -> list[str]:
+    """What one held-out image is in points, and in how many choices another setting is as good as the chosen one."""
+    notes = []
+    for images in tried["validation_images"].dropna().unique():
+        notes.append(f"One of {images:,.0f} held-out images is {100 / images:.2g} points of the error with one seed.")
+    if any(near):
+        notes.append(
+            f"* Above the chosen setting by no more than the standard error of an error on so few images. In {sum(near)} of "
+            f"{counted(len(near), 'choice')} there is such a setting: which of them was chosen may be chance."
+        )
+    return notes
 
 
 def _notes(tried: pd.DataFrame, *, at_most: str) -> list[str]:
