@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from synthetic_results import STUDENTS, TEACHER, put, trial_spec
 
 from kdbench import KdbenchError, cli, load_results
 from kdbench.catalogue.merge import merge_as_text, refuse_clashes
+from kdbench.report.comparable import check_comparable
 from kdbench.results import merge as merging
 from kdbench.results import replace_folder
 from kdbench.results.lock import held
@@ -218,6 +220,52 @@ def test_records_of_other_images_and_protocols_are_refused(into: Path, other: Pa
     put(other, trial_spec(label="mine"), data_fingerprint="g", protocol=PROTOCOL - 1)
     with pytest.raises(KdbenchError, match=rf"is of protocol {PROTOCOL - 1}, this kdbench writes"):
         plan_merge(into, [other])
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec", "told"),
+    [
+        ({}, STUDENTS[1], None),
+        ({"recipe": "2 epochs"}, trial_spec(student="resnet14", teacher=TEACHER), None),
+        ({"method_code": "v2"}, trial_spec(method="at", teacher=TEACHER), None),
+        ({"method_code": "v2"}, STUDENTS[1], "Other code of kd"),
+        ({"precision": "bf16"}, STUDENTS[1], "Other precision"),
+        ({"recipe": "2 epochs"}, STUDENTS[1], "Other recipe"),
+        (
+            {},
+            {**STUDENTS[1], "dataset": {"name": "digits", "params": {"train_images": 200, "label": ""}}},
+            "Other settings of the data",
+        ),
+    ],
+)
+def test_what_no_table_shows_side_by_side_is_told_before(
+    changes: dict[str, Any], spec: dict[str, Any], told: str | None, into: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(into, TEACHER)
+    put(into, STUDENTS[0])
+    put(other, TEACHER, files={"weights.safetensors": "w"})
+    put(other, spec, **changes)
+    merge(into, other)
+    text = capsys.readouterr().out
+    number = 2 if told in ("Other precision", "Other settings of the data") else 1  # teachers are of one with their students
+    expected = f"{told}: 1 trial of {other} against {number} of {into}. `kdbench report {into}` would refuse both in one table"
+    assert (expected in text) if told else ("Other " not in text)
+    assert ("trains them anew" in text) is ("method_code" in changes and told is not None)
+    refused = pytest.raises(KdbenchError, match="one table cannot mix") if told else nullcontext()
+    with refused:
+        check_comparable(load_results(into))
+    capsys.readouterr()
+    merge(into, other)
+    assert "Other " not in capsys.readouterr().out, "what is there already is told no more"
+
+
+def test_what_takes_the_place_of_other_code_is_not_beside_it(into: Path, other: Path, tmp_path: Path) -> None:
+    put(into, STUDENTS[0])
+    put(other, STUDENTS[0], method_code="v2")
+    assert plan_merge(into, [other], keep="from").mixtures == ()
+    put(third := tmp_path / "third", STUDENTS[1])
+    (found,) = plan_merge(into, [third, other], keep="from").mixtures
+    assert (found.first, found.other, len(found.coming)) == (third, other, 1)
 
 
 def test_a_damaged_record_of_from_is_passed_over(into: Path, other: Path) -> None:

@@ -11,6 +11,7 @@ from kdbench.catalogue.trials import SHORT, network
 from kdbench.errors import KdbenchError, listed
 from kdbench.results.frames import environment_text
 from kdbench.results.merge import Action, Merge, Step
+from kdbench.results.mixtures import Kind, Mixture
 from kdbench.spec.record import Record
 from kdbench.wording import counted
 
@@ -39,6 +40,7 @@ def merge_as_text(plan: Merge) -> str:
             f"{counted(len(plan.stale), 'finished student')} of {plan.into} would become stale, since their teacher gets other "
             f"weights than they learnt from: {trials}. The next run trains them anew."
         )
+    lines += [_mixture_text(plan, mixture) for mixture in plan.mixtures]
     if count := sum(map(len, plan.macs.values())):
         lines.append(f"macs.json gets {counted(count, 'network')}.")
     if plan.others:
@@ -90,6 +92,21 @@ def _differing(plan: Merge) -> Iterator[str]:
         trials = listed([step.theirs.trial[:SHORT] for step in steps])
         yield f"{counted(len(steps), 'trial')} of {source}: {reason.replace('INTO', str(plan.into))} ({trials})"
         yield from aligned([_where(source, step.theirs.record) for step in steps[:1] if step.theirs.record])
+
+
+def _mixture_text(plan: Merge, mixture: Mixture) -> str:
+    """What will not stand in one table, what that means, and what to do."""
+    methods = f" of {listed(sorted({record.method for record in mixture.coming}))}" if mixture.kind is Kind.CODE else ""
+    text = (
+        f"Other {mixture.kind.value}{methods}: {counted(len(mixture.coming), 'trial')} of {mixture.other} against "
+        f"{len(mixture.there)} of {mixture.first}. `kdbench report {plan.into}` would refuse both in one table"
+    )
+    if mixture.kind is Kind.CODE:
+        return (
+            f"{text}. In their suite those are stale that the present code did not make, and its next run trains them anew. To "
+            "keep both, merge into another folder."
+        )
+    return f"{text}, unless an option such as --recipe chooses one. `kdbench report SUITE` shows each suite alone."
 
 
 def _name(record: Record) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.results.lock import refuse_being_written
+from kdbench.results.mixtures import Mixture, mixtures
 from kdbench.results.replace_folder import put_files, put_folder
 from kdbench.results.store import FILES, RECORD, REPLACED, Store
 from kdbench.results.trial_folder import State, TrialFolder, trial_folders
@@ -71,6 +72,7 @@ class Merge:
     Attributes:
         steps: one for each trial of each FROM, teachers before their students.
         stale: finished students of INTO whose teacher would get other weights than they learnt from.
+        mixtures: what no table would show side by side.
         macs: networks that are new to INTO's `macs.json`, by data set.
         others: names in a FROM that are not merged.
     """
@@ -78,6 +80,7 @@ class Merge:
     into: Path
     steps: tuple[Step, ...]
     stale: tuple[Record, ...]
+    mixtures: tuple[Mixture, ...]
     macs: Mapping[str, Mapping[str, int]]
     others: tuple[str, ...]
 
@@ -111,7 +114,8 @@ def plan_merge(into: Path, sources: Sequence[Path], *, keep: Keep | None = None)
     for source in sources:
         merging.bring(source, trial_folders(source))
     _refuse_other_images(into, sources)
-    return Merge(into, tuple(merging.steps), held.stale(), _new_macs(into, sources), _others(sources))
+    mixed = mixtures(held.folders.values(), [into, *sources])
+    return Merge(into, tuple(merging.steps), held.stale(), mixed, _new_macs(into, sources), _others(sources))
 
 
 def merge(plan: Merge) -> None:
