@@ -1053,6 +1053,22 @@ def test_a_failed_check_is_status_1(call):
     assert lines_of(checked.out)[0].startswith("fail     docstring")
 
 
+@pytest.mark.usefixtures("few_checks")
+def test_every_method_of_a_file_is_checked(call):
+    plugin = write_plugin()
+    Path(plugin).write_text(PLUGIN + PLUGIN[PLUGIN.index("@register") :].replace("plugin_for_test", "another_for_test"))
+    checked = call("check", plugin)
+    assert checked.status == 1
+    assert [line for line in lines_of(checked.out) if line.endswith(":")] == ["another_for_test:", "plugin_for_test:"]
+    by_method = json.loads(call("check", plugin, "--json").out)
+    assert {method: len(checks) for method, checks in by_method.items()} == {"another_for_test": 3, "plugin_for_test": 3}
+
+
+def test_a_file_without_a_method_cannot_be_checked(call):
+    Path("only.py").write_text("from kdbench import register_model\n@register_model('a_model_for_test')\ndef model(): ...\n")
+    refuses(call("check", "only.py"), 'only.py registers no method. Write @kdbench.register("my_method") over its class.')
+
+
 def test_an_unknown_method_to_check(call):
     refuses(call("check", "kdd"), f"unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}")
     refuses(call("check", "none.py"), "no plugin at none.py. Give a Python file or a folder of them.")

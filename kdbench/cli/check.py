@@ -12,22 +12,28 @@ from kdbench.cli.app import TRIAL_FAILED, app, print_json
 
 @app.command(epilog=options.examples("check my_method.py", "check ft"))
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the Python file that registers it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or a Python file that registers methods.")],
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
     as_json: options.JsonOption = False,
 ) -> None:
     """Test a method against what kdbench promises of every method.
 
-    It takes seconds, and says how to fix what fails.
+    It takes seconds, and says how to fix what fails. Of a file that registers several methods, each is tested; --json then gives
+    their checks by method.
     """
     from kdbench import conformance
     from kdbench.suite.plugins import load_plugins
 
     load_plugins(plugin)
-    checks = conformance.check(name)
+    names = conformance.registered(name)
+    found = {}
+    for method in names:
+        checks = conformance.check(method)
+        if not as_json:
+            print(*([f"{method}:"] if len(names) > 1 else []), conformance.as_text(checks), sep="\n", flush=True)
+        found[method] = checks
     if as_json:
-        print_json(conformance.as_json(checks))
-    else:
-        print(conformance.as_text(checks))
-    if any(found.status == "fail" for found in checks):
+        tables = {method: conformance.as_json(checks) for method, checks in found.items()}
+        print_json(tables if len(names) > 1 else tables[names[0]])
+    if any(check.status == "fail" for checks in found.values() for check in checks):
         raise typer.Exit(TRIAL_FAILED)

@@ -76,7 +76,10 @@ def check(name: str) -> list[Check]:
     Raises:
         KdbenchError: nothing of that name, or a file that does not register exactly one method.
     """
-    tested = MethodUnderTest(_registered(name))
+    names = registered(name)
+    if len(names) > 1:
+        raise KdbenchError(f"{name} registers {', '.join(names)}, not one method. Check by name, such as {names[0]}.")
+    tested = MethodUnderTest(names[0])
     found: list[Check] = []
     without_losses = False
     for test in CHECKS:
@@ -117,21 +120,25 @@ def run_check(test: Callable[[MethodUnderTest], str | None], tested: MethodUnder
     return Check(name, promise, "pass", remark or "")
 
 
-def _registered(name: str) -> str:
+def registered(name: str) -> list[str]:
+    """The method of a name, or those that a file registers, which is loaded where that was not done before.
+
+    Raises:
+        KdbenchError: nothing of that name, or a file that registers no method.
+    """
     load_shipped()
     file = expanded(name)
     if file.suffix != ".py":
         if name not in METHODS.names() and (written := file.with_suffix(".py")).is_file():
             raise KdbenchError(f"no method is registered as '{name}'. To check the file that is here: kdbench check {written}")
-        return METHODS.entry(name).name
+        return [METHODS.entry(name).name]
     found = _of_file(file)
     if not found:
         load_path(file)
         found = _of_file(file)
-    if len(found) != 1:
-        names = ", ".join(found) or "none"
-        raise KdbenchError(f"{file} registers {names}, not one method. Check by name, with --plugin {file}.")
-    return found[0]
+    if not found:
+        raise KdbenchError(f'{file} registers no method. Write @kdbench.register("my_method") over its class.')
+    return found
 
 
 def _of_file(file: Path) -> list[str]:

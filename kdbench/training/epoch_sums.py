@@ -23,6 +23,7 @@ class EpochSums:
         tensors: () each, float64, on the device: `loss`, `wrong` and each term, times the images of their batches.
         images: how many were trained on.
         balance: norms of the gradients of `transfer` and `cross_entropy`, where they were measured.
+        first: the terms of the first step, () each: what is not finite there began it.
     """
 
     def __init__(self) -> None:
@@ -34,9 +35,13 @@ class EpochSums:
         self.tensors = {name: value.zero_() for name, value in self.tensors.items()} if keep_tensors else {}
         self.images = 0
         self.balance: dict[str, Tensor] = {}
+        self.first: dict[str, Tensor] = {}
 
     def add(self, losses: StepLosses) -> None:
         """Add what a step came to; nothing waits for the device."""
+        if self.images == 0:
+            of_all = losses.terms if losses.ce is None else {**losses.terms, "cross_entropy": losses.ce}
+            self.first = {name: term.detach() for name, term in of_all.items()}
         if losses.wrong is not None:
             self._add("wrong", losses.wrong)
         self._add("loss", losses.total.detach() * losses.images)

@@ -270,7 +270,8 @@ class Lane:
         )
         if not math.isfinite(loss := row["train_loss"]):
             bad = [name for name, mean in row["terms"].items() if not math.isfinite(mean)]
-            self.fail(f"the loss is {loss} in {self._now} (terms: {', '.join(bad)})")
+            began = [name for name in bad if name in self._sums.first and not self._sums.first[name].isfinite()]
+            self.fail(f"the loss is {loss} in {self._now} (terms: {', '.join(began or bad)})")
             return
         if broken := self._finite.broken((*self._segment.modules, *self.method.predicting.values())):
             self.fail(f"not finite after {self._now}: {broken}")

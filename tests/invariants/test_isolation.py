@@ -24,7 +24,7 @@ FAULTS = {
     "hint": "RuntimeError: on purpose in hint",
     "nan in hint": "the loss is nan in epoch 1 of stage faulty.hint (terms: hint)",
     "losses": "RuntimeError: on purpose in losses",
-    "nan in main": "the loss is nan in epoch 2 of stage main",
+    "nan in main": "the loss is nan in epoch 2 of stage main (terms: faulty.main)",  # it alone began it
     "predict": "RuntimeError: on purpose in predict",
     "predict in evaluation": "RuntimeError: on purpose in predict in evaluation",
 }
