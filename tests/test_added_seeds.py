@@ -1,4 +1,4 @@
-"""A report tells which seeds were planned when results of others were known, and never what one run has planned."""
+"""A report tells which seeds were planned when others were done, and never what one run has planned."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,11 +31,11 @@ LATER = dict(planned="25T09", finished="25T10")
 TOLD: dict[str, tuple[list[Trials], list[str]]] = {
     "two seeds": (
         [trials("scratch kd", range(3), **FIRST), trials("scratch kd", [3, 4], **LATER)],
-        ["Seeds 3 and 4 were planned on 2026-11-25, when results of seeds 0 to 2 were known."],
+        ["Seeds 3 and 4 were planned on 2026-11-25, when seeds 0 to 2 were done."],
     ),
     "one, after one": (
         [trials("scratch kd", [7], **FIRST), trials("scratch kd", [2], **LATER)],
-        ["Seed 2 was planned on 2026-11-25, when results of seed 7 were known."],
+        ["Seed 2 was planned on 2026-11-25, when seed 7 was done."],
     ),
     "twice": (
         [
@@ -44,25 +44,25 @@ TOLD: dict[str, tuple[list[Trials], list[str]]] = {
             trials("scratch kd", [7], planned="26T09", finished="26T10"),
         ],
         [
-            "Seed 6 was planned on 2026-11-25, when results of seeds 0, 2 and 5 were known.",
-            "Seed 7 was planned on 2026-11-26, when results of seeds 0, 2, 5 and 6 were known.",
+            "Seed 6 was planned on 2026-11-25, when seeds 0, 2 and 5 were done.",
+            "Seed 7 was planned on 2026-11-26, when seeds 0, 2, 5 and 6 were done.",
         ],
     ),
     "with a new method": (
         [trials("scratch kd", range(3), **FIRST), trials("ft", range(5), **LATER), trials("scratch kd", [3, 4], **LATER)],
-        ["Seeds 3 and 4 were planned on 2026-11-25, when results of seeds 0 to 2 were known."],
+        ["Seeds 3 and 4 were planned on 2026-11-25, when seeds 0 to 2 were done."],
     ),
     "without scratch": (
         [trials("kd ft", [0], **FIRST), trials("kd ft", [1], **LATER)],
-        ["Seed 1 was planned on 2026-11-25, when results of seed 0 were known."],
+        ["Seed 1 was planned on 2026-11-25, when seed 0 was done."],
     ),
     "scratch was there for another pair": (
         [trials("scratch", range(5), **FIRST), trials("kd", range(3), **FIRST), trials("kd", [3, 4], **LATER)],
-        ["Seeds 3 and 4 were planned on 2026-11-25, when results of seeds 0 to 2 were known."],
+        ["Seeds 3 and 4 were planned on 2026-11-25, when seeds 0 to 2 were done."],
     ),
     "the first are of an earlier version": (
         [trials("scratch kd", [0, 1], planned=None, finished="24T12"), trials("scratch kd", [2], **LATER)],
-        ["Seed 2 was planned on 2026-11-25, when results of seeds 0 and 1 were known."],
+        ["Seed 2 was planned on 2026-11-25, when seeds 0 and 1 were done."],
     ),
     "one pair of two": (
         [
@@ -70,7 +70,7 @@ TOLD: dict[str, tuple[list[Trials], list[str]]] = {
             trials("kd", range(5), **LATER, teacher="huge"),
             trials("scratch kd", [3, 4], **LATER),
         ],
-        ["big → small: seeds 3 and 4 were planned on 2026-11-25, when results of seeds 0 to 2 were known."],
+        ["big → small: seeds 3 and 4 were planned on 2026-11-25, when seeds 0 to 2 were done."],
     ),
     "both pairs": (
         [
@@ -79,7 +79,7 @@ TOLD: dict[str, tuple[list[Trials], list[str]]] = {
             trials("kd", [1], **LATER, teacher="huge"),
             trials("scratch kd", [1], **LATER),
         ],
-        ["Seed 1 was planned on 2026-11-25, when results of seed 0 were known."],
+        ["Seed 1 was planned on 2026-11-25, when seed 0 was done."],
     ),
 }
 

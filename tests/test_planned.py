@@ -7,7 +7,9 @@ from conftest import MIXED, Lab
 from invariants.probes import statuses
 
 import kdbench
+from kdbench.report.command import print_and_write
 from kdbench.report.compare import compare
+from kdbench.report.contents import read_report
 from kdbench.report.tables.results import result_table
 from kdbench.runner.plan import Rerun
 
@@ -67,14 +69,26 @@ def notes(lab: Lab) -> tuple[str, ...]:
     return result_table(compare(frame, pairs=[("wrn_10_1", "resnet8")])).notes
 
 
-def test_a_report_tells_seeds_that_were_planned_after_a_look(lab: Lab, clock: type[Clock]) -> None:
+def test_a_report_tells_seeds_that_were_planned_after_a_look_and_those_that_it_leaves_out(
+    lab: Lab, clock: type[Clock], capsys: pytest.CaptureFixture[str]
+) -> None:
     lab.run(lab.suite(seeds=[0]))
     clock.time = clock.time.replace(day=26)
     lab.run(lab.suite(seeds=[0, 1]))
-    assert "Seed 1 was planned on 2026-11-26, when results of seed 0 were known." in notes(lab)
+    assert "Seed 1 was planned on 2026-11-26, when seed 0 was done." in notes(lab)
     clock.time = clock.time.replace(day=27)
     lab.run(lab.suite(seeds=[0], methods=["scratch", "kd", "at"]))
     assert not [note for note in notes(lab) if "planned" in note]
+    for seeds, further in (([0], [1]), ([0, 1], [])):
+        file = lab.suite(seeds=seeds).file
+        report = read_report([str(file)], lab.store.root, seeds=[], changes={}, plugins=[])
+        assert report.further_seeds == further
+        print_and_write(report, formats=["md"])
+        told = "not shown: the folder also has seed 1 of these trials, which the suite does not list under `seeds`."
+        assert (told in capsys.readouterr().out) == bool(further)
+    assert not read_report([str(file)], lab.store.root, seeds=[0], changes={}, plugins=[]).further_seeds, "it was chosen so"
+    other = lab.suite(seeds=[0], teacher={"seed": 5}).file
+    assert not read_report([str(other)], lab.store.root, seeds=[], changes={}, plugins=[]).further_seeds, "of another teacher"
 
 
 def test_of_a_trial_of_an_earlier_version_nobody_knows(finished: Lab, clock: type[Clock]) -> None:

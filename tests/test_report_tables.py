@@ -612,6 +612,16 @@ def test_a_claim_names_the_methods_that_have_no_result_and_those_that_failed():
     assert "KD has the lowest mean test error of 2 methods" in claim and claim.endswith(" No result yet: AT, FT. Failed: SP.")
 
 
+def test_a_claim_of_one_method_says_how_many_of_its_seeds_the_others_have():
+    rows = [trial("scratch", seed, 8.0 + seed % 2) for seed in range(6)]
+    rows += [*(trial("kd", seed, 7.0) for seed in (0, 1, 2)), trial("at", 9, 7.0)]
+    (claim,) = claims(compare(frame(*rows), pairs=[PAIR]))
+    assert claim == (
+        "resnet56 → resnet20 on cifar10: scratch has a mean test error of 8.50 % over 6 seeds. No other method is ranked, since of "
+        "these seeds KD has 3, AT has 0."
+    )
+
+
 def test_where_scratch_is_best_the_claim_opens_with_it():
     (claim,) = claims(compare(three_seeds(scratch=(7.0,), kd=(7.5,), at=(9.0,)), pairs=[PAIR]))
     assert claim == (

@@ -10,10 +10,11 @@ from kdbench.wording import plural
 
 
 def added_seeds(done: pd.DataFrame) -> list[str]:
-    """A sentence on the seeds of a pair that were planned when results of its other seeds were known.
+    """A sentence on the seeds of a pair that were planned when its other seeds were done.
 
-    A seed compares methods as soon as two of them have it. So it was planned when its second trial was planned, and its results
-    were known when its second trial was first finished, though it be trained again since. A method that is added later, and a
+    It tells no more: where folders were merged, nobody knows whether who planned them had seen the others. A seed compares methods
+    as soon as two of them have it. So it was planned when its second trial was planned, and it was done when its second trial was
+    first finished, though it be trained again since. A method that is added later, and a
     student from scratch that pairs share, add no seed.
 
     Args:
@@ -37,7 +38,7 @@ def added_seeds(done: pd.DataFrame) -> list[str]:
 
 
 def _sentences(trials: pd.DataFrame) -> list[tuple[str, str]]:
-    """Of one pair: `seeds` and `3 and 4 were planned on 2026-11-25, when results of seeds 0 to 2 were known.`"""
+    """Of one pair: `seeds` and `3 and 4 were planned on 2026-11-25, when seeds 0 to 2 were done.`"""
     seeds = trials.groupby("seed")[["planned", "finished"]].agg(_second).dropna()
     added: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for seed, planned in seeds["planned"].items():
@@ -46,8 +47,8 @@ def _sentences(trials: pd.DataFrame) -> list[tuple[str, str]]:
     return [
         (
             plural("seed", len(late)),
-            f"{_listed(late)} {'was' if len(late) == 1 else 'were'} planned on {day}, when results of "
-            f"{plural('seed', len(known))} {_listed(known)} were known.",
+            f"{listed_seeds(late)} {_were(late)} planned on {day}, when {plural('seed', len(known))} {listed_seeds(known)} "
+            f"{_were(known)} done.",
         )
         for (day, known), late in added.items()
     ]
@@ -58,7 +59,11 @@ def _second(times: pd.Series[str]) -> str | None:
     return sorted(times.fillna(""))[1] if len(times) > 1 else None
 
 
-def _listed(seeds: Sequence[int]) -> str:
+def _were(seeds: Sequence[int]) -> str:
+    return "was" if len(seeds) == 1 else "were"
+
+
+def listed_seeds(seeds: Sequence[int]) -> str:
     """`0 to 2`, `3 and 4`, `0, 2 and 5`."""
     first, last = seeds[0], seeds[-1]
     if len(seeds) > 2 and [*seeds] == [*range(first, last + 1)]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from kdbench.errors import listed
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
@@ -11,6 +11,7 @@ from kdbench.report.statistics.comparisons import Difference
 from kdbench.report.tables.cells import on_data
 from kdbench.report.tables.selection import held_out
 from kdbench.spec.metrics import Metric
+from kdbench.wording import counted
 
 
 def claims(comparison: Comparison) -> list[str]:
@@ -30,9 +31,8 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     means = pair.ranked().sort_values(kind="stable", ascending=metric.lower_is_better)
     waiting = _without_result(comparison, pair, done)
     if len(means) < 2:
-        others = "has a result" if len(done) == 1 else "is done for the same seeds"
-        alone = f"no other method {others}" if len(done) > 1 or waiting else "there is no other method"
-        return " ".join([f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}, and {alone}.", *waiting])
+        alone = _beside(pair, str(means.index[0]), [label for label in done if label not in means], waiting=bool(waiting))
+        return " ".join([f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}{alone}.", *waiting])
     first = list(ranked_at(means, 1, metric))
     best, level = str(first[0]), f"the {metric.best} mean {metric.noun} of {len(means)} methods, {metric.text(means.iloc[0])}."
     unbeaten, tie = first == [baseline], len(first) > 1
@@ -53,6 +53,15 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join([*sentences, *waiting])
+
+
+def _beside(pair: PairTrials, first: str, others: Sequence[str], *, waiting: bool) -> str:
+    """What stands behind the mean of a method that alone is ranked: which others there are, and which of its seeds they have."""
+    if not others:
+        return f", and {'no other method has a result' if waiting else 'there is no other method'}"
+    seeds = pair.by_seed(first).index
+    shared = [f"{label} has {len(seeds.intersection(pair.by_seed(label).index))}" for label in others]
+    return f" over {counted(len(seeds), 'seed')}. No other method is ranked, since of these seeds {listed(shared)}"
 
 
 def _without_result(comparison: Comparison, pair: PairTrials, done: Container[str]) -> list[str]:

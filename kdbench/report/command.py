@@ -18,9 +18,10 @@ from rich.console import Console
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, compare, terminal_tables, write_report
+from kdbench.report.added_seeds import listed_seeds
 from kdbench.report.contents import Report
 from kdbench.report.output_folder import choose_folder, write_into
-from kdbench.wording import counted
+from kdbench.wording import counted, plural
 
 FILE_WIDTH = 160
 """Characters in a line of tables that go to a file or another program."""
@@ -78,6 +79,9 @@ def print_and_write(
         text = f"the report cannot be written to {folder} ({problem.strerror})"
         raise KdbenchError(f"{text}. Choose another folder with `kdbench report --output DIR`.") from None
     console.print(tables)
+    if further := report.further_seeds:
+        seeds = f"{plural('seed', len(further))} {listed_seeds(further)}"
+        print(f"not shown: the folder also has {seeds} of these trials, which the suite does not list under `seeds`.")
     if elsewhere:
         print(elsewhere)
     if removed:

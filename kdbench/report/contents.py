@@ -24,6 +24,7 @@ from kdbench.runner.frame import plan_frame, tuning_frame
 from kdbench.spec.figure_options import figures_with
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.report_options import DEFAULT, ReportOptions
+from kdbench.spec.trial import digest
 from kdbench.spec.validation import validated
 from kdbench.suite.shipped import is_shipped, suite_names
 
@@ -50,6 +51,7 @@ class Report:
         methods: the order of columns where options do not say another.
         outcomes: which test images were wrong, by trial; empty where that is not known.
         tuning: the settings that were tried of each method; empty where that is not known.
+        further_seeds: that the folder has of the same trials, and whole suites do not list.
     """
 
     title: str
@@ -63,6 +65,7 @@ class Report:
     sources: Sources
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
     tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
+    further_seeds: Sequence[int] = ()
 
     @property
     def state(self) -> str:
@@ -149,7 +152,24 @@ def _report(
         sources=_sources(plans, names),
         outcomes=_outcomes(store.root, results),
         tuning=pd.concat(map(tuning_frame, plans)).drop_duplicates(ignore_index=True),
+        further_seeds=() if selected else _further_seeds(plans, store),
     )
+
+
+def _further_seeds(plans: Sequence[Plan], store: Store) -> list[int]:
+    """The seeds of finished trials that differ from those of suites in their seed alone, and are none of theirs.
+
+    Trials from scratch alone make no seed: other suites with the same student may have more of them.
+    """
+    specs = [planned.spec for plan in plans for planned in plan.students]
+    own = {_but_seed(spec.model_dump(mode="json")) for spec in specs if spec.teachers}
+    listed = {spec.seed for spec in specs}
+    others = (record for record in store.records() if record.status == "done" and record.seed not in listed and not record.tuning)
+    return sorted({record.seed for record in others if _but_seed(record.spec) in own})
+
+
+def _but_seed(spec: Mapping[str, Any]) -> str:
+    return digest({**spec, "seed": 0})
 
 
 def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
