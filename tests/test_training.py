@@ -212,3 +212,14 @@ def test_a_training_is_not_lost_because_its_work_cannot_be_counted(lab: Lab, reg
     assert any(note.startswith("multiply-accumulates are not counted: ") for note in record.notes)
     table = result_table(compare(load_results(lab.store.root), pairs=suite.pairs))
     assert table.rows
+
+
+@pytest.mark.parametrize(("size", "count"), [(72, 0), (73, 1)])
+def test_a_batch_of_more_images_than_there_are_is_told_of_once(
+    size: int, count: int, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
+    lab.run(lab.suite(methods=["scratch", "kd"], recipe={"batch_size": size}))
+    found = "warning: a batch of 73 takes all 72 training images, so that each epoch is a single step; lower `batch_size` in the "
+    assert [line for line in said if "a batch of" in line] == [f"{found}recipe."] * count

@@ -75,6 +75,7 @@ class Phase:
         ]
         refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
         self.recorder.describe_data()
+        self._warn_of_large_batches(planned.spec for planned in (*teachers, *todo) if planned.spec.methods)
         if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, builder=self.builder)):
             self.progress.say(
                 f"warning: of the students that are trained again for their weights, {elsewhere} were trained elsewhere or with "
@@ -88,6 +89,15 @@ class Phase:
         then = [planned for planned in todo if planned.spec.id not in first]
         self.progress.begin(self._part([*teachers, *then]))
         return [*adopted, *jobs_of_teachers(first.values())], jobs(then)
+
+    def _warn_of_large_batches(self, trained: Iterable[TrialSpec]) -> None:
+        """Say once of each size of batches that there are not as many images."""
+        images = len(self.builder.splits[0])
+        for size in sorted({trial.recipe.batch_size for trial in trained if trial.recipe.batch_size > images}):
+            self.progress.say(
+                f"warning: a batch of {size:,} takes all {images:,} training images, so that each epoch is a single step; lower "
+                "`batch_size` in the recipe."
+            )
 
     def _part(self, trials: Sequence[Planned]) -> Part:
         """These trials of the plan, as what is before the run."""
