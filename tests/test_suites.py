@@ -391,12 +391,14 @@ def test_an_unknown_suite_is_answered_with_the_nearest():
         ("my/own", "unknown suite 'my/own'. Did you mean 'my/own.yaml'? Give a path"),
         ("mine.yml", "no suite file at mine.yml. Did you mean 'mine.yaml'? See"),
         ("my/mine.yaml", "no suite file at my/mine.yaml. See"),
+        ("mine.2", "unknown suite 'mine.2'. Did you mean 'mine.2.yaml'? Give a path"),
+        ("mine.3", "unknown suite 'mine.3'. Give a path"),
         ("quik", "unknown suite 'quik'. Did you mean 'quick'? Give a path"),
     ],
 )
 def test_a_file_that_lies_there_is_suggested(name, told):
     Path("my").mkdir()
-    for file in ("mine.yaml", "my/own.yaml"):
+    for file in ("mine.yaml", "mine.2.yaml", "my/own.yaml"):
         Path(file).touch()
     with pytest.raises(KdbenchError) as error:
         load_suite(name)
@@ -583,6 +585,9 @@ def test_seeds_that_cannot_be_asked_for(seeds, message):
         ({"methods": "methods: []"}, "methods: must not be empty. Give at least one."),
         ({"methods": "methods: [{kd: 3}]"}, f"methods[0].kd: {MAPPING} (got 3). Write `{{key: value}}`."),
         ({"methods": "methods: [{kd: {1: 3}}]"}, "methods[0].kd: a key must be text (got 1). Put it in quotes, or remove it."),
+        ({"methods": "methods: [at, {kd: {1: 3}}]"}, "methods[1].kd: a key must be text (got 1). Put it in quotes, or remove it."),
+        ({"methods": "methods: [{~: 2}]"}, "methods[0]: a key must be text (got nothing). Put it in quotes, or remove it."),
+        ({"methods": "methods: [{scratch: {a: 1}}]"}, "methods[0].scratch.a: unknown key. Remove it."),
         ({"methods": "methods: [{kd: {temperature: warm}}]"}, f"{KD} (got 'warm'). Write one, such as 4."),
         ({"methods": "methods: [{kd: {temperature: [4]}}]"}, f"{KD} (got [4]). Write one, such as 4."),
         ({"methods": "methods: [{kd: {temperature: }}]"}, f"{KD} (got nothing). Write one, such as 4; or leave the key out."),
@@ -626,6 +631,7 @@ def test_seeds_that_cannot_be_asked_for(seeds, message):
         ({"dataset": "dataset: [digits]"}, f"dataset: {NAMED} `name` (got ['digits'])."),
         ({"dataset": "dataset: {name: 3}"}, "dataset.name: must be text (got 3). Put it in quotes: '3'."),
         ({"title": "title: true"}, "title: must be text (got true). Put it in quotes: 'true'."),
+        ({"title": "title: 2026-11-27"}, "title: must be text (got 2026-11-27). Put it in quotes: '2026-11-27'."),
         ({"title": "title:"}, "title: must be text (got nothing). Write it after the colon."),
         ({"title": "title: [a]"}, "title: must be text (got ['a']). Write one text."),
         ({"title": "title: a\ntune: {budget: 3, grid: {kd: [3]}}"}, f"tune.grid.kd: {VALUES} (got [3])."),
@@ -660,6 +666,7 @@ def test_parameters_that_stand_beside_the_name_of_their_method(entry):
             {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recipe: {pad: 0}}"},
             "pairs[0].recipe.pad: unknown key. Write it as `augmentation: {pad: ...}`.",
         ),
+        ({"seeds": "seeds: [0]\nname: mine"}, "name: unknown key. Write it as `title: ...`."),
         ({"recipe": "recipe: {name: short}"}, "recipe.name: unknown key. A recipe that ships is named by `base: NAME`."),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -35,18 +36,20 @@ def shown(given: object) -> str:
     """A value as YAML has it, a long one shortened."""
     if given is None:
         return "nothing"
-    return str(given).lower() if isinstance(given, bool) else reprlib.repr(given)
+    return str(given).lower() if isinstance(given, bool | date) else reprlib.repr(given)
 
 
 def mistake(error: ErrorDetails, spec: type[BaseModel], tree: object) -> tuple[Place, str]:
     """The place of an error of pydantic in `tree`, which is no `spec`, and the sentence."""
     kind, loc, given = error["type"], error["loc"], error["input"]
-    place = tuple(_written(loc, tree))
     if kind == "invalid_key" or loc[-1:] == ("[key]",):
-        return place[: loc.index(given)], f"a key must be text (got {shown(given)}). Put it in quotes, or remove it."
+        above = tuple(_written(loc[:-1] if kind == "invalid_key" else loc[:-2], tree))
+        return above, f"a key must be text (got {shown(given)}). Put it in quotes, or remove it."
+    place = tuple(_written(loc, tree))
     if kind == "extra_forbidden":
         known = [key for key in _keys(spec, loc[:-1]) if key != loc[-1]]
-        return place, f"unknown key.{nearest(str(loc[-1]), known) or f' Choose one of {listed(known, most=MOST_KEYS)}.'}"
+        fix = f" Choose one of {listed(known, most=MOST_KEYS)}." if known else " Remove it."
+        return place, f"unknown key.{nearest(str(loc[-1]), known) or fix}"
     if kind == "missing":
         return place, MISSING if isinstance(loc[-1], str) else f"the list is too short (got {shown(given)}). Add a value."
     if kind == "too_short":

@@ -71,8 +71,8 @@ def misplaced(tree: Mapping[str, Any], spec: type[BaseModel], *, under: Sequence
         spec: a recipe; or a suite, which has the recipe under some keys.
     """
     for key in tree:
-        if key == "name" and not under:
-            return key, "unknown key. A recipe that ships is named by `base: NAME`."
+        if key == "name":
+            return key, f"unknown key. {'Write it as `title: ...`' if under else 'A recipe that ships is named by `base: NAME`'}."
         if key in spec.model_fields or key not in _PLACES:
             continue
         written = f"{key}: ..."

@@ -46,7 +46,8 @@ def find_suite(name: str) -> Path:
         return path
     if name in names:
         return shipped("suites") / f"{name}.yaml"
-    there = [file for suffix in (".yaml", ".yml") if found(file := Path(f"{path.parent / path.stem}{suffix}"))]
+    stem = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
+    there = [file for suffix in (".yaml", ".yml") if found(file := Path(f"{stem}{suffix}"))]
     if path.suffix in (".yaml", ".yml"):
         near = f" Did you mean '{there[0]}'?" if there else ""
         raise KdbenchError(f"no suite file at {path}.{near} See `kdbench list suites` for those that ship with kdbench.")
