@@ -149,6 +149,8 @@ class Bench:
             clock = train(suite, self.folder / part, device=str(self.device))
         own = {record.setting or record.method: record for record in clock.students if record.status == "done"}
         self.broken.extend(clock.failed)
+        if not own:
+            raise RuntimeError(f"no lane came to its end: {clock.failed or clock.said}")
         last = {name: json.loads(clock.curves(record).splitlines()[-1]) for name, record in own.items()}
         steps = -(-max(row["images"] for row in last.values()) // suite.batch_size)
         ended = clock.ended - sum(row.get("evaluation_s", 0.0) for row in last.values())
