@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import Lab, Said
@@ -31,7 +31,7 @@ from kdbench.results.store import FAILURE
 from kdbench.runner import run
 from kdbench.runner.assignment import Assignment, News, Trained
 from kdbench.runner.engines import Place
-from kdbench.runner.job import Job
+from kdbench.runner.job import Job, jobs
 from kdbench.runner.plan import Plan, Rerun
 from kdbench.runner.progress import EpochReport, LaneReport, Part, Silent
 from kdbench.runner.run import Options, execute
@@ -94,6 +94,35 @@ def test_a_run_elsewhere_as_a_person_sees_it(tmp_path):
         "at, wrn_40_2 -> wrn_16_2, seed 0: ValueError: no maps (own.py:12)",
         f"{tmp_path / log}",
     ]
+
+
+def begin(root: Path, trial: str, *, folder: str = "trials") -> None:
+    (root / folder / trial).mkdir(parents=True, exist_ok=True)
+    (root / folder / trial / "checkpoint.pt").touch()
+
+
+STOPPED = {"ended": Ended("stopped", AN_HOUR_AGO)}
+
+
+@pytest.mark.parametrize("changes", [STOPPED, {"process": {"host": "node7", "namespace": "", "pid": 4711, "started": "1"}}])
+def test_students_that_were_begun_are_told_with_their_epoch_when_no_run_goes_on(tmp_path, changes):
+    teacher = job("cpu", label="teacher wrn_40_2, seed 0", trials=0, lanes=(LaneNow("teacher", "t", 3),))
+    file = write(tmp_path, job("cpu"), job("cpu", lanes=(LaneNow("at", "c", 7),)), teacher, trials=Counts(waiting=8), **changes)
+    os.utime(file.path, (time.time() - 600, time.time() - 600))
+    for trial in "at":  # b is done by now, and c is at a worker's
+        begin(tmp_path, trial)
+    begin(tmp_path, "c", folder="jobs/1-2/trials")
+    first, *told = lines(tmp_path)
+    where = "(2 students, wrn_40_2 -> wrn_16_2, seed 0)"
+    assert first == "tiny: 0 of 8 trials done, 8 waiting, of them 2 started"
+    assert told[:2] == [f"  started, at epoch 12 of 240: kd {where}", f"  started, at epoch 7 of 240: at {where}"]
+    started = status_as_json(seen(tmp_path))["started"]
+    assert [(each["trial"], each["name"], each["epochs"], each["of_epochs"]) for each in started] == [
+        ("a", "kd", 12, 240),
+        ("c", "at", 7, 240),
+    ]
+    write(tmp_path, job("cpu"), host="node8")
+    assert not seen(tmp_path).started, "what goes on has its own table"
 
 
 def test_sixty_jobs_stay_readable_and_the_longest_stand_first(tmp_path):
@@ -205,6 +234,18 @@ def test_where_nothing_is_known_it_says_so(tmp_path):
         call("quick", "--watch", "--json")
 
 
+def test_without_a_suite_it_tells_of_all_that_have_runs(tmp_path):
+    where = ("--results", str(tmp_path))
+    assert call(*where) == (0, f"No run is known in {tmp_path}. One that has just started is seen in a moment.\n")
+    write(tmp_path, trials=Counts(done=3), **STOPPED)
+    assert call(*where) == call("tiny.yaml", *where)
+    write(tmp_path, suite="other", trials=Counts(waiting=1), since=AN_HOUR_AGO - timedelta(hours=1), host="node8", **STOPPED)
+    assert call(*where)[1].splitlines()[:2] == ["other: 0 of 1 trials done, 1 waiting", "tiny: 3 of 3 trials done"]
+    assert [found["suite"] for found in json.loads(call(*where, "--json")[1])] == ["other", "tiny"]
+    with pytest.raises(KdbenchError, match="Name it"):
+        call(*where, "--watch")
+
+
 def test_watching_through_a_pipe_tells_of_changes_and_ends_with_the_run(tmp_path, monkeypatch):
     file = write(tmp_path, job("cuda:0"), trials=Counts(1, 2, 0, 0))
     (now,) = (found.now for found in find_runs(tmp_path))
@@ -285,6 +326,34 @@ def test_of_trials_that_choose_settings_nobody_sees_the_test_error(lab: Lab, mon
         (seen_lane,) = now.running[0].lanes
         assert (seen_lane.train_loss, seen_lane.test_error_pct, seen_lane.validation_error_pct) == (0.25, test, 40.0)
         assert now.tries_settings is tries
+
+
+def test_a_run_that_stops_leaves_its_jobs_in_its_file(lab: Lab):
+    """Also those of workers, whose jobs have ended by then; what was taken up again is not told twice."""
+    suite = lab.suite(methods=["scratch", "kd"], seeds=[0, 1])
+    here, *others = jobs(lab.plan(suite).students)
+    a, b = Place("a", "node7", "cpu"), Place("b", "node7", "cpu")
+    with Watched(Silent(), suite, lab.store, engine="local", device="cpu") as told:
+        told.begin(Part(8, trials=here.gives.union(*(other.gives for other in others))))
+        for place in (a, b):  # the worker at a has died, and b goes on
+            told.job_started(place, here, log=None)
+            told.epoch(EpochReport(1, True, (LaneReport("kd", here.trials[1].spec.id, 1, 0.5, {}),)), place)
+            told.job_ended(place, done=False)
+        assert told._now().running == ()
+        told.stopped()
+    (found,) = find_runs(lab.store.root)
+    assert [(left.place, left.label, left.epoch) for left in found.now.running] == [("b", "2 students, resnet8, seed 0", 1)]
+    assert (found.now.trials, found.now.jobs.running) == (Counts(waiting=4), 0)
+
+
+def test_the_label_of_a_job_names_its_students():
+    def label(*students: str) -> str:
+        specs = [SimpleNamespace(method="kd", seed=3, label=student) for student in students]
+        return Job(tuple(cast(Any, SimpleNamespace(spec=spec, teaches=False)) for spec in specs)).label
+
+    assert label("a") == "kd, a, seed 3"
+    assert label("a", "b", "b") == "3 students, a, b, seed 3"
+    assert label("a", "b", "c", "d") == "4 students, a, b, and 2 more, seed 3"
 
 
 def test_a_trial_that_has_ended_runs_no_more_while_its_job_goes_on(lab: Lab):

@@ -6,14 +6,33 @@ import dataclasses
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from kdbench.catalogue.text import WIDTH, Value, aligned
+from kdbench.errors import listed
 from kdbench.results.runs import Counts, Found, JobNow, LaneNow, State, time_text
 from kdbench.wording import clock, counted
 
 MOST_JOBS, MOST_RUNS, MOST_FAILURES = 20, 5, 5
 """So many have a line each in the text; JSON has all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A student that was begun and is not finished, while no run goes on.
+
+    Attributes:
+        name: of its method.
+        job: what it was last trained with.
+        epochs: of its main training that are behind it, of `of_epochs`.
+    """
+
+    trial: str
+    name: str
+    job: str
+    epochs: int
+    of_epochs: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +81,23 @@ class Status:
         known, running = self.latest.now.trials, sum(job.trials for _, job in self.jobs)
         return dataclasses.replace(known, running=running, waiting=max(known.waiting + known.running - running, 0))
 
+    @cached_property
+    def started(self) -> list[Started]:
+        """The students that have a checkpoint; none while a run goes on, which tells of what it trains."""
+        left = {lane.trial: (job, lane) for run in self.runs for job, lane in run.now.students}
+        if self.going_on or not left:
+            return []
+        from kdbench.results.store import CHECKPOINT, Store  # which imports numpy
+        from kdbench.spec.record import PROTOCOL
+
+        store = Store(self.root, protocol=PROTOCOL, read_only=True)
+        in_jobs = store.checkpoints_of_jobs()
+        return [
+            Started(trial, lane.name, job.label, lane.epochs, job.epochs)
+            for trial, (job, lane) in left.items()
+            if trial and (store.has_checkpoint(trial) or f"{trial}/{CHECKPOINT}" in in_jobs)
+        ]
+
     @property
     def left_s(self) -> float | None:
         """Seconds left: each run tells how long it would take for all that is left."""
@@ -77,12 +113,14 @@ def status_as_json(status: Status) -> Value:
     starts. A run has `state`, `last_word`, and what its file says: `process`, `user`, `since`, `engine`, `device`, its own
     `jobs`, `trials`, `epochs` of `of_epochs`, `left_s`, what is `running` with its `lanes`, `failures` with `log`, which lies
     below `results`, the last lines that it `said`, and how it `ended`. `tries_settings` says that trials choose settings first,
-    and others come after.
+    and others come after. While no run goes on, `started` lists those of the `waiting` that were begun, with the epochs behind
+    them.
     """
     return {
         "suite": status.suite,
         "results": str(status.root),
         "trials": dataclasses.asdict(status.trials) if status.latest else None,
+        "started": [dataclasses.asdict(started) for started in status.started],
         "left_s": status.left_s,
         "runs": [{"state": run.state.value, "last_word": time_text(run.written), **run.now.as_json()} for run in status.runs],
     }
@@ -97,6 +135,8 @@ def status_as_line(status: Status) -> str:
     parts = [f"{known.done} of {_total(known)} trials done"]
     others = {"failed": known.failed, "running": known.running, "waiting": known.waiting}
     parts += [f"{number} {what}" for what, number in others.items() if number]
+    if status.started:
+        parts.append(f"of them {len(status.started)} started")
     if status.going_on and latest.now.of_epochs:
         parts.append(f"{latest.now.epochs} of {counted(latest.now.of_epochs, 'epoch')}")
     return f"{status.suite}: {', '.join(parts)}"
@@ -113,6 +153,7 @@ def status_as_text(status: Status) -> str:
     lines = [f"{status_as_line(status)}{left}"]
     if latest.now.tries_settings:
         lines.append("These trials choose the settings of methods. The trials of the table come after them.")
+    lines += _started(status)
     lines += [line for run in status.runs[:MOST_RUNS] for line in _fitted(_run_text(run), indent=2)]
     lines += _more(len(status.runs), MOST_RUNS, "run")
     if jobs := status.jobs:
@@ -127,6 +168,26 @@ def status_as_text(status: Status) -> str:
                 lines.append(f"    {status.root / failure.log}")
         lines += _more(len(failures), MOST_FAILURES, "trial")
     return "\n".join(lines)
+
+
+def statuses_as_text(statuses: Sequence[Status], root: Path) -> str:
+    """Of the suites that have runs in a results directory: of one all there is to say, of several a line each."""
+    match statuses:
+        case []:
+            return f"No run is known in {root}. One that has just started is seen in a moment."
+        case [one]:
+            return status_as_text(one)
+    lines = [*map(status_as_line, statuses)]
+    return "\n".join([*lines, "`kdbench status SUITE`, with the same --results, says more of one of them."])
+
+
+def _started(status: Status) -> list[str]:
+    """A line for each job that trained students which are not finished."""
+    names: dict[tuple[int, int, str], list[str]] = {}
+    for each in status.started:
+        names.setdefault((each.epochs, each.of_epochs, each.job), []).append(each.name)
+    lines = [f"started, at epoch {epochs} of {of}: {listed(found)} ({job})" for (epochs, of, job), found in names.items()]
+    return [*(line for text in lines[:MOST_JOBS] for line in _fitted(text, indent=2)), *_more(len(lines), MOST_JOBS, "job")]
 
 
 def _total(counts: Counts) -> int:

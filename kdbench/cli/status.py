@@ -22,10 +22,12 @@ WATCH_S = 2.0
 """From one look to the next."""
 
 
-@app.command(epilog=options.examples("status quick", "status mine.yaml --watch", "status mine.yaml --results /scratch/me --json"))
+@app.command(epilog=options.examples("status", "status quick --watch", "status mine.yaml --results /scratch/me --json"))
 def status(
     context: typer.Context,
-    suite: options.SuiteArgument,
+    suite: Annotated[
+        str | None, typer.Argument(metavar="SUITE", help="As for `run`. Without one: all suites that have runs in the folder.")
+    ] = None,
     results: options.ResultsOption = Path("results"),
     watch: Annotated[
         bool,
@@ -42,8 +44,17 @@ def status(
     """
     if watch and as_json:
         raise KdbenchError("--watch shows text. Leave it out, and ask for --json as often as you need.")
-    from kdbench.catalogue.status import status_as_json, status_as_text
+    from kdbench.catalogue.status import status_as_json, status_as_text, statuses_as_text
 
+    if not suite:
+        if watch:
+            raise KdbenchError("--watch looks at one suite. Name it, as in `kdbench status SUITE --watch`.")
+        every = _look_at_all(results)
+        if as_json:
+            print_json([*map(status_as_json, every)])
+        else:
+            print(statuses_as_text(every, results))
+        return
     found = _look(suite, results)
     if as_json:
         print_json(status_as_json(found))
@@ -65,6 +76,18 @@ def _look(suite: str, results: Path) -> Status:
     if not found.runs:
         find_suite(suite)
     return found
+
+
+def _look_at_all(results: Path) -> list[Status]:
+    """Each suite that has runs, the one that began last at the end."""
+    from kdbench.catalogue.status import Status
+    from kdbench.paths import expanded
+    from kdbench.results.runs import find_runs
+
+    root = expanded(results)
+    runs = find_runs(root)
+    last_of_each = dict.fromkeys(run.now.suite for run in reversed(runs))
+    return [Status.of(suite, root, runs) for suite in reversed(last_of_each)]
 
 
 def _over(found: Status) -> bool:

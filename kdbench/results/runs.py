@@ -145,6 +145,7 @@ class RunNow:
         trials: the students that it needs in the part at hand; done and failed are also those from before. All 0 while it starts.
         epochs: of main trainings that are behind it, of `of_epochs`.
         left_s: seconds left at its pace so far; None before that is known.
+        running: the jobs that run; of a run that has ended, those that it left unfinished.
         said: the last lines that it printed.
     """
 
@@ -170,6 +171,11 @@ class RunNow:
     def host(self) -> str:
         """The machine of its process."""
         return str(self.process["host"])
+
+    @property
+    def students(self) -> Iterator[tuple[JobNow, LaneNow]]:
+        """What `running` has of students of the suite, each with its job."""
+        return ((job, lane) for job in self.running if job.trials for lane in job.lanes if lane.trial)
 
     def as_json(self) -> dict[str, Any]:
         """The same as values for JSON, times in the form of `time_text`."""

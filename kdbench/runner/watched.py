@@ -63,6 +63,7 @@ class Watched(Progress):
         self._file, self._user, self._since = RunFile(store.root), user(), datetime.now(UTC)
         self._waiting = self._jobs_done = 0
         self._running: dict[Place, _Running] = {}
+        self._left: list[tuple[Place, _Running]] = []
         self._recorded: dict[str, str] = {}
         self._failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
         self._said: deque[str] = deque(maxlen=MOST_SAID)
@@ -80,7 +81,6 @@ class Watched(Progress):
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         self._writer.join()
-        self._running.clear()
         if problem and not self._begun:  # it has changed nothing: whoever started it reads why
             self._file.remove()
         else:
@@ -103,6 +103,7 @@ class Watched(Progress):
             self.part, self.pace, self._begun = part, self._shown.pace, True
             self._jobs_done, self._changed = 0, True
             self._recorded.clear()
+            self._left.clear()
 
     def waiting(self, jobs: int) -> None:
         self._shown.waiting(jobs)
@@ -115,12 +116,15 @@ class Watched(Progress):
         with self._lock:
             epochs = sum(planned.spec.recipe.epochs for planned in job.trials if planned.spec.methods and job.stages is None)
             self._running[place] = _Running(job, log, Pace(epochs), main=job.stages is None)
+            self._left = [(where, left) for where, left in self._left if not left.job.gives & job.gives]
             self._changed = True
 
     def job_ended(self, place: Place, *, done: bool) -> None:
         self._shown.job_ended(place, done=done)
         with self._lock:
-            del self._running[place]
+            ended = self._running.pop(place)
+            if not done:
+                self._left.append((place, ended))
             self._jobs_done += done
             self._changed = True
 
@@ -189,8 +193,9 @@ class Watched(Progress):
 
     def _now(self, ended: Ended | None = None) -> RunNow:
         with self._lock:
-            running = tuple(self._job(place, found) for place, found in self._running.items())
-            at_work = sum(job.trials for job in running)
+            at_hand = [*(self._left if ended else ()), *self._running.items()]
+            running = tuple(self._job(place, found) for place, found in at_hand)
+            at_work = 0 if ended else sum(job.trials for job in running)
             failed = sum(status == "failed" for status in self._recorded.values())
             done = len(self._recorded) - failed
             return RunNow(
@@ -202,7 +207,7 @@ class Watched(Progress):
                 engine=self._engine,
                 device=self._device,
                 tries_settings=self.part.tries_settings,
-                jobs=Counts(self._waiting, len(running), self._jobs_done),
+                jobs=Counts(self._waiting, 0 if ended else len(running), self._jobs_done),
                 trials=Counts(
                     waiting=max(len(self.part.trials) - len(self._recorded) - at_work, 0),
                     running=at_work,
