@@ -114,6 +114,7 @@ REPORTS = {
     "compare": "results, pairs, methods, options",
     "cost_table": "comparison",
     "gain_table": "comparison",
+    "latex_names": "comparison",
     "result_table": "comparison",
     "ranks_table": "comparison",
     "pairwise_table": "comparison",
@@ -127,7 +128,7 @@ REPORTS = {
     "selection_table": "comparison",
     "terminal_tables": "comparison, title, width, published",
     "to_csv": "table",
-    "to_latex": "table, options, prefix",
+    "to_latex": "table, options, prefix, names",
     "to_markdown": "table",
     "write_report": "comparison, curves, title, directory, name, formats, published, sources",
 }
@@ -139,8 +140,8 @@ COMMANDS = {
     "plan": "SUITE --results --methods --seeds --plugin --device --difference --check --json",
     "report": (
         "SUITE --results --methods --seeds --format --output --published --published-csv --plugin --metric --baseline --table "
-        "--dataset --recipe --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance --caption "
-        "--latex --label --figure --style --columns --size --font-size --title"
+        "--dataset --recipe --pair --name --group --decimals --spread --rows --mean --sizes --second-best --significance "
+        "--highlight --cite --caption --latex --label --figure --style --columns --size --font-size --title"
     ),
     "list": "WHAT SUITE --results --plugin --json",
     "show": "WHAT NAME --input --classes --hook --modules --results --plugin --json",

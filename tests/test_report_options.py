@@ -1,5 +1,8 @@
 """What an author may choose: what a report shows, under which names, in which order and shape; and what is refused."""
 
+import re
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from test_report_tables import PAIR, RESULTS, bold, cells, frame, trial
@@ -13,10 +16,12 @@ from kdbench.report import (
     compare,
     cost_table,
     gain_table,
+    latex_names,
     result_table,
     to_csv,
     to_latex,
     to_markdown,
+    write_report,
 )
 from kdbench.report.contents import read_report
 from kdbench.report.differences import means_of_pairs
@@ -359,3 +364,33 @@ def test_a_notebook_shows_the_main_table_and_no_markup_of_names():
     shown_html = compare(results, options=ReportOptions(rows="methods", groups={"VGG & Co": ["vgg13 -> vgg8"]}))._repr_html_()
     assert "<script>" not in shown_html and "&lt;script&gt;" in shown_html
     assert "<strong>7.70 ± 0.17</strong>" in shown_html and "VGG &amp; Co" in shown_html
+
+
+def test_names_in_latex_are_bold_and_cited_where_that_is_asked_for():
+    options = ReportOptions(highlight=["at"], cite=True, names={"at": "Mine_1"}, rows="methods")
+    comparison = compare(RESULTS, pairs=[PAIR], options=options)
+    table = result_table(comparison)
+    for style in ("table", "tabular"):
+        styled = options.model_copy(update={"latex": style})
+        rows = to_latex(table, options=styled, names=latex_names(comparison)).splitlines()
+        assert [row.split(" & ")[0] for row in rows if row.startswith((r"\textbf{M", "KD", "scratch"))] == [
+            "scratch",
+            r"KD~\cite{kd}",
+            r"\textbf{Mine\_1}~\cite{at}",
+        ]
+    assert r" & \textbf{Mine\_1}~\cite{at}" in to_latex(replace(table, turn=False), names=latex_names(comparison))
+    assert "cite" not in to_latex(table, options=options) and not latex_names(compare(RESULTS, pairs=[PAIR]))
+
+
+def test_citations_are_keys_of_the_file_of_papers(tmp_path):
+    results = frame(*(trial(method, 1, 7.0) for method in ("scratch", "at+kd", "fitnets_hint")))
+    comparison = compare(results, pairs=[PAIR], options=ReportOptions(cite=True))
+    write_report(comparison, pd.DataFrame(), title="t", directory=tmp_path, formats=["tex", "bib"])
+    cited = {key for keys in re.findall(r"\\cite{(.*?)}", (tmp_path / "tables.tex").read_text()) for key in keys.split(",")}
+    assert cited == {"at", "kd", "fitnets"}
+    assert cited <= set(re.findall(r"^@\w+{(\w+),", (tmp_path / "methods.bib").read_text(), flags=re.MULTILINE))
+
+
+def test_a_method_to_highlight_that_is_not_there_is_named():
+    with pytest.raises(KdbenchError, match=r"highlight: 'attt' is not in this report\. Did you mean"):
+        compare(RESULTS, pairs=[PAIR], options=ReportOptions(highlight=["attt"]))

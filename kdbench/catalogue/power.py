@@ -187,7 +187,8 @@ def power_as_text(power: Power) -> str:
     if spread.interval:
         least, most = (_seeds(enough.seeds_for_wanted(end)) for end in spread.interval)
         ends = " to ".join(map(_points, spread.interval))
-        sure = f" (95 % interval {ends}; at its ends, {wanted} points need {least} and {most} seeds)"
+        needs = f"; at its ends, {wanted} points need {least} and {most} seeds" if least != most else ""
+        sure = f" (95 % interval {ends}{needs})"
     far = ", ".join(f"{method} ({_points(own)} points)" for method, own in spread.far)
     left_out = f" Left out, since they vary far more and need more seeds: {far}." if far else ""
     return (

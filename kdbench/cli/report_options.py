@@ -77,6 +77,7 @@ _METAVARS: Mapping[str, str] = {
     "recipes": "TEXT",
     "pairs": "TEACHER->STUDENT",
     "names": "NAME=TEXT",
+    "highlight": "NAME",
     "groups": "HEADING=NAMES",
 }
 

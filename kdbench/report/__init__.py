@@ -19,6 +19,7 @@ from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
 from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.latex_names import latex_names
 from kdbench.report.formats.render import to_csv, to_markdown, to_terminal
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
@@ -53,6 +54,7 @@ __all__ = [
     "confusions_table",
     "cost_table",
     "gain_table",
+    "latex_names",
     "pairwise_table",
     "profile_table",
     "ranks_table",
@@ -110,7 +112,8 @@ def write_report(
         stated = [f"* {claim}" for claim in claims(comparison)]
         head = [f"# {title}", "", *stated, "", _facts(comparison.results), ""]
         texts["report.md"] = "\n".join([*head, *map(to_markdown, tables), *map(_embedded, figures)])
-    tex = {f"{table.name}.tex": to_latex(table, options=comparison.options, prefix=name) for table in tables}
+    named = latex_names(comparison)
+    tex = {f"{table.name}.tex": to_latex(table, options=comparison.options, prefix=name, names=named) for table in tables}
     if "tex" in formats:
         texts |= {**tex, "tables.tex": "\n".join(["% \\usepackage{booktabs}", *tex.values()])}
     numbers = {"results.csv": comparison.given.to_csv(index=False), **{f"{table.name}.csv": to_csv(table) for table in tables}}

@@ -91,6 +91,16 @@ def chosen_methods(methods: Sequence[NamedMethod], options: ReportOptions) -> li
     return _together(methods, [_group_of(options, method) for method in methods], options)
 
 
+def highlighted_methods(methods: Sequence[NamedMethod], options: ReportOptions) -> tuple[str, ...]:
+    """The labels of those that are to be highlighted.
+
+    Raises:
+        KdbenchError: a method that there is not.
+    """
+    found = _named("highlight", options.highlight, methods, NamedMethod.is_called, [method.usual for method in methods])
+    return tuple(method.label for method in found)
+
+
 def headings(chosen: Iterable[Place | NamedMethod], options: ReportOptions) -> list[str]:
     """The heading over each, empty where there is none."""
     return [_group_of(options, item) for item in chosen]

@@ -17,6 +17,7 @@ from kdbench.report.choice import (
     chosen_methods,
     chosen_places,
     headings,
+    highlighted_methods,
     named_methods,
     of_recipes,
 )
@@ -128,6 +129,7 @@ class Comparison:
         datasets: the labels of the data sets.
         baseline: the label of the method that gains are given over, whether or not it has trials.
         options: what is compared, and how it is shown.
+        highlighted: labels of the methods that are to stand out.
         outcomes: which test images were wrong, by the identity of a trial or of a teacher's; empty where that is not known.
         tuning: the settings that were tried of each method; empty where that is not known.
     """
@@ -141,6 +143,7 @@ class Comparison:
     datasets: tuple[str, ...]
     baseline: str
     options: ReportOptions
+    highlighted: tuple[str, ...] = ()
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
     tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -243,6 +246,7 @@ def compare(
         datasets=datasets,
         baseline=chosen_baseline(known, options),
         options=options,
+        highlighted=highlighted_methods(known, options),
     )
 
 

@@ -66,6 +66,10 @@ class ReportOptions(Spec):
     """Whether the second best mean is underlined."""
     significance: bool = False
     """Whether means that differ from the baseline beyond chance are marked."""
+    highlight: tuple[str, ...] = ()
+    """Methods whose names are bold in LaTeX, such as your own."""
+    cite: bool = False
+    """Whether names of methods in LaTeX are followed by a citation of their papers, `\\cite{ft}`, by the keys of methods.bib."""
     caption: str = ""
     """The caption of the table of the metric, in place of the usual one."""
     latex: Literal["table", "table*", "tabular"] = "table"

@@ -38,9 +38,15 @@ def to_bibtex(results: pd.DataFrame) -> str:
             "% Authors are named by surname only. Complete them from the paper.",
             "",
             _entry("software", "kdbench", ours),
-            *map(_cited, dict.fromkeys(cited for name in parts(results) for cited in (name, *_named_for(name)))),
+            *map(_cited, dict.fromkeys(named for name in parts(results) for named in (name, *_named_for(name)))),
         ]
     )
+
+
+def cited(method: str) -> list[str]:
+    """The keys of the papers of a method, `at` and `kd` for `at+kd`; those of the methods that it is named for, if it has none."""
+    named = dict.fromkeys(named for part in method.split("+") for named in (part, *_named_for(part)))
+    return [name for name in named if _PAPER.fullmatch(_paper(name))]
 
 
 def known_method(name: str) -> dict[str, Any] | None:

@@ -41,52 +41,59 @@ _LATEX: Mapping[str, str] = MappingProxyType(
 )
 
 
-def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = "") -> str:
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
+_CITATION = 4.0
+"""Digits that a citation is about as wide as."""
+
+
+def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = "", names: Mapping[str, str] = _NO_NAMES) -> str:
     """The table as `options.latex` says: floating with its notes under it, or a tabular alone.
 
     Args:
         table: what is to be printed.
         options: of a report.
         prefix: what the label begins with, such as the report's name: `tab:quick-test-error`.
+        names: LaTeX for what has one of these texts, as `kdbench.report.formats.latex_names` gives it.
     """
     table = table.shaped(lambda shape: max(len(shape.columns), _COLUMNS))
-    notes = [_latex(note) for note in table.notes]
+    notes = [escaped(note) for note in table.notes]
     if options.latex == "tabular":
-        told = (f"% {' '.join(note.split())}" for note in (_latex(table.title), *notes))
-        return "\n".join([*told, *_tabular(table)]) + "\n"
-    table, letters, space = _fitting(table, _WIDTHS[options.latex])
+        told = (f"% {' '.join(note.split())}" for note in (escaped(table.title), *notes))
+        return "\n".join([*told, *_tabular(table, names)]) + "\n"
+    table, letters, space = _fitting(table, _WIDTHS[options.latex], names)
     label = "-".join(filter(None, (_for_label(options.label or prefix), table.name.replace("_", "-"))))
     lines = [
         rf"\begin{{{options.latex}}}[htbp]",
         r"\centering",
-        rf"\caption{{{_sentence(_latex(table.title))}}}",
+        rf"\caption{{{_sentence(escaped(table.title))}}}",
         rf"\label{{tab:{label}}}",
         r"\smallskip",
         rf"\{letters}",
         rf"\setlength{{\tabcolsep}}{{{space:g}pt}}",
-        *_tabular(table),
+        *_tabular(table, names),
         *([r"\par\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize", *notes, r"\end{minipage}"] if notes else []),
         rf"\end{{{options.latex}}}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _tabular(table: Table) -> Iterator[str]:
+def _tabular(table: Table, names: Mapping[str, str]) -> Iterator[str]:
     """The lines of the tabular."""
     yield rf"\begin{{tabular}}{{{'l' * table.naming + 'r' * (len(table.columns) - table.naming)}}}"
     yield r"\toprule"
     if table.groups:
         yield from _group_headings(table)
-    yield " & ".join(map(_heading, table.columns)) + r" \\"
+    yield " & ".join(names.get(text) or _heading(text) for text in table.columns) + r" \\"
     for row in table.rows[: table.head]:
-        yield _row(row)
+        yield _row(row, names)
     yield r"\midrule"
     for position, row in enumerate(table.rows[table.head :]):
         if position and (row.opens_group or row.heading):
             yield r"\midrule"
         if row.heading:
-            yield rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_latex(row.heading)}}}}} \\"
-        yield _row(row)
+            yield rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{escaped(row.heading)}}}}} \\"
+        yield _row(row, names)
     yield r"\bottomrule"
     yield r"\end{tabular}"
 
@@ -96,7 +103,7 @@ def _group_headings(table: Table) -> Iterator[str]:
     cells, rules, first = [], [], 1
     for heading, same in groupby(table.groups):
         count = len(list(same))
-        cells.append(rf"\multicolumn{{{count}}}{{c}}{{{_latex(heading)}}}" if heading else " & ".join([""] * count))
+        cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escaped(heading)}}}" if heading else " & ".join([""] * count))
         if heading:
             rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
         first += count
@@ -104,12 +111,12 @@ def _group_headings(table: Table) -> Iterator[str]:
     yield " ".join(rules)
 
 
-def _row(row: Row) -> str:
-    return " & ".join(map(_cell, row.cells)) + r" \\"
+def _row(row: Row, names: Mapping[str, str]) -> str:
+    return " & ".join(names.get(cell.text) or _cell(cell) for cell in row.cells) + r" \\"
 
 
 def _cell(cell: Cell) -> str:
-    text = _latex(cell.text)
+    text = escaped(cell.text)
     text = rf"\textbf{{{text}}}" if cell.bold else rf"\underline{{{text}}}" if cell.underlined else text
     return text + (rf"\rlap{{$^{{{_MARKS[cell.mark]}}}$}}" if cell.mark else "")
 
@@ -117,12 +124,12 @@ def _cell(cell: Cell) -> str:
 _MARKS = {"*": "*", "†": r"\dagger"}
 
 
-def _fitting(table: Table, width: float) -> tuple[Table, str, float]:
+def _fitting(table: Table, width: float, names: Mapping[str, str]) -> tuple[Table, str, float]:
     """The table, the size of its letters, and the space beside columns with which it fits into so many points.
 
     Before letters become smaller, the names of groups stand over their rows and not in a column.
     """
-    shapes = [(shape, _digits(shape)) for shape in (table, table.under_names())]
+    shapes = [(shape, _digits(shape, names)) for shape in (table, table.under_names())]
     for letters, digit, space in _SIZES:
         for shape, digits in shapes:
             if digits * digit + 2 * space * len(shape.columns) <= width:
@@ -130,10 +137,10 @@ def _fitting(table: Table, width: float) -> tuple[Table, str, float]:
     return shapes[-1][0], letters, space
 
 
-def _digits(table: Table) -> float:
+def _digits(table: Table, names: Mapping[str, str]) -> float:
     """How many digits are as wide as all columns without the space between them."""
     columns = zip(map(Cell, table.columns), *(row.cells for row in table.rows), strict=True)
-    return sum(max(map(_width, column)) for column in columns)
+    return sum(max(_width(cell) + _CITATION * (r"\cite" in names.get(cell.text, "")) for cell in column) for column in columns)
 
 
 def _width(cell: Cell) -> float:
@@ -157,11 +164,11 @@ def _for_label(text: str) -> str:
 
 
 def _heading(text: str) -> str:
-    lines = r" \\ ".join(_latex(line) for line in text.split("\n"))
+    lines = r" \\ ".join(escaped(line) for line in text.split("\n"))
     return rf"\shortstack[r]{{{lines}}}" if "\n" in text else lines
 
 
-def _latex(text: str) -> str:
-    """Escaped; a hyphen before a number that stands alone, or in parentheses, is a minus."""
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", escaped)
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it; a hyphen before a number that stands alone, or in parentheses, is a minus."""
+    printed = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", printed)
