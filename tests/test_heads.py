@@ -190,7 +190,7 @@ def test_networks_with_other_heads_than_a_linear_layer_have_hook_points(name, he
         if head
         else {
             "pooled": "its logits do not come from a linear layer of one vector",
-            "pooled_maps": "its classifier reads anything else than the plain mean of maps",
+            "pooled_maps": "its classifier reads anything else than the plain mean of maps that a module gives",
         }
     )
 
@@ -216,9 +216,40 @@ def test_a_network_without_maps_needs_no_hooks_and_gives_the_rest(register):
         "  logits  7      3",
         "no stem: none of its modules gives maps",
         "no features: none of its modules gives maps",
-        "no pooled_maps: its classifier reads anything else than the plain mean of maps",
+        "no pooled_maps: its classifier reads anything else than the plain mean of maps that a module gives",
         f"{3 * 256 * 6 + 6 + 6 * 7 + 7:,} parameters, 0.00 M multiply-accumulates",
     ]
+
+
+class Bare(nn.Module):
+    """Its `forward` applies an activation itself, between a norm and the mean that the classifier reads."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor], k: int, channels: int) -> None:
+        super().__init__()
+        self.activation = activation  # a submodule, where it is a module
+        self.convolution, self.norm = nn.Conv2d(channels, WIDTH, 3), nn.BatchNorm2d(WIDTH)
+        self.fc = nn.Linear(WIDTH, k)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.activation(self.norm(self.convolution(images))).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [(torch.relu, "relu"), (partial(F.relu, inplace=True), "relu"), (F.gelu, "gelu"), (nn.ReLU(), ""), (lambda maps: maps, "")],
+    ids=["relu", "relu in place", "gelu", "a module", "none"],
+)
+def test_an_activation_that_no_hook_sees_is_told_of(activation, function, register):
+    register(lambda k, channels: Bare(activation, k, channels))
+    hook = "convolution" if isinstance(activation, partial) else "norm"  # what is overwritten can be none
+    found = describe_model("head_for_test", image_shape=SHAPE, num_classes=CLASSES, hooks=[hook])
+    assert found["followed_by"] == ({"norm": function} if function and hook == "norm" else {})
+    fix = "In a network of your own make that a module, such as `self.relu = nn.ReLU()`"
+    why = f"its classifier reads the mean of what {function} gives, which `forward` applies itself: no hook sees that. {fix}"
+    assert found["lacking"] == ({"pooled_maps": why} if function else {})
+    said = f"norm: methods read the maps before {function}, which `forward` applies itself. {fix}, and name it as the hook"
+    assert (said in model_as_text(found).splitlines()) == bool(found["followed_by"])
 
 
 def test_a_method_is_refused_what_it_reads_and_a_network_lacks_and_others_are_not(register):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -24,10 +24,13 @@ Shape = tuple[int, int, int]
 WHY_LACKING = {
     "stem": "none of its modules gives maps",
     "features": "none of its modules gives maps",
-    "pooled_maps": "its classifier reads anything else than the plain mean of maps",
+    "pooled_maps": "its classifier reads anything else than the plain mean of maps that a module gives",
     "pooled": "its logits do not come from a linear layer of one vector",
 }
 """By the hook points that a network may lack, but for pre-activations, of which the table tells."""
+
+AS_A_MODULE = "In a network of your own make that a module, such as `self.relu = nn.ReLU()`"
+"""What mends an activation that `forward` applies itself, where no hook sees it."""
 
 
 def usual_shape(name: str) -> Shape:
@@ -40,7 +43,8 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
 
     A point has `point` (such as `group 1`), `shape`, and, in a network of another library, the `module` that gives it and the
     `layout` of maps; a group has `preactivation` and `norm` too: the shape of the one and the weights of the other, or the modules;
-    null where there is none. `lacking` says why there are no points of some kind.
+    null where there is none. `lacking` says why there are no points of some kind, and `followed_by` names by module the activation
+    that `forward` itself applies directly to what it gives, so that no hook sees it.
 
     Raises:
         KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
@@ -68,14 +72,18 @@ def describe_model(name: str, *, image_shape: Shape, num_classes: int, hooks: Se
         for i, (kind, shape) in enumerate(zip(("class", "distillation"), found.tokens, strict=False))
     ]
     logits = {"point": "logits", "shape": found.logits, "module": ", ".join(heads.names) if heads else None}
-    lacking = [point for point in found.lacking() if point in WHY_LACKING]
+    lacking = {point: WHY_LACKING[point] for point in found.lacking() if point in WHY_LACKING}
+    if "pooled_maps" in lacking and heads and heads.bare:
+        why = f"its classifier reads the mean of what {heads.bare} gives, which `forward` applies itself: no hook sees that"
+        lacking["pooled_maps"] = f"{why}. {AS_A_MODULE}"
     return {
         "name": name,
         "hooks": tuple(hooks),
         "input": image_shape,
         "classes": num_classes,
         "points": [point for point in (stem, *groups, *tokens, pooled_maps, pooled, logits) if point["point"] not in lacking],
-        "lacking": {point: WHY_LACKING[point] for point in lacking},
+        "lacking": lacking,
+        "followed_by": dict(wiring.followed_by) if wiring else {},
         "params": parameters(network),
         "macs": macs(network, image_shape),
     }
@@ -125,9 +133,20 @@ def model_as_text(described: Value) -> str:
             *chosen,
             *aligned(rows),
             *(f"no {point}: {why}" for point, why in described["lacking"].items()),
+            *_unseen(described["followed_by"]),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
         ]
     )
+
+
+def _unseen(followed_by: Mapping[str, str]) -> list[str]:
+    """A line where activations follow the points that hooks do not see."""
+    if not followed_by:
+        return []
+    named, functions = ", ".join(followed_by), " or ".join(dict.fromkeys(followed_by.values()))
+    return [
+        f"{named}: methods read the maps before {functions}, which `forward` applies itself. {AS_A_MODULE}, and name it as the hook"
+    ]
 
 
 def modules_as_text(name: str, modules: Iterable[Value]) -> str:

@@ -221,7 +221,8 @@ def refuse_unclassified_maps(**networks: Shapes) -> None:
         if "pooled_maps" in shapes.lacking():
             raise PairError(
                 f"it classifies places of the maps that the {whose}'s classifier pools, and the {whose} is not known to pool any "
-                f"(`pooled_maps`); choose a {whose} whose classifier reads the mean of maps, as in a ResNet"
+                f"(`pooled_maps`); choose a {whose} whose classifier reads the mean of maps, as in a ResNet. `kdbench show model` "
+                "says why it has none"
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from kdbench.models.bare import bare_function
 from kdbench.models.recorded import BATCH, CLASSES, Call, Layout, Point
 
 VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1", "MeanBackward1"}
@@ -36,6 +37,7 @@ class Heads:
         read_tokens: whether they read the class token, and a second one the distillation token, of a transformer.
         pooled_maps: what gives the maps of which the classifier's vector is the mean over places; None where it is anything else,
             or where no module gives them.
+        bare: where no module gives them because `forward` applies their activation itself, the function, such as `relu`.
     """
 
     names: tuple[str, ...]
@@ -43,6 +45,7 @@ class Heads:
     averaged: bool
     read_tokens: bool
     pooled_maps: Point | None
+    bare: str
 
 
 def find_heads(calls: Sequence[Call]) -> Heads:
@@ -53,12 +56,14 @@ def find_heads(calls: Sequence[Call]) -> Heads:
     """
     heads, logits = _heads(calls), calls[-1].node
     direct = len(heads) == 1 and _maps_pooled(heads[0], logits)
+    pooled_maps, bare = _pooled_maps(heads[0], calls) if direct else (None, "")
     return Heads(
         names=tuple(head.name for head in heads),
         classifier=heads[0].name if direct else "",
         averaged=len(heads) > 1 and _is_mean(logits, heads),
         read_tokens=bool(heads) and all(_token(head) == i for i, head in enumerate(heads)),
-        pooled_maps=_pooled_maps(heads[0], calls) if direct else None,
+        pooled_maps=pooled_maps,
+        bare=bare,
     )
 
 
@@ -92,8 +97,8 @@ def _maps_pooled(head: Call, logits: Node | None) -> bool:
     return head.read.ndim == 2
 
 
-def _pooled_maps(head: Call, calls: Sequence[Call]) -> Point | None:
-    """The module whose maps have the head's input for their mean, as the operations between them tell."""
+def _pooled_maps(head: Call, calls: Sequence[Call]) -> tuple[Point | None, str]:
+    """The module whose maps have the head's input for their mean, as the operations between them tell; or the bare activation."""
     edge: Any = (head.read.grad_fn, head.read.output_nr)
     window: tuple[int, ...] = ()
     while edge[0] and edge[0].name() in SHAPED:
@@ -104,7 +109,7 @@ def _pooled_maps(head: Call, calls: Sequence[Call]) -> Point | None:
     elif node and node.name() == WINDOW and head.read.shape[2:].numel() == 1:
         window, edge = tuple(node._saved_kernel_size), node.next_functions[0]
     elif head.read.ndim != 4:
-        return None
+        return None, ""
     node = edge[0]
     if node and node.name() == PERMUTE:
         axes, edge = [node._saved_dims[axis] % 4 for axis in axes], node.next_functions[0]
@@ -116,8 +121,8 @@ def _pooled_maps(head: Call, calls: Sequence[Call]) -> Point | None:
             maps = point.maps(made)
             whole = not window or window == tuple(maps.shape[2:])
             if whole and maps.shape[1] == head.read.shape[1] and times[call.name] == 1 and not call.overwritten:
-                return point
-    return None
+                return point, ""
+    return None, bare_function(edge[0], calls) if layout and not window else ""
 
 
 def _is_mean(logits: Node | None, heads: Sequence[Call]) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from kdbench.errors import KdbenchError, listed
+from kdbench.models.bare import followed_by
 from kdbench.models.heads import Heads, find_heads
 from kdbench.models.recorded import BATCH, CLASSES, Call, Point
 
@@ -49,6 +50,7 @@ class Wiring:
             activation, so that its map is both; empty where one of them is out of reach.
         norms: for each group the batch norm that gives the pre-activation or a summand of it; empty where one has none.
         heads: the layers that give the logits, and what they read.
+        followed_by: by module of the stem and the groups, the activation that `forward` itself applies directly to what it gives.
     """
 
     stem: Point | None
@@ -56,6 +58,7 @@ class Wiring:
     activations: tuple[str | None, ...]
     norms: tuple[str, ...]
     heads: Heads
+    followed_by: Mapping[str, str]
 
     @property
     def modules(self) -> set[str]:
@@ -107,12 +110,14 @@ def wire(name: str, calls: Sequence[Call], groups: Sequence[str], *, usual: Call
     befores = [_before(end, last) for end in ends]
     known = [before for before in befores if before]
     norms = [_norm(before, calls) for before in known]
+    stem = _stem(calls) or next(iter(points), None)
     return Wiring(
-        stem=_stem(calls) or next(iter(points), None),
+        stem=stem,
         groups=points,
         activations=tuple(before.activation for before in known) if len(known) == len(points) else (),
         norms=tuple(filter(None, norms)) if len(known) == len(points) and all(norms) else (),
         heads=find_heads(calls),
+        followed_by=followed_by([*([last[stem.module]] if stem else []), *ends], calls),
     )
 
 
