@@ -26,7 +26,7 @@ from pydantic_core import to_jsonable_python
 import kdbench
 from kdbench import cli, conformance
 from kdbench.catalogue.images import contents_of
-from kdbench.cli.arguments import seconds, seed_numbers
+from kdbench.cli.arguments import method_names, seconds, seed_numbers
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
@@ -667,6 +667,16 @@ def test_a_plan_of_what_a_run_refuses_prints_all_it_can_and_ends_as_the_run_does
         assert told in ran.err and told not in planned.out, "it is told once"
 
 
+def test_a_plan_for_other_devices_is_judged_by_them_and_they_need_not_be_there(call):
+    suite = write(**USELESS)
+    assert call("plan", suite, "--device", "cuda:0,cuda:1").status == 0
+    assert "precision tf32 has no effect on the CPU" in call("plan", suite, "--device", "cpu:2").err
+
+
+def test_spaces_around_the_plus_of_a_sum_are_no_matter():
+    assert method_names("at + kd, ft") == ["at+kd", "ft"]
+
+
 def test_one_is_no_plural(call):
     assert lines_of(call("plan", write(methods="methods: [scratch]")).out)[-2:] == [
         "1 trial: 1 missing",
@@ -1203,7 +1213,7 @@ def test_lines_name_the_pair_where_there_are_several(capsys):
         shown.epoch(progress.EpochReport(1, True, tuple(lanes)))
         shown.epoch(progress.EpochReport(2, True, (replace(lanes[0], pair=""),)))
     assert [line.split("] ")[1] for line in lines_of(capsys.readouterr().out)] == [
-        *("epoch 1: a (x), b, c (t -> x), d (t -> y)", "epoch 2: a"),
+        *("epoch 1: x: a; t -> x: b, c; t -> y: d", "epoch 2: a"),
         *("epoch 1: a, b, c, d", "epoch 2: a"),
     ]
 
@@ -1215,7 +1225,7 @@ def test_a_run_of_several_pairs_names_them(call, monkeypatch):
     ran = call("run", write(dataset=few, pairs=pairs, methods="methods: [kd]"), "--device", "cpu")
     assert [line.split("] ")[1] for line in lines_of(ran.out) if line.startswith("[")] == [
         "epoch 1: teacher resnet14",
-        "epoch 1: kd (resnet14 -> resnet8), kd (resnet14 -> resnet8x4)",
+        "epoch 1: resnet14 -> resnet8: kd; resnet14 -> resnet8x4: kd",
     ]
 
 

@@ -12,11 +12,12 @@ _TIME = re.compile("".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit})?" for un
 
 
 def method_names(text: str) -> list[str]:
-    """The methods of `kd,ft`, in this order.
+    """The methods of `kd,ft+at`, in this order.
 
     Raises:
         KdbenchError: an empty name, or a space where a comma belongs.
     """
+    text = re.sub(r"\s*\+\s*", "+", text)
     names = [name.strip() for name in text.split(",")]
     if len(text.split()) > 1 and "," not in text:
         raise KdbenchError(f"--methods: '{text}' has no comma between its names. Write {','.join(text.split())}.")

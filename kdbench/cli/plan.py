@@ -47,7 +47,7 @@ def plan(
     from kdbench.runner.engines.local import place_names
     from kdbench.runner.plan import Rerun, make_plan
     from kdbench.training.arithmetic import without_effect
-    from kdbench.training.device import choose_device
+    from kdbench.training.device import choose_device, named_device
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
     if loaded.report.model_fields_set:
@@ -55,11 +55,13 @@ def plan(
 
         check_options(loaded, store)
     planned = make_plan(loaded, store)
-    at_once = len(place_names(devices)) if devices else 1
+    names = place_names(devices) if devices else ["auto"]
+    at_once = len(names)
     estimates, contents = costs(planned, store, devices=at_once), contents_of(loaded.source, cache=store.cache)
     of_tuning = costs(planned.tuning, store, devices=at_once) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
-    device, phases = choose_device("auto"), planned.phases(Rerun.MISSING)
+    device = choose_device("auto") if names[0] == "auto" else named_device(names[0])  # which need not be on this machine
+    phases = planned.phases(Rerun.MISSING)
     recipes = [spec.recipe for part, students in phases for spec in part.trained_specs(students)]
     without_images = [contents] if phases and isinstance(contents, KdbenchError) else []
     no_folder = [problem] if (problem := store.why_no_folder()) else []

@@ -74,9 +74,8 @@ class EpochReport:
     def text(self, *, pairs: bool) -> str:
         """For people: which epoch, and of what, with their pairs where these are asked for."""
         stage = "" if self.main else " of a stage before the main training"
-        by_pair = groupby(self.lanes, key=lambda lane: lane.pair if pairs else "")
-        groups = [(", ".join(lane.name for lane in lanes), pair) for pair, lanes in by_pair]
-        return f"epoch {self.epoch}{stage}: {', '.join(f'{names} ({pair})' if pair else names for names, pair in groups)}"
+        by_pair = groupby(self.lanes, key=lambda lane: f"{lane.pair}: " if pairs and lane.pair else "")
+        return f"epoch {self.epoch}{stage}: {'; '.join(pair + ', '.join(lane.name for lane in lanes) for pair, lanes in by_pair)}"
 
 
 @dataclass(eq=False)
