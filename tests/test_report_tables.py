@@ -819,7 +819,7 @@ def test_times_against_scratch_of_another_run_are_told():
     assert told(scratch, kd) == told(scratch, kd, trial("scratch", 2, 8.0, **second), trial("kd", 2, 8.0, **second)) == []
     assert told(scratch, kd, trial("at", 1, 8.0)) == [], "an earlier version did not note when"
     (note,) = told(scratch, kd, trial("at", 1, 8.0, **second), trial("ft", 1, 8.0, **second))
-    assert note.startswith("AT, FT: timed in another run than scratch. So their times against scratch tell how busy ")
+    assert note.startswith("AT, FT: timed in another run than scratch. So the time against scratch tells how busy ")
     (note,) = told(trial("scratch", 1, 8.0, **second), kd)
     assert note.startswith("KD: timed in another run than scratch. ")
 

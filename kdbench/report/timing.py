@@ -35,8 +35,8 @@ def _apart(comparison: Comparison) -> list[str]:
             found.setdefault(labels, []).append(pair.name)
     return [
         f"{listed(labels)}: timed in another run than {comparison.scratch}"
-        + (f" ({', '.join(pairs)})" if len(comparison.pairs) > 1 else "")
-        + ". So their times against scratch tell how busy the machine was in each run, too, not what the method costs alone. "
+        + (f" ({listed(pairs)})" if len(pairs) < len(comparison.pairs) else "")
+        + ". So the time against scratch tells how busy the machine was in each run, too, not what the method costs alone. "
         "`kdbench run` with a new folder for --results times all in one run."
         for labels, pairs in found.items()
     ]
