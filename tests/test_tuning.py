@@ -343,7 +343,7 @@ def test_settings_that_so_few_images_cannot_tell_from_the_chosen_one_are_marked(
         with_records(lab, tried, lambda i, record, errors=errors: record | {"validation_error_pct": errors[i]})
         table = settings_of(lab, tried.file)
         assert [row.cells[2].mark for row in table.rows[1:]] == marks
-        assert f"One of {images} held-out images is {at:.2g} points of the error with one seed." in table.notes
+        assert f"One of {images} held-out images is {at:.2f} points of the error with one seed." in table.notes
         assert any("In 1 of 1 choice there is such a setting" in note for note in table.notes) == told
 
 

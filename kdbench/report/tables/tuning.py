@@ -126,11 +126,13 @@ def _doubts(tried: pd.DataFrame, near: Sequence[bool]) -> list[str]:
     """What one held-out image is in points, and in how many choices another setting is as good as the chosen one."""
     notes = []
     for images in tried["validation_images"].dropna().unique():
-        notes.append(f"One of {images:,.0f} held-out images is {100 / images:.2g} points of the error with one seed.")
+        points = 100 / images
+        told = f"{points:.2f}" if points > 0.1 else f"{points:.1g}"
+        notes.append(f"One of {images:,.0f} held-out images is {told} points of the error with one seed.")
     if any(near):
         notes.append(
-            f"* Above the chosen setting by no more than the standard error of an error on so few images. In {sum(near)} of "
-            f"{counted(len(near), 'choice')} there is such a setting: which of them was chosen may be chance."
+            "* Its error is above that of the chosen setting by no more than its own standard error on so few images. "
+            f"In {sum(near)} of {counted(len(near), 'choice')} there is such a setting: which of them was chosen may be chance."
         )
     return notes
 
