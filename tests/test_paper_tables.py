@@ -15,6 +15,7 @@ from test_report_tables import trial
 
 from kdbench.report import ReportOptions, compare
 from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.latex_names import latex_names
 from kdbench.report.tables.gains import interval_headings
 from kdbench.report.tables.results import result_table
 from kdbench.report.tables.table import Cell, Row, Table
@@ -72,13 +73,15 @@ STYLES: dict[str, tuple[dict[str, Any], Pairs, str]] = {
     "pairs-as-rows": (FT_ROWS, FT100, "scratch kd fitnets at ft at+kd ft+kd"),
     "methods-in-groups": (IN_GROUPS, SAME[2:3], "scratch kd dkd dist fitnets at ft crd"),
     "usual": ({}, SAME[:3], "scratch kd ft"),
+    "cited": ({**FT_ROWS, "cite": True, "highlight": ["ft"], "label": "cited"}, FT100, "scratch kd fitnets at ft at+kd ft+kd"),
 }
 
 
 def latex(style: str) -> str:
     options, pairs, methods = STYLES[style]
     read = ReportOptions.model_validate(options)
-    return to_latex(result_table(compare(results(pairs, methods), pairs=pairs, options=read)), options=read, prefix=style)
+    comparison = compare(results(pairs, methods), pairs=pairs, options=read)
+    return to_latex(result_table(comparison), options=read, prefix=style, names=latex_names(comparison))
 
 
 def gains(pairs: Pairs, interval: str) -> Table:
