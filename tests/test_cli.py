@@ -10,6 +10,7 @@ import runpy
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import replace
@@ -26,6 +27,7 @@ from pydantic_core import to_jsonable_python
 import kdbench
 from kdbench import cli, conformance
 from kdbench.catalogue.images import contents_of
+from kdbench.cli.app import loading
 from kdbench.cli.arguments import method_names, seconds, seed_numbers
 from kdbench.data import DATASETS
 from kdbench.errors import KdbenchError
@@ -323,21 +325,21 @@ def refusal(refused: Result) -> str:
             ["--claim-timeout", "5m"],
             "--claim-timeout: '5m' is of runs that claim. Give --claim with it, or leave it out.",
         ),
-        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
-        (["--seeds", "1,"], "--seeds: '1,' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--seeds", "a,b"], "--seeds: 'a,b' is not a list of seeds. Write whole numbers without spaces, as in 0,1,2 or 0-2."),
+        (["--seeds", "1,"], "--seeds: '1,' is not a list of seeds. Write whole numbers without spaces, as in 0,1,2 or 0-2."),
         (["--seeds=-1"], "--seeds: -1 cannot be a seed. Give whole numbers from 0 up."),
         (["--seeds", "1,1"], "--seeds: a seed is named twice. Name each once."),
         (["--seeds", "0-2,1"], "--seeds: a seed is named twice. Name each once."),
         (["--seeds", "3-0"], "--seeds: '3-0' is not a range of seeds. Give 0-3."),
         (["--seeds", "0-999999999"], "--seeds: '0-999999999' is not a range of seeds. Give fewer than 100,000."),
-        (["--seeds", "1_0"], "--seeds: '1_0' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
-        (["--seeds", "0-"], "--seeds: '0-' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--seeds", "1_0"], "--seeds: '1_0' is not a list of seeds. Write whole numbers without spaces, as in 0,1,2 or 0-2."),
+        (["--seeds", "0-"], "--seeds: '0-' is not a list of seeds. Write whole numbers without spaces, as in 0,1,2 or 0-2."),
         (["--stop-after", "30m1h"], "--stop-after: '30m1h' is not a time. Give it with its unit, such as 90s, 9m, 2h or 1h30m."),
         (["--methods", "kdd"], f"--methods: unknown method 'kdd'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
-        (["--methods", ""], "--methods: '' has an empty name. Put one comma between two names, as in kd,ft."),
-        (["--seeds", ""], "--seeds: '' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2."),
+        (["--methods", ""], "--methods: '' has an empty name. Put one comma and no space between two names, as in kd,ft."),
+        (["--seeds", ""], "--seeds: '' is not a list of seeds. Write whole numbers without spaces, as in 0,1,2 or 0-2."),
         (["--methods", "kd at"], "--methods: 'kd at' has no comma between its names. Write kd,at."),
-        (["--methods", "KD,"], "--methods: 'KD,' has an empty name. Put one comma between two names, as in kd,ft."),
+        (["--methods", "KD,"], "--methods: 'KD,' has an empty name. Put one comma and no space between two names, as in kd,ft."),
         (["--methods", "KD"], f"--methods: unknown method 'KD'. Did you mean 'kd'? See `kdbench list methods`{OWN}"),
         (
             ["--methods", "own"],
@@ -390,7 +392,8 @@ def test_a_mistake_in_a_suite(command, call):
         (["run", "tiny.yaml", "--lanes", "few"], "--lanes"),
         (["run", "tiny.yaml", "--rerun", "some"], "--rerun"),
         (["list", "method"], "'method' is not known here. Did you mean 'methods'? Choose one of methods, models, datasets,"),
-        (["show", "methods", "kd"], "'methods' is not known here. Did you mean 'method'? Choose one of method, model, dataset,"),
+        (["show", "methods", "kd"], "'methods' is not known here. Did you mean 'method'? The name comes after it: `kdbench"),
+        (["show", "kd"], "'kd' is not known here. The name comes after it: `kdbench show method kd`. Choose one of method, model,"),
         (["new", "dataset"], "'dataset' is not known here. Choose one of method, suite, examples."),
     ],
 )
@@ -552,7 +555,9 @@ def test_a_report_of_nothing(call):
         "there is nothing to report: no trial is done (2 missing). Start them with `kdbench run`."
     )
     Path("empty").mkdir()
-    assert refusal(call("report", "empty")) == ("no records under empty. Give the directory that `kdbench run --results` wrote to.")
+    assert refusal(call("report", "empty")) == (
+        "no records under 'empty'. Give the directory that `kdbench run --results` wrote to."
+    )
 
 
 def refuses(refused: Result, message: str) -> None:
@@ -645,6 +650,33 @@ def test_methods_keep_the_order_in_which_they_are_asked_for(call, done):
 def test_a_plan_tells_how_numbers_are_rounded(call):
     stacked = "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: bf16, stack: true}"
     assert lines_of(call("plan", write(recipe=stacked)).out)[0].endswith("; precision bf16, stacked")
+
+
+@pytest.mark.parametrize("option", ["--methods", "--seeds"])
+def test_a_list_with_a_space_after_its_comma_is_told_as_such(call, option):
+    first, then = {"--methods": ("kd,", "at"), "--seeds": ("0,", "1")}[option]
+    for command in ("run", "plan", "report"):
+        assert re.match(
+            rf"error: {option}: '{first}' .* (no space|without spaces).*\n$", call(command, write(), option, first, then).err
+        )
+
+
+@pytest.mark.parametrize(("word", "told"), [("tune", "write `tune` in the suite"), ("resume", "The same `kdbench run`")])
+def test_what_is_no_command_of_its_own_is_told_where_it_is(call, word, told):
+    assert told in refusal(call(word, "quick"))
+
+
+def test_imports_that_take_long_are_told(monkeypatch, capsys):
+    names = loading.__wrapped__.__globals__
+    monkeypatch.setitem(names, "SLOW_S", 0.05)
+    for modules, told in (({}, "loading PyTorch; then it begins.\n"), ({"torch": None}, "")):
+        monkeypatch.setitem(names, "sys", SimpleNamespace(modules=modules, stderr=sys.stderr))
+        with loading("it begins."):
+            time.sleep(0.2)
+        with loading("it has begun."):
+            pass
+        time.sleep(0.1)
+        assert capsys.readouterr().err == told
 
 
 FOLDER = {"dataset": "dataset: {name: imagefolder, label: mine, root: nowhere, size: 8}"}

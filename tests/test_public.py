@@ -469,7 +469,7 @@ def test_a_directory_without_records(tmp_path, monkeypatch):
     for name in (".", "nowhere"):
         with pytest.raises(kdbench.KdbenchError) as error:
             kdbench.load_results(name)
-        assert str(error.value) == f"no records under {name}. Give the directory that `kdbench run --results` wrote to."
+        assert str(error.value) == f"no records under '{name}'. Give the directory that `kdbench run --results` wrote to."
 
 
 # A method in a loop of one's own

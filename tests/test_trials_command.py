@@ -171,5 +171,5 @@ def test_a_directory_that_is_being_written_is_not_tidied(root: Path, trials: Any
 
 
 def test_a_directory_without_trials(trials: Any, tmp_path: Path) -> None:
-    with pytest.raises(KdbenchError, match=r"no trials under nowhere\. Give the directory"):
+    with pytest.raises(KdbenchError, match=r"no trials under 'nowhere'\. Give the directory"):
         cli.app(["trials", "list", "--results", "nowhere"], standalone_mode=False)

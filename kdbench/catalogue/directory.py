@@ -28,7 +28,7 @@ def directory_as_json(root: Path, *, only: Collection[str] | None = None) -> lis
     """
     folders = trial_folders(root)
     if not folders:
-        raise KdbenchError(f"there are no trials under {root}. Give the directory that `kdbench run --results` wrote to.")
+        raise KdbenchError(f"there are no trials under '{root}'. Give the directory that `kdbench run --results` wrote to.")
     teachers, old = {teacher for folder in folders.values() for teacher in folder.teachers}, stale(folders)
     entries = [_entry(folder, teaches=trial in teachers, stale=trial in old) for trial, folder in folders.items()]
     chosen = [entry for entry in entries if only is None or entry["trial"] in only]

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from threading import Timer
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from kdbench import __version__
 from kdbench.cli import arguments
+from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store
     from kdbench.suite.suite import Suite
 
+ELSEWHERE = {
+    "tune": "To tune methods, write `tune` in the suite; `kdbench run` then does it.",
+    "train": "`kdbench run SUITE` trains.",
+    "resume": "The same `kdbench run` goes on where it stopped.",
+}
+"""What users look for as a command, and where it is."""
+
+SLOW_S = 2.0
+"""After so long a user wants to know what goes on."""
+
+
+class Commands(TyperGroup):
+    """The commands; what some expect under another name is answered with where it is."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in ELSEWHERE:
+            raise KdbenchError(f"there is no command '{args[0]}'. {ELSEWHERE[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -35,6 +61,20 @@ def version(
     if show:
         print(f"kdbench {__version__}")
         raise typer.Exit
+
+
+@contextmanager
+def loading(then: str) -> Iterator[None]:
+    """Around imports that take seconds: say so on standard error where they do, and what comes then."""
+    if "torch" in sys.modules:
+        yield
+        return
+    told = Timer(SLOW_S, print, (f"loading PyTorch; then {then}",), {"file": sys.stderr, "flush": True})
+    told.start()
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 def open_suite(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:

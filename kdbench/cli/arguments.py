@@ -22,7 +22,7 @@ def method_names(text: str) -> list[str]:
     if len(text.split()) > 1 and "," not in text:
         raise KdbenchError(f"--methods: '{text}' has no comma between its names. Write {','.join(text.split())}.")
     if not all(names):
-        raise KdbenchError(f"--methods: '{text}' has an empty name. Put one comma between two names, as in kd,ft.")
+        raise KdbenchError(f"--methods: '{text}' has an empty name. Put one comma and no space between two names, as in kd,ft.")
     return names
 
 
@@ -36,7 +36,7 @@ def seed_numbers(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"(-?[0-9]{1,40})|([0-9]{1,40})-([0-9]{1,40})", part.strip())
         if not match:
-            raise KdbenchError(f"--seeds: '{text}' is not a list of seeds. Write whole numbers, as in 0,1,2 or 0-2.")
+            raise KdbenchError(f"--seeds: '{text}' is not a list of seeds. Write whole numbers without spaces, as in 0,1,2 or 0-2.")
         single, *ends = match.groups()
         first, last = map(int, (single, single) if single else ends)
         if not 0 <= last - first < MOST_SEEDS:

@@ -1,11 +1,25 @@
 """The arguments and options of the command line: their names, what they take, their help."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from kdbench.cli import arguments
 from kdbench.errors import nearest
+
+
+def list_option(name: str, *, read: Callable[[str], object], metavar: str, help: str) -> Any:
+    """An option with a list, read at once: after `kd, ft` the list is told before the word behind the space is."""
+
+    def see(text: str | None) -> str | None:
+        if text is not None:
+            read(text)
+        return text
+
+    return typer.Option(name, metavar=metavar, help=help, callback=see)
+
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="One of `kdbench list suites`, or a YAML file of your own, such as mine.yaml.")
@@ -17,23 +31,30 @@ TrialsFolderOption = Annotated[
 ]
 MethodsOption = Annotated[
     str | None,
-    typer.Option(
+    list_option(
         "--methods",
+        read=arguments.method_names,
         metavar="NAMES",
         help="Take these methods instead of the suite's, in this order: names with commas between them, such as scratch,kd,ft+kd.",
     ),
 ]
 ReportMethodsOption = Annotated[
     str | None,
-    typer.Option(
+    list_option(
         "--methods",
+        read=arguments.method_names,
         metavar="NAMES",
         help="Show these methods, in this order: names with commas between them, such as scratch,kd,ft+kd.",
     ),
 ]
 SeedsOption = Annotated[
     str | None,
-    typer.Option("--seeds", metavar="NUMBERS", help="Take these seeds instead of the suite's, such as 0,1,2 or 0-2."),
+    list_option(
+        "--seeds",
+        read=arguments.seed_numbers,
+        metavar="NUMBERS",
+        help="Take these seeds instead of the suite's, such as 0,1,2 or 0-2.",
+    ),
 ]
 PluginOption = Annotated[
     list[Path],
@@ -161,13 +182,14 @@ Shown = Literal["method", "model", "dataset", "suite", "recipe", "example", "tri
 Written = Literal["method", "suite", "examples"]
 
 
-def what_argument(kinds: object, *, help: str) -> Any:
-    """An argument that is one of some words; any other is answered with a sentence that names them."""
+def what_argument(kinds: object, *, help: str, example: str = "") -> Any:
+    """An argument that is one of some words; any other is answered with a sentence that names them, and with an example."""
     words = get_args(kinds)
 
     def parse(text: str) -> str:
         if text not in words:
-            raise typer.BadParameter(f"'{text}' is not known here.{nearest(text, words)} Choose one of {', '.join(words)}.")
+            hint = f"{nearest(text, words)}{example and f' {example}'}"
+            raise typer.BadParameter(f"'{text}' is not known here.{hint} Choose one of {', '.join(words)}.")
         return text
 
     return typer.Argument(metavar="WHAT", parser=parse, help=help)

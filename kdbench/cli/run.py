@@ -8,7 +8,7 @@ import typer
 
 from kdbench import signals
 from kdbench.cli import arguments, options
-from kdbench.cli.app import STOPPED, TRIAL_FAILED, app, open_suite
+from kdbench.cli.app import STOPPED, TRIAL_FAILED, app, loading, open_suite
 from kdbench.errors import KdbenchError
 
 
@@ -41,12 +41,13 @@ def run(
     timeout = arguments.seconds(claim_timeout or "10m", "--claim-timeout")
     answer_within = arguments.seconds(device_timeout, "--device-timeout")
     limit = arguments.seconds(stop_after) if stop_after else None
-    from kdbench.report.command import print_and_write
-    from kdbench.report.contents import check_options, read_report
-    from kdbench.results.store import FAILURE
-    from kdbench.runner.plan import Rerun, Status, make_plan
-    from kdbench.runner.progress import for_stream, outcome_text
-    from kdbench.runner.run import Options, execute
+    with loading("every network and pair of the suite is tried, and training starts."):
+        from kdbench.report.command import print_and_write
+        from kdbench.report.contents import check_options, read_report
+        from kdbench.results.store import FAILURE
+        from kdbench.runner.plan import Rerun, Status, make_plan
+        from kdbench.runner.progress import for_stream, outcome_text
+        from kdbench.runner.run import Options, execute
 
     loaded, store = open_suite(suite, results, methods, seeds, plugin)
     check_options(loaded, store)

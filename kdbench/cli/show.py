@@ -17,7 +17,10 @@ from kdbench.errors import KdbenchError
     epilog=options.examples("show method ft", "show suite quick", "show dataset imagefolder", "show model timm/resnet18 --modules")
 )
 def show(
-    what: Annotated[options.Shown, options.what_argument(options.Shown, help="What to show.")],
+    what: Annotated[
+        options.Shown,
+        options.what_argument(options.Shown, help="What to show.", example="The name comes after it: `kdbench show method kd`."),
+    ],
     name: Annotated[
         str,
         typer.Argument(

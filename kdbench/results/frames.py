@@ -41,7 +41,7 @@ def read_records(root: Path) -> pd.DataFrame:
             log.warning("%s is left out: it is a second record of %s.", file, record.trial)
         records.setdefault(record.trial, record)
     if not records:
-        raise KdbenchError(f"no records under {root}. Give the directory that `kdbench run --results` wrote to.")
+        raise KdbenchError(f"no records under '{root}'. Give the directory that `kdbench run --results` wrote to.")
     rows = [*map(row, records.values())]
     teachers = {digest(teacher) for record in records.values() for teacher in teachers_in(record.spec)}
     return frame({**row, "role": "teacher" if row["trial"] in teachers else row["role"]} for row in rows)

@@ -105,7 +105,7 @@ def plan_merge(into: Path, sources: Sequence[Path], *, keep: Keep | None = None)
         if source.resolve() == into.resolve():
             raise KdbenchError(f"{source} cannot be merged into itself. Give another directory.")
         if not trial_folders(source):
-            raise KdbenchError(f"there are no trials under {source}. Give a directory that `kdbench run --results` wrote to.")
+            raise KdbenchError(f"there are no trials under '{source}'. Give a directory that `kdbench run --results` wrote to.")
         refuse_being_written(source)
     for root in (into, *sources):
         Store(root, protocol=PROTOCOL).refuse_foreign_protocols()
