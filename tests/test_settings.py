@@ -110,6 +110,15 @@ def test_a_data_set_that_is_known_tells_its_classes():
     assert "\n# classes (training + test images): 0 (142 + 36), 1 (146 + 36)," in shown("dataset", "digits")[1]
 
 
+def test_a_data_set_that_is_known_tells_its_normalisation():
+    value, text = shown("dataset", "cifar10")
+    assert value["normalisation"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
+    said = "pixels: 0..1, normalised with mean 0.4914, 0.4822, 0.4465 and std 0.2023, 0.1994, 0.2010"
+    assert f"# {said}\n" in text
+    assert "# pixels: 0..1, normalised with mean 0.3052 and std 0.3758\n" in shown("dataset", "digits")[1]
+    assert shown("dataset", "imagefolder")[0]["normalisation"] is None
+
+
 def test_a_folder_of_images_tells_what_would_be_read(images):
     value, text = shown("dataset", str(images))
     assert value["data"]["classes"] == ["at0", "at1", "at2"]

@@ -22,6 +22,22 @@ def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Kn
         return problem
 
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of pixels scaled to 0..1."""
+
+
+def normalisation_of(kind: type[Source]) -> Normalisation | None:
+    """What a kind of data set normalises images with; None where its parameters or only the images tell."""
+    needs = any(field.is_required() for field in kind.Params.model_fields.values())
+    return None if needs else kind(kind.Params(), cache=Path()).normalisation
+
+
+def normalisation_text(found: Normalisation) -> str:
+    """How pixels become what networks see: `pixels: 0..1, normalised with mean 0.2860 and std 0.3530`."""
+    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in found)
+    return f"pixels: 0..1, normalised with mean {mean} and std {std}"
+
+
 def contents_as_json(contents: Known) -> Value | None:
     """`classes`, `image_shape`, `train_images`, `test_images`, `passed_over_files` and `notes`; None where they are not known."""
     if not isinstance(contents, Contents):

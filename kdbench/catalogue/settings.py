@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from kdbench.catalogue.images import Known, contents_as_json, contents_as_lines
+from kdbench.catalogue.images import Known, contents_as_json, contents_as_lines, normalisation_of, normalisation_text
 from kdbench.catalogue.keys import REQUIRED, keys
 from kdbench.catalogue.text import WIDTH, Value, as_yaml, as_yaml_line, head_comment
 from kdbench.data import DATASETS, Contents
@@ -85,6 +85,9 @@ def _recipe(name: str) -> Iterator[Key]:
 def dataset_as_json(name: str, contents: Known) -> Value:
     """`name`, `about`, `data` as in a plan, and `keys`, each with `key`, `default`, `required` and `meaning`.
 
+    `normalisation` has the `mean` and the `std` of each channel, of pixels scaled to 0..1; null where only a key or the images
+    tell.
+
     Raises:
         KdbenchError: nothing of that name.
     """
@@ -98,7 +101,14 @@ def dataset_as_json(name: str, contents: Known) -> Value:
         for path, value, meaning in _dataset(name)
         if _is_leaf(value)
     ]
-    return {"name": name, "about": docstring(DATASETS.get(name)), "data": contents_as_json(contents), "keys": found}
+    normalisation = normalisation_of(DATASETS.get(name))
+    return {
+        "name": name,
+        "about": docstring(DATASETS.get(name)),
+        "data": contents_as_json(contents),
+        "normalisation": normalisation and {"mean": list(normalisation[0]), "std": list(normalisation[1])},
+        "keys": found,
+    }
 
 
 def dataset_as_text(name: str, contents: Known) -> str:
@@ -107,7 +117,9 @@ def dataset_as_text(name: str, contents: Known) -> str:
     Raises:
         KdbenchError: nothing of that name.
     """
-    head = [*_paragraphs(docstring(DATASETS.get(name))), *images_as_lines(contents)]
+    normalisation = normalisation_of(DATASETS.get(name))
+    pixels = [normalisation_text(normalisation)] if normalisation else []
+    head = [*_paragraphs(docstring(DATASETS.get(name))), *images_as_lines(contents), *pixels]
     return "\n".join([*_commented(head), "dataset:", f"  name: {name}", *_lines(_dataset(name))])
 
 

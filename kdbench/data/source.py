@@ -62,6 +62,14 @@ class Source(ABC):
         """
         return None
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each channel that normalise pixels of 0..1, as far as they are known without loading any.
+
+        The default is None: only `load` can say.
+        """
+        return None
+
     def contents(self) -> Contents | None:
         """How many images there are of each class, without decoding or downloading any. The default is None: only `load` can say.
 

@@ -43,6 +43,11 @@ class TorchvisionSource(Source):
         """Known without a download."""
         return self.known.image_shape
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Customary, so that it is known without a download."""
+        return self.mean, self.std
+
     def contents(self) -> Contents:
         """Known without a download."""
         return self.known

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from kdbench.catalogue.images import normalisation_of, normalisation_text
 from kdbench.catalogue.keys import keys
 from kdbench.data import DATASETS, SourceParams
 from kdbench.docs.markdown import code, docstring, first_sentence, key_table, page, plain, table
@@ -28,7 +29,11 @@ A pair may change it for its student, and `teacher: {recipe: ...}` for the teach
 
 DATA = """\
 In a suite, `dataset: NAME` takes a data set with its defaults, and `dataset: {name: NAME, ...}` sets its keys. All but paths and
-`workers` are a part of the trial's identity: another value is another trial."""
+`workers` are a part of the trial's identity: another value is another trial.
+
+Networks see pixels that are scaled to 0..1, less a mean and divided by a standard deviation, one for each channel. This page says
+which. [A teacher that was trained with others](../how-to/pretrained-weights.md#normalise-as-the-weights-expect) can be given its
+own."""
 
 
 def suite_page() -> str:
@@ -88,7 +93,10 @@ def dataset_page() -> str:
     sections = []
     for name, source in sources.items():
         own = [key for key in keys(source.Params) if key not in shared]
-        sections += [f"## {name}", docstring(source.__doc__ or ""), key_table(own) if own else "It has the shared keys alone."]
+        normalisation = normalisation_of(source)
+        pixels = [f"{normalisation_text(normalisation).capitalize()}."] if normalisation else []
+        about = [f"## {name}", docstring(source.__doc__ or ""), *pixels]
+        sections += [*about, key_table(own) if own else "It has the shared keys alone."]
     return page(
         "Data set keys", DATA, table(["name", "what it is"], overview), "## Keys that all have", key_table(shared), *sections
     )
