@@ -127,7 +127,7 @@ def test_everything_is_called_as_the_author_calls_it():
     assert cells(table)["Student"] == "8.20 ± 0.20"
     assert [cell.text for cell in table.rows[0].cells[:2]] == ["resnet56", "ResNet-20"]
     assert "on CIFAR-10" in table.title
-    assert any(note.startswith("Failed: AT+Hinton KD, resnet56 → ResNet-20, seed 1") for note in table.notes)
+    assert any(note.startswith("Failed: AT+Hinton KD (resnet56 → ResNet-20), seed 1") for note in table.notes)
     assert not any("from scratch" in note for note in table.notes)
 
 

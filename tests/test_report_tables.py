@@ -306,8 +306,8 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
     assert table.notes[1:] == (
         "n = 2 to 3 seeds.",
         "(k/n): only k of n seeds are done. Methods are ranked over the seeds that most of them share.",
-        "Failed: KD, resnet56 → resnet20, seed 2 (trial kd-resnet56-2-4): the loss is nan.",
-        "Missing: AT, resnet56 → resnet20, seeds 1, 2, 3.",
+        "Failed: KD (resnet56 → resnet20), seed 2 (trial kd-resnet56-2-4): the loss is nan.",
+        "Missing: AT (resnet56 → resnet20), seeds 1, 2, 3.",
     )
 
 
@@ -320,13 +320,13 @@ def test_what_is_missing_takes_a_line_however_many_methods_pairs_and_seeds_there
     )
     notes = [note for note in result_table(compare(begun, pairs=[PAIR])).notes if note.startswith("Missing")]
     assert notes == [
-        "Missing: KD and AT, resnet56 → resnet20, seeds 0, 1, 2.",
-        "Missing: FT, resnet56 → resnet20, seed 0.",
+        "Missing: KD, AT (resnet56 → resnet20), seeds 0, 1, 2.",
+        "Missing: FT (resnet56 → resnet20), seed 0.",
     ]
     pairs = [(f"t{number}", "resnet20") for number in range(6)]
     hundreds = frame(*(trial(f"m{n}", 0, 7.0, pair=pair, **missing) for n in range(22) for pair in pairs))
     (note,) = (note for note in result_table(compare(hundreds, pairs=pairs)).notes if note.startswith("Missing"))
-    assert note.startswith("Missing: m0, m1, m2, ") and "m19, and 2 more, t0 → resnet20; t1 → resnet20; " in note
+    assert note.startswith("Missing: m0, m1, m2, ") and "m19, and 2 more (t0 → resnet20, t1 → resnet20, " in note
     assert note.endswith("t4 → resnet20; and 1 more, seed 0.")
 
 
@@ -334,7 +334,7 @@ def test_a_failed_scratch_trial_of_two_pairs_is_named_once():
     other = ("resnet110", "resnet20")
     results = frame(trial("scratch", 1, None), trial("kd", 1, 7.0), trial("kd", 1, 7.0, pair=other))
     failures = [note for note in result_table(compare(results, pairs=[PAIR, other])).notes if "Failed" in note]
-    assert failures == ["Failed: scratch, resnet20, seed 1 (trial scratch-resnet20-1-4): the loss is nan."]
+    assert failures == ["Failed: scratch (resnet20), seed 1 (trial scratch-resnet20-1-4): the loss is nan."]
 
 
 def test_scratch_serves_every_pair_with_its_student():
@@ -698,7 +698,7 @@ def test_times_on_a_shared_machine_are_told():
 def test_the_gain_of_a_method_that_failed_is_not_without_a_word():
     results = three_seeds(scratch=(8.0, 8.2, 8.4), kd=(7.5, 7.8, 7.8), at=(7.6, 7.7, None))
     notes = gain_table(compare(results, pairs=[PAIR])).notes
-    assert any(note.startswith("Failed: AT, resnet56 → resnet20, seed 3") for note in notes)
+    assert any(note.startswith("Failed: AT (resnet56 → resnet20), seed 3") for note in notes)
 
 
 def test_one_note_of_several_methods_and_pairs_is_one_sentence():
@@ -976,4 +976,4 @@ def test_a_suite_of_failures_is_reported_too(tmp_path):
     (file, *_) = report(tmp_path, three_seeds(scratch=(None,), kd=(None,)))
     text = file.read_text()
     assert "no trial is done." in text
-    assert "Failed: KD, resnet56 → resnet20, seed 1" in text
+    assert "Failed: KD (resnet56 → resnet20), seed 1" in text

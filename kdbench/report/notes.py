@@ -201,27 +201,20 @@ def _not_done(results: pd.DataFrame) -> list[str]:
     for keys, group in rows.groupby(["status", "label", "at", "reason"], sort=False):
         status, label, at, reason = map(str, keys)
         seeds = _named("seed", group["seed"])
-        trials = f" ({_named('trial', group['trial'])})" if status == "failed" else ""
+        trials = f" ({plural('trial', len(group))} {', '.join(group['trial'])})" if status == "failed" else ""
         methods.setdefault((status, reason, at, seeds + trials), []).append(label)
     pairs: dict[tuple[str, ...], list[str]] = {}
     for (status, reason, at, which), labels in methods.items():
-        pairs.setdefault((status, reason, _all_of(labels), which), []).append(at)
+        pairs.setdefault((status, reason, listed(labels, most=_MOST_NAMED), which), []).append(at)
     notes = []
     for (status, reason, called, which), places in pairs.items():
         reason = reason or _REASONS.get(status, "")
         because = f": {' '.join(reason.split()).rstrip('.')}" if reason else ""
-        notes.append(f"{status.capitalize()}: {called}, {listed(places, separator='; ')}, {which}{because}.")
+        notes.append(f"{status.capitalize()}: {called} ({listed(places)}), {which}{because}.")
     return notes
 
 
-def _all_of(labels: list[str]) -> str:
-    """`KD`, `KD, AT and FT`."""
-    if 1 < len(labels) <= _MOST_NAMED:
-        return f"{', '.join(labels[:-1])} and {labels[-1]}"
-    return listed(labels, most=_MOST_NAMED)
-
-
-def _named(noun: str, values: pd.Series[int] | pd.Series[str]) -> str:
+def _named(noun: str, values: pd.Series[int]) -> str:
     """`seed 0`, `seeds 0, 1`."""
     names = [str(value) for value in values]
     return f"{plural(noun, len(names))} {listed(names, most=_MOST_NAMED)}"
