@@ -327,7 +327,7 @@ def test_what_is_missing_takes_a_line_however_many_methods_pairs_and_seeds_there
     hundreds = frame(*(trial(f"m{n}", 0, 7.0, pair=pair, **missing) for n in range(22) for pair in pairs))
     (note,) = (note for note in result_table(compare(hundreds, pairs=pairs)).notes if note.startswith("Missing"))
     assert note.startswith("Missing: m0, m1, m2, ") and "m19, and 2 more (t0 → resnet20, t1 → resnet20, " in note
-    assert note.endswith("t4 → resnet20; and 1 more, seed 0.")
+    assert note.endswith("t4 → resnet20, and 1 more), seed 0.")
 
 
 def test_a_failed_scratch_trial_of_two_pairs_is_named_once():
