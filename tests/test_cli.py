@@ -679,6 +679,11 @@ def test_imports_that_take_long_are_told(monkeypatch, capsys):
         assert capsys.readouterr().err == told
 
 
+def test_examples_in_the_help_of_report_can_be_typed(call):
+    text = " ".join(call("report", "--help").out.split())
+    assert "such as `kd=Hinton KD`" in text and "such as `logit-based=kd,dkd`" in text and ": [" not in text
+
+
 FOLDER = {"dataset": "dataset: {name: imagefolder, label: mine, root: nowhere, size: 8}"}
 USELESS = {"recipe": "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}"}
 ON_CPU = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA has tf32")

@@ -15,7 +15,7 @@ from kdbench.errors import KdbenchError
 @app.command("list", epilog=options.examples("list methods", "list trials mine.yaml"))
 def list_(
     what: Annotated[options.Listed, options.what_argument(options.Listed, help="What to list.")],
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of trials: the suite that they belong to.")] = "",
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of trials, and needed there: the suite that they belong to.")] = "",
     results: options.TrialsFolderOption = None,
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
     as_json: options.JsonOption = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -56,6 +57,8 @@ def _option(key: str, field: FieldInfo) -> inspect.Parameter:
     if kind is bool:
         name, metavar = f"{name}/--no-{name[2:]}", ""
     kind = _KINDS.get(key, kind)
+    if get_origin(field.annotation) is dict:
+        about = _EXAMPLE.sub(lambda found: f"`{found[1]}={found[2].replace(', ', ',')}`", about)
     if _several(field):
         kind, default, about = list[str], [], f"{about} Repeat the option for several."
     else:
@@ -81,6 +84,9 @@ _METAVARS: Mapping[str, str] = {
     "groups": "HEADING=NAMES",
 }
 
+
+_EXAMPLE = re.compile(r"`\{([^:`]+): \[?([^]}`]+)]?\}`")
+"""`{kd: Hinton KD}` and `{logit-based: [kd, dkd]}`, as a suite has it."""
 
 _KINDS: Mapping[str, type] = {"columns": int, "size": str, "font_size": float}
 """What typer reads where the key takes less than all of that."""

@@ -26,7 +26,10 @@ WATCH_S = 2.0
 def status(
     context: typer.Context,
     suite: Annotated[
-        str | None, typer.Argument(metavar="SUITE", help="As for `run`. Without one: all suites that have runs in the folder.")
+        str | None,
+        typer.Argument(
+            metavar="SUITE", help="The suite, as you gave it to `run`. Unless given: all suites that have runs in the folder."
+        ),
     ] = None,
     results: options.ResultsOption = Path("results"),
     watch: Annotated[
@@ -38,7 +41,7 @@ def status(
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Say how far the runs of a suite are, while they go on.
+    """Say how far the runs of a suite are, while they go on and after.
 
     It only reads, and works from another terminal, machine or user.
     """
