@@ -529,19 +529,26 @@ def test_the_first_product_of_a_process_has_the_scratch_memory_of_all_others(mon
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-@pytest.mark.parametrize(("problem", "recordings"), [(RuntimeError, 2), (torch.OutOfMemoryError, 1)])
+@pytest.mark.parametrize(
+    ("problem", "recordings"),
+    [
+        (torch.AcceleratorError("operation failed due to a previous error during capture"), 2),
+        (torch.OutOfMemoryError("too large"), 1),
+        (ValueError("of a method"), 1),
+    ],
+)
 def test_a_recording_that_fails_is_followed_by_one_that_does_not(problem, recordings, monkeypatch):
-    """Until then nothing can draw on the device. One for which memory is too full has ended well, and gives its memory back."""
-    recorded: list[Any] = []
+    """By the source of torch nothing can draw on the device until then. One that CUDA ended is let go, whatever a method raised."""
+    recorded, kept = list[Any](), list[Any]()
 
     def fails() -> None:
-        raise problem("on purpose")
+        raise problem
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: None))
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: nullcontext(recorded.append(graph)))
-    monkeypatch.setattr(graphs, "_FAILED", [])
-    with pytest.raises(problem, match="on purpose"):
+    monkeypatch.setattr("atexit.register", kept.append)
+    with pytest.raises(type(problem), match=str(problem)):
         graphs.Graph(fails, SimpleNamespace(device="cpu"))
     assert len(recorded) == recordings
-    assert recorded[: recordings - 1] == graphs._FAILED, "torch would ask it after its end"
+    assert [graph.reset for graph in recorded[: recordings - 1]] == kept, "torch would ask it after its end"

@@ -16,13 +16,13 @@ from kdbench.models import Network
 from kdbench.models.stacked import Cut, Stacked
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
-from kdbench.training.device import MemoryWatch, Stopwatch
 from kdbench.training.graphs import GraphInputs
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded, spoils, versions
 from kdbench.training.lane import Lane
 from kdbench.training.step_losses import StepLosses
 from kdbench.training.unit import Unit
+from kdbench.training.watches import MemoryWatch, Stopwatch
 
 Gradients = Sequence[Tensor | None]
 

@@ -14,7 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.batch import VIEWS
 from kdbench.method.outputs import Outputs
 from kdbench.training.deployed import Deployed
-from kdbench.training.device import Stopwatch, refused_allocations
+from kdbench.training.device import refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
 from kdbench.training.frozen_teacher import FrozenTeacher, ask
 from kdbench.training.graphs import GraphInputs
@@ -25,6 +25,7 @@ from kdbench.training.segments import Position
 from kdbench.training.stream import Load, Stream
 from kdbench.training.units import Units
 from kdbench.training.waiting import Waiting
+from kdbench.training.watches import Stopwatch
 
 
 class SilentOutOfMemory(KdbenchError):

@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +12,6 @@ from kdbench.training.evaluation import buffers_kept
 
 UNLIMITED = 2**31 - 1
 
-DETERMINISTIC: dict[str, str | int | bool | Callable[..., Any]] = {"deterministic": True, "triton.cooperative_reductions": False}
-"""Of inductor. Cooperative kernels, for which a variable of the environment can ask, have blocks that wait for each other: beside
-others like them they might wait for ever."""
-
 
 class Compiled:
     """Calls `network` compiled. The network stays as it is, with its parameters, buffers and modes.
@@ -26,8 +21,11 @@ class Compiled:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        # Else inductor chooses kernels, and with them the rounding, by how fast they happen to be on CUDA.
-        self._call: Any = torch.compile(network, dynamic=False, options={**DETERMINISTIC})
+        # `deterministic`: else inductor chooses kernels, and with them the rounding, by how fast they happen to be on CUDA.
+        # Cooperative kernels, for which a variable of the environment can ask, have blocks that wait for each other: beside others
+        # like them they might wait for ever.
+        options: dict[str, Any] = {"deterministic": True, "triton.cooperative_reductions": False}
+        self._call: Any = torch.compile(network, dynamic=False, options=options)
         self._prepared: set[object] = set()
 
     def prepare(self, images: Tensor) -> float:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from kdbench.training.device import MemoryWatch, Stopwatch, process_mem_mib
 from kdbench.training.graphs import StepGraph
+from kdbench.training.watches import MemoryWatch, Stopwatch, process_mem_mib
 
 
 class Costs:

@@ -18,10 +18,10 @@ from kdbench.data import Loader
 from kdbench.data.loader import LoadPlainBatch
 from kdbench.streams import derive, reseed
 from kdbench.training.arithmetic import arranged, autocast
-from kdbench.training.device import Stopwatch
 from kdbench.training.finite import NotFinite
 from kdbench.training.predictions import Predictions, batch_predictions
 from kdbench.training.waiting import Waiting
+from kdbench.training.watches import Stopwatch
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, K)."""

@@ -5,6 +5,7 @@ A cohort's graphs read their batch from one `GraphInputs`. The teacher's graph r
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,9 +16,10 @@ from kdbench.errors import first_line
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.attributes import Attributes, Constants
-from kdbench.training.device import Stopwatch, out_of_memory_raised, random_states, reserved_bytes, without_waiting
+from kdbench.training.device import out_of_memory_raised, random_states, reserved_bytes, without_waiting
 from kdbench.training.inputs import StepInputs
 from kdbench.training.recorded_batch import RecordedBatch
+from kdbench.training.watches import Stopwatch
 
 TOLERANCE, ROUNDING = 1e-3, 1e-6
 """By how much a tensor may differ after two steps between the ordinary steps and their graph: this part of what they change in it,
@@ -50,13 +52,12 @@ class Graph:
         self._graph = torch.cuda.CUDAGraph()
         try:
             _record(self._graph, work, stream)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:
-            # For torch 2.11, a recording that failed goes on: nothing can draw on the device until another one succeeds, and in all
-            # later ones its allocator asks this graph, which must therefore stay.
+        except torch.AcceleratorError:
+            # CUDA did not end the recording; where `work` raises anything else, it does. By the source of torch 2.11, torch then
+            # takes it to go on: nothing can draw on the device until another one succeeds, and in all later ones the allocator
+            # asks this graph, which must therefore stay as long as the process. No GPU has shown yet that this is enough.
             self._graph.reset()
-            _FAILED.append(self._graph)
+            atexit.register(self._graph.reset)
             _record(torch.cuda.CUDAGraph(), lambda: torch.zeros(1, device=stream.device), stream)
             raise
 
@@ -76,12 +77,8 @@ class Graph:
         torch.cuda.current_stream().wait_stream(self._stream)
 
 
-_FAILED: list[torch.cuda.CUDAGraph] = []
-"""Whose recording failed, without the memory that it took."""
-
-
 def _record(graph: torch.cuda.CUDAGraph, work: Callable[[], object], stream: torch.cuda.Stream) -> None:
-    # The outer block leaves the stream where the inner one, in torch 2.11, does not: where the recording fails.
+    # The outer block leaves the stream where the inner one, by the source of torch 2.11, does not: where the recording fails.
     with (
         out_of_memory_raised(),
         torch.cuda.stream(stream),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
@@ -28,6 +29,14 @@ TOLERANCE = 1e-9
 DIFFERENT = "beside others, it does not give what it gives alone"
 LEAKS = "here, NaN in one student would reach another, as kernels go for its numbers of channels in {precision}"
 
+NO_KERNEL = re.compile(
+    "unable to find an engine|no valid execution plans|no execution plans|no valid engine configs"
+    "|no (valid|deterministic) convolution algorithms|unable to find a valid cudnn algorithm|(CUDNN|CUBLAS)_STATUS_NOT_SUPPORTED"
+    "|could not create a primitive|does not have a deterministic implementation|not implemented for '",
+    re.IGNORECASE,
+)
+"""In torch's words: the device has no kernel for it, or none that repeats."""
+
 ON_CPU = 8
 """Images that are tried at once on the CPU, where how many there are chooses no kernel."""
 
@@ -52,9 +61,11 @@ def why_not_stacked(builder: Builder, trial: TrialSpec) -> str | None:
     with exact(device, precision=recipe.precision, image_shape=shape):
         try:
             isolated = all(_isolated(build, (size, *shape), device, precision=recipe.precision) for size in sorted(sizes))
-        except RuntimeError as problem:  # such as that the device has no kernel for it that repeats
+        except RuntimeError as problem:
             if fault := fatal_error(problem):
                 raise fault from None
+            if not NO_KERNEL.search(str(problem)):
+                raise
             return f"here, a step of it cannot be computed in {recipe.precision} ({first_line(problem)})"
         finally:
             torch.cuda.empty_cache()  # the memory is for those that train, which may be other processes

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from kdbench.errors import first_line
 from kdbench.models.stacked import PLACES
-from kdbench.training.device import Stopwatch, choose_device, exact
+from kdbench.training.device import choose_device, exact
+from kdbench.training.watches import Stopwatch
 
 LAYERS = {16: (32, 6), 32: (16, 5), 64: (8, 5)}
 """By channels: the size of the maps, and how many such convolutions ResNet-20 has."""
