@@ -487,6 +487,7 @@ DIGITS = "Write it in digits."
 LIST, MAPPING = "must be a list", "must be a mapping of keys to values"
 HYPHEN = "Put a hyphen before each of its items."
 KD = "methods[0].kd.temperature: must be a number"
+KEY = "a key must be text (got 1). Put it in quotes, or remove it."
 NAMED = "must be a name, or a mapping of keys to values with the name under"
 SEEDS = "seeds: must be a list of seeds, such as [0, 1, 2]"
 VALUES = "must be values by parameter, such as {temperature: [2, 8]}, or a list of settings, such as [{temperature: 2}]"
@@ -635,6 +636,27 @@ def test_seeds_that_cannot_be_asked_for(seeds, message):
         ({"title": "title:"}, "title: must be text (got nothing). Write it after the colon."),
         ({"title": "title: [a]"}, "title: must be text (got ['a']). Write one text."),
         ({"title": "title: a\ntune: {budget: 3, grid: {kd: [3]}}"}, f"tune.grid.kd: {VALUES} (got [3])."),
+        ({"title": "title: a\ntune: {budget: 3, grid: {kd: {1: [2]}}}"}, f"tune.grid.kd: {KEY}"),
+        ({"title": "title: a\ntune: {budget: 3, grid: {kd: [{1: 2}]}}"}, f"tune.grid.kd[0]: {KEY}"),
+        ({"seeds": "seeds: true"}, f"{SEEDS} (got true)."),
+        (
+            {"recipe": "recipe: {base: digits-quick, augmentation: {resized_crop: {scale: [0.5, 1, 2]}}}"},
+            "recipe.augmentation.resized_crop.scale: the list is too long (got [0.5, 1, 2]). Give 2 values.",
+        ),
+        (
+            {"recipe": "recipe: {base: digits-quick, optimiser: {lr: [0.1]}}"},
+            "recipe.optimiser.lr: must be a number (got [0.1]). Write one number, without brackets.",
+        ),
+        (
+            {"pairs": "pairs:\n  - {teacher: resnet20, student: resnet8, recipe: fast}"},
+            f"pairs[0].recipe: {MAPPING} (got 'fast'). Write {{base: fast}}.",
+        ),
+        ({"title": "title: a\nteacher: {recipe: x}"}, f"teacher.recipe: {MAPPING} (got 'x'). Write {{base: x}}."),
+        (
+            {"methods": "methods:\n  - kd: {}\n    at: {}"},
+            "methods[0]: has kd and at side by side. Write each method as an entry of its own with a hyphen before it, and "
+            "parameters in braces after the name, `- kd: {...}`.",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_kind(lines, message):

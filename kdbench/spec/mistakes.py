@@ -31,6 +31,9 @@ MISSING = "this key is missing. Add it."
 
 Place = tuple[int | str, ...]
 
+_ALTERNATIVE = re.compile(r"(dict|tuple)\[.+\]")
+"""In a place of pydantic's, which of several types a value was tried as; the file has no such key."""
+
 
 def shown(given: object) -> str:
     """A value as YAML has it, a long one shortened."""
@@ -41,7 +44,8 @@ def shown(given: object) -> str:
 
 def mistake(error: ErrorDetails, spec: type[BaseModel], tree: object) -> tuple[Place, str]:
     """The place of an error of pydantic in `tree`, which is no `spec`, and the sentence."""
-    kind, loc, given = error["type"], error["loc"], error["input"]
+    kind, given = error["type"], error["input"]
+    loc = tuple(key for key in error["loc"] if not _ALTERNATIVE.fullmatch(str(key)))
     if kind == "invalid_key" or loc[-1:] == ("[key]",):
         above = tuple(_written(loc[:-1] if kind == "invalid_key" else loc[:-2], tree))
         return above, f"a key must be text (got {shown(given)}). Put it in quotes, or remove it."
@@ -52,6 +56,8 @@ def mistake(error: ErrorDetails, spec: type[BaseModel], tree: object) -> tuple[P
         return place, f"unknown key.{nearest(str(loc[-1]), known) or fix}"
     if kind == "missing":
         return place, MISSING if isinstance(loc[-1], str) else f"the list is too short (got {shown(given)}). Add a value."
+    if kind == "too_long":
+        return place, f"the list is too long (got {shown(given)}). Give {error['ctx']['max_length']} values."
     if kind == "too_short":
         return place, "must not be empty. Give at least one."
     if kind == "key_of_another":
@@ -100,7 +106,9 @@ def _as_number(given: object, fields: Sequence[FieldInfo]) -> str:
     if isinstance(given, float):
         return "Write it without a fraction"
     usual = next((field.default for field in fields if type(field.default) in (int, float) and field.default), None)
-    return "Write it in digits" if usual is None else f"Write one, such as {usual:g}"
+    if usual is not None:
+        return f"Write one, such as {usual:g}"
+    return "Write one number, without brackets" if isinstance(given, dict | list) else "Write it in digits"
 
 
 def _as_list(given: object) -> str:

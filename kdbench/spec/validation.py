@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from kdbench.errors import KdbenchError
 from kdbench.spec.mistakes import mistake, models_in, no_number
@@ -30,11 +31,16 @@ def validated(spec: type[S], tree: object, *, source: str | Path, path: str = ""
         try:
             return spec.model_validate(tree)
         except ValidationError as problem:
-            first = min(problem.errors(), key=lambda error: error["type"] not in ("extra_forbidden", "key_of_another"))
+            first = min(problem.errors(), key=lambda error: not _of_a_key(error))
             loc, text = mistake(first, spec, tree)
     below = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
     place = f"{path}{below}".removeprefix(".")
     raise KdbenchError(f"{', '.join(filter(None, (str(source), place)))}: {text}")
+
+
+def _of_a_key(error: ErrorDetails) -> bool:
+    """Whether a key is wrong, and not a value."""
+    return error["type"] in ("extra_forbidden", "key_of_another") or error["loc"][-1:] == ("[key]",)
 
 
 def booleans_as_numbers(kind: Any, given: object) -> Iterator[tuple[int | str, ...]]:
@@ -51,6 +57,8 @@ def booleans_as_numbers(kind: Any, given: object) -> Iterator[tuple[int | str, .
     elif isinstance(given, dict):
         fields = {name: field.annotation for model in models_in(kind) for name, field in model.model_fields.items()}
         for key in (key for key in given if key in fields or not fields):
+            if isinstance(given[key], bool) and get_origin(fields.get(key)) is tuple:
+                continue  # what it lacks is a list, as pydantic says
             yield from ((key, *place) for place in booleans_as_numbers(fields.get(key, kind), given[key]))
     elif isinstance(given, list | tuple):
         yield from ((i, *place) for i, value in enumerate(given) for place in booleans_as_numbers(kind, value))

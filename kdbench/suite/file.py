@@ -47,7 +47,12 @@ def _method_entry(given: object) -> object:
     if isinstance(given, str):
         return {given: {}}
     if isinstance(given, dict) and len(given) > 1:
-        first, second = list(given)[:2]
+        (first, params), (second, value) = list(given.items())[:2]
+        if params is not None or value is None or isinstance(value, dict):
+            raise ValueError(
+                f"has {first} and {second} side by side. Write each method as an entry of its own with a hyphen before it, and "
+                f"parameters in braces after the name, `- {first}: {{...}}`"
+            )
         raise ValueError(
             f"has {first} and {second} side by side. Write parameters in braces after the name, `- {first}: {{{second}: ...}}`, "
             "and each method as an entry of its own"
@@ -72,6 +77,14 @@ def _settings(given: object) -> object:
     return given
 
 
+def _changed_recipe(given: object) -> object:
+    """A name alone is told how another recipe is named."""
+    if isinstance(given, str):
+        raise ValueError(f"must be a mapping of keys to values (got {shown(given)}). Write {{base: {given}}}")
+    return given
+
+
+RecipeChanges = Annotated[Tree, BeforeValidator(_changed_recipe)]
 Parameters = Annotated[Tree, BeforeValidator(lambda given: {} if given is None else given)]
 MethodEntry = Annotated[dict[str, Parameters], BeforeValidator(_method_entry)]
 Settings = Annotated[Tree | tuple[Tree, ...], BeforeValidator(_settings)]
@@ -129,7 +142,7 @@ class PairSpec(Spec):
     all students, unless it has `weights`."""
     student: Annotated[NetworkSpec, _short_for("model")]
     """The network that is trained with each method."""
-    recipe: Tree = {}
+    recipe: RecipeChanges = {}
     """Keys of the recipe that differ for this student, such as `{optimiser: {lr: 0.01}}`. With `base` they change another recipe
     that ships."""
     methods: dict[str, Parameters] = {}
@@ -143,7 +156,7 @@ class TeacherSpec(Spec):
 
     seed: Seed = 0
     """The seed of the teachers."""
-    recipe: Tree = {}
+    recipe: RecipeChanges = {}
     """Keys of the recipe that differ for the teachers, such as `{epochs: 12}`. With `base` they change another recipe that
     ships."""
 

@@ -19,7 +19,8 @@ from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import DatasetSpec
 from kdbench.spec.validation import validated
 from kdbench.suite.file import NetworkSpec, SuiteFile, Tree
-from kdbench.suite.recipes import merged, misplaced, recipe_tree
+from kdbench.suite.misplaced import misplaced
+from kdbench.suite.recipes import merged, recipe_tree
 from kdbench.suite.shipped import is_shipped
 
 

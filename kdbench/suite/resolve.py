@@ -15,8 +15,8 @@ from kdbench.spec.validation import validated
 from kdbench.suite.entries import Entries, unlike
 from kdbench.suite.file import PairSpec, SuiteFile, Tree, TuneSpec, read_mapping
 from kdbench.suite.ground import Ground
+from kdbench.suite.misplaced import misplaced
 from kdbench.suite.plugins import load_path
-from kdbench.suite.recipes import misplaced
 from kdbench.suite.shipped import find_suite
 from kdbench.suite.suite import Suite
 from kdbench.suite.taught import unfit_for_several
