@@ -47,7 +47,12 @@ def test_the_measurement_of_a_gpu_outlives_its_parts_and_keeps_what_they_say(tmp
     for name in ("python", "python3"):
         (tmp_path / name).write_text(FAKE)
         (tmp_path / name).chmod(0o755)
-    places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": "/wheels", "OUT": str(tmp_path / "out")}
+    places = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": "/wheels",
+        "OUT": str(tmp_path / "out"),
+        "GPU_LOG": "of the user",
+    }
     command = ["bash", str(BENCH / "gpu.sh"), "--rehearse"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **places})
     log = (tmp_path / "out" / "gpu.log").read_text()

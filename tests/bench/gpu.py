@@ -148,9 +148,9 @@ class Bench:
         with cut(warm_up=self.warm_up, latest=self.latest) as epoch:
             clock = train(suite, self.folder / part, device=str(self.device))
         own = {record.setting or record.method: record for record in clock.students if record.status == "done"}
-        self.broken.extend(clock.failed)
         if not own:
             raise RuntimeError(f"no lane came to its end: {clock.failed or clock.said}")
+        self.broken.extend(f"{method} in {part}" for method in clock.failed)
         last = {name: json.loads(clock.curves(record).splitlines()[-1]) for name, record in own.items()}
         steps = -(-max(row["images"] for row in last.values()) // suite.batch_size)
         ended = clock.ended - sum(row.get("evaluation_s", 0.0) for row in last.values())
@@ -256,7 +256,7 @@ def _workers(bench: Bench, suite: NoiseSuite) -> None:
             began = time.perf_counter()
             clock = train(suite, results, device=str(bench.device), engine=engine)
             seconds = time.perf_counter() - began
-        bench.broken.extend(clock.failed)
+        bench.broken.extend(f"{method} in {side}" for method in clock.failed)
         bench.tell("workers", side=side, seconds=round(seconds, 1), device_mem_mib=memory.most_mib, failed=clock.failed)
 
 

@@ -20,10 +20,12 @@ set -u
 cd "$(dirname "$0")/../.." || exit
 out=${OUT:-results}/gpu.jsonl
 mkdir -p "${out%/*}" || exit
-if [ -z "${GPU_LOG:-}" ]; then
-  GPU_LOG=${out%/*}/gpu.log bash tests/bench/gpu.sh "$@" 2>&1 | tee "${out%/*}/gpu.log"
+log=${out%/*}/gpu.log
+if [ "${1:-}" != logged ]; then
+  bash tests/bench/gpu.sh logged "$@" 2>&1 | tee "$log"
   exit "${PIPESTATUS[0]}"
 fi
+shift
 ulimit -c 0 # what is killed leaves no core
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 MPLBACKEND=agg
 for python in python python3; do # the first that has torch
@@ -90,5 +92,5 @@ figures wide 75 "$@"
 figures opt_in 95 "$@"
 measure "weight gradients" 35 weight_gradients.py --out "$out" "${small[@]}"
 figures workers 65 "$@"
-echo "== $SECONDS s in all; the figures are in $out, all that was printed in $GPU_LOG"
+echo "== $SECONDS s in all; the figures are in $out, all that was printed in $log"
 exit $failed

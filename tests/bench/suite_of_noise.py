@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,9 +124,14 @@ class Clock(Silent):
         return (self._store.folder(record.trial) / "curves.jsonl").read_text()
 
     @property
-    def failed(self) -> dict[str, str | None]:
-        """Why students failed, by the names of their methods."""
-        return {record.method: record.reason for record in self.students if record.status == "failed"}
+    def failed(self) -> dict[str, str]:
+        """Why students failed, by the names of their methods; of several of a method, how many did, and why the last one."""
+        failed = [record for record in self.students if record.status == "failed"]
+        times = Counter(record.method for record in failed)
+        return {
+            one.method: f"{times[one.method]} students, the last one: {one.reason}" if times[one.method] > 1 else str(one.reason)
+            for one in failed
+        }
 
     @property
     def began(self) -> float:
