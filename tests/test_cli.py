@@ -1170,10 +1170,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def epoch(number: int, *left: int, main: bool = True, trains: bool = True, failure: str | None = None) -> progress.EpochReport:
     """The report of an epoch, after which lanes of five epochs each have so many left."""
-    lanes = [SimpleNamespace(name="kd", failure=failure, main_epochs=5, epochs_left=of_lane, rows=[]) for of_lane in left]
+    lanes: list[Any] = [
+        SimpleNamespace(name="kd", failure=failure, main_epochs=5, epochs_left=of_lane, rows=[]) for of_lane in left
+    ]
     now: Any = SimpleNamespace(phase=int(main), epoch=number - 1)
-    planned = [SimpleNamespace(teaches=True, spec=SimpleNamespace(id=f"trial {i}")) if trains else None for i in range(len(lanes))]
-    return progress.EpochReport.of(now, zip(lanes, planned, strict=True))  # type: ignore[arg-type]
+    planned: list[Any] = [
+        SimpleNamespace(teaches=True, spec=SimpleNamespace(id=f"trial {i}")) if trains else None for i in range(len(left))
+    ]
+    return progress.EpochReport.of(now, zip(lanes, planned, strict=True))
 
 
 def test_the_time_left_is_that_at_the_pace_so_far_without_the_start(clock):

@@ -163,8 +163,9 @@ def _further_seeds(plans: Sequence[Plan], store: Store) -> list[int]:
     """
     specs = [planned.spec for plan in plans for planned in plan.students]
     own = {_but_seed(spec.model_dump(mode="json")) for spec in specs if spec.teachers}
-    listed = {spec.seed for spec in specs}
-    others = (record for record in store.records() if record.status == "done" and record.seed not in listed and not record.tuning)
+    listed, known = {spec.seed for spec in specs}, {spec.id for spec in specs}
+    done = (record for record in store.records(but=known) if record.status == "done")
+    others = (record for record in done if record.seed not in listed and not record.tuning)
     return sorted({record.seed for record in others if _but_seed(record.spec) in own})
 
 

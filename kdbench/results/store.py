@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -200,9 +200,11 @@ class Store:
                     "with --results."
                 )
 
-    def records(self) -> Iterator[Record]:
-        """Every whole record of the directory, whatever suite it belongs to."""
+    def records(self, *, but: Container[str] = ()) -> Iterator[Record]:
+        """Every whole record of the directory, whatever suite it belongs to; those of the trials in `but` are not read."""
         for file in record_files(self.root):
+            if file.parent.name in but:
+                continue
             try:
                 yield Record.model_validate_json(file.read_bytes())
             except (FileNotFoundError, ValidationError):

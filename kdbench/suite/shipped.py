@@ -41,15 +41,15 @@ def find_suite(name: str) -> Path:
     Raises:
         KdbenchError: there is none.
     """
-    path, names = expanded(name), suite_names()
-    if path.suffix in (".yaml", ".yml") and found(path):
-        return path
-    if name in names:
+    path, names, suffixes = expanded(name), suite_names(), (".yaml", ".yml")
+    if is_file := path.suffix in suffixes:
+        if found(path):
+            return path
+    elif name in names:
         return shipped("suites") / f"{name}.yaml"
-    stem = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
-    there = [file for suffix in (".yaml", ".yml") if found(file := Path(f"{stem}{suffix}"))]
-    if path.suffix in (".yaml", ".yml"):
-        near = f" Did you mean '{there[0]}'?" if there else ""
+    stem = path.with_suffix("") if is_file else path
+    there = [file for suffix in suffixes if found(file := Path(f"{stem}{suffix}"))]
+    near = f" Did you mean '{there[0]}'?" if there else "" if is_file else nearest(name, names)
+    if is_file:
         raise KdbenchError(f"no suite file at {path}.{near} See `kdbench list suites` for those that ship with kdbench.")
-    near = f" Did you mean '{there[0]}'?" if there else nearest(name, names)
     raise KdbenchError(f"unknown suite '{name}'.{near} Give a path to a YAML file, or see `kdbench list suites`.")
