@@ -137,7 +137,16 @@ def test_trials_under_a_teacher_of_the_same_name_that_is_another_tell_nothing(of
 def test_a_teacher_that_was_trained_again_is_another(tmp_path):
     first, second = (planned(tmp_path, methods=methods, seeds=9) for methods in ("scratch, kd", "at"))
     both = Both(Records(first, wild="kd"), Records(second, wild="at", weights="u"))
-    assert power_of(planned(tmp_path), both).spread.df == 8 + 8  # scratch with kd, and scratch with at; never kd with at
+    power = power_of(planned(tmp_path), both)
+    assert power.spread.df == 8  # scratch with kd; never kd with at, and at alone has nothing beside it
+
+
+def test_scratch_counts_once_for_several_teachers_of_its_student(tmp_path):
+    pairs = "pairs: [{teacher: resnet14, student: resnet8}, {teacher: resnet20, student: resnet8}]"
+    file = tmp_path / "two.yaml"
+    file.write_text(SUITE.format(methods="scratch, kd, at", seeds=[*range(9)], more="").partition("pairs:")[0] + pairs)
+    plan = make_plan(load_suite(file), Store(tmp_path / "results", protocol=PROTOCOL))
+    assert power_of(plan, Records(plan), difference=0.3).spread.df == 2 * 8 + 1 * 8  # three methods, and two beside no scratch
 
 
 def test_a_spread_of_few_trials_gives_way_to_that_of_the_suite(tmp_path):

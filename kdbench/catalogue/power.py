@@ -124,9 +124,14 @@ def _done(plan: Plan, store: Store) -> list[_Done]:
 
 
 def _measured(done: Sequence[_Done], plan: Plan) -> list[Spread]:
-    """Of each pair and each training of the suite's own teacher, with what has no teacher and shares its seeds."""
+    """Of each pair and each training of the suite's own teacher, with what has no teacher and shares its seeds.
+
+    A training without a teacher stands beside several of them, and counts with the first one only: degrees of freedom add up where
+    no number counts twice.
+    """
     import pandas as pd
 
+    from kdbench.report.statistics.comparisons import largest_block
     from kdbench.report.statistics.power import measured_spread
 
     frame, pairs = pd.DataFrame(done), plan.suite.pairs
@@ -135,14 +140,17 @@ def _measured(done: Sequence[_Done], plan: Plan) -> list[Spread]:
     for teacher, student in pairs:
         specs = [planned.spec for planned in plan.students if planned.spec.label == student]
         own = {tuple(one.id for one in spec.teachers) for spec in specs if teachers_label(spec) == teacher}
-        of_student = frame[frame["student"] == student]
-        trained = [found for found in of_student["teachers"].unique() if tuple(trial for trial, _ in found) in own]
+        taught = frame.loc[frame["student"] == student, "teachers"].unique()
         at = f" for {teacher} -> {student}" if len(pairs) > 1 else ""
-        for found in trained or [()]:
-            errors = of_student[of_student["teachers"].isin([found, ()])].pivot(index="seed", columns="setting", values="error")
-            if spread := measured_spread(errors):
+        for found in [one for one in taught if tuple(trial for trial, _ in one) in own] or [()]:
+            of_student = frame[frame["student"] == student]
+            beside = of_student["teachers"].isin([found, ()])
+            block = largest_block(of_student[beside].pivot(index="seed", columns="setting", values="error"))
+            if spread := measured_spread(block):
                 far = tuple((f"{called[setting]}{at}", points) for setting, points in spread.far)
                 spreads.append(replace(spread, far=far))
+                of_block = beside & of_student["seed"].isin(block.index) & of_student["setting"].isin(block.columns)
+                frame = frame.drop(index=of_student.index[of_block])
     return spreads
 
 

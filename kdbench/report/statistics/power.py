@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from kdbench.report.statistics.blocks import block_intervals, spreads
-from kdbench.report.statistics.comparisons import MIN_SEEDS, largest_block
+from kdbench.report.statistics.comparisons import MIN_SEEDS
 from kdbench.report.statistics.quantiles import FloatArray
 
 POWER = 0.8
@@ -44,14 +44,13 @@ class Spread:
         return float(low), float(high)
 
 
-def measured_spread(values: pd.DataFrame) -> Spread | None:
-    """From errors that are there, one row for each seed and one column for each method: sqrt(2) times the residual that methods
-    share.
+def measured_spread(block: pd.DataFrame) -> Spread | None:
+    """From errors that are there, one row for each seed and one column for each method, none missing (`largest_block`): sqrt(2)
+    times the residual that methods share.
 
-    Methods that vary far more than the others are left out, and named. None where fewer than two methods share two seeds, or
+    Methods that vary far more than the others are left out, and named. None where there are fewer than two methods or seeds, or
     nothing varies.
     """
-    block = largest_block(values)
     seeds, methods = block.shape
     if seeds < 2 or methods < 2:
         return None
