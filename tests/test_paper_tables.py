@@ -14,7 +14,7 @@ import yaml
 from test_report_tables import trial
 
 from kdbench.report import ReportOptions, compare
-from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.latex import packages, to_latex
 from kdbench.report.formats.latex_names import latex_names
 from kdbench.report.tables.gains import interval_headings
 from kdbench.report.tables.results import result_table
@@ -100,7 +100,7 @@ def gains(pairs: Pairs, interval: str) -> Table:
 
 def compiled(folder: Path, body: str, *, options: str = "") -> str:
     """The log of LaTeX; `paper.pdf` lies in the folder."""
-    text = rf"\documentclass[{options}]{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    text = rf"\documentclass[{options}]{{article}}\usepackage{{booktabs,longtable}}\begin{{document}}{body}\end{{document}}"
     (folder / "paper.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
@@ -112,9 +112,24 @@ def compiled(folder: Path, body: str, *, options: str = "") -> str:
 @pytest.mark.parametrize("options", ["", "twocolumn"])
 def test_papers_tables_are_compiled_and_fit_their_page(options, tmp_path):
     tables = [text for text in map(latex, STYLES) if (r"{table*}" in text) == (options == "twocolumn")]
-    tables += [] if options else [to_latex(gains(pairs, "-50.77 to -22.38")) for pairs in (SAME[:2], CROSS[:2])]
+    tables += [] if options else [to_latex(gains(pairs, "-50.77 to -22.38")) for pairs in (SAME[:2], CROSS[:2], 3 * CROSS)]
     log = compiled(tmp_path, "\n".join(tables), options=options)
-    assert re.findall(r"Overfull \\hbox.*|.*multiply.defined.*", log) == []
+    assert re.findall(r"Overfull \\hbox.*|.*multiply.defined.*|Float too large.*", log) == []
+
+
+def test_a_table_that_is_longer_than_a_page_is_broken_over_pages_but_not_over_two_columns():
+    long = gains(3 * CROSS, "-0.7 to 2.3")
+    text = to_latex(long)
+    assert r"\begin{longtable}" in text and r"\begin{table}" not in text
+    assert packages([to_latex(gains(CROSS, "-0.7 to 2.3")), text]) == r"% \usepackage{booktabs,longtable}"
+    assert packages([to_latex(gains(CROSS, "-0.7 to 2.3"))]) == r"% \usepackage{booktabs}"
+    assert "longtable" not in to_latex(long, options=ReportOptions(latex="table*"))
+
+
+def test_a_table_that_fits_in_no_letters_says_so_before_it():
+    row = Row(tuple(map(Cell, ("a method", *["12.3"] * 60))))
+    wide = Table("shared_errors", "Shared errors", ("Method", *["method"] * 60), (row,) * 60, ())
+    assert re.search(r"^% About [\d,]+ points wider than the text: show fewer methods", to_latex(wide), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -322,14 +322,16 @@ def test_the_report_says_what_was_tried_with_which_error_and_what_was_chosen(lab
     with_records(lab, tried, lambda i, record: failed(record) if i == 2 else record | {"validation_error_pct": 30.0 - i})
     table = settings_of(lab, tried.file)
     assert [[cell.text for cell in row.cells] for row in table.rows] == [
-        ["scratch", "scratch", "—", "nothing to choose"],
-        ["KD", "kd", "30.00", ""],
-        ["", "kd (temperature=1)", "29.00", "chosen"],
-        ["", "kd (temperature=20)", "failed", ""],
+        ["scratch", "—", "—"],
+        ["KD", "defaults", "30.00"],
+        ["", "temperature=1", "29.00"],
+        ["", "temperature=20", "failed"],
     ]
     assert [row.keys["setting"] for row in table.rows if row.keys["outcome"] == "chosen"] == ["kd (temperature=1)"]
-    assert table.notes[0].startswith("Budget: 3 settings for each method that has parameters, the suite's own among them.")
-    assert table.notes[1] == "Failed in tuning, so never chosen: kd (temperature=20): loss is not finite."
+    assert [cell.text for row in table.rows for cell in row.cells if cell.bold] == ["temperature=1", "29.00"]
+    assert table.notes[0] == "Bold is the setting that was chosen."
+    assert table.notes[1].startswith("Budget: 3 settings for each method that has parameters, the suite's own among them.")
+    assert table.notes[2] == "Failed in tuning, so never chosen: kd (temperature=20): loss is not finite."
 
 
 def test_settings_that_so_few_images_cannot_tell_from_the_chosen_one_are_marked(lab: Lab, tried: Suite) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
-from kdbench.report.formats.latex import to_latex
+from kdbench.report.formats.latex import packages, to_latex
 from kdbench.report.formats.latex_names import latex_names
 from kdbench.report.formats.render import to_csv, to_markdown, to_terminal
 from kdbench.report.notes import seeds_sentence
@@ -115,7 +115,7 @@ def write_report(
     named = latex_names(comparison)
     tex = {f"{table.name}.tex": to_latex(table, options=comparison.options, prefix=name, names=named) for table in tables}
     if "tex" in formats:
-        texts |= {**tex, "tables.tex": "\n".join(["% \\usepackage{booktabs}", *tex.values()])}
+        texts |= {**tex, "tables.tex": "\n".join([packages(tex.values()), *tex.values()])}
     numbers = {"results.csv": comparison.given.to_csv(index=False), **{f"{table.name}.csv": to_csv(table) for table in tables}}
     if "csv" in formats:
         others = (best_epoch_table(comparison), *further_tables(comparison))

@@ -1,10 +1,11 @@
-"""A table as LaTeX, for a document that loads booktabs."""
+"""A table as LaTeX, for a document that loads booktabs, and longtable where a table is longer than a page."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
+from kdbench.report.formats.latex_space import Fitted, fitted
 from kdbench.report.tables.table import Cell, Row, Table
 from kdbench.spec.report_options import DEFAULT, ReportOptions
 
@@ -13,12 +14,6 @@ _COLUMNS = 7
 
 _WIDTHS = {"table": 345.0, "table*": 469.0}
 """Points: the text of an article with 10-point letters in one column, and in two."""
-
-_SIZES = (("footnotesize", 4.25, 4.0), ("footnotesize", 4.25, 2.5), ("scriptsize", 3.98, 2.0), ("tiny", 3.4, 2.0))
-"""Sizes of letters, the width of a digit, and the space on each side of a column, in points; the first that fits is taken."""
-
-_NARROW, _WIDE = " .,:;()'_Iijlfrst", "mw-+±%&#×→<>=≥—"
-"""Characters that are narrower and wider than a digit; so are capitals."""
 
 _LATEX: Mapping[str, str] = MappingProxyType(
     {
@@ -40,15 +35,13 @@ _LATEX: Mapping[str, str] = MappingProxyType(
     }
 )
 
-
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
-
-_CITATION = 4.0
-"""Digits that a citation is about as wide as."""
 
 
 def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = "", names: Mapping[str, str] = _NO_NAMES) -> str:
     """The table as `options.latex` says: floating with its notes under it, or a tabular alone.
+
+    One that is longer than a page is no float but a longtable, except over two columns, where LaTeX has none.
 
     Args:
         table: what is to be printed.
@@ -61,41 +54,93 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
     if options.latex == "tabular":
         told = (f"% {' '.join(note.split())}" for note in (escaped(table.title), *notes))
         return "\n".join([*told, *_tabular(table, names)]) + "\n"
-    table, letters, space = _fitting(table, _WIDTHS[options.latex], names)
+    place = fitted(table, _WIDTHS[options.latex], names)
     label = "-".join(filter(None, (_for_label(options.label or prefix), table.name.replace("_", "-"))))
+    caption = rf"\caption{{{_sentence(escaped(table.title))}}}"
+    size = (rf"\{place.letters}", rf"\setlength{{\tabcolsep}}{{{place.space:g}pt}}")
+    if place.long and options.latex == "table":
+        lines = [_PACKAGES, *_misfit(place), *_over_pages(place.table, names, [caption, rf"\label{{tab:{label}}}"], size, notes)]
+        return "\n".join(lines) + "\n"
     lines = [
+        *_misfit(place),
         rf"\begin{{{options.latex}}}[htbp]",
         r"\centering",
-        rf"\caption{{{_sentence(escaped(table.title))}}}",
+        caption,
         rf"\label{{tab:{label}}}",
         r"\smallskip",
-        rf"\{letters}",
-        rf"\setlength{{\tabcolsep}}{{{space:g}pt}}",
-        *_tabular(table, names),
+        *size,
+        *_tabular(place.table, names),
         *([r"\par\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize", *notes, r"\end{minipage}"] if notes else []),
         rf"\end{{{options.latex}}}",
     ]
     return "\n".join(lines) + "\n"
 
 
+_PACKAGES = r"% \usepackage{booktabs,longtable}"
+
+
+def packages(tables: Iterable[str]) -> str:
+    """A comment with the packages that these texts of `to_latex` need."""
+    return _PACKAGES if any(text.startswith(_PACKAGES) for text in tables) else r"% \usepackage{booktabs}"
+
+
+def _misfit(place: Fitted) -> Iterator[str]:
+    """A comment where no letters make the table fit."""
+    if place.too_wide:
+        yield f"% About {place.too_wide:,.0f} points wider than the text: show fewer methods (`kdbench report --methods`)."
+
+
+def _over_pages(
+    table: Table, names: Mapping[str, str], caption: Sequence[str], size: Sequence[str], notes: Sequence[str]
+) -> Iterator[str]:
+    """The lines of a longtable, which LaTeX breaks over pages, and of the notes after it."""
+    heads = [r"\toprule", *_heads(table, names), r"\midrule"]
+    yield r"\begingroup"
+    yield from size
+    yield r"\setlength{\LTcapwidth}{\linewidth}"
+    yield r"\expandafter\def\expandafter\tablename\expandafter{\expandafter\normalsize\tablename} % the caption's letters"
+    yield rf"\begin{{longtable}}{{{_alignment(table)}}}"
+    yield "".join(caption) + r" \\"
+    yield from (*heads, r"\endfirsthead")
+    yield rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\tablename~\thetable, continued}} \\"
+    yield from (*heads, r"\endhead", r"\bottomrule", r"\endfoot")
+    yield from _body(table, names)
+    yield r"\end{longtable}"
+    if notes:
+        yield from (r"\noindent\footnotesize\sloppy", *notes, r"\par")
+    yield r"\endgroup"
+
+
 def _tabular(table: Table, names: Mapping[str, str]) -> Iterator[str]:
     """The lines of the tabular."""
-    yield rf"\begin{{tabular}}{{{'l' * table.naming + 'r' * (len(table.columns) - table.naming)}}}"
+    yield rf"\begin{{tabular}}{{{_alignment(table)}}}"
     yield r"\toprule"
+    yield from _heads(table, names)
+    yield r"\midrule"
+    yield from _body(table, names)
+    yield r"\bottomrule"
+    yield r"\end{tabular}"
+
+
+def _alignment(table: Table) -> str:
+    return "l" * table.naming + "r" * (len(table.columns) - table.naming)
+
+
+def _heads(table: Table, names: Mapping[str, str]) -> Iterator[str]:
     if table.groups:
         yield from _group_headings(table)
     yield " & ".join(names.get(text) or _heading(text) for text in table.columns) + r" \\"
     for row in table.rows[: table.head]:
         yield _row(row, names)
-    yield r"\midrule"
+
+
+def _body(table: Table, names: Mapping[str, str]) -> Iterator[str]:
     for position, row in enumerate(table.rows[table.head :]):
         if position and (row.opens_group or row.heading):
             yield r"\midrule"
         if row.heading:
-            yield rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{escaped(row.heading)}}}}} \\"
+            yield rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{escaped(row.heading)}}}}} \\*"
         yield _row(row, names)
-    yield r"\bottomrule"
-    yield r"\end{tabular}"
 
 
 def _group_headings(table: Table) -> Iterator[str]:
@@ -122,37 +167,6 @@ def _cell(cell: Cell) -> str:
 
 
 _MARKS = {"*": "*", "†": r"\dagger"}
-
-
-def _fitting(table: Table, width: float, names: Mapping[str, str]) -> tuple[Table, str, float]:
-    """The table, the size of its letters, and the space beside columns with which it fits into so many points.
-
-    Before letters become smaller, the names of groups stand over their rows and not in a column.
-    """
-    shapes = [(shape, _digits(shape, names)) for shape in (table, table.under_names())]
-    for letters, digit, space in _SIZES:
-        for shape, digits in shapes:
-            if digits * digit + 2 * space * len(shape.columns) <= width:
-                return shape, letters, space
-    return shapes[-1][0], letters, space
-
-
-def _digits(table: Table, names: Mapping[str, str]) -> float:
-    """How many digits are as wide as all columns without the space between them."""
-    columns = zip(map(Cell, table.columns), *(row.cells for row in table.rows), strict=True)
-    return sum(max(_width(cell) + _CITATION * (r"\cite" in names.get(cell.text, "")) for cell in column) for column in columns)
-
-
-def _width(cell: Cell) -> float:
-    """In digits, of the longest line."""
-    wide = max(sum(map(_width_of, line)) for line in cell.plain.split("\n"))
-    return wide * (1.15 if cell.bold else 1)
-
-
-def _width_of(character: str) -> float:
-    if character in _NARROW:
-        return 0.75
-    return 1.55 if character.isupper() or character in _WIDE else 1.03
 
 
 def _sentence(text: str) -> str:

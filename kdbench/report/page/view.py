@@ -128,7 +128,7 @@ def _meaning(file: str, tables: Sequence[Table]) -> str:
     stem, _, kind = file.rpartition(".")
     places = {table.name: place for place, table in enumerate(tables, 1)}
     if stem in places:
-        return f"Table {places[stem]}: {'LaTeX, for the package booktabs' if kind == 'tex' else 'the numbers, unrounded'}."
+        return f"Table {places[stem]}: {'LaTeX, for booktabs and longtable' if kind == 'tex' else 'the numbers, unrounded'}."
     known = {"csv": "Every trial in a row.", "bib": "BibTeX: the papers of the methods, and kdbench."}
     return known.get(kind, "A suite file.")
 

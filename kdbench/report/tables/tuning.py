@@ -40,8 +40,9 @@ def tuning_table(comparison: Comparison) -> Table | None:
         for place, found in enumerate(here.itertuples()):
             name = comparison.options.names.get(found.method, plain_label(found.method, comparison.options.names))
             new = place == 0 or here["method"].iloc[place - 1] != found.method
-            cells = (Cell(name if new else ""), Cell(found.setting, bold=found.chosen), *_outcome(found))
-            keys = {"method": name, "setting": found.setting, "outcome": cells[-1].text or "not chosen"}
+            error, outcome = _outcome(found)
+            cells = (Cell(name if new else ""), Cell(_parameters(found), bold=error.bold), error)
+            keys = {"method": name, "setting": found.setting, "outcome": outcome}
             rows.append(method_row(comparison, pair, cells, first=place == 0, **keys))
     if unequal and not tried.loc[tried["tuned"], "unequal"].all():
         raise KdbenchError(
@@ -50,13 +51,14 @@ def tuning_table(comparison: Comparison) -> Table | None:
             "then says."
         )
     notes = [
+        *(["Bold is the setting that was chosen."] if near else []),
         *_notes(tried, at_most="at most " if unequal else ""),
         *(f"Unequal budgets: {text}. This favours the methods with more settings." for text in unequal),
         *_doubts(tried, near),
     ]
     naming = (*pair_heading(comparison), "Method", "Setting")
     title = f"Settings that were tried{on_data(comparison, with_pair=True)}, mean validation error over tuning seeds (%, ↓)"
-    return Table("tuning", title, (*naming, "Validation error", "Chosen"), tuple(rows), tuple(notes), naming=len(naming))
+    return Table("tuning", title, (*naming, "Validation\nerror"), tuple(rows), tuple(notes), naming=len(naming))
 
 
 def tuning_notes(comparison: Comparison) -> list[str]:
@@ -101,17 +103,23 @@ def _unequal(pair: PairTrials, tried: pd.DataFrame) -> list[str]:
     return [f"{pair.name}: {', '.join(map(told, found.itertuples()))}"]
 
 
-def _outcome(found: Any) -> tuple[Cell, Cell]:
-    """The cells of the validation error, and of the choice, of a row of the settings."""
+def _parameters(found: Any) -> str:
+    """Those of a setting that are not the method's defaults."""
+    given = found.setting.removeprefix(found.method).removeprefix(" (").removesuffix(")")
+    return given or ("defaults" if found.tunable else NONE)
+
+
+def _outcome(found: Any) -> tuple[Cell, str]:
+    """The cell of the validation error of a row of the settings, and what became of the setting."""
     if not found.trials:
-        return Cell(NONE), Cell("nothing to choose")
+        return Cell(NONE), "nothing to choose"
     if not pd.isna(found.failure):
-        return Cell("failed", values={"n": 0}), Cell("")
+        return Cell("failed", values={"n": 0}), "not chosen"
     if found.missing:
-        return Cell("missing", values={"n": 0}), Cell("")
+        return Cell("missing", values={"n": 0}), "not chosen"
     values = {"value": found.validation_error_pct, "n": found.trials}
     error = Cell(f"{found.validation_error_pct:.2f}", bold=found.chosen, values=values, mark="*" if found.near else "")
-    return error, Cell("chosen" if found.chosen else "")
+    return error, "chosen" if found.chosen else "not chosen"
 
 
 def _near(tried: pd.DataFrame) -> pd.Series[bool]:
