@@ -1220,7 +1220,8 @@ def test_epochs_before_the_main_training_are_not_counted(clock):
 
 def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock):
     shown = progress.Silent()
-    shown.begin(progress.Part(epochs=10))
+    shown.begin(progress.Part(epochs=10, behind={"trial 0": 3}))
+    assert (shown.pace.done, shown.pace.left_s) == (3, None)
     for _ in range(2):  # once more where a group that did not fit begins again
         shown.resumed(epoch(3, 2).lanes[0])
     shown.epoch(epoch(4, 1))

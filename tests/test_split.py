@@ -116,6 +116,37 @@ def test_the_longest_job_starts_first(cohorts):
     assert sizes(split([short, other], places=1, durations=taking(10))) == [8, 3]
 
 
+def test_what_is_begun_starts_before_the_longest_job(cohorts):
+    whole, other = cohorts(KD, 2)
+    begun = replace(other, trials=tuple(replace(trial, status=Status.STARTED) for trial in other.trials[:3]))
+    for places in range(1, 6):
+        found = split([whole, begun], places=places, durations=taking(10))
+        status = [job.trials[0].status for job in found]
+        assert status == sorted(status, reverse=True) and {*status} == {Status.STARTED, Status.MISSING}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_run_that_goes_on_finishes_first_what_is_begun_and_has_counted_it(lab, monkeypatch, one_epoch_a_run, elsewhere):
+    assert not lab.run(lab.suite(methods=["scratch"], seeds=[1]), **one_epoch_a_run)
+    engine = InProcess("a", cache=lab.store.cache) if elsewhere else None
+    monkeypatch.setattr(run, "choose_engine", lambda name, device, **more: engine)
+    told, seen = Said(), []
+    told.job_started = lambda place, job, **more: seen.append((job.label, told.pace.done, told.pace.total))
+    assert execute(lab.suite(methods=["scratch"], seeds=[0, 1]), lab.store, options=Options(device="cpu"), progress=told)
+    assert seen == [("scratch, resnet8, seed 1", 1, 4), ("scratch, resnet8, seed 0", 2, 4)]
+    assert (told.pace.done, told.pace.resumed) == (4, 1)
+
+
+def test_a_checkpoint_that_is_of_no_use_is_not_counted(lab, one_epoch_a_run):
+    suite, told = lab.suite(methods=["scratch"], seeds=[1]), Said()
+    assert not lab.run(suite, **one_epoch_a_run)
+    lab.file(suite.trials[0], "checkpoint.pt").write_bytes(b"broken")
+    seen = []
+    told.show = lambda text: seen.append((told.pace.done, told.pace.resumed))
+    assert execute(suite, lab.store, options=Options(device="cpu"), progress=told)
+    assert seen == [(1, 0), (2, 0)]
+
+
 def test_trials_that_share_a_stage_stay_together_where_that_holds_nothing_up(cohorts):
     """Of two kinds of FT, two trials share a stage each."""
     found = split(cohorts(FT_OF_TWO_KINDS), places=2, durations=taking(10, stage=5))

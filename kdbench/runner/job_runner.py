@@ -14,7 +14,7 @@ from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
 from kdbench.runner.job import Job
-from kdbench.runner.plan import Planned
+from kdbench.runner.plan import Planned, Status
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
@@ -180,11 +180,12 @@ class JobRunner:
         state = read_checkpoint(file)
         if state and state["origin"] == origin:
             lane.restore(state)
+        else:
+            if state:
+                set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
+            self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
+        if state or planned.status is Status.STARTED:
             self.progress.resumed(LaneReport.of(lane, planned))
-            return lane
-        if state:
-            set_aside(file, "code, environment, images or teacher differ from those it was written with; the trial starts anew")
-        self.store.begin(trial.id, trial.model_dump(mode="json"), environment=ran_on.model_dump())
         return lane
 
     @property

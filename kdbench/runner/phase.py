@@ -26,6 +26,7 @@ from kdbench.runner.recorder import Recorder
 from kdbench.runner.sharing import Alone, Shared, replaced_by
 from kdbench.runner.split import in_parts
 from kdbench.runner.teachers import Teachers, usable
+from kdbench.runner.timings import epochs_behind
 from kdbench.spec.record import Environment, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
@@ -87,6 +88,7 @@ class Phase:
         adopted = [Job((planned,)) for planned in teachers if not planned.spec.methods]
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]
+        then.sort(key=lambda planned: planned.status is not Status.STARTED)  # what is begun is finished first
         self.progress.begin(self._part([*teachers, *then]))
         return [*adopted, *jobs_of_teachers(first.values())], jobs(then)
 
@@ -106,6 +108,7 @@ class Phase:
         left = Counter(status for trial, status in students.items() if trial not in taken)
         return Part(
             epochs=sum(planned.spec.recipe.epochs for planned in trials if planned.spec.methods),
+            behind={trial: epochs for trial in sorted(taken) if (epochs := epochs_behind(self.store, trial))},
             trials=taken & students.keys(),
             done=left[Status.DONE],
             failed=left[Status.FAILED],

@@ -84,7 +84,7 @@ class Pace:
 
     Attributes:
         total: how many there are, with those that an earlier run trained.
-        behind: by trial, how many are over.
+        behind: by trial, how many are over; at first those that checkpoints have.
         done: how many that is of all trials.
         resumed: how many of them checkpoints had, or other runs have trained.
         begun: where epochs have ended; None is this process. The first that end in each place are not timed: in them the start is.
@@ -94,11 +94,14 @@ class Pace:
 
     total: int
     behind: dict[str, int] = field(default_factory=dict)
-    done: int = 0
-    resumed: int = 0
+    done: int = field(init=False)
+    resumed: int = field(init=False)
     begun: set[Place | None] = field(default_factory=set)
     untimed: int = 0
     since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.done = self.resumed = sum(self.behind.values())
 
     @property
     def left_s(self) -> float | None:
@@ -107,9 +110,9 @@ class Pace:
         return (time.monotonic() - self.since) / timed * (self.total - self.done) if timed > 0 else None
 
     def resume(self, lane: LaneReport) -> None:
-        """A lane goes on from its checkpoint: the epochs that it has behind it are done."""
-        if lane.trial and lane.trial not in self.behind:  # it is there where a group that did not fit begins again
-            self.resumed += lane.epochs
+        """A lane goes on from its checkpoint, or anew where that is of no use: so many epochs are behind it, and took no time."""
+        if lane.trial:
+            self.resumed += lane.epochs - self.behind.get(lane.trial, 0)
             self._set(lane.trial, lane.epochs)
 
     def end(self, record: Record) -> None:
@@ -140,6 +143,7 @@ class Part:
 
     Attributes:
         epochs: of main trainings, those of teachers included.
+        behind: by trial, how many of them its checkpoint has.
         trials: the ids of the students to train.
         done: students that were done before.
         failed: students that failed before and stay so.
@@ -148,6 +152,7 @@ class Part:
     """
 
     epochs: int
+    behind: Mapping[str, int] = field(default_factory=dict)
     trials: Set[str] = frozenset()
     done: int = 0
     failed: int = 0
@@ -168,7 +173,7 @@ class Progress(ABC):
 
     def begin(self, part: Part) -> None:
         """The run, or its next part, has this before it."""
-        self.part, self.pace = part, Pace(part.epochs)
+        self.part, self.pace = part, Pace(part.epochs, dict(part.behind))
 
     def waiting(self, jobs: int) -> None:
         """So many jobs wait for a place or for other jobs."""
@@ -183,7 +188,7 @@ class Progress(ABC):
         return
 
     def resumed(self, lane: LaneReport, place: Place | None = None) -> None:
-        """A lane goes on from its checkpoint; the place is None for this process."""
+        """A lane goes on from its checkpoint, or anew where that is of no use; the place is None for this process."""
         self.pace.resume(lane)
 
     def epoch(self, report: EpochReport, place: Place | None = None) -> None:

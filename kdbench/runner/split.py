@@ -11,6 +11,7 @@ from itertools import groupby
 
 from kdbench.runner.durations import Durations, LaneSeconds
 from kdbench.runner.job import Job, with_stages
+from kdbench.runner.plan import Status
 from kdbench.runner.schedule import Task, end_s
 from kdbench.suite.teacher_stages import TeacherStage
 
@@ -30,12 +31,14 @@ class _Item:
         seconds: of each.
         before_s: of stages that they alone need.
         needs: the ids of stages that are trained in a job before.
+        begun: whether one of them has a checkpoint.
     """
 
     lanes: tuple[int, ...]
     seconds: tuple[LaneSeconds, ...]
     before_s: float
     needs: frozenset[str]
+    begun: bool
 
     @property
     def own_s(self) -> float:
@@ -46,6 +49,12 @@ class _Item:
 class _Part:
     lanes: tuple[int, ...]
     task: Task
+    begun: bool
+
+    @property
+    def turn(self) -> tuple[bool, float]:
+        """Parts start in the order of this: what is begun is finished first, and then the longest start first."""
+        return not self.begun, -self.task.seconds
 
 
 class _Divided:
@@ -99,7 +108,8 @@ class _Divided:
         seconds = self._durations.students([lane for item in items for lane in item.seconds])
         needs = frozenset[str]().union(*(item.needs for item in items))
         task = Task(seconds + sum(item.before_s for item in items), needs)
-        return _Part(tuple(sorted(lane for item in items for lane in item.lanes)), task)
+        lanes = tuple(sorted(lane for item in items for lane in item.lanes))
+        return _Part(lanes, task, any(item.begun for item in items))
 
 
 def in_parts(teachers: Sequence[Job], students: Sequence[Job], *, places: int, durations: Durations) -> list[Job]:
@@ -132,7 +142,7 @@ def _seconds(job: Job, given: Collection[str], durations: Durations) -> float:
 
 
 def split(jobs: Sequence[Job], *, places: int, durations: Durations) -> list[Job]:
-    """The jobs, the longest first, some of them as several that together train the same trials.
+    """The jobs, those that are begun first and then the longest first, some as several that together train the same trials.
 
     They are split so that all of them end soonest, as far as `durations` knows, and no further: a division counts that ends 2 %
     sooner than all coarser ones. Trials that share a stage of their own stay together where that does not hold up the rest.
@@ -153,7 +163,7 @@ def split(jobs: Sequence[Job], *, places: int, durations: Durations) -> list[Job
         for job in divided:
             job.shorten(limit)
         parts = [job.parts for job in divided]
-        end = _end_s([part.task for found in parts for part in found], stages, durations, places)
+        end = _end_s([part for found in parts for part in found], stages, durations, places)
         if end < WORTH * soonest:
             chosen, soonest = parts, end
         work = sum(part.task.seconds for found in parts for part in found)  # which grows from division to division
@@ -162,20 +172,20 @@ def split(jobs: Sequence[Job], *, places: int, durations: Durations) -> list[Job
             break
         limit = STEP * max(open_)
     found = [(part, job) for parts, job in zip(chosen, jobs, strict=True) for part in parts]
-    found.sort(key=lambda pair: -pair[0].task.seconds)
+    found.sort(key=lambda pair: pair[0].turn)
     return [
         job if len(part.lanes) == len(job.trials) else replace(job, trials=tuple(job.trials[lane] for lane in part.lanes))
         for part, job in found
     ]
 
 
-def _end_s(parts: Sequence[Task], stages: Mapping[str, TeacherStage], durations: Durations, places: int) -> float:
+def _end_s(parts: Sequence[_Part], stages: Mapping[str, TeacherStage], durations: Durations, places: int) -> float:
     """When all parts have ended, and before them the stages that they need."""
     before: dict[tuple[str, int | None], list[TeacherStage]] = {}
-    for need in sorted(frozenset[str]().union(*(part.needs for part in parts))):
+    for need in sorted(frozenset[str]().union(*(part.task.needs for part in parts))):
         before.setdefault(stages[need].together, []).append(stages[need])
     first = [Task(durations.stage_job(found), gives=frozenset(stage.id for stage in found)) for found in before.values()]
-    return end_s([*first, *sorted(parts, key=lambda task: -task.seconds)], places)
+    return end_s([*first, *(part.task for part in sorted(parts, key=lambda part: part.turn))], places)
 
 
 def _grains(job: Job, durations: Durations, users: Mapping[str, int]) -> list[list[_Item]]:
@@ -189,7 +199,8 @@ def _grains(job: Job, durations: Durations, users: Mapping[str, int]) -> list[li
         needed = {stage: found for number in numbers for stage, found in learnt[number].items()}
         outside = frozenset(needed).intersection(elsewhere)
         here = [found for stage, found in needed.items() if stage not in outside]
-        return _Item(numbers, tuple(lanes[number] for number in numbers), durations.stages(here), outside)
+        begun = any(job.trials[number].status is Status.STARTED for number in numbers)
+        return _Item(numbers, tuple(lanes[number] for number in numbers), durations.stages(here), outside, begun)
 
     shared = {stage for stage in in_lanes if users[stage] > 1}
     groups: dict[str | int, list[int]] = {}  # by a stage, or of one trial by its number

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import Store
+from kdbench.results.store import CURVES, Store
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 
@@ -61,6 +61,15 @@ def read_timings(store: Store) -> dict[str, Timing]:
     """By trial, what each training of the results directory took, those that were interrupted or have failed among them."""
     found = ((file.parent.name, _timing(file)) for file in store.root.glob("trials/*/curves.jsonl"))
     return {trial: timing for trial, timing in found if timing}
+
+
+def epochs_behind(store: Store, trial: str) -> int:
+    """How many epochs of a trial's main training its checkpoint has; 0 where it has none."""
+    try:
+        last = _rows(store.folder(trial) / CURVES, whole=False)[-1] if store.has_checkpoint(trial) else {}
+        return int(last["epoch"]) if last.get("stage") == "main" else 0
+    except (OSError, LookupError, ValueError):  # broken, which is no reason not to train
+        return 0
 
 
 def timings_by_device(store: Store) -> dict[str, dict[str, Timing]]:

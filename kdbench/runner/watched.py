@@ -114,8 +114,10 @@ class Watched(Progress):
     def job_started(self, place: Place, job: Job, *, log: Path | None = None) -> None:
         self._shown.job_started(place, job, log=log)
         with self._lock:
-            epochs = sum(planned.spec.recipe.epochs for planned in job.trials if planned.spec.methods and job.stages is None)
-            self._running[place] = _Running(job, log, Pace(epochs), main=job.stages is None)
+            trained = [planned.spec for planned in job.trials if planned.spec.methods and job.stages is None]
+            behind = {spec.id: self.pace.behind[spec.id] for spec in trained if spec.id in self.pace.behind}
+            pace = Pace(sum(spec.recipe.epochs for spec in trained), behind)
+            self._running[place] = _Running(job, log, pace, main=job.stages is None)
             self._left = [(where, left) for where, left in self._left if not left.job.gives & job.gives]
             self._changed = True
 
