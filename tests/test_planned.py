@@ -59,6 +59,8 @@ def test_what_a_run_takes_up_was_planned_when_it_began_and_ever_after(lab: Lab, 
     again = {lab.record(trial).seed: lab.record(trial).planned for trial in more.trials}
     assert again == found
     assert {lab.record(trial).first_finished for trial in more.trials} == {SECOND}
+    assert {lab.record(trial).planned_again for trial in more.trials} == {Clock.time.isoformat(timespec="seconds")}
+    assert lab.record(more.teachers[0]).planned_again is None, "it was not trained again"
     lab.store.discard(more.trials[0].id)
     assert lab.store.first_finished(more.trials[0].id) == SECOND, "and not when it was done again"
 

@@ -166,7 +166,7 @@ RECORD = """
     stages start_weights_sha256 weights_sha256 teacher_weights_sha256 other_teachers_weights_sha256 teacher_norms_folded
     method_code core_code data_fingerprint data
     train_s data_s teacher_s startup_s train_images_per_s inference_images_per_s teacher_inference_images_per_s peak_mem_mib
-    jobs_on_machine environment planned first_finished finished
+    jobs_on_machine environment planned planned_again first_finished finished
 """
 
 PROMISED_COLUMNS = """

@@ -822,6 +822,13 @@ def test_times_against_scratch_of_another_run_are_told():
     assert note.startswith("AT, FT: timed in another run than scratch. So the time against scratch tells how busy ")
     (note,) = told(trial("scratch", 1, 8.0, **second), kd)
     assert note.startswith("KD: timed in another run than scratch. ")
+    ended = {**first, "finished": second["finished"], "first_finished": first["finished"]}
+    again = trial("at", 1, 8.0, **ended, planned_again=second["planned"])
+    (note,) = told(scratch, kd, again)
+    assert note.startswith("AT: timed in another run than scratch. ")
+    assert told(trial("scratch", 1, 8.0, **ended, planned_again=second["planned"]), again) == []
+    late = {**ended, "first_finished": "2026-11-24T12:01"}
+    assert told(scratch, trial("at", 1, 8.0, **late)), "an earlier version did not note when, but it was after it was first done"
 
 
 def test_costs_of_two_environments_are_not_averaged():

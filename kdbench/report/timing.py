@@ -28,7 +28,10 @@ def _apart(comparison: Comparison) -> list[str]:
     for pair in comparison.pairs:
         if not {"planned", "finished"} <= {*pair.done} or stacked(pair.done):
             continue
-        timed = pair.done.dropna(subset=["planned", "finished", "train_s"])
+        planned = pair.done["planned"].astype(object)
+        for column in ("first_finished", "planned_again"):  # earlier versions have the first alone, which tells "not before"
+            planned = pair.done.get(column, planned).astype(object).fillna(planned)
+        timed = pair.done.assign(planned=planned).dropna(subset=["planned", "finished", "train_s"])
         beside = timed.merge(timed[timed["method"] == "scratch"], on=["environment", "seed"], suffixes=("", "_scratch"))
         later, earlier = beside["planned"] > beside["finished_scratch"], beside["planned_scratch"] > beside["finished"]
         if labels := tuple(map(str, beside.loc[later | earlier, "label"].unique())):

@@ -31,7 +31,8 @@ FAILURE = "failure.txt"
 
 FILES = {
     "trials/TRIAL/": "A folder for each trial, named by the trial's identity.",
-    "trials/TRIAL/planned.txt": "When a run first planned to train the trial, in UTC. It stays when the trial is trained again.",
+    "trials/TRIAL/planned.txt": "When a run first planned to train the trial, in UTC; and on a second line when one last planned "
+    "to train it again.",
     "trials/TRIAL/first_finished.txt": "Of a trial that is trained again: when it was first done, in UTC.",
     "trials/TRIAL/spec.json": "All that determines the trial, with every default written out.",
     "trials/TRIAL/environment.json": "What the trial runs on.",
@@ -268,20 +269,26 @@ class Store:
         """Let a trial be trained that is planned now: `anew`, or where it has a record, from its start."""
         self.note_planned(trial, when)
         if anew or self.record(trial):
+            if (first := self.planned(trial)) != when:
+                write_bytes(self.folder(trial) / PLANNED, f"{first or ''}\n{when}".encode())
             self.discard(trial)
 
     def planned(self, trial: str) -> str | None:
         """When the trial was first planned; None where an earlier version began it."""
-        return self._noted(trial, PLANNED)
+        return self._noted(trial, PLANNED, line=0)
+
+    def planned_again(self, trial: str) -> str | None:
+        """When it was last planned to train the trial again, from its start; None where it was not, or by an earlier version."""
+        return self._noted(trial, PLANNED, line=1)
 
     def first_finished(self, trial: str) -> str | None:
         """When the trial was first done; None where it has not been trained again since."""
-        return self._noted(trial, FIRST_FINISHED)
+        return self._noted(trial, FIRST_FINISHED, line=0)
 
-    def _noted(self, trial: str, name: str) -> str | None:
+    def _noted(self, trial: str, name: str, *, line: int) -> str | None:
         try:
-            return (self.folder(trial) / name).read_text() or None  # empty where the power failed just then
-        except FileNotFoundError:
+            return (self.folder(trial) / name).read_text().splitlines()[line] or None
+        except (FileNotFoundError, IndexError):  # or empty, since the power failed just then
             return None
 
     def write_record(

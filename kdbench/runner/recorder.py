@@ -276,6 +276,7 @@ class Recorder:
             data=self.data,
             environment=ran_on or environment(self.builder.device),
             planned=self.store.planned(trial.id),
+            planned_again=self.store.planned_again(trial.id),
             first_finished=self.store.first_finished(trial.id),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **results,

@@ -143,6 +143,7 @@ class Record(BaseModel):
             "jobs_on_machine",
             "environment",
             "planned",
+            "planned_again",
             "first_finished",
             "finished",
         }
@@ -289,6 +290,9 @@ class Record(BaseModel):
     planned: str | None = None
     """When a run first planned to train the trial, in UTC; missing in records of earlier versions. It stays the same when the trial
     is continued or trained again."""
+    planned_again: str | None = None
+    """When the training that the record tells of was planned, in UTC, where the trial was trained before. It stays the same when
+    that training is continued."""
     first_finished: str | None = None
     """When the trial was first done, in UTC, where it was trained again since."""
     finished: str
