@@ -249,4 +249,4 @@ def test_pages_count_the_methods_as_the_registry_does():
         "results/reference/README.md": f"of the other {len(methods) - 1} methods of the registry",
     }.items():
         assert told in " ".join((ROOT / page).read_text().split()), page
-    assert f"Losses of {compared} methods are held against other code" in (ROOT / "docs/background/comparison.md").read_text()
+    assert f"Losses of {compared} methods are compared with other code" in (ROOT / "docs/background/comparison.md").read_text()
