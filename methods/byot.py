@@ -17,8 +17,9 @@ class BYOT(Method):
     Transfers: its deepest group's answers and vectors (features)
     Paper: Zhang et al., "Be your own teacher: improve the performance of convolutional neural networks via self distillation",
     ICCV 2019, arXiv:1905.08094.
-    Code: none by the authors; the form is that of https://github.com/luanyunteng/pytorch-be-your-own-teacher.
-    Deviations: none from that code, in which the distillation is a cross-entropy and the last term a sum over the batch.
+    Code: none by the authors; the form is that of https://github.com/luanyunteng/pytorch-be-your-own-teacher. What they published
+    later, https://github.com/ArchipLab-LinfengZhang/pytorch-self-distillation-final, is another form: no vectors, other weights.
+    Deviations: none from the first of these, in which the distillation is a cross-entropy and the last term a sum over the batch.
     """
 
     weights = ("alpha", "beta")

@@ -26,9 +26,10 @@ class DML(Method):
 
     Transfers: probabilities of a peer (logits)
     Paper: Zhang et al., "Deep mutual learning", CVPR 2018, arXiv:1706.00384.
-    Code: https://github.com/YingZhangDUT/Deep-Mutual-Learning; both networks step from the same two forward passes, as there,
-    where the paper's algorithm predicts anew in between.
-    Deviations: one peer. It has the student's recipe; the authors use Nesterov momentum for all their networks.
+    Code: https://github.com/YingZhangDUT/Deep-Mutual-Learning, for person re-identification: with Adam, and 1e-8 in the logarithms.
+    Deviations: one peer. Both networks step from the same two forward passes; in the paper's algorithm the second one predicts
+    anew after the first has stepped, and in the authors' code on another batch, too. The peer has the student's recipe; on
+    CIFAR-100 the paper has Nesterov momentum for all networks.
     """
 
     min_classes = 2

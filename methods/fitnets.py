@@ -25,9 +25,10 @@ class FitNets(Method):
     Transfers: middle maps, then softened probabilities (features)
     Paper: Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, arXiv:1412.6550.
     Code: https://github.com/adri-romsor/FitNets
-    Deviations: the networks are not maxout; the regressor is RepDistiller's (batch norm and ReLU after the convolution); the weight
-    of the distillation is constant where the paper anneals it. Stage 1 trains the student up to the middle group, because no
-    gradient reaches further.
+    Deviations: the networks are not maxout; the regressor is RepDistiller's (batch norm and ReLU after the convolution), and its
+    loss a mean where the paper has half a sum. Stage 1 is as long as RepDistiller's first stages. Stage 2 is `kd` with its usual
+    weights; the authors add to the full cross-entropy, without T^2, 4 times the one from the teacher at T 3, and anneal the 4 to
+    1. Stage 1 trains the student up to the middle group, because no gradient reaches further.
     """
 
     reads = ("features", "logits")

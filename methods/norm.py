@@ -22,10 +22,12 @@ class NORM(Method):
     Transfers: last maps, to several copies (features)
     Paper: Liu et al., "NORM: Knowledge distillation via N-to-one representation matching", ICLR 2023.
     Code: https://github.com/OSVAI/NORM
-    Deviations: w changes at the same shares of any training as in the authors' 240 epochs. Where the teacher's map is larger, it is
-    max-pooled, as there. Where the student's is larger, e is average-pooled; the authors' code max-pools it on ImageNet, and stops
-    with an error on CIFAR. There are no golden numbers. The defaults are those of the authors' README; their script tries weights
-    of the cross-entropy from 0.0625 to 0.5. A method beside this one reads the student's logits as they are without the block.
+    Deviations: w changes at the same shares of any training as in the authors' 240 epochs; on ImageNet theirs are others, of 0.9 at
+    most. Maps of WRNs are read, and the student's block stands, after the last batch norm and ReLU, there before them. Their
+    MobileNetV2 has no ReLU after its first and its last convolution. Where the teacher's map is larger, it is max-pooled, as there.
+    Where the student's is larger, e is average-pooled; the authors' code max-pools it on ImageNet, and stops with an error on
+    CIFAR. There are no golden numbers. The defaults are those of the authors' README; their script tries weights of the
+    cross-entropy from 0.0625 to 0.5. A method beside this one reads the student's logits as they are without the block.
     """
 
     reads = ("features", "pooled_maps", "pooled")

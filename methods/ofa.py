@@ -24,8 +24,9 @@ class OFA(Method):
     arXiv:2310.19444.
     Code: https://github.com/Hao840/OFAKD
     Deviations: as in the authors' code the power acts on every class, and there is no factor T^2. There, heads of ViTs read the
-    class token, and those of Swin merge patches; here heads of ViTs average the patches, and Swin's are convolutions. The
-    recipes of the paper (AdamW, RandAugment, mixup) are to be chosen in the suite.
+    class token, and those of Swin merge patches; here heads of ViTs average the patches, and Swin's are convolutions. Biases of
+    the heads' linear layers start as torch's do, there at 0. The recipes of the paper (AdamW, RandAugment, mixup) are to be chosen
+    in the suite.
     """
 
     reads = ("logits", "features")

@@ -17,7 +17,8 @@ class RSD(Method):
     Transfers: pooled vectors without redundancy (features)
     Paper: Zhang et al., "Cross-architecture distillation made simple with redundancy suppression", ICCV 2025, arXiv:2507.21844.
     Code: https://github.com/spacewanderx/RSD
-    Deviations: none. The authors train with timm's recipe; the defaults are theirs, and their standard deviations are biased.
+    Deviations: the linear layers start as torch's do, there from a truncated normal distribution of deviation 0.02. The authors
+    train with timm's recipe; the defaults are theirs, and their standard deviations are biased.
     """
 
     reads = ("pooled",)

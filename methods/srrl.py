@@ -17,8 +17,9 @@ class SRRL(Method):
     Transfers: pooled vectors and their classification (features)
     Paper: Yang et al., "Knowledge distillation via softmax regression representation learning", ICLR 2021.
     Code: https://github.com/jingyang2017/KD_SRRL; the pooled form is that of https://github.com/DefangChen/SimKD
-    Deviations: none. The defaults are the authors' for ImageNet; cls_KD has a logits_weight of 5. The authors' training loop stops
-    with an error where it calls this loss; what is computed here is what the loss gives for the arguments there.
+    Deviations: the convolution starts as torch's do and as the pooled form's does there, while the authors' weights are normal, of
+    variance 2 / C_t. The defaults are the authors' for ImageNet; cls_KD has a logits_weight of 5. The authors' training loop
+    stops with an error where it calls this loss; what is computed here is what the loss gives for the arguments there.
     """
 
     reads = ("logits", "features", "pooled")

@@ -39,9 +39,9 @@ DEFAULTS: dict[str, dict[str, object]] = {
     },
     # the authors' script
     "ctkd": {"ce_weight": 0.1, "kd_weight": 0.9, "lowest": 1, "span": 20, "reversal_epochs": 10, "standardized": False},
-    # the authors, train.py
     # DeiT on ImageNet: hard labels of the teacher (facebookresearch/deit, main.py)
     "deit": {"kind": "hard", "temperature": 1, "alpha": 0.5},
+    # the authors, train.py
     "dgkd": {"temperature": 5, "alpha": 1, "dropped": 1},
     # the authors, on CIFAR
     "dist": {"beta": 2, "gamma": 2, "tau": 4},
@@ -153,7 +153,6 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "srrl": {"form": "maps", "feature_weight": 1, "logits_weight": 1},
     # the authors, experiments/base_experiments/base_resnet18
     "tfkd_reg": {"alpha": 0.1, "temperature": 20, "multiplier": 100},
-    # RepDistiller
     # the authors, ResNet-32x4 to ResNet-8x4 on CIFAR
     "wkd_f": {"beta": 0.08, "rho": 4, "grid": 1, "decay_after": 150},
     # the authors, on CIFAR, with another cost
@@ -165,6 +164,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "iterations": 10,
         "decay_after": 150,
     },
+    # RepDistiller
     "vid": {"beta": 1, "initial_variance": 5},
     # cls_KD, on CIFAR-100
     "wsld": {"alpha": 2.25, "temperature": 4},
@@ -238,3 +238,9 @@ def test_what_the_crd_benchmark_does_not_choose_per_pair_is_the_default(suite: s
     for trial in load_suite(suite).trials:
         for name, value in trial.methods[0].params.items():
             assert (trial.method, name) in chosen or value == expected[trial.method][name], (trial.student, trial.method, name)
+
+
+def test_no_epoch_of_the_imagenet_tables_lacks_the_loss_of_its_method() -> None:
+    """mdistiller counts epochs from 1, so that its warm-up of one epoch is none; so does our DKD, but not our ReviewKD."""
+    warm_ups = {trial.method: trial.methods[0].params.get("warm_up_epochs") for trial in load_suite("imagenet").trials}
+    assert {name: epochs for name, epochs in warm_ups.items() if epochs is not None} == {"dkd": 1, "reviewkd": 0}

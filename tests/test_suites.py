@@ -165,6 +165,7 @@ def test_the_suites_of_transformers_take_the_recipe_of_the_students_kind():
         assert {trial.recipe.mixup for trial in trials if trial.student not in convolutional} == {0.8}
     (teacher,) = load_suite("vit-cifar100").teachers
     assert (teacher.student, teacher.input.size, teacher.recipe.schedule.warm_up_epochs) == ("resnet56", 32, 0)
+    assert not teacher.recipe.optimiser.decay_norms_and_biases  # pycls/core/optimizer.py of the authors, for every optimiser
 
 
 def test_methods_that_are_asked_for_are_picked_or_added():
