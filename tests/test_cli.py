@@ -686,10 +686,13 @@ def test_examples_in_the_help_of_report_can_be_typed(call):
 
 FOLDER = {"dataset": "dataset: {name: imagefolder, label: mine, root: nowhere, size: 8}"}
 USELESS = {"recipe": "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}"}
+TOO_MANY = {"dataset": "dataset: {name: digits, label: few, train_images: 9999}"}
 ON_CPU = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA has tf32")
 
 
-@pytest.mark.parametrize("lines", [FOLDER, pytest.param(USELESS, marks=ON_CPU), pytest.param({**FOLDER, **USELESS}, marks=ON_CPU)])
+@pytest.mark.parametrize(
+    "lines", [FOLDER, TOO_MANY, pytest.param(USELESS, marks=ON_CPU), pytest.param({**FOLDER, **USELESS}, marks=ON_CPU)]
+)
 def test_a_plan_of_what_a_run_refuses_prints_all_it_can_and_ends_as_the_run_does(call, lines):
     suite = write(**lines)
     ran, planned, as_json = call("run", suite), call("plan", suite), call("plan", suite, "--json")
@@ -702,6 +705,14 @@ def test_a_plan_of_what_a_run_refuses_prints_all_it_can_and_ends_as_the_run_does
         assert note.startswith("`kdbench run` refuses this here: ")
         told = note.removeprefix("`kdbench run` refuses this here: ")
         assert told in ran.err and told not in planned.out, "it is told once"
+
+
+def test_a_plan_tells_of_batches_that_take_all_images(call):
+    note = "a batch of 201 takes all 200 training images, so that each epoch is a single step; lower `batch_size` in the recipe"
+    for size, notes in ((200, []), (201, [note])):
+        recipe = f"recipe: {{base: digits-quick, epochs: 1, schedule: {{milestones: []}}, batch_size: {size}}}"
+        assert json.loads(call("plan", write(recipe=recipe), "--json").out)["notes"] == notes
+    assert f"  note: {note}." in lines_of(call("plan", write(recipe=recipe)).out)
 
 
 def test_a_plan_for_other_devices_is_judged_by_them_and_they_need_not_be_there(call):

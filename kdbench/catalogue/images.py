@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdbench.catalogue.text import Value
 from kdbench.data import Contents, Source, SourceParams
+from kdbench.data.division import refuse_division
 from kdbench.errors import KdbenchError
 from kdbench.spec.record import ImageCounts, images_text
 
@@ -17,7 +18,9 @@ def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Kn
     """How many images there are; what is wrong with them where something is; None where only a run can tell."""
     kind, params = source
     try:
-        return kind(params, cache=cache).contents()
+        if found := kind(params, cache=cache).contents():
+            refuse_division(found, params)
+        return found
     except KdbenchError as problem:
         return problem
 

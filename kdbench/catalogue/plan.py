@@ -9,8 +9,9 @@ from kdbench.catalogue.power import Power, power_as_json, power_as_text
 from kdbench.catalogue.text import Value, aligned
 from kdbench.catalogue.trials import planned_networks
 from kdbench.catalogue.tuning import choices_as_json, tuning_as_lines
-from kdbench.data import SourceParams
-from kdbench.method.specs import never_reached, pair_label, setting, teacher_label
+from kdbench.data import Contents, SourceParams
+from kdbench.data.division import training_images
+from kdbench.method.specs import never_reached, pair_label, setting, single_steps, teacher_label
 from kdbench.runner import cost
 from kdbench.runner.plan import Plan, Planned, PlannedStage, Status
 from kdbench.spec.recipe import Recipe
@@ -27,7 +28,8 @@ def plan_as_json(
 ) -> Value:
     """`suite`, `data`, `teachers`, `stages`, `students`, `without_weights`, `remaining`, what the rest will cost by `device`,
     `power`, what the seeds can show, as `power_as_json` describes it; null where nothing is left to train or to compare; `notes`
-    on what its trainings never reach, and those that are given; and `tuning`, null where the suite has none.
+    on what its trainings never reach, on batches that take all images, and those that are given; and `tuning`, null where the
+    suite has none.
 
     `data` is what lies there, null where that is not known: `classes`, `image_shape`, `train_images` and `test_images` as in a
     record but before any are held out or left unused, `passed_over_files` by reason, `notes`. `without_weights` are the ids of
@@ -52,7 +54,7 @@ def plan_as_json(
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
         "power": power_as_json(power),
-        "notes": [*_notes(plan), *notes],
+        "notes": [*_notes(plan, contents), *notes],
         "tuning": {
             "teachers": [_planned_as_json(planned) for planned in plan.tuning.teachers],
             "students": [_planned_as_json(planned) for planned in plan.tuning.students],
@@ -116,7 +118,7 @@ def plan_as_text(
     for entry in plan.stages:
         stages.setdefault(f"{entry.stage.name} of {teacher_label(entry.stage.teacher)}", []).append(entry)
     lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
-    lines += [f"  note: {note}." for note in _notes(plan)]
+    lines += [f"  note: {note}." for note in _notes(plan, contents)]
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
@@ -134,9 +136,12 @@ def plan_as_text(
     return "\n".join(lines)
 
 
-def _notes(plan: Plan) -> list[str]:
-    """What the records of its trials will say of parameters that their trainings never reach."""
-    return list(dict.fromkeys(note for planned in (*plan.teachers, *plan.students) for note in never_reached(planned.spec)))
+def _notes(plan: Plan, contents: Known) -> list[str]:
+    """What its trainings never reach, and which batches take all images."""
+    trials = [planned.spec for planned in (*plan.teachers, *plan.students)]
+    images = training_images(contents, plan.suite.source[1]) if isinstance(contents, Contents) else None
+    found = [note for trial in trials for note in never_reached(trial)]
+    return list(dict.fromkeys([*found, *(single_steps(trials, images=images) if images else ())]))
 
 
 def _further_recipes(plan: Plan, *, usual: str) -> list[str]:

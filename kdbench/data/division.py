@@ -63,10 +63,16 @@ def hold_out(split: Samples, *, fraction: float) -> tuple[Samples, Samples | Non
     return train, split.take(held)
 
 
-def refuse_division(contents: Contents, params: SourceParams) -> None:
-    """See, before any image is read, that `train_images` and `validation` leave images to train on.
+def training_images(contents: Contents, params: SourceParams) -> int:
+    """How many images `train_images` and `validation` leave to train on, before any is read.
 
     Raises:
         KdbenchError: as `use_some` and `hold_out`.
     """
-    hold_out(use_some(blank(contents).train, count=params.train_images), fraction=params.validation)
+    train, _ = hold_out(use_some(blank(contents).train, count=params.train_images), fraction=params.validation)
+    return len(train)
+
+
+def refuse_division(contents: Contents, params: SourceParams) -> None:
+    """See that they leave images to train on; raises as `training_images`."""
+    training_images(contents, params)

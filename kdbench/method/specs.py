@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ def never_reached(trial: TrialSpec) -> list[str]:
         for part in trial.methods
         for name in EPOCHS_OF_THE_TRAINING
         if isinstance(count := part.params.get(name), int | float) and count > trial.epochs
+    ]
+
+
+def single_steps(trials: Iterable[TrialSpec], *, images: int) -> list[str]:
+    """A note on each size of batches that some trainings have and that is above the number of images."""
+    sizes = sorted({trial.recipe.batch_size for trial in trials if trial.methods and trial.recipe.batch_size > images})
+    return [
+        f"a batch of {size:,} takes all {images:,} training images, so that each epoch is a single step; lower `batch_size` in the "
+        "recipe"
+        for size in sizes
     ]
 
 

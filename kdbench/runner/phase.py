@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 
-from kdbench.method.specs import teacher_label
+from kdbench.method.specs import single_steps, teacher_label
 from kdbench.results.claims import Claims
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment
@@ -76,7 +76,8 @@ class Phase:
         ]
         refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
         self.recorder.describe_data()
-        self._warn_of_large_batches(planned.spec for planned in (*teachers, *todo) if planned.spec.methods)
+        for note in single_steps((planned.spec for planned in (*teachers, *todo)), images=len(self.builder.splits[0])):
+            self.progress.say(f"warning: {note}.")
         if rerun is Rerun.WEIGHTS and (elsewhere := trained_elsewhere(todo, builder=self.builder)):
             self.progress.say(
                 f"warning: of the students that are trained again for their weights, {elsewhere} were trained elsewhere or with "
@@ -91,15 +92,6 @@ class Phase:
         then.sort(key=lambda planned: planned.status is not Status.STARTED)  # what is begun is finished first
         self.progress.begin(self._part([*teachers, *then]))
         return [*adopted, *jobs_of_teachers(first.values())], jobs(then)
-
-    def _warn_of_large_batches(self, trained: Iterable[TrialSpec]) -> None:
-        """Say once of each size of batches that there are not as many images."""
-        images = len(self.builder.splits[0])
-        for size in sorted({trial.recipe.batch_size for trial in trained if trial.recipe.batch_size > images}):
-            self.progress.say(
-                f"warning: a batch of {size:,} takes all {images:,} training images, so that each epoch is a single step; lower "
-                "`batch_size` in the recipe."
-            )
 
     def _part(self, trials: Sequence[Planned]) -> Part:
         """These trials of the plan, as what is before the run."""
