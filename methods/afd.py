@@ -20,8 +20,8 @@ class AFD(Method):
     Paper: Ji, Heo and Park, "Show, attend and distill: knowledge distillation via attention-based feature matching", AAAI 2021,
     arXiv:2102.02973.
     Code: https://github.com/clovaai/attention-feature-distillation
-    Deviations: maps are those of the groups; the authors take those of every residual block. There are no golden numbers: it was
-    compared with the authors' code once, in float64, and agreed to 1e-15. The authors also add KD with T 4 and the weight 0.9.
+    Deviations: maps are those of the groups; the authors take those of every residual block. The authors also
+    add KD with T 4 and the weight 0.9.
     """
 
     reads = ("features",)

@@ -17,8 +17,8 @@ class IRG(Method):
     Paper: Liu et al., "Knowledge distillation via instance relationship graph", CVPR 2019.
     Code: https://github.com/yufanLIU/IRG; the form is that of https://github.com/DefangChen/SemCKD, taken from there.
     Deviations: the paper's third term, on how the graph changes between layers, is not here. It compares layers that the user
-    names, and SemCKD's scripts name none. There are no golden numbers: it was compared with SemCKD's code once, in float64, and
-    agreed to 1e-15. The default is SemCKD's for CIFAR-100, where KD with the weight 1 is added; on ImageNet it is 0.05.
+    names, and SemCKD's scripts name none. The default is SemCKD's for CIFAR-100, where KD with the weight 1 is added; on ImageNet
+    it is 0.05.
     """
 
     reads = ("pooled",)

@@ -23,6 +23,7 @@ and all its gradients to 1e-9.
 
 GOLDEN = {
     "ab": "Heo et al., as in RepDistiller",
+    "afd": "the code of Ji et al.",
     "at": "the code of Zagoruyko and Komodakis",
     "at_resize": "RepDistiller, for maps of unequal size",
     "catkd": "the code of Guo et al., normalised and not",
@@ -37,6 +38,8 @@ GOLDEN = {
     "fitnets_hint": "RepDistiller",
     "fsp": "Yim et al., as in RepDistiller",
     "ft": "the code of Kim et al.",
+    "irg": "Liu et al., as in SemCKD, for vectors of two widths",
+    "irg_equal": "as in SemCKD, for vectors of one width",
     "ickd": "the code of Liu et al.",
     "itrd": "the code of Miles et al.",
     "itrd_equal": "the code of Miles et al., for vectors of one width",
@@ -64,6 +67,7 @@ GOLDEN = {
     "rld": "the code of Sun et al., after the warm-up, tau 1 and 4",
     "skd": "the code of Jeong et al.",
     "sp": "Tung and Mori, as in RepDistiller, which the authors verified",
+    "tfkd_reg": "the code of Yuan et al.",
     "ttm": "the code of Zheng and Yang",
     "ttm_weighted": "their code of WTTM",
     "sskd": "the code of Xu et al.",

@@ -116,3 +116,24 @@ def _wkd_l(golden: Golden) -> None:
     golden.agrees("loss.target", terms["target"])
     golden.agrees("loss.wd", terms["others"] / 600)
     golden.loss_agrees(total(terms))
+
+
+@case("afd")
+def _afd(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    afd = method("afd", pair_of(student, teacher), beta=1, dimensions=int(golden.metadata["dimensions"]))
+    layers = {"s.bilinear": afd.bilinear}
+    layers |= {f"s.key_layer.{i}": layer for i, layer in enumerate(afd.keys)}
+    layers |= {f"t.query_layer.{i}": layer for i, layer in enumerate(afd.queries)}
+    for name, (linear, norm, *_) in layers.items():
+        prefix = f"attention.linear_trans_{name}"
+        golden.load(weights(f"{prefix}.linear", linear) | weights(f"{prefix}.bn", norm))
+    golden.load({"attention.p_s": afd.place_s, "attention.p_t": afd.place_t})
+    golden.agrees("attention", afd.attention(student.features, teacher.features))
+    golden.loss_agrees(total(afd.losses(student, teacher, batch_of())))
+
+
+@case("irg", "irg_equal")
+def _irg(golden: Golden) -> None:
+    student, teacher = golden.outputs("student"), golden.outputs("teacher")
+    golden.loss_agrees(total(method("irg", pair_of(student, teacher), beta=1).losses(student, teacher, batch_of())))

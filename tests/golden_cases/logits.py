@@ -11,6 +11,7 @@ from kdbench import View
 from kdbench.method.interface import METHODS
 
 plain("normkd", temperature=2, kd_weight=1)
+plain("tfkd_reg")
 
 
 def variants(name: str, golden: Golden, settings: dict[str, dict[str, object]]) -> None:
