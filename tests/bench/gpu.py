@@ -169,11 +169,11 @@ class Bench:
             own_ms={name: ms_of(row["train_s"] - row["data_s"] - row["teacher_s"]) for name, row in last.items()},
             data_ms=ms_of(max(row["data_s"] for row in last.values())),
             teacher_ms=ms_of(max(row["teacher_s"] for row in last.values())),
-            mem_mib={name: round(record.peak_mem_mib) for name, record in own.items()},
+            mem_mib={name: round(record.peak_mem_mib or 0) for name, record in own.items()},
             reserved_mib=round(torch.cuda.max_memory_reserved() / 2**20) if self.device.type == "cuda" else None,
             without_graphs=[line for line in clock.said if "without CUDA graphs" in line],
             failed=clock.failed,
-            startup_s=round(sum(record.startup_s for record in own.values()), 1),
+            startup_s=round(sum(record.startup_s or 0 for record in own.values()), 1),
             all_s=round(time.perf_counter() - began, 1),
             estimated_s=round(takes_s, 1),
         )
@@ -301,7 +301,8 @@ def main() -> None:
     given = parser.parse_args()
     latest = time.perf_counter() + given.seconds
     data = {"name": "imagefolder", "label": "images", "root": str(given.data.absolute()), "size": 32} if given.data else None
-    suite, short, fewest, warm_up, batches, counts, speed = NoiseSuite(data=data), 6400, 2560, 20, 20, (1, 7, 14, 28), 1.0
+    counts: tuple[int, ...] = (1, 7, 14, 28)
+    suite, short, fewest, warm_up, batches, speed = NoiseSuite(data=data), 6400, 2560, 20, 20, 1.0
     if given.rehearse:
         suite = NoiseSuite(images=30, batch_size=10, teacher="wrn_10_1", student="wrn_10_1", data=data)
         short, fewest, warm_up, batches, counts, speed = 30, 30, 2, 1, (1, 2), math.inf
