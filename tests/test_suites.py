@@ -14,7 +14,6 @@ from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.spec.base import Spec
 from kdbench.spec.validation import validated
-from kdbench.suite.file import PairSpec
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
 from kdbench.suite.shipped import recipe_names, shipped, suite_names
@@ -467,11 +466,28 @@ def test_a_missing_key(key):
         ({"pairs": "pairs:\n  - {teacher: resnet20}"}, "pairs[0].student"),
         ({"dataset": "dataset: {label: x}"}, "dataset.name"),
         ({"dataset": "dataset: {name: imagefolder, label: x, size: 8}"}, "dataset.root"),
-        ({"recipe": "recipe: {epochs: 1}"}, "recipe.batch_size"),
     ],
 )
 def test_a_missing_key_below(lines, place):
     assert refusal(**lines) == f"mine.yaml, {place}: this key is missing. Add it."
+
+
+def test_a_recipe_that_is_not_whole():
+    fix = "Add it, or name a recipe to start from, such as `base: repdistiller`."
+    assert refusal(recipe="recipe: {epochs: 1}") == f"mine.yaml, recipe.batch_size: this key is missing. {fix}"
+    assert refusal(recipe="recipe: {epoch: 1}") == "mine.yaml, recipe.epoch: unknown key. Did you mean 'epochs'?"
+
+
+@pytest.mark.parametrize("name", ["kd+", "+kd", "ft++kd"])
+def test_a_sum_that_lacks_a_method(name):
+    fix = "lacks a name beside a plus. Write one on each side, such as `ft+kd`."
+    assert refusal(methods=f"methods: [{name}]") == f"mine.yaml, methods[0]: '{name}' {fix}"
+    assert refusal(only=(name,)) == f"--methods: '{name}' {fix}"
+
+
+def test_a_folder_of_images_is_no_name_of_a_data_set():
+    fix = "If it is a folder of images, write `{name: imagefolder, label: ..., root: data/mine, size: ...}`."
+    assert refusal(dataset="dataset: data/mine") == f"mine.yaml, dataset: unknown data set 'data/mine'. {fix}"
 
 
 @pytest.mark.parametrize("key", ["at", "k"])
@@ -598,7 +614,7 @@ def test_seeds_that_cannot_be_asked_for(seeds, message):
             {"pairs": "pairs: {teacher: resnet20, student: resnet8}"},
             f"pairs: {LIST} (got {{'student': 'resnet8', 'teacher': 'resnet20'}}). {HYPHEN}",
         ),
-        ({"pairs": "pairs: [resnet8]"}, f"pairs[0]: {MAPPING} (got 'resnet8'). Its keys are {', '.join(PairSpec.model_fields)}."),
+        ({"pairs": "pairs: [resnet8]"}, f"pairs[0]: {MAPPING} (got 'resnet8'). Write `{{teacher: ..., student: ...}}`."),
         ({"pairs": "pairs:\n  - {teacher: 20, student: resnet8}"}, f"pairs[0].teacher: {NAMED} `model` (got 20)."),
         (
             {"pairs": "pairs:\n  - {teacher: {model: 20}, student: resnet8}"},

@@ -93,7 +93,7 @@ def _fix(wanted: str, given: object, spec: type[BaseModel], loc: Place) -> str:
         case "text":
             fix = _as_text(given)
         case "a mapping of keys to values":
-            fix = _as_mapping(given, _keys(spec, loc))
+            fix = _as_mapping(given, _models(spec, loc))
         case _:
             fix = "Write one of the two"
     out = given is None and isinstance(loc[-1], str) and any(not field.is_required() for field in fields)
@@ -117,9 +117,12 @@ def _as_list(given: object) -> str:
     return f"Write it in square brackets: [{given}]"
 
 
-def _as_mapping(given: object, keys: Sequence[str]) -> str:
+def _as_mapping(given: object, models: Sequence[type[BaseModel]]) -> str:
+    keys = list(dict.fromkeys(key for model in models for key in model.model_fields))
     if isinstance(given, str) and "name" in keys:
         return f"Write {{name: {given}}}"
+    if len(models) == 1 and (needed := [key for key, field in models[0].model_fields.items() if field.is_required()]):
+        return f"Write `{{{', '.join(f'{key}: ...' for key in needed)}}}`"
     return f"Its keys are {listed(keys, most=MOST_KEYS)}" if keys else "Write `{key: value}`"
 
 
@@ -145,8 +148,12 @@ _UNKNOWN = object()
 
 def _keys(spec: type[BaseModel], path: Place) -> list[str]:
     """The keys that may stand at `path` below `spec`, by any of the models that may stand there."""
-    specs = (spec,) if not path else tuple(model for field in _fields(spec, path) for model in models_in(field.annotation))
-    return list(dict.fromkeys(key for found in specs for key in found.model_fields))
+    return list(dict.fromkeys(key for found in _models(spec, path) for key in found.model_fields))
+
+
+def _models(spec: type[BaseModel], path: Place) -> tuple[type[BaseModel], ...]:
+    """The models that may stand at `path` below `spec`."""
+    return (spec,) if not path else tuple(model for field in _fields(spec, path) for model in models_in(field.annotation))
 
 
 def _fields(spec: type[BaseModel], path: Place) -> list[FieldInfo]:

@@ -66,6 +66,8 @@ class Entries:
     def entry(self, name: str, given: Tree, place: str) -> Entry:
         """A method with the parameters that the file gives it at a place."""
         parts = name.split("+")
+        if "" in parts:
+            raise self.ground.error(place, f"'{name}' lacks a name beside a plus. Write one on each side, such as `ft+kd`.")
         for part in parts:
             self.ground.known(METHODS, part, place)
         if len(set(parts)) < len(parts):

@@ -45,6 +45,9 @@ class Ground:
         if "name" not in given:
             raise self.error("dataset.name", MISSING)
         name = given.pop("name")
+        if "/" in name and name not in DATASETS.names():
+            images = f"{{name: imagefolder, label: ..., root: {name}, size: ...}}"
+            raise self.error("dataset", f"unknown data set '{name}'. If it is a folder of images, write `{images}`.")
         self.known(DATASETS, name, "dataset")
         source = DATASETS.get(name)
         placed = self.placed(source.Params, given, "dataset", self.folder)
@@ -81,6 +84,10 @@ class Ground:
             raise self.error(where, str(reason)) from None
         if found := misplaced(tree, Recipe):
             raise self.error(f"{where}.{found[0]}", found[1])
+        lacking = [key for key, field in Recipe.model_fields.items() if field.is_required() and key not in tree]
+        if lacking and tree.keys() <= Recipe.model_fields.keys():
+            fix = "Add it, or name a recipe to start from, such as `base: repdistiller`."
+            raise self.error(f"{where}.{lacking[0]}", f"this key is missing. {fix}")
         recipe = validated(Recipe, tree, source=self.file, path=where)
         if problem := unsuited(recipe.augmentation, self.source[0]):
             raise self.error(f"{where}.augmentation", problem)
