@@ -345,6 +345,24 @@ def test_methods_are_switched_off_and_on_and_pairs_chosen(browser):
 
 
 @in_a_browser
+def test_names_beside_the_costs_of_many_methods_do_not_overlap_and_those_of_the_front_come_first(opened):
+    others = [f"a_method_of_a_long_name_{i}" for i in range(60)]
+    found = results(pairs=(PAIR,), methods={"scratch": 8.2, **dict.fromkeys([*others[:30], "best", *others[30:]], 8.2), "best": 8.199})
+    file = opened.downloads / "many.html"
+    file.write_text(page(found), encoding="utf-8")
+    opened.driver.get(file.as_uri())
+    opened.until(READY)
+    shown = "[...document.querySelectorAll('#figure-cost .mark-text.role-mark text')].filter(e => getComputedStyle(e).opacity > 0)"
+    names = opened.run(f"return {shown}.map(e => e.textContent)")
+    assert {"scratch", "best"} < {*names} and len(names) < len(others)
+    overlapping = """return NAMES.flatMap((one, i, all) => all.slice(i + 1).filter(other => {
+        const [a, b] = [one.getBoundingClientRect(), other.getBoundingClientRect()];
+        return a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+    }).map(other => [one.textContent, other.textContent]))"""
+    assert opened.run(overlapping.replace("NAMES", shown)) == []
+
+
+@in_a_browser
 def test_the_values_of_a_figure_stand_in_a_table(browser):
     browser.find("#figure-results summary").click()
     assert browser.texts("#figure-results td")[:5] == ["8.30", "3", "8.20", "8.30", "8.40"]

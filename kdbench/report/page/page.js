@@ -202,25 +202,32 @@ function costSpec(data, pair, methods) {
   const { unit, points, front } = pair.cost;
   const values = chosen(points, methods).map((point) => ({
     ...point, Method: point.method, Time: `${point.cost.toPrecision(3)} ${unit}`, Mean: fixed(point.value, data), "Standard deviation": fixed(point.std, data),
-    low: point.value - point.std, high: point.value + point.std,
+    low: point.value - point.std, high: point.value + point.std, first: front.includes(point.method) ? 0 : 1,
   }));
   const { color, shape } = looks(methods);
   const x = { field: "cost", type: "quantitative", scale: { zero: false, padding: 20 }, title: `training of one student (${unit}), left is cheaper`, axis: { tickCount: 8 } };
   const y = (field) => ({ field, type: "quantitative", scale: { zero: false, padding: 12 }, title: data.metric.title });
   const layers = [
     { mark: { type: "rule", opacity: 0.45 }, encoding: { x, y: y("low"), y2: { field: "high" }, color } },
-    { mark: { type: "point", filled: true, size: 80, opacity: 1, tooltip: { content: "data" } }, encoding: { x, y: y("value"), color, shape } },
+    { name: "methods", mark: { type: "point", filled: true, size: 80, opacity: 1, tooltip: { content: "data" } }, encoding: { x, y: y("value"), color, shape } },
   ];
   const ends = front.map((label) => values.find((value) => value.method === label));
   if (ends.every(Boolean)) { // with one of them switched off it would not be the front
     layers.unshift({ data: { values: ends }, mark: { type: "line", interpolate: "step-after", color: INK, opacity: 0.6, strokeDash: [4, 3], strokeWidth: 1 },
       encoding: { x, y: y("value") } });
   }
-  if (values.length <= 12) {
-    layers.push({ mark: { type: "text", align: "left", dx: 9, dy: -7, fontSize: 11 }, encoding: { x, y: y("value"), text: { field: "Method" }, color } });
-  }
-  return { height: 340, data: { values }, layer: layers };
+  return { height: 340, data: { values }, layer: layers, usermeta: { embedOptions: { patch: [{ op: "add", path: "/marks/-", value: NAMES }] } } };
 }
+
+/** A mark of Vega, which Vega-Lite cannot say: names beside the points where they have room, those of the front first. */
+const NAMES = {
+  type: "text", from: { data: "methods_marks" }, interactive: false,
+  encode: { enter: { text: { field: "datum.Method" }, fill: { field: "fill" }, fontSize: { value: 11 } } },
+  transform: [{
+    type: "label", size: { signal: "[width, height]" }, avoidMarks: ["methods_marks"], sort: { field: "datum.datum.first" },
+    anchor: ["top-right", "right", "bottom-right", "top-left", "left", "bottom-left", "top", "bottom"], offset: [3],
+  }],
+};
 
 // The same values, for those who read them rather than look at them
 
