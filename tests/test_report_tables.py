@@ -280,7 +280,7 @@ def test_a_method_alone_is_not_bold():
 
 def test_one_seed_has_no_spread_and_the_table_says_so():
     table = result_table(compare(three_seeds(scratch=(8.0,), kd=(7.5,)), pairs=[PAIR]))
-    assert cells(table)["KD"] == "7.50"
+    assert (cells(table)["KD"], table.title) == ("7.50", "Test error (%, ↓) of the last epoch on cifar10, one seed")
     assert "n = 1 seed: one value has no standard deviation." in table.notes
 
 
@@ -309,6 +309,19 @@ def test_failed_and_missing_trials_show_in_the_cell_and_by_name_below():
         "Failed: KD (resnet56 → resnet20), seed 2 (trial kd-resnet56-2-4): the loss is nan.",
         "Missing: AT (resnet56 → resnet20), seeds 1, 2, 3.",
     )
+
+
+def test_pairs_of_which_each_has_its_own_number_of_seeds_are_named_with_it():
+    fewer = RESULTS[RESULTS["seed"] < 3].assign(student="resnet14")
+    both = pd.concat([RESULTS, fewer.assign(trial="14" + fewer["trial"])], ignore_index=True)
+    comparison = compare(both, pairs=[PAIR, (PAIR[0], "resnet14")])
+    table = result_table(comparison)
+    assert table.notes[1] == "n = 3 seeds (resnet56 → resnet20); 2 seeds (resnet56 → resnet14)."
+    assert table.notes[0].startswith("Bold marks the lowest mean of each pair. ")
+    assert result_table(compare(RESULTS, pairs=[PAIR])).notes[0].startswith("Bold marks the lowest mean. ")
+    within = "Each pair has a family of its own: intervals hold together within a pair."
+    assert within in gain_table(comparison).notes
+    assert within not in gain_table(compare(RESULTS, pairs=[PAIR])).notes
 
 
 def test_what_is_missing_takes_a_line_however_many_methods_pairs_and_seeds_there_are():
@@ -634,7 +647,7 @@ def test_parameters_that_are_not_the_defaults_and_longer_trainings_are_told():
     results = RESULTS.copy()
     assert not any("defaults" in note or "stages" in note for note in result_table(compare(results, pairs=[PAIR])).notes)
     results.loc[results["method"] == "kd", "setting"] = "kd (temperature=20, alpha=0.99)"
-    results.loc[results["method"] == "at", "stage_epochs"] = 30
+    results.loc[results["method"] == "at", "stage_epochs"] = 30.0  # as read from a file with gaps
     notes = result_table(compare(results, pairs=[PAIR])).notes
     assert "Parameters that are not the defaults: KD (temperature=20, alpha=0.99)." in notes
     assert "Extra epochs, in stages that train the student before the main training: AT 30." in notes

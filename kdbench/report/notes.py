@@ -36,7 +36,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
     results = _placed(results)
     done = results[results["status"] == "done"]
     return [
-        seeds_sentence(done),
+        _seeds(done),
         *added_seeds(done),
         *shared_stages(results),
         *_data(done),
@@ -77,6 +77,17 @@ def seeds_sentence(done: pd.DataFrame) -> str:
     if high == 1:
         return "n = 1 seed: one value has no standard deviation."
     return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
+
+
+def _seeds(done: pd.DataFrame) -> str:
+    """How many seeds the cells have; by pair where each pair has a number of its own."""
+    taught = done[done["teacher"].notna()]
+    places = taught.groupby(["at", "label"], sort=False)["seed"].nunique().groupby("at", sort=False).agg(["min", "max"])
+    if (places["min"] < places["max"]).any() or places["min"].nunique() < 2:
+        return seeds_sentence(done)
+    counts = places["min"].astype(int)
+    at = [f"{counted(int(n), 'seed')} ({listed(list(counts.index[counts == n]))})" for n in counts.unique()]
+    return f"n = {'; '.join(at)}."
 
 
 def shared_stages(results: pd.DataFrame) -> list[str]:
@@ -165,7 +176,7 @@ def _stages(done: pd.DataFrame) -> list[str]:
     lengths = longer.groupby("label")["stage_epochs"].nunique()
     several = set(lengths.index[lengths > 1])
     text = ", ".join(
-        f"{label} {epochs}" + (f" ({', '.join(rows['at'].unique())})" if label in several else "")
+        f"{label} {epochs:g}" + (f" ({', '.join(rows['at'].unique())})" if label in several else "")
         for (label, epochs), rows in longer.groupby(["label", "stage_epochs"], sort=False)
     )
     return [f"Extra epochs, in stages that train the student before the main training: {text}."] if text else []

@@ -119,8 +119,9 @@ class Comparisons:
         own = [difference for difference in known if difference.basis is Basis.OWN]
         for methods, reason in ((self.far, "far more spread over seeds than the others"), (self.incomplete, "seeds are missing")):
             if named := [method for method in methods if any(method in difference[:2] for difference in own)]:
+                which = "it" if len(named) == 1 else "one of them"
                 sentences.append(
-                    f"{', '.join(named)}: {reason}, so each interval with it is Student's t of its own paired differences, "
+                    f"{', '.join(named)}: {reason}, so each interval with {which} is Student's t of its own paired differences, "
                     "with Sidak's correction."
                 )
         if any(difference.bounds is None for difference in self.differences):

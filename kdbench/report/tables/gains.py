@@ -93,7 +93,12 @@ def gain_cells(gain: Difference | None, metric: Metric, *, images: bool) -> tupl
 
 def procedures(found: Mapping[str, Comparisons]) -> list[str]:
     """How the intervals of each pair were computed; one sentence for all pairs of which the same is to be said."""
-    return by_pair({name: [comparisons.procedure] for name, comparisons in found.items() if comparisons.differences})
+    told = by_pair({name: [comparisons.procedure] for name, comparisons in found.items() if comparisons.differences})
+    known = any(difference.bounds for comparisons in found.values() for difference in comparisons.differences)
+    return [
+        *told,
+        *(["Each pair has a family of its own: intervals hold together within a pair."] if known and len(found) > 1 else []),
+    ]
 
 
 def by_pair(sentences: Mapping[str, Sequence[str]]) -> list[str]:

@@ -80,10 +80,10 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
     every = [cell for row in rows for cell in row.cells]
     if any(cell.bold for cell in every):
         second = ", and an underlined number the second best" if any(cell.underlined for cell in every) else ""
-        notes.insert(
-            0, f"Bold marks the {metric.best} mean of each pair{second}. The difference from the other methods may be chance."
-        )
+        each = " of each pair" if len(comparison.pairs) > 1 else ""
+        notes.insert(0, f"Bold marks the {metric.best} mean{each}{second}. The difference from the other methods may be chance.")
     notes += [*mark_notes(comparison, every), *tuning_notes(comparison)]
+    alone = max((cell.values.get("n", 0) for cell in every), default=0) == 1
     about = (*(["Dataset"] if len(comparison.datasets) > 1 else []), "Teacher", "Student")
     sizes = ("Parameters (T / S)", "MACs (T / S)") if options.sizes else ()
     heading_of_teacher = (options.names.get("teacher", f"Teacher {metric.short}"),) if metric.teacher_column else ()
@@ -91,7 +91,7 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
     before = len(columns) - len(labels)
     return Table(
         name,
-        f"{title}{on_data(comparison)}, {_SPREAD[options.spread]}",
+        f"{title}{on_data(comparison)}, {'one seed' if alone else _SPREAD[options.spread]}",
         columns,
         tuple(rows),
         tuple(notes),
