@@ -63,6 +63,11 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
         return "\n".join(lines) + "\n"
     lines = [
         *_misfit(place),
+        *(
+            ["% Longer than a page, and LaTeX breaks no float: show fewer methods (`kdbench report --methods`)."]
+            if place.long
+            else []
+        ),
         rf"\begin{{{options.latex}}}[htbp]",
         r"\centering",
         caption,
