@@ -28,7 +28,7 @@ def best_of_the_field(device: torch.device) -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda", allow_tf32=True)
 
 
-class PilImages(Dataset):
+class PilImages(Dataset[tuple[torch.Tensor, int, int]]):
     """Images (N, H, W, 3), uint8, through PIL: pad, random crop, flip, to tensor, normalise."""
 
     def __init__(self, split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -93,7 +93,7 @@ def train_epoch(
         if method.ce_weight:
             loss = loss + method.ce_weight * F.cross_entropy(method.predict(output), labels)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += loss.item()
         ended = time.perf_counter()
@@ -106,6 +106,7 @@ def plain_ms(suite: NoiseSuite, device: str, *, batches: int, workers: int, fold
     kind, params = loaded.source
     dataset = kind(params, cache=folder).load()
     builder = Builder(dataset, params, torch.device(device))
+    assert isinstance(dataset.train, Split)
     split = Split(*(values[: 2 * batches * suite.batch_size] for values in (dataset.train.images, dataset.train.labels)))
     images, found = PilImages(split, dataset.mean, dataset.std), {}
     with best_of_the_field(builder.device):

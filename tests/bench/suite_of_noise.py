@@ -19,7 +19,8 @@ from kdbench.runner.progress import EpochReport, Silent
 from kdbench.runner.run import Options, execute
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.suite.plugins import load_plugins, load_shipped
-from kdbench.suite.resolve import Suite, load_suite
+from kdbench.suite.resolve import load_suite
+from kdbench.suite.suite import Suite
 from kdbench.training.segments import Position
 from kdbench.training.stream import Load, Stream
 
@@ -71,7 +72,7 @@ class NoiseSuite:
 
     def write(self, file: Path) -> Path:
         """As YAML. The teacher's recipe is always the same, so that suites in one results directory share it."""
-        teacher = {"epochs": 1, "precision": "default", **{key: False for key in ("compile", "stack") if key in self.recipe}}
+        teacher: dict[str, Any] = {"epochs": 1, "precision": "default", **{key: False for key in ("compile", "stack") if key in self.recipe}}
         tree = {
             "title": "Noise",
             "plugins": [str(PLUGIN)],
