@@ -225,14 +225,15 @@ def test_a_failed_trial_is_status_1_and_names_its_reason_every_time(call):
 def test_a_run_that_is_stopped_goes_on_with_the_same_command(call):
     arguments = ("run", write(), "--device", "cpu")
     stopped = call(*arguments, "--stop-after", "0s")
-    assert (stopped.status, lines_of(stopped.out)[-1], stopped.err) == (3, "stopped before the end; the same command goes on.", "")
+    assert (stopped.status, stopped.err) == (3, "")
+    assert lines_of(stopped.out)[-1] == "stopped before the end; the same command continues."
     assert call(*arguments).status == 0
 
 
 def test_a_stopped_run_of_all_goes_on_without_rerun(call, done):
     stopped = call("run", done, "--device", "cpu", "--rerun", "all", "--stop-after", "0s")
     assert stopped.status == 3
-    assert lines_of(stopped.out)[-1] == "stopped before the end; the same command without --rerun goes on."
+    assert lines_of(stopped.out)[-1] == "stopped before the end; the same command without --rerun continues."
 
 
 def interrupted_run(call: Call, *numbers: int, epochs: int) -> tuple[Result, Path, Callable[[], Result]]:
@@ -258,7 +259,7 @@ def epochs_kept(checkpoint: Path) -> int:
 def test_a_signal_lets_the_epoch_end(call):
     stopped, checkpoint, again = interrupted_run(call, signal.SIGTERM, epochs=3)
     assert stopped.status == 3
-    assert lines_of(stopped.out)[-1] == "stopped before the end; the same command goes on."
+    assert lines_of(stopped.out)[-1] == "stopped before the end; the same command continues."
     assert epochs_kept(checkpoint) == 2
     assert again().status == 0
     assert len((checkpoint.parent / "curves.jsonl").read_text().splitlines()) == 3
@@ -267,7 +268,7 @@ def test_a_signal_lets_the_epoch_end(call):
 def test_a_second_signal_stops_at_once_and_the_run_goes_on_from_the_last_whole_epoch(call):
     stopped, checkpoint, again = interrupted_run(call, signal.SIGINT, signal.SIGINT, epochs=2)
     assert stopped.status == 3
-    assert lines_of(stopped.err) == ["stopped; the same command goes on from the last whole epoch."]
+    assert lines_of(stopped.err) == ["stopped; the same command continues from the last whole epoch."]
     assert epochs_kept(checkpoint) == 1
     assert again().status == 0
     assert len((checkpoint.parent / "curves.jsonl").read_text().splitlines()) == 2
@@ -278,7 +279,7 @@ def test_a_second_signal_stops_at_once_and_the_run_goes_on_from_the_last_whole_e
     [
         ([], False, "every trial has ended, and the same command makes the report."),
         (["--rerun", "failed"], True, "every trial has ended, and the same command without --rerun makes the report."),
-        (["--seeds", "0,1", "--stop-after", "0s"], False, "the same command goes on."),
+        (["--seeds", "0,1", "--stop-after", "0s"], False, "the same command continues."),
     ],
 )
 def test_a_run_that_is_stopped_in_its_report_says_what_is_left(arguments, dropped, told, call, done, monkeypatch):
@@ -605,7 +606,7 @@ def test_a_plan_in_words(call, done):
     planned = call("plan", write(methods="methods: [scratch, kd, {ft: {k: 1}}, {ft: {k: 2}}]"), "--seeds", "0,1")
     record = json.loads(min(Path("results").glob("trials/*/record.json")).read_text())
     *lines, left, seeds = planned.out.splitlines(keepends=True)
-    assert seeds.startswith("seeds: what they can show is not known")
+    assert seeds.startswith("seeds: it is not known what they can show")
     assert (planned.status, "".join(lines), planned.err) == (
         0,
         f"""Tiny: {record["dataset"]}, {record["recipe"]}; precision default

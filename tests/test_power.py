@@ -168,7 +168,7 @@ def test_trials_on_other_data_or_of_other_recipes_tell_nothing(tmp_path):
 def test_without_a_spread_it_is_said_how_to_give_one(tmp_path):
     power = power_of(planned(tmp_path), NOTHING)
     assert power_as_text(power) == (
-        "what they can show is not known, since no finished trials here tell how much methods vary. Give the suite an "
+        "it is not known what they can show, since no finished trials here tell how much methods vary. Give the suite an "
         "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
     )
     assert power_as_json(power)["smallest_difference"] is None

@@ -171,7 +171,7 @@ def test_json_has_everything_in_units(tmp_path):
     ("changes", "text"),
     [
         ({"ended": Ended("finished", AN_HOUR_AGO)}, "every trial has ended (process 4711 on node7, user ann"),
-        ({"ended": Ended("stopped", AN_HOUR_AGO)}, "stopped before the end; the same `kdbench run` goes on"),
+        ({"ended": Ended("stopped", AN_HOUR_AGO)}, "stopped before the end; the same `kdbench run` continues it"),
         ({"ended": Ended("error", AN_HOUR_AGO, "the disk is full")}, "ended by an error: the disk is full"),
     ],
 )
@@ -184,7 +184,7 @@ def test_how_a_run_ended(tmp_path, changes, text):
 def test_a_run_elsewhere_that_tells_nothing_for_long_does_not_count(tmp_path):
     file = write(tmp_path, job("cuda:0"))
     os.utime(file.path, (time.time() - 600, time.time() - 600))
-    assert "silent: process 4711 on node7, user ann, has told nothing for 10:00." in lines(tmp_path)[1]
+    assert "silent: process 4711 on node7, user ann, has written nothing for 10:00." in lines(tmp_path)[1]
     assert not seen(tmp_path).jobs
 
 

@@ -73,7 +73,7 @@ def test_a_wait_that_lasts_too_long_is_given_up_and_names_the_lanes(late):
             time.sleep(2 * TIMEOUT_S)
 
     (text,) = given_up(act)
-    assert text.startswith("cpu has not answered for 0:00. On it trained: kd, ft. What is finished is kept")
+    assert text.startswith("cpu has not answered for 0:00. These trained on it: kd, ft. What is finished is kept")
 
 
 def test_neither_a_slow_host_nor_many_waits_nor_what_comes_after_an_exception_is(late):
@@ -157,7 +157,7 @@ def test_the_run_says_so_ends_with_status_1_and_goes_on_from_its_checkpoint(lab,
     done = subprocess.run([sys.executable, "-m", "kdbench", "run", str(file), *options], capture_output=True, text=True, timeout=90)
     assert done.returncode == 1, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if "has not answered" in line)
-    assert line.startswith("error: cpu has not answered for 0:02. On it trained: kd, hangs.")
+    assert line.startswith("error: cpu has not answered for 0:02. These trained on it: kd, hangs.")
     (run,) = find_runs(lab.store.root)
     assert run.now.ended and run.now.ended.reason in line
     suite, said, resumed = load_suite(file), Said(), list[str]()
@@ -171,7 +171,7 @@ def test_a_worker_says_so_and_another_one_goes_on(lab, hanging, plugin):
     said = Said()
     suite = lab.suite(methods=METHODS, plugins=[plugin])
     assert execute(suite, lab.store, options=Options(device="cpu", engine="local", device_timeout_s=2), progress=said)
-    assert any(line.startswith("cpu has not answered for 0:02. On it trained: kd, hangs.") for line in said.lines), said.lines
+    assert any(line.startswith("cpu has not answered for 0:02. These trained on it: kd, hangs.") for line in said.lines), said.lines
     assert lab.outcomes() == hanging.outcomes()
 
 

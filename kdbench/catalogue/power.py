@@ -179,7 +179,7 @@ def power_as_text(power: Power) -> str:
     """What the seeds can show, and what that rests on."""
     if not power.spread:
         return (
-            "what they can show is not known, since no finished trials here tell how much methods vary. Give the suite an "
+            "it is not known what they can show, since no finished trials here tell how much methods vary. Give the suite an "
             "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
         )
     from kdbench.report.statistics.comparisons import MIN_SEEDS

@@ -198,6 +198,9 @@ def _more(number: int, shown: int, noun: str) -> list[str]:
     return [f"  and {counted(number - shown, noun)} more; --json has all"] if number > shown else []
 
 
+_ENDED = {"finished": "every trial has ended", "stopped": "stopped before the end; the same `kdbench run` continues it"}
+
+
 def _run_text(run: Found) -> str:
     now = run.now
     who = f"process {now.process['pid']} on {now.host}, user {now.user}"
@@ -206,17 +209,15 @@ def _run_text(run: Found) -> str:
             jobs = f"{now.jobs.running} running, {now.jobs.waiting} waiting"
             return f"running since {_when(now.since)}: {who}, engine {now.engine}; jobs: {jobs}"
         case State.KILLED:
-            return f"killed: {who}, since {_when(now.since)}, ended without a word. The same `kdbench run` goes on."
+            return f"killed: {who}, since {_when(now.since)}, ended without a word. The same `kdbench run` continues it."
         case State.SILENT:
             return (
-                f"silent: {who}, has told nothing for {clock(run.silent_s)}. It was killed, or its machine cannot be reached. "
-                "Where it runs no more, the same `kdbench run` goes on."
+                f"silent: {who}, has written nothing for {clock(run.silent_s)}. It was killed, or its machine cannot be reached. "
+                "If it has ended, the same `kdbench run` continues it."
             )
         case State.ENDED:
             assert now.ended
-            how = {"finished": "every trial has ended", "stopped": "stopped before the end; the same `kdbench run` goes on"}.get(
-                now.ended.how, f"ended by an error: {now.ended.reason}"
-            )
+            how = _ENDED.get(now.ended.how, f"ended by an error: {now.ended.reason}")
             return f"ended {_when(now.ended.when)}: {how} ({who}, since {_when(now.since)})"
 
 

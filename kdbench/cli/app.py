@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 ELSEWHERE = {
     "tune": "To tune methods, write `tune` in the suite; `kdbench run` then does it.",
     "train": "`kdbench run SUITE` trains.",
-    "resume": "The same `kdbench run` goes on where it stopped.",
+    "resume": "The same `kdbench run` continues where it stopped.",
 }
 """What users look for as a command, and where it is."""
 
 SLOW_S = 2.0
-"""After so long a user wants to know what goes on."""
+"""After so long a user wants to know what happens."""
 
 
 class Commands(TyperGroup):

@@ -120,7 +120,7 @@ DeviceTimeoutOption = Annotated[
     typer.Option(
         "--device-timeout",
         metavar="TIME",
-        help="End with status 1 if a GPU has not answered for this time. The same command then goes on from the last whole epoch.",
+        help="End with status 1 if a GPU has not answered for this time. The same command continues from the last whole epoch.",
     ),
 ]
 LanesOption = Annotated[

@@ -54,7 +54,7 @@ def run(
     progress, stop = for_stream(), context.ensure_object(signals.Stop)
     again = "the same command" if rerun == "missing" else "the same command without --rerun"
     with (
-        signals.on_stop(f"stopped; {again} goes on from the last whole epoch."),
+        signals.on_stop(f"stopped; {again} continues from the last whole epoch."),
         stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
         stop.heard(),
     ):
@@ -74,7 +74,7 @@ def run(
             finished = execute(loaded, store, options=wanted, progress=progress)
         finally:
             progress.end()
-    left = f"every trial has ended, and {again} makes the report." if finished else f"{again} goes on."
+    left = f"every trial has ended, and {again} makes the report." if finished else f"{again} continues."
     with signals.on_stop(f"stopped while the report was made; {left}"), stop.heard():
         planned = make_plan(loaded, store)
         if any(trial.status is Status.DONE for trial in planned.students):
@@ -82,7 +82,7 @@ def run(
             numbers = [] if seeds is None else arguments.seed_numbers(seeds)
             print_and_write(read_report([suite], results, seeds=numbers, changes=chosen, plugins=[]))
     if not finished:
-        print(f"stopped before the end; {again} goes on.")
+        print(f"stopped before the end; {again} continues.")
         raise typer.Exit(STOPPED)
     if without_weights := planned.without_weights_text:
         print(without_weights)

@@ -36,7 +36,7 @@ def status(
         bool,
         typer.Option(
             "--watch",
-            help="Look every two seconds, until no run goes on; wait for the first one. Ctrl-C ends the look, and no run.",
+            help="Look again every two seconds until no run is active; wait for the first one. Ctrl-C ends no run.",
         ),
     ] = False,
     as_json: options.JsonOption = False,

@@ -244,12 +244,12 @@ class Driver:
             return
         if not (fault := self.deaths.fault(job.id, place, died, further=further)):
             self._wait_for([job], first=True)
-            self.progress.say(f"{reason}. What it was training goes on from the last whole epoch with another worker: {job.label}.")
+            self.progress.say(f"{reason}. Another worker continues what it was training, from the last whole epoch: {job.label}.")
             return
         if died.ends_run:
             raise KdbenchError(reason)
         if job.stages is None and len(job.trials) > 1:
-            self.progress.say(f"{reason}. The fault goes with what was trained. It goes on in halves: {job.label}.")
+            self.progress.say(f"{reason}. The fault goes with what was trained, which is now tried in halves: {job.label}.")
             self._wait_for(halves(job), first=True)
         elif job.stages is None:
             taken = self.jobs.take(job)

@@ -86,7 +86,7 @@ class GroupTrainer:
         torch.cuda.empty_cache()
         if len(left) == 1:
             name = work.name(left[0])
-            self.say(f"{name} is too large for the device's memory with CUDA graphs: it goes on without, more slowly.")
+            self.say(f"{name} is too large for the device's memory with CUDA graphs. It trains without them, more slowly.")
             return self._train(left, work, graphs=False)
         half = (len(left) + 1) // 2
         self.lanes = min(self.lanes, half)

@@ -61,9 +61,9 @@ class Watchdog:
     @property
     def _text(self) -> str:
         return (
-            f"{self._device} has not answered for {clock(self._timeout_s)}. On it trained: {', '.join(self.waiting.lanes)}. "
-            "What is finished is kept, and the same command goes on from the last whole epoch. If it hangs again, --lanes 1 shows "
-            "which of them does it. If it is only slow, give a longer --device-timeout."
+            f"{self._device} has not answered for {clock(self._timeout_s)}. These trained on it: {', '.join(self.waiting.lanes)}. "
+            "What is finished is kept, and the same command continues from the last whole epoch. If it hangs again, --lanes 1 "
+            "shows which of them it is. If it is only slow, give a longer --device-timeout."
         )
 
 

@@ -74,7 +74,7 @@ class _WarmUp(SpecWithOptions):
     shared: ClassVar[frozenset[str]] = frozenset({"warm_up_epochs", "warm_up_lr", "update"})
 
     warm_up_epochs: NonNegativeFloat = 0
-    """For how long the learning rate first rises linearly, in epochs. 0 for no warm-up. The schedule goes on as if there had been
+    """For how long the learning rate first rises linearly, in epochs. 0 for no warm-up. The schedule continues as if there had been
     none: a warm-up is no part that comes before it."""
     warm_up_lr: NonNegativeFloat | None = None
     """The learning rate at which the warm-up starts. Unless given, the optimiser's divided by `warm_up_epochs + 1`: the epochs rise

@@ -34,7 +34,7 @@ class SilentOutOfMemory(KdbenchError):
     def __init__(self) -> None:
         super().__init__(
             "the device's memory was so full that convolutions took other kernels, which round differently. Train fewer students "
-            "at once: the same command with --lanes 4, say, goes on from the last whole epoch."
+            "at once: the same command with --lanes 4, say, continues from the last whole epoch."
         )
 
 

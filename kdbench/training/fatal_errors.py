@@ -64,7 +64,7 @@ def fatal_errors_explained() -> Iterator[None]:
         if not fatal_error(problem):
             raise
         if isinstance(problem, OSError):
-            text = f"{system_error(problem)} The same command goes on then; what is finished is kept."
+            text = f"{system_error(problem)} Then the same command continues; what is finished is kept."
         elif isinstance(problem, torch.AcceleratorError):
             text = (
                 f"the device is in a bad state ({first_line(problem)}), which a method may have caused. With --lanes 1, the same "

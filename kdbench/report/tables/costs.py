@@ -22,10 +22,7 @@ _STACKED = (
     "images/s must not be compared. "
 )
 
-_ONE_SPEED = (
-    "Inference: a network has one speed in this table, of a student over all trials that deploy it, of a teacher over all that it "
-    "taught, with whichever partner."
-)
+_ONE_SPEED = "Inference: one speed for each network, over all trials in which it is the student that is deployed, or the teacher."
 
 _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 

@@ -224,7 +224,7 @@ class Ray(Engine):
         if self._failures >= MOST_FAILURES and not self._workers:
             raise KdbenchError(f"no worker can start on the Ray cluster: {mend}")
         if self._failures == MOST_FAILURES:
-            self._say(f"{MOST_FAILURES} workers in a row could not start: {mend} The run goes on with the others.")
+            self._say(f"{MOST_FAILURES} workers in a row could not start: {mend} The run continues with the others.")
 
     def _recruit(self) -> None:
         """Ask the cluster for the workers that are wanted and not there."""
