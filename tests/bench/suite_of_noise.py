@@ -72,7 +72,8 @@ class NoiseSuite:
 
     def write(self, file: Path) -> Path:
         """As YAML. The teacher's recipe is always the same, so that suites in one results directory share it."""
-        teacher: dict[str, Any] = {"epochs": 1, "precision": "default", **{key: False for key in ("compile", "stack") if key in self.recipe}}
+        off = {key: False for key in ("compile", "stack") if key in self.recipe}
+        teacher: dict[str, Any] = {"epochs": 1, "precision": "default", **off}
         tree = {
             "title": "Noise",
             "plugins": [str(PLUGIN)],
