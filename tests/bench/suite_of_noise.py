@@ -72,7 +72,7 @@ class NoiseSuite:
 
     def write(self, file: Path) -> Path:
         """As YAML. The teacher's recipe is always the same, so that suites in one results directory share it."""
-        off = {key: False for key in ("compile", "stack") if key in self.recipe}
+        off: dict[str, Any] = {key: False for key in ("compile", "stack") if key in self.recipe}
         teacher: dict[str, Any] = {"epochs": 1, "precision": "default", **off}
         tree = {
             "title": "Noise",
