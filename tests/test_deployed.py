@@ -182,7 +182,7 @@ def test_a_student_that_an_earlier_version_kept_says_what_it_lacks(lab: Lab, cap
     ("change", "told"),
     [
         ("failed", r"is of a trial that has failed and left no student \(the loss is nan\)\. .*--rerun failed\.$"),
-        ("no JSON", r"record.json is no whole record"),
+        ("no JSON", r"record.json cannot be used: it is not a whole record \(1 mistake\)\. Train it again\.$"),
         ("no head", r"is of an early kdbench, which did not note for which images it is\. Train it again"),
         ("half a head", r"weights.safetensors is damaged \(.*\)\. Train it again"),
         ("no head that is one", r"weights.safetensors is damaged \(.*\)\. Train it again"),

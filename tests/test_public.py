@@ -402,6 +402,20 @@ def test_a_broken_record_is_left_out_with_a_warning(copy, caplog):
     assert [r.getMessage() for r in caplog.records] == [f"{first} is left out: it is not a whole record (1 mistake)."]
 
 
+def test_a_record_of_a_newer_kdbench_is_named_and_stays(copy, home, caplog):
+    first = min(copy.glob("trials/*/record.json"))
+    first.write_text(json.dumps({**json.loads(first.read_bytes()), "key_of_tomorrow": 1}))
+    before = files_of(copy)
+    kdbench.load_results(copy)
+    assert caplog.messages == [f"{first} is left out: a newer kdbench wrote it, with key_of_tomorrow, so update kdbench."]
+    newer = r"record of a newer kdbench, with key_of_tomorrow\. Update kdbench"
+    with pytest.raises(kdbench.KdbenchError, match=newer):
+        kdbench.load_results(copy, suite=home / "tiny.yaml")
+    with pytest.raises(kdbench.KdbenchError, match=newer):
+        kdbench.run_suite(home / "tiny.yaml", results=copy)
+    assert {file: held for file, held in files_of(copy).items() if file in before} == before, "nothing was set aside"
+
+
 def test_a_second_record_of_a_trial_is_left_out_with_a_warning(copy, caplog):
     first = min(copy.glob("trials/*/record.json"))
     second = copy / "trials" / "zz_copy" / "record.json"

@@ -77,7 +77,9 @@ def loading(then: str) -> Iterator[None]:
         told.cancel()
 
 
-def open_suite(suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path]) -> tuple[Suite, Store]:
+def open_suite(
+    suite: str, results: Path, methods: str | None, seeds: str | None, plugins: Sequence[Path], *, read_only: bool = True
+) -> tuple[Suite, Store]:
     """A suite with the methods and seeds of the command line, and the results directory."""
     from kdbench.results.store import Store
     from kdbench.spec.record import PROTOCOL
@@ -87,7 +89,7 @@ def open_suite(suite: str, results: Path, methods: str | None, seeds: str | None
     load_plugins(plugins)
     names = [] if methods is None else arguments.method_names(methods)
     numbers = [] if seeds is None else arguments.seed_numbers(seeds)
-    return load_suite(suite, methods=names, seeds=numbers), Store(results, protocol=PROTOCOL)
+    return load_suite(suite, methods=names, seeds=numbers), Store(results, protocol=PROTOCOL, read_only=read_only)
 
 
 def print_json(value: object) -> None:

@@ -49,7 +49,7 @@ def run(
         from kdbench.runner.progress import for_stream, outcome_text
         from kdbench.runner.run import Options, execute
 
-    loaded, store = open_suite(suite, results, methods, seeds, plugin)
+    loaded, store = open_suite(suite, results, methods, seeds, plugin, read_only=False)
     check_options(loaded, store)
     progress, stop = for_stream(), context.ensure_object(signals.Stop)
     again = "the same command" if rerun == "missing" else "the same command without --rerun"

@@ -123,7 +123,7 @@ def _suites_report(
     from kdbench.suite.resolve import load_suite
 
     load_plugins(plugins)
-    store, methods = Store(results, protocol=PROTOCOL), changes.get("methods", ())
+    store, methods = Store(results, protocol=PROTOCOL, read_only=True), changes.get("methods", ())
     plans = [make_plan(load_suite(name, methods=methods, seeds=seeds), store) for name in names]
     # A network's speed of inference is measured by all trials that have it, whichever methods are shown.
     others = [make_plan(load_suite(name, seeds=seeds), store) for name in names] if methods else []
@@ -188,7 +188,7 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
         identity = ReportIdentity(root.stem, suite=str(root), place="file", selection=words)
         reports, sources = root.parent, NO_SOURCES
     else:
-        store = Store(root, protocol=PROTOCOL)
+        store = Store(root, protocol=PROTOCOL, read_only=True)
         store.refuse_foreign_protocols()
         results = read_records(root)
         curves, outcomes, records = load_curves(root, results["trial"]), _outcomes(root, results), list(store.records())

@@ -15,7 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
 from kdbench.results.method_labels import CE, method_labels
 from kdbench.results.store import record_files
-from kdbench.spec.record import Data, Environment, Record
+from kdbench.spec.record import Data, Environment, Record, why_unreadable
 from kdbench.spec.trial import digest, teachers_in
 from kdbench.wording import counted
 
@@ -33,7 +33,7 @@ def read_records(root: Path) -> pd.DataFrame:
         try:
             record = Record.model_validate_json(file.read_bytes())
         except ValidationError as problem:
-            log.warning("%s is left out: it is not a whole record (%s).", file, counted(problem.error_count(), "mistake"))
+            log.warning("%s is left out: %s.", file, why_unreadable(problem))
             continue
         except FileNotFoundError:  # it is trained again since just now
             continue

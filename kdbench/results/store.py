@@ -18,8 +18,7 @@ from kdbench.results.claims import Claims, claiming, refuse_claims
 from kdbench.results.lock import held
 from kdbench.results.outcomes import OUTCOMES, Outcomes
 from kdbench.results.replace_folder import finish_interrupted
-from kdbench.spec.record import Record
-from kdbench.wording import counted
+from kdbench.spec.record import Record, newer_keys, why_unreadable
 
 log = logging.getLogger("kdbench")
 
@@ -139,7 +138,7 @@ class Store:
         """The trial's record, None where there is none; a broken one is named, and set aside unless the store is read only.
 
         Raises:
-            KdbenchError: the record is of another protocol.
+            KdbenchError: the record is of another protocol, or of a newer kdbench.
         """
         file = self.folder(trial) / RECORD
         try:
@@ -148,7 +147,10 @@ class Store:
             return None
         except ValidationError as problem:
             self._refuse_foreign(file)
-            self._unusable(file, f"it is not a whole record ({counted(problem.error_count(), 'mistake')})")
+            if keys := newer_keys(problem):
+                told = f"{file} is the record of a newer kdbench, with {', '.join(keys)}. "
+                raise KdbenchError(told + "Update kdbench, or choose another directory with --results.") from None
+            self._unusable(file, why_unreadable(problem))
             return None
         self._refuse_protocol(record.protocol, file)
         if record.trial != trial:

@@ -14,7 +14,7 @@ from kdbench.method.interface import METHODS
 from kdbench.models.weights import WEIGHTS
 from kdbench.paths import has_path
 from kdbench.results.students import AGAIN, StudentMetadata, read_student, write_student
-from kdbench.spec.record import Data, Record
+from kdbench.spec.record import Data, Record, newer_keys, why_unreadable
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
 from kdbench.training.deployed import Deployed, Normalise
@@ -42,7 +42,8 @@ def load(folder: Path, *, normalise: bool) -> Deployed:
         text = "is missing" if absent else f"cannot be read ({problem.strerror})"
         raise KdbenchError(f"{folder / 'record.json'} {text}. Give the folder of a finished trial, results/trials/...") from None
     except ValidationError as problem:
-        raise KdbenchError(f"{folder / 'record.json'} is no whole record ({first_line(problem)}). Train it again.") from None
+        fix = "" if newer_keys(problem) else " Train it again."
+        raise KdbenchError(f"{folder / 'record.json'} cannot be used: {why_unreadable(problem)}.{fix}") from None
     kept = read_student(folder, record)
     metadata = kept.metadata
     normalising = None

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from kdbench.wording import plural
+from kdbench.wording import counted, plural
 
 PROTOCOL = 3
 """Raised whenever the same spec would give other numbers; records of another protocol are never mixed with ours.
@@ -310,3 +310,18 @@ class Record(BaseModel):
         if self.status == "failed" and not self.reason:
             raise ValueError("a failed record has a reason")
         return self
+
+
+def newer_keys(problem: ValidationError) -> list[str]:
+    """The keys that only a newer kdbench writes, where they are all that is wrong with a record; else none."""
+    mistakes = problem.errors()
+    if any(mistake["type"] != "extra_forbidden" for mistake in mistakes):
+        return []
+    return [".".join(map(str, mistake["loc"])) for mistake in mistakes]
+
+
+def why_unreadable(problem: ValidationError) -> str:
+    """Why a record cannot be read, as the end of a sentence on it."""
+    if keys := newer_keys(problem):
+        return f"a newer kdbench wrote it, with {', '.join(keys)}, so update kdbench"
+    return f"it is not a whole record ({counted(problem.error_count(), 'mistake')})"
