@@ -688,18 +688,21 @@ def test_examples_in_the_help_of_report_can_be_typed(call):
 FOLDER = {"dataset": "dataset: {name: imagefolder, label: mine, root: nowhere, size: 8}"}
 USELESS = {"recipe": "recipe: {base: digits-quick, epochs: 1, schedule: {milestones: []}, precision: tf32}"}
 TOO_MANY = {"dataset": "dataset: {name: digits, label: few, train_images: 9999}"}
+TUNED = "tune: {{budget: 2, validation: {}, grid: {{kd: [{{temperature: 2}}]}}}}"
+NONE_HELD_OUT = {"tune": TUNED.format(0.001)}
 ON_CPU = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA has tf32")
 
 
 @pytest.mark.parametrize(
-    "lines", [FOLDER, TOO_MANY, pytest.param(USELESS, marks=ON_CPU), pytest.param({**FOLDER, **USELESS}, marks=ON_CPU)]
+    "lines",
+    [FOLDER, TOO_MANY, NONE_HELD_OUT, pytest.param(USELESS, marks=ON_CPU), pytest.param({**FOLDER, **USELESS}, marks=ON_CPU)],
 )
 def test_a_plan_of_what_a_run_refuses_prints_all_it_can_and_ends_as_the_run_does(call, lines):
     suite = write(**lines)
     ran, planned, as_json = call("run", suite), call("plan", suite), call("plan", suite, "--json")
     assert (ran.status, ran.out) == (planned.status, "") == (as_json.status, "") == (2, "")
     assert planned.err == as_json.err == ran.err
-    assert "2 trials: 2 missing" in lines_of(planned.out)
+    assert f"2 trials: {'1 missing, 1 untuned' if 'tune' in lines else '2 missing'}" in lines_of(planned.out)
     notes = json.loads(as_json.out)["notes"]
     assert len(notes) == len(lines)
     for note in notes:
@@ -708,12 +711,19 @@ def test_a_plan_of_what_a_run_refuses_prints_all_it_can_and_ends_as_the_run_does
         assert told in ran.err and told not in planned.out, "it is told once"
 
 
+def test_a_plan_refuses_no_held_out_images_that_no_trial_needs(call):
+    planned = call("plan", write(**NONE_HELD_OUT), "--methods", "scratch", "--json")
+    assert planned.status == 0 and json.loads(planned.out)["notes"] == []
+
+
 def test_a_plan_tells_of_batches_that_take_all_images(call):
     note = "a batch of 201 takes all 200 training images, so that each epoch is a single step; lower `batch_size` in the recipe"
     for size, notes in ((200, []), (201, [note])):
         recipe = f"recipe: {{base: digits-quick, epochs: 1, schedule: {{milestones: []}}, batch_size: {size}}}"
         assert json.loads(call("plan", write(recipe=recipe), "--json").out)["notes"] == notes
     assert f"  note: {note}." in lines_of(call("plan", write(recipe=recipe)).out)
+    tuned = write(recipe=recipe.replace("201", "190"), tune=TUNED.format(0.1))
+    assert json.loads(call("plan", tuned, "--json").out)["notes"] == [note.replace("201", "190").replace("200", "180")]
 
 
 def test_a_plan_for_other_devices_is_judged_by_them_and_they_need_not_be_there(call):

@@ -9,17 +9,24 @@ from kdbench.data import Contents, Source, SourceParams
 from kdbench.data.division import refuse_division
 from kdbench.errors import KdbenchError
 from kdbench.spec.record import ImageCounts, images_text
+from kdbench.suite.tuning import Tuning
 
 Known = Contents | KdbenchError | None
 """The images, what is wrong with them, or None where only a run can tell."""
 
 
-def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path) -> Known:
-    """How many images there are; what is wrong with them where something is; None where only a run can tell."""
+def contents_of(source: tuple[type[Source], SourceParams], *, cache: Path, tuning: Tuning | None = None) -> Known:
+    """How many images there are; what is wrong with them where something is; None where only a run can tell.
+
+    Args:
+        tuning: which holds some of the images out: where it trains any, see that they can be divided so, too.
+    """
     kind, params = source
     try:
         if found := kind(params, cache=cache).contents():
             refuse_division(found, params)
+            if tuning and tuning.suite.trials:
+                refuse_division(found, tuning.suite.source[1])
         return found
     except KdbenchError as problem:
         return problem

@@ -138,10 +138,13 @@ def plan_as_text(
 
 def _notes(plan: Plan, contents: Known) -> list[str]:
     """What its trainings never reach, and which batches take all images."""
-    trials = [planned.spec for planned in (*plan.teachers, *plan.students)]
-    images = training_images(contents, plan.suite.source[1]) if isinstance(contents, Contents) else None
-    found = [note for trial in trials for note in never_reached(trial)]
-    return list(dict.fromkeys([*found, *(single_steps(trials, images=images) if images else ())]))
+    found: list[str] = []
+    for part in (plan.tuning, plan) if plan.tuning else (plan,):
+        trials = [planned.spec for planned in (*part.teachers, *part.students)]
+        found += [note for trial in trials for note in never_reached(trial)]
+        if trials and isinstance(contents, Contents):
+            found += single_steps(trials, images=training_images(contents, part.suite.source[1]))
+    return list(dict.fromkeys(found))
 
 
 def _further_recipes(plan: Plan, *, usual: str) -> list[str]:

@@ -33,7 +33,7 @@ def _method(name: str) -> tuple[Value, str]:
 
 def _suite(name: str) -> tuple[Value, str]:
     suite = load_suite(name)
-    contents = contents_of(suite.source, cache=CACHE)
+    contents = contents_of(suite.source, cache=CACHE, tuning=suite.tuning)
     return settings.suite_as_json(suite, contents), settings.suite_as_text(suite, contents)
 
 

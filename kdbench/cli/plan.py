@@ -57,7 +57,8 @@ def plan(
     planned = make_plan(loaded, store)
     names = place_names(devices) if devices else ["auto"]
     at_once = len(names)
-    estimates, contents = costs(planned, store, devices=at_once), contents_of(loaded.source, cache=store.cache)
+    contents = contents_of(loaded.source, cache=store.cache, tuning=loaded.tuning)
+    estimates = costs(planned, store, devices=at_once)
     of_tuning = costs(planned.tuning, store, devices=at_once) if planned.tuning else []
     power = power_of(planned, store, difference=difference)
     device = choose_device("auto") if names[0] == "auto" else named_device(names[0])  # which need not be on this machine
