@@ -544,10 +544,11 @@ def test_a_broken_record_is_set_aside_and_its_trial_is_missing(call, done, caplo
     planned = call("plan", done)
     assert planned.status == 0
     assert "2 trials: 1 done, 1 missing" in lines_of(planned.out)
-    (warning,) = [record.getMessage() for record in caplog.records]
-    assert warning.startswith(f"{records['kd']} cannot be used: ")
-    assert warning.endswith("It was set aside as record.json.broken.")
+    cannot = f"{records['kd']} cannot be used: it is not a whole record (1 mistake)"
+    assert caplog.messages == [f"{cannot}."]
+    assert records["kd"].exists(), "a plan only reads"
     assert call("run", done, "--device", "cpu").status == 0
+    assert f"{cannot}. It was set aside as record.json.broken." in caplog.messages
 
 
 def test_a_report_of_nothing(call):
