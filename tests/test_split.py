@@ -116,7 +116,7 @@ def test_the_longest_job_starts_first(cohorts):
     assert sizes(split([short, other], places=1, durations=taking(10))) == [8, 3]
 
 
-def test_what_is_begun_starts_before_the_longest_job(cohorts):
+def test_jobs_with_begun_trials_start_before_the_longest_job(cohorts):
     whole, other = cohorts(KD, 2)
     begun = replace(other, trials=tuple(replace(trial, status=Status.STARTED) for trial in other.trials[:3]))
     for places in range(1, 6):
@@ -126,7 +126,7 @@ def test_what_is_begun_starts_before_the_longest_job(cohorts):
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_run_that_goes_on_finishes_first_what_is_begun_and_has_counted_it(lab, monkeypatch, one_epoch_a_run, elsewhere):
+def test_a_run_that_goes_on_starts_with_jobs_that_were_begun_and_has_counted_them(lab, monkeypatch, one_epoch_a_run, elsewhere):
     assert not lab.run(lab.suite(methods=["scratch"], seeds=[1]), **one_epoch_a_run)
     engine = InProcess("a", cache=lab.store.cache) if elsewhere else None
     monkeypatch.setattr(run, "choose_engine", lambda name, device, **more: engine)

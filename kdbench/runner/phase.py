@@ -89,7 +89,7 @@ class Phase:
         adopted = [Job((planned,)) for planned in teachers if not planned.spec.methods]
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]
-        then.sort(key=lambda planned: planned.status is not Status.STARTED)  # what is begun is finished first
+        then.sort(key=lambda planned: planned.status is not Status.STARTED)  # so that jobs with begun trials start first
         self.progress.begin(self._part([*teachers, *then]))
         return [*adopted, *jobs_of_teachers(first.values())], jobs(then)
 

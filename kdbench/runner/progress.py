@@ -110,7 +110,7 @@ class Pace:
         return (time.monotonic() - self.since) / timed * (self.total - self.done) if timed > 0 else None
 
     def resume(self, lane: LaneReport) -> None:
-        """A lane goes on from its checkpoint, or anew where that is of no use: so many epochs are behind it, and took no time."""
+        """A lane stands at so many epochs, those of its checkpoint or none where that cannot be used: they took no time."""
         if lane.trial:
             self.resumed += lane.epochs - self.behind.get(lane.trial, 0)
             self._set(lane.trial, lane.epochs)

@@ -52,8 +52,8 @@ class _Part:
     begun: bool
 
     @property
-    def turn(self) -> tuple[bool, float]:
-        """Parts start in the order of this: what is begun is finished first, and then the longest start first."""
+    def start_order(self) -> tuple[bool, float]:
+        """Parts start in the order of this: first those with begun trials, and of each kind the longest first."""
         return not self.begun, -self.task.seconds
 
 
@@ -142,7 +142,8 @@ def _seconds(job: Job, given: Collection[str], durations: Durations) -> float:
 
 
 def split(jobs: Sequence[Job], *, places: int, durations: Durations) -> list[Job]:
-    """The jobs, those that are begun first and then the longest first, some as several that together train the same trials.
+    """The jobs, some as several that together train the same trials: first those with begun trials, then the others, the longest
+    first.
 
     They are split so that all of them end soonest, as far as `durations` knows, and no further: a division counts that ends 2 %
     sooner than all coarser ones. Trials that share a stage of their own stay together where that does not hold up the rest.
@@ -172,7 +173,7 @@ def split(jobs: Sequence[Job], *, places: int, durations: Durations) -> list[Job
             break
         limit = STEP * max(open_)
     found = [(part, job) for parts, job in zip(chosen, jobs, strict=True) for part in parts]
-    found.sort(key=lambda pair: pair[0].turn)
+    found.sort(key=lambda pair: pair[0].start_order)
     return [
         job if len(part.lanes) == len(job.trials) else replace(job, trials=tuple(job.trials[lane] for lane in part.lanes))
         for part, job in found
@@ -185,7 +186,7 @@ def _end_s(parts: Sequence[_Part], stages: Mapping[str, TeacherStage], durations
     for need in sorted(frozenset[str]().union(*(part.task.needs for part in parts))):
         before.setdefault(stages[need].together, []).append(stages[need])
     first = [Task(durations.stage_job(found), gives=frozenset(stage.id for stage in found)) for found in before.values()]
-    return end_s([*first, *(part.task for part in sorted(parts, key=lambda part: part.turn))], places)
+    return end_s([*first, *(part.task for part in sorted(parts, key=lambda part: part.start_order))], places)
 
 
 def _grains(job: Job, durations: Durations, users: Mapping[str, int]) -> list[list[_Item]]:

@@ -291,8 +291,9 @@ class Record(BaseModel):
     """When a run first planned to train the trial, in UTC; missing in records of earlier versions. It stays the same when the trial
     is continued or trained again."""
     planned_again: str | None = None
-    """When the training that the record tells of was planned, in UTC, where the trial was trained before. It stays the same when
-    that training is continued."""
+    """When the training that the record tells of was planned, in UTC, where the trial had ended before, or was planned before
+    and `--rerun all` began it anew. It stays the same when that training is continued, and when it starts again because its
+    checkpoint cannot be used."""
     first_finished: str | None = None
     """When the trial was first done, in UTC, where it was trained again since."""
     finished: str
