@@ -10,6 +10,7 @@ from conftest import CLASSES, Lab
 
 import kdbench
 from kdbench.data import ResidentLoader
+from kdbench.runner.phase import learnt_nothing
 from kdbench.runner.plan import Rerun
 from kdbench.spec.record import ImageCounts, images_text
 from kdbench.training.device import exact
@@ -58,7 +59,19 @@ def test_a_record_says_what_its_images_were(lab: Lab) -> None:
     row = kdbench.load_results(lab.store.root).iloc[0]
     assert (row["data"], row["data_notes"]) == (data.summary, "")
     assert [row[f"{split}_images"] for split in ("train", "validation", "test")] == [48, 12, 30]
-    assert (row["num_classes"], row["passed_over_files"]) == (3, 0)
+    assert (row["num_classes"], row["passed_over_files"], row["one_class_error_pct"]) == (3, 0, 100 * 2 / 3)
+
+
+def test_a_teacher_that_knows_no_class_is_warned_of(lab: Lab) -> None:
+    suite = lab.suite(methods=["scratch"], seeds=[0])
+    lab.run(suite)
+    record = lab.record(suite.trials[0])
+    assert learnt_nothing(record.model_copy(update={"test_error_pct": 66.6})) is None
+    assert learnt_nothing(record.model_copy(update={"test_error_pct": 200 / 3})) == (
+        "warning: the teacher resnet8 has a test error of 66.67 %, which is no better than always answering one class (66.67 %); "
+        "train it longer, or lower its learning rate."
+    )
+    assert learnt_nothing(record.model_copy(update={"test_error_pct": 200 / 3, "data": None})) is None, "of an earlier version"
 
 
 def test_a_record_of_a_thousand_classes_is_no_book() -> None:

@@ -744,6 +744,26 @@ def test_a_teacher_with_a_higher_error_than_scratch_is_told():
     assert told in result_table(compare(RESULTS.replace({"teacher_error_pct": 6.28}, 9.0), pairs=[PAIR])).notes
 
 
+def test_what_is_no_better_than_always_answering_one_class_is_told():
+    third = 200 / 3  # of three classes alike
+    results = three_seeds(scratch=(third, third, third), kd=(64.0, 67.0, 66.0), at=(70.0, 66.0, 66.0)).replace({6.28: 67.22})
+    known = results.assign(one_class_error_pct=third)
+    advice = "Ranks among them say nothing: train longer, or lower the learning rate."
+    note = f"No better than always answering one class: the teacher, scratch, AT ({{}}). {advice}"
+    assert note.format("66.67 %") in result_table(compare(known, pairs=[PAIR])).notes
+    accuracy = compare(known, pairs=[PAIR], options=ReportOptions(metric="accuracy"))
+    assert note.format("33.33 %") in result_table(accuracy).notes
+    for untold in (best_epoch_table(compare(known, pairs=[PAIR])), result_table(compare(results, pairs=[PAIR]))):
+        assert not [told for told in untold.notes if "one class" in told]
+    assert "one class" not in claims(compare(known, pairs=[PAIR]))[0]
+    worse = known.replace({64.0: 67.0})
+    clause = "which is no better than always answering one class (66.67 %)"
+    said = f"scratch and KD share the lowest mean test error of 3 methods, 66.67 %, {clause}."
+    assert said in claims(compare(worse, pairs=[PAIR]))[0]
+    alone = compare(worse, pairs=[PAIR], options=ReportOptions(methods=("at",)))
+    assert f"AT has a mean test error of 67.33 %, {clause}, and there is no other method." in claims(alone)[0]
+
+
 def test_two_trainings_of_a_teacher_with_one_error_are_two():
     results = RESULTS.copy()
     results.loc[results["seed"] == 2, "teacher_weights_sha256"] = "other"

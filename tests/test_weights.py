@@ -35,7 +35,7 @@ from kdbench.runner.frame import load_results
 from kdbench.runner.plan import Rerun
 from kdbench.runner.rates import Basis
 from kdbench.runner.run import Options, execute
-from kdbench.spec.record import PROTOCOL
+from kdbench.spec.record import PROTOCOL, ImageCounts
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import trial_code
 from kdbench.suite.resolve import load_suite
@@ -720,17 +720,20 @@ def test_what_was_fetched_by_a_tag_is_bound_by_the_records(write, lab, another, 
     assert hashes[0] != hashes[1]
 
 
-def test_a_teacher_as_expected_is_not_warned_of(write, lab, folder):
+def test_a_teacher_as_expected_and_better_than_one_class_is_not_warned_of(write, lab, folder, monkeypatch):
     weights = {**OWN, "weights": str(folder / "own.pth")}
     suite = write(weights, "resnet8", methods=["kd"])
     run(lab, suite)
     measured = lab.record(suite.teachers[0]).test_error_pct
     assert measured is not None
     image = 100 / (4 * CLASSES)  # of those in `photos/test/`
-    for expected, warned in ((measured + 1.4 * image, False), (measured + 1.6 * image, True)):
+    for expected, one_class, warned in ((measured + 1.4 * image, measured + 1, False), (measured + 1.6 * image, measured, True)):
+        monkeypatch.setattr(ImageCounts, "one_class_error_pct", one_class)
         suite = write({**weights, "expected_error_pct": expected}, "resnet8", methods=["kd"], seeds=[0])
         lines = run(lab, suite, rerun=Rerun.ALL)
-        assert any(line.startswith("warning: the teacher") for line in lines) == warned
+        before = lines[: next(place for place, line in enumerate(lines) if line.startswith("done kd"))]
+        for words in (f"{expected:g} % is expected", f"no better than always answering one class ({one_class:.2f} %)"):
+            assert any(line.startswith("warning: the teacher") and words in line for line in before) == warned
 
 
 def test_a_teacher_that_was_never_trained_is_no_row_of_its_own_student(write, lab, folder):

@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from kdbench.errors import listed
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
 from kdbench.report.differences import differences_of_all, gains_over_baseline
+from kdbench.report.one_class import no_better_clause
 from kdbench.report.statistics.comparisons import Difference
 from kdbench.report.tables.cells import on_data
 from kdbench.report.tables.selection import held_out
@@ -32,9 +33,11 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
     waiting = _without_result(comparison, pair, done)
     if len(means) < 2:
         alone = _beside(pair, str(means.index[0]), [label for label in done if label not in means], waiting=bool(waiting))
-        return " ".join([f"{means.index[0]} has a mean {metric.noun} of {metric.text(means.iloc[0])}{alone}.", *waiting])
+        level = f"{metric.text(means.iloc[0])}{no_better_clause(pair, means.iloc[0])}"
+        return " ".join([f"{means.index[0]} has a mean {metric.noun} of {level}{alone}.", *waiting])
     first = list(ranked_at(means, 1, metric))
-    best, level = str(first[0]), f"the {metric.best} mean {metric.noun} of {len(means)} methods, {metric.text(means.iloc[0])}."
+    best, mean_of_best = str(first[0]), f"{metric.text(means.iloc[0])}{no_better_clause(pair, means.iloc[0])}"
+    level = f"the {metric.best} mean {metric.noun} of {len(means)} methods, {mean_of_best}."
     unbeaten, tie = first == [baseline], len(first) > 1
     shared = f"{', '.join(map(str, first[:-1]))} and {first[-1]} share"
     sentences = [f"{shared if tie else f'No method beat {baseline}, which has' if unbeaten else f'{best} has'} {level}"]
@@ -87,7 +90,7 @@ def _how_sure(gain: Difference | None, metric: Metric) -> str:
     if gain.bounds_with_images:
         wide = metric.interval(gain.bounds_with_images)
         text += (
-            " over new seeds, with new images or without"
+            " over new seeds, and the same with new images"
             if text.endswith(wide)
             else f" over new seeds, {wide} over new seeds and images"
         )

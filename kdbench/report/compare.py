@@ -30,7 +30,7 @@ from kdbench.spec.report_options import DEFAULT, ReportOptions
 
 _NUMBERS = [
     *dict.fromkeys(column for metric in METRICS.values() for column in (metric.column, metric.teacher_column) if column),
-    "best_test_error_pct",
+    *("best_test_error_pct", "one_class_error_pct"),
     *("validation_error_pct", "selected_test_error_pct", "selected_epoch"),
     *("student_params", "student_macs", "teacher_params", "teacher_macs", "extra_params"),
     *("train_images_per_s", "inference_images_per_s", "teacher_inference_images_per_s"),

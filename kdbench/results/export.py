@@ -64,10 +64,10 @@ _FIELDS: dict[str, Any] = {
     name: field.annotation for name, field in Record.model_fields.items() if name not in ("spec", "environment", "data", "tuning")
 }
 
-SCHEMA: Mapping[str, str] = {
-    name: _kind(_FIELDS[name]) if name in _FIELDS else "integer" if name in (*COUNTS, "evaluate_every") else "text"
-    for name in COLUMNS
-}
+_FOLLOWING = {**dict.fromkeys((*COUNTS, "evaluate_every"), "integer"), "one_class_error_pct": "number"}
+"""The types of columns that no record has; all others of these are text."""
+
+SCHEMA: Mapping[str, str] = {name: _kind(_FIELDS[name]) if name in _FIELDS else _FOLLOWING.get(name, "text") for name in COLUMNS}
 """The columns of a file, in order, each with the name of its type."""
 
 

@@ -98,6 +98,7 @@ def _flat(data: Data) -> dict[str, Any]:
         "data": data.summary,
         "num_classes": len(data.classes),
         **{name: counts.images if counts else None for name, counts in splits.items()},
+        "one_class_error_pct": data.test_images.one_class_error_pct,
         "passed_over_files": sum(data.passed_over_files.values()),
         "data_notes": "; ".join(data.notes),
     }
@@ -124,6 +125,7 @@ _FLATTENED = {
     "train_images": "Number of images that were trained on.",
     "validation_images": "Number of training images that were held out to select with; missing where none were.",
     "test_images": "Number of images that were tested on.",
+    "one_class_error_pct": "Test error in percent of always answering the class with the most test images.",
     "passed_over_files": "Number of files that were not read.",
     "data_notes": "What else a reader of the results must know of the images.",
     "method_params": "Parameters of the method, by part, as JSON; and `ce`, where the suite sets the weight of the cross-entropy.",
@@ -171,5 +173,6 @@ _TYPES: dict[object, str] = {int | None: "Int64", float | None: "float64", str |
 _OPTIONAL = {
     **{name: _TYPES[field.annotation] for name, field in Record.model_fields.items() if field.annotation in _TYPES},
     **dict.fromkeys((*COUNTS, "jobs_on_machine"), "Int64"),
+    "one_class_error_pct": "float64",
 }
 """Columns of what a trial may lack, and their types, which must not depend on the trials that happen to be there."""

@@ -197,6 +197,8 @@ class Phase:
         for spec in taught_by.values():
             record, expected = self._records.get(spec.id), self.plan.suite.expected_error_pct.get(spec.id)
             measured = record.test_error_pct if record else None
+            if record and (warning := learnt_nothing(record)):
+                self.progress.say(warning)
             within = max(EXPECTED_WITHIN_PCT, 150 / len(self.builder.dataset.test))  # one image and a half of a small test set
             if expected is not None and measured is not None and abs(measured - expected) > within:
                 self.progress.say(
@@ -221,3 +223,18 @@ class Phase:
         elif found and self.claims and self.claims.take(MACS):  # whoever writes at the same moment has the same networks
             self.store.note_macs(label, found)
             self.claims.release(MACS)
+
+
+def learnt_nothing(teacher: Record) -> str | None:
+    """A warning where a network that does not know the classes would have the teacher's error."""
+    if teacher.data is None or teacher.test_error_pct is None:
+        return None
+    one_class = teacher.data.test_images.one_class_error_pct
+    if teacher.test_error_pct < one_class:
+        return None
+    spec = TrialSpec.model_validate(teacher.spec)
+    trained, given = "train it longer, or lower its learning rate", "see that it got its images as in its training"
+    return (
+        f"warning: the teacher {teacher_label(spec)} has a test error of {teacher.test_error_pct:.2f} %, which is no better than "
+        f"always answering one class ({one_class:.2f} %); {trained if spec.methods else given}."
+    )

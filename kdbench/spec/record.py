@@ -65,6 +65,11 @@ class ImageCounts(BaseModel):
         each = tuple(by_class) if len(by_class) <= MOST_COUNTED else None
         return cls(images=sum(by_class), fewest_of_a_class=min(by_class), most_of_a_class=max(by_class), by_class=each)
 
+    @property
+    def one_class_error_pct(self) -> float:
+        """Error in percent of always answering the largest class: what is no lower has learnt nothing that an error shows."""
+        return 100 * (self.images - self.most_of_a_class) / self.images
+
 
 def images_text(
     train: ImageCounts,

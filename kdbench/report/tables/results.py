@@ -12,6 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison, PairTrials, ranked_at
 from kdbench.report.differences import means_of_pairs
 from kdbench.report.notes import footnotes
+from kdbench.report.one_class import no_better_notes
 from kdbench.report.tables.cells import mean_and_std, mean_cell, on_data, short_count
 from kdbench.report.tables.gains import confidence_interval
 from kdbench.report.tables.marks import mark_notes, marks
@@ -76,7 +77,7 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         notes.insert(1, f"Mean: over the {len(comparison.pairs)} pairs, each of which counts the same{over}.")
     if weak:
         notes.append(f"The teacher has a {metric.worse} {metric.noun} than the student from scratch: {', '.join(weak)}.")
-    notes += _without_gains(comparison)
+    notes += [*no_better_notes(comparison), *_without_gains(comparison)]
     every = [cell for row in rows for cell in row.cells]
     if any(cell.bold for cell in every):
         second = ", and an underlined number the second best" if any(cell.underlined for cell in every) else ""

@@ -1,0 +1,39 @@
+"""Which networks are no better than one that always answers the same class: ranks among these say nothing."""
+
+from __future__ import annotations
+
+import math
+
+from kdbench.report.compare import Comparison, PairTrials
+
+_ROUNDING = 1e-9
+"""By how much the mean of equal floating-point numbers may differ from them."""
+
+
+def one_class(pair: PairTrials) -> float:
+    """The test error of always answering the class with the most test images, or its accuracy; NaN where that is not known, or
+    another metric is compared."""
+    metric = pair.metric
+    return float(metric.of(pair.done["one_class_error_pct"].max())) if metric.column == "test_error_pct" else math.nan
+
+
+def _is_no_better(pair: PairTrials, mean: float) -> bool:
+    return pair.metric.gain(mean, over=one_class(pair)) < _ROUNDING
+
+
+def no_better_clause(pair: PairTrials, mean: float) -> str:
+    """What a sentence adds behind a mean that is no better; empty for others."""
+    told = f", which is no better than always answering one class ({pair.metric.text(one_class(pair))})"
+    return told if _is_no_better(pair, mean) else ""
+
+
+def no_better_notes(comparison: Comparison) -> list[str]:
+    """A sentence that names the teachers and methods of each pair that are no better; none where there are none."""
+    found = []
+    for pair in comparison.pairs:
+        means = {"the teacher": pair.of_teacher.mean(), **{label: pair.by_seed(label).mean() for label in comparison.labels}}
+        if names := [name for name, mean in means.items() if _is_no_better(pair, mean)]:
+            where = f"{pair.name}: " if len(comparison.pairs) > 1 else ""
+            found.append(f"{where}{', '.join(names)} ({pair.metric.text(one_class(pair))})")
+    advice = "Ranks among them say nothing: train longer, or lower the learning rate"
+    return [f"No better than always answering one class: {'; '.join(found)}. {advice}."] if found else []
