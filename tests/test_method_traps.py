@@ -306,14 +306,14 @@ def test_a_network_whose_batch_norm_meets_one_pixel_is_refused_on_batches_of_one
     for student, refused in (("mobilenetv2_half", True), ("resnet8", False)):
         pairs = [{"teacher": "wrn_10_1", "student": student}]
         suite = lab.suite(methods=["scratch"], recipe={"batch_size": 1}, pairs=pairs)
-        problems = misfits(lab.builder(suite), suite.trials, download=False)
+        problems, _ = misfits(lab.builder(suite), suite.trials, download=False)
         assert ["cannot train on batches of one image" in str(problem) for problem in problems] == [True] * refused
 
 
 def test_a_pair_in_two_recipes_is_looked_at_in_both(lab: Lab) -> None:
     """One teacher and one student, with batches of 32 and of one."""
     trials = [trial for size in (1, 32) for trial in lab.suite(methods=["sp"], recipe={"batch_size": size}).trials]
-    (problem,) = misfits(lab.builder(lab.suite(methods=["sp"])), trials, download=False)
+    ((problem,), _) = misfits(lab.builder(lab.suite(methods=["sp"])), trials, download=False)
     assert "sp: it needs at least 2 images in every batch" in str(problem)
 
 

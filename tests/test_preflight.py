@@ -1,17 +1,19 @@
 """What keeps a suite from running is told before images are read, by `kdbench plan --check` and by the start of a run alike."""
 
+import json
 from typing import Any
 
 import pytest
 import torch
 from conftest import TINY, Lab
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from kdbench.cli import app
 from kdbench.data.imagefolder import ImageFolder
 from kdbench.errors import KdbenchError
-from kdbench.models import build_model
+from kdbench.models import MODELS, build_model
 from kdbench.runner.plan import Rerun
 from kdbench.runner.preflight import preflight
 
@@ -100,3 +102,56 @@ def test_published_weights_are_fetched_by_a_run_alone(lab, monkeypatch):
     with pytest.raises(KdbenchError, match=r"weights ResNet18_Weights\.IMAGENET1K_V1"):
         preflight(plan, todo, cache=lab.store.cache, device=cpu, download=True)
     assert len(fetched) == 1
+
+
+class OwnNetwork(nn.Module):
+    """Its `forward` applies the activation itself, where no hook sees it."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4)
+        self.last, self.relu, self.fc = nn.Conv2d(4, 4, 6), nn.ReLU(), nn.Linear(4, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.relu(self.last(torch.relu(self.norm(self.first(images))))).mean((2, 3)))
+        return logits
+
+
+@pytest.fixture
+def own_network():
+    restore = MODELS.snapshot()
+    MODELS.register("own_network")(OwnNetwork)
+    yield {"model": "own_network", "hooks": ["norm", "relu"]}
+    restore()
+
+
+def test_what_methods_make_of_networks_and_pairs_is_told_before_anything_trains(lab, own_network, monkeypatch):
+    pairs = [{"teacher": own_network, "student": own_network}]
+    suite = lab.suite(methods=["scratch", "kd", "at", "dkd"], pairs=pairs)
+    label = suite.trials[0].label
+    whole = f"{label}, norm: methods read the maps before relu, which `forward` applies itself. In a network of your own make that"
+    flat = f"{label} -> {label}: at: 1 of 2 pairs of groups teach nothing, since they meet in maps of 1x1"
+    late = "dkd: warm_up_epochs is 20, and the training ends after 2 epochs; give fewer, or train longer"
+
+    given = ["plan", str(lab.root / "tiny.yaml"), "--check", "--results", str(lab.store.root)]
+    text, as_json = (CliRunner().invoke(app, [*given, *more]).output for more in ([], ["--json"]))
+    told = [line.strip() for line in text.splitlines() if "note: " in line]
+    assert told == [f"note: {late}.", *(f"note: {note}." for note in json.loads(as_json)["notes"][1:])]
+    assert [told[1].startswith(f"note: {whole}"), told[2:]] == [True, [f"note: {flat}."]]
+
+    said: list[str] = []
+    monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, line: said.append(line))
+    lab.run(suite)
+    assert said[:3] == [*told[1:], f"note: {label} -> {label}: {late}."]
+    note = f"at: the maps of {label} are read before relu, which its `forward` applies itself (norm)"
+    assert {trial.method: note in lab.record(trial).notes for trial in suite.trials} == {
+        "scratch": False,
+        "kd": False,
+        "at": True,
+        "dkd": False,
+    }
+
+
+def test_a_network_whose_maps_no_method_reads_is_not_spoken_of(lab, own_network):
+    file = lab.write(pairs=[{"teacher": own_network, "student": own_network}])
+    assert "note: " not in CliRunner().invoke(app, ["plan", str(file), "--check"]).output

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from kdbench.catalogue.text import Value, aligned
 from kdbench.errors import KdbenchError
 from kdbench.models import Network, blank_model, placed
+from kdbench.models.bare import AS_A_MODULE, read_before
 from kdbench.models.construct import constructed
 from kdbench.models.foreign import is_published
 from kdbench.models.grouped import Grouped
@@ -28,9 +29,6 @@ WHY_LACKING = {
     "pooled": "its logits do not come from a linear layer of one vector",
 }
 """By the hook points that a network may lack, but for pre-activations, of which the table tells."""
-
-AS_A_MODULE = "In a network of your own make that a module, such as `self.relu = nn.ReLU()`"
-"""What mends an activation that `forward` applies itself, where no hook sees it."""
 
 
 def usual_shape(name: str) -> Shape:
@@ -133,20 +131,10 @@ def model_as_text(described: Value) -> str:
             *chosen,
             *aligned(rows),
             *(f"no {point}: {why}" for point, why in described["lacking"].items()),
-            *_unseen(described["followed_by"]),
+            *([read_before(found)] if (found := described["followed_by"]) else []),
             f"{described['params']:,} parameters, {described['macs'] / 1e6:,.2f} M multiply-accumulates",
         ]
     )
-
-
-def _unseen(followed_by: Mapping[str, str]) -> list[str]:
-    """A line where activations follow the points that hooks do not see."""
-    if not followed_by:
-        return []
-    named, functions = ", ".join(followed_by), " or ".join(dict.fromkeys(followed_by.values()))
-    return [
-        f"{named}: methods read the maps before {functions}, which `forward` applies itself. {AS_A_MODULE}, and name it as the hook"
-    ]
 
 
 def modules_as_text(name: str, modules: Iterable[Value]) -> str:

@@ -54,7 +54,7 @@ def plan_as_json(
         "without_weights": [planned.spec.id for planned in plan.without_weights],
         "remaining": [_cost_as_json(estimate) for estimate in estimates],
         "power": power_as_json(power),
-        "notes": [*_notes(plan, contents), *notes],
+        "notes": [*plan_notes(plan, contents), *notes],
         "tuning": {
             "teachers": [_planned_as_json(planned) for planned in plan.tuning.teachers],
             "students": [_planned_as_json(planned) for planned in plan.tuning.students],
@@ -118,7 +118,7 @@ def plan_as_text(
     for entry in plan.stages:
         stages.setdefault(f"{entry.stage.name} of {teacher_label(entry.stage.teacher)}", []).append(entry)
     lines += [f"  stage {name}: {_counts(plan, entries)}" for name, entries in stages.items()]
-    lines += [f"  note: {note}." for note in _notes(plan, contents)]
+    lines += [f"  note: {note}." for note in plan_notes(plan, contents)]
     rows = _rows(plan.students)
     lines += aligned([[pair, method, _counts(plan, trials)] for pair in rows for method, trials in rows[pair].items()])
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
@@ -136,7 +136,7 @@ def plan_as_text(
     return "\n".join(lines)
 
 
-def _notes(plan: Plan, contents: Known) -> list[str]:
+def plan_notes(plan: Plan, contents: Known) -> list[str]:
     """What its trainings never reach, and which batches take all images."""
     found: list[str] = []
     for part in (plan.tuning, plan) if plan.tuning else (plan,):

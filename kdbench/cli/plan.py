@@ -11,6 +11,8 @@ from kdbench.cli import options
 from kdbench.cli.app import app, open_suite, print_json
 from kdbench.errors import KdbenchError, refuse
 
+CHECKED = "checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded."
+
 
 @app.command(epilog=options.examples("plan quick", "plan mine.yaml --check", "plan mine.yaml --device cuda:0,cuda:1"))
 def plan(
@@ -32,7 +34,10 @@ def plan(
         typer.Option("--difference", min=1e-6, metavar="POINTS", help="Say how many seeds find a difference of so many points."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Also build every network, weights file and pair, and say all that `run` would refuse.")
+        bool,
+        typer.Option(
+            "--check", help="Also build every network, weights file and pair, and say all that `run` would refuse or note of them."
+        ),
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -67,16 +72,23 @@ def plan(
     without_images = [contents] if phases and isinstance(contents, KdbenchError) else []
     no_folder = [problem] if (problem := store.why_no_folder()) else []
     refused = [*without_effect(recipes, device), *without_images, *no_folder]
-    if as_json:
-        notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
-        print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning, notes))
-    else:
+    notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
+    if not as_json:
         print(view.plan_as_text(planned, estimates, None if without_images else contents, power, of_tuning), flush=True)
-    if check:
-        from kdbench.runner.preflight import preflight  # which builds networks
+    try:
+        if check:
+            from kdbench.runner.preflight import preflight  # which builds networks
 
-        for part, students in phases or [(planned, [])]:
-            preflight(part, students, cache=store.cache, device=device, download=False)
-        if not as_json:
-            print("checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded.")
+            tried = [
+                preflight(part, students, cache=store.cache, device=device, download=False)
+                for part, students in phases or [(planned, [])]
+            ]
+            told = tuple(view.plan_notes(planned, contents))  # of a method, and here of each of its pairs
+            found = dict.fromkeys(note for _, of_part in tried for note in of_part if not note.endswith(told))
+            notes += found
+            if not as_json:
+                print(*(f"note: {note}." for note in found), CHECKED, sep="\n")
+    finally:
+        if as_json:
+            print_json(view.plan_as_json(planned, estimates, contents, power, of_tuning, notes))
     refuse(loaded.name, refused)

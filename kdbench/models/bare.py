@@ -1,6 +1,6 @@
 """Activations that a network's `forward` applies itself: what they give is no module's, so that no hook sees it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -18,6 +18,9 @@ FUNCTIONS = {
     "HardswishBackward0": "hardswish",
 }
 """By what autograd calls an activation, the function that applies it."""
+
+AS_A_MODULE = "In a network of your own make that a module, such as `self.relu = nn.ReLU()`"
+"""What mends an activation that `forward` applies itself, where no hook sees it."""
 
 
 def bare_function(node: Node | None, calls: Sequence[Call]) -> str:
@@ -47,3 +50,10 @@ def followed_by(made: Iterable[Call], calls: Sequence[Call]) -> dict[str, str]:
         if node.name() in FUNCTIONS and node.next_functions[0] in ends and (function := bare_function(node, calls)):
             found[ends[node.next_functions[0]]] = function
     return {call.name: found[call.name] for call in made if call.name in found}
+
+
+def read_before(found: Mapping[str, str]) -> str:
+    """A sentence, without its full stop, on modules by which methods read maps before an activation; `found` is by module."""
+    named, functions = ", ".join(found), " or ".join(dict.fromkeys(found.values()))
+    what = f"{named}: methods read the maps before {functions}, which `forward` applies itself"
+    return f"{what}. {AS_A_MODULE}, and name it as the hook"

@@ -1,5 +1,6 @@
 """The size and the work of a network, and the shapes of its hook points, without computing anything."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from kdbench.errors import KdbenchError, first_line
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.method.pair import TeacherParts
 from kdbench.models import Network, blank_model
+from kdbench.models.hooked import Hooked
 from kdbench.streams import seeded
 
 BATCH = 2
@@ -74,6 +76,17 @@ def macs_of(name: str, *, image_shape: tuple[int, int, int], num_classes: int, h
 def parts_of(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...] = ()) -> TeacherParts:
     """What methods may read of the model `name` as a teacher, on the meta device: shapes without numbers."""
     return _blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks).teacher_parts()
+
+
+def followed_by_of(
+    name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...] = ()
+) -> Mapping[str, Mapping[str, str]]:
+    """By hook point and by module, the activation that `forward` itself applies to what methods read of the model `name` there."""
+    model = _blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks)
+    if not isinstance(model, Hooked) or model.reads_raw:  # where maps are asked for as they are before it
+        return {}
+    found, ends = model.wiring.followed_by, {"stem": [model.wiring.stem], "features": model.wiring.groups}
+    return {at: {end.module: found[end.module] for end in made if end and end.module in found} for at, made in ends.items()}
 
 
 def _blank(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...]) -> Network:

@@ -9,7 +9,7 @@ from typing import Any
 from kdbench.data import Loader
 from kdbench.files import set_aside
 from kdbench.method.composition import Composition
-from kdbench.method.specs import pair_label, setting, teacher_label
+from kdbench.method.specs import setting, teacher_label
 from kdbench.models.weights import read_checkpoint, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
@@ -18,7 +18,6 @@ from kdbench.runner.plan import Planned, Status
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
-from kdbench.spec.trial import TrialSpec
 from kdbench.suite.code_hash import core_code
 from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.training.balance import imbalance
@@ -41,7 +40,6 @@ class JobRunner:
         waiting: is told whenever the host waits for the device.
         expected: stages of teachers that trials of the run need: those of one teacher are trained together.
         ungraphed: the methods of which it was said that they run without CUDA graphs.
-        noted: what was said of how methods handle pairs; other seeds of a trial need not repeat it.
     """
 
     store: Store
@@ -54,7 +52,6 @@ class JobRunner:
     waiting: Waiting
     expected: Sequence[TeacherStage] = ()
     ungraphed: set[str] = field(default_factory=set)
-    noted: set[str] = field(default_factory=set)
 
     def run(self, job: Job) -> bool:
         """Train the trials of a job, and what their methods learn from the teacher before; False when stopped.
@@ -100,7 +97,6 @@ class JobRunner:
         for planned in trials:
             with self.recorder.isolated(planned, teachers):
                 method = self.builder.composition(planned.spec, teachers[0].network.teacher_parts() if teachers else None)
-                self._say_notes(planned.spec, method)
                 rows = self.teachers.load_stages(teachers[0], planned.spec, method) if teachers else []
                 lanes.append((planned, self._lane(planned, method, rows, teachers)))
 
@@ -140,12 +136,6 @@ class JobRunner:
         )
         assert_unchanged()
         return finished
-
-    def _say_notes(self, trial: TrialSpec, method: Composition) -> None:
-        for note in (f"note: {pair_label(trial)}: {note}." for note in method.notes):
-            if note not in self.noted:
-                self.noted.add(note)
-                self.progress.say(note)
 
     def _lane(self, planned: Planned, method: Composition, rows: list[Row], teachers: Sequence[Teacher]) -> Lane:
         """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""

@@ -12,8 +12,10 @@ import torch
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError, refuse
+from kdbench.method.interface import METHODS
 from kdbench.method.pair import PairError
-from kdbench.method.specs import teachers_label
+from kdbench.method.specs import pair_label, teachers_label
+from kdbench.models.bare import read_before
 from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
@@ -24,7 +26,9 @@ from kdbench.training.fatal_errors import fatal_errors_explained
 from kdbench.training.stackable import passed, why_not_stacked
 
 
-def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool) -> Dataset | None:
+def preflight(
+    plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool
+) -> tuple[Dataset | None, list[str]]:
     """See that the device, the data set, every network, its weights and every pair can be.
 
     A data set that cannot tell its images without being loaded is loaded.
@@ -37,14 +41,15 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
         download: whether published weights may be fetched; they are not looked at otherwise.
 
     Returns:
-        The data set, where it had to be loaded.
+        The data set, where it had to be loaded; and notes, without full stops, on networks of which methods read maps before an
+        activation, and on how methods handle pairs.
 
     Raises:
         KdbenchError: the message gives every problem with its fix.
     """
     specs = plan.trained_specs(todo)
     kind, params = plan.suite.source
-    found = without_effect((spec.recipe for spec in specs), device)
+    found, notes = without_effect((spec.recipe for spec in specs), device), list[str]()
     source = kind(params, cache=cache)
     try:
         with fatal_errors_explained():
@@ -54,14 +59,16 @@ def preflight(plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch
     except KdbenchError as problem:  # without the images' size and classes no network can be looked at
         found.append(problem)
     else:
-        found += misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
+        problems, notes = misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
+        found += problems
         found += unstackable(Builder(dataset, params, at_hand(device)), specs)
     refuse(plan.suite.name, found)
-    return None if contents else dataset
+    return None if contents else dataset, notes
 
 
-def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) -> list[KdbenchError]:
-    """What of some trials cannot be: every network is built, its weights looked at, every method built for every pair.
+def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) -> tuple[list[KdbenchError], list[str]]:
+    """What of some trials cannot be, and notes on the rest: every network is built, its weights looked at, every method built for
+    every pair.
 
     Teachers are blank. A mistake in the code of a network or a method is none: it fails its trials when they are trained.
 
@@ -78,7 +85,25 @@ def misfits(builder: Builder, trials: Iterable[TrialSpec], *, download: bool) ->
     weights = [problem for trial in started.values() if (problem := _refusal(partial(builder.start, trial)))]
     single = {t.network for t in sound if t.methods and 1 in builder.batch_sizes(t.recipe)}
     starved = [problem for network in sorted(single) if (problem := _refusal(partial(_refuse_one_image, builder, *network)))]
-    return [*broken.values(), *weights, *starved, *_impossible_pairs(builder, sound)]
+    impossible, notes = _try_pairs(builder, sound)
+    return [*broken.values(), *weights, *starved, *impossible], [*_map_notes(builder, sound), *notes]
+
+
+def _map_notes(builder: Builder, trials: Iterable[TrialSpec]) -> list[str]:
+    """One for each network of which a method of some trials reads maps before an activation, and means to read them after it."""
+    reads: dict[str, tuple[TrialSpec, set[str]]] = {}
+    for trial in trials:
+        for spec in (*trial.teachers, trial):
+            reads.setdefault(spec.label, (spec, set()))[1].update(*(METHODS.get(part.name).reads for part in trial.methods))
+    notes = []
+
+    def look(spec: TrialSpec, points: set[str]) -> None:
+        if found := builder.read_before_activation(spec, points):
+            notes.append(f"{spec.label}, {read_before(found)}")
+
+    for spec, points in reads.values():
+        _refusal(partial(look, spec, points))
+    return notes
 
 
 def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
@@ -99,13 +124,19 @@ def _refuse_one_image(builder: Builder, name: str, *rest: Any) -> None:
     refuse_one_image(builder.blank(name, *rest), name=name, image_shape=builder.dataset.image_shape)
 
 
-def _impossible_pairs(builder: Builder, trials: Collection[TrialSpec]) -> list[KdbenchError]:
-    """At most one error each for students and for teachers, which names every pair and method that cannot be, with the reason."""
+def _try_pairs(builder: Builder, trials: Collection[TrialSpec]) -> tuple[list[KdbenchError], list[str]]:
+    """At most one error each for students and for teachers, which names every pair and method that cannot be, with the reason; and
+    the notes of the others."""
+    notes: dict[str, None] = {}
     refused: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     teachers = {teacher.id for trial in trials for teacher in trial.teachers}
-    kinds = {(teachers_label(t), t.label, str(t.methods), str(t.ce), t.recipe.batch_size): t for t in trials}
+    kinds = {(teachers_label(t), t.label, str(t.methods), str(t.ce), t.recipe.batch_size, t.epochs): t for t in trials}
+
+    def build(trial: TrialSpec) -> None:
+        notes.update(dict.fromkeys(f"{pair_label(trial)}: {note}" for note in builder.composition(trial, None).notes))
+
     for trial in kinds.values():
-        if problem := _refusal(partial(builder.composition, trial, None)):
+        if problem := _refusal(partial(build, trial)):
             teacher = teachers_label(trial) or "no teacher"
             why = f"{teacher} -> {trial.label}: {str(problem).rstrip('.')}"
             refused[trial.id in teachers].setdefault(why, []).append(trial.method)
@@ -116,7 +147,7 @@ def _impossible_pairs(builder: Builder, trials: Collection[TrialSpec]) -> list[K
         found.append(PairError(f"{'; '.join(of_students)}. Leave the {noun} out with `without: [{', '.join(methods)}]`."))
     if of_teachers := refused[True]:
         found.append(PairError(f"{'; '.join(of_teachers)}. Give the teacher another `method`, or another teacher to learn from."))
-    return found
+    return found, [*notes]
 
 
 def _refusal(build: Callable[[], object]) -> KdbenchError | None:

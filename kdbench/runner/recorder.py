@@ -189,7 +189,7 @@ class Recorder:
             "start_weights_sha256": state_hash(start.state) if (start := self.builder.start(trial)) else None,
             "weights_sha256": state_hash(lane.student.state_dict()),
             "notes": (
-                *(*self.builder.weight_notes(trial), *lane.method.notes, *trial.recipe.notes),
+                *(*self.builder.weight_notes(trial), *lane.method.notes, *self.builder.map_notes(trial), *trial.recipe.notes),
                 *((unbalanced,) if unbalanced else ()),
                 *(*uncounted, *unmeasured),
             ),

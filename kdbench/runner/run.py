@@ -135,7 +135,9 @@ def _train(
     progress: Progress,
 ) -> bool:
     device = torch.device(engine.device) if engine else choose_device(options.device)
-    loaded = [preflight(plan, todo, cache=store.cache, device=device, download=True) for plan, todo in phases]
+    checked = [preflight(plan, todo, cache=store.cache, device=device, download=True) for plan, todo in phases]
+    for note in dict.fromkeys(note for _, notes in checked for note in notes):
+        progress.say(f"note: {note}.")
     deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
 
     def stop() -> bool:
@@ -152,7 +154,7 @@ def _train(
         if not claims:
             recover(store)
         groups = GroupTrainer(at_hand(device), options.lanes or sys.maxsize, progress.say)
-        dataset = next(filter(None, loaded), None)
+        dataset = next((found for found, _ in checked if found), None)
         for part in (suite.tuning.suite, suite) if suite.tuning else (suite,):
             plan = make_plan(part, store)  # again, now that nobody else can change what is done, and settings are chosen
             if not (todo := plan.todo(options.rerun)):

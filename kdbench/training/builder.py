@@ -25,12 +25,12 @@ from kdbench.data import (
 )
 from kdbench.errors import KdbenchError
 from kdbench.method.composition import Composition, refuse_contradictions
-from kdbench.method.interface import Method
+from kdbench.method.interface import METHODS, Method
 from kdbench.method.outputs import Shapes
 from kdbench.method.pair import Pair, TeacherParts
 from kdbench.method.specs import build_part, never_reached
 from kdbench.models import Network, blank_model, build_model
-from kdbench.models.measure import macs_of, parts_of, shapes
+from kdbench.models.measure import followed_by_of, macs_of, parts_of, shapes
 from kdbench.models.own_input import OwnInput
 from kdbench.models.pretrained import fetch, normalisation
 from kdbench.models.start_weights import Fit, fit
@@ -44,7 +44,7 @@ SAME_NORMALISATION = 0.01
 """Means and standard deviations on the scale 0..1 that differ by no more are taken for the same."""
 
 # Each takes a tenth of a second and more, and every trial of a suite asks for the same ones.
-_shapes, _macs, _parts = cache(shapes), cache(macs_of), cache(parts_of)
+_shapes, _macs, _parts, _followed_by = cache(shapes), cache(macs_of), cache(parts_of), cache(followed_by_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +168,22 @@ class Builder:
                 f"are normalised with {_text(ours[0])} and {_text(ours[1])}: {fix}"
             )
         return tuple(notes)
+
+    def read_before_activation(self, spec: TrialSpec, reads: Iterable[str]) -> dict[str, str]:
+        """By module of a trial's network, the activation that `forward` itself applies to what is read at some hook points."""
+        name, hooks, input = spec.network
+        found = _followed_by(name, image_shape=self._seen(input), num_classes=self.dataset.num_classes, hooks=hooks)
+        return {module: function for point in reads for module, function in found.get(point, {}).items()}
+
+    def map_notes(self, trial: TrialSpec) -> tuple[str, ...]:
+        """Sentences for the record on maps that the trial's methods read before an activation, and mean to read after it."""
+        return tuple(
+            f"{part.name}: the maps of {spec.label} are read before {' or '.join(dict.fromkeys(found.values()))}, which its "
+            f"`forward` applies itself ({', '.join(found)})"
+            for part in trial.methods
+            for spec in {one.label: one for one in (*trial.teachers, trial)}.values()
+            if (found := self.read_before_activation(spec, METHODS.get(part.name).reads))
+        )
 
     def shapes(self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None) -> Shapes:
         """Shapes of a network's hook points on this data set.

@@ -51,7 +51,7 @@ def parameters_to_train(lane: Lane, segment: str) -> set[int]:
 def refusals(lab: Lab, suite: Suite) -> dict[str, str]:
     """The methods that cannot do the suite's pair, and why."""
     builder = lab.builder(suite)
-    found = ((trial.method, misfits(builder, [trial], download=True)) for trial in suite.trials)
+    found = ((trial.method, misfits(builder, [trial], download=True)[0]) for trial in suite.trials)
     return {method: str(problem) for method, problems in found for problem in problems}
 
 
