@@ -1308,7 +1308,7 @@ def test_the_report_of_a_selection_leaves_that_of_the_suite_as_it_is(call, done)
     selected = Path("results/reports/tiny-methods-kd-seeds-0/report.md")
     assert selected.read_text().startswith("# Tiny (methods kd; seeds 0)\n")
     call("report", done, "--methods", "scratch,kd")
-    assert Path("results/reports/tiny-methods-scratch,kd/report.md").exists()
+    assert Path("results/reports/tiny-methods-scratch_kd/report.md").exists()
     assert selected.exists()
 
 
@@ -1332,7 +1332,7 @@ def test_an_option_stands_for_the_key_of_the_suite_in_a_folder_of_its_own(call, 
     assert lines_of(reported.out)[-1].startswith("results/reports/styled-metric-error-names-kd=K-D-second-best-True/")
     assert Path("results/reports/styled/report.md").read_text() == whole
     text = next(Path("results/reports").glob("styled-metric*/tables.tex")).read_text()
-    assert r"\label{tab:styled-test-error}" in text
+    assert r"\label{tab:styled-metric-error-names-kd-K-D-second-best-True-test-error}" in text
     same = call("report", styled, "--metric", "accuracy").out
     assert lines_of(same)[-1] == "results/reports/styled/report.md", "the suite has it so"
 

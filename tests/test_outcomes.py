@@ -71,6 +71,7 @@ def test_bits_stand_in_the_order_of_the_images(finished: Lab) -> None:
     found = kdbench.load_outcomes(finished.store.root, [trial.id])[trial.id]
     assert found.wrong.tolist() == (predicted != data.labels).tolist()
     assert found.wrong.any() and not found.wrong.all()
+    assert found.classes == ("at0", "at1", "at2")
 
 
 def test_outcomes_go_with_the_record_and_what_has_no_record_has_none(finished: Lab, undisturbed: Lab, monkeypatch: Any) -> None:

@@ -137,7 +137,9 @@ def test_the_page_depends_on_nothing_but_the_results(text):
 
 
 def test_a_frame_alone_makes_a_page_without_the_parts_it_lacks():
-    alone = page(results(methods={"scratch": 8.2, "kd": 7.6}), epochs=0)
+    images = {"data": "3 test images", "data_notes": "named by the key `hooks`"}
+    alone = page(results(methods={"scratch": 8.2, "kd": 7.6}).assign(**images), epochs=0)
+    assert ": named by the key <code>hooks</code>.</li>" in alone
     assert "Test error of the last epoch by method" in alone
     assert "Test error during training" not in alone and "The suite file" not in alone and "Commands" not in alone
     assert "against the time of training" in alone

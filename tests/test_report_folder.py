@@ -61,14 +61,14 @@ def test_each_selection_has_its_folder_and_long_ones_are_told_apart(tmp_path):
     selections = ["", "methods ft, kd", "methods kd, ft", "methods ft, kd; seeds 0"]
     assert [lies(tmp_path, changed(FIRST, selection=selection)) for selection in selections] == [
         "exp",
-        "exp-methods-ft,kd",
-        "exp-methods-kd,ft",
-        "exp-methods-ft,kd-seeds-0",
+        "exp-methods-ft_kd",
+        "exp-methods-kd_ft",
+        "exp-methods-ft_kd-seeds-0",
     ]
     numbers = ", ".join(map(str, range(200)))
     long = [lies(tmp_path, changed(FIRST, selection=f"seeds {numbers}, {last}")) for last in range(200, 205)]
     assert len(set(long)) == 5
-    assert all(name.startswith("exp-seeds-0,1,2,") and len(name) < 70 for name in long)
+    assert all(name.startswith("exp-seeds-0_1_2_") and len(name) < 70 for name in long)
 
 
 def test_selections_whose_folders_would_have_one_name_have_two(tmp_path):

@@ -1,6 +1,7 @@
 """What a report says of chance: intervals over images, ranks over pairs, and tables on request."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -272,6 +273,12 @@ def test_errors_and_confusions_of_classes():
     assert [[cell.text for cell in row.cells] for row in table.rows] == [["0", "16.7"], ["1", "33.3"], ["2", "—"]]
     confused = confusions_table(compared)
     assert [[cell.text for cell in row.cells] for row in confused.rows] == [["1", "2", "33.3"], ["0", "1", "16.7"]]
+    assert all("Classes are numbered" in made.notes[-1] for made in (table, confused))
+    called = compared.with_outcomes({trial: replace(one, classes=("cat", "dog", "ox")) for trial, one in compared.outcomes.items()})
+    table, confused = class_errors_table(called), confusions_table(called)
+    assert [(row.cells[0].text, row.keys["class"]) for row in table.rows] == [("cat", "0"), ("dog", "1"), ("ox", "2")]
+    assert [[cell.text for cell in row.cells[:2]] for row in confused.rows] == [["dog", "ox"], ["cat", "dog"]]
+    assert not [note for made in (table, confused) for note in made.notes if "numbered" in note]
 
 
 def test_images_that_were_not_kept_are_counted():

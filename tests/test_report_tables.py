@@ -748,8 +748,8 @@ def test_what_is_no_better_than_always_answering_one_class_is_told():
     third = 200 / 3  # of three classes alike
     results = three_seeds(scratch=(third, third, third), kd=(64.0, 67.0, 66.0), at=(70.0, 66.0, 66.0)).replace({6.28: 67.22})
     known = results.assign(one_class_error_pct=third)
-    advice = "Ranks among them say nothing: train longer, or lower the learning rate."
-    note = f"No better than always answering one class: the teacher, scratch, AT ({{}}). {advice}"
+    advice = "What has learnt nothing can be neither ranked nor learnt from: train longer, or lower the learning rate."
+    note = f"No better than always answering one class ({{}}): the teacher, scratch, AT. {advice}"
     assert note.format("66.67 %") in result_table(compare(known, pairs=[PAIR])).notes
     accuracy = compare(known, pairs=[PAIR], options=ReportOptions(metric="accuracy"))
     assert note.format("33.33 %") in result_table(accuracy).notes

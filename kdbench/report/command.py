@@ -53,7 +53,7 @@ def print_and_write(
         comparison,
         report.curves,
         title=report.title,
-        name=report.identity.name,
+        name=folder.absolute().name,
         formats=formats or FORMATS,
         published=published,
         sources=replace(report.sources, suite_pages=_pages_of_suites(report, folder)),

@@ -28,12 +28,12 @@ def no_better_clause(pair: PairTrials, mean: float) -> str:
 
 
 def no_better_notes(comparison: Comparison) -> list[str]:
-    """A sentence that names the teachers and methods of each pair that are no better; none where there are none."""
-    found = []
+    """Sentences that name the teachers and methods of each pair that are no better; none where there are none."""
+    found: dict[str, list[str]] = {}
     for pair in comparison.pairs:
         means = {"the teacher": pair.of_teacher.mean(), **{label: pair.by_seed(label).mean() for label in comparison.labels}}
-        if names := [name for name, mean in means.items() if _is_no_better(pair, mean)]:
-            where = f"{pair.name}: " if len(comparison.pairs) > 1 else ""
-            found.append(f"{where}{', '.join(names)} ({pair.metric.text(one_class(pair))})")
-    advice = "Ranks among them say nothing: train longer, or lower the learning rate"
-    return [f"No better than always answering one class: {'; '.join(found)}. {advice}."] if found else []
+        if names := ", ".join(name for name, mean in means.items() if _is_no_better(pair, mean)):
+            named = f"{pair.name} ({names})" if len(comparison.pairs) > 1 else names
+            found.setdefault(pair.metric.text(one_class(pair)), []).append(named)
+    advice = "What has learnt nothing can be neither ranked nor learnt from: train longer, or lower the learning rate"
+    return [f"No better than always answering one class ({level}): {', '.join(named)}. {advice}." for level, named in found.items()]

@@ -52,7 +52,7 @@ class ReportIdentity:
     @property
     def folders(self) -> list[str]:
         """Names of folders that it may have, the best first."""
-        chosen = re.sub(r"-*[^\w.,+=-]-*", "-", self.selection.replace(", ", ",").replace("; ", "-").replace(" ", "-"))
+        chosen = re.sub(r"-*[^\w.+=-]-*", "-", self.selection.replace(", ", "_").replace("; ", "-").replace(" ", "-"))
         if len(chosen.encode()) > SELECTION_LENGTH:
             chosen = f"{chosen.encode()[: SELECTION_LENGTH - 7].decode(errors='ignore')}-{_hash(chosen)}"
         name = f"{self.name}-{chosen}" if chosen else self.name

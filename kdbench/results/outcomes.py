@@ -36,12 +36,14 @@ class Outcomes:
         mistakes: (M, 3), int64, in each row a true class, the class that was predicted for it, and for how many images. Rows are
             sorted, and what never happened has no row.
         data_fingerprint: that of the trial's record. Two trials can be compared image by image where it is the same.
+        classes: their names; empty where they are not known, as in exported files and in records of earlier versions.
     """
 
     wrong: npt.NDArray[np.bool_]
     images_by_class: npt.NDArray[np.int64]
     mistakes: npt.NDArray[np.int64]
     data_fingerprint: str
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -87,7 +89,7 @@ class Outcomes:
         return file.getvalue()
 
     @classmethod
-    def unpacked(cls, packed: bytes, *, data_fingerprint: str) -> Outcomes:
+    def unpacked(cls, packed: bytes, *, data_fingerprint: str, classes: tuple[str, ...] = ()) -> Outcomes:
         """What `packed` made bytes of.
 
         Raises:
@@ -96,7 +98,7 @@ class Outcomes:
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             by_class, mistakes = (arrays[name].astype(np.int64) for name in ("images_by_class", "mistakes"))
             wrong = np.unpackbits(arrays["wrong"], count=int(by_class.sum())).astype(np.bool_)
-        return cls(wrong, by_class, mistakes.T, data_fingerprint)
+        return cls(wrong, by_class, mistakes.T, data_fingerprint, classes)
 
 
 def load_outcomes(path: str | Path, trials: Iterable[str]) -> dict[str, Outcomes]:
@@ -132,7 +134,9 @@ def _read(folder: Path) -> Outcomes | None:
     if record.status != "done":
         return None
     try:
-        outcomes = Outcomes.unpacked((folder / OUTCOMES).read_bytes(), data_fingerprint=record.data_fingerprint)
+        classes = record.data.classes if record.data else ()
+        packed = (folder / OUTCOMES).read_bytes()
+        outcomes = Outcomes.unpacked(packed, data_fingerprint=record.data_fingerprint, classes=classes)
         if outcomes.error_pct != record.test_error_pct:
             raise ValueError(f"it has a test error of {outcomes.error_pct:g} %, the record has {record.test_error_pct:g} %")
     except (BadZipFile, zlib.error, EOFError, ValueError, KeyError) as problem:

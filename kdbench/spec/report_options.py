@@ -76,7 +76,7 @@ class ReportOptions(Spec):
     """What LaTeX files hold: `table`, with caption, label and notes; `table*`, the same over both columns of a page; or `tabular`
     alone, with the notes as comments."""
     label: str = ""
-    """What labels in LaTeX begin with; the report's name unless given: `tab:NAME-test-error`."""
+    """What labels in LaTeX begin with; the name of the report's folder unless given: `tab:NAME-test-error`."""
     figures: FigureOptions = FigureOptions()
     """Which figures there are, and how they look."""
 

@@ -156,9 +156,9 @@ def _figures(comparison: Comparison, pairs: Sequence[Mapping[str, Any]]) -> tupl
         )
     environments = list(dict.fromkeys(pair["cost"]["environment"] for pair in pairs if pair["cost"]["points"]))
     if environments:
-        caption = "What each method costs when it trains alone; lines are one standard deviation over seeds. Dashed: "
-        caption += "the Pareto front; no method is both cheaper and better than one on it. Names stand where there is room: point "
-        caption += "at a mark to read whose it is."
+        caption = "What each method costs when it trains alone; lines are one standard deviation over seeds. Pareto front: no "
+        caption += "method is both cheaper and better than one on it; a dashed line joins those on it, where there are several. "
+        caption += "Names stand where there is room: point at a mark to read whose it is."
         found.append(
             Figure("cost", f"{metric.title} against the time of training", f"{caption} Measured on {'; '.join(environments)}.")
         )

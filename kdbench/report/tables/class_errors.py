@@ -21,7 +21,7 @@ _NUMBERED = "Classes are numbered in the order of the data set, from 0. `kdbench
 def class_errors_table(comparison: Comparison) -> Table | None:
     """The error on the images of each class, in percent, mean over seeds; None where outcomes are not known."""
     found = {pair.name: _by_class(comparison, pair) for pair in comparison.pairs}
-    notes = ("Each cell: test error (%) of the last epoch on the images of the class, mean over the finished seeds.", _NUMBERED)
+    notes = ("Each cell: test error (%) of the last epoch on the images of the class, mean over the finished seeds.",)
     return _table(comparison, "class_errors", "Test error of each class (%, ↓)", ("Class",), found, notes)
 
 
@@ -32,7 +32,6 @@ def confusions_table(comparison: Comparison) -> Table | None:
     notes = (
         f"Each cell: of the test images of the class, the share (%) that is taken for another, mean over the finished seeds. The "
         f"{MOST_CONFUSIONS} most frequent of all methods together.",
-        _NUMBERED,
     )
     return _table(comparison, "confusions", "What is taken for what (%, ↓)", ("Class", "Taken for"), found, notes)
 
@@ -41,6 +40,12 @@ def _outcomes(comparison: Comparison, pair: PairTrials) -> Mapping[str, list[Out
     """By method, those of the finished seeds."""
     rows = pair.done[pair.done["trial"].isin(list(comparison.outcomes))]
     return {str(label): [comparison.outcomes[trial] for trial in trials] for label, trials in rows.groupby("label")["trial"]}
+
+
+def _names(comparison: Comparison, pair: PairTrials) -> Mapping[str, str]:
+    """What each class is called, by its number; empty where that is not known."""
+    known = [one.classes for seeds in _outcomes(comparison, pair).values() for one in seeds if one.classes]
+    return {str(number): name for number, name in enumerate(known[0])} if known else {}
 
 
 def _by_class(comparison: Comparison, pair: PairTrials) -> pd.DataFrame:
@@ -73,18 +78,20 @@ def _table(
     notes: tuple[str, ...],
 ) -> Table | None:
     labels = [label for label in comparison.labels if any(label in values for values in found.values())]
-    rows = []
+    rows, numbered = [], False
     for pair in comparison.pairs:
-        values = found[pair.name].reindex(columns=labels)
+        values, names = found[pair.name].reindex(columns=labels), _names(comparison, pair)
+        numbered |= not names and len(values) > 0
         for number, (classes, shares) in enumerate(values.iterrows()):
-            named = classes if isinstance(classes, tuple) else (classes,)
+            numbers = [str(one) for one in (classes if isinstance(classes, tuple) else (classes,))]
             where = (Cell(pair.name if number == 0 else ""),) if len(comparison.pairs) > 1 else ()
-            cells = (*where, *(Cell(str(one)) for one in named), *(percent(shares[label]) for label in labels))
+            cells = (*where, *(Cell(names.get(one, one)) for one in numbers), *(percent(shares[label]) for label in labels))
             keys = {"dataset": pair.dataset, "teacher": pair.teacher, "student": pair.student}
-            keys |= dict(zip(("class", "taken_for"), map(str, named), strict=False))
+            keys |= dict(zip(("class", "taken_for"), numbers, strict=False))
             rows.append(Row(cells, keys, opens_group=number == 0 and pair is not comparison.pairs[0]))
     if not rows:
         return None
     columns = (*pair_heading(comparison), *naming, *labels)
     titled = f"{title}{on_data(comparison, with_pair=True)}"
+    notes = (*notes, *([_NUMBERED] if numbered else []))
     return Table(name, titled, columns, tuple(rows), notes, naming=len(columns) - len(labels))
