@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Generic, TypeVar
 
 from kdbench.errors import KdbenchError, nearest
@@ -14,15 +15,23 @@ T = TypeVar("T")
 INTERFACE = 1
 """Of methods, models and data sets alike: raised when what was written for the one before would no longer work."""
 
+OWN_FILES = "kdbench_plugin_"
+"""Begins the name of the module of a file that a user gives as a plugin."""
+
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered thing and where its definition stands."""
+    """A registered thing and where its definition stands.
+
+    Attributes:
+        own: whether that is a file which a user gives as a plugin.
+    """
 
     name: str
     value: T
     file: str
     line: int
+    own: bool = False
 
 
 class Registry(Generic[T]):
@@ -68,7 +77,8 @@ class Registry(Generic[T]):
                 raise KdbenchError(
                     f"{file}:{line}: the {self.kind} name '{name}' is taken by {taken.file}:{taken.line}. Choose another name."
                 )
-            self._entries[name] = Entry(name, value, file, line)
+            own = str(caller.f_globals.get("__name__")).startswith(OWN_FILES)
+            self._entries[name] = Entry(name, value, file, line, own)
             return value
 
         return add
@@ -121,6 +131,14 @@ class Registry(Generic[T]):
                 if match := re.fullmatch(pattern, name):
                     return make(match)
         return self.entry(name).value
+
+    def plugin_option(self, name: str) -> str:
+        """What a command needs so that it knows a name: ` --plugin mine.py`; nothing where it knows it anyway."""
+        entry = self._entries.get(name)
+        if not entry or not entry.own:
+            return ""
+        file, here = Path(entry.file), Path.cwd()
+        return f" --plugin {quote(str(file.relative_to(here) if file.is_relative_to(here) else file))}"
 
     def entries(self) -> list[Entry[T]]:
         """What is registered, in the order in which it was; families are not listed."""

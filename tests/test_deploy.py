@@ -121,7 +121,8 @@ def test_the_command(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: 
     error = lab.store.record(folder.trial).test_error_pct  # type: ignore[union-attr]
     file = Path("deployed") / folder.trial / "model.safetensors"
     assert capsys.readouterr().out == (
-        f"{file}\n{file}.json\nIt takes images as bytes (uint8, 0 to 255), in batches of any size, and normalises them itself.\n"
+        f"{file}\n{file}.json\n"
+        "It holds tensors alone. The network that `kdbench.load_student(..., normalise=True)` gives loads them.\n"
         f"Test error of the file: {error:.2f} % of 30 images, as in the record.\n"
     )
     cli.app(command, standalone_mode=False)
@@ -129,6 +130,26 @@ def test_the_command(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "was not measured again: the record does not say where the images of 'stripes' lie. Give the suite" in told
     assert told.endswith(f"The record says {error:.2f} %.\n")
     assert json.loads(Path(f"{file}.json").read_bytes())["test_error_pct"]["of_this_file"] is None
+
+
+def test_a_network_of_ones_own_is_known_by_its_suite(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab.root / "mine.py").write_text(
+        "from kdbench import build_model, register_model\n\n\n@register_model('mine_for_test')\ndef mine(**given):\n"
+        "    return build_model('resnet8', **given)\n"
+    )
+    forget = MODELS.snapshot()
+    changes = {"methods": ["scratch"], "pairs": [{"teacher": "resnet8", "student": "mine_for_test"}]}
+    suite = lab.suite(plugins=["mine.py"], keep_students=True, **changes)
+    lab.run(suite)
+    trial = suite.trials[0].id
+    command = ["deploy", trial, "--format", "safetensors", "--results", str(lab.store.root), "--output", str(lab.root)]
+    forget()
+    sys.modules.pop(next(name for name in sys.modules if name.startswith("kdbench_plugin_mine_")))
+    with pytest.raises(KdbenchError, match=r"'mine_for_test' is not known here\. Give the suite that .* --suite, or .* --plugin\."):
+        cli.app(command, standalone_mode=False)
+    cli.app([*command, "--suite", str(lab.root / "tiny.yaml")], standalone_mode=False)
+    forget()
+    assert "Test error of the file: " in capsys.readouterr().out
 
 
 def test_a_file_is_overwritten_by_its_own_trial_alone(kept: Lab, tmp_path: Path) -> None:

@@ -388,6 +388,13 @@ def test_what_cannot_be_merged(into: Path, other: Path) -> None:
         plan_merge(into, [into / ".." / "into"])
 
 
+def test_what_comes_next_is_told(into: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(other, STUDENTS[0])
+    merge(into, other)
+    told = f"Merged. `kdbench report SUITE --results {into}` makes the report of a suite."
+    assert capsys.readouterr().out.splitlines()[-1] == told
+
+
 def test_a_dry_run_writes_nothing(into: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(other, STUDENTS[0])
     cli.app(["merge", str(into), str(other), "--dry-run"], standalone_mode=False)

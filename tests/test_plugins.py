@@ -117,6 +117,14 @@ def refusal(path: str | Path) -> str:
 # Where plugins come from
 
 
+def test_a_command_that_a_message_gives_has_the_file_of_ones_own():
+    load_path(write("my nets/mine.py", MODEL))
+    with pytest.raises(KdbenchError, match=r"`kdbench show model mine --modules --plugin 'my nets/mine.py'` lists them"):
+        build_model("mine", hooks=["nothing"])
+    with pytest.raises(KdbenchError, match=r"`kdbench show model resnet8 --modules` lists them"):
+        build_model("resnet8", hooks=["nothing"])
+
+
 def test_a_file_that_has_changed_since_it_was_loaded_is_refused():
     """In a notebook, say: its new hash would stand beside numbers of the old code."""
     file = write("mine.py", METHOD)

@@ -255,9 +255,9 @@ def test_importing_kdbench_imports_nothing_heavy():
     assert not {"torch", "pandas", "matplotlib", "numpy", "pydantic"} & modules_after("import kdbench")
 
 
-def test_help_imports_nothing_heavy():
-    code = "from kdbench.cli import app\napp(['run', '--help'], standalone_mode=False)"
-    loaded = modules_after(code)
+def test_help_and_a_suite_that_is_not_there_import_nothing_heavy():
+    tried = "try:\n    app(['run', 'none.yaml'], standalone_mode=False)\nexcept ValueError:\n    pass"
+    loaded = modules_after(f"from kdbench.cli import app\napp(['run', '--help'], standalone_mode=False)\n{tried}")
     assert "kdbench.cli" in loaded
     assert not {"torch", "pandas", "matplotlib", "numpy", "yaml"} & loaded
 

@@ -390,6 +390,7 @@ def test_an_unknown_suite_is_answered_with_the_nearest():
         ("mine", "unknown suite 'mine'. Did you mean 'mine.yaml'? Give a path"),
         ("my/own", "unknown suite 'my/own'. Did you mean 'my/own.yaml'? Give a path"),
         ("mine.yml", "no suite file at mine.yml. Did you mean 'mine.yaml'? See"),
+        ("mien.yml", "no suite file at mien.yml. Did you mean 'mine.yaml'? See"),
         ("my/mine.yaml", "no suite file at my/mine.yaml. See"),
         ("mine.2", "unknown suite 'mine.2'. Did you mean 'mine.2.yaml'? Give a path"),
         ("mine.3", "unknown suite 'mine.3'. Give a path"),

@@ -24,15 +24,21 @@ def deploy(
         Path | None, typer.Option("--output", metavar="DIR", help="The folder to write to; deployed/TRIAL unless given.")
     ] = None,
     suite: Annotated[
-        str, typer.Option("--suite", metavar="SUITE", help="A suite that says where the test images lie, if the record does not.")
+        str,
+        typer.Option(
+            "--suite",
+            metavar="SUITE",
+            help="A suite that says where the test images lie, if the record does not, and has the file of a network of your own.",
+        ),
     ] = "",
     results: options.ResultsOption = Path("results"),
     plugin: options.PluginOption = [],  # noqa: B006  # typer copies it
 ) -> None:
     """Write a student or a teacher as a file for other programs.
 
-    It takes images as bytes: normalisation is part of the file. A JSON file beside it names the classes, the size of images, and
-    the test error, which is measured again on the written file. The suite must have kept its students: `keep_students: true`.
+    As onnx and pt2 it takes images as bytes: normalisation is part of the file. A JSON file beside it names the classes, the size
+    of images, and the test error, which is measured again on the written file. The suite must have kept its students:
+    `keep_students: true`.
     """
     from kdbench.paths import expanded
     from kdbench.results.trial_folder import find_trial

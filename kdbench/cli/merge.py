@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -47,4 +48,4 @@ def merge(
         planned = merging.plan_merge(into, sources, keep=keep)  # again, now that nobody else can change what is there
         refuse_clashes(planned)
         merging.merge(planned)
-    print("Merged.")
+    print(f"Merged. `kdbench report SUITE --results {quote(str(into))}` makes the report of a suite.")

@@ -11,6 +11,7 @@ from kdbench.models.construct import constructed
 from kdbench.models.hooked import Hooked, prepare
 from kdbench.models.network import MODELS as MODELS
 from kdbench.models.network import Network as Network
+from kdbench.models.network import modules_command
 from kdbench.models.network import register_model as register_model
 from kdbench.models.places import asked, tried
 from kdbench.models.recorded import Call, Point, record
@@ -94,6 +95,6 @@ def placed(name: str, calls: Sequence[Call], modules: Collection[str]) -> dict[s
 def _without_hooks(name: str, model: object) -> KdbenchError:
     return KdbenchError(
         f"model '{name}' gives a {type(model).__name__}, without hook points. Name the modules with which its groups end, "
-        f"from shallow to deep: `hooks: [...]`; `kdbench show model {name} --modules` lists them. "
+        f"from shallow to deep: `hooks: [...]`; {modules_command(name)} lists them. "
         "Or derive it from kdbench.Network."
     )

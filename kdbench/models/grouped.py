@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method.outputs import Outputs
-from kdbench.models.network import Network
+from kdbench.models.network import Network, modules_command
 
 
 class Grouped(Network):
@@ -41,7 +41,7 @@ class Grouped(Network):
 
     def end_groups(self, name: str, hooks: Sequence[str]) -> None:
         known = list(self.blocks)
-        see = f"`kdbench show model {name} --modules` lists them."
+        see = f"{modules_command(name)} lists them."
         if unknown := [hook for hook in hooks if hook not in known]:
             raise KdbenchError(f"{name}, hooks: there is no block '{unknown[0]}'.{nearest(unknown[0], known)} {see}")
         if (order := [known.index(hook) for hook in hooks]) != sorted(set(order)):

@@ -25,6 +25,11 @@ MODELS: Registry[Factory] = Registry("model", "models")
 register_model = MODELS.register
 
 
+def modules_command(name: str) -> str:
+    """What lists the modules of a model that can be hooks, for messages."""
+    return f"`kdbench show model {name} --modules{MODELS.plugin_option(name)}`"
+
+
 class Network(nn.Module, ABC):
     """A classifier that hands out its hook points.
 

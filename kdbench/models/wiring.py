@@ -11,6 +11,7 @@ from torch.autograd.graph import Node
 from kdbench.errors import KdbenchError, listed
 from kdbench.models.bare import followed_by
 from kdbench.models.heads import Heads, find_heads
+from kdbench.models.network import modules_command
 from kdbench.models.recorded import BATCH, CLASSES, Call, Point
 
 SHOWN = 12
@@ -140,7 +141,7 @@ def _existing(name: str, calls: Sequence[Call], unknown: str, usual: Sequence[st
 
 
 def _see(name: str) -> str:
-    return f"`kdbench show model {name} --modules` lists those that can be hooks."
+    return f"{modules_command(name)} lists those that can be hooks."
 
 
 def _group(name: str, call: Call, times: int) -> Call:

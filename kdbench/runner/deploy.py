@@ -18,6 +18,7 @@ from torch import Tensor
 from kdbench.data import DATASETS, Source, SourceParams
 from kdbench.errors import KdbenchError, first_line
 from kdbench.files import write_bytes
+from kdbench.models import MODELS
 from kdbench.results.trial_folder import TrialFolder
 from kdbench.runner.deploy_formats import BATCH, FORMATS
 from kdbench.runner.students import load
@@ -68,6 +69,11 @@ def deploy(trial: TrialFolder, *, kind: str, directory: Path, suite: Suite | Non
         raise KdbenchError(f"--format {kind} needs {' and '.join(missing)}. Install them with `pip install 'kdbench[{kind}]'`.")
     file, metadata = directory / f"model.{kind}", directory / f"model.{kind}.json"
     _refuse_to_overwrite(file, metadata, trial)
+    if trial.record and (model := trial.record.spec["student"]) not in MODELS:
+        raise KdbenchError(
+            f"the network '{model}' is not known here. Give the suite that names its file under `plugins`, with --suite, or the "
+            "file itself, with --plugin."
+        )
     network = load(trial.path, normalise=True)
     record = trial.record
     assert record, "a network was loaded"
@@ -181,10 +187,9 @@ def _metadata(made: DeployedFile, network: Deployed, kind: str) -> dict[str, Any
 
 
 def deployed_as_lines(made: DeployedFile) -> Sequence[str]:
-    """Where the files lie, which images they take, and how the error compares with the record's."""
+    """Where the files lie, what the one takes, and how the error compares with the record's."""
     record = made.record
-    lines = [str(made.file), str(made.metadata)]
-    lines.append("It takes images as bytes (uint8, 0 to 255), in batches of any size, and normalises them itself.")
+    lines = [str(made.file), str(made.metadata), FORMATS[made.file.suffix.removeprefix(".")].takes]
     if made.error_pct is None:
         lines.append(f"The test error of the file was not measured again: {made.not_measured}")
         lines.append(f"The record says {record.test_error_pct:.2f} %.")

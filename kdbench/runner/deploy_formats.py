@@ -25,11 +25,13 @@ class Format:
     Attributes:
         write: a network that takes bytes (B, C, H, W), its example, and the file.
         read: the file, and a network as it was given to `write`, whose tensors it does not use; from bytes to logits.
+        takes: a sentence on what the file is given, or who reads it.
         needs: modules that must be installed, and the extra that brings them.
     """
 
     write: Callable[[Deployed, Tensor, Path], None]
     read: Callable[[Path, Deployed], Predict]
+    takes: str = "It takes images as bytes (uint8, 0 to 255), in batches of any size, and normalises them itself."
     needs: tuple[str, ...] = ()
 
 
@@ -77,7 +79,11 @@ def _read_onnx(file: Path, network: Deployed) -> Predict:
 
 
 FORMATS: Mapping[str, Format] = {
-    "safetensors": Format(_write_safetensors, _read_safetensors),
+    "safetensors": Format(
+        _write_safetensors,
+        _read_safetensors,
+        takes="It holds tensors alone. The network that `kdbench.load_student(..., normalise=True)` gives loads them.",
+    ),
     "onnx": Format(_write_onnx, _read_onnx, needs=("onnx", "onnxscript", "onnxruntime")),
     "pt2": Format(_write_pt2, _read_pt2),
 }

@@ -24,7 +24,7 @@ from kdbench.method.interface import METHODS, Method
 from kdbench.method.outputs import Shapes
 from kdbench.models import MODELS
 from kdbench.paths import expanded, found
-from kdbench.registry import Registry
+from kdbench.registry import OWN_FILES, Registry
 from kdbench.suite.imports import followed
 from kdbench.suite.shipped import shipped
 
@@ -32,9 +32,6 @@ GROUPS = ("kdbench.methods", "kdbench.models", "kdbench.datasets")
 """Entry points of other packages: each names a module, or a class or function in one, whose import registers something."""
 
 _REGISTRIES = (METHODS, MODELS, DATASETS)
-
-_OWN = "kdbench_plugin_"
-"""Begins the name of the module of a user's file."""
 
 log = logging.getLogger("kdbench")
 
@@ -111,7 +108,7 @@ class OwnFiles:
     @classmethod
     def loaded(cls) -> OwnFiles:
         """Those of this process."""
-        own = {name: module for name, module in sys.modules.items() if name.startswith(_OWN)}
+        own = {name: module for name, module in sys.modules.items() if name.startswith(OWN_FILES)}
         texts = {file.absolute(): text for module in own.values() for file, text in vars(module)["__sources__"].items()}
         places = [Path(place).absolute() for place in sys.path]
         search = tuple(place for place in places if any(file.is_relative_to(place) for file in texts))
@@ -173,7 +170,7 @@ def _module_name(file: Path) -> str:
     """The same in every process, so that what a plugin defines can be sent from one to another."""
     if file.is_relative_to(shipped("methods")):
         return f"kdbench_shipped_{file.stem}"
-    return f"{_OWN}{file.stem}_{sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    return f"{OWN_FILES}{file.stem}_{sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
 
 
 @contextmanager

@@ -1,9 +1,13 @@
 """What ships with kdbench: where it lies, and what its suites, recipes and examples are called."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from kdbench.errors import KdbenchError, nearest
 from kdbench.paths import expanded, found
+
+SUFFIXES = (".yaml", ".yml")
+"""Of files that can be a suite."""
 
 
 def shipped(folder: str) -> Path:
@@ -41,14 +45,17 @@ def find_suite(name: str) -> Path:
     Raises:
         KdbenchError: there is none.
     """
-    path, names, suffixes = expanded(name), suite_names(), (".yaml", ".yml")
-    if is_file := path.suffix in suffixes:
+    path, names = expanded(name), suite_names()
+    if is_file := path.suffix in SUFFIXES:
         if found(path):
             return path
     elif name in names:
         return shipped("suites") / f"{name}.yaml"
     stem = path.with_suffix("") if is_file else path
-    there = [file for suffix in suffixes if found(file := Path(f"{stem}{suffix}"))]
+    there = [file for suffix in SUFFIXES if found(file := Path(f"{stem}{suffix}"))]
+    if is_file and not there:
+        beside = {file.stem: file for suffix in SUFFIXES for file in path.parent.glob(f"*{suffix}")}
+        there = [beside[stem] for stem in get_close_matches(path.stem, beside, n=1)]
     near = f" Did you mean '{there[0]}'?" if there else "" if is_file else nearest(name, names)
     if is_file:
         raise KdbenchError(f"no suite file at {path}.{near} See `kdbench list suites` for those that ship with kdbench.")
