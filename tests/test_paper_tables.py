@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,20 @@ def test_a_table_that_is_longer_than_a_page_is_broken_over_pages_but_not_over_tw
     long = gains(3 * CROSS, "-0.7 to 2.3")
     text = to_latex(long)
     assert r"\begin{longtable}" in text and r"\begin{table}" not in text
+    assert "% For text in one column. In two columns: `kdbench report --latex 'table*'`" in text.splitlines()[1]
     assert packages([to_latex(gains(CROSS, "-0.7 to 2.3")), text]) == r"% \usepackage{booktabs,longtable}"
     assert packages([to_latex(gains(CROSS, "-0.7 to 2.3"))]) == r"% \usepackage{booktabs}"
     over_columns = to_latex(long, options=ReportOptions(latex="table*"))
     assert "longtable" not in over_columns and over_columns.startswith("% Longer than a page")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex is installed")
+def test_a_name_that_begins_like_an_argument_is_none(tmp_path):
+    rows = tuple(Row((Cell(name), Cell("1.0"))) for name in ("[1] KD", "[2] FT", "* AT", "* FitNets"))
+    table = Table("cost", "Cost", ("[0] Method", "Error\n[1]"), rows, ())
+    compiled(tmp_path, "\n".join([to_latex(table), to_latex(replace(table, rows=rows * 20))]))
+    printed = re.findall(r"^(?:\{\})?(\S.*?) & 1.0", to_latex(table), re.MULTILINE)
+    assert printed == ["[1] KD", "[2] FT", "* AT", "* FitNets"]
 
 
 def test_a_table_that_fits_in_no_letters_says_so_before_it():

@@ -133,6 +133,22 @@ def test_ranks_stand_in_a_report_of_several_pairs():
     assert "Nemenyi's critical difference" in table.notes[0]
 
 
+@pytest.mark.parametrize(("students", "told"), [("aaaaa", True), ("abcde", False), ("abcda", True)])
+def test_pairs_that_share_a_student_are_said_not_to_be_independent(students, told):
+    pairs = [("resnet56", student) for student in students]
+    pairs = [(f"{teacher}_{place}", student) for place, (teacher, student) in enumerate(pairs)]
+    rows = [
+        trial(method, seed, error + 0.1 * seed, pair=pair, **({"teacher_weights_sha256": pair[0]} if method != "scratch" else {}))
+        for pair in pairs
+        for method, error in (("scratch", 9.0), ("kd", 8.0), ("ft", 7.0))
+        for seed in (1, 2, 3)
+    ]
+    results = frame(*rows).drop_duplicates("trial")
+    table = ranks_table(compare(results, pairs=pairs))
+    assert "Friedman's test" in table.notes[0]
+    assert any("share a student" in note for note in table.notes) == told
+
+
 def test_ranks_of_two_pairs_are_not_tested_and_of_one_are_none():
     assert "not tested" in ranks_table(compare(several(2), pairs=PAIRS[:2])).notes[0]
     assert ranks_table(compare(several(1), pairs=PAIRS[:1])) is None

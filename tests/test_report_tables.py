@@ -819,11 +819,17 @@ def test_costs_are_medians_and_stand_against_scratch():
 def test_costs_of_stacked_students_do_not_stand_against_scratch():
     results = RESULTS.assign(precision="bf16, stacked")
     table = cost_table(compare(results, pairs=[PAIR]))
-    assert {row.cells[2].text for row in table.rows} == {"—"}
+    assert table.columns[1:3] == ("Training\nimages/s", "Extra\nparameters")
     (note,) = [note for note in table.notes if "a block of eight places" in note]
     assert "not what the method costs alone" in note and "trains alone" not in " ".join(table.notes)
     alone = cost_table(compare(RESULTS.assign(precision="bf16"), pairs=[PAIR]))
-    assert {row.cells[2].text for row in alone.rows} != {"—"} and not any("eight places" in note for note in alone.notes)
+    assert alone.columns[2] == "Time against\nscratch" and not any("eight places" in note for note in alone.notes)
+
+
+def test_without_scratch_no_column_is_left_for_times_against_it():
+    table = cost_table(compare(RESULTS[RESULTS["method"] != "scratch"], pairs=[PAIR]))
+    assert table.columns[1:3] == ("Training\nimages/s", "Extra\nparameters")
+    assert [cell.text for cell in table.rows[0].cells] == ["KD", "1,000", "0", "9,000", "3,000"]
 
 
 def test_a_network_has_one_speed_of_inference_in_all_pairs():
@@ -979,6 +985,19 @@ def test_the_terminal_shows_every_table_whole_however_narrow():
         text = console.export_text()
         for part in ("A [bold] title", "resnet20 on [red]: KD", "8.20 ± 0.20", "7.70 ± 0.17", "+0.50", "1,000"):
             assert part in text
+
+
+def test_signs_stand_for_bold_and_underlined_where_the_terminal_shows_no_styles():
+    comparison = compare(RESULTS, pairs=[PAIR], options=ReportOptions(second_best=True))
+    for colours, best, second, said in (
+        (None, "» 7.70 ± 0.17", "› 7.73 ± 0.15", "» stands for bold, › stands for underline."),
+        ("standard", "\x1b[1m7.70 ± 0.17\x1b[0m", "\x1b[4m7.73 ± 0.15\x1b[0m", ""),
+    ):
+        console = Console(width=200, file=io.StringIO(), color_system=colours, force_terminal=bool(colours))
+        console.print(terminal_tables(comparison, title="T", width=200))
+        text = console.file.getvalue()
+        assert best in text and second in text
+        assert said in text and ("»" in text or "›" in text) == bool(said)
 
 
 # The report

@@ -20,7 +20,7 @@ from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
 from kdbench.report.formats.latex import packages, to_latex
 from kdbench.report.formats.latex_names import latex_names
-from kdbench.report.formats.render import to_csv, to_markdown, to_terminal
+from kdbench.report.formats.render import TerminalTable, to_csv, to_markdown
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.report.tables.class_errors import class_errors_table, confusions_table
@@ -196,4 +196,4 @@ def terminal_tables(
     tables = _tables(comparison, published)
     stated = [Text(claim) for claim in claims(comparison)]
     facts = Text(_facts(comparison.results))
-    return Group(Text(title, style="bold"), *stated, "", facts, "", *(to_terminal(table, width=width) for table in tables))
+    return Group(Text(title, style="bold"), *stated, "", facts, "", *(TerminalTable(table, width) for table in tables))

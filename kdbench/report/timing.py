@@ -58,7 +58,7 @@ def _uneven(comparison: Comparison) -> list[str]:
     if not uneven:
         return []
     _, text = max(uneven)
-    return [f"The machine was not equally busy in all trials: {text}. So speeds and times against scratch are rough."]
+    return [f"The machine was not equally busy in all trials: {text}. So speeds and times are rough."]
 
 
 def _range(rates: pd.Series[float]) -> str:

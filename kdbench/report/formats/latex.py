@@ -59,7 +59,12 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
     caption = rf"\caption{{{_sentence(escaped(table.title))}}}"
     size = (rf"\{place.letters}", rf"\setlength{{\tabcolsep}}{{{place.space:g}pt}}")
     if place.long and options.latex == "table":
-        lines = [_PACKAGES, *_misfit(place), *_over_pages(place.table, names, [caption, rf"\label{{tab:{label}}}"], size, notes)]
+        lines = [
+            _PACKAGES,
+            _ONE_COLUMN,
+            *_misfit(place),
+            *_over_pages(place.table, names, [caption, rf"\label{{tab:{label}}}"], size, notes),
+        ]
         return "\n".join(lines) + "\n"
     lines = [
         *_misfit(place),
@@ -82,6 +87,7 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
 
 
 _PACKAGES = r"% \usepackage{booktabs,longtable}"
+_ONE_COLUMN = "% For text in one column. In two columns: `kdbench report --latex 'table*'`, with fewer methods (`--methods`)."
 
 
 def packages(tables: Iterable[str]) -> str:
@@ -134,7 +140,7 @@ def _alignment(table: Table) -> str:
 def _heads(table: Table, names: Mapping[str, str]) -> Iterator[str]:
     if table.groups:
         yield from _group_headings(table)
-    yield " & ".join(names.get(text) or _heading(text) for text in table.columns) + r" \\"
+    yield _line(names.get(text) or _heading(text) for text in table.columns)
     for row in table.rows[: table.head]:
         yield _row(row, names)
 
@@ -162,7 +168,16 @@ def _group_headings(table: Table) -> Iterator[str]:
 
 
 def _row(row: Row, names: Mapping[str, str]) -> str:
-    return " & ".join(names.get(cell.text) or _cell(cell) for cell in row.cells) + r" \\"
+    return _line(names.get(cell.text) or _cell(cell) for cell in row.cells)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return _no_argument(" & ".join(cells)) + r" \\"
+
+
+def _no_argument(text: str) -> str:
+    """Text such as `[1] KD` that is not read as an argument of what stands before it: the end of a line, or a rule."""
+    return "{}" + text if text.startswith(("[", "*")) else text
 
 
 def _cell(cell: Cell) -> str:
@@ -183,7 +198,7 @@ def _for_label(text: str) -> str:
 
 
 def _heading(text: str) -> str:
-    lines = r" \\ ".join(escaped(line) for line in text.split("\n"))
+    lines = r" \\ ".join(_no_argument(escaped(line)) for line in text.split("\n"))
     return rf"\shortstack[r]{{{lines}}}" if "\n" in text else lines
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from dataclasses import dataclass, replace
 
 import rich.box
 import rich.console
@@ -14,6 +15,9 @@ from kdbench.report.tables.table import Cell, Table
 
 _MARKDOWN_COLUMNS = 14
 """A wider table is turned where that makes it narrower: more columns do not fit a page."""
+
+_SIGNS = {"bold": "»", "underline": "›"}
+"""What stands before a text of such a style, as rich calls it, where styles are not shown."""
 
 
 def to_markdown(table: Table) -> str:
@@ -66,8 +70,41 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def to_terminal(table: Table, *, width: int) -> rich.console.Group:
-    """Title, rich table and notes; the table is turned where it needs more than `width` characters and is narrower so."""
+@dataclass(frozen=True)
+class TerminalTable:
+    """Title, rich table and notes; the table is turned where it needs more than `width` characters and is narrower so.
+
+    Where the console shows no styles, as one that writes to a file, signs stand before what is bold or underlined.
+    """
+
+    table: Table
+    width: int
+
+    def __rich_console__(self, console: rich.console.Console, options: rich.console.ConsoleOptions) -> rich.console.RenderResult:
+        yield _printed(self.table if console.color_system else _with_signs(self.table), self.width)
+
+
+def _with_signs(table: Table) -> Table:
+    """With a sign before the text of each cell that has a style, and a note that says so."""
+    rows = tuple(
+        replace(
+            row,
+            cells=tuple(
+                replace(cell, text=f"{_SIGNS[style]} {cell.text}") if (style := _style(cell)) else cell for cell in row.cells
+            ),
+        )
+        for row in table.rows
+    )
+    found = {_style(cell) for row in table.rows for cell in row.cells}
+    meanings = [f"{sign} stands for {style}" for style, sign in _SIGNS.items() if style in found]
+    return replace(table, rows=rows, notes=(*([f"{', '.join(meanings)}."] if meanings else []), *table.notes))
+
+
+def _style(cell: Cell) -> str:
+    return "bold" if cell.bold else "underline" if cell.underlined else ""
+
+
+def _printed(table: Table, width: int) -> rich.console.Group:
     table = table.shaped(lambda shape: max(_printed_width(shape), width))
     printed = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     for position, column in enumerate(_headings(table, "\n")):
@@ -77,13 +114,12 @@ def to_terminal(table: Table, *, width: int) -> rich.console.Group:
             printed.add_section()
         if row.heading:
             printed.add_row(Text(row.heading, style="italic"))
-        printed.add_row(*map(_printed, row.cells))
+        printed.add_row(*map(_printed_cell, row.cells))
     return rich.console.Group(Text(table.title, style="bold"), printed, *[Text(note) for note in table.notes], "")
 
 
-def _printed(cell: Cell) -> Text:
-    style = "bold" if cell.bold else "underline" if cell.underlined else ""
-    return Text.assemble((cell.text, style), cell.mark)
+def _printed_cell(cell: Cell) -> Text:
+    return Text.assemble((cell.text, _style(cell)), cell.mark)
 
 
 def _printed_width(table: Table) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -30,7 +31,8 @@ _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 def cost_table(comparison: Comparison) -> Table:
     """What each method costs: training speed alone and against scratch, extra parameters; and what inference gains.
 
-    Speeds are medians over seeds and stand apart by environment. Times of stacked students do not stand against scratch.
+    Speeds are medians over seeds and stand apart by environment. Times of stacked students do not stand against scratch, and where
+    no time does, there is no such column.
     """
     environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
     several = len(environments) > 1
@@ -50,7 +52,11 @@ def cost_table(comparison: Comparison) -> Table:
                     rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
-    columns = ("Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
+    columns = (*naming, "Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
+    against = len(naming) + 1
+    if not any(row.cells[against].values for row in rows):
+        columns = (*columns[:against], *columns[against + 1 :])
+        rows = [replace(row, cells=(*row.cells[:against], *row.cells[against + 1 :])) for row in rows]
     notes = [
         (_STACKED if stacked(comparison.results.query("status == 'done'")) else _ALONE) + _ONE_SPEED,
         "Extra parameters: trained together with the student and dropped after training.",
@@ -59,7 +65,7 @@ def cost_table(comparison: Comparison) -> Table:
     if len(environments) == 1:
         notes.append(f"Measured on {environments[0]}.")
     title = f"Cost of training and inference{on_data(comparison, with_pair=True)}"
-    return Table("cost", title, (*naming, *columns), tuple(rows), tuple(notes), naming=len(naming))
+    return Table("cost", title, columns, tuple(rows), tuple(notes), naming=len(naming))
 
 
 def _deployed(comparison: Comparison) -> list[str]:

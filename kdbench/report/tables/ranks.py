@@ -47,7 +47,7 @@ def ranks_table(comparison: Comparison) -> Table | None:
             mark = "†" if means.loc[[*chance], method].notna().any() else ""
             cells.append(Cell(f"{percent:+.1f}", values=values, mark=mark) if pairs else Cell(NONE))
         rows.append(Row(tuple(cells), {"method": method}))
-    notes = [found.procedure]
+    notes = [found.procedure, *([] if found.p is None else _not_independent(comparison, found.pairs_left_out))]
     if any(row.cells[2].values for row in rows):
         notes.append(
             f"Better / level / worse: pairs in which the 95 % interval of the gain over {baseline} is above 0, has 0, is below 0."
@@ -84,6 +84,14 @@ def _not_counted(differences: Iterable[Difference]) -> list[str]:
     if all(difference.bounds for difference in differences):
         return []
     return [f"A pair in which two methods share fewer than {MIN_SEEDS} seeds has no interval of them, and is not counted."]
+
+
+def _not_independent(comparison: Comparison, left_out: Iterable[str]) -> list[str]:
+    """A sentence where some of the pairs that are tested share a student, and with it the trainings from scratch."""
+    students = [pair.place[::2] for pair in comparison.pairs if pair.name not in {*left_out}]
+    if len(set(students)) == len(students):
+        return []
+    return ["Some of these pairs share a student. The test takes them as independent, which they are not: p may be too small."]
 
 
 def _label_of(comparison: Comparison, method: str) -> str | None:
