@@ -23,13 +23,13 @@ from kdbench.suite.resolve import load_suite
 
 @pytest.fixture(scope="module", autouse=True)
 def foreign() -> Iterator[None]:
-    """Networks of one's own: a plain one, and one that cannot be exported."""
+    """Networks of one's own: a plain one, which has no `pooled_maps`, and one that cannot be exported."""
     forget = MODELS.snapshot()
 
     @MODELS.register("deployed_plain")
     def plain(*, num_classes: int, in_channels: int) -> nn.Module:
         body = nn.Sequential(nn.Conv2d(in_channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+        return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(8), nn.Linear(8, num_classes))
 
     class Branches(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:

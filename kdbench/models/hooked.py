@@ -85,14 +85,14 @@ class Hooked(Network):
         )
         return Outputs(
             logits,
-            self._maps(stem, made[stem.module]) if stem else logits.new_empty(len(logits), 0, 0, 0),
+            self._maps(stem, made[stem.module]) if stem else logits.new_empty(logits.shape[0], 0, 0, 0),
             features,
             before,
-            _pooled(read[heads.classifier]) if heads.classifier else logits.new_empty(len(logits), 0),
+            _pooled(read[heads.classifier]) if heads.classifier else logits.new_empty(logits.shape[0], 0),
             before,  # where a group's module leaves out a norm and an activation that follow, it ends before them
             tuple(read[name] for name in tokened),
             tuple(made[name] for name in averaged),
-            pooled_maps.maps(made[pooled_maps.module]) if pooled_maps else logits.new_empty(len(logits), 0, 0, 0),
+            pooled_maps.maps(made[pooled_maps.module]) if pooled_maps else logits.new_empty(logits.shape[0], 0, 0, 0),
         )
 
     def _module(self, name: str) -> nn.Module:
