@@ -535,6 +535,9 @@ def test_the_validation_split_chooses_by_its_own_error():
         )
     ]
     assert (bold(table, 0), bold(table, 1)) == ([], ["Validation error,\nlast epoch"])
+    assert not [note for note in table.notes if "held-out images" in note], "how many there are is not known"
+    few = selection_table(compare(results.assign(validation_images=18), pairs=[PAIR]))
+    assert few.notes[-1] == "One of 18 held-out images is 5.56 points of the error with one seed."
 
 
 def test_without_a_validation_split_there_is_no_table_of_it(tmp_path):
@@ -741,7 +744,10 @@ def test_a_frame_of_an_earlier_version_is_reported():
 def test_a_teacher_with_a_higher_error_than_scratch_is_told():
     told = "The teacher has a higher test error than the student from scratch: resnet56 → resnet20."
     assert told not in result_table(compare(RESULTS, pairs=[PAIR])).notes
-    assert told in result_table(compare(RESULTS.replace({"teacher_error_pct": 6.28}, 9.0), pairs=[PAIR])).notes
+    weak = RESULTS.replace({"teacher_error_pct": 6.28}, 9.0)
+    assert told in result_table(compare(weak, pairs=[PAIR])).notes
+    called = ReportOptions(names={"scratch": "Student"})
+    assert told.replace("the student from scratch", "Student") in result_table(compare(weak, pairs=[PAIR], options=called)).notes
 
 
 def test_what_is_no_better_than_always_answering_one_class_is_told():

@@ -281,7 +281,8 @@ def _rows_of(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
     teacherless = results["teacher"].isna() & results["student"].isin([student for _, student in pairs])
     paired = pd.Series([pair in pairs for pair in zip(results["teacher"], results["student"], strict=True)], results.index)
     chosen = results[teacherless | paired].reset_index(drop=True)
-    missing = [name for name in (*_NUMBERS, "stages") if name not in chosen]  # of a file that an earlier kdbench wrote
+    read = (*_NUMBERS, "stages", "validation_images")
+    missing = [name for name in read if name not in chosen]  # of a file that an earlier kdbench wrote
     return chosen.reindex(columns=[*chosen, *missing]).astype(dict.fromkeys(_NUMBERS, float))
 
 

@@ -54,3 +54,13 @@ def method_row(comparison: Comparison, pair: PairTrials, cells: tuple[Cell, ...]
 def percent(share: float) -> Cell:
     """A share in percent; nothing where it is not known."""
     return Cell(NONE) if math.isnan(share) else Cell(f"{share:.1f}", values={"share_pct": float(share)})
+
+
+def held_out_notes(trials: pd.DataFrame, short: str = "error") -> list[str]:
+    """What one held-out image is in points of the error, or of what else `short` names; none where that is not known."""
+    notes = []
+    for images in trials["validation_images"].dropna().unique():
+        points = 100 / images
+        told = f"{points:.2f}" if points > 0.1 else f"{points:.1g}"
+        notes.append(f"One of {images:,.0f} held-out images is {told} points of the {short} with one seed.")
+    return notes

@@ -76,7 +76,8 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
         over = ". In a pair it is over the seeds that most of the methods share" if partial else ""
         notes.insert(1, f"Mean: over the {len(comparison.pairs)} pairs, each of which counts the same{over}.")
     if weak:
-        notes.append(f"The teacher has a {metric.worse} {metric.noun} than the student from scratch: {', '.join(weak)}.")
+        student = "the student from scratch" if comparison.scratch == "scratch" else comparison.scratch
+        notes.append(f"The teacher has a {metric.worse} {metric.noun} than {student}: {', '.join(weak)}.")
     notes += [*no_better_notes(comparison), *_without_gains(comparison)]
     every = [cell for row in rows for cell in row.cells]
     if any(cell.bold for cell in every):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.tables.cells import mean_and_std, method_row, on_data, pair_heading
+from kdbench.report.tables.cells import held_out_notes, mean_and_std, method_row, on_data, pair_heading
 from kdbench.report.tables.table import Cell, Table
 from kdbench.spec.metrics import METRICS, Metric
 
@@ -45,6 +45,7 @@ def selection_table(comparison: Comparison) -> Table | None:
         "of each pair. Use it to choose a method or its parameters without looking at the test images.",
         f"Epoch chosen: for each seed, the first epoch with the {metric.best} validation {metric.short}. The table gives the "
         "earliest and the latest.",
+        *held_out_notes(comparison.results, metric.short),
     )
     columns = (*pair_heading(comparison), "Method", *headings)
     unit = f"{metric.unit}, {metric.arrow}"

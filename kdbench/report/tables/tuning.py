@@ -10,7 +10,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison, PairTrials
-from kdbench.report.tables.cells import method_row, on_data, pair_heading
+from kdbench.report.tables.cells import held_out_notes, method_row, on_data, pair_heading
 from kdbench.report.tables.table import NONE, Cell, Row, Table
 from kdbench.results.method_labels import plain_label
 from kdbench.wording import counted
@@ -132,11 +132,7 @@ def _near(tried: pd.DataFrame) -> pd.Series[bool]:
 
 def _doubts(tried: pd.DataFrame, near: Sequence[bool]) -> list[str]:
     """What one held-out image is in points, and in how many choices another setting is as good as the chosen one."""
-    notes = []
-    for images in tried["validation_images"].dropna().unique():
-        points = 100 / images
-        told = f"{points:.2f}" if points > 0.1 else f"{points:.1g}"
-        notes.append(f"One of {images:,.0f} held-out images is {told} points of the error with one seed.")
+    notes = held_out_notes(tried)
     if any(near):
         notes.append(
             "* Its error is above that of the chosen setting by no more than its own standard error on so few images. "
