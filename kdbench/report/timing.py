@@ -39,8 +39,8 @@ def _apart(comparison: Comparison) -> list[str]:
     return [
         f"{listed(labels)}: timed in another run than {comparison.scratch}"
         + (f" ({listed(pairs)})" if len(pairs) < len(comparison.pairs) else "")
-        + ". So the time against scratch tells how busy the machine was in each run, too, not what the method costs alone. "
-        "`kdbench run` with a new folder for --results times all in one run."
+        + f". So the time against {comparison.scratch} tells how busy the machine was in each run, too, not what the method costs "
+        "alone. `kdbench run` with a new folder for --results times all in one run."
         for labels, pairs in found.items()
     ]
 

@@ -52,7 +52,7 @@ def cost_table(comparison: Comparison) -> Table:
                     rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
-    columns = (*naming, "Training\nimages/s", "Time against\nscratch", "Extra\nparameters", *_INFERENCE)
+    columns = (*naming, "Training\nimages/s", f"Time against\n{comparison.scratch}", "Extra\nparameters", *_INFERENCE)
     against = len(naming) + 1
     if not any(row.cells[against].values for row in rows):
         columns = (*columns[:against], *columns[against + 1 :])
