@@ -171,7 +171,7 @@ def test_json_has_everything_in_units(tmp_path):
     ("changes", "text"),
     [
         ({"ended": Ended("finished", AN_HOUR_AGO)}, "every trial has ended (process 4711 on node7, user ann"),
-        ({"ended": Ended("stopped", AN_HOUR_AGO)}, "stopped before the end; the same `kdbench run` continues it"),
+        ({"ended": Ended("stopped", AN_HOUR_AGO)}, "stopped before the end; the same `kdbench run` continues it, and is seen"),
         ({"ended": Ended("error", AN_HOUR_AGO, "the disk is full")}, "ended by an error: the disk is full"),
     ],
 )

@@ -198,7 +198,10 @@ def _more(number: int, shown: int, noun: str) -> list[str]:
     return [f"  and {counted(number - shown, noun)} more; --json has all"] if number > shown else []
 
 
-_ENDED = {"finished": "every trial has ended", "stopped": "stopped before the end; the same `kdbench run` continues it"}
+_ENDED = {
+    "finished": "every trial has ended",
+    "stopped": "stopped before the end; the same `kdbench run` continues it, and is seen here once it has loaded",
+}
 
 
 def _run_text(run: Found) -> str:
