@@ -80,7 +80,7 @@ FUNCTIONS = {
 VALUES = {
     "Batch": ["images", "labels", "indices", "epoch", "epochs", "generator", "soft_labels", "views", "label_smoothing"],
     "Dataset": ["train", "test", "classes", "mean", "std", "passed_over", "notes", "resize"],
-    "Outcomes": ["wrong", "images_by_class", "mistakes", "data_fingerprint"],
+    "Outcomes": ["wrong", "images_by_class", "mistakes", "data_fingerprint", "classes"],
     "Outputs": [
         *("logits", "stem", "features", "preactivations", "pooled"),
         *("raw", "tokens", "heads", "pooled_maps", "views", "others", "classifier"),
