@@ -21,19 +21,8 @@ def list_option(name: str, *, read: Callable[[str], object], metavar: str, help:
     return typer.Option(name, metavar=metavar, help=help, callback=see)
 
 
-def _see_suite(name: str) -> str:
-    """The name of a suite that is there: that is seen before PyTorch is loaded, which takes seconds."""
-    from kdbench.suite.shipped import find_suite
-
-    find_suite(name)
-    return name
-
-
 SuiteArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SUITE", callback=_see_suite, help="One of `kdbench list suites`, or a YAML file of your own, such as mine.yaml."
-    ),
+    str, typer.Argument(metavar="SUITE", help="One of `kdbench list suites`, or a YAML file of your own, such as mine.yaml.")
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder where trials are kept.")]
 TrialsFolderOption = Annotated[

@@ -45,6 +45,10 @@ def plan(
 
     It also says which differences the seeds can show. It trains nothing. Where `run` would refuse the suite, it ends with status 2.
     """
+    from kdbench.suite.shipped import find_suite
+
+    find_suite(suite)  # before PyTorch is loaded
+
     from kdbench.catalogue import plan as view
     from kdbench.catalogue.images import contents_of
     from kdbench.catalogue.power import power_of

@@ -36,11 +36,14 @@ def run(
 
     If you stop a run, the same command continues it.
     """
+    from kdbench.suite.shipped import find_suite
+
     if claim_timeout and not claim:
         raise KdbenchError(f"--claim-timeout: '{claim_timeout}' is of runs that claim. Give --claim with it, or leave it out.")
     timeout = arguments.seconds(claim_timeout or "10m", "--claim-timeout")
     answer_within = arguments.seconds(device_timeout, "--device-timeout")
     limit = arguments.seconds(stop_after) if stop_after else None
+    find_suite(suite)  # before PyTorch is loaded
     with loading("every network and pair of the suite is tried, and training starts."):
         from kdbench.report.command import print_and_write
         from kdbench.report.contents import check_options, read_report
