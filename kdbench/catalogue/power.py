@@ -201,8 +201,8 @@ def power_as_text(power: Power) -> str:
     left_out = f" Left out, since they vary far more and need more seeds: {far}." if far else ""
     return (
         f"{too_few}{'With' if too_few else 'with'} {enough.seeds} seeds and {power.methods} methods, a difference of "
-        f"{_points(enough.smallest)} points is found four times of five, on these test images; no number of seeds tells of others. "
-        f"For {wanted} points you need {seeds} seeds. "
+        f"{_points(enough.smallest)} points is found four times of five, on these test images; more seeds say nothing about other "
+        f"images. For {wanted} points you need {seeds} seeds. "
         f"The difference of two methods changes by {_points(spread.points)} points from seed to seed{sure}. "
         f"This spread {basis}.{left_out}"
     )
