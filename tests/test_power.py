@@ -65,10 +65,11 @@ def test_a_suite_gives_its_spread_and_the_plan_says_what_the_seeds_show(tmp_path
     power = power_of(plan, NOTHING)
     smallest = smallest_difference(spread=0.25, seeds=5, methods=7)
     half = float(f"{smallest / 2:.1g}")
+    needed = seeds_needed(half, spread=0.25, methods=7)
     assert power_as_text(power) == (
         f"with 5 seeds and 7 methods, a difference of {smallest:.2f} points is found four times of five, on these test images; "
-        "more seeds say nothing about other images. "
-        f"For {half} points you need {seeds_needed(half, spread=0.25, methods=7)} seeds. The difference of two methods changes by 0.25 points from seed to seed. This spread is what the suite says."
+        f"more seeds say nothing about other images. For {half} points you need {needed} seeds. The difference of two methods "
+        "changes by 0.25 points from seed to seed. This spread is what the suite says."
     )
     told = power_as_json(power)
     assert (told["methods"], told["seeds"], told["spread"], told["spread_df"]) == (7, 5, 0.25, 0)
