@@ -15,7 +15,7 @@ from conftest import Lab
 
 import kdbench
 from kdbench import cli
-from kdbench.files import write_bytes, written
+from kdbench.files import set_aside, write_bytes, written
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
 
@@ -182,7 +182,10 @@ def test_what_is_broken_there_is_named_and_stays(ours, theirs, caplog):
     close(theirs)
     command("plan", ours.root / "tiny.yaml", "--results", theirs)
     command("trials", "list", "--results", theirs)
-    assert f"{record} cannot be used" in caplog.text and "It stays there, since it cannot be renamed" in caplog.text
+    assert f"{record} cannot be used" in caplog.text
+    set_aside(record, "it is broken")  # as weights are that do not match their record
+    assert "It stays there, since it cannot be renamed" in caplog.text
+    assert record.read_text() == "{"
 
 
 @pytest.mark.parametrize("name", ["record.json", "weights.safetensors", "curves.jsonl"])
