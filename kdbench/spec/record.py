@@ -34,7 +34,7 @@ class Environment(BaseModel):
     python: str
     """Version of Python."""
     device: str
-    """Name of the processor or of the GPU."""
+    """Name of the processor, with its cores and widest instructions, such as AVX512; or of the GPU."""
     threads: int | None
     """How many threads torch used; none on a GPU."""
     cudnn: int | None = None

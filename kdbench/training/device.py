@@ -193,7 +193,7 @@ def environment(device: torch.device) -> Environment:
         torchvision=_version("torchvision"),
         timm=_version("timm") if find_spec("timm") else None,
         python=platform.python_version(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({os.cpu_count()} cores)",
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         threads=torch.get_num_threads() if device.type == "cpu" else None,
         cudnn=_backends.cudnn.version() if device.type == "cuda" else None,
     )
@@ -202,8 +202,13 @@ def environment(device: torch.device) -> Environment:
 _version = cache(version)  # it reads the package's metadata, and every lane and every record asks
 
 
-@cache
 def _processor() -> str:
+    """Its name, cores and widest instructions, which choose torch's kernels: processors of one name may differ in them."""
+    return f"{_model_name()} ({os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()})"
+
+
+@cache
+def _model_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if sys.platform == "linux" and cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
