@@ -13,7 +13,7 @@ from kdbench.data import ResidentLoader
 from kdbench.runner.phase import learnt_nothing
 from kdbench.runner.plan import Rerun
 from kdbench.spec.record import ImageCounts, images_text
-from kdbench.training.device import exact
+from kdbench.training.device import environment, exact
 from kdbench.training.frozen_teacher import FrozenTeacher
 
 
@@ -143,3 +143,12 @@ def test_nesterov_is_heard(lab: Lab) -> None:
         lab.run(suite)
         hashes.append(lab.record(suite.trials[0]).weights_sha256)
     assert hashes[0] != hashes[1]
+
+
+def test_processors_of_one_name_with_other_instructions_are_different_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch chooses kernels by them, whose last bits differ: a checkpoint of the one is not continued on the other."""
+    found = set()
+    for instructions in ("AVX2", "AVX512"):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda instructions=instructions: instructions)
+        found.add(environment(torch.device("cpu")).device)
+    assert len(found) == 2
