@@ -26,8 +26,9 @@ from engine import InProcess
 from kdbench.errors import KdbenchError
 from kdbench.results import frames, store
 from kdbench.results.claims import Claims
+from kdbench.results.layout import RECORD
 from kdbench.results.runs import Counts, find_runs
-from kdbench.results.store import RECORD, Store
+from kdbench.results.store import Store
 from kdbench.runner import job_folder, run
 from kdbench.runner.assignment import Assignment, News, Trained
 from kdbench.runner.engines import Place

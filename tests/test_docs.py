@@ -24,7 +24,7 @@ from kdbench.docs.methods import GOLDEN, golden, section, shipped_methods, stage
 from kdbench.method.description import describe_method
 from kdbench.models import MODELS
 from kdbench.results.frames import COLUMNS, CURVES, frame
-from kdbench.results.store import FILES
+from kdbench.results.layout import FILES
 from kdbench.runner.plan import Rerun, Status
 from kdbench.spec.recipe import SGD, Recipe
 from kdbench.spec.record import Record

@@ -25,9 +25,9 @@ from kdbench.catalogue.status import Status, status_as_json, status_as_line, sta
 from kdbench.cli import app
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import Method
+from kdbench.results.layout import FAILURE
 from kdbench.results.processes import this_process
 from kdbench.results.runs import Counts, Ended, Failure, JobNow, LaneNow, RunFile, RunNow, find_runs
-from kdbench.results.store import FAILURE
 from kdbench.runner import run
 from kdbench.runner.assignment import Assignment, News, Trained
 from kdbench.runner.engines import Place

@@ -10,6 +10,7 @@ from kdbench.catalogue.text import Value, aligned, size_text
 from kdbench.catalogue.trials import SHORT, error, network
 from kdbench.errors import KdbenchError, listed
 from kdbench.results.cleaning import Cleaning
+from kdbench.results.layout import CHECKPOINT
 from kdbench.results.trial_folder import STAGE_CHECKPOINT, TrialFolder, stale, trial_folders
 from kdbench.spec.trial import teachers_in
 from kdbench.wording import counted
@@ -98,7 +99,7 @@ def _space(root: Path, only: Collection[str] | None) -> str:
 
 
 def _kind(name: str) -> str:
-    if name == "checkpoint.pt" or name.endswith(STAGE_CHECKPOINT):
+    if name == CHECKPOINT or name.endswith(STAGE_CHECKPOINT):
         return "checkpoints"
     return "weights" if name.endswith(".safetensors") else "stages" if name.startswith("stages/") else "records and curves"
 

@@ -87,7 +87,8 @@ class Status:
         left = {lane.trial: (job, lane) for run in self.runs for job, lane in run.now.students}
         if self.going_on or not left:
             return []
-        from kdbench.results.store import CHECKPOINT, Store  # which imports numpy
+        from kdbench.results.layout import CHECKPOINT
+        from kdbench.results.store import Store  # which imports numpy
         from kdbench.spec.record import PROTOCOL
 
         store = Store(self.root, protocol=PROTOCOL, read_only=True)

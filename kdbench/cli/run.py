@@ -47,7 +47,7 @@ def run(
     with loading("every network and pair of the suite is tried, and training starts."):
         from kdbench.report.command import print_and_write
         from kdbench.report.contents import check_options, read_report
-        from kdbench.results.store import FAILURE
+        from kdbench.results.layout import FAILURE
         from kdbench.runner.plan import Rerun, Status, make_plan
         from kdbench.runner.progress import for_stream, outcome_text
         from kdbench.runner.run import Options, execute

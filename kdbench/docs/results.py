@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from kdbench.docs.markdown import code, page, plain, table, texts_under
 from kdbench.results.export import FURTHER, KINDS, SCHEMA, VERSION, VERSION_COLUMN
 from kdbench.results.frames import COLUMNS, CURVES
-from kdbench.results.store import FILES
+from kdbench.results.layout import FILES
 from kdbench.runner.plan import Rerun, Status
 from kdbench.spec.record import Data, Environment, ImageCounts, Record
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
+from kdbench.results.layout import record_files
 from kdbench.results.method_labels import CE, method_labels
-from kdbench.results.store import record_files
 from kdbench.spec.record import Data, Environment, Record, why_unreadable
 from kdbench.spec.trial import digest, teachers_in
 from kdbench.wording import counted

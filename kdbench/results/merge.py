@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
+from kdbench.results.layout import FILES, RECORD, REPLACED
 from kdbench.results.lock import refuse_being_written
 from kdbench.results.mixtures import Mixture, mixtures
 from kdbench.results.replace_folder import put_files, put_folder
-from kdbench.results.store import FILES, RECORD, REPLACED, Store
+from kdbench.results.store import Store
 from kdbench.results.trial_folder import State, TrialFolder, trial_folders
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import digest, teachers_in

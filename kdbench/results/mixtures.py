@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 
-from kdbench.results.store import RECORD
+from kdbench.results.layout import RECORD
 from kdbench.results.trial_folder import TrialFolder
 from kdbench.spec.record import Record
 

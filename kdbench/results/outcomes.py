@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded, found
+from kdbench.results.layout import RECORD
 from kdbench.spec.record import Record
 
 log = logging.getLogger("kdbench")
@@ -128,7 +129,7 @@ def load_outcomes(path: str | Path, trials: Iterable[str]) -> dict[str, Outcomes
 def _read(folder: Path) -> Outcomes | None:
     """Those of a trial that is done; a damaged file is named and left out."""
     try:
-        record = Record.model_validate_json((folder / "record.json").read_bytes())
+        record = Record.model_validate_json((folder / RECORD).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None  # only what is done counts
     if record.status != "done":

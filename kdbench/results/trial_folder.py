@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import CHECKPOINT, RECORD, REPLACED, SPEC
+from kdbench.results.layout import CHECKPOINT, RECORD, REPLACED, SPEC
 from kdbench.spec.record import Record
 from kdbench.spec.trial import digest, teachers_in
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kdbench.files import write_bytes, written
 from kdbench.models.weights import METHOD, WEIGHTS
-from kdbench.results.store import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC, Store
+from kdbench.results.layout import CHECKPOINT, CURVES, ENVIRONMENT, FAILURE, FIRST_FINISHED, PLANNED, RECORD, REPLACED, SPEC
+from kdbench.results.store import Store
 from kdbench.runner.job import Job
 from kdbench.spec.record import Record
 

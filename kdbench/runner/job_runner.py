@@ -11,6 +11,7 @@ from kdbench.files import set_aside
 from kdbench.method.composition import Composition
 from kdbench.method.specs import setting, teacher_label
 from kdbench.models.weights import read_checkpoint, write_checkpoint
+from kdbench.results.layout import CHECKPOINT
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
 from kdbench.runner.job import Job
@@ -139,7 +140,7 @@ class JobRunner:
 
     def _lane(self, planned: Planned, method: Composition, rows: list[Row], teachers: Sequence[Teacher]) -> Lane:
         """The trial's lane, at its start after the stages whose `rows` are given, or where its checkpoint stands."""
-        trial, file = planned.spec, planned.folder / "checkpoint.pt"
+        trial, file = planned.spec, planned.folder / CHECKPOINT
         ran_on = environment(self.builder.device)
         origin = [
             core_code(),

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import CHECKPOINT, Store
+from kdbench.results.layout import CHECKPOINT
+from kdbench.results.store import Store
 from kdbench.results.students import has_student
 from kdbench.runner.tuning import Choice, choose, with_choices
 from kdbench.spec.record import Record

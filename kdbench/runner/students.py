@@ -13,6 +13,7 @@ from kdbench.method.composition import Composition
 from kdbench.method.interface import METHODS
 from kdbench.models.weights import WEIGHTS
 from kdbench.paths import has_path
+from kdbench.results.layout import RECORD
 from kdbench.results.students import AGAIN, StudentMetadata, read_student, write_student
 from kdbench.spec.record import Data, Record, newer_keys, why_unreadable
 from kdbench.spec.trial import TrialSpec
@@ -35,15 +36,15 @@ def load(folder: Path, *, normalise: bool) -> Deployed:
         KdbenchError: no record of a finished trial, no weights, or damaged ones, or `normalise` where an earlier kdbench kept them.
     """
     try:
-        record = Record.model_validate_json((folder / "record.json").read_bytes())
+        record = Record.model_validate_json((folder / RECORD).read_bytes())
         trial = TrialSpec.model_validate(record.spec)
     except OSError as problem:
         absent = isinstance(problem, (FileNotFoundError, NotADirectoryError))
         text = "is missing" if absent else f"cannot be read ({problem.strerror})"
-        raise KdbenchError(f"{folder / 'record.json'} {text}. Give the folder of a finished trial, results/trials/...") from None
+        raise KdbenchError(f"{folder / RECORD} {text}. Give the folder of a finished trial, results/trials/...") from None
     except ValidationError as problem:
         fix = "" if newer_keys(problem) else " Train it again."
-        raise KdbenchError(f"{folder / 'record.json'} cannot be used: {why_unreadable(problem)}.{fix}") from None
+        raise KdbenchError(f"{folder / RECORD} cannot be used: {why_unreadable(problem)}.{fix}") from None
     kept = read_student(folder, record)
     metadata = kept.metadata
     normalising = None

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.results.store import CURVES, Store
+from kdbench.results.layout import CURVES, RECORD
+from kdbench.results.store import Store
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage, teacher_stages
 
@@ -81,7 +82,7 @@ def timings_by_device(store: Store) -> dict[str, dict[str, Timing]]:
 
 
 def _timing(curves: Path) -> Timing | None:
-    record = _json(curves.with_name("record.json"))
+    record = _json(curves.with_name(RECORD))
     spec, environment = (record.get(name) or _json(curves.with_name(f"{name}.json")) for name in ("spec", "environment"))
     try:
         trial = TrialSpec.model_validate(spec)

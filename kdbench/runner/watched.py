@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 
 from kdbench.errors import KdbenchError, first_line
+from kdbench.results.layout import FAILURE
 from kdbench.results.runs import Counts, Ended, Failure, JobNow, LaneNow, RunFile, RunNow, forget_ended, user
-from kdbench.results.store import FAILURE, Store
+from kdbench.results.store import Store
 from kdbench.runner.engines import Place
 from kdbench.runner.job import Job
 from kdbench.runner.progress import EpochReport, LaneReport, Pace, Part, Progress, training_text

@@ -93,7 +93,7 @@ def train_epoch(
         if method.ce_weight:
             loss = loss + method.ce_weight * F.cross_entropy(method.predict(output), labels)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         optimiser.step()
         total += loss.item()
         ended = time.perf_counter()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdbench.files import write_bytes
-from kdbench.results.store import RECORD
+from kdbench.results.layout import RECORD
 
 Files = Mapping[str, bytes | None]
 """What stands in files, by their paths from the folder; None of a file that is gone."""
