@@ -173,9 +173,11 @@ def test_the_hash_does_not_depend_on_where_the_plugin_lies(tmp_path):
     assert code(tmp_path / "here", ["mine.py"], {}) == code(tmp_path / "there", ["mine.py"], {})
 
 
-def test_an_installed_package_is_followed_by_its_own_files_alone(tmp_path):
-    """Of torch and the like, records hold the versions."""
-    site = tmp_path / "site-packages"
+@pytest.mark.parametrize("folder", ["site-packages", "target"])
+def test_an_installed_package_is_followed_by_its_own_files_alone(tmp_path, folder):
+    """Of torch and the like, records hold the versions; `pip install --target` puts them into a folder of any name."""
+    site = tmp_path / folder
+    write(site, {"other_dep-1.0.dist-info/METADATA": ""})
     write(site, {"other_lib/__init__.py": "", "other_lib/mine.py": f"from other_dep import distance\nfrom . import inner\n{METHOD}",
                  "other_lib/inner.py": DISTANCE, "other_dep.py": DISTANCE})  # fmt: skip
     sys.path.insert(0, str(site))

@@ -10,6 +10,7 @@ import ast
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -55,9 +56,15 @@ def belongs(imported: Path, file: Path) -> bool:
 
 
 def _distribution(file: Path) -> Path | None:
-    """The folder or module of an installed package, right below `site-packages`; None of what is not installed."""
-    below = [place for place in file.parents if place.name in _INSTALLED]
+    """The folder or module of an installed package, right below where packages are installed; None of what is not installed."""
+    below = [place for place in file.parents if place.name in _INSTALLED or (str(place) in sys.path and _has_installed(place))]
     return below[0] / file.relative_to(below[0]).parts[0] if below else None
+
+
+@cache
+def _has_installed(folder: Path) -> bool:
+    """Whether packages are installed there under another name, as by `pip install --target`."""
+    return any(folder.glob("*.dist-info"))
 
 
 def _imported(file: Path) -> Iterator[Path]:

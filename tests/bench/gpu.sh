@@ -2,18 +2,19 @@
 # All that needs a GPU, in at most 8 minutes, what is worth most first: bash tests/bench/gpu.sh [--rehearse] [--data FOLDER]
 # Prints as it goes, also into gpu.log. Figures are JSON lines in gpu.jsonl. Both are in $OUT, which is results unless given. No part
 # can hold the others up: one ends by itself when its time is over, with what it has measured. One that hangs tells in which line of
-# Python, and is killed. The figures of a part that fails hold.
+# Python, and is killed. The figures of a part that fails hold. ONLY="row kernels" in the environment leaves out all other parts.
 #
 # What the parts should take on an H200, in seconds, by the figures of 2026-11-26 and guesses at what was not measured then: 10 of
 # each are the start of its process, 4 of those that train the teacher.
 #   start             10   torch is read from the disk for the first time
 #   invariants        50   fewer tests than the 106 that took 58
-#   side by side      45   as many cases as there is time for, some 3 s each, the likeliest to hang first
+#   side_by_side      45   as many cases as there is time for, some 3 s each, the likeliest to hang first
 #   row              107   14 + plain loop 20, 9 and 9 + default 13 + bf16 9 + bf16 stacked 8 + fp32 26
+#   kernels           30   14 + 3 rows at 5: where the time goes
 #   lanes             53   14 + 51 lanes at 0.4, 70 steps of 0.14 in all, 5 rows at 2
 #   wide              62   14 + 58 lanes at 0.4, 70 steps of 0.1, 40 of 0.2, 3 rows at 2
 #   opt in            79   14 + stacked 9 + compiled 56, of which compiling 45
-#   weight gradients  25   42 cases, about 0.4 s each
+#   weight_gradients  25   42 cases, about 0.4 s each
 #   workers           45   last, by what is left: 14 + two trainings of six students + the start of two workers
 # That is 476 s. Parts that take less leave their time to those after them.
 set -u
@@ -37,6 +38,7 @@ case " $* " in *" --rehearse "*) device=cpu small=(--rehearse) ;; esac
 part() { # NAME SECONDS COMMAND...
   local name=$1 limit=$2 status
   shift 2
+  case " ${ONLY:-$name} " in *" $name "*) ;; *) return ;; esac
   if [ "$limit" -lt 20 ]; then # less than its start and its end
     echo "== $name: left out, $limit s are left"
     return
@@ -79,18 +81,19 @@ if sys.argv[1] == 'cuda':
 " $device || exit
 echo "== started after $SECONDS s"
 if [ $device = cpu ]; then
-  part "invariants" 480 "$python" -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
-  measure "side by side" 40 side_by_side.py --layout NCHW NHWC --rehearse
+  part invariants 480 "$python" -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
+  measure side_by_side 40 side_by_side.py --layout NCHW NHWC --rehearse
 else
-  part "invariants" 75 "$python" -m pytest -v --tb=short -p no:benchmark -n 8 -k "cuda and not rehearsed" \
+  part invariants 75 "$python" -m pytest -v --tb=short -p no:benchmark -n 8 -k "cuda and not rehearsed" \
     tests/test_cuda.py tests/test_augment.py tests/test_stack.py
-  measure "side by side" 61 side_by_side.py --layout NCHW NHWC
+  measure side_by_side 61 side_by_side.py --layout NCHW NHWC
 fi
 figures row 125 "$@"
+measure kernels 45 kernels.py --out "$out" --traces "${out%/*}/traces" "${small[@]}"
 figures lanes 65 "$@"
 figures wide 75 "$@"
 figures opt_in 95 "$@"
-measure "weight gradients" 35 weight_gradients.py --out "$out" "${small[@]}"
+measure weight_gradients 35 weight_gradients.py --out "$out" "${small[@]}"
 figures workers 65 "$@"
 echo "== $SECONDS s in all; the figures are in $out, all that was printed in $log"
 exit $failed

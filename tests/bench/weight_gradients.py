@@ -97,7 +97,7 @@ def kernels(acts: Iterable[Callable[[], object]], device: torch.device) -> list[
         for act in acts:
             act()
         torch.cuda.synchronize(device)
-    return sorted({event.key for event in profile.key_averages()})
+    return sorted({event.key for event in profile.key_averages() if event.self_device_time_total})
 
 
 def figures(case: Case, device: torch.device) -> dict[str, object]:
