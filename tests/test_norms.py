@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     def noted(norm: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def call(*args: object) -> torch.Tensor:
-            found.append(bool(args[-1]))
+            found.append(torch._C._get_cudnn_enabled())
             return norm(*args)
 
         return call
@@ -53,19 +53,16 @@ def test_every_norm_is_torchs_own_on_cuda_and_nothing_changes_on_the_cpu(asked, 
     assert asked and all(asked)
 
 
-def test_convolutions_and_whoever_sets_the_flag_are_as_before():
+def test_convolutions_and_what_comes_after_are_as_before():
+    norm = torch.batch_norm
     with norms_without_cudnn(CUDA):
-        assert torch._C._get_cudnn_enabled() and not torch.backends.cudnn.enabled
-        with torch.backends.cudnn.flags(enabled=False), norms_without_cudnn(CUDA):
-            assert not torch._C._get_cudnn_enabled()
+        assert torch._C._get_cudnn_enabled()
+        with pytest.raises(RuntimeError, match="running_mean should contain 4 elements"):
+            torch.batch_norm(torch.zeros(2, 4), None, None, torch.zeros(1), torch.zeros(1), True, 0.1, 1e-5, True)
         assert torch._C._get_cudnn_enabled()
     with pytest.raises(RuntimeError), norms_without_cudnn(CUDA):
         raise RuntimeError
-    assert torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    assert not torch._C._get_cudnn_enabled()
-    torch.backends.cudnn.enabled = True
-    assert torch._C._get_cudnn_enabled() and torch.backends.cudnn.enabled
+    assert torch.batch_norm is norm
 
 
 def test_a_network_is_compiled_as_without_it():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import compress
+from itertools import compress, repeat
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from kdbench.models import Network
 from kdbench.models.stacked import Cut, Stacked
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
-from kdbench.training.graphs import GraphInputs
+from kdbench.training.graphs import GraphInputs, beside_each_other
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded, spoils, versions
 from kdbench.training.lane import Lane
@@ -81,13 +81,16 @@ class Block(Unit):
         return inputs
 
     def _update(self, batches: Sequence[Batch], teacher: Outputs | None) -> None:
-        learnt = {
-            lane: self._learn(lane, cut, batch, teacher, first=False)
-            for lane, cut, batch in zip(self.lanes, self._pass(batches[0]), batches, strict=True)
-        }
+        learnt: dict[Lane, tuple[Cut, StepLosses, Gradients]] = {}
+        cuts = self._pass(batches[0])
+
+        def learn(lane: Lane, cut: Cut, batch: Batch) -> None:
+            learnt[lane] = self._learn(lane, cut, batch, teacher, first=False)
+
+        streams = [lane.stream for lane in self.lanes]  # losses are many small kernels, which leave the device idle by themselves
+        beside_each_other(list(map(partial, repeat(learn), self.lanes, cuts, batches)), streams)
         g_ce = self._backward({lane: (cut, seeds) for lane, (cut, _, seeds) in learnt.items()})
-        for lane, (_, losses, _) in learnt.items():
-            lane.apply(losses, g_ce[lane])
+        beside_each_other([partial(lane.apply, learnt[lane][1], g_ce[lane]) for lane in self.lanes], streams)
 
     def _pass(self, batch: Batch) -> list[Cut]:
         """What the students give for a batch and for its views."""

@@ -25,7 +25,7 @@ from kdbench.training.deployed import Deployed
 from kdbench.training.epoch_sums import EpochSums, Row
 from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
-from kdbench.training.graphs import NotRecordable, StepGraph
+from kdbench.training.graphs import NotRecordable, StepGraph, own_stream
 from kdbench.training.inputs import StepInputs
 from kdbench.training.modes import Modes
 from kdbench.training.optimiser import set_rate
@@ -51,6 +51,7 @@ class Lane:
         checkpoint: `(state) -> None`, called after every epoch but the last.
 
     Attributes:
+        stream: of the graphs that it is part of, and of no other lane's.
         updates: move what the present segment trains.
         costs: seconds and memory.
         graph: of the step, on CUDA, in the present segment.
@@ -82,6 +83,7 @@ class Lane:
         self.compiled = compiled
         self.stacked_as = stacked_as
         self.checkpoint = checkpoint
+        self.stream = own_stream(device)
         self.rows: list[Row] = []
         self.failure: str | None = None
         self.traceback = ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.device import random_states
-from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph, own_stream
+from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 
@@ -26,7 +26,6 @@ class Unit(ABC):
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self.lanes = tuple(lanes)
         self._device, self._precision = lanes[0].device, lanes[0].precision
-        self._stream = own_stream(self._device)
 
     @property
     def graph(self) -> StepGraph | None:
@@ -76,7 +75,7 @@ class Unit(ABC):
                     [lane.batch(inputs.batch) for lane in self.lanes],
                     tensors=self._tensors,
                     modules=[module for lane in self.lanes for module in lane.modules],
-                    stream=self._stream,
+                    stream=self.lanes[0].stream,
                     draws=lambda: random_states(self._device),
                 )
         except NotRecordable as reason:

@@ -291,7 +291,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {"row": row, "lanes": lanes, "wide":
 def main() -> None:
     """Measure the parts that were asked for, in that order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--workers", type=int, default=8, help="of the plain loop")
     parser.add_argument("--data", type=Path, help="a folder of images of 32x32, with train/ and test/, in the place of noise")

@@ -1,7 +1,7 @@
 """Where a GPU's time goes in the row of seven, kernel by kernel: `python tests/bench/kernels.py`.
 
-For bf16 stacked, the default arithmetic and bf16, a line of JSON: milliseconds per step, of 20 steps before any is profiled; then, of
-profiled ones, milliseconds of kernels, how many there are, their sums by kind, and the longest of them. `--traces` also keeps what
+For each kind of arithmetic, a line of JSON: milliseconds per step, of 20 steps before any is profiled; then, of profiled ones,
+milliseconds of kernels, how many there are, their sums by kind, and the longest of them. `--traces` also keeps what
 `torch.profiler` saw, for chrome://tracing. `--seconds 30` begins none after that time. `--rehearse` is for a CPU.
 """
 
@@ -32,6 +32,8 @@ WARM_UP, TIMED, STEPS = 6, 20, 4
 """Batches of the first epoch; then, in the second one after its first, those that are timed and those that are profiled."""
 
 LONGEST = 30
+
+MOST_USED = ("bf16, stacked", "default", "bf16", "stacked")
 
 KINDS = {
     "gradients of weights": r"wgrad|dgrad_weight|bwd_filter|BwdFilter|backward_filter",
@@ -126,6 +128,7 @@ def figures(profile: Profile, device: torch.device) -> dict[str, Any]:
 def main() -> None:
     """Profile each kind of arithmetic."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arithmetic", nargs="*", help=f"some of: {'; '.join(ARITHMETIC)}")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("results/gpu.jsonl"), help="figures are added to this file")
     parser.add_argument("--traces", type=Path, help="a folder for what the profiler saw")
@@ -138,7 +141,7 @@ def main() -> None:
         suite = NoiseSuite(images=300, batch_size=10, teacher="wrn_10_1", student="wrn_10_1")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for arithmetic in ("bf16, stacked", "default", "bf16"):
+        for arithmetic in given.arithmetic or MOST_USED:
             if time.perf_counter() > latest:
                 print(f"for {arithmetic} there was no time", flush=True)
                 continue
