@@ -304,7 +304,7 @@ def main() -> None:
     counts: tuple[int, ...] = (1, 7, 14, 28)
     suite, short, fewest, warm_up, batches, speed = NoiseSuite(data=data), 6400, 2560, 20, 20, 1.0
     if given.rehearse:
-        suite = NoiseSuite(images=30, batch_size=10, teacher="wrn_10_1", student="wrn_10_1", data=data)
+        suite = NoiseSuite(images=30, batch_size=10, teacher="wrn_10_1", students=("wrn_10_1",), data=data)
         short, fewest, warm_up, batches, counts, speed = 30, 30, 2, 1, (1, 2), math.inf
         given.workers = 1
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ PRECISIONS = ("fp32", "default", "bf16", "tf32")
 VIT = {"model": "vit_of_noise", "hooks": ["blocks.3", "blocks.7", "blocks.11"]}
 FOREIGN: tuple[Any, ...] = ("timm/convnext_atto", VIT, "timm/efficientnet_b0", "torchvision/mobilenet_v3_small")
 OWN: dict[int, tuple[Any, ...]] = {2: ("kd", ROW[4]), 7: ROW, 20: (*ROW, *OTHERS)}
-KD = tuple({"kd": {"temperature": 1 + number}} for number in range(7))
+KD = ("scratch", "kd")
 
 WAITING = re.compile(r"semiPersist|1C11|cudnn::(bn|batchnorm)|(bn|batchnorm)_(fw|bw)")
 """In the names of cuDNN's kernels for batch norm, of which some wait between their blocks."""
@@ -39,25 +39,23 @@ WAITING = re.compile(r"semiPersist|1C11|cudnn::(bn|batchnorm)|(bn|batchnorm)_(fw
 
 @dataclass(frozen=True)
 class Case:
-    """Lanes of one network, by these methods."""
+    """Lanes of some networks, each by these methods."""
 
-    student: Any
+    students: tuple[Any, ...]
     precision: str
     methods: tuple[Any, ...]
 
     def __str__(self) -> str:
-        return f"{self.student}, {self.precision}, {len(self.methods)} lanes"
+        names = [student if isinstance(student, str) else student["model"] for student in self.students]
+        return f"{' and '.join(names)}, {self.precision}, {len(self.students) * len(self.methods)} lanes"
 
 
 def cases() -> Iterator[Case]:
-    """The likeliest to hang first: two lanes in fp32. Then one of each kind, before the rest."""
-    for precision in PRECISIONS[:3]:
-        yield Case("resnet20", precision, OWN[2])
-        yield Case("resnet20", precision, OWN[7])
-        yield from (Case(student, precision, KD[:2]) for student in FOREIGN)
-    yield from (Case("resnet20", precision, OWN[20]) for precision in PRECISIONS)
-    yield from (Case("resnet20", "tf32", OWN[count]) for count in (2, 7))
-    yield from (Case(student, precision, KD) for student in FOREIGN for precision in PRECISIONS[:3])
+    """The likeliest to hang first: two lanes in fp32. Then all kinds of networks at once, before more lanes of one."""
+    for precision in PRECISIONS:
+        yield Case(("resnet20",), precision, OWN[2])
+        yield Case(FOREIGN, precision, KD)
+    yield from (Case(("resnet20",), precision, OWN[lanes]) for lanes in (7, 20) for precision in PRECISIONS)
 
 
 def kernels(device: torch.device, layout: torch.memory_format, precision: str) -> list[str]:
@@ -87,7 +85,7 @@ def main() -> None:
     todo = [(layout, case) for case in cases() for layout in given.layout]
     if given.rehearse:
         size = {"images": 20, "batch_size": 10, "teacher": "wrn_10_1"}
-        todo = [(layout, Case("wrn_10_1", "bf16", KD[:2])) for layout in given.layout]
+        todo = [(layout, Case(("wrn_10_1",), "bf16", KD)) for layout in given.layout]
     wrong: list[str] = []
     for layout in given.layout if device.type == "cuda" else ():
         for precision in PRECISIONS:
@@ -103,7 +101,7 @@ def main() -> None:
                 print(f"for {len(todo) - back} more cases there was no time", flush=True)
                 break
             print(f"{layout}, {case}:", flush=True)
-            suite = NoiseSuite(student=case.student, methods=case.methods, recipe={"precision": case.precision}, **size)
+            suite = NoiseSuite(students=case.students, methods=case.methods, recipe={"precision": case.precision}, **size)
             with ExitStack() as stack:
                 for module in modules:
                     chosen = LAYOUTS[layout]
