@@ -6,8 +6,8 @@
 #
 # What the parts should take on an H200, in seconds. 10 of each are the start of its process, 4 of those that train the teacher. What
 # was measured there: the start, a case of side_by_side (2 to 10 s), weight_gradients, one kind of arithmetic of kernels, and that 29
-# of 36 tests of the invariants passed in 67 s, while the others compiled or loaded kernels. All else is by the figures of 2026-11-26
-# and guesses.
+# of 36 tests of the invariants passed in 67 s, in processes that each took all cores as threads. All else is by the figures of
+# 2026-11-26 and guesses.
 #   start             10   torch is read from the disk for the first time
 #   invariants        90
 #   side_by_side      50   as many cases as there is time for, the likeliest to hang first; tests/test_no_hang.py runs all of them
@@ -87,7 +87,7 @@ if [ $device = cpu ]; then
   part invariants 480 "$python" -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
   measure side_by_side 40 side_by_side.py --layout NCHW NHWC --rehearse
 else
-  part invariants 110 "$python" -m pytest -v --tb=short -p no:benchmark -n 12 --dist worksteal --durations=8 \
+  part invariants 110 env OMP_NUM_THREADS=1 "$python" -m pytest -v --tb=short -p no:benchmark -n 12 --dist worksteal --durations=8 \
     -k "cuda and not rehearsed" \
     tests/test_cuda.py tests/test_augment.py tests/test_stack.py
   measure side_by_side 61 side_by_side.py --layout NCHW NHWC
