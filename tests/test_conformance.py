@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdbench import KdbenchError, conformance
-from kdbench.conformance import CHECKS, Check, as_json, as_text, declarations, gradients, run_check
+from kdbench.conformance import CHECKS, Check, as_json, as_text, declarations, devices, gradients, registered, run_check
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.scaffold import new_method
 from kdbench.docs.methods import shipped_methods
@@ -142,7 +142,7 @@ SURVEY = """
 """
 
 
-def survey(check: str, reason: str, edits: Mapping[str, str], *, build: str = "pass") -> Fault:
+def survey(check: str, reason: str, edits: Mapping[str, str], *, build: str = "pass", also: tuple[str, ...] = ()) -> Fault:
     """A fault of a method that surveys the teacher: text that is replaced in one that is sound."""
     text = SURVEY if "DEPENDS_ON" in edits else SURVEY.replace("DEPENDS_ON", "{'means': ()}")
     means = "self.means = nn.Module(); self.means.register_buffer('mean', torch.zeros(pair.teacher.pooled))"
@@ -150,7 +150,7 @@ def survey(check: str, reason: str, edits: Mapping[str, str], *, build: str = "p
     for old, new in edits.items():
         assert any(old in part for part in found.values()), old
         found = {name: part.replace(old, new) for name, part in found.items()}
-    return Fault(check, reason, edits={"import PairError, Stage": "import PairError, Stage, Survey"}, **found)
+    return Fault(check, reason, also=also, edits={"import PairError, Stage": "import PairError, Stage, Survey"}, **found)
 
 
 HARM = """\
@@ -245,6 +245,7 @@ FAULTS = {
         "its losses are others when what the survey found is read from the disk",
         {"self.means.mean += ": "self.found = self.found + ", "- self.means.mean)": "- self.found)"},
         build="self.found = torch.zeros(pair.teacher.pooled)",
+        also=("device",),
     ),
     "a survey that fails": survey(
         "scalars", "a survey fails: RuntimeError: .*mine.py", {"teacher.pooled.float()": "teacher.pooled.view(7, -1).float()"}
@@ -263,7 +264,7 @@ FAULTS = {
     "a network in a list": Fault(
         "registered",
         "it computes with a Linear of 2 tensors that is not a submodule",
-        also=("permutation",),  # nor does it follow the method to float64
+        also=("device", "permutation"),  # nor does it follow the method to a GPU, nor to float64
         build="self.second = [nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)]",
         extra="self.second[0](student.pooled).square().mean()",
     ),
@@ -358,6 +359,20 @@ FAULTS = {
         reads=("logits", "pooled"),
         extra="student.logits[:, 2].square().mean()",
     ),
+    "a tensor on the CPU": Fault(
+        "device",
+        r"on a GPU its losses compute with a tensor that is on the CPU \(mine\.py:\d+\)\. Make it where the others",
+        extra="(student.pooled * torch.ones(student.pooled.shape[1])).square().mean()",
+    ),
+    "a constant that is no buffer": Fault(
+        "device",
+        r"a tensor that is on the CPU \(mine\.py:\d+\).*keep it in a buffer",
+        build="self.scales = torch.ones(pair.student.pooled)",
+        extra="(self.scales * student.pooled).square().mean()",
+    ),
+    "numbers by NumPy": Fault(
+        "device", r"call \.numpy\(\) \(mine\.py:\d+\)", extra="student.pooled.mean() * float(batch.labels.numpy().mean())"
+    ),
     "half of the batch": Fault(
         "permutation",
         "changes with the order of the batch",
@@ -391,6 +406,7 @@ FAULTS = {
     "a running mean that is no buffer": Fault(
         "resumable",
         "ends with other weights. Keep what must outlive a step in buffers",
+        also=("device",),
         build="self.mean = torch.zeros(pair.teacher.pooled)",
         extra="(embedded - self.moved(teacher)).square().mean()",
         members=MEMORY,
@@ -405,6 +421,7 @@ FAULTS = {
     "an adapter in the class": Fault(
         "alone_or_beside",
         "no optimiser has it",
+        also=("device",),
         edits={
             "self.embed = nn": "type(self).shared = self.embed = nn",
             "self.embed(student.pooled)": "self.shared(student.pooled)",
@@ -512,6 +529,11 @@ def test_a_check_finds_the_method_that_breaks_its_promise_and_no_other_does(faul
     found = failures(conformance.check(str(mine)))
     assert set(found) == {fault.check, *fault.also}, found
     assert re.search(fault.reason, found[fault.check]), found[fault.check]
+
+
+def test_losses_that_wait_for_a_gpu_are_told_so(mine: Path) -> None:
+    mine.write_text(Fault("", "", extra="float(student.pooled.mean()) * student.pooled.mean()").put_into(mine.read_text()))
+    assert run_check(devices.device, MethodUnderTest(*registered(str(mine)))).reason.startswith("they wait for the GPU (mine.py:")
 
 
 def test_every_check_is_shown_to_find_something() -> None:

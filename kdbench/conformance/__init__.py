@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdbench.conformance import bitwise, declarations, further, gradients, loss_values, once, pairs
+from kdbench.conformance import bitwise, declarations, devices, further, gradients, loss_values, once, pairs
 from kdbench.conformance.method_under_test import MethodUnderTest, PairRefused
 from kdbench.conformance.setting import CPU, BrokenPromise
 from kdbench.errors import KdbenchError
@@ -30,6 +30,7 @@ CHECKS: tuple[Callable[[MethodUnderTest], str | None], ...] = (
     once.stages_of_the_teacher,
     once.surveys,
     gradients.registered,
+    devices.device,
     gradients.gradients,
     gradients.reaches_student,
     pairs.equal,
