@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdbench import KdbenchError, conformance
 from kdbench.conformance import CHECKS, Check, as_json, as_text, declarations, devices, gradients, registered, run_check
@@ -531,9 +532,23 @@ def test_a_check_finds_the_method_that_breaks_its_promise_and_no_other_does(faul
     assert re.search(fault.reason, found[fault.check]), found[fault.check]
 
 
-def test_losses_that_wait_for_a_gpu_are_told_so(mine: Path) -> None:
-    mine.write_text(Fault("", "", extra="float(student.pooled.mean()) * student.pooled.mean()").put_into(mine.read_text()))
-    assert run_check(devices.device, MethodUnderTest(*registered(str(mine)))).reason.startswith("they wait for the GPU (mine.py:")
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ("float(student.pooled.mean()) * student.pooled.mean()", r"they wait for the GPU \(mine\.py:"),
+        ("student.pooled[batch.labels == 0].sum()", r"they wait for the GPU \(mine\.py:"),
+        ("(student.pooled * torch.ones(len(student.pooled), 1)).mean()", r"on a GPU .* on the CPU \(mine\.py:"),
+        ("student.pooled.mean() * float(batch.labels.numpy().mean())", r"call \.numpy\(\) \(mine\.py:"),
+    ],
+)
+def test_losses_are_tried_on_a_gpu_also_where_torch_knows_of_none(
+    mine: Path, extra: str, reason: str, built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine.write_text(Fault("", "", extra=extra).put_into(mine.read_text()))
+    tested = MethodUnderTest(*registered(str(mine)))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    assert re.search(reason, run_check(devices.device, tested).reason)
 
 
 def test_every_check_is_shown_to_find_something() -> None:
