@@ -374,6 +374,12 @@ FAULTS = {
     "numbers by NumPy": Fault(
         "device", r"call \.numpy\(\) \(mine\.py:\d+\)", extra="student.pooled.mean() * float(batch.labels.numpy().mean())"
     ),
+    "a pooling that does not repeat itself on a GPU": Fault(
+        "deterministic",
+        r"no deterministic kernel for adaptive_avg_pool2d, .*kdbench\.pool_to",
+        reads=("features", "pooled"),
+        extra="F.adaptive_avg_pool2d(student.features[0], 3).square().mean()",
+    ),
     "half of the batch": Fault(
         "permutation",
         "changes with the order of the batch",

@@ -1,6 +1,6 @@
 """On CUDA, batch norm is torch's own: what torch would start there, which needs no device; tests/test_no_hang.py sees what runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -8,24 +8,12 @@ import torch
 import torchvision
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdbench.conformance.devices import Operations
 from kdbench.models import build_model
 from kdbench.training.norms import norms_without_cudnn
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-
-
-class Operations(TorchDispatchMode):
-    """The names of what torch computes in the block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, operation, types: Sequence[type], args=(), kwargs=None):  # as torch calls it
-        self.names.add(operation.__name__)
-        return operation(*args, **kwargs or {})
 
 
 def norms_of(make: Callable[[], nn.Module], *, training: bool) -> set[str]:

@@ -31,6 +31,7 @@ CHECKS: tuple[Callable[[MethodUnderTest], str | None], ...] = (
     once.surveys,
     gradients.registered,
     devices.device,
+    devices.deterministic,
     gradients.gradients,
     gradients.reaches_student,
     pairs.equal,

@@ -1,4 +1,4 @@
-"""A check of what losses would do on a GPU, which need not be there: torch computes shapes and devices alone."""
+"""Checks of what a step would do on a GPU, which need not be there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdbench.conformance.hook_points import map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
-from kdbench.conformance.setting import expect
+from kdbench.conformance.setting import BrokenPromise, expect
 from kdbench.conformance.terms import evaluate_segments
 from kdbench.method.batch import Batch, View
 from kdbench.method.composition import Composition
@@ -27,9 +28,16 @@ TWO_DEVICES = re.compile(r"two (different )?devices|not on the expected device")
 WAITS = re.compile(r"item\(\) cannot be called|nonzero\(\) raises unimplemented")
 """In torch's words where a step asks for numbers that are not there."""
 
+NOT_DETERMINISTIC = re.compile(
+    r"(_?adaptive_(?:avg|max)_pool[23]d|avg_pool3d|fractional_max_pool[23]d|upsample_(?:linear1d|bicubic2d|trilinear3d)"
+    r"|reflection_pad[123]d|_ctc_loss|grid_sampler_[23]d)_backward\.\w+|(max_unpool[23]d|nll_loss2d_forward|put_?|histc)\.\w+"
+    r"|(median)\.dim"
+)
+"""What has no deterministic kernel on CUDA, by torch's page on `use_deterministic_algorithms`."""
+
 
 def device(tested: MethodUnderTest) -> str | None:
-    """On a GPU its losses find all that they use on the GPU.
+    """On a GPU its losses find all that they use there.
 
     Why: A tensor that was made without `device=`, or kept as a plain attribute, stays on the CPU, and the first step fails there.
 
@@ -63,6 +71,39 @@ def device(tested: MethodUnderTest) -> str | None:
                 return f"they wait for the GPU ({place}), so that its steps are no CUDA graph and take longer"
             return f"not known, since torch cannot say what it would do there ({exception})"
     return None
+
+
+def deterministic(tested: MethodUnderTest) -> None:
+    """On a GPU every operation of a step has a deterministic kernel.
+
+    Why: Runs must repeat themselves, so kdbench asks torch for such kernels alone, and where there is none the first step fails.
+
+    Fix: Compute it by other operations. `kdbench.pool_to` pools maps to any size.
+    """
+    method = copy.deepcopy(tested.default_setting.method())
+    with Operations() as done:
+        for _, losses in evaluate_segments(method, *tested.default_setting.example_inputs()):
+            total = sum(losses.values(), torch.zeros(()))
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+    for found in filter(None, map(NOT_DETERMINISTIC.fullmatch, done.names)):
+        name = found[found.lastindex or 0].strip("_")
+        raise BrokenPromise(
+            f"on a GPU torch has no deterministic kernel for {name}, so that its first step fails. Compute it by other operations; "
+            "kdbench.pool_to pools maps to any size."
+        )
+
+
+class Operations(TorchDispatchMode):
+    """The names of what torch computes in the block, backward, too, such as `convolution_backward.default`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.names: dict[str, None] = {}
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names[operation.__name__] = None
+        return operation(*args, **(kwargs or {}))
 
 
 @cache
