@@ -6,8 +6,8 @@ anew at each replay: who gets one, what recording leaves behind, what the graphs
 
 import os
 import weakref
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -552,3 +552,42 @@ def test_a_recording_that_fails_is_followed_by_one_that_does_not(problem, record
         graphs.Graph(fails, SimpleNamespace(device="cpu"))
     assert len(recorded) == recordings
     assert [graph.reset for graph in recorded[: recordings - 1]] == kept, "torch would ask it after its end"
+
+
+def test_works_beside_each_other_wait_for_what_came_before_and_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def record_event(self) -> str:
+            said.append(f"event on {self.name}")
+            return "event"
+
+        def wait_event(self, event: str) -> None:
+            said.append(f"{self.name} waits for the {event}")
+
+        def wait_stream(self, other: "Stream") -> None:
+            said.append(f"{self.name} waits for {other.name}")
+
+    on = [Stream("the current one")]
+
+    @contextmanager
+    def stream(chosen: Stream) -> Iterator[None]:
+        on.append(chosen)
+        yield
+        on.pop()
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: on[-1])
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    works = [lambda number=number: said.append(f"work {number} on {on[-1].name}") for number in range(3)]
+    graphs.beside_each_other(works, [Stream("a"), Stream("b"), Stream("c")])
+    assert said == [
+        *("event on the current one", "work 0 on the current one"),
+        *("b waits for the event", "work 1 on b", "c waits for the event", "work 2 on c"),
+        *("the current one waits for b", "the current one waits for c"),
+    ]
+    said.clear()
+    graphs.beside_each_other(works, [None, None, None])
+    assert said == [f"work {number} on the current one" for number in range(3)]

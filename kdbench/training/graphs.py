@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,30 +44,28 @@ def own_stream(device: torch.device) -> torch.cuda.Stream | None:
     return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's has no types
 
 
-def beside_each_other(works: Sequence[Callable[[], object]], streams: Sequence[torch.cuda.Stream | None]) -> None:
+def beside_each_other(works: Sequence[Callable[[], object]], streams: Iterable[torch.cuda.Stream | None]) -> None:
     """Do works that need nothing of each other: on CUDA the first on the current stream, every other on its own of `streams`.
 
     What the current stream is given next waits for all of them. On the CPU they are done one after the other.
     """
-    first, *others = zip(works, streams, strict=True)
-    if others and others[0][1] is not None:
-        current = torch.cuda.current_stream()
-        began = current.record_event()
-        # First, since memory that others let go of is free for the current stream, which does not wait for them yet.
-        first[0]()
-        for work, stream in others:
-            assert stream is not None
-            stream.wait_event(began)
-            with torch.cuda.stream(stream), warnings.catch_warnings():
-                # It is meant that what one of them learns from may have been used on the current stream before.
-                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
-                work()
-        for _, stream in others:
-            assert stream is not None
-            current.wait_stream(stream)
-    else:
+    own = [stream for stream in streams if stream is not None]
+    if not own:
         for work in works:
             work()
+        return
+    current = torch.cuda.current_stream()
+    began = current.record_event()
+    works[0]()  # first, since what the others let go of is free for the current stream, which does not wait for them yet
+    others = list(zip(works, own, strict=True))[1:]
+    for work, stream in others:
+        stream.wait_event(began)
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            # It is meant that what one of them learns from may have been used on the current stream before.
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+            work()
+    for _, stream in others:
+        current.wait_stream(stream)
 
 
 class Graph:
