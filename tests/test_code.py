@@ -1,6 +1,9 @@
 """What is hashed of the code that makes a number: a plugin's file, and all that it draws on within its folder or package."""
 
+import ast
+import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.spec.trial import MethodSpec
 from kdbench.suite import code_hash as code_of
+from kdbench.suite import imports
 from kdbench.suite.plugins import load_path, load_plugins
 
 METHOD = '''
@@ -177,7 +181,8 @@ def test_the_hash_does_not_depend_on_where_the_plugin_lies(tmp_path):
 def test_an_installed_package_is_followed_by_its_own_files_alone(tmp_path, folder):
     """Of torch and the like, records hold the versions; `pip install --target` puts them into a folder of any name."""
     site = tmp_path / folder
-    write(site, {"other_dep-1.0.dist-info/METADATA": ""})
+    record = "other_dep.py,sha256=x,1\nother_lib/__init__.py,,\n../../bin/other,,\n"
+    write(site, {"other_dep-1.0.dist-info/RECORD": record})
     write(site, {"other_lib/__init__.py": "", "other_lib/mine.py": f"from other_dep import distance\nfrom . import inner\n{METHOD}",
                  "other_lib/inner.py": DISTANCE, "other_dep.py": DISTANCE})  # fmt: skip
     sys.path.insert(0, str(site))
@@ -185,17 +190,69 @@ def test_an_installed_package_is_followed_by_its_own_files_alone(tmp_path, folde
     assert found == {"other_lib/mine.py", "other_lib/inner.py", "other_lib/__init__.py"}
 
 
-def test_a_module_that_was_imported_in_the_place_of_another_is_refused(tmp_path):
+def test_a_module_of_ones_own_counts_in_a_folder_where_packages_are_installed_too(tmp_path):
+    """As after `pip install --target .`."""
+    write(
+        tmp_path, {"other_dep-1.0.dist-info/RECORD": "other_dep.py,sha256=x,1\n", "other_dep.py": "", "other_losses.py": DISTANCE}
+    )
+    write(tmp_path, {"mine.py": f"import other_dep\nfrom other_losses import distance\n{METHOD}"})
+    sys.path.insert(0, str(tmp_path))
+    assert {file.name for file in code_of.followed([tmp_path / "mine.py"])} == {"mine.py", "other_losses.py"}
+
+
+def test_what_kdbench_needs_is_not_followed_wherever_it_lies(tmp_path, monkeypatch):
+    """Of a source checkout of torch there is no list of what is installed, and following it took minutes at each start."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    imported = {"pillow": "PIL", "PyYAML": "yaml", "scikit-learn": "sklearn"}
+    needed = [imported.get(name, name) for name in (re.split("[>=]", text)[0] for text in project["dependencies"])]
+    for name in needed:
+        for known in [known for known in sys.modules if known.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, known)
+        write(tmp_path, {f"checkout/{name}/__init__.py": "from . import inner", f"checkout/{name}/inner.py": ""})
+    write(tmp_path, {"mine.py": f"import {', '.join(needed)}\nfrom torch.inner import distance\n{METHOD}"})
+    sys.path.insert(0, str(tmp_path / "checkout"))
+    assert code_of.followed([tmp_path / "mine.py"]) == [tmp_path / "mine.py"]
+    inner = {"__init__.py", "inner.py"}
+    assert {file.name for file in code_of.followed([tmp_path / "checkout" / "torch" / "__init__.py"])} == inner
+
+
+def test_a_folder_that_is_taken_whole_is_read_once(tmp_path, monkeypatch):
+    """In a library many files may import by names that are made."""
+    names = [f"part{number}" for number in range(9)]
+    write(tmp_path, {f"other_lib/{name}.py": "def late(name):\n    return __import__(name)\n" for name in ("__init__", *names)})
+    read = []
+    monkeypatch.setattr(imports, "parsed", lambda file: read.append(file) or ast.parse(file.read_bytes()))
+    assert len(imports.followed([tmp_path / "other_lib" / "__init__.py"])) == 10
+    assert len(read) == 2 * 10
+
+
+@pytest.mark.parametrize("place", ["Path(__file__).parent", "Path(__file__).resolve().parent"])
+def test_a_link_to_the_folder_of_a_plugin_changes_neither_its_hash_nor_what_it_may_import(place, tmp_path):
+    late = "def late():\n    import other_late\n"
+    mine = BESIDE.replace("Path(__file__).parent", place) + f"from other_losses import distance\n{late}{METHOD}"
+    write(tmp_path / "real", {"mine.py": mine, "other_losses.py": f"{late}{DISTANCE}", "other_late.py": ""})
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "mine.py").symlink_to(tmp_path / "real" / "mine.py")
+    expected = code(tmp_path / "real", ["mine.py"], {})
+    assert code(tmp_path / "link", ["mine.py"], {}) == expected
+    if "resolve" in place:
+        assert code(tmp_path / "files", ["mine.py"], {}) == expected
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_module_that_was_imported_in_the_place_of_another_is_refused(relative, tmp_path, monkeypatch):
     """Python keeps the first module of a name: the second plugin would train with the first one's loss."""
     files = {"mine.py": f"{BESIDE}from other_losses import distance\n{METHOD}", "other_losses.py": DISTANCE}
     write(tmp_path / "first", files)
     write(tmp_path / "second", {**files, "mine.py": files["mine.py"].replace('"mine"', '"too"')})
     load_path(tmp_path / "first" / "mine.py")
+    monkeypatch.chdir(tmp_path / "second")
     with pytest.raises(
         KdbenchError,
         match=r"second/mine.py imports 'other_losses', which is .*second/other_losses.py, and .*first/other_losses.py was",
     ):
-        load_path(tmp_path / "second" / "mine.py")
+        load_path(Path("mine.py") if relative else tmp_path / "second" / "mine.py")
     assert "too" not in METHODS
 
 

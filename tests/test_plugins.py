@@ -125,13 +125,15 @@ def test_a_command_that_a_message_gives_has_the_file_of_ones_own():
         build_model("resnet8", hooks=["nothing"])
 
 
-def test_a_file_that_has_changed_since_it_was_loaded_is_refused():
-    """In a notebook, say: its new hash would stand beside numbers of the old code."""
+def test_a_file_that_has_changed_since_it_was_loaded_is_refused(tmp_path, monkeypatch):
+    """In a notebook, say, from whatever folder: its new hash would stand beside numbers of the old code."""
     file = write("mine.py", METHOD)
     load_path(file)
     load_path(file)
-    file.write_text(file.read_text() + "\n# another line\n")
-    assert refusal(file) == "mine.py has changed since it was loaded. Restart Python to use the new version."
+    monkeypatch.chdir("/")
+    load_path(tmp_path / file)
+    (tmp_path / file).write_text(METHOD + "\n# another line\n")
+    assert refusal(tmp_path / file).endswith("mine.py has changed since it was loaded. Restart Python to use the new version.")
 
 
 @pytest.mark.parametrize("reads", ["('poolled',)", "'pooled'"])

@@ -1,7 +1,7 @@
 """Which files the code of a plugin stands in: its own, and those that it imports, one after the other.
 
-The standard library, kdbench itself and installed packages are not followed, except by a file of the same package: records hold the
-versions of what computes.
+The standard library, kdbench itself, what it is built on and installed packages are not followed, except by a file of the same
+package: records hold the versions of what computes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.machinery import PathFinder
+from itertools import pairwise
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
@@ -19,6 +20,12 @@ from kdbench.suite.shipped import shipped
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED = {"site-packages", "dist-packages"}
+_BUILT_ON = {
+    *("PIL", "jinja2", "matplotlib", "numpy", "pandas", "pydantic", "rich", "safetensors", "scipy", "sklearn"),
+    *("torch", "torchvision", "typer", "yaml"),
+}
+"""What kdbench needs, wherever it lies. Of torch in a source checkout, following the imports would take minutes."""
+
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 _CONSTRUCTED = {"import_module", "__import__", "spec_from_file_location", "run_path", "run_module", "exec"}
 """What imports by a name that need not stand in the source."""
@@ -32,15 +39,20 @@ def followed(files: Iterable[Path]) -> list[Path]:
     Raises:
         KdbenchError: code that stands in no file, or another module of the same name was imported in the place of one.
     """
-    found = dict.fromkeys(files)
-    queue = list(found)
+    found: dict[Path, Path] = {}  # by the file itself, which may have several paths through links
+    whole: set[Path] = set()
+    queue = [file.absolute() for file in files]
+    seen = set(queue)
     while queue:
         file = queue.pop()
-        for imported in _imported(file):
-            if imported not in found and belongs(imported, file):
-                found[imported] = None
+        if file.resolve() in found:
+            continue
+        found[file.resolve()] = file
+        for imported in _imported(file, whole):
+            if imported not in seen and belongs(imported, file):
+                seen.add(imported)
                 queue.append(imported)
-    return list(found)
+    return list(found.values())
 
 
 def is_core(file: Path) -> bool:
@@ -52,22 +64,29 @@ def belongs(imported: Path, file: Path) -> bool:
     """Whether what a plugin's file imports counts as code of the plugin."""
     if _distribution(imported):
         return _distribution(imported) == _distribution(file) and not is_core(imported)
-    return not (imported.is_relative_to(_STANDARD_LIBRARY) or is_core(imported))
+    if imported.is_relative_to(_STANDARD_LIBRARY) or is_core(imported):
+        return False
+    name = _package(imported).partition(".")[0]
+    return name not in _BUILT_ON or name == _package(file).partition(".")[0]
 
 
 def _distribution(file: Path) -> Path | None:
     """The folder or module of an installed package, right below where packages are installed; None of what is not installed."""
-    below = [place for place in file.parents if place.name in _INSTALLED or (str(place) in sys.path and _has_installed(place))]
-    return below[0] / file.relative_to(below[0]).parts[0] if below else None
+    for top, place in pairwise([file, *file.parents]):
+        if place.name in _INSTALLED or (str(place) in sys.path and top.name in _installed(place)):
+            return top
+    return None
 
 
 @cache
-def _has_installed(folder: Path) -> bool:
-    """Whether packages are installed there under another name, as by `pip install --target`."""
-    return any(folder.glob("*.dist-info"))
+def _installed(folder: Path) -> set[str]:
+    """What packages have put right below a folder of any name, as by `pip install --target`; beside it, one's own files may lie."""
+    lines = (line for record in folder.glob("*.dist-info/RECORD") for line in record.read_text(encoding="utf-8").splitlines())
+    return {line.partition(",")[0].partition("/")[0] for line in lines}
 
 
-def _imported(file: Path) -> Iterator[Path]:
+def _imported(file: Path, whole: set[Path]) -> Iterator[Path]:
+    """What a file imports; `whole` is kept of the folders that are given whole, so that each is read once."""
     if file.suffix != ".py":
         return  # a compiled module
     package = _package(file)
@@ -80,7 +99,10 @@ def _imported(file: Path) -> Iterator[Path]:
         elif isinstance(node, ast.Call) and _called(node) in _CONSTRUCTED:
             name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
             if not isinstance(name, str) or _called(node) not in ("import_module", "__import__"):
-                yield from _whole(_top(file, package).rglob("*.py") if package else file.parent.glob("*.py"))
+                folder = _top(file, package) if package else file.parent
+                if folder not in whole:
+                    whole.add(folder)
+                    yield from _whole(folder.rglob("*.py") if package else folder.glob("*.py"))
                 continue
             names = [f"{package}{name}" if name.startswith(".") else name]
         else:
@@ -139,7 +161,8 @@ def _files_of(name: str, importer: Path) -> Iterator[Path]:
             return  # most imports: nothing is searched for
         spec = PathFinder.find_spec(dotted, places)
         own = Path(spec.origin) if spec and spec.origin else None
-        if own and loaded and own.parent == importer.parent and own != loaded:
+        beside = own and own.parent.resolve() == importer.parent.resolve()
+        if own and loaded and beside and own.resolve() != loaded.resolve():
             raise KdbenchError(
                 f"{importer} imports '{dotted}', which is {own}, and {loaded} was imported under this name before it. Rename one "
                 "of the two."
