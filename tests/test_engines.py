@@ -48,10 +48,13 @@ def on(monkeypatch: pytest.MonkeyPatch):
     return execute_on
 
 
-def test_two_processes_of_which_one_is_killed_give_the_records_of_one(lab, undisturbed, monkeypatch):
-    """Real processes; everything else is tried with `InProcess`."""
+def test_two_processes_of_which_one_is_killed_give_the_records_of_one(lab, undisturbed, monkeypatch, tmp_path_factory):
+    """Real processes; everything else is tried with `InProcess`. They import nothing of the working folder."""
     from kdbench.runner.engines import local
 
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    for name in ("queue", "kdbench"):
+        Path(f"{name}.py").write_text("raise SystemExit(7)")
     killed: list[int] = []
     hear = local.Local.news
 

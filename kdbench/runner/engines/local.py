@@ -115,9 +115,11 @@ class Local(Engine):
         environment = dict(os.environ)
         if place.threads:
             environment |= {name: str(place.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        # It finds what this one finds. With -m it would begin in the working folder, where a user's queue.py may lie.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from kdbench.runner.engines import process; process.main()"
         with (folder / LOG).open("ab") as log:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "kdbench.runner.engines.process", str(theirs.fileno())],
+                [sys.executable, "-c", code, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,

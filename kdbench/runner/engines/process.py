@@ -1,4 +1,4 @@
-"""The worker's side of the engine `local`: `python -m kdbench.runner.engines.process DESCRIPTOR`."""
+"""The worker's side of the engine `local`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class _Forward(logging.Handler):
 
 
 def main() -> None:
-    """Run jobs until the process that started this one is gone."""
+    """Run jobs until the process that started this one is gone; the last argument is the descriptor of the connection to it."""
     for number in signals.STOPS:
         signal.signal(number, signal.SIG_IGN)  # that process hears them, and tells
-    connection = Connection(int(sys.argv[1]))
+    connection = Connection(int(sys.argv[-1]))
     os.register_at_fork(after_in_child=connection.close)  # a process that reads images must not outlive this one for the other side
     setup = connection.recv()
     import torch
@@ -93,7 +93,3 @@ def _listen(connection: Connection, jobs: queue.SimpleQueue[tuple[str, bytes]], 
                 stop.set()
     except (EOFError, OSError):
         os._exit(1)
-
-
-if __name__ == "__main__":
-    main()
