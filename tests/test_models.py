@@ -1,14 +1,17 @@
 """The networks: those of the literature to the last parameter, with hook points that mean the same in all of them."""
 
 import copy
+import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.method.outputs import Outputs, Shapes
 from kdbench.models import MODELS, Network, build_model, register_model
@@ -422,3 +425,16 @@ def test_a_model_without_hook_points_is_refused() -> None:
             build_model("convolution_for_test")
     finally:
         restore()
+
+
+def test_a_user_without_a_name_needs_none(monkeypatch):
+    """In a container the user is often a number alone, and torch 2.11 then cannot train."""
+
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is as before in the end
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    models._name_compile_cache()
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).name == f"torchinductor_uid_{os.getuid()}"

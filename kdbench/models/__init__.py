@@ -1,5 +1,8 @@
 """The networks of the harness, by name."""
 
+import getpass
+import os
+import tempfile
 from collections.abc import Collection, Sequence
 from functools import cache, partial
 
@@ -18,6 +21,17 @@ from kdbench.models.recorded import Call, Point, record
 from kdbench.models.wiring import Wiring, candidates, refuse_other_outputs, wire
 from kdbench.spec.trial import RAW
 from kdbench.streams import seeded, streams_kept
+
+
+def _name_compile_cache() -> None:
+    """torch 2.11 names it after the user, and fails in a container where the user is a number alone. Later ones do this."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"torchinductor_uid_{os.getuid()}"))
+
+
+_name_compile_cache()
 
 
 def build_model(
