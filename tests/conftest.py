@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, make_plan
 from kdbench.runner.progress import Silent
 from kdbench.runner.run import Options, execute
+from kdbench.signals import STOPS
 from kdbench.spec.record import PROTOCOL, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
@@ -56,6 +58,18 @@ OWN = ". One of your own needs its file: --plugin FILE, `plugins: [FILE]` in the
 """Ends every message on an unknown name."""
 
 Outcomes = dict[str, list[str]]
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """As from a terminal, and as before in the end: nohup, and a shell in the background, have some signals ignored."""
+    before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGALRM)}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,11 @@ from kdbench.signals import STOPS, Interrupted, Stop, on_stop
 
 
 @pytest.fixture(autouse=True)
-def _handlers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _handlers_as_before(signals_heard: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(signals, "WAIT_MS", 0)
     monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
-    handlers = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGALRM)}
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def test_what_keyboards_terminals_and_schedulers_send():
