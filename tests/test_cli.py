@@ -1,6 +1,7 @@
 """The command line, tried as a user would: what it prints, what it writes, and with which status it exits."""
 
 import errno
+import io
 import json
 import os
 import pkgutil
@@ -37,7 +38,7 @@ from kdbench.models.weights import read_checkpoint
 from kdbench.report.output_folder import LIST
 from kdbench.runner import progress
 from kdbench.runner.engines import Place
-from kdbench.signals import STOPS, Interrupted
+from kdbench.signals import Interrupted
 from kdbench.spec.record import PROTOCOL
 from kdbench.suite.plugins import load_shipped
 from kdbench.suite.resolve import load_suite
@@ -98,11 +99,10 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals_heard: None) -> Iterator[Call]:
     """`kdbench` with arguments, in this process; reports are written as Markdown alone unless formats are asked for."""
     monkeypatch.setattr("kdbench.report.command.FORMATS", ("md",))
     monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
-    handlers = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGALRM)}
     undo = [registry.snapshot() for registry in (METHODS, MODELS, DATASETS)]
 
     def run(*arguments: str) -> Result:
@@ -117,8 +117,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     yield run
     for restore in undo:
         restore()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def write(file: str = "tiny.yaml", **lines: str) -> str:
@@ -173,6 +171,22 @@ def test_output_that_is_piped_is_plain(call, done):
     assert "\x1b" not in ran.out
     assert "\r" not in ran.out
     assert any(line.startswith("[") and "epochs" in line and line.endswith("epoch 1: scratch, kd") for line in lines_of(ran.out))
+
+
+def test_what_a_locale_lacks_is_written_as_its_number(call, monkeypatch):
+    """A run whose tables could not be printed ended with a trace, and with the status of a failed trial."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert call("plan", write(title="title: Größe")).status == 0
+    out.flush()
+    assert b"Gr\\xf6\\xdfe: digits" in out.buffer.getvalue()
+
+
+@pytest.mark.parametrize("arguments", [["show", "suite", "tiny.yaml"], ["list", "recipes"], ["show", "recipe", "digits-quick"]])
+def test_files_are_utf8_in_every_locale(arguments, call, monkeypatch):
+    write(title="# Größe\ntitle: Größe")
+    monkeypatch.setattr(io, "text_encoding", lambda given, stacklevel=2: given or "ascii")
+    assert call(*arguments).status == 0
 
 
 def test_a_second_run_trains_nothing_and_prints_the_tables_again(call, done, monkeypatch):

@@ -70,7 +70,10 @@ def _suites() -> list[Value]:
 
 
 def _recipes() -> list[Value]:
-    return [{"name": name, "about": first_sentence(head_comment(recipe_file(name).read_text()))} for name in recipe_names()]
+    return [
+        {"name": name, "about": first_sentence(head_comment(recipe_file(name).read_text(encoding="utf-8")))}
+        for name in recipe_names()
+    ]
 
 
 def _examples() -> list[Value]:

@@ -36,7 +36,7 @@ def suite_as_json(suite: Suite, contents: Known) -> Value:
     return {
         "name": suite.name,
         "file": str(suite.file),
-        "about": head_comment(suite.file.read_text()),
+        "about": head_comment(suite.file.read_text(encoding="utf-8")),
         "data": contents_as_json(contents),
         "teachers": len(suite.teachers),
         "trials": len(suite.trials),
@@ -47,7 +47,7 @@ def suite_as_json(suite: Suite, contents: Known) -> Value:
 def suite_as_text(suite: Suite, contents: Known) -> str:
     """A suite file that gives the same trials; comments say what the suite is for and what its images are."""
     head = [
-        *_paragraphs(head_comment(suite.file.read_text())),
+        *_paragraphs(head_comment(suite.file.read_text(encoding="utf-8"))),
         f"{suite.file}: {counted(len(suite.teachers), 'teacher')} and {counted(len(suite.trials), 'student')}",
         *images_as_lines(contents),
     ]
@@ -64,7 +64,7 @@ def recipe_as_json(name: str) -> Value:
     found = [
         {"key": ".".join(path), "value": value, "meaning": meaning} for path, value, meaning in _recipe(name) if _is_leaf(value)
     ]
-    return {"name": name, "file": str(file), "about": head_comment(file.read_text()), "keys": found}
+    return {"name": name, "file": str(file), "about": head_comment(file.read_text(encoding="utf-8")), "keys": found}
 
 
 def recipe_as_text(name: str) -> str:
@@ -73,7 +73,7 @@ def recipe_as_text(name: str) -> str:
     Raises:
         KdbenchError: no recipe of that name ships.
     """
-    about = _paragraphs(head_comment(recipe_file(name).read_text()))
+    about = _paragraphs(head_comment(recipe_file(name).read_text(encoding="utf-8")))
     return "\n".join([*_commented(about), "recipe:", *_lines(_recipe(name))])
 
 

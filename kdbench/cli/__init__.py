@@ -6,6 +6,7 @@ import logging
 import sys
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 
 from kdbench import signals
 from kdbench.cli.app import ALL_DONE, BAD_USAGE, STOPPED, TRIAL_FAILED, app, version
@@ -22,6 +23,9 @@ for name in COMMANDS:
 
 def main() -> None:
     """The entry point: a user's mistake is one line on standard error and exit status 2, and a signal that asks to stop is 3."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not every locale has an arrow, and the run has trained by then
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="kdbench: %(message)s")
     stop = signals.Stop()
     stop.listen()

@@ -65,7 +65,7 @@ def file(tested: MethodUnderTest) -> str | None:
 
     Fix: Leave out what the formula does not say, and use the helpers of `kdbench`.
     """
-    lines = len(Path(METHODS.entry(tested.name).file).read_text().splitlines())
+    lines = len(Path(METHODS.entry(tested.name).file).read_bytes().splitlines())
     if not _is_shipped(tested):
         return f"this one has {lines}" if lines >= LINES else None
     expect(lines < LINES, f"the file has {lines} lines. Leave out what the formula does not say, and use what kdbench offers.")
@@ -88,7 +88,7 @@ def names(tested: MethodUnderTest) -> None:
     known = {*dir(nn.Module()), *dir(Method), *Method.__annotations__}
     used: set[object] = set()
     for source in {inspect.getsourcefile(cls) for cls in classes} - {None}:
-        for node in ast.walk(ast.parse(Path(str(source)).read_text())):
+        for node in ast.walk(ast.parse(Path(str(source)).read_bytes())):
             if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
                 used.add(node.attr if isinstance(node, ast.Attribute) else node.id)
             elif isinstance(node, ast.Constant):

@@ -82,7 +82,8 @@ def recipe_page() -> str:
 def _recipe(name: str) -> str:
     file = recipe_file(name)
     recipe = Recipe.model_validate(read_mapping(file))
-    return f"### {name}\n\n{plain(recipe.summary.partition(' [')[0])}:\n\n```yaml\n{file.read_text()}```"
+    text = file.read_text(encoding="utf-8")
+    return f"### {name}\n\n{plain(recipe.summary.partition(' [')[0])}:\n\n```yaml\n{text}```"
 
 
 def dataset_page() -> str:

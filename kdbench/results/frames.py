@@ -58,7 +58,7 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     for trial in trials:
         file = expanded(path) / "trials" / trial / "curves.jsonl"
         if found(file):
-            rows += [{"trial": trial, **json.loads(line)} for line in file.read_text().splitlines()]
+            rows += [{"trial": trial, **json.loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
     return pd.DataFrame(rows)
 
 

@@ -263,7 +263,7 @@ class Store:
 
     def _noted(self, trial: str, name: str, *, line: int) -> str | None:
         try:
-            return (self.folder(trial) / name).read_text().splitlines()[line] or None
+            return (self.folder(trial) / name).read_text(encoding="utf-8").splitlines()[line] or None
         except (FileNotFoundError, IndexError):  # or empty, since the power failed just then
             return None
 

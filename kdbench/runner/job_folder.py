@@ -145,7 +145,7 @@ def add_to_log(folder: Path, text: bytes) -> None:
 def read_log(folder: Path) -> str:
     """The end of a job's log, which tells how its worker died."""
     try:
-        return (folder / LOG).read_text(errors="replace")[-LOG_CHARACTERS:]
+        return (folder / LOG).read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
     except FileNotFoundError:
         return ""
 
