@@ -422,7 +422,7 @@ def test_a_second_record_of_a_trial_is_left_out_with_a_warning(copy, caplog):
     second.parent.mkdir()
     second.write_bytes(first.read_bytes())
     assert kdbench.load_results(copy)["trial"].is_unique
-    assert [r.getMessage() for r in caplog.records] == [f"{second} is left out: it is a second record of {first.parent.name}."]
+    assert [r.getMessage() for r in caplog.records] == [f"{second} is left out: it is the record of {first.parent.name}."]
 
 
 def test_a_record_of_an_earlier_version_is_read(copy):

@@ -452,7 +452,7 @@ def test_the_gain_is_paired_by_seed_and_its_interval_is_students():
     table = gain_table(compare(RESULTS[RESULTS["method"] != "at"], pairs=[PAIR]))
     assert table.rows[0].cells[1].values == pytest.approx({"mean": 0.5, "low": expected.low, "high": expected.high, "n": 3})
     assert "95 % interval: Student's t of the paired differences, 2 degrees of freedom." in table.notes
-    assert "The intervals are over new seeds and the same test images: it was not kept which images were wrong." in table.notes
+    assert "The intervals are over new seeds and the same test images: it is not known which images were wrong." in table.notes
 
 
 def test_the_intervals_of_several_methods_are_those_of_the_statistics_and_hold_together():

@@ -14,6 +14,7 @@ import pandas as pd
 from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report.compare import compare
+from kdbench.report.contradictions import with_contradictions
 from kdbench.report.output_folder import ReportIdentity
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.results.export import is_export, read_export
@@ -140,10 +141,11 @@ def _report(
     options = _options(before, changes)
     selected = suites[0].selection
     changed = _changed(before, options, leave_out="methods" if selected else "")
+    curves = load_curves(store.root, results["trial"])
     return Report(
         title=_with_choice(" and ".join(suite.title for suite in suites), selected, _words(changed, _CHOICES)),
-        results=results,
-        curves=load_curves(store.root, results["trial"]),
+        results=with_contradictions(results, curves),
+        curves=curves,
         pairs=list(dict.fromkeys(pair for suite in suites for pair in suite.pairs)),
         methods=list(dict.fromkeys(method for suite in suites for method in suite.methods)),
         reports=store.root / "reports",
@@ -199,7 +201,7 @@ def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:
         )
     return Report(
         title=_with_choice(f"All trials under {root}", _words(changed, _CHOICES)),
-        results=results,
+        results=with_contradictions(results, curves),
         curves=curves,
         pairs=None,
         methods=(),

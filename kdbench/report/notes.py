@@ -200,7 +200,7 @@ def _noted(done: pd.DataFrame) -> list[str]:
         heads = dict.fromkeys(label if method == head else plain_label(head) for method, label, head in parts)
         labels = dict.fromkeys(label for _, label, _ in parts)
         if all(head not in (method, *method.split("+")) for method, _, head in parts) and not everyone <= labels.keys():
-            note, heads = f"{', '.join(heads)}: {note}", labels
+            note, heads = f"{listed([*heads], most=_MOST_NAMED)}: {note}", labels
         sentences.append(f"{', '.join(heads)} ({', '.join(group['at'].unique())}): {note}.")
     return sentences
 

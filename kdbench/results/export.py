@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import zlib
 from base64 import b64decode, b64encode
@@ -22,6 +23,8 @@ from kdbench.files import write_bytes
 from kdbench.results.frames import COLUMNS, COUNTS, frame
 from kdbench.results.outcomes import Outcomes
 from kdbench.spec.record import Record
+
+log = logging.getLogger("kdbench")
 
 VERSION = 1
 """Of the schema. It is raised when a column changes its meaning or its type; new columns do not raise it."""
@@ -132,15 +135,20 @@ def read_export(file: Path) -> Exported:
     rows = list(_read(file))
     try:
         curves = [{"trial": row["trial"], **epoch} for row in rows for epoch in json.loads(row.get(CURVES_COLUMN) or "[]")]
-        outcomes = {
-            row["trial"]: Outcomes.unpacked(b64decode(packed), data_fingerprint=row["data_fingerprint"])
-            for row in rows
-            if (packed := row.get(OUTCOMES_COLUMN))
-        }
+        outcomes = {row["trial"]: _unpacked(row) for row in rows if row.get(OUTCOMES_COLUMN)}
         results = frame({name: _value(row.get(name), name) for name in COLUMNS} for row in rows)
     except (KeyError, ValueError, BadZipFile, EOFError, zlib.error) as problem:
         raise _unreadable(file, problem) from None
+    errors = dict(zip(results["trial"], results["test_error_pct"], strict=True))
+    for trial, found in [*outcomes.items()]:
+        if misfit := found.misfit(errors[trial]):
+            log.warning("%s: `%s` of trial %s is left out: %s.", file, OUTCOMES_COLUMN, trial, misfit)
+            del outcomes[trial]
     return Exported(results, pd.DataFrame(curves), outcomes)
+
+
+def _unpacked(row: Mapping[str, Any]) -> Outcomes:
+    return Outcomes.unpacked(b64decode(row[OUTCOMES_COLUMN]), data_fingerprint=row["data_fingerprint"])
 
 
 def _stored(value: Any, name: str) -> object:

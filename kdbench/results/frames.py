@@ -16,7 +16,7 @@ from kdbench.paths import expanded, found
 from kdbench.results.layout import record_files
 from kdbench.results.method_labels import CE, method_labels
 from kdbench.spec.record import Data, Environment, Record, why_unreadable
-from kdbench.spec.trial import digest, teachers_in
+from kdbench.spec.trial import digest, teachers_in, why_foreign
 from kdbench.wording import counted
 
 log = logging.getLogger("kdbench")
@@ -37,9 +37,10 @@ def read_records(root: Path) -> pd.DataFrame:
             continue
         except FileNotFoundError:  # it is trained again since just now
             continue
-        if record.trial in records:
-            log.warning("%s is left out: it is a second record of %s.", file, record.trial)
-        records.setdefault(record.trial, record)
+        if reason := why_foreign(record, file.parent.name):
+            log.warning("%s is left out: %s.", file, reason)
+            continue
+        records[record.trial] = record
     if not records:
         raise KdbenchError(f"no records under '{root}'. Give the directory that `kdbench run --results` wrote to.")
     rows = [*map(row, records.values())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ class Outcomes:
     def error_pct(self) -> float:
         """Percent of the images that it got wrong."""
         return 100 * int(self.wrong.sum()) / len(self.wrong)
+
+    def misfit(self, error_pct: float) -> str | None:
+        """Why they are not those of a record with this test error, in percent; None where they may be."""
+        if math.isclose(self.error_pct, error_pct, rel_tol=1e-9, abs_tol=1e-9):
+            return None
+        return f"it has a test error of {self.error_pct:g} %, the record has {error_pct:g} %"
 
     @cached_property
     def class_error_pct(self) -> npt.NDArray[np.float64]:
@@ -138,8 +145,9 @@ def _read(folder: Path) -> Outcomes | None:
         classes = record.data.classes if record.data else ()
         packed = (folder / OUTCOMES).read_bytes()
         outcomes = Outcomes.unpacked(packed, data_fingerprint=record.data_fingerprint, classes=classes)
-        if outcomes.error_pct != record.test_error_pct:
-            raise ValueError(f"it has a test error of {outcomes.error_pct:g} %, the record has {record.test_error_pct:g} %")
+        assert record.test_error_pct is not None, "it is done"
+        if misfit := outcomes.misfit(record.test_error_pct):
+            raise ValueError(misfit)
     except (BadZipFile, zlib.error, EOFError, ValueError, KeyError) as problem:
         log.warning("%s is left out: it is damaged (%s). Put a whole copy back.", folder / OUTCOMES, problem)
         return None

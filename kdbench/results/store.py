@@ -31,6 +31,7 @@ from kdbench.results.lock import held
 from kdbench.results.outcomes import OUTCOMES, Outcomes
 from kdbench.results.replace_folder import finish_interrupted
 from kdbench.spec.record import Record, newer_keys, why_unreadable
+from kdbench.spec.trial import why_foreign
 
 log = logging.getLogger("kdbench")
 
@@ -127,8 +128,8 @@ class Store:
             self._unusable(file, why_unreadable(problem))
             return None
         self._refuse_protocol(record.protocol, file)
-        if record.trial != trial:
-            self._unusable(file, f"it is the record of {record.trial}")
+        if reason := why_foreign(record, trial):
+            self._unusable(file, reason)
             return None
         return record
 

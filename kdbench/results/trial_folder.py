@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.results.layout import CHECKPOINT, RECORD, REPLACED, SPEC
 from kdbench.spec.record import Record
-from kdbench.spec.trial import digest, teachers_in
+from kdbench.spec.trial import digest, teachers_in, why_foreign
 
 STAGE_CHECKPOINT = ".checkpoint.pt"
 """Ends the name of a stage's checkpoint, where the stage's own file ends with `.pt`."""
@@ -63,7 +63,7 @@ class TrialFolder:
             record = Record.model_validate_json(self.files[RECORD].read_bytes())
         except ValidationError:
             return None
-        return record if record.trial == self.trial else None
+        return None if why_foreign(record, self.trial) else record
 
     @cached_property
     def spec(self) -> dict[str, Any] | None:

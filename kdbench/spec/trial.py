@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from kdbench.spec.recipe import Recipe, Spec
-from kdbench.spec.record import PROTOCOL
+from kdbench.spec.record import PROTOCOL, Record
 from kdbench.wording import counted
 
 Stages = Literal["per-seed", "per-teacher"]
@@ -261,6 +261,19 @@ def digest(value: object) -> str:
     """Hash of a JSON value: 16 hexadecimal characters, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def why_foreign(record: Record, trial: str) -> str | None:
+    """Why a record that lies in the folder of a trial is not that trial's, as the end of a sentence; None where it is."""
+    if record.trial != trial:
+        return f"it is the record of {record.trial}"
+    if (own := digest(record.spec)) != trial:
+        return f"its `spec` is that of trial {own}"
+    method = "+".join(part["name"] for part in record.spec["methods"]) or "pretrained"
+    for name, told, asked in (("seed", record.seed, record.spec["seed"]), ("method", record.method, method)):
+        if told != asked:
+            return f"its {name} is {told}, in its `spec` {asked}"
+    return None
 
 
 def file_name(file: Path) -> str:

@@ -121,7 +121,7 @@ def images_note(comparison: Comparison, found: Iterable[Comparisons]) -> list[st
     lacking = len(trials) - int(trials.isin(list(comparison.outcomes)).sum())
     of_some = f"of {lacking} of {len(trials)} trials " if lacking < len(trials) else ""
     if not any(difference.bounds_with_images for difference in intervals):
-        why = f": {of_some}it was not kept which images were wrong" if lacking else ""
+        why = f": {of_some}it is not known which images were wrong" if lacking else ""
         return [f"The intervals are over new seeds and the same test images{why}."]
     kinds = "New seeds: with the same test images. New seeds and images: with another test set of the same size and kind, too."
-    return [kinds, *([f"{of_some.capitalize()}it was not kept which images were wrong."] if lacking else [])]
+    return [kinds, *([f"{of_some.capitalize()}it is not known which images were wrong."] if lacking else [])]
