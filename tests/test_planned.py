@@ -93,6 +93,19 @@ def test_a_report_tells_seeds_that_were_planned_after_a_look_and_those_that_it_l
     assert not read_report([str(other)], lab.store.root, seeds=[], changes={}, plugins=[]).further_seeds, "of another teacher"
 
 
+def test_a_report_tells_other_settings_of_its_methods_in_the_folder(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    hot = {"kd": {"temperature": 9}}
+    for seed in (0, 1):
+        lab.run(lab.suite(seeds=[seed], methods=["kd", hot, "at"]))
+    for methods, further in ((["kd"], ["kd (temperature=9)"]), ([hot], ["kd"]), (["kd", hot], []), (["scratch"], [])):
+        report = read_report([str(lab.suite(seeds=[0], methods=methods).file)], lab.store.root, seeds=[], changes={}, plugins=[])
+        assert report.further_settings == further
+    file = lab.suite(seeds=[0], methods=["kd"]).file
+    print_and_write(read_report([str(file)], lab.store.root, seeds=[], changes={}, plugins=[]), formats=["md"])
+    told = "not shown: the folder also has 1 other setting of these methods, kd (temperature=9), which the suite does not list"
+    assert f"{told} under `methods`.\n" in capsys.readouterr().out
+
+
 def test_of_a_trial_of_an_earlier_version_nobody_knows(finished: Lab, clock: type[Clock]) -> None:
     suite = finished.suite(**{**MIXED, "methods": ["kd"]})
     finished.file(suite.trials[0], "planned.txt").unlink()

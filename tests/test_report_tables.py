@@ -284,6 +284,21 @@ def test_one_seed_has_no_spread_and_the_table_says_so():
     assert "n = 1 seed: one value has no standard deviation." in table.notes
 
 
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ([0, 1, 2], "n = 3 seeds."),
+        ([1, 2, 3], "n = 3 seeds."),
+        ([1, 4, 6], "n = 3 seeds (1, 4 and 6)."),
+        ([5, 6, 7], "n = 3 seeds (5 to 7)."),
+        ([4], "n = 1 seed (4): one value has no standard deviation."),
+    ],
+)
+def test_seeds_are_named_unless_they_are_the_first_ones(seeds: list[int], told: str):
+    results = frame(*(trial(method, seed, 7.5) for method in ("scratch", "kd") for seed in seeds))
+    assert footnotes(results)[0] == told
+
+
 def test_a_hash_in_the_name_of_a_network_has_a_legend():
     pair = ("resnet56 (normalised d21d, 224 px)", "resnet20 (hooks 0a1b)")
     rows = (trial(method, 1, 7.5, pair=pair, teacher=pair[0] if method == "kd" else None) for method in ("scratch", "kd"))
@@ -420,10 +435,14 @@ def test_students_of_one_table_may_have_recipes_of_their_own():
     check_comparable(frame(*RESULTS.to_dict("records"), *other))
 
 
-def test_several_environments_are_stated():
-    results = RESULTS.copy()
-    results.loc[0, "environment"] = "torch 2.11, CPU"
-    assert "The trials ran in 2 environments: torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trial)." in footnotes(results)
+def test_several_environments_are_stated_and_the_methods_that_ran_in_some_alone():
+    for apart, told in (
+        (RESULTS["seed"] == 1, "torch 2.15, H100 (6 trials); torch 2.11, CPU (3 trials)"),
+        (RESULTS["method"] == "kd", "torch 2.15, H100 (6 trials: scratch, AT); torch 2.11, CPU (3 trials: KD)"),
+        (RESULTS.index == 0, "torch 2.15, H100 (8 trials); torch 2.11, CPU (1 trial: scratch)"),
+    ):
+        results = RESULTS.assign(environment=RESULTS["environment"].mask(apart, "torch 2.11, CPU"))
+        assert f"The trials ran in 2 environments: {told}." in footnotes(results)
     assert not [note for note in footnotes(RESULTS) if "environments" in note]
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pandas as pd
 from rich.console import Console
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, listed
 from kdbench.paths import expanded
 from kdbench.report import FORMATS, compare, terminal_tables, write_report
 from kdbench.report.added_seeds import listed_seeds
@@ -82,6 +82,9 @@ def print_and_write(
     if further := report.further_seeds:
         seeds = f"{plural('seed', len(further))} {listed_seeds(further)}"
         print(f"not shown: the folder also has {seeds} of these trials, which the suite does not list under `seeds`.")
+    if others := report.further_settings:
+        settings = f"{counted(len(others), 'other setting')} of these methods, {listed(others)},"
+        print(f"not shown: the folder also has {settings} which the suite does not list under `methods`.")
     if elsewhere:
         print(elsewhere)
     if removed:

@@ -15,6 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.paths import expanded
 from kdbench.report.compare import compare
 from kdbench.report.contradictions import with_contradictions
+from kdbench.report.further_trials import further_trials
 from kdbench.report.output_folder import ReportIdentity
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.results.export import is_export, read_export
@@ -25,7 +26,6 @@ from kdbench.runner.frame import plan_frame, tuning_frame
 from kdbench.spec.figure_options import figures_with
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.report_options import DEFAULT, ReportOptions
-from kdbench.spec.trial import digest
 from kdbench.spec.validation import validated
 from kdbench.suite.shipped import is_shipped, suite_names
 
@@ -53,6 +53,7 @@ class Report:
         outcomes: which test images were wrong, by trial; empty where that is not known.
         tuning: the settings that were tried of each method; empty where that is not known.
         further_seeds: that the folder has of the same trials, and whole suites do not list.
+        further_settings: that the folder has of the same methods and pairs, and whole suites do not list.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Report:
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
     tuning: pd.DataFrame = field(default_factory=pd.DataFrame)
     further_seeds: Sequence[int] = ()
+    further_settings: Sequence[str] = ()
 
     @property
     def state(self) -> str:
@@ -142,6 +144,7 @@ def _report(
     selected = suites[0].selection
     changed = _changed(before, options, leave_out="methods" if selected else "")
     curves = load_curves(store.root, results["trial"])
+    further_seeds, further_settings = ([], []) if selected else further_trials(plans, store)
     return Report(
         title=_with_choice(" and ".join(suite.title for suite in suites), selected, _words(changed, _CHOICES)),
         results=with_contradictions(results, curves),
@@ -154,25 +157,9 @@ def _report(
         sources=_sources(plans, names),
         outcomes=_outcomes(store.root, results),
         tuning=pd.concat(map(tuning_frame, plans)).drop_duplicates(ignore_index=True),
-        further_seeds=() if selected else _further_seeds(plans, store),
+        further_seeds=further_seeds,
+        further_settings=further_settings,
     )
-
-
-def _further_seeds(plans: Sequence[Plan], store: Store) -> list[int]:
-    """The seeds of finished trials that differ from those of suites in their seed alone, and are none of theirs.
-
-    Trials from scratch alone make no seed: other suites with the same student may have more of them.
-    """
-    specs = [planned.spec for plan in plans for planned in plan.students]
-    own = {_but_seed(spec.model_dump(mode="json")) for spec in specs if spec.teachers}
-    listed, known = {spec.seed for spec in specs}, {spec.id for spec in specs}
-    done = (record for record in store.records(but=known) if record.status == "done")
-    others = (record for record in done if record.seed not in listed and not record.tuning)
-    return sorted({record.seed for record in others if _but_seed(record.spec) in own})
-
-
-def _but_seed(spec: Mapping[str, Any]) -> str:
-    return digest({**spec, "seed": 0})
 
 
 def _stored_report(root: Path, changes: Mapping[str, Any]) -> Report:

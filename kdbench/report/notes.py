@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from kdbench.errors import listed
-from kdbench.report.added_seeds import added_seeds
+from kdbench.report.added_seeds import added_seeds, listed_seeds
 from kdbench.results.method_labels import differing_params, labelled, plain_label
 from kdbench.wording import counted, plural
 
@@ -69,14 +69,19 @@ def _where(results: pd.DataFrame) -> pd.Series[str]:
 
 
 def seeds_sentence(done: pd.DataFrame) -> str:
-    """How many seeds the cells of these finished trials have; `done` has the column `label`."""
+    """How many seeds the cells of these finished trials have, and which they are unless they are the first ones, from 0 or 1.
+
+    `done` has the column `label`.
+    """
     counts = done.groupby(["dataset", "teacher", "student", "label"], dropna=False)["seed"].nunique()
     if counts.empty:
         return "n = 0: no trial is done."
     low, high = int(counts.min()), int(counts.max())
+    seeds = sorted(map(int, done["seed"].unique()))
+    which = "" if seeds[0] in (0, 1) and seeds[-1] - seeds[0] < len(seeds) else f" ({listed_seeds(seeds)})"
     if high == 1:
-        return "n = 1 seed: one value has no standard deviation."
-    return f"n = {high} seeds." if low == high else f"n = {low} to {high} seeds."
+        return f"n = 1 seed{which}: one value has no standard deviation."
+    return f"n = {high} seeds{which}." if low == high else f"n = {low} to {high} seeds{which}."
 
 
 def _seeds(done: pd.DataFrame) -> str:
@@ -121,10 +126,14 @@ def _hashes(results: pd.DataFrame) -> list[str]:
 
 
 def _environments(done: pd.DataFrame) -> list[str]:
+    """How many trials ran where; and which methods, where they are not all: what sets them apart may be the environment."""
     counts = done["environment"].value_counts()
     if len(counts) < 2:
         return []
-    text = "; ".join(f"{name} ({counted(count, 'trial')})" for name, count in counts.items())
+    methods = {str(name): rows["label"].unique().tolist() for name, rows in done.groupby("environment")}
+    everywhere = done["label"].nunique()
+    some = {name: f": {listed(labels, most=_MOST_NAMED)}" for name, labels in methods.items() if len(labels) < everywhere}
+    text = "; ".join(f"{name} ({counted(count, 'trial')}{some.get(str(name), '')})" for name, count in counts.items())
     return [f"The trials ran in {len(counts)} environments: {text}."]
 
 
