@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from kdbench.errors import KdbenchError, first_line
 from kdbench.files import write_bytes
 from kdbench.results.frames import COLUMNS, COUNTS, frame
-from kdbench.results.outcomes import Outcomes
+from kdbench.results.outcomes import Outcomes, misfit
 from kdbench.spec.record import Record
 
 log = logging.getLogger("kdbench")
@@ -141,8 +141,8 @@ def read_export(file: Path) -> Exported:
         raise _unreadable(file, problem) from None
     errors = dict(zip(results["trial"], results["test_error_pct"], strict=True))
     for trial, found in [*outcomes.items()]:
-        if misfit := found.misfit(errors[trial]):
-            log.warning("%s: `%s` of trial %s is left out: %s.", file, OUTCOMES_COLUMN, trial, misfit)
+        if reason := misfit(found, errors[trial]):
+            log.warning("%s: `%s` of trial %s is left out: %s.", file, OUTCOMES_COLUMN, trial, reason)
             del outcomes[trial]
     return Exported(results, pd.DataFrame(curves), outcomes)
 

@@ -61,12 +61,6 @@ class Outcomes:
         """Percent of the images that it got wrong."""
         return 100 * int(self.wrong.sum()) / len(self.wrong)
 
-    def misfit(self, error_pct: float) -> str | None:
-        """Why they are not those of a record with this test error, in percent; None where they may be."""
-        if math.isclose(self.error_pct, error_pct, rel_tol=1e-9, abs_tol=1e-9):
-            return None
-        return f"it has a test error of {self.error_pct:g} %, the record has {error_pct:g} %"
-
     @cached_property
     def class_error_pct(self) -> npt.NDArray[np.float64]:
         """(K,), float64: the error in percent on the images of each class; NaN for a class without test images."""
@@ -133,6 +127,13 @@ def load_outcomes(path: str | Path, trials: Iterable[str]) -> dict[str, Outcomes
     return loaded
 
 
+def misfit(outcomes: Outcomes, error_pct: float) -> str | None:
+    """Why they are not those of a record with this test error, in percent; None where they may be."""
+    if math.isclose(outcomes.error_pct, error_pct, rel_tol=1e-9, abs_tol=1e-9):
+        return None
+    return f"it has a test error of {outcomes.error_pct:g} %, the record has {error_pct:g} %"
+
+
 def _read(folder: Path) -> Outcomes | None:
     """Those of a trial that is done; a damaged file is named and left out."""
     try:
@@ -146,8 +147,8 @@ def _read(folder: Path) -> Outcomes | None:
         packed = (folder / OUTCOMES).read_bytes()
         outcomes = Outcomes.unpacked(packed, data_fingerprint=record.data_fingerprint, classes=classes)
         assert record.test_error_pct is not None, "it is done"
-        if misfit := outcomes.misfit(record.test_error_pct):
-            raise ValueError(misfit)
+        if reason := misfit(outcomes, record.test_error_pct):
+            raise ValueError(reason)
     except (BadZipFile, zlib.error, EOFError, ValueError, KeyError) as problem:
         log.warning("%s is left out: it is damaged (%s). Put a whole copy back.", folder / OUTCOMES, problem)
         return None
