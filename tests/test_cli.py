@@ -182,6 +182,15 @@ def test_what_a_locale_lacks_is_written_as_its_number(call, monkeypatch):
     assert b"Gr\\xf6\\xdfe: digits" in out.buffer.getvalue()
 
 
+def test_streams_that_are_closed_from_the_start_are_not_needed(call, done, monkeypatch):
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, name, None)
+    assert call("run", done).status == 0
+    assert Path("results/reports/tiny/report.md").exists()
+    sys.stdin.close()
+    sys.stdout.close()
+
+
 @pytest.mark.parametrize("arguments", [["show", "suite", "tiny.yaml"], ["list", "recipes"], ["show", "recipe", "digits-quick"]])
 def test_files_are_utf8_in_every_locale(arguments, call, monkeypatch):
     write(title="# Größe\ntitle: Größe")

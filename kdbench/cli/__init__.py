@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -23,6 +24,9 @@ for name in COMMANDS:
 
 def main() -> None:
     """The entry point: a user's mistake is one line on standard error and exit status 2, and a signal that asks to stop is 3."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # whoever started this closed it; a file of the results would get its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # not every locale has an arrow, and the run has trained by then
             stream.reconfigure(errors="backslashreplace")
