@@ -121,12 +121,20 @@ class Setting:
             BrokenPromise: a stage of the teacher alone fails.
         """
         method = self.method(seed=seed)
-        lane = partial(Lane, seed=seed, method=method, precision=self.precision, device=CPU)
-        for stage in teacher_stages(method, RECIPE.optimiser):
-            self.train(lane(stage.name, student=None, segments=shortened([stage], EPOCHS)))
+        lane = partial(Lane, seed=seed, precision=self.precision, device=CPU)
+        for i, stage in enumerate(teacher_stages(method, RECIPE.optimiser)):
+            other = self.method(seed=seed)  # as in a run: a lane freezes what it does not train, and the modules alone are kept
+            learnt = teacher_stages(other, RECIPE.optimiser)[i]
+            self.train(lane(stage.name, student=None, method=other, segments=shortened([learnt], EPOCHS)))
+            for module, trained in zip(stage.modules, learnt.modules, strict=True):
+                module.load_state_dict(trained.state_dict())
         student = self._student(seed)
         return lane(
-            self.name, student=student, segments=shortened(segments(method, student, RECIPE), epochs), checkpoint=checkpoint
+            self.name,
+            student=student,
+            method=method,
+            segments=shortened(segments(method, student, RECIPE), epochs),
+            checkpoint=checkpoint,
         )
 
     def train(self, *lanes: Lane) -> None:
