@@ -11,7 +11,18 @@ import pytest
 import torch
 
 from kdbench import KdbenchError, conformance
-from kdbench.conformance import CHECKS, Check, as_json, as_text, declarations, devices, gradients, registered, run_check
+from kdbench.conformance import (
+    CHECKS,
+    Check,
+    as_json,
+    as_text,
+    declarations,
+    devices,
+    gradients,
+    loss_values,
+    registered,
+    run_check,
+)
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.scaffold import new_method
 from kdbench.docs.methods import shipped_methods
@@ -115,6 +126,13 @@ LESSON = """
     def lesson(self, student, teacher, batch):
         return {"lesson": self.params.beta * self.mirror(teacher.pooled).square().mean()}
 """
+DRILL = """
+    def drills(self):
+        return (Stage("drill", 2, self.drill, (self.echo,), trains_student=False),)
+
+    def drill(self, student, teacher, batch):
+        return {"drill": self.echo(self.mirror(teacher.pooled)).square().mean()}
+"""
 MEMORY = """
     def moved(self, teacher):
         self.mean = 0.9 * self.mean + 0.1 * teacher.pooled.mean(0)
@@ -173,6 +191,9 @@ FAULTS = {
         "parameters", "an unknown parameter is accepted", params='model_config = {"extra": "ignore"}'
     ),
     "a parameter without effect": Fault("effects", "`gamma` has no effect", params="gamma: float = 2.0"),
+    "a list without effect": Fault(
+        "effects", r"`layers` has no effect: \[\(2, 1\), \(2, 4\)\]", params="layers: tuple[int, ...] = (1, 2)"
+    ),
     "a choice without effect": Fault("effects", r"`norm` has no effect: \[False\]", params="norm: bool = True"),
     "a weight that is never used": Fault(
         "weights",
@@ -199,6 +220,15 @@ FAULTS = {
         "have shapes that depend on the student",
         build="self.mirror = nn.Linear(pair.teacher.pooled[0], pair.student.pooled[0])",
         members=LESSON.replace("DEPENDS_ON", "('beta',)"),
+    ),
+    "a stage of the teacher alone that builds on another": Fault(
+        "stages_of_the_teacher",
+        "stage drill computes with what stage lesson learns. .*Make them one stage",
+        build="self.mirror, self.echo = nn.Linear(pair.teacher.pooled[0], 3), nn.Linear(3, 3)",
+        members=LESSON.replace("DEPENDS_ON", "('beta',), 'drill': ()").replace(
+            ",)\n\n    def lesson", ", *self.drills())\n\n    def lesson"
+        )
+        + DRILL,
     ),
     "a view that is not asked for": Fault(
         "scalars",
@@ -327,6 +357,29 @@ FAULTS = {
     ),
     "a root of nothing": Fault(
         "extremes", "not finite where all samples are alike", also=("refusals",), extra="embedded.var(0).sqrt().mean()"
+    ),
+    "a quotient by the teacher's spread": Fault(
+        "extremes",
+        "not finite where all samples are alike to both networks",
+        also=("refusals",),
+        extra="embedded.square().mean() / (teacher.pooled - teacher.pooled.mean(0)).square().sum()",
+    ),
+    "a mean over the images of other classes": Fault(
+        "extremes",
+        "not finite where all samples are alike to both networks, and of one class",
+        also=("refusals",),
+        extra="embedded[batch.labels != batch.labels.max()].mean()",
+    ),
+    "a gradient by the images": Fault(
+        "scalars",
+        "does not require grad. The images and the teacher's outputs carry no gradient",
+        extra="torch.autograd.grad(student.pooled.sum(), batch.images, create_graph=True)[0].square().mean()",
+    ),
+    "maps that are classified where none are pooled": Fault(
+        "refusals",
+        "`pooled_maps`: RuntimeError.* in `build` with PairError, as kdbench.refuse_unclassified_maps does",
+        reads=("pooled", "pooled_maps"),
+        extra="(student.classify(student.pooled_maps).mean() - teacher.classify(teacher.pooled_maps).mean()).square()",
     ),
     "an exception where pre-activations are missing": Fault(
         "refusals",
@@ -465,6 +518,11 @@ SLOW = """
             self.slow.weight.lerp_(self.embed.weight, self.params.share)
         return F.mse_loss(self.slow(student.pooled), self.embed(student.pooled))
 """
+OWN_RATE = """
+    def parameter_groups(self):
+        from kdbench import ParameterGroup
+        return (ParameterGroup(self.embed, lr_factor=self.params.rate),)
+"""
 SECOND = "self.second = nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)"
 SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], bias=False).requires_grad_(False)"
 
@@ -492,7 +550,14 @@ SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], 
             members=WARMTH,
             edits={"    Transfers: ": "    Takes: ", "CE(z_s, y) + beta mean((W p_s - p_t)^2)": "CE and beta D[p_s, p_t]"},
         ),
-        Fault("", "", params="share: float = 0.5", build=SLOWER, extra="self.followed(student)", members=SLOW),
+        Fault(
+            "",
+            "",
+            params="share: float = 0.5; rate: float = 0.5",
+            build=SLOWER,
+            extra="self.followed(student)",
+            members=SLOW + OWN_RATE,
+        ),
         Fault(
             "",
             "",
@@ -517,7 +582,7 @@ SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], 
         "the weight of the cross-entropy follows the epoch",
         "a reversed gradient, a frozen network and a formula without a parenthesis",
         "a learnt temperature whose reversed gradient has a sign to choose, late in the training",
-        "a frozen network that follows one that learns",
+        "a frozen network that follows one that learns at a rate of its own",
         "every view",
         "two teachers",
         "a survey",
@@ -607,13 +672,60 @@ def test_a_public_name_is_read_by_kdbench_or_by_its_file(
     assert re.match(reason or "", found.reason)
 
 
-def test_statistics_of_a_frozen_network_that_move_are_a_remark(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "CHECKS", [gradients.registered])
-    build = "self.second = nn.BatchNorm1d(pair.student.pooled[0]).requires_grad_(False)"
-    mine.write_text(Fault("", "", build=build, extra="self.second(student.pooled).square().mean()").put_into(mine.read_text()))
+@pytest.mark.parametrize(
+    ("test", "build", "extra", "remark"),
+    [
+        (
+            gradients.registered,
+            "self.second = nn.BatchNorm1d(pair.student.pooled[0]).requires_grad_(False)",
+            "self.second(student.pooled).square().mean()",
+            r"the statistics of second change although nothing there learns; call \.eval\(\) on it in `build`",
+        ),
+        (
+            gradients.registered,
+            "self.second = nn.Sequential(nn.Linear(pair.student.pooled[0], 3), nn.Dropout(0.5)).requires_grad_(False)",
+            "self.second(student.pooled).square().mean()",
+            r"second\.1 draws at random although nothing there learns; call \.eval\(\) on it in `build`",
+        ),
+        (
+            gradients.registered,
+            "self.second = nn.BatchNorm1d(pair.student.pooled[0]).requires_grad_(False).eval()",
+            "self.second(student.pooled).square().mean()",
+            "$",
+        ),
+        (
+            loss_values.batch_sizes,
+            "pass",
+            "student.pooled.square().sum()",
+            r"if each image is there twice, main\.mine\.regression is .* times as large; take the mean",
+        ),
+        (loss_values.batch_sizes, "pass", "student.pooled.square().sum(1).mean()", "$"),
+    ],
+    ids=["moving statistics", "dropout", "in evaluation mode", "a sum over the batch", "a mean over the batch"],
+)
+def test_what_may_be_meant_is_a_remark(
+    test: Callable[[MethodUnderTest], str | None], build: str, extra: str, remark: str, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "CHECKS", [test])
+    mine.write_text(Fault("", "", build=build, extra=extra).put_into(mine.read_text()))
     (found,) = conformance.check(str(mine))
     assert found.status == "pass"
-    assert "the statistics of second change although nothing there learns" in found.reason
+    assert re.match(remark, found.reason), found.reason
+
+
+def test_a_stage_of_the_teacher_leaves_what_it_does_not_train_to_the_main_training() -> None:
+    setting = MethodUnderTest("ft").default_setting
+    lane = setting.lane()
+    ft, built = lane.method.parts["ft"], setting.method().parts["ft"]
+
+    def same(part: str) -> bool:
+        now, then = (next(getattr(method, part).parameters()) for method in (ft, built))
+        return bool(now.equal(then))
+
+    assert not same("encoder")
+    assert same("translator")
+    setting.train(lane)
+    assert not same("translator")
 
 
 def test_a_method_that_does_no_pair_fails_with_its_reason(mine: Path) -> None:

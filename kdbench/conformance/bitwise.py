@@ -35,13 +35,13 @@ def repeatable(tested: MethodUnderTest) -> None:
 
     Why: A record must be reproducible.
 
-    Fix: Draw random numbers from `batch.generator` alone, and keep nothing outside the instance.
+    Fix: Draw random numbers with `batch.random`, and keep nothing outside the instance.
     """
     lane = tested.default_setting.lane()
     tested.default_setting.train(lane)
     expect(
         fingerprint(lane) == tested.undisturbed.fingerprint,
-        "two trainings with the same seed differ. Draw from batch.generator, and keep no state outside the instance.",
+        "two trainings with the same seed differ. Draw with batch.random, and keep no state outside the instance.",
     )
 
 

@@ -182,6 +182,10 @@ def alternatives(params: type[MethodParams], key: str) -> Iterator[Any]:
         tried.append(not field.default)
     elif isinstance(field.default, int | float):
         tried += [0.7 * field.default, field.default + 1, 1e-9 * field.default]
+    elif isinstance(field.default, list | tuple):
+        tried.append(field.default[::-1])
+        if all(isinstance(item, int | float) for item in field.default):
+            tried += [[factor * item for item in field.default] for factor in (0.5, 2)]
     for value in (*tried, 0.37, 1):
         try:
             valid = getattr(params.model_validate({key: value}), key)
@@ -211,8 +215,11 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
     except PairError:
         return ["refused"]
     student, teacher, batch = setting.example_inputs()
-    seen: list[object] = [method.ce_weight, {key: value.shape for key, value in method.state_dict().items()}]
-    seen += [(part, stage.name, stage.epochs, stage.trains_student, stage.optimiser) for part, stage in method.stages()]
+    seen: list[object] = [method.ce_weight, shapes(method)]
+    seen += [
+        (part, stage.name, stage.epochs, stage.trains_student, stage.optimiser, stage.milestones) for part, stage in method.stages()
+    ]
+    seen += [(group.lr_factor, group.weight_decay, shapes(group.module)) for group in method.parameter_groups()]
     inputs = [*leaves(student), *method.parameters()]
     steps = [*((epoch, teacher) for epoch in EPOCHS), (EPOCHS[-1], surer(teacher))]
     for epoch, taught_by in steps:  # warm-ups, and banks that move
@@ -221,6 +228,11 @@ def behaviour(setting: Setting, params: Mapping[str, Any]) -> list[object]:
         seen.append(method.ce_weight)  # which the losses may set
         moved(method)
     return [*seen, method.predict(student).sum().item()]
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of all that a module holds."""
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
 
 def seen_at(term: Tensor, inputs: Sequence[Tensor]) -> tuple[float, list[bytes | None]]:
@@ -255,7 +267,7 @@ def reads(tested: MethodUnderTest) -> None:
     usual = values(method, student, teacher, batch)
     again = values(method, student, teacher, batch)
     surveyed = what_surveys_find(tested.default_setting, teacher, batch.labels)
-    expect(again == usual, "two calls on the same inputs differ. Draw random numbers from batch.generator.")
+    expect(again == usual, "two calls on the same inputs differ. Draw random numbers with batch.random.")
 
     def changed(student: Outputs, teacher: Outputs) -> bool:
         found = what_surveys_find(tested.default_setting, teacher, batch.labels)

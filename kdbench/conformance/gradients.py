@@ -8,12 +8,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdbench.conformance.hook_points import leaves, map_tensors
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import BrokenPromise, expect
 from kdbench.conformance.terms import evaluate_segments, loss_terms, synthetic_pair
+from kdbench.method.batch import Batch
 from kdbench.method.composition import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
@@ -50,22 +52,28 @@ def registered(tested: MethodUnderTest) -> str | None:
             "method; put several into an nn.ModuleList. If it must not learn, freeze it with .requires_grad_(False).",
         )
     moved = dict.fromkeys(name.rsplit(".", 2)[0] for name, value in _fixed(method) if not value.equal(fixed[name]))
-    return (
-        f"the statistics of {', '.join(moved)} change although nothing there learns; call .eval() on it in `losses` to stop that"
-        if moved
-        else None
-    )
+    dropping = [name for name, module in _frozen(method) if isinstance(module, _DropoutNd) and module in called and module.training]
+    found = {"the statistics of {} change": moved, "{} draws at random": dropping}
+    seen = " and ".join(text.format(", ".join(names)) for text, names in found.items() if names)
+    return f"{seen} although nothing there learns; call .eval() on it in `build` to stop that" if seen else None
 
 
 def _fixed(method: Composition) -> list[tuple[str, Tensor]]:
     """The buffers of modules whose parameters do not learn, such as the batch norms of a frozen network."""
-    (part,) = method.parts.values()
     return [
-        (f"{prefix}.{name}", value)
-        for prefix, module in part.named_modules()
-        if (parameters := list(module.parameters())) and not any(parameter.requires_grad for parameter in parameters)
-        for name, value in module.named_buffers(recurse=False)
+        (f"{prefix}.{name}", value) for prefix, module in _frozen(method) for name, value in module.named_buffers(recurse=False)
     ]
+
+
+def _frozen(method: Composition) -> list[tuple[str, nn.Module]]:
+    """The networks of a method of which nothing learns, with all inside them, by name."""
+    (part,) = method.parts.values()
+    found: dict[str, nn.Module] = {}
+    for prefix, module in part.named_modules():
+        parameters = list(module.parameters())
+        if prefix and parameters and not any(parameter.requires_grad for parameter in parameters):
+            found |= module.named_modules(prefix=prefix)
+    return list(found.items())
 
 
 def gradients(tested: MethodUnderTest) -> None:
@@ -124,22 +132,25 @@ def reaches_student(tested: MethodUnderTest) -> str | None:
 
 
 def extremes(tested: MethodUnderTest) -> None:
-    """Losses and gradients are finite where all samples are alike, where the student is dead, and where it is huge.
+    """Losses and gradients are finite where all images are the same, where the student is dead, and where it is huge.
 
-    Why: Early in training activations die and logits explode, and one value that is not finite ends the training.
+    Why: Early in training activations die and logits explode, a small batch may have one class alone, and one value that is not
+    finite ends the training.
 
     Fix: Add a small number under roots and in denominators, and use `log_softmax` in place of the logarithm of a softmax.
     """
     random = partial(torch.randn, generator=generator(0, "extremes"))
-    students: dict[str, Callable[..., Tensor]] = {
-        "all samples are alike": lambda *shape: torch.full(shape, 0.5),
-        "the student's activations are 0": torch.zeros,
-        "the student's activations are 300 times larger": lambda *shape: 300 * random(*shape),
-    }
     pair = tested.default_setting.pair
-    _, _, batch = tested.default_setting.example_inputs()
-    for case, make in students.items():
-        student, teacher = synthetic_pair(tested.method_class, pair, make, random, batch)
+    _, _, usual = tested.default_setting.example_inputs()
+    of_one_class = replace(usual, labels=torch.zeros_like(usual.labels))
+    cases: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], Batch]] = {
+        "all samples are alike to the student": (_alike, random, usual),
+        "all samples are alike to both networks, and of one class": (_alike, _alike, of_one_class),
+        "the student's activations are 0": (torch.zeros, random, usual),
+        "the student's activations are 300 times larger": (lambda *shape: 300 * random(*shape), random, usual),
+    }
+    for case, (make, make_teacher, batch) in cases.items():
+        student, teacher = synthetic_pair(tested.method_class, pair, make, make_teacher, batch)
         for dtype in (torch.float32, torch.bfloat16):
             method = tested.default_setting.method()
             rounded = partial(map_tensors, function=partial(Tensor.to, dtype=dtype), classifiers=False)  # weights stay float32
@@ -152,6 +163,10 @@ def extremes(tested: MethodUnderTest) -> None:
                     all(tensor is None or bool(tensor.isfinite().all()) for tensor in (value, *gradients_at(value, inputs))),
                     f"{name} or its gradient is not finite where {case} ({dtype}). Keep roots, quotients and logs away from 0.",
                 )
+
+
+def _alike(*shape: int) -> Tensor:
+    return torch.full(shape, 0.5)
 
 
 def gradients_at(total: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:

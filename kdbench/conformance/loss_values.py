@@ -14,6 +14,7 @@ from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import BrokenPromise, Example, expect
 from kdbench.conformance.terms import loss_terms
 from kdbench.method.batch import Batch, View
+from kdbench.method.outputs import Outputs
 
 DRAWS = 48
 ORDER = (3, 0, 7, 1, 6, 2, 5, 4)
@@ -30,15 +31,36 @@ def scalars(tested: MethodUnderTest) -> None:
         expect(bool(value.isfinite()), f"{name} is {value.item()} on usual inputs. Keep roots, quotients and logs away from 0.")
 
 
-def batch_sizes(tested: MethodUnderTest) -> None:
+def batch_sizes(tested: MethodUnderTest) -> str | None:
     """Batches of 17 images, one more than 16, and of 2 train.
 
     Why: The last batch of an epoch has what is left of the images.
 
-    Fix: Take the size from `len(batch.labels)`, and set `min_batch_size` where one image is too few.
+    Fix: Take the size from `len(batch.labels)`, and set `min_batch_size` where one image is too few. If a term grows with the
+    batch, the check says so: take the mean over the images, unless the formula has a sum.
     """
     for size in (17, 2):
         tested.default_setting.step(size)
+    fresh = tested.default_setting.method()
+    example = tested.default_setting.example_inputs()
+    once, twice = (loss_terms(copy.deepcopy(fresh), *inputs) for inputs in (example, doubled(*example)))
+    growth = {name: (twice[name] / value).item() for name, value in once.items() if value}
+    found = [f"{name} is {factor:.3g} times as large" for name, factor in growth.items() if factor > 1.9]
+    return f"if each image is there twice, {' and '.join(found)}; take the mean, unless the formula has a sum" if found else None
+
+
+def doubled(student: Outputs, teacher: Outputs, batch: Batch) -> Example:
+    """An example with each of its images twice."""
+
+    def twice(value: Tensor) -> Tensor:
+        return torch.cat([value, value])
+
+    views = {name: View(twice(view.images), twice(view.labels)) for name, view in batch.views.items()}
+    return (
+        map_tensors(student, twice, classifiers=False),
+        map_tensors(teacher, twice, classifiers=False),
+        replace(batch, images=twice(batch.images), labels=twice(batch.labels), indices=twice(batch.indices), views=views),
+    )
 
 
 def mixed_images(tested: MethodUnderTest) -> str | None:

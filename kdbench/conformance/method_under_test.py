@@ -14,6 +14,12 @@ from kdbench.conformance.two_heads import NAME as TWO_HEADS
 from kdbench.method.interface import METHODS, Method
 from kdbench.method.pair import Pair, PairError
 
+NO_GRADIENT = (
+    "The images and the teacher's outputs carry no gradient, and no hook point can be differentiated by another. Maps of a class "
+    "need none: `classify(pooled_maps)`"
+)
+"""What torch does not say of a method that calls `torch.autograd.grad`."""
+
 
 class PairRefused(Exception):
     """The method refuses a pair, as it may; the message is its reason."""
@@ -75,4 +81,6 @@ class MethodUnderTest:
         own = [frame for frame in frames if frame.filename == METHODS.entry(self.name).file]
         place = (own or frames)[-1]
         text = " ".join(str(problem).split()).removesuffix(".")
+        if any(words in text for words in ("does not require grad", "not to have been used in the graph")):
+            text += f". {NO_GRADIENT}"
         return f"{type(problem).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"

@@ -8,19 +8,21 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from kdbench.conformance.declarations import alternatives
+from kdbench.conformance.declarations import alternatives, shapes
 from kdbench.conformance.method_under_test import MethodUnderTest
 from kdbench.conformance.setting import Setting, build_for, expect
 from kdbench.conformance.terms import values
 from kdbench.method.pair import PairError
 from kdbench.method.stages import Stage, Survey
 from kdbench.models.weights import state_hash
+from kdbench.streams import seeded
 
 Once = TypeVar("Once", Stage, Survey)
 
 
 def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:
-    """What is learnt from the teacher alone depends on no student, and on no parameter that `teacher_stages` leaves out.
+    """What is learnt from the teacher alone depends on no student, on no parameter that `teacher_stages` leaves out, and on no
+    other such stage.
 
     Why: What is learnt from the teacher alone is trained once and shared by all students that need the same.
 
@@ -31,9 +33,15 @@ def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:
     as_built = replace(setting, student=setting.teacher)  # the engine builds it as if the teacher were its own student
     for name, depends_on in tested.method_class.teacher_stages.items():
         expect(
-            shapes(stage(setting, name, {}).modules) == shapes(stage(as_built, name, {}).modules),
+            [*map(shapes, stage(setting, name, {}).modules)] == [*map(shapes, stage(as_built, name, {}).modules)],
             f"the modules of stage {name} have shapes that depend on the student. Build them from the teacher's shapes.",
         )
+        for first in sorted(tested.method_class.teacher_stages.keys() - {name}):
+            expect(
+                not builds_on(as_built, name, first),
+                f"stage {name} computes with what stage {first} learns. Stages of the teacher alone are trained side by side, and "
+                "none sees what another has learnt. Make them one stage.",
+            )
         usual = learnt(as_built, name, {})
         for key in (key for key in params.model_fields if key not in depends_on):
             expect(
@@ -58,7 +66,7 @@ def surveys(tested: MethodUnderTest) -> str | None:
     as_built = replace(setting, student=setting.teacher)  # the engine builds it as if the teacher were its own student
     for name, depends_on in tested.method_class.teacher_surveys.items():
         expect(
-            shapes([survey(setting, name, {}).module]) == shapes([survey(as_built, name, {}).module]),
+            shapes(survey(setting, name, {}).module) == shapes(survey(as_built, name, {}).module),
             f"the buffers of survey {name} have shapes that depend on the student. Size them by the teacher's shapes.",
         )
         usual = state(as_built, name, {})
@@ -104,11 +112,6 @@ def only(kind: str, of_method: Iterable[tuple[str, Once]], name: str) -> Once:
     return found[0]
 
 
-def shapes(modules: Iterable[nn.Module]) -> list[dict[str, tuple[int, ...]]]:
-    """Of all that modules hold."""
-    return [{key: tuple(value.shape) for key, value in module.state_dict().items()} for module in modules]
-
-
 def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[object] | None:
     """All that determines what a stage of the teacher alone learns; None where the pair is refused."""
     try:
@@ -117,7 +120,24 @@ def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[objec
         return None
     _, teacher, batch = setting.example_inputs()
     losses = {term: value.item() for term, value in found.losses(teacher, teacher, batch).items()}
-    return [found.epochs, found.optimiser, [state_hash(module.state_dict()) for module in found.modules], losses]
+    return [found.epochs, found.optimiser, found.milestones, [state_hash(module.state_dict()) for module in found.modules], losses]
+
+
+def builds_on(setting: Setting, name: str, first: str) -> bool:
+    """Whether the losses of the stage `name` are others when what the stage `first` trains is another."""
+    stages = setting.method().stages()
+    one, other = only("stages", stages, name), only("stages", stages, first)
+    _, teacher, batch = setting.example_inputs()
+
+    def losses() -> dict[str, float]:
+        with seeded(0, name):
+            return {term: value.item() for term, value in one.losses(teacher, teacher, batch).items()}
+
+    before, own = losses(), {id(parameter) for module in one.modules for parameter in module.parameters()}
+    for parameter in nn.ModuleList(other.modules).parameters():
+        if id(parameter) not in own:
+            parameter.data = parameter.data + 1
+    return losses() != before
 
 
 def state(setting: Setting, name: str, params: Mapping[str, Any]) -> str | None:

@@ -125,20 +125,21 @@ def poor(pair: Pair) -> Iterator[tuple[str, Pair, str]]:
     """Pairs that lack something, each after its name and before the way to refuse it."""
     student, teacher, parts = pair.student, pair.teacher, pair.teacher_parts
     shallow = replace(parts, norms=parts.norms[-1:])
+    build = "in `build` with PairError"
     other = replace(parts, classifier_weight=torch.zeros(len(parts.classifier_bias), 99))
     lacking = {
         "a teacher without pre-activations": replace(pair, teacher=replace(teacher, preactivations=())),
         "a student without pre-activations": replace(pair, student=replace(student, preactivations=())),
         "a teacher without batch norms": replace(pair, teacher_parts=replace(parts, norms=())),
-        "a teacher whose classifier does not read its last group": replace(
-            pair, teacher=replace(teacher, pooled=(99,), pooled_maps=()), teacher_parts=other
-        ),
         "a teacher of one group": replace(pair, teacher=last_group(teacher), teacher_parts=shallow),
         "a student of one group": replace(pair, student=last_group(student)),
         "a student whose maps are single pixels": replace(pair, student=pixels(student)),
         "maps that are single pixels": replace(pair, student=pixels(student), teacher=pixels(teacher)),
     }
-    yield from ((case, changed, "in `build` with PairError") for case, changed in lacking.items())
+    yield from ((case, changed, build) for case, changed in lacking.items())
+    unread = replace(pair, teacher=replace(teacher, pooled=(99,), pooled_maps=()), teacher_parts=other)
+    maps = "a teacher whose classifier does not read its last group, and which has no `pooled_maps`"
+    yield maps, unread, f"{build}, as kdbench.refuse_unclassified_maps does"
     yield "batches of one image", replace(pair, smallest_batch=1, largest_batch=1), "with min_batch_size = 2"
     two = TeacherParts(parts.classifier_weight[:2], parts.classifier_bias[:2], parts.norms)
     student, teacher = replace(student, logits=(2,)), replace(teacher, logits=(2,))

@@ -33,7 +33,9 @@ class Method(nn.Module, ABC):
     Class attributes:
         Params: the class of its parameters, each with a default. One that is called `warm_up_epochs`, `ramp_up_epochs`,
             `reversal_epochs` or `decay_after` counts epochs of the main training: plans and records say so where that is shorter.
-        reads: the hook points that it reads, by their names in `Outputs`. Empty, the default, means that it needs no teacher.
+        reads: the hook points that it reads, by their names in `Outputs`. Empty, the default, means that it needs no teacher. A
+            network that lacks one is refused; `preactivations`, `tokens`, `heads` and `pooled_maps`, which a method may read of one
+            network alone, it refuses itself.
         weights: the names of the parameters that weigh its terms against the cross-entropy. `build` may set fewer, where a term
             teaches nothing for this pair.
         min_batch_size: how many images every batch needs; 1 unless given. `build` may set another number.

@@ -21,7 +21,8 @@ class Stage:
 
     What a stage trains is frozen afterwards, except the student. A stage with `trains_student=False` learns from the teacher alone.
     Its method declares it in `teacher_stages`. It is trained before any student, once for each student seed, or once for all seeds
-    if the suite says `stages: per-teacher`. It is kept beside the teacher, for every student and method that needs the same.
+    if the suite says `stages: per-teacher`. It is kept beside the teacher, for every student and method that needs the same. Two
+    such stages are trained side by side, so that neither sees what the other has learnt.
 
     Attributes:
         name: the name that logs show.
