@@ -741,7 +741,7 @@ def test_one_mistake_in_the_losses_is_told_once(mine: Path) -> None:
     checks = conformance.check(str(mine))
     assert [check.name for check in checks if check.status == "fail"] == ["scalars"]
     assert as_text(checks).count("poled") == 1
-    assert as_text(checks).endswith("1 failed, 4 passed, 24 not tried, since the losses could not be computed")
+    assert as_text(checks).endswith(f"1 failed, 4 passed, {len(CHECKS) - 5} not tried, since the losses could not be computed")
 
 
 def test_a_file_is_checked_whether_or_not_it_is_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
