@@ -34,6 +34,11 @@ class Entry(Generic[T]):
     own: bool = False
 
 
+def _alike(name: str) -> str:
+    """The same for names that a reader of a table takes for one: tables call `kd` KD and `catkd` CAT-KD."""
+    return re.sub("[-_]", "", name).casefold()
+
+
 class Registry(Generic[T]):
     """Named things of one kind: `kind` is the word in messages, `listing` the argument of `kdbench list`."""
 
@@ -73,9 +78,16 @@ class Registry(Generic[T]):
                     f"{file}:{line}: the {self.kind} '{name}' is registered already, by this very line. Import the file or give it "
                     "as a plugin, not both; to use it as it is now, start Python anew."
                 )
+            taken = taken or next((entry for entry in self._entries.values() if _alike(entry.name) == _alike(name)), None)
             if taken:
+                written = "" if taken.name == name else f", which writes it '{taken.name}'"
                 raise KdbenchError(
-                    f"{file}:{line}: the {self.kind} name '{name}' is taken by {taken.file}:{taken.line}. Choose another name."
+                    f"{file}:{line}: the {self.kind} name '{name}' is taken by {taken.file}:{taken.line}{written}. "
+                    "Choose another name."
+                )
+            if any(re.fullmatch(pattern, name) for pattern in self._families):
+                raise KdbenchError(
+                    f"{file}:{line}: the {self.kind} name '{name}' is taken by a family that kdbench has. Choose another name."
                 )
             own = str(caller.f_globals.get("__name__")).startswith(OWN_FILES)
             self._entries[name] = Entry(name, value, file, line, own)

@@ -388,6 +388,21 @@ def test_a_name_that_is_taken_is_told_with_both_places(kind, word, taken, line):
     assert abs(int(message.split(":")[1]) - line) <= 1  # Python versions differ in which line of a decorated class they give
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "taken"), [("methods", "KD", "kd"), ("methods", "cat-kd", "catkd"), ("models", "ResNet_8", "resnet8")]
+)
+def test_a_name_that_readers_take_for_another_is_taken(kind, name, taken):
+    registry, text = KINDS[kind]
+    entry = registry.entry(taken)
+    told = f"name '{name}' is taken by {entry.file}:{entry.line}, which writes it '{taken}'. Choose another name."
+    assert refusal(write("mine.py", text, as_=name)).endswith(told)
+
+
+def test_a_name_of_a_family_is_taken():
+    told = "the model name 'wrn_10_1' is taken by a family that kdbench has. Choose another name."
+    assert refusal(write("mine.py", KINDS["models"][1], as_="wrn_10_1")).endswith(told)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_for_another_interface_is_refused(kind):
     registry, text = KINDS[kind]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from kdbench.spec.record import PROTOCOL
+
 _SHORT = 8
 """Characters of an id that people are shown; `kdbench show trial` finds it by them."""
 
@@ -16,14 +18,15 @@ _ALMOST = 1e-6
 def with_contradictions(results: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """The frame with a note on each finished trial that has numbers which cannot be so.
 
-    The notes say what does not fit, and nothing of why: a mistake in copying leaves the same traces as a change by hand.
+    The notes say what does not fit, and nothing of why: a mistake in copying leaves the same traces as a change by hand. Trials of
+    another protocol are passed over: their numbers may be defined otherwise.
 
     Args:
         results: a frame of `load_results`.
         curves: that of `load_curves`; a trial without a curve is not held against one.
     """
     found: dict[str, list[str]] = {}
-    trained = results[(results["status"] == "done") & (results["epochs"] > 0)]
+    trained = results[(results["status"] == "done") & (results["epochs"] > 0) & (results["protocol"] == PROTOCOL)]
     for trial, said in [*_of_test_images(trained), *_of_curves(trained, curves), *_of_seeds(trained)]:
         found.setdefault(trial, []).append(f"trial {trial[:_SHORT]}: {said}")
     if not found:
@@ -46,8 +49,8 @@ def _of_curves(trained: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[st
     if curves.empty:
         return
     epochs = dict(tuple(curves.groupby("trial")))
-    numbers = ["trial", "epochs", "test_error_pct", "train_s"]
-    for trial, asked, error, seconds in trained[numbers].itertuples(index=False):
+    numbers = ["trial", "epochs", "test_error_pct", "train_s", "train_images_per_s"]
+    for trial, asked, error, seconds, speed in trained[numbers].itertuples(index=False):
         if trial not in epochs:
             continue
         main = epochs[trial][epochs[trial]["stage"] == "main"]
@@ -57,6 +60,8 @@ def _of_curves(trained: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[st
             yield trial, "the test error is not that of the last epoch of the curve"
         if abs(epochs[trial]["train_s"].sum() - seconds) > _ALMOST * seconds:
             yield trial, "the seconds of training are not those of the curve"
+        if abs((main["images"] / main["train_s"]).median() - speed) > _ALMOST * speed:
+            yield trial, "the speed of training is not that of the curve"
 
 
 def _of_seeds(trained: pd.DataFrame) -> Iterator[tuple[str, str]]:
