@@ -131,6 +131,14 @@ def test_everything_is_called_as_the_author_calls_it():
     assert not any("from scratch" in note for note in table.notes)
 
 
+def test_a_method_that_is_called_what_another_one_is_called_is_told():
+    told = "By the names that were chosen for the report, AT is `kd`."
+    for names, said in (({"kd": "AT", "at": "Zagoruyko"}, True), ({"kd": "Hinton", "at": "AT"}, False), ({}, False)):
+        notes = result_table(compare(RESULTS, options=ReportOptions(names=names))).notes
+        assert (told in notes) is said
+        assert any("names that were chosen" in note for note in notes) is said
+
+
 def test_results_keep_the_names_of_suites_for_scripts():
     comparison = compare(TWO, options=ReportOptions(names={"kd": "X", "resnet20": "Y"}))
     assert set(comparison.given["student"]) == {"resnet20", "vgg8"}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kdbench.errors import listed
 from kdbench.report.added_seeds import added_seeds, listed_seeds
-from kdbench.results.method_labels import differing_params, labelled, plain_label
+from kdbench.results.method_labels import LITERATURE_NAMES, differing_params, labelled, plain_label
 from kdbench.wording import counted, plural
 
 _REASONS = {"stale": "its code or its teacher has changed; `kdbench run` trains it again"}
@@ -46,6 +46,7 @@ def footnotes(results: pd.DataFrame) -> list[str]:
         *_recipes(results),
         *_settings(results),
         *changed_parameters(results),
+        *_other_names(results),
         *_stages(done),
         *_noted(done),
         *_not_done(results),
@@ -177,6 +178,14 @@ def changed_parameters(results: pd.DataFrame) -> list[str]:
             method, called, setting = rows[["method", "called", "setting"]].iloc[0]
             found += [called + parameters] if (parameters := setting.removeprefix(method)) else []
     return [f"Parameters that are not the defaults: {', '.join(found)}."] if found else []
+
+
+def _other_names(results: pd.DataFrame) -> list[str]:
+    """Which methods the report calls by what the literature calls another one."""
+    usual = {called.casefold(): method for method, called in LITERATURE_NAMES.items()}
+    shown = results.drop_duplicates("method")[["method", "called"]].itertuples(index=False, name=None)
+    found = [f"{called} is `{method}`" for method, called in shown if usual.get(called.casefold(), method) != method]
+    return [f"By the names that were chosen for the report, {', '.join(found)}."] if found else []
 
 
 def _stages(done: pd.DataFrame) -> list[str]:
