@@ -230,6 +230,12 @@ FAULTS = {
         )
         + DRILL,
     ),
+    "a stage of the teacher alone that fills a buffer elsewhere": Fault(
+        "stages_of_the_teacher",
+        "stage lesson changes seen, which is in none of its modules",
+        build="self.mirror = nn.Linear(pair.teacher.pooled[0], 3); self.register_buffer('seen', torch.zeros(()))",
+        members=LESSON.replace("DEPENDS_ON", "('beta',)").replace("        return {", "        self.seen += 1\n        return {"),
+    ),
     "a view that is not asked for": Fault(
         "scalars",
         r"RuntimeError: it uses the view 'strong', and its class does not ask for it. Write views = \('strong',\)",

@@ -143,7 +143,7 @@ def effects(tested: MethodUnderTest) -> str | None:
         changes = any(behaviour(tested.default_setting, {key: value}) != usual for value in others)
         if not changes and not any(_changes(tested.default_setting, mode, key, others) for mode in modes(params, key)):
             expect(False, f"`{key}` has no effect: {others} change nothing. Use it where the formula has it, or delete it.")
-    return f"no other value is known of {', '.join(untried)}" if untried else None
+    return f"no other value is known of {', '.join(untried)}; write choices as a Literal" if untried else None
 
 
 def weights(tested: MethodUnderTest) -> None:

@@ -21,8 +21,8 @@ Once = TypeVar("Once", Stage, Survey)
 
 
 def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:
-    """What is learnt from the teacher alone depends on no student, on no parameter that `teacher_stages` leaves out, and on no
-    other such stage.
+    """What is learnt from the teacher alone is in the stage's modules, and depends on no student, on no parameter that
+    `teacher_stages` leaves out, and on no other such stage.
 
     Why: What is learnt from the teacher alone is trained once and shared by all students that need the same.
 
@@ -35,6 +35,11 @@ def stages_of_the_teacher(tested: MethodUnderTest) -> str | None:
         expect(
             [*map(shapes, stage(setting, name, {}).modules)] == [*map(shapes, stage(as_built, name, {}).modules)],
             f"the modules of stage {name} have shapes that depend on the student. Build them from the teacher's shapes.",
+        )
+        expect(
+            not (names := forgotten(as_built, name)),
+            f"stage {name} changes {', '.join(names)}, which is in none of its modules, and is lost when it ends. Register such a "
+            "buffer in a module of the stage.",
         )
         for first in sorted(tested.method_class.teacher_stages.keys() - {name}):
             expect(
@@ -121,6 +126,18 @@ def learnt(setting: Setting, name: str, params: Mapping[str, Any]) -> list[objec
     _, teacher, batch = setting.example_inputs()
     losses = {term: value.item() for term, value in found.losses(teacher, teacher, batch).items()}
     return [found.epochs, found.optimiser, found.milestones, [state_hash(module.state_dict()) for module in found.modules], losses]
+
+
+def forgotten(setting: Setting, name: str) -> list[str]:
+    """The buffers that the losses of the stage `name` change, and that no module of it has."""
+    (part,) = setting.method().parts.values()
+    found = next(found for found in part.stages() if found.name == name)
+    kept = {id(buffer) for module in found.modules for buffer in module.buffers()}
+    before = {key: buffer.clone() for key, buffer in part.named_buffers() if id(buffer) not in kept}
+    _, teacher, batch = setting.example_inputs()
+    found.losses(teacher, teacher, batch)
+    after = dict(part.named_buffers())
+    return [key for key, value in before.items() if not after[key].equal(value)]
 
 
 def builds_on(setting: Setting, name: str, first: str) -> bool:

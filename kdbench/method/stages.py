@@ -28,7 +28,7 @@ class Stage:
         name: the name that logs show.
         epochs: how many epochs it lasts. With 0 it is left out, and what it would train stays as it was built.
         losses: a function `(student, teacher, batch) -> Losses`. A stage of the teacher alone gets the teacher's outputs for both.
-        modules: the modules that it trains.
+        modules: the modules that it trains. Of a stage of the teacher alone nothing else is kept, no buffer elsewhere.
         trains_student: whether it trains the student, too.
         optimiser: its settings. None means the recipe's, at its first learning rate.
         milestones: epochs at whose start the learning rate is divided by ten. Without them it stays the same.
