@@ -126,6 +126,11 @@ LESSON = """
     def lesson(self, student, teacher, batch):
         return {"lesson": self.params.beta * self.mirror(teacher.pooled).square().mean()}
 """
+OWN_RATE = """
+    def parameter_groups(self):
+        from kdbench import ParameterGroup
+        return (ParameterGroup(self.embed, lr_factor=self.params.rate),)
+"""
 DRILL = """
     def drills(self):
         return (Stage("drill", 2, self.drill, (self.echo,), trains_student=False),)
@@ -310,6 +315,17 @@ FAULTS = {
         r"a tensor of shape \(64, 2\) learns in main, and no optimiser has it",
         build="self.scales = [torch.ones(64, 2, requires_grad=True)]",
         extra="student.pooled.square().mean() * self.scales[0].square().mean()",
+    ),
+    "a rate for a module that is not the method's": Fault(
+        "gradients",
+        "`parameter_groups` has 2 parameters that are not the method's",
+        members=OWN_RATE.replace("self.embed", "torch.nn.Linear(3, 3)").replace("self.params.rate", "0.1"),
+    ),
+    "a stage without its comma": Fault(
+        "scalars",
+        r"TypeError: it returned a Stage where a tuple of them belongs. Write a comma behind it: return \(Stage\(...\),\)",
+        build="self.mirror = nn.Linear(pair.teacher.pooled[0], 3)",
+        members=LESSON.replace("DEPENDS_ON", "('beta',)").replace("trains_student=False),)", "trains_student=False))"),
     ),
     "an adapter is never used": Fault(
         "gradients", "no gradient reaches spare.weight, spare.bias", build="self.spare = nn.Linear(2, 2)"
@@ -523,11 +539,6 @@ SLOW = """
         with torch.no_grad():
             self.slow.weight.lerp_(self.embed.weight, self.params.share)
         return F.mse_loss(self.slow(student.pooled), self.embed(student.pooled))
-"""
-OWN_RATE = """
-    def parameter_groups(self):
-        from kdbench import ParameterGroup
-        return (ParameterGroup(self.embed, lr_factor=self.params.rate),)
 """
 SECOND = "self.second = nn.Linear(pair.student.pooled[0], 3).requires_grad_(False)"
 SLOWER = "self.slow = nn.Linear(pair.student.pooled[0], pair.teacher.pooled[0], bias=False).requires_grad_(False)"

@@ -1,5 +1,6 @@
 """Mistakes in a method that the engine finds: its trial fails, and the reason says what to change."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from conftest import Lab
 from invariants.probes import only, statuses
 from torch import Tensor, nn
 
-from kdbench import Batch, Losses, Method, Outputs, Pair, Stage
+from kdbench import Batch, KdbenchError, Losses, Method, Outputs, Pair, Stage
 
 
 class Doubles(Method):
@@ -136,3 +137,28 @@ def test_a_weight_of_the_cross_entropy_that_is_no_number_fails_its_trial(lab: La
     lab.run(suite)
     reason = lab.record(suite.trials[0]).reason or ""
     assert reason.startswith("TypeError: ce_weight of learns is a Parameter. Set a number; what learns belongs in a term.")
+
+
+def test_parameters_of_another_kind_are_refused_where_the_class_is_made() -> None:
+    with pytest.raises(KdbenchError, match=r"Plain: `Params` is no kdbench\.MethodParams\. Write `class Params\(MethodParams\):`"):
+
+        class Plain(Method):
+            class Params:  # type: ignore[assignment]
+                beta = 1.0
+
+
+def test_a_method_that_predicts_for_other_classes_fails_its_trial(lab: Lab, register: Callable[..., None]) -> None:
+    class Halves(Method):
+        def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+            return {}
+
+        def predict(self, student: Outputs) -> Tensor:
+            return student.logits[:, :2]
+
+    register("halves", Halves)
+    suite = lab.suite(methods=["halves"])
+    lab.run(suite)
+    reason = lab.record(suite.trials[0]).reason or ""
+    assert re.match(r"ValueError: `predict` gives logits of shape \(32, 2\), and the student's are of shape \(32, \d+\)", reason), (
+        reason
+    )

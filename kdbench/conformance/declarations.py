@@ -111,7 +111,7 @@ def parameters(tested: MethodUnderTest) -> None:
     """
     params = tested.method_class.Params
     required = [key for key, field in params.model_fields.items() if field.is_required()]
-    expect(not required, f"{', '.join(required)} must be given. Give each parameter a default, the authors' own.")
+    expect(not required, f"`{'`, `'.join(required)}` must be given. Give each parameter a default, the authors' own.")
     default = params()
     expect(
         params.model_validate(default.model_dump(mode="json")) == default,

@@ -102,6 +102,11 @@ def gradients(tested: MethodUnderTest) -> None:
             trained = [parameter for module in segment.modules for parameter in module.parameters()]
             found = zip(trained, gradients_at(total, trained), strict=True)
             reached |= {id(parameter) for parameter, gradient in found if gradient is not None and gradient.any()}
+    foreign = [p for group in method.parameter_groups() for p in group.module.parameters() if id(p) not in known]
+    expect(
+        not foreign,
+        f"`parameter_groups` has {len(foreign)} parameters that are not the method's. Give modules that are attributes of it.",
+    )
     idle = [
         name.removeprefix(f"parts.{tested.name}.")
         for name, value in method.named_parameters()

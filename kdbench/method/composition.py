@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from kdbench.method.outputs import Outputs
 from kdbench.method.pair import PairError
 from kdbench.method.stages import Losses, ParameterGroup, Stage, Survey
 from kdbench.spec.trial import CrossEntropyWeight
+
+T = TypeVar("T", Stage, Survey, ParameterGroup)
 
 
 def checked(losses: object) -> Losses:
@@ -49,6 +51,14 @@ class _Unread:
 
 
 _UNREAD = cast(Outputs, _Unread())
+
+
+def _several(found: Sequence[T], kind: type[T]) -> Sequence[T]:
+    """What a method returns as a tuple of stages, surveys or parameter groups; without its comma `(one)` is no tuple."""
+    if isinstance(found, kind):
+        name = kind.__name__
+        raise TypeError(f"it returned a {name} where a tuple of them belongs. Write a comma behind it: return ({name}(...),).")
+    return found
 
 
 def _declared(part: Method, stage: Stage) -> Stage:
@@ -153,7 +163,7 @@ class Composition(nn.Module):
         Raises:
             RuntimeError: a stage learns from the teacher alone, and its class does not declare it.
         """
-        return [(name, _declared(part, stage)) for name, part in self.parts.items() for stage in part.stages()]
+        return [(name, _declared(part, stage)) for name, part in self.parts.items() for stage in _several(part.stages(), Stage)]
 
     def surveys(self) -> list[tuple[str, Survey]]:
         """The surveys of the parts, each with the name of its part.
@@ -161,7 +171,7 @@ class Composition(nn.Module):
         Raises:
             RuntimeError: the class of a part does not declare one.
         """
-        found = [(name, part, survey) for name, part in self.parts.items() for survey in part.surveys()]
+        found = [(name, part, survey) for name, part in self.parts.items() for survey in _several(part.surveys(), Survey)]
         for _, part, survey in found:
             if survey.name not in part.teacher_surveys:
                 raise RuntimeError(
@@ -172,7 +182,7 @@ class Composition(nn.Module):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Those of the parts."""
-        return [group for part in self.parts.values() for group in part.parameter_groups()]
+        return [group for part in self.parts.values() for group in _several(part.parameter_groups(), ParameterGroup)]
 
     def deployed(self) -> list[Tensor]:
         """The parameters that the deployed network has beside the student's, trained or fixed."""
@@ -199,9 +209,18 @@ class Composition(nn.Module):
         }
 
     def predict(self, student: Outputs) -> Tensor:
-        """Logits (B, K) of the network that would be deployed."""
+        """Logits (B, K) of the network that would be deployed.
+
+        Raises:
+            ValueError: a part predicts in another shape.
+        """
         for part in self.parts.values():
             logits = part.predict(student)
             if logits is not student.logits:
+                if logits.shape != student.logits.shape:
+                    raise ValueError(
+                        f"`predict` gives logits of shape {tuple(logits.shape)}, and the student's are of shape "
+                        f"{tuple(student.logits.shape)}. Give one of each class for each image."
+                    )
                 return logits
         return student.logits

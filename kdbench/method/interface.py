@@ -52,7 +52,8 @@ class Method(nn.Module, ABC):
 
     Raises:
         KdbenchError: `teacher_stages` or `teacher_surveys` names a parameter that the class does not have, `views` an unknown one,
-            a parameter is called `ce`, or it learns from the teacher before the training and `reads` names nothing.
+            `Params` is no `MethodParams`, a parameter is called `ce`, or it learns from the teacher before the training and `reads`
+            names nothing.
 
     Attributes:
         params: the parameters of this instance.
@@ -77,6 +78,8 @@ class Method(nn.Module, ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if not issubclass(cls.Params, MethodParams):
+            raise KdbenchError(f"{cls.__name__}: `Params` is no kdbench.MethodParams. Write `class Params(MethodParams):`.")
         for declared, what in (("teacher_stages", "stage"), ("teacher_surveys", "survey")):
             for name, names in getattr(cls, declared).items():
                 if unknown := sorted(set(names) - set(cls.Params.model_fields)):
