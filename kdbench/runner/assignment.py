@@ -66,9 +66,7 @@ class Assignment:
     @staticmethod
     def unpacked(data: bytes, folder: Path) -> Assignment:
         """What was packed. Files that travelled with it lie in the folder."""
-        unpickler = pickle.Unpickler(io.BytesIO(data))  # written by the process that started this one
-        unpickler.persistent_load = lambda name: folder / name  # type: ignore[method-assign]
-        found = unpickler.load()
+        found = _Arriving(data, folder).load()
         assert isinstance(found, Assignment)
         return found
 
@@ -87,6 +85,18 @@ class _Travelling(pickle.Pickler):
         if not isinstance(value, Path) or value in self._stay or not value.is_file():
             return None
         return self.names.setdefault(value, f"files/{len(self.names)}/{value.name}")
+
+
+class _Arriving(pickle.Unpickler):
+    """Finds files that travelled in the job's folder."""
+
+    def __init__(self, data: bytes, folder: Path) -> None:
+        super().__init__(io.BytesIO(data))  # written by the process that started this one
+        self._folder = folder
+
+    def persistent_load(self, name: str) -> Path:
+        """The file of this name."""
+        return self._folder / name
 
 
 @dataclass(frozen=True)
