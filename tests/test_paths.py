@@ -1,6 +1,7 @@
 """Paths that users write: `~` is the home folder everywhere, and a path in a suite begins in the suite's folder."""
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,8 +215,12 @@ def test_a_home_folder_that_nobody_has_is_a_name_like_any_other():
 
 
 def test_a_folder_that_may_not_be_entered_is_no_missing_file(monkeypatch):
-    def closed(path: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    original = Path.stat
+
+    def closed(path: Path, **options: bool) -> os.stat_result:
+        if "closed" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, **options)
 
     monkeypatch.setattr(Path, "stat", closed)
     with pytest.raises(PermissionError):
