@@ -576,13 +576,21 @@ def test_a_broken_record_is_set_aside_and_its_trial_is_missing(call, done, caplo
 
 def test_a_report_of_nothing(call):
     suite = write()
-    assert refusal(call("report", suite)) == (
-        "there is nothing to report: no trial is done (2 missing). Start them with `kdbench run`."
+    nothing = "there is nothing to report: no trial is done (2 missing). "
+    assert refusal(call("report", suite, "--results", "resluts")) == (
+        f"{nothing}There is no folder resluts: start them with `kdbench run`, or give their folder with --results."
     )
     Path("empty").mkdir()
+    assert refusal(call("report", suite, "--results", "empty")) == f"{nothing}Start them with `kdbench run`."
     assert refusal(call("report", "empty")) == (
         "no records under 'empty'. Give the directory that `kdbench run --results` wrote to."
     )
+
+
+def test_a_report_from_the_folder_of_another_suite_says_so(call, done):
+    other = write("other.yaml", seeds="seeds: [7]", methods="methods: [at]")
+    refused = call("report", other)
+    assert refused.status == 2 and refused.err.endswith(" of other suites: `kdbench report results` shows them.\n")
 
 
 def refuses(refused: Result, message: str) -> None:

@@ -27,8 +27,8 @@ WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select
 OPERATIONS = {
     **{"scratch": 96, "kd": 119, "kd_standardized": 153, "dkd": 171, "dist": 186, "fitnets": 119, "fitnets_hint": 113, "at": 232},
     **{
-        "ft": 149,
-        "ft_repdistiller": 164,
+        "ft": 156,
+        "ft_repdistiller": 171,
         "nst": 250,
         "sp": 137,
         "cc": 125,
@@ -42,7 +42,7 @@ OPERATIONS = {
     **{"ofd": 173, "crd": 266, "reviewkd": 426, "simkd": 127, "dml": 356},
     **{"skd": 195, "mlkd": 459, "mlkd_noaug": 253, "crld": 286},
     **{"srrl": 136, "itrd": 203, "pefd": 154, "rsd": 163, "ickd": 142, "mgd": 126},
-    **{"ofa": 280, "sskd": 352, "byot": 242, "ffl": 534},
+    **{"ofa": 280, "sskd": 365, "byot": 242, "ffl": 534},
     **{"label_smoothing": 109, "tfkd_reg": 119, "pskd": 115},
     **{"deit": 121, "dgkd": 139},  # deit: of a resnet8 with two heads
     **{"catkd": 161, "sdd": 234, "kdpp": 161},

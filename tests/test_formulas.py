@@ -260,4 +260,5 @@ def test_maps_are_pooled_as_torch_pools_them_whoever_asks_first() -> None:
         pool_to(maps, (3, 4))
     for dtype in (torch.float64, torch.float32):
         torch.testing.assert_close(pool_to(maps.to(dtype), (3, 4)), F.adaptive_avg_pool2d(maps.to(dtype), (3, 4)))
+    assert pool_to(maps, 3).equal(pool_to(maps, (3, 3)))
     pool_to(maps, (3, 4)).sum().backward()

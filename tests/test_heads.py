@@ -290,6 +290,10 @@ REFUSED = {
         lambda k, c: Headed(linear(1000), c),
         "head_for_test gives Bx1000 for 10 classes, and not a tensor with one logit for each. Choose another network.",
     ),
+    "ten classes whatever it is asked for": (
+        lambda k, c: Headed(linear(10), c),
+        f"head_for_test gives 10 logits for {CLASSES} classes. Build its last layer with the `num_classes` that it is given.",
+    ),
     "a layer of unknown size": (
         lambda k, c: Headed(nn.Sequential(nn.Flatten(), nn.LazyLinear(k)), c),
         "model 'head_for_test' has lazy layers (head.1). Give their sizes, as in nn.Linear(64, 10).",

@@ -192,6 +192,13 @@ def test_a_broken_file_in_the_folder_of_methods_leaves_the_others_usable(monkeyp
     assert "mine" in METHODS.names()
 
 
+def test_a_module_beside_a_plugin_that_python_does_not_find_is_told_of(tmp_path):
+    (tmp_path / "mine.py").write_text(f"from beside_it import x\n{METHOD}")
+    (tmp_path / "beside_it.py").write_text("x = 1\n")
+    with pytest.raises(KdbenchError, match=rf"beside_it\.py lies beside it: write PYTHONPATH={tmp_path} before the command\.$"):
+        load_path(tmp_path / "mine.py")
+
+
 def test_what_ships_has_no_problem():
     assert load_shipped() == ()
 

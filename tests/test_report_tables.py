@@ -645,6 +645,9 @@ def test_a_claim_names_the_methods_that_have_no_result_and_those_that_failed():
     )
     (claim,) = claims(compare(frame(*begun, trial("kd", 1, 7.0)), pairs=[PAIR]))
     assert "KD has the lowest mean test error of 2 methods" in claim and claim.endswith(" No result yet: AT, FT. Failed: SP.")
+    stale = (trial("cc", 1, None, status="stale"), trial("nst", 1, None, status="stale"), trial("nst", 2, None, status="missing"))
+    (claim,) = claims(compare(frame(*begun, *stale), pairs=[PAIR]))
+    assert claim.endswith(" No result yet: AT, FT, NST. Stale: CC. Failed: SP.")
 
 
 def test_a_claim_of_one_method_says_how_many_of_its_seeds_the_others_have():

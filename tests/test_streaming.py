@@ -494,7 +494,7 @@ def test_what_is_finished_is_kept(lab, capsys, monkeypatch):
 def test_with_a_file_that_was_replaced_or_removed_it_is_other_data_and_has_another_label(lab, change):
     assert lab.run(lab.suite(**STREAMED, methods=["scratch"]))
     change(lab.images / "train" / "n01" / "03.JPEG")
-    with pytest.raises(KdbenchError, match=r"from other images .* Give the data set another `label`"):
+    with pytest.raises(KdbenchError, match=r"from other images, .* Give the data set another `label`"):
         lab.run(lab.suite(**STREAMED, methods=["kd"]))
     assert lab.run(lab.suite(**with_data(label="other photographs"), methods=["scratch"]))
 

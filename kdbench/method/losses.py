@@ -141,15 +141,16 @@ def _kept_averaging(size: int, out: int, dtype: torch.dtype, device: torch.devic
         return _averaging(size, out, dtype, device)
 
 
-def pool_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling of (B, C, H, W) to (B, C, h, w).
+def pool_to(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Adaptive average pooling of (B, C, H, W) to (B, C, h, w); one number is both.
 
     It is two matrix products, because the backward pass of torch's own pooling is not deterministic on CUDA.
     """
-    if tuple(maps.shape[-2:]) == tuple(size):
+    height, width = (size, size) if isinstance(size, int) else size
+    if maps.shape[-2:] == (height, width):
         return maps
     averaging = _averaging if torch.compiler.is_compiling() else _kept_averaging  # the compiler looks past a cache
-    rows, columns = (averaging(n, out, maps.dtype, maps.device) for n, out in zip(maps.shape[-2:], size, strict=True))
+    rows, columns = (averaging(n, out, maps.dtype, maps.device) for n, out in zip(maps.shape[-2:], (height, width), strict=True))
     return rows @ maps @ columns.T
 
 

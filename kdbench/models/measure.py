@@ -61,11 +61,17 @@ def shapes(name: str, *, image_shape: tuple[int, int, int], num_classes: int, ho
     """Shapes of the hook points of the model `name` for images (C, H, W).
 
     Raises:
-        KdbenchError: nothing of that name, hooks that it lacks, or images that it cannot take.
+        KdbenchError: nothing of that name, hooks that it lacks, images that it cannot take, or another number of classes.
     """
     model = _blank(name, image_shape=image_shape, num_classes=num_classes, hooks=hooks)
     _pass_over_norms(model)  # they keep the shape
-    return shapes_of(model, name=name, image_shape=image_shape)
+    found = shapes_of(model, name=name, image_shape=image_shape)
+    if found.logits != (num_classes,):
+        raise KdbenchError(
+            f"{name} gives {'x'.join(map(str, found.logits))} logits for {num_classes} classes. Build its last layer with the "
+            "`num_classes` that it is given."
+        )
+    return found
 
 
 def macs_of(name: str, *, image_shape: tuple[int, int, int], num_classes: int, hooks: tuple[str, ...] = ()) -> int:

@@ -68,14 +68,13 @@ def _beside(pair: PairTrials, first: str, others: Sequence[str], *, waiting: boo
 
 
 def _without_result(comparison: Comparison, pair: PairTrials, done: Container[str]) -> list[str]:
-    """Sentences that name the methods of a pair that have no result: those that failed apart from those still to be trained."""
-    failed: list[str] = []
-    awaited: list[str] = []
+    """Sentences that name the methods of a pair that have no result: those that failed or are stale apart from the others."""
+    named: dict[str, list[str]] = {"No result yet": [], "Stale": [], "Failed": []}
     for label in comparison.labels:
         if label not in done and pair.has(label):
-            statuses = pair.trials.loc[pair.trials["label"] == label, "status"]
-            (failed if (statuses == "failed").all() else awaited).append(label)
-    named = {"No result yet": awaited, "Failed": failed}
+            status, *others = pair.trials.loc[pair.trials["label"] == label, "status"].unique()
+            words = str(status).capitalize()
+            named[words if words in named and not others else "No result yet"].append(label)
     return [f"{words}: {listed(labels)}." for words, labels in named.items() if labels]
 
 

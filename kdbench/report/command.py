@@ -16,11 +16,12 @@ import pandas as pd
 from rich.console import Console
 
 from kdbench.errors import KdbenchError, listed
-from kdbench.paths import expanded
+from kdbench.paths import expanded, found
 from kdbench.report import FORMATS, compare, terminal_tables, write_report
 from kdbench.report.added_seeds import listed_seeds
 from kdbench.report.contents import Report
 from kdbench.report.output_folder import choose_folder, write_into
+from kdbench.results.layout import record_files
 from kdbench.wording import counted, plural
 
 FILE_WIDTH = 160
@@ -44,7 +45,7 @@ def print_and_write(
     """
     if not (report.results["status"] == "done").any():
         counts = ", ".join(f"{n} {status}" for status, n in report.results["status"].value_counts().items())
-        raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). Start them with `kdbench run`.")
+        raise KdbenchError(f"there is nothing to report: no trial is done ({counts}). {_fix(report)}")
     folder, elsewhere = (expanded(directory), "") if directory else choose_folder(report.reports, report.identity)
     comparison = compare(report.results, pairs=report.pairs, methods=report.methods, options=report.options)
     comparison = comparison.with_outcomes(report.outcomes).with_tuning(report.tuning)
@@ -90,6 +91,16 @@ def print_and_write(
     if removed:
         print(f"removed, from the earlier report: {', '.join(file.name for file in removed)}")
     print("\n".join(_files_as_lines(folder, files, console.width)))
+
+
+def _fix(report: Report) -> str:
+    """What to do where no trial is done."""
+    root = report.reports.parent
+    if not found(root):
+        return f"There is no folder {root}: start them with `kdbench run`, or give their folder with --results."
+    if (report.results["status"] == "missing").all() and (others := len(record_files(root))):
+        return f"{root} has {counted(others, 'trial')} of other suites: `kdbench report {root}` shows them."
+    return "Start them with `kdbench run`."
 
 
 def _files_as_lines(folder: Path, files: Sequence[Path], width: int) -> list[str]:

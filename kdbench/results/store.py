@@ -173,9 +173,9 @@ class Store:
             if record.dataset == label and record.data_fingerprint != fingerprint:
                 file = self.folder(record.trial) / RECORD
                 raise KdbenchError(
-                    f"{file} is the record of a trial on '{label}' from other images (fingerprint {record.data_fingerprint}, now "
-                    f"{fingerprint}), and the two are never mixed. Give the data set another `label`, or choose another directory "
-                    "with --results."
+                    f"{file} is the record of a trial on '{label}' from other images, or the same in another size (fingerprint "
+                    f"{record.data_fingerprint}, now {fingerprint}), and the two are never mixed. Give the data set another "
+                    "`label`, or choose another directory with --results."
                 )
 
     def records(self, *, but: Container[str] = ()) -> Iterator[Record]:

@@ -115,7 +115,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
                 if not claims or claims.take(record.trial):
                     store.mark_as_result(record.trial)
     if not (phases := plan.phases(options.rerun)):
-        progress.say("nothing to train: every trial of the suite has ended.")
+        progress.say("nothing to train: every trial of the suite has ended. Its images were not looked at.")
         if any(store.jobs.glob("*/trials")):  # of a run that was killed in its last moment
             with suppress(KdbenchError), store.writing():  # they may be those of a run that is at work
                 recover(store)

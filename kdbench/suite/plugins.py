@@ -199,7 +199,10 @@ def _whole_or_not_at_all(file: Path | None = None) -> Iterator[None]:
             raise
         words = problem.msg if isinstance(problem, SyntaxError) else problem
         reason = f"{type(problem).__name__}: {words}"
-        raise KdbenchError(f"{_place(problem, file)}{reason}. Correct the file, or leave it out.") from problem
+        fix = "Correct the file, or leave it out."
+        if file and isinstance(problem, ModuleNotFoundError) and (file.parent / f"{problem.name}.py").is_file():
+            fix = f"{problem.name}.py lies beside it: write PYTHONPATH={file.absolute().parent} before the command."
+        raise KdbenchError(f"{_place(problem, file)}{reason}. {fix}") from problem
 
 
 def _refuse_unfinished(registry: Registry[Any], base: ABCMeta) -> None:

@@ -83,7 +83,7 @@ def _table(comparison: Comparison, name: str, title: str) -> Table:
     if any(cell.bold for cell in every):
         second = ", and an underlined number the second best" if any(cell.underlined for cell in every) else ""
         each = " of each pair" if len(comparison.pairs) > 1 else ""
-        notes.insert(0, f"Bold marks the {metric.best} mean{each}{second}. The difference from the other methods may be chance.")
+        notes.insert(0, f"Bold marks the {metric.best} mean{each}{second}. It says nothing of chance.")
     notes += [*mark_notes(comparison, every), *tuning_notes(comparison)]
     alone = max((cell.values.get("n", 0) for cell in every), default=0) == 1
     about = (*(["Dataset"] if len(comparison.datasets) > 1 else []), "Teacher", "Student")
