@@ -72,7 +72,7 @@ class Outcomes:
     def confusion(self) -> npt.NDArray[np.int64]:
         """(K, K), int64: at [i, j] how many images of class i were taken for class j. It is made anew at each call."""
         true, predicted, images = self.mistakes.T
-        size = max(len(self.images_by_class), predicted.max(initial=0) + 1)  # a network may have logits of no class
+        size = max(len(self.images_by_class), predicted.max(initial=0) + 1)  # older records may have others
         matrix = np.zeros((size, size), np.int64)
         matrix[true, predicted] = images
         right = self.images_by_class - matrix.sum(1)[: len(self.images_by_class)]
