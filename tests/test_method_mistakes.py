@@ -143,7 +143,7 @@ def test_parameters_of_another_kind_are_refused_where_the_class_is_made() -> Non
     with pytest.raises(KdbenchError, match=r"Plain: `Params` is no kdbench\.MethodParams\. Write `class Params\(MethodParams\):`"):
 
         class Plain(Method):
-            class Params:  # type: ignore[assignment]
+            class Params:  # type: ignore[assignment]  # it is the mistake
                 beta = 1.0
 
 

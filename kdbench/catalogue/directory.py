@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from kdbench.catalogue.text import Value, aligned, size_text
-from kdbench.catalogue.trials import SHORT, error, network
+from kdbench.catalogue.trials import error, network
 from kdbench.errors import KdbenchError, listed
 from kdbench.results.cleaning import Cleaning
-from kdbench.results.layout import CHECKPOINT
+from kdbench.results.layout import CHECKPOINT, SHORT
 from kdbench.results.trial_folder import STAGE_CHECKPOINT, TrialFolder, stale, trial_folders
 from kdbench.spec.trial import teachers_in
 from kdbench.wording import counted

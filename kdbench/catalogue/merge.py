@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdbench.catalogue.text import aligned, size_text
-from kdbench.catalogue.trials import SHORT, network
+from kdbench.catalogue.trials import network
 from kdbench.errors import KdbenchError, listed
 from kdbench.results.frames import environment_text
+from kdbench.results.layout import SHORT
 from kdbench.results.merge import Action, Merge, Step
 from kdbench.results.mixtures import Kind, Mixture
 from kdbench.spec.record import Record

@@ -7,11 +7,9 @@ from pathlib import Path
 from kdbench.catalogue.text import Value, aligned, as_yaml, size_text
 from kdbench.method.specs import setting, teachers_label
 from kdbench.paths import expanded
+from kdbench.results.layout import SHORT
 from kdbench.results.trial_folder import find_trial, trial_folders
 from kdbench.runner.plan import Plan, Planned, Status
-
-SHORT = 8
-"""Characters of an id that people are shown; it is found by them."""
 
 
 def trials_as_json(plan: Plan) -> list[Value]:

@@ -56,8 +56,7 @@ def device(tested: MethodUnderTest) -> str | None:
         try:
             evaluate_segments(method, map_tensors(student, there), map_tensors(teacher, there), _PretendedBatch.of(batch, there))
         except Exception as problem:  # of whatever kind torch's are
-            text, exception = str(problem), tested.exception_text(problem)
-            place = exception.rsplit("(", 1)[1].removesuffix(")")
+            text, place = str(problem), tested.place(problem)
             expect(
                 not TWO_DEVICES.search(text),
                 f"on a GPU its losses compute with a tensor that is on the CPU ({place}). Make it where the others are, by "
@@ -69,7 +68,7 @@ def device(tested: MethodUnderTest) -> str | None:
             )
             if isinstance(problem, (DataDependentOutputException, DynamicOutputShapeException)) or WAITS.search(text):
                 return f"they wait for the GPU ({place}), so that its steps are no CUDA graph and take longer"
-            return f"not known, since torch cannot say what it would do there ({exception})"
+            return f"not known, since torch cannot say what it would do there ({tested.exception_text(problem)})"
     return None
 
 

@@ -75,12 +75,16 @@ class MethodUnderTest:
         self.default_setting.train(lane)
         return Undisturbed(fingerprint(lane), checkpoints)
 
-    def exception_text(self, problem: Exception) -> str:
-        """An exception as one line, with the place in the method's file where there is one."""
+    def place(self, problem: Exception) -> str:
+        """The line that raised an exception, such as `mine.py:3`: in the method's file where there is one."""
         frames = traceback.extract_tb(problem.__traceback__)
         own = [frame for frame in frames if frame.filename == METHODS.entry(self.name).file]
-        place = (own or frames)[-1]
+        last = (own or frames)[-1]
+        return f"{Path(last.filename).name}:{last.lineno}"
+
+    def exception_text(self, problem: Exception) -> str:
+        """An exception as one line, with its place."""
         text = " ".join(str(problem).split()).removesuffix(".")
         if any(words in text for words in ("does not require grad", "not to have been used in the graph")):
             text += f". {NO_GRADIENT}"
-        return f"{type(problem).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+        return f"{type(problem).__name__}: {text} ({self.place(problem)})"

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from kdbench.results.layout import SHORT
 from kdbench.spec.record import PROTOCOL
-
-_SHORT = 8
-"""Characters of an id that people are shown; `kdbench show trial` finds it by them."""
 
 _ALMOST = 1e-6
 """Sums and percentages may be rounded by whoever stored or exported them; what is told here differs by far more."""
@@ -28,7 +26,7 @@ def with_contradictions(results: pd.DataFrame, curves: pd.DataFrame) -> pd.DataF
     found: dict[str, list[str]] = {}
     trained = results[(results["status"] == "done") & (results["epochs"] > 0) & (results["protocol"] == PROTOCOL)]
     for trial, said in [*_of_test_images(trained), *_of_curves(trained, curves), *_of_seeds(trained)]:
-        found.setdefault(trial, []).append(f"trial {trial[:_SHORT]}: {said}")
+        found.setdefault(trial, []).append(f"trial {trial[:SHORT]}: {said}")
     if not found:
         return results
     rows = zip(results["notes"], results["trial"], strict=True)

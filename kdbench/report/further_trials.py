@@ -30,9 +30,9 @@ def further_trials(plans: Sequence[Plan], store: Store) -> tuple[list[int], list
     for record in store.records(but=known):
         if record.status == "failed" or record.tuning:
             continue
-        if record.seed not in listed and _but(record.spec, "seed") in settings:
-            seeds.add(record.seed)
-        elif _but(record.spec, *_SETTING) in pairs and _but(record.spec, "seed") not in settings:
+        if _but(record.spec, "seed") in settings:
+            seeds |= {record.seed} - listed
+        elif _but(record.spec, *_SETTING) in pairs:
             others.add(record.setting or record.method)
     return sorted(seeds), sorted(others)
 

@@ -11,6 +11,9 @@ PLANNED = "planned.txt"
 FIRST_FINISHED = "first_finished.txt"
 FAILURE = "failure.txt"
 
+SHORT = 8
+"""Characters of a trial's id that people are shown; `kdbench show trial` finds it by them."""
+
 FILES = {
     "trials/TRIAL/": "A folder for each trial, named by the trial's identity.",
     "trials/TRIAL/planned.txt": "When a run first planned to train the trial, in UTC; and on a second line when one last planned "

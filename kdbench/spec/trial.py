@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -224,7 +224,7 @@ class TrialSpec(Spec):
     @property
     def method(self) -> str:
         """Names joined by `+`; `pretrained` where nothing is trained."""
-        return "+".join(part.name for part in self.methods) or "pretrained"
+        return _together(part.name for part in self.methods)
 
     @property
     def label(self) -> str:
@@ -263,13 +263,18 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _together(methods: Iterable[str]) -> str:
+    """The name of a sum of methods."""
+    return "+".join(methods) or "pretrained"
+
+
 def why_foreign(record: Record, trial: str) -> str | None:
     """Why a record that lies in the folder of a trial is not that trial's, as the end of a sentence; None where it is."""
     if record.trial != trial:
         return f"it is the record of {record.trial}"
     if (own := digest(record.spec)) != trial:
         return f"its `spec` is that of trial {own}"
-    method = "+".join(part["name"] for part in record.spec["methods"]) or "pretrained"
+    method = _together(part["name"] for part in record.spec["methods"])
     for name, told, asked in (("seed", record.seed, record.spec["seed"]), ("method", record.method, method)):
         if told != asked:
             return f"its {name} is {told}, in its `spec` {asked}"

@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import weight_gradients
 from suite_of_noise import OTHERS, ROW, NoiseSuite, train
 
 from kdbench.models import build_model
@@ -63,12 +64,13 @@ def kernels(device: torch.device, layout: torch.memory_format, precision: str) -
     with exact(device, precision=precision, image_shape=(3, 32, 32)):
         network = build_model("resnet20", num_classes=10, in_channels=3).to(device).to(memory_format=layout).train()
         images = torch.randn(128, 3, 32, 32, device=device).to(memory_format=layout)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+
+        def step() -> None:
             with arithmetic.autocast(device, precision=precision):
                 loss = network(images).logits.float().square().mean()
             loss.backward()
-            torch.cuda.synchronize(device)
-    return sorted({event.key for event in profile.key_averages() if event.self_device_time_total})
+
+        return weight_gradients.kernels([step], device)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ the gradients differ from those of one convolution with groups. `--device cpu` r
 import argparse
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +16,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from weight_gradients import microseconds
 
 from kdbench.errors import first_line
 from kdbench.models.stacked import PLACES
 from kdbench.training.arithmetic import autocast
 from kdbench.training.device import choose_device, exact
 from kdbench.training.graphs import Graph, own_stream
-from kdbench.training.watches import Stopwatch
 
 Way = Callable[[Tensor, list[Tensor], int], Tensor]
 """Maps (B, 8 C, H, W), a weight (2 C, C, k, k) for each place and the padding to maps (B, 16 C, H / 2, W / 2)."""
 
 LAYERS = {"3x3, 16 to 32": (16, 3, 32), "1x1, 16 to 32": (16, 1, 32), "3x3, 32 to 64": (32, 3, 16), "1x1, 32 to 64": (32, 1, 16)}
 """C, k and the size of the maps."""
-
-BURSTS, REPLAYS = 3, 10
 
 
 def grouped(maps: Tensor, weights: list[Tensor], padding: int, stride: int = 2) -> Tensor:
@@ -95,20 +92,9 @@ def _interleaved(parts: list[Tensor]) -> Tensor:
     return torch.cat(seen, dim=-1).flatten(-2).permute(0, 3, 1, 2)
 
 
-def microseconds(step: Callable[[], object], device: torch.device) -> float:
-    """Of one step, as a graph where there is CUDA."""
-    act = step
-    if device.type == "cuda":
-        act = Graph(lambda: (step(), None)[1], own_stream(device)).replay
-        act()
-    watch, found = Stopwatch(device), []
-    for _ in range(BURSTS):
-        watch.start()
-        for _ in range(REPLAYS):
-            act()
-        watch.stop()
-        found.append(1e6 * watch.take() / REPLAYS)
-    return round(statistics.median(found), 1)
+def recorded(step: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """A step as a graph where there is CUDA."""
+    return Graph(lambda: (step(), None)[1], own_stream(device)).replay if device.type == "cuda" else step
 
 
 class Layer:
@@ -142,7 +128,7 @@ class Layer:
         """What a way takes and gives, or why it cannot be."""
         try:
             found, again, usual = self.step(way), self.step(way), self.step(grouped)
-            taken = microseconds(lambda: self.step(way), self._device)
+            taken = microseconds(recorded(lambda: self.step(way), self._device), self._device)
         except RuntimeError as problem:  # such as that there is no deterministic kernel
             return {"error": f"{type(problem).__name__}: {first_line(problem)}"}
         return {
