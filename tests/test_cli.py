@@ -668,6 +668,17 @@ def test_a_plan_of_what_was_never_measured_says_how_to_measure_it(call):
     )
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_other_images_under_the_label_of_results_are_counted_though_nothing_trains(call, done, monkeypatch, command):
+    digits = DATASETS.get("digits")
+    found = digits(digits.Params(), cache=Path()).contents()
+    other = replace(found, classes=(*found.classes[:-1], "X"), test=(37, *found.test[1:]))
+    monkeypatch.setattr(digits, "contents", lambda _: other)
+    refused = call(command, done)
+    assert refused.status == 2
+    assert "from other images" in refused.err and "(only then or only now class 9, X; test images 360, now 361)" in refused.err
+
+
 def test_a_plan_of_what_is_done_has_nothing_left(call, done):
     assert lines_of(call("plan", done).out)[-1] == "2 trials: 2 done"
     assert json.loads(call("plan", done, "--json").out)["remaining"] == []

@@ -199,6 +199,15 @@ def test_other_images_batches_and_arithmetic_do_not_compare(change):
     assert costs(plan(**change), STORE) == []
 
 
+def test_the_same_images_in_another_size_do_not_compare():
+    def of_size(size: int):
+        recipe = "{epochs: 10, batch_size: 64, optimiser: {lr: 0.1}, augmentation: {pad: 0}}"
+        return plan(dataset=f"{{name: imagestream, label: sums, root: ., size: {size}}}", recipe=recipe)
+
+    measure(trial("resnet8", planned=of_size(32)), own=2)
+    assert costs(of_size(32), STORE) != [] == costs(of_size(64), STORE)
+
+
 def test_another_length_of_training_compares():
     measure(trial("resnet8"), own=2)
     measure(trial("resnet14"), own=2)

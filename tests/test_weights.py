@@ -667,7 +667,7 @@ def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_
     while not another.run(suite, **one_epoch_a_run):
         pass
     assert another.outcomes() == lab.outcomes()
-    assert run(lab, suite) == ["nothing to train: every trial of the suite has ended. Its images were not looked at."]
+    assert run(lab, suite) == ["nothing to train: every trial of the suite has ended. Its images were counted, not read."]
 
 
 def test_a_teacher_of_repdistiller_is_used_as_it_is_and_the_record_says_by_whose_names(write, lab):

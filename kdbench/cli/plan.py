@@ -52,8 +52,10 @@ def plan(
     from kdbench.catalogue import plan as view
     from kdbench.catalogue.images import contents_of
     from kdbench.catalogue.power import power_of
+    from kdbench.data import Contents
     from kdbench.runner.cost import costs
     from kdbench.runner.engines.local import place_names
+    from kdbench.runner.image_counts import refuse_other_counts
     from kdbench.runner.plan import Rerun, make_plan
     from kdbench.training.arithmetic import without_effect
     from kdbench.training.device import choose_device, named_device
@@ -74,8 +76,14 @@ def plan(
     phases = planned.phases(Rerun.MISSING)
     recipes = [spec.recipe for part, students in phases for spec in part.trained_specs(students)]
     without_images = [contents] if phases and isinstance(contents, KdbenchError) else []
+    other_images = []
+    if isinstance(contents, Contents):
+        try:
+            refuse_other_counts(store, loaded.trials[0].dataset.label, contents, loaded.source[1])
+        except KdbenchError as difference_in_images:
+            other_images.append(difference_in_images)
     no_folder = [problem] if (problem := store.why_no_folder()) else []
-    refused = [*without_effect(recipes, device), *without_images, *no_folder]
+    refused = [*without_effect(recipes, device), *without_images, *other_images, *no_folder]
     notes = [f"`kdbench run` refuses this here: {problem}".rstrip(".") for problem in refused]
     if not as_json:
         print(view.plan_as_text(planned, estimates, None if without_images else contents, power, of_tuning), flush=True)

@@ -44,6 +44,7 @@ class Setting(NamedTuple):
     """What two trainings must share for the seconds of one to say something of the other."""
 
     dataset: str
+    image_size: int | None
     arithmetic: str
     batch_size: int
 
@@ -117,7 +118,7 @@ class Rates:
 
 
 def setting_of(spec: TrialSpec) -> Setting:
-    return Setting(spec.dataset.label, spec.recipe.arithmetic, spec.recipe.batch_size)
+    return Setting(spec.dataset.label, spec.dataset.params.get("size"), spec.recipe.arithmetic, spec.recipe.batch_size)
 
 
 def _student(timing: Timing) -> str:

@@ -18,6 +18,7 @@ from kdbench.runner.driver import recover
 from kdbench.runner.engines.choice import ENGINES, choose_engine
 from kdbench.runner.engines.engine import Engine
 from kdbench.runner.group_trainer import GroupTrainer
+from kdbench.runner.image_counts import refuse_other_counts
 from kdbench.runner.phase import Phase
 from kdbench.runner.plan import Plan, Planned, Rerun, make_plan
 from kdbench.runner.preflight import preflight
@@ -115,7 +116,8 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
                 if not claims or claims.take(record.trial):
                     store.mark_as_result(record.trial)
     if not (phases := plan.phases(options.rerun)):
-        progress.say("nothing to train: every trial of the suite has ended. Its images were not looked at.")
+        counted = _refuse_other_counts(suite, store)
+        progress.say(f"nothing to train: every trial of the suite has ended. Its images were {counted}.")
         if any(store.jobs.glob("*/trials")):  # of a run that was killed in its last moment
             with suppress(KdbenchError), store.writing():  # they may be those of a run that is at work
                 recover(store)
@@ -124,6 +126,19 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     engine = choose_engine(wanted, options.device, address=options.address, cache=store.cache, say=progress.say)
     with closing(engine) if engine else nullcontext():
         return _train(suite, store, phases, engine, options, progress)
+
+
+def _refuse_other_counts(suite: Suite, store: Store) -> str:
+    """What was done to see that the images are those of the results, which need not be there any more."""
+    kind, params = suite.source
+    try:
+        contents = kind(params, cache=store.cache).contents()
+    except KdbenchError:
+        contents = None
+    if not contents:
+        return "not looked at"
+    refuse_other_counts(store, suite.trials[0].dataset.label, contents, params)
+    return "counted, not read"
 
 
 def _train(

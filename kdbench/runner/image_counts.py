@@ -1,0 +1,38 @@
+"""Whether other images lie under a label than a results directory has records of, as far as counting tells: none is read."""
+
+from __future__ import annotations
+
+from kdbench.data import Contents, SourceParams
+from kdbench.data.division import training_images
+from kdbench.errors import KdbenchError, listed
+from kdbench.results.layout import RECORD
+from kdbench.results.store import Store
+
+
+def refuse_other_counts(store: Store, label: str, contents: Contents, params: SourceParams) -> None:
+    """See that classes, size and numbers of images are those of every record of the data set.
+
+    Args:
+        store: the results directory.
+        label: of the data set as records have it.
+        contents: what lies there now.
+        params: of the data set.
+
+    Raises:
+        KdbenchError: they are not. Images that were replaced by as many others are noticed where they are read.
+    """
+    now = (contents.image_shape, training_images(contents, params), sum(contents.test))
+    for record in store.records():
+        if record.dataset != label or not (data := record.data):
+            continue
+        then = (data.image_shape, data.train_images.images, data.test_images.images)
+        names = ("channels, height and width", "training images", "test images")
+        found = [f"{name} {old}, now {new}" for name, old, new in zip(names, then, now, strict=True) if old != new]
+        if changed := {*data.classes} ^ {*contents.classes}:
+            found.insert(0, f"only then or only now class {listed(sorted(changed))}")
+        if found:
+            raise KdbenchError(
+                f"{store.folder(record.trial) / RECORD} is the record of a trial on '{label}' from other images, or the same in "
+                f"another size ({'; '.join(found)}), and the two are never mixed. Give the data set another `label`, put "
+                "back what was changed, or choose another directory with --results."
+            )
