@@ -1354,7 +1354,7 @@ def test_the_report_of_a_selection_leaves_that_of_the_suite_as_it_is(call, done)
     assert selected.exists()
 
 
-STYLED = "title: Tiny\nreport: {metric: accuracy, names: {kd: Hinton KD}, groups: {Taught: [kd]}}"
+STYLED = "title: Tiny\nreport: {metric: accuracy, names: {kd: Hinton KD, resnet8: Little}, groups: {Taught: [kd]}}"
 
 
 def test_the_reports_of_a_run_and_of_a_suite_are_as_the_suite_says(call, done):
@@ -1371,6 +1371,7 @@ def test_an_option_stands_for_the_key_of_the_suite_in_a_folder_of_its_own(call, 
     whole = Path("results/reports/styled/report.md").read_text()
     reported = call("report", styled, "--metric", "error", "--name", "kd=K D", "--second-best", "--format", "md,tex")
     assert "Test error (%, ↓)" in reported.out and "K D" in reported.out and "Hinton" not in reported.out
+    assert "Little" in reported.out, "a name that the option does not give"
     assert lines_of(reported.out)[-1].startswith("results/reports/styled-metric-error-names-kd=K-D-second-best-True/")
     assert Path("results/reports/styled/report.md").read_text() == whole
     text = next(Path("results/reports").glob("styled-metric*/tables.tex")).read_text()

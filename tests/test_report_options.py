@@ -103,6 +103,8 @@ SUITE += "pairs: [{{teacher: wrn_16_2, student: resnet8}}]\nreport: {report}\n"
         ("{decimals: 3}", "{}", {}, None),
         ("{names: {kd: A}}", "{names: {kd: B}}", {}, "different values of `names`"),
         ("{names: {kd: A}}", "{names: {at: B, kd: A}}", {}, None),
+        ("{names: {kd: A}}", "{names: {at: B, kd: C}}", {"names": {"kd": "D"}}, None),
+        ("{names: {kd: A}}", "{names: {kd: C}}", {"names": {"at": "D"}}, "different values of `names`"),
     ],
 )
 def test_the_options_of_one_suite_do_not_silently_hold_for_another(tmp_path, first, second, changes, problem):

@@ -232,10 +232,11 @@ def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dic
             before = agreed.setdefault(key, value)
             if key in _JOINED:
                 agreed[key] = {**before, **value}
-                same = all(value.get(name, called) == called for name, called in before.items())
+                differ = {name for name, called in before.items() if value.get(name, called) != called}
+                same = not (differ - changes[key].keys() if key == "names" and key in changes else differ)
             else:
                 same = before == value
-            if not same and (key not in changes or key == "figures"):
+            if not same and (key not in changes or key in ("figures", "names")):
                 raise KdbenchError(
                     f"the suites have different values of `{key}` in `report`. Give one on the command line, or make them equal."
                 )
@@ -246,14 +247,19 @@ def _agreed(options: Sequence[ReportOptions], changes: Mapping[str, Any]) -> dic
 
 
 def _options(before: Mapping[str, Any], changes: Mapping[str, Any]) -> ReportOptions:
+    """The keys of suites, with those on the command line in their place: of names and figures, single ones."""
     figures = figures_with(before.get("figures", {}), changes.get("figures", {}))
-    given = {**before, **changes, **({"figures": figures} if figures else {})}
+    names = {**before.get("names", {}), **changes.get("names", {})}
+    given = {**before, **changes, **({"figures": figures} if figures else {}), **({"names": names} if names else {})}
     return validated(ReportOptions, given, source="options of the report") if given else DEFAULT
 
 
 def _changed(before: Mapping[str, Any], options: ReportOptions, *, leave_out: str = "") -> dict[str, Any]:
     """The options that are not as they were `before`."""
-    return {key: value for key, value in options.given.items() if key != leave_out and before.get(key) != value}
+    changed = {key: value for key, value in options.given.items() if key != leave_out and before.get(key) != value}
+    if "names" in changed:
+        changed["names"] = {name: text for name, text in changed["names"].items() if before.get("names", {}).get(name) != text}
+    return changed
 
 
 def _with_choice(title: str, *chosen: str) -> str:
