@@ -238,7 +238,11 @@ def test_how_a_network_is_read_is_part_of_its_trials_where_it_is_given():
     assert len({plain.id, raw.id, blocks.id}) == 3
     assert "hooks" not in plain.model_dump()
     assert (raw.hooks, raw.label) == (("raw",), "wrn_10_1 (raw)")
-    assert blocks.label.startswith("wrn_10_1 (hooks ")
+    assert blocks.label == "wrn_10_1 (hooks groups.0.0 .2.0)"
+    for hooks, told in ((("a.b", "c"), "a.b c"), (("a.b", "a.c.b"), "a.b .c.b"), (("a", "ab"), "a ab"), (("a.b", "a"), "a.b a")):
+        assert plain.model_copy(update={"hooks": hooks}).label == f"wrn_10_1 (hooks {told})"
+    many = [plain.model_copy(update={"hooks": tuple(f"stage_{i}_of_the_network" for i in (0, last))}).label for last in (1, 2)]
+    assert {len(label) for label in many} == {len("wrn_10_1 (hooks 0123)")} and len(set(many)) == 2
     mistake = refusal(pairs="pairs: [{teacher: resnet8, student: {model: wrn_10_1, hooks: rwa}}]")
     assert mistake == "mine.yaml, pairs[0].student.hooks: must be a list (got 'rwa'). Write it in square brackets: [rwa]."
 

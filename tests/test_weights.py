@@ -652,7 +652,7 @@ def test_a_run_from_weights_to_a_table(write, lab, folder, another, one_epoch_a_
     assert {student.teacher_weights_sha256 for student in students[1:]} == {record.weights_sha256}
     assert {student.teacher_error_pct for student in students[1:]} == {record.test_error_pct}
     assert students[1].teacher == spec.label
-    assert spec.label.startswith(f"own_resnet ({spec.weights.label}, hooks ")
+    assert spec.label == f"own_resnet ({spec.weights.label}, hooks layer1 layer2)"
 
     note = f"{suite.trials[0].label} starts with a new classifier: its weights are for 7 classes and the data set has 3"
     assert [student.notes[0] for student in students] == [note] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -230,15 +230,28 @@ class TrialSpec(Spec):
     def label(self) -> str:
         """What tables call the network: its model, what it starts from, how it is read and how it takes images.
 
-        A hash tells those apart that differ in hooks. `kdbench.method.specs.teacher_label` says how a teacher was trained.
+        `kdbench.method.specs.teacher_label` says how a teacher was trained.
         """
         given = [self.weights.label] if self.weights else []
         if self.hooks == RAW:
             given.append("raw")
         elif self.hooks:
-            given.append(f"hooks {digest(self.hooks)[:4]}")
+            given.append(f"hooks {_hooks_text(self.hooks)}")
         given += self.input.labels if self.input else []
         return f"{self.student} ({', '.join(given)})" if given else self.student
+
+
+_LONGEST_HOOKS = 40
+"""Characters of hooks that are written out; more would fill a table, so that a hash stands for them."""
+
+
+def _hooks_text(hooks: Sequence[str]) -> str:
+    """`layers.8 .9 .11` for `layers.8`, `layers.9` and `layers.11`: no other hooks read so."""
+    first = hooks[0].rpartition(".")[0]
+    while first and not all(hook.startswith(f"{first}.") for hook in hooks):
+        first = first.rpartition(".")[0]
+    text = " ".join((hooks[0], *(hook[len(first) :] for hook in hooks[1:])))
+    return text if len(text) <= _LONGEST_HOOKS else digest(hooks)[:4]
 
 
 def teachers_in(spec: Mapping[str, Any] | None) -> list[dict[str, Any]]:
