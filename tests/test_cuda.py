@@ -213,7 +213,7 @@ def test_no_step_waits_for_the_device(run, device, row, lab, monkeypatch):
 def test_one_forward_pass_of_the_teacher_serves_all(run, row, lab, monkeypatch):
     calls = []
     original = cohort.GraphInputs.run_teacher
-    monkeypatch.setattr(cohort.GraphInputs, "run_teacher", lambda inputs, teacher: (calls.append(1), original(inputs, teacher)))
+    monkeypatch.setattr(cohort.GraphInputs, "run_teacher", lambda *given: (calls.append(1), original(*given)))
     suite = lab.suite(methods=["kd", "at", "sp"], recipe=CHANGES["recipe"])
     give_teacher(lab, row, suite)
     run(lab, suite)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,21 @@ class Outputs:
             heads=tuple(tuple(t.shape[1:]) for t in self.heads),
             pooled_maps=tuple(self.pooled_maps.shape[1:]),
         )
+
+
+def mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    """The same outputs with what `change` makes of each tensor, those of views and of further teachers included."""
+    return replace(outputs, **{field.name: _mapped(getattr(outputs, field.name), change) for field in fields(outputs)})
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Outputs):
+        return mapped(value, change)
+    if isinstance(value, tuple):
+        return tuple(_mapped(item, change) for item in value)
+    return {name: _mapped(item, change) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)

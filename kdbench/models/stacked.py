@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method.outputs import Outputs
+from kdbench.method.outputs import Outputs, mapped
 from kdbench.models.network import Network
 
 PLACES = 8
@@ -74,7 +74,7 @@ class Stacked:
             own = {name: found[place] for name, found in parts.items()}
             # `data` and not `detach`: what a method writes into them is seen by its own backward pass and by no other's.
             leaves = {name: part.data.requires_grad_(part.requires_grad) for name, part in own.items()}
-            seen = _mapped(outputs, lambda tensor: leaves.get(id(tensor), tensor))
+            seen = mapped(outputs, lambda tensor: leaves.get(id(tensor), tensor))
             return Cut(replace(seen, classifier=network.classify), tuple(leaves.values()), tuple(own.values()))
 
         return [cut(place, network) for place, network in enumerate(self._networks)]
@@ -166,15 +166,3 @@ def _apart(tensor: Tensor) -> tuple[Tensor, ...]:
     else:
         dense = places.clone(memory_format=torch.contiguous_format)
     return dense.unbind()
-
-
-def _mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
-    """The same with other hook points."""
-    found: dict[str, Any] = {}
-    for field in fields(outputs):
-        value = getattr(outputs, field.name)
-        if isinstance(value, Tensor):
-            found[field.name] = change(value)
-        elif isinstance(value, tuple):
-            found[field.name] = tuple(map(change, value))
-    return replace(outputs, **found)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice, takewhile
 
 import torch
 
 from kdbench.data import Loader, batch_bounds
 from kdbench.errors import KdbenchError
 from kdbench.method.batch import VIEWS
-from kdbench.method.outputs import Outputs
 from kdbench.training.deployed import Deployed
 from kdbench.training.device import refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
@@ -23,6 +23,7 @@ from kdbench.training.isolation import guarded
 from kdbench.training.lane import Lane
 from kdbench.training.segments import Position
 from kdbench.training.stream import Load, Stream
+from kdbench.training.unit import Unit
 from kdbench.training.units import Units
 from kdbench.training.waiting import Waiting
 from kdbench.training.watches import Stopwatch
@@ -84,63 +85,81 @@ def records_graphs(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+Numbered = tuple[int, Callable[[], StepInputs]]
+"""The place of a batch in its epoch, and what makes it."""
+
+
 class _Graphs:
-    """Takes full batches: the teacher's graph, then lanes without one, each by itself since it is timed, then the graphs."""
+    """Takes full batches: lanes without a graph each by itself, since it is timed, then all graphs beside each other.
+
+    One of these is the teacher's, which is a batch ahead.
+    """
 
     def __init__(self, teachers: Sequence[FrozenTeacher], units: Units) -> None:
         self._teachers = teachers
         self._units = units
         self._inputs: GraphInputs | None = None
 
-    def step(
+    def steps(
         self,
         lanes: Sequence[Lane],
-        batch: StepInputs,
+        batches: Iterator[Numbered],
         teacher_watch: Stopwatch,
         reseed_for_teacher: Callable[..., None],
     ) -> float:
-        """One step of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
+        """A step on each batch of each lane that has not failed; returns the seconds of what start-up was the teacher's."""
+        startup_s = 0.0
+
+        def make_ready(number: int, load: Callable[[], StepInputs]) -> GraphInputs:
+            nonlocal startup_s
+            batch = load()
+            inputs = self._inputs_for(batch, lanes)
+            inputs.load(batch)
+            if self._teachers and any(lane.method.reads_teacher for lane in lanes if not lane.failure):
+                views, reseed = tuple(batch.views), partial(reseed_for_teacher, number)
+                startup_s += inputs.prepare(lambda step: ask(self._teachers, step, views))
+                inputs.run_teacher(lambda step: ask(self._teachers, step, views, reseed), teacher_watch)
+            return inputs
+
+        def renew(present: Numbered) -> StepInputs:
+            inputs = make_ready(*present)
+            inputs.advance()
+            return inputs.step
+
+        following = next(batches, None)
+        inputs = make_ready(*following) if following else None
+        while following and inputs:
+            inputs.advance()
+            recorded = self._steps_without_graphs(lanes, inputs, partial(renew, following))
+            try:
+                if following := next(batches, None):
+                    make_ready(*following)
+                for unit in recorded:
+                    unit.launch_step(len(inputs.batch))
+            finally:  # also where memory is full: what the lanes let go of then is taken for other things
+                for unit in recorded:
+                    unit.join_step()
+                inputs.join()
+        return startup_s
+
+    def _inputs_for(self, batch: StepInputs, lanes: Sequence[Lane]) -> GraphInputs:
         if self._inputs is None or self._inputs.batch.views.keys() != batch.views.keys():
             self._inputs = GraphInputs(batch)
             for lane in lanes:
                 lane.graph = None  # it reads the tensors of other inputs
-        inputs = self._inputs
-        inputs.load(batch)
-        active = [lane for lane in lanes if not lane.failure]
-        startup_s = 0.0
-        views = tuple(batch.views)
+        return self._inputs
 
-        def ask_anew(step: StepInputs) -> Outputs:
-            return ask(self._teachers, step, views, reseed_for_teacher)
-
-        if self._teachers and any(lane.method.reads_teacher for lane in active):
-            startup_s = inputs.prepare(lambda step: ask(self._teachers, step, views))
-            teacher_watch.start()
-            inputs.run_teacher(ask_anew)
-            teacher_watch.stop()
-
-        def renew() -> StepInputs:
-            inputs.load(batch)
-            if inputs.teacher:
-                inputs.run_teacher(ask_anew)
-            return inputs.step
-
-        while new := [unit for unit in self._units.of(active) if unit.graph is None and unit.graph_refused is None]:
+    def _steps_without_graphs(self, lanes: Sequence[Lane], inputs: GraphInputs, renew: Callable[[], StepInputs]) -> list[Unit]:
+        """Record what has no graph yet, and take the step of what can have none; returns the others."""
+        while new := [unit for unit in self._units.of(lanes) if unit.graph is None and unit.graph_refused is None]:
             for unit in new:  # a block that cannot be recorded becomes two
                 if unit.record_step(inputs):
                     renew()
-        units = self._units.of(active)
+        units = self._units.of(lanes)
         for unit in units:
             if not unit.graph:
                 unit.step(inputs.step, renew)
-        recorded = [unit for unit in units if unit.graph]
-        try:
-            for unit in recorded:
-                unit.launch_step(len(batch))
-        finally:  # also where memory is full: what the lanes let go of then is taken for other things
-            for unit in recorded:
-                unit.join_step()
-        return startup_s
+        return [unit for unit in units if unit.graph]
 
 
 def _epoch(
@@ -158,8 +177,9 @@ def _epoch(
     data_watch, teacher_watch = Stopwatch(data.device), Stopwatch(data.device)
     refused = refused_allocations(data.device)
     startup_s = 0.0
+    sizes = [stop - start for start, stop in batch_bounds(len(data), recipe.batch_size)]
     for lane in lanes:
-        lane.begin_epoch(steps=len(batch_bounds(len(data), recipe.batch_size)))
+        lane.begin_epoch(steps=len(sizes))
 
     def loaded(load: Load) -> StepInputs:
         data_watch.start()
@@ -181,22 +201,26 @@ def _epoch(
         teacher_watch.stop()
         return batch.taught(outputs)
 
-    def read_again(load: Load, number: int) -> StepInputs:
-        return taught(loaded(load), number)
+    def made(number: int, load: Callable[[], StepInputs]) -> StepInputs:
+        return taught(load(), number)
 
-    batches = stream.batches(now, _views(lanes))
-    for number, load in enumerate(data_watch.waits(waiting.items(batches))):
-        batch = loaded(load)
-        if graphs and number and len(batch) == recipe.batch_size:  # the first batch makes what a graph needs to find
-            startup_s += graphs.step(lanes, batch, teacher_watch, partial(stream.reseed_for_teacher, now, number))
-        else:
-            shared = taught(batch, number)
-            with waiting.on_host():
-                units.prepare(lanes, shared)
-            for unit in units.of(lanes):
-                shared = unit.step(shared, partial(read_again, load, number))
-        if all(lane.failure for lane in lanes):
-            break  # nobody is left for whom to read the rest
+    def ordinary_step(number: int, load: Callable[[], StepInputs]) -> None:
+        inputs = made(number, load)
+        with waiting.on_host():
+            units.prepare(lanes, inputs)
+        for unit in units.of(lanes):
+            inputs = unit.step(inputs, partial(made, number, load))
+
+    loads = data_watch.waits(waiting.items(stream.batches(now, _views(lanes))))
+    wanted = takewhile(lambda load: any(not lane.failure for lane in lanes), loads)  # else nobody is left for whom to read them
+    batches = enumerate(partial(loaded, load) for load in wanted)
+    if graphs:
+        for batch in islice(batches, 1):
+            ordinary_step(*batch)  # it makes what a graph needs to find
+        full = islice(batches, max(0, sizes.count(recipe.batch_size) - 1))
+        startup_s += graphs.steps(lanes, full, teacher_watch, partial(stream.reseed_for_teacher, now))
+    for batch in batches:
+        ordinary_step(*batch)
     data_s, teacher_s = data_watch.take(), teacher_watch.take()
     units.share_costs()
     for lane in lanes:

@@ -15,7 +15,7 @@ class Costs:
     """Seconds by epoch, and the most memory of all epochs.
 
     Attributes:
-        watch: runs while the lane takes an ordinary step.
+        watch: the seconds of the lane's steps; it runs in ordinary ones.
         memory: the most that such a step took beside what stays.
         startup_s: seconds of compiling and of recording graphs in this epoch.
     """
@@ -28,7 +28,7 @@ class Costs:
 
     def begin_epoch(self) -> None:
         """Start the seconds at zero."""
-        self.startup_s = self._replayed_s = self._common_s = 0.0
+        self.startup_s = 0.0
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -42,18 +42,10 @@ class Costs:
         self.startup_s += share * graph.startup_s
         self._graph_bytes = max(self._graph_bytes, int(share * graph.held_bytes))
 
-    def add_replay(self, seconds: float) -> None:
-        """Enter a step that a graph has taken."""
-        self._replayed_s += seconds
-
     def add_common(self, *, seconds: float, memory: float) -> None:
         """Enter the share of what was computed together with other lanes: its time, and the most memory that it took in bytes."""
-        self._common_s += seconds
+        self.watch.add(seconds)
         self.memory.most = max(self.memory.most, int(memory))
-
-    def take_seconds(self) -> float:
-        """Of this epoch's steps; on CUDA this waits for them to end."""
-        return self.watch.take() + self._replayed_s + self._common_s
 
     def peak_mem_mib(self, *, held: int) -> float:
         """The lane's own on CUDA: the bytes that it holds, its graph, and the most that an ordinary step took beside.

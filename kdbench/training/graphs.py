@@ -1,6 +1,7 @@
 """Steps as CUDA graphs: recorded once, trusted when they repeat the ordinary step, replayed for every full batch.
 
-A cohort's graphs read their batch from one `GraphInputs`. The teacher's graph runs first, then each lane's on a stream of its own.
+A cohort's graphs read their batch from one `GraphInputs`. Each lane's runs on a stream of its own, and beside them the teacher's,
+which is a batch ahead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from kdbench.errors import first_line
 from kdbench.method.batch import Batch
-from kdbench.method.outputs import Outputs
+from kdbench.method.outputs import Outputs, mapped
 from kdbench.training.attributes import Attributes, Constants
 from kdbench.training.device import out_of_memory_raised, random_states, reserved_bytes, without_waiting
 from kdbench.training.inputs import StepInputs
@@ -115,29 +116,33 @@ def _record(graph: torch.cuda.CUDAGraph, work: Callable[[], object], stream: tor
 class GraphInputs:
     """What all graphs of a cohort read, at addresses that stay: a batch, and the teacher's outputs for it.
 
+    The batch that follows, and the teacher's outputs for that, are made ready apart from these (`load`, `run_teacher`), so that
+    steps may read the present ones meanwhile; then `advance` lets it take their place.
+
     Attributes:
-        batch: the batch and its views, without the teacher.
-        teacher: None until `prepare`, right after `run_teacher`.
+        batch: the present batch and its views, without the teacher.
+        teacher: its outputs for them; None until `prepare`.
     """
 
     def __init__(self, batch: StepInputs) -> None:
-        self.batch = batch.cloned()
-        self._stream = own_stream(batch.images.device)
-        self._fill_in: Callable[[Callable[[StepInputs], Outputs]], None]
+        self.batch, self._following = batch.cloned(), batch.cloned()
         self.teacher: Outputs | None = None
+        self._of_following: Outputs | None = None
+        self._graph: Graph | None = None
+        self._graph_s = 0.0
+        self._stream = own_stream(batch.images.device)
 
     @property
     def step(self) -> StepInputs:
-        """The batch with the teacher's outputs."""
+        """The present batch with the teacher's outputs."""
         return self.batch.taught(self.teacher)
 
     def load(self, batch: StepInputs) -> None:
-        """Take over a batch of the same size."""
-        for own, given in zip(self.batch.loaded(), batch.loaded(), strict=True):
-            own.requires_grad_(False).copy_(given)
+        """Take over a batch of the same size as the one that follows."""
+        _copy(batch.loaded(), to=self._following.loaded())
 
     def prepare(self, teacher: Callable[[StepInputs], Outputs]) -> float:
-        """Seconds that it took to record the teacher's pass; 0 where it was recorded before.
+        """Seconds that it took to record the teacher's pass; 0 where it was tried before.
 
         A pass that cannot be recorded, or that draws at random, which a graph might repeat, is done anew for each batch.
         """
@@ -146,33 +151,67 @@ class GraphInputs:
         began = time.perf_counter()
         device = self.batch.images.device
         drawn = random_states(device)
-        outputs = teacher(self.batch)  # what libraries set up at their first call cannot be recorded
+        outputs = teacher(self._following)  # what libraries set up at their first call cannot be recorded
+        self.teacher = mapped(outputs, _with_places_of_its_own)
 
         def work() -> None:
-            self.teacher = teacher(self.batch)
-
-        def renew(teacher: Callable[[StepInputs], Outputs]) -> None:
-            for own, given in zip(outputs.tensors(), teacher(self.batch).tensors(), strict=True):
-                own.copy_(given)
+            self._of_following = teacher(self._following)
 
         try:
             if not all(map(torch.equal, drawn, random_states(device))):
                 raise NotRecordable("it draws at random")
             with without_waiting(device):
                 work()
-            graph = Graph(work, self._stream)
-            self._fill_in = lambda teacher: graph.replay()
+            self._graph = Graph(work, self._stream)
+            self._graph_s = _seconds(self._graph.replay, device)
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # as the next line says
-            self.teacher, self._fill_in = outputs, renew
+        except Exception:  # as the docstring says
+            self._graph = None
         return time.perf_counter() - began
 
-    def run_teacher(self, teacher: Callable[[StepInputs], Outputs]) -> None:
-        """Fill in the teacher's outputs for the batch."""
-        for tensor in self.teacher.tensors() if self.teacher else ():
-            tensor.requires_grad_(False)
-        self._fill_in(teacher)
+    def run_teacher(self, teacher: Callable[[StepInputs], Outputs], watch: Stopwatch) -> None:
+        """Let the teacher's pass for the batch that follows begin; `join` waits for it. On the watch is what it takes alone."""
+        if self._graph:
+            self._graph.launch()
+            watch.add(self._graph_s)
+        else:
+            watch.start()
+            self._of_following = teacher(self._following)
+            watch.stop()
+
+    def join(self) -> None:
+        """Let the current stream go on when the teacher's pass is done."""
+        if self._graph:
+            self._graph.join()
+
+    def advance(self) -> None:
+        """Make the batch that follows the present one, once the teacher's pass for it is done."""
+        self.join()
+        _copy(self._following.loaded(), to=self.batch.loaded())
+        if self.teacher and self._of_following:
+            _copy(self._of_following.tensors(), to=self.teacher.tensors())
+
+
+def _copy(tensors: Iterable[Tensor], *, to: Iterable[Tensor]) -> None:
+    for own, given in zip(to, tensors, strict=True):
+        own.requires_grad_(False).copy_(given)
+
+
+def _with_places_of_its_own(tensor: Tensor) -> Tensor:
+    """A tensor to copy into: itself, but where it has one number for several places, as after `expand`."""
+    shared = any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.clone(memory_format=torch.contiguous_format) if shared else tensor
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    """How long a step takes with the device to itself."""
+    watch = Stopwatch(device)
+    watch.start()
+    for _ in range(TIMED):
+        step()
+    watch.stop()
+    return watch.take() / TIMED
 
 
 class StepGraph:
@@ -256,17 +295,15 @@ class StepGraph:
             _put(tensors(), before)
             attributes.restore()
             rewind()
+
+        def replay() -> None:
+            fill()
+            self.graph.replay()
+
         for _ in range(2):
-            fill()
-            self.graph.replay()
+            replay()
         different = _different(before, expected, tensors())
-        watch = Stopwatch(device)
-        watch.start()
-        for _ in range(TIMED):
-            fill()
-            self.graph.replay()
-        watch.stop()
-        self.seconds = watch.take() / TIMED
+        self.seconds = _seconds(replay, device)
         _put(tensors(), before)
         rewind()
         if different:

@@ -265,7 +265,7 @@ class Lane:
     def sum_up(self, *, data_s: float, teacher_s: float, startup_s: float) -> None:
         """Write the epoch's row; a loss, or anything learnt, that is no longer finite fails the lane."""
         row = self._sums.row(
-            own_s=self.costs.take_seconds(),
+            own_s=self.costs.watch.take(),
             data_s=data_s,
             teacher_s=teacher_s if self.method.reads_teacher else 0.0,
             startup_s=self.costs.startup_s + (startup_s if self.method.reads_teacher else 0.0),

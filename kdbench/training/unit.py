@@ -100,7 +100,7 @@ class Unit(ABC):
         graph.graph.launch()
         for lane in self.lanes:
             lane.end_step(images)
-            lane.costs.add_replay(graph.seconds / len(self.lanes))
+            lane.costs.watch.add(graph.seconds / len(self.lanes))
 
     def join_step(self) -> None:
         """Let the device's current stream go on when the launched step is done."""

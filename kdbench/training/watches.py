@@ -35,6 +35,10 @@ class Stopwatch:
         else:
             self._seconds += time.perf_counter() - self._began
 
+    def add(self, seconds: float) -> None:
+        """Count a span that was measured before."""
+        self._seconds += seconds
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What happens in the block is no part of the present span."""
@@ -59,7 +63,7 @@ class Stopwatch:
         """Seconds since the last `take`; on CUDA this waits for the spans to end."""
         if self._events:
             self._events[-1][1].synchronize()
-            self._seconds = sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
             self._events.clear()
         seconds, self._seconds = self._seconds, 0.0
         return seconds
