@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.data.decode import image_suffixes, unreadable_files
+from kdbench.data.decode import image_suffixes
 from kdbench.errors import KdbenchError, listed
 
 ANNOTATIONS = "val_annotations.txt"
@@ -59,27 +59,21 @@ def scan(root: Path) -> Folders:
         ) from None
 
 
-def file_sizes(root: Path, files: Iterable[str]) -> list[int]:
-    """Of each file below `root`, how many bytes it has.
-
-    Raises:
-        DataError: files that are empty, gone or not to be read; the message names them.
-    """
-    sizes, problems = [], []
+def file_sizes(root: Path, files: Iterable[str]) -> tuple[list[int], dict[str, str]]:
+    """Of each file below `root`, how many bytes it has; and of those that are empty, gone or not to be read, path and reason."""
+    sizes, problems = [], {}
     for file in files:
         path = os.path.join(root, file)
         try:
             sizes.append(os.stat(path).st_size)
         except OSError as problem:
-            problems.append(f"{path}: {problem.strerror}")
+            problems[file] = f"{path}: {problem.strerror}"
             continue
         if not sizes[-1]:
-            problems.append(f"{path}: it is empty")
+            problems[file] = f"{path}: it is empty"
         elif not os.access(path, os.R_OK):
-            problems.append(f"{path}: you have no right to read it (chmod a+r)")
-    if problems:
-        raise unreadable_files(problems)
-    return sizes
+            problems[file] = f"{path}: you have no right to read it (chmod a+r)"
+    return sizes, problems
 
 
 class _Scan:

@@ -23,16 +23,21 @@ BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 """Tags of TIFF, and a value of the second."""
 
 
+MOST_NAMED = 20
+"""Files that cannot be read which a message names; of more it tells the number."""
+
+
 class Unreadable(Exception):
     """A file is no image, or a damaged one, or cannot be shown; the message gives its path and the reason."""
 
 
 def unreadable_files(problems: Sequence[str]) -> DataError:
-    """One error for all files that cannot be read, from a path and a reason for each."""
+    """One error for all files that cannot be read, from a path and a reason for each; several have a line each."""
+    lines = listed(problems, separator="\n  ", most=MOST_NAMED)
+    told = f"{lines}. " if len(problems) == 1 else f"{len(problems):,} files:\n  {lines}\n"
     return DataError(
-        f"cannot read {listed(problems, separator='; ')}. Put each file back as it was; then the same command continues. Or "
-        "replace or remove it and, if there are results on these images, give the data set another `label`; what is finished is "
-        "kept."
+        f"cannot read {told}Put each file back as it was; then the same command continues. Or replace or remove it and, if there "
+        "are results on these images, give the data set another `label`; what is finished is kept."
     )
 
 

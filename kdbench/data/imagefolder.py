@@ -1,7 +1,9 @@
 """The data set imagefolder: images of class folders, decoded once and held in memory."""
 
 import hashlib
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from kdbench.data.folder_source import FolderParams, FolderSource
 from kdbench.data.pixel_cache import read_images, write_images
 from kdbench.data.source import register_dataset
 from kdbench.errors import KdbenchError
+
+log = logging.getLogger("kdbench")
 
 GIB = 2**30
 
@@ -58,7 +62,10 @@ class ImageFolder(FolderSource):
                 f" held in memory twice, and this machine has {memory / GIB:.1f} GiB; stream them with `name: imagestream`,"
                 " or give a smaller `size`."
             )
-        file_sizes(self.root, (*self.folders.train.files, *self.folders.test.files))
+        files = (*self.folders.train.files, *self.folders.test.files)
+        if problems := file_sizes(self.root, files)[1]:
+            log.warning("cannot read %s; the other images are decoded to find all such files", next(iter(problems.values())))
+            self._decode(files, problems)
 
     def load(self) -> Dataset:
         """Decoded images; the first time from their files, later from `cache`, until a file's name or content changes.
@@ -100,11 +107,21 @@ class ImageFolder(FolderSource):
             digest.update(content)
         return digest.hexdigest()[:32]
 
-    def _decode(self, files: tuple[str, ...]) -> Tensor:
-        """Images (N, size, size, channels), uint8."""
+    def _decode(self, files: tuple[str, ...], known: Mapping[str, str] = {}) -> Tensor:
+        """Images (N, size, size, channels), uint8.
+
+        Args:
+            known: of files that cannot be read, path and reason.
+
+        Raises:
+            DataError: these, or others that cannot be decoded; the message names them.
+        """
         images = np.empty((len(files), self.params.size, self.params.size, self.params.channels), dtype=np.uint8)
         problems = []
         for place, file in enumerate(files):  # threads make it slower: small images spend their time under Python's lock
+            if file in known:
+                problems.append(known[file])
+                continue
             try:
                 images[place] = decode_file(self.root / file, size=self.params.size, channels=self.params.channels)
             except Unreadable as problem:

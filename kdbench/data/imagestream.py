@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from kdbench.data.class_folders import Listing, file_sizes
 from kdbench.data.dataset import Dataset
+from kdbench.data.decode import unreadable_files
 from kdbench.data.division import refuse_division
 from kdbench.data.file_split import FileSplit
 from kdbench.data.folder_source import FolderParams, FolderSource
@@ -75,10 +76,13 @@ class ImageStream(FolderSource):
         """Of the training and of the test images, looked at once.
 
         Raises:
-            DataError: as `file_sizes`.
+            DataError: files that are empty, gone or not to be read; the message names them.
         """
         train, test = self.folders.train, self.folders.test
-        sizes = np.array(file_sizes(self.root, (*train.files, *test.files)))
+        found, problems = file_sizes(self.root, (*train.files, *test.files))
+        if problems:
+            raise unreadable_files(list(problems.values()))
+        sizes = np.array(found)
         return self._files(train, sizes[: len(train.files)]), self._files(test, sizes[len(train.files) :])
 
     def _files(self, listing: Listing, sizes: npt.NDArray[np.int64]) -> FileSplit:

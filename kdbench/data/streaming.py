@@ -58,10 +58,12 @@ class StreamedLoader(Loader):
         std: Sequence[float],
         device: torch.device | str,
         augmentation: Augmentation = UNAUGMENTED,
+        others: Sequence[FileSplit] = (),
     ) -> None:
+        """`others` are the data set's other images: they are read, too, once a file cannot be, to find all such files."""
         self.device = torch.device(device)
         self.labels = files.labels.to(device)
-        self._files = files
+        self._files, self._others = files, others
         self._plain = plain_transform(files)
         self._augmentation = augmentation
         self._distort = partial(distortion, mean=mean)
@@ -92,7 +94,7 @@ class StreamedLoader(Loader):
         return torch.cat([draw()[0] for draw in self._first(min(count, len(self)))])
 
     def _first(self, count: int) -> Iterator[LoadPlainBatch]:
-        chunks = [range(start, min(start + PLAIN_BATCH, count)) for start in range(0, count, PLAIN_BATCH)]
+        chunks = plain_chunks(count)
         for chunk, pixels in zip(chunks, self._read(_Reader(self._files, [(self._plain, 0)]), chunks), strict=True):
             yield partial(self._plain_batch, pixels, chunk)
 
@@ -118,21 +120,34 @@ class StreamedLoader(Loader):
         Processes start anew with every pass, which takes a tenth of a second, so that none lies idle in between.
         """
         on_cuda = self.device.type == "cuda"
-        loader = torch_data.DataLoader(
-            reader,
-            sampler=chunks,  # one entry is a batch
-            batch_size=None,
-            num_workers=min(self._files.workers, len(chunks)),
-            pin_memory=on_cuda,
-            worker_init_fn=_leave_interrupts_to_the_main_process,
-            generator=torch.Generator(),  # else it draws from the global stream
-        )
-        for pixels in _loaded(loader):
+        others = [_data_loader(_Reader(files, []), plain_chunks(len(files))) for files in self._others]
+        for pixels in _loaded(_data_loader(reader, chunks, pin_memory=on_cuda), others):
             yield pixels.to(self.device, non_blocking=on_cuda)
 
 
-def _loaded(loader: torch_data.DataLoader[Tensor | list[str]]) -> Iterator[Tensor]:
-    """What the loader's processes read, in order. Once a file cannot be read, the others are read only to find all such files.
+def plain_chunks(count: int) -> list[range]:
+    """Positions of `count` images in batches that are not augmented."""
+    return [range(start, min(start + PLAIN_BATCH, count)) for start in range(0, count, PLAIN_BATCH)]
+
+
+Read = torch_data.DataLoader[Tensor | list[str]]
+
+
+def _data_loader(reader: _Reader, chunks: Sequence[Sequence[int]], *, pin_memory: bool = False) -> Read:
+    return torch_data.DataLoader(
+        reader,
+        sampler=chunks,  # one entry is a batch
+        batch_size=None,
+        num_workers=min(reader.files.workers, len(chunks)),
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
+        generator=torch.Generator(),  # else it draws from the global stream
+    )
+
+
+def _loaded(loader: Read, others: Sequence[Read]) -> Iterator[Tensor]:
+    """What the loader's processes read, in order. Once a file cannot be read, the rest and what `others` read is only read to find
+    all such files.
 
     Raises:
         DataError: files that cannot be read, or a process was killed.
@@ -148,6 +163,8 @@ def _loaded(loader: torch_data.DataLoader[Tensor | list[str]]) -> Iterator[Tenso
                 problems += pixels
             elif not problems:
                 yield pixels
+        if problems:
+            problems += [problem for other in others for read in other if isinstance(read, list) for problem in read]
     except RuntimeError as problem:
         raise DataError(
             f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
@@ -167,11 +184,11 @@ class _Reader(torch_data.Dataset[Tensor | list[str]]):
     """
 
     def __init__(self, files: FileSplit, transforms: Sequence[tuple[v2.Transform, int]]) -> None:
-        self._files = files
+        self.files = files
         self._transforms = transforms
 
     def __getitem__(self, positions: Sequence[int]) -> Tensor | list[str]:
-        files = self._files
+        files = self.files
         pixels = np.empty((len(self._transforms), len(positions), files.size, files.size, files.channels), dtype=np.uint8)
         problems = []
         for place, position in enumerate(positions):

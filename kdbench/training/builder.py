@@ -13,6 +13,7 @@ from torch import Tensor
 from kdbench.data import (
     UNAUGMENTED,
     Dataset,
+    FileSplit,
     Loader,
     ResidentLoader,
     Samples,
@@ -92,7 +93,8 @@ class Builder:
         mean, std = self.dataset.mean, self.dataset.std
         if isinstance(split, Split):
             return ResidentLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
-        return StreamedLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation)
+        others = [other for other in (*self.splits, self.dataset.test) if isinstance(other, FileSplit) and other is not split]
+        return StreamedLoader(split, mean=mean, std=std, device=self.device, augmentation=augmentation, others=others)
 
     def network(
         self, name: str, hooks: tuple[str, ...] = (), input: NetworkInput | None = None, *, precision: str = "default"
