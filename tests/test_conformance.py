@@ -771,12 +771,16 @@ def test_the_table_says_what_passed_what_failed_and_what_to_do() -> None:
         Check("equal", "Two networks train.", "refused", "the student is too small. Choose another."),
         Check("permutation", "The losses do not depend on the order.", "pass", "it draws at random"),
         Check("reads", "`reads` is right.", "fail", "it reads ['pooled']. Write reads = ('pooled',)."),
+        Check("bf16", "It trains.", "fail", "RuntimeError: a parameter of shape (64, 2) is lost. Make it an attribute."),
+        Check("resumable", "It resumes.", "fail", "training x fails: RuntimeError: a parameter of shape (2, 2) is lost. Keep it."),
     ]
     assert as_text(checks).splitlines() == [
         "refused  equal        The student is too small. Choose another.",
         "pass     permutation  The losses do not depend on the order: it draws at random.",
         "fail     reads        It reads ['pooled']. Write reads = ('pooled',).",
-        "1 failed, 1 refused, 1 passed",
+        "fail     bf16         RuntimeError: a parameter of shape (64, 2) is lost. Make it an attribute.",
+        "fail     resumable    The same as 'bf16'.",
+        "3 failed, 1 refused, 1 passed",
     ]
     assert json.loads(json.dumps(as_json(checks)))[0] == {
         "name": "equal",

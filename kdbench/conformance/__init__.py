@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -153,9 +154,13 @@ def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:
 
 
 def as_text(checks: Sequence[Check]) -> str:
-    """A line for each check that was tried, and how many came out how."""
+    """A line for each check that was tried, and how many came out how; what several fail by is told once."""
+    first: dict[str, str] = {}
+    for check in checks:
+        if check.status == "fail":
+            first.setdefault(_cause(check), check.name)
     width = max(len(check.name) for check in checks)
-    lines = [f"{check.status:<7}  {check.name:<{width}}  {_as_text(check)}" for check in checks if check.status != "untried"]
+    lines = [f"{check.status:<7}  {check.name:<{width}}  {_as_text(check, first)}" for check in checks if check.status != "untried"]
     nouns = {
         "fail": "failed",
         "refused": "refused",
@@ -166,7 +171,16 @@ def as_text(checks: Sequence[Check]) -> str:
     return "\n".join([*lines, ", ".join(f"{n} {nouns[status]}" for status, n in counts.items() if n)])
 
 
-def _as_text(check: Check) -> str:
+def _cause(check: Check) -> str:
+    """What a failure says, without shapes, the training that it came in, and advice."""
+    text = re.sub(r"^training \S+ fails: ", "", check.reason).partition(". ")[0]
+    return re.sub(r"\([\d, ]+\)", "()", text)
+
+
+def _as_text(check: Check, first: Mapping[str, str]) -> str:
+    """`first` has by cause the check that failed by it first."""
+    if check.status == "fail" and (told := first[_cause(check)]) != check.name:
+        return f"The same as '{told}'."
     if check.status == "pass":
         return f"{check.promise[:-1]}: {check.reason}." if check.reason else check.promise
     return check.reason[0].upper() + check.reason[1:]

@@ -20,6 +20,7 @@ from kdbench.method.composition import Composition
 from kdbench.streams import generator
 from kdbench.training.autograd import learners
 from kdbench.training.segments import MAIN
+from kdbench.wording import counted
 
 EPOCHS = (0, 5, 60, 119)
 """Where gradients are looked for, of 120: some methods warm up."""
@@ -45,11 +46,12 @@ def registered(tested: MethodUnderTest) -> str | None:
         watch.remove()
     known = set(method.modules())
     for module in called:
-        count = len(module.state_dict())
+        tensors = module.state_dict()
         expect(
-            module in known or not count,
-            f"it computes with a {type(module).__name__} of {count} tensors that is not a submodule. Make it an attribute of the "
-            "method; put several into an nn.ModuleList. If it must not learn, freeze it with .requires_grad_(False).",
+            module in known or not tensors,
+            f"it computes with a {type(module).__name__} of {counted(len(tensors), 'tensor')} that is not a submodule. Make it an "
+            "attribute of the method; put several into an nn.ModuleList. If it must not learn, freeze it with "
+            ".requires_grad_(False).",
         )
     moved = dict.fromkeys(name.rsplit(".", 2)[0] for name, value in _fixed(method) if not value.equal(fixed[name]))
     dropping = [name for name, module in _frozen(method) if isinstance(module, _DropoutNd) and module in called and module.training]
