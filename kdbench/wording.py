@@ -1,5 +1,17 @@
 """Numbers, times and parameters in messages, tables and notes: `1 trial`, `2 trials`, `2:03`, `k=2`."""
 
+import re
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+_TOGETHER = re.compile(r"(?<=\bn) = (?=\d)|(?<=\d) (?=[%±])|(?<=±) (?=\d)|(?<=\bprotocol) (?=\d)")
+"""Spaces at which no line may end."""
+
+
+def unbroken(text: str) -> str:
+    """With no-break spaces in `n = 3`, `95 %`, `1.2 ± 0.3` and `protocol 3`."""
+    return _TOGETHER.sub(lambda found: found[0].replace(" ", NO_BREAK), text)
+
 
 def counted(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`, `3 classes`."""

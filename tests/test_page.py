@@ -107,6 +107,7 @@ def test_the_policy_names_the_scripts_and_the_style_that_are_there_and_nothing_e
     "words",
     [
         "KD has the lowest mean test error of",
+        "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}2 to 3 seeds.",
         "(1 - alpha) CE(z_s, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T))",
         "https://arxiv.org/abs/1503.02531",
         "the loss is nan",

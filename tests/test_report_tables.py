@@ -1017,6 +1017,17 @@ def test_the_terminal_shows_every_table_whole_however_narrow():
             assert part in text
 
 
+def test_no_line_ends_inside_what_belongs_together():
+    """`n = 3`, `95 %`, `8.20 ± 0.20` and `protocol 3`, in notes and claims."""
+    for width in range(40, 80, 3):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(terminal_tables(compare(RESULTS, pairs=[PAIR]), title="T", width=width))
+        text = console.export_text()
+        assert not re.search(r"( n =| protocol|\d ±)$|^(%|= \d)", text, re.MULTILINE)
+        assert "95 % interval" in text and "n = 3" in text
+    assert "n~=~3 seeds." in to_latex(result_table(compare(RESULTS, pairs=[PAIR])))
+
+
 def test_signs_stand_for_bold_and_underlined_where_the_terminal_shows_no_styles():
     comparison = compare(RESULTS, pairs=[PAIR], options=ReportOptions(second_best=True))
     for colours, best, second, said in (

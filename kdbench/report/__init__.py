@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Group
-from rich.text import Text
 
 from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.claims import claims
 from kdbench.report.compare import Comparison, compare
 from kdbench.report.formats.latex import packages, to_latex
 from kdbench.report.formats.latex_names import latex_names
-from kdbench.report.formats.render import TerminalTable, to_csv, to_markdown
+from kdbench.report.formats.render import Paragraph, TerminalTable, to_csv, to_markdown
 from kdbench.report.notes import seeds_sentence
 from kdbench.report.page.sources import NO_SOURCES, Sources
 from kdbench.report.tables.class_errors import class_errors_table, confusions_table
@@ -194,6 +193,6 @@ def terminal_tables(
     """
     width = width or shutil.get_terminal_size().columns
     tables = _tables(comparison, published)
-    stated = [Text(claim) for claim in claims(comparison)]
-    facts = Text(_facts(comparison.results))
-    return Group(Text(title, style="bold"), *stated, "", facts, "", *(TerminalTable(table, width) for table in tables))
+    stated = map(Paragraph, claims(comparison))
+    facts = Paragraph(_facts(comparison.results))
+    return Group(Paragraph(title, style="bold"), *stated, "", facts, "", *(TerminalTable(table, width) for table in tables))

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from kdbench.report.formats.latex_space import Fitted, fitted
 from kdbench.report.tables.table import Cell, Row, Table
 from kdbench.spec.report_options import DEFAULT, ReportOptions
+from kdbench.wording import NO_BREAK, unbroken
 
 _COLUMNS = 7
 """A wider table is turned where that makes it narrower."""
@@ -20,6 +21,7 @@ _LATEX: Mapping[str, str] = MappingProxyType(
         **{character: f"\\{character}" for character in "&%$#_{}"},
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
+        NO_BREAK: "~",
         "^": r"\textasciicircum{}",
         "<": "$<$",
         ">": "$>$",
@@ -50,7 +52,7 @@ def to_latex(table: Table, *, options: ReportOptions = DEFAULT, prefix: str = ""
         names: LaTeX for what has one of these texts, as `kdbench.report.formats.latex_names` gives it.
     """
     table = table.shaped(lambda shape: max(len(shape.columns), _COLUMNS))
-    notes = [escaped(note) for note in table.notes]
+    notes = [escaped(unbroken(note)) for note in table.notes]
     if options.latex == "tabular":
         told = (f"% {' '.join(note.split())}" for note in (escaped(table.title), *notes))
         return "\n".join([*told, *_tabular(table, names)]) + "\n"

@@ -7,13 +7,14 @@ from html import escape
 from itertools import groupby
 
 from kdbench.report.tables.table import Cell, Row, Table
+from kdbench.wording import unbroken
 
 
 def to_html(table: Table) -> str:
     """The table as HTML, with its title above and its notes below."""
     table = table.shaped(lambda shape: len(shape.columns))
     head, body = table.rows[: table.head], table.rows[table.head :]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    notes = "".join(f"<li>{escape(unbroken(note))}</li>" for note in table.notes)
     return "".join(
         [
             f"<table><caption>{escape(table.title)}</caption><thead>",

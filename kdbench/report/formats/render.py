@@ -5,6 +5,7 @@ import io
 import math
 import re
 from dataclasses import dataclass, replace
+from textwrap import wrap
 
 import rich.box
 import rich.console
@@ -12,6 +13,7 @@ import rich.table
 from rich.text import Text
 
 from kdbench.report.tables.table import Cell, Table
+from kdbench.wording import NO_BREAK, unbroken
 
 _MARKDOWN_COLUMNS = 14
 """A wider table is turned where that makes it narrower: more columns do not fit a page."""
@@ -71,6 +73,18 @@ def to_csv(table: Table) -> str:
 
 
 @dataclass(frozen=True)
+class Paragraph:
+    """Text whose lines do not end inside `n = 3`; rich would break them at any space."""
+
+    text: str
+    style: str = ""
+
+    def __rich_console__(self, console: rich.console.Console, options: rich.console.ConsoleOptions) -> rich.console.RenderResult:
+        lines = wrap(unbroken(self.text), options.max_width, break_on_hyphens=False)
+        yield Text("\n".join(lines).replace(NO_BREAK, " "), style=self.style)
+
+
+@dataclass(frozen=True)
 class TerminalTable:
     """Title, rich table and notes; the table is turned where it needs more than `width` characters and is narrower so.
 
@@ -115,7 +129,7 @@ def _printed(table: Table, width: int) -> rich.console.Group:
         if row.heading:
             printed.add_row(Text(row.heading, style="italic"))
         printed.add_row(*map(_printed_cell, row.cells))
-    return rich.console.Group(Text(table.title, style="bold"), printed, *[Text(note) for note in table.notes], "")
+    return rich.console.Group(Paragraph(table.title, style="bold"), printed, *map(Paragraph, table.notes), "")
 
 
 def _printed_cell(cell: Cell) -> Text:

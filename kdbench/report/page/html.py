@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 import kdbench
 from kdbench.report.page.view import Page
+from kdbench.wording import unbroken
 
 _PARTS = files("kdbench.report.page")
 
@@ -32,7 +33,7 @@ def to_html(page: Page) -> str:
     environment = Environment(
         loader=FunctionLoader(_part), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"parts_of_prose": _parts_of_prose, "minus": _minus}
+    environment.filters |= {"parts_of_prose": _parts_of_prose, "minus": _minus, "unbroken": unbroken}
     return environment.get_template("page.html").render(
         page=page,
         version=kdbench.__version__,
@@ -46,8 +47,12 @@ def to_html(page: Page) -> str:
 def _parts_of_prose(text: str) -> Iterator[tuple[str, str]]:
     """The text in pieces, each a `link`, `code` or `text`."""
     for part in re.split(r"(https://[^\s,;)]*[^\s,;).]|`[^`]+`)", text):
-        kind = "link" if part.startswith("https://") else "code" if part.startswith("`") else "text"
-        yield kind, part.strip("`") if kind == "code" else part
+        if part.startswith("https://"):
+            yield "link", part
+        elif part.startswith("`"):
+            yield "code", part.strip("`")
+        else:
+            yield "text", unbroken(part)
 
 
 def _minus(text: str) -> str:
