@@ -1,6 +1,7 @@
 """What keeps a suite from running is told before images are read, by `kdbench plan --check` and by the start of a run alike."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from kdbench.data.imagefolder import ImageFolder
 from kdbench.errors import KdbenchError
 from kdbench.models import MODELS, build_model
 from kdbench.runner.plan import Rerun
-from kdbench.runner.preflight import preflight
+from kdbench.runner.preflight import miscomputed, preflight
 
 PAIR: dict[str, Any] = {"teacher": "wrn_10_1", "student": "resnet8"}
 
@@ -46,13 +47,29 @@ def weights(lab: Lab, name: str, **changes: Any) -> str:
         ({"pairs": [{**PAIR, "student": "torchvision/resnet18"}]}, "takes images of 3 channels, and these have 1"),
         ({"pairs": [{**PAIR, "teacher": "vgg8"}], "methods": ["fsp"]}, "vgg8 -> resnet8: fsp: "),
         ({"recipe": {"precision": "tf32"}}, "precision tf32 has no effect on the CPU"),
+        (
+            {"recipe": {"precision": "bf16"}, "pairs": [{**PAIR, "student": "mobilenetv2_half"}]},
+            "mobilenetv2_half cannot be trained in bf16 on a CPU with images of 8x8: its convolution groups.3.0.filter.conv",
+        ),
     ],
-    ids=["root", "hooks", "channels", "pair", "precision"],
+    ids=["root", "hooks", "channels", "pair", "precision", "gradients"],
 )
 def test_each_problem_is_found_before_images_are_read(changes, message, lab, monkeypatch):
     monkeypatch.setattr(ImageFolder, "load", lambda self: pytest.fail("images were read"))
     (problem,) = told(lab, **changes)
     assert message in problem
+
+
+def test_wrong_gradients_are_those_of_strides_beyond_maps_in_bf16_on_a_cpu_alone(lab):
+    def refused(student: str, precision: str, device: str = "cpu", **dataset: int) -> bool:
+        suite = lab.suite(recipe={"precision": precision}, pairs=[{**PAIR, "student": student}], dataset=dataset)
+        return bool(miscomputed(replace(lab.builder(suite), device=torch.device(device)), suite.trials))
+
+    assert refused("mobilenetv2_half", "bf16")
+    assert not refused("mobilenetv2_half", "default")
+    assert not refused("mobilenetv2_half", "bf16", "cuda")
+    assert not refused("mobilenetv2_half", "bf16", size=16), "its last stride is over maps of 2x2"
+    assert not refused("resnet8", "bf16")
 
 
 def test_all_problems_are_told_at_once(lab):

@@ -134,3 +134,21 @@ def refuse_one_image(model: Network, *, name: str, image_shape: tuple[int, int, 
                 f"{name} cannot train on batches of one image ({first_line(reason)}). Raise `batch_size` in the recipe, or train "
                 "on more images."
             ) from None
+
+
+def strided_beyond_its_maps(model: Network, *, image_shape: tuple[int, int, int]) -> str | None:
+    """The first convolution of a model on the meta device that, for images (C, H, W), strides further than its maps reach."""
+    found: list[str] = []
+
+    def look(name: str, layer: nn.Conv2d, given: tuple[Tensor, ...]) -> None:
+        pixels = given[0].shape[-2:]
+        if max(layer.kernel_size) > 1 and any(size < stride for size, stride in zip(pixels, layer.stride, strict=True)):
+            found.append(name)
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(partial(look, name))
+    _pass_over_norms(model)
+    with torch.no_grad():
+        model(_images(image_shape))
+    return found[0] if found else None

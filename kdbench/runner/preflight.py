@@ -16,7 +16,7 @@ from kdbench.method.interface import METHODS
 from kdbench.method.pair import PairError
 from kdbench.method.specs import pair_label, teachers_label
 from kdbench.models.bare import read_before
-from kdbench.models.measure import refuse_one_image
+from kdbench.models.measure import refuse_one_image, strided_beyond_its_maps
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.arithmetic import without_effect
@@ -61,7 +61,8 @@ def preflight(
     else:
         problems, notes = misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
         found += problems
-        found += unstackable(Builder(dataset, params, at_hand(device)), specs)
+        on_device = Builder(dataset, params, at_hand(device))
+        found += unstackable(on_device, specs) + miscomputed(on_device, specs)
     refuse(plan.suite.name, found)
     return None if contents else dataset, notes
 
@@ -111,6 +112,28 @@ def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchEr
     stacked = [trial for trial in trials if trial.methods and trial.recipe.stack]
     kinds = {str((trial.network, trial.recipe.precision, sorted(passed(builder, trial)))): trial for trial in stacked}
     return [problem for trial in kinds.values() if (problem := _refusal(partial(_refuse_to_stack, builder, trial)))]
+
+
+def miscomputed(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
+    """Which networks that are to be trained would get wrong gradients on the builder's device.
+
+    In bf16 on a CPU (torch 2.11 to 2.15), a convolution whose stride is larger than its maps gets weight gradients from memory that
+    nobody has written: those of the weights that meet nothing but padding.
+    """
+    if builder.device.type != "cpu":
+        return []
+    trained = {trial.network: trial for trial in trials if trial.methods and trial.recipe.precision == "bf16"}
+    return [problem for trial in trained.values() if (problem := _refusal(partial(_refuse_miscomputed, builder, trial)))]
+
+
+def _refuse_miscomputed(builder: Builder, trial: TrialSpec) -> None:
+    shape = builder.dataset.image_shape
+    if layer := strided_beyond_its_maps(builder.blank(*trial.network), image_shape=shape):
+        raise KdbenchError(
+            f"{trial.label} cannot be trained in bf16 on a CPU with images of {shape[1]}x{shape[2]}: its convolution {layer} has a "
+            "stride that is larger than its maps, and torch computes wrong gradients for it. Write `precision: default`, or give "
+            "larger images."
+        )
 
 
 def _refuse_to_stack(builder: Builder, trial: TrialSpec) -> None:
