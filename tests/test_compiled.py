@@ -1,21 +1,29 @@
 """`compile: true`: the same training but for rounding, its compilation stated apart, and never mixed with the other in a table."""
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import TINY, Lab
+from invariants.probes import give_teacher
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from kdbench import Batch, Losses, Method
 from kdbench.errors import KdbenchError
+from kdbench.method.interface import METHODS
 from kdbench.method.outputs import Outputs
 from kdbench.models import MODELS, Network, build_model
 from kdbench.report.compare import check_comparable
 from kdbench.runner.frame import load_results
+from kdbench.suite.suite import Suite
 from kdbench.training.compiled import Compiled
 
-METHODS = ["scratch", "kd", {"ft": {"paraphraser_epochs": 1}}]
+COMPARED: list[Any] = ["scratch", "kd", {"ft": {"paraphraser_epochs": 1}}, {"fitnets": {"hint_epochs": 1}}]
 
 
 class Small(Network):
@@ -37,35 +45,73 @@ class Small(Network):
         return (self.norm,)
 
 
-@pytest.fixture
+class Odd(Method):
+    """Draws, so that its steps cannot be part of a graph; in the second epoch its loss, and what its student learns, become NaN."""
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        factor = math.nan if batch.epoch == 1 else torch.rand((), generator=batch.generator)
+        return {"gap": student.features[0].mean() * factor}
+
+
+@pytest.fixture(scope="module")
 def small() -> Iterator[str]:
-    restore = MODELS.snapshot()
+    restore, restore_methods = MODELS.snapshot(), METHODS.snapshot()
     MODELS.register("small")(Small)
+    METHODS.register("odd")(Odd)
     yield "small"
     restore()
+    restore_methods()
 
 
-@pytest.fixture
-def compiled(lab, small):
-    """A finished run, and one of the same trials without compilation in the same directory."""
+def suite_of(lab: Lab, small: str, *methods: Any, **recipe: bool) -> Suite:
+    return lab.suite(
+        pairs=[{"teacher": small, "student": small}],
+        methods=[*methods],
+        recipe={**TINY["recipe"], "optimiser": {"lr": 0.05, "weight_decay": 1.0}, **recipe},
+        teacher={"recipe": {"compile": False}},
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled(images: Path, tmp_path_factory: pytest.TempPathFactory, small: str) -> Lab:
+    """A lab in which the same trials ran compiled, without it, and compiled and stacked, there beside one that fails."""
     torch.compiler.reset()
     counters.clear()
-    pairs = [{"teacher": small, "student": small}]
-    for compiling in (True, False):
-        lab.run(lab.suite(pairs=pairs, methods=METHODS, recipe={"compile": compiling}, teacher={"recipe": {"compile": False}}))
+    lab = Lab(tmp_path_factory.mktemp("compiled"), images)
+    lab.run(suite_of(lab, small, *COMPARED, compile=True))
+    lab.run(suite_of(lab, small, *COMPARED))
+    with pytest.MonkeyPatch.context() as patch:  # it would compile them before they train
+        patch.setattr("kdbench.runner.preflight.why_not_stacked", lambda builder, trial: None)
+        lab.run(suite_of(lab, small, "odd", *COMPARED, compile=True, stack=True))
     return lab
 
 
-def test_students_share_a_compilation_train_as_without_it_but_for_rounding_and_say_what_starting_cost(compiled):
-    assert counters["stats"]["unique_graphs"] == 4  # two sizes of batches, for the teacher and, in common, for all three students
+@pytest.mark.parametrize("arithmetic", ["fp32, compiled", "fp32, compiled, stacked"])
+def test_students_train_compiled_as_without_it_but_for_rounding_and_say_what_starting_cost(compiled: Lab, arithmetic: str) -> None:
+    """Also with a strong weight decay and a stage that does not reach the classifier, which must then not decay."""
     results = load_results(compiled.store.root)
-    assert set(results["status"]) == {"done"}, list(results["reason"])
+    assert set(results[results["method"] != "odd"]["status"]) == {"done"}, list(results["reason"])
     ours = results.set_index(["precision", "method"]).sort_index()
-    for method in ("scratch", "kd", "ft"):
-        with_it, without = ours.loc[("fp32, compiled", method)], ours.loc[("fp32", method)]
+    for method in ("scratch", "kd", "ft", "fitnets"):
+        with_it, without = ours.loc[(arithmetic, method)], ours.loc[("fp32", method)]
         assert with_it.train_loss == pytest.approx(without.train_loss, rel=1e-3)
         assert without.startup_s == 0
-    assert ours.loc["fp32, compiled", "startup_s"].max() > ours.loc["fp32, compiled", "train_s"].max()
+    assert ours.loc[arithmetic, "startup_s"].max() > ours.loc[arithmetic, "train_s"].max()
+
+
+@pytest.mark.parametrize(("stack", "others"), [(False, ()), (True, ()), (True, ("odd",))])
+def test_students_share_a_compilation(
+    compiled: Lab, lab: Lab, small: str, stack: bool, others: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    """There are six: for two sizes of batches, of the teacher, of all students, and of all stacks. By them each learns the same,
+    alone or beside others of which one fails, with graphs or without."""
+    alone = suite_of(lab, small, COMPARED[-1], compile=True, stack=stack)
+    give_teacher(lab, compiled, alone)
+    if others:
+        request.getfixturevalue("rehearsed")
+    lab.run(suite_of(lab, small, COMPARED[-1], *others, compile=True, stack=stack))
+    assert lab.outcomes(alone) == compiled.outcomes(alone)
+    assert counters["stats"]["unique_graphs"] == 6
 
 
 def test_it_compiles_however_many_networks_were_compiled_before(small, monkeypatch):
@@ -90,8 +136,7 @@ def test_it_compiles_however_many_networks_were_compiled_before(small, monkeypat
             assert len(compiled) == size - 3
 
 
-def test_tables_refuse_to_mix_it_with_the_other(compiled):
-    with pytest.raises(
-        KdbenchError, match=r"cannot mix compiled trainings with others: fp32, compiled, .*; fp32, recipe .*--recipe"
-    ):
+def test_tables_refuse_to_mix_it_with_the_other(compiled: Lab) -> None:
+    kinds = "fp32, compiled, recipe .*; fp32, compiled, stacked, recipe .*; fp32, recipe .*--recipe"
+    with pytest.raises(KdbenchError, match=f"cannot mix compiled and stacked trainings with others: {kinds}"):
         check_comparable(load_results(compiled.store.root))

@@ -108,7 +108,7 @@ UPDATES: dict[str, Any] = {"optimiser": {"name": "adamw", "lr": 0.003}, "moving_
 
 OTHERS = [
     *({"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}, UPDATES),
-    *({"stack": True}, {"stack": True, "precision": "bf16"}, {"stack": True, **UPDATES}),
+    *({"stack": True}, {"stack": True, "precision": "bf16"}, {"stack": True, **UPDATES}, {"stack": True, "compile": True}),
 ]
 
 

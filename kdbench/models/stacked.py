@@ -5,10 +5,11 @@ Few and large operations instead of many small ones are what a GPU is fast at. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,14 @@ class Cut:
     parts: tuple[Tensor, ...]
 
 
+class CompiledPass(Protocol):
+    """A network's pass, compiled for images of the shapes that it was prepared for."""
+
+    def prepare(self, images: Tensor) -> float: ...
+
+    def __call__(self, images: Tensor) -> Outputs: ...
+
+
 class Stacked:
     """Networks of one architecture as one, in training.
 
@@ -45,26 +54,37 @@ class Stacked:
 
     Args:
         networks: at most PLACES; networks of zeros take the places that are left.
+        compiled: makes the compiled pass of a network; None to go through the network itself. All stacks of one architecture share
+            a compilation: it is given joined weights, never those of the places, of which some learn and some are empty.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, networks: Sequence[Network], *, compiled: Callable[[Network], CompiledPass] | None = None) -> None:
         assert 0 < len(networks) <= PLACES
         self._networks = tuple(networks)
         empty = _of_zeros(networks[0])
         self._whole = deepcopy(networks[0]).train()
-        self._norms: list[_BatchNorm] = []
+        self._layers: list[_Layer] = []
         for name, layer in networks[0].named_modules():
             if make := LAYERS.get(type(layer)):
                 of_places = [network.get_submodule(name) for network in networks]
                 stacked = make([*of_places, *[empty.get_submodule(name)] * (PLACES - len(networks))])
                 self._whole.set_submodule(name, stacked)
-                if isinstance(stacked, _BatchNorm):
-                    self._norms.append(stacked)
+                self._layers.append(stacked)
+        self._compiled = compiled(self._whole) if compiled else None
+
+    def prepare(self, images: Tensor) -> float:
+        """Compile for images (B, C, H, W) of this shape, where it is compiled; seconds, 0 where there was nothing to do."""
+        if self._compiled is None:
+            return 0.0
+        with self._joined():
+            return self._compiled.prepare(images)
 
     def __call__(self, images: Tensor) -> list[Cut]:
         """What each network gives for the same images (B, C, H, W)."""
-        outputs: Outputs = self._whole(images.clone())  # what a method writes into the images must not reach the backward pass
-        self._update_statistics()
+        with self._joined():
+            # Cloned: what a method writes into the images must not reach the backward pass.
+            outputs: Outputs = (self._compiled or self._whole)(images.clone())
+            self._update_statistics()
         parts: dict[int, tuple[Tensor, ...]] = {}
         for tensor in outputs.tensors():
             if id(tensor) not in parts:
@@ -79,74 +99,95 @@ class Stacked:
 
         return [cut(place, network) for place, network in enumerate(self._networks)]
 
+    @contextmanager
+    def _joined(self) -> Iterator[None]:
+        """Inside the block the layers have the numbers of all places, and let go of them after it."""
+        for layer in self._layers:
+            layer.join()
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.part()
+
     @torch.no_grad()
     def _update_statistics(self) -> None:
         """Give the networks' batch norms the running statistics that follow from a pass, all at once."""
         count = len(self._networks)
-        taken = [norm for norm in self._norms if norm.statistics]
+        taken = [layer for layer in self._layers if isinstance(layer, _BatchNorm) and layer.taken]
         layers = [layer for norm in taken for layer in norm.places[:count]]
         if not layers:
             return
-        for i, name in enumerate(("running_mean", "running_var")):
-            found = [chunk for norm in taken for chunk in norm.statistics[i].chunk(PLACES)[:count]]
+        for name in ("running_mean", "running_var"):
+            found = [chunk for norm in taken for chunk in getattr(norm, name).chunk(PLACES)[:count]]
             torch._foreach_copy_([getattr(layer, name) for layer in layers], found)
         torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
-        for norm in taken:
-            norm.statistics = ()
 
 
 class _Layer(nn.Module):
-    """Takes the place of one layer of each network."""
+    """Takes the place of one layer of each network; from `join` to `part` it has the numbers of all of them, one behind the other.
+
+    They are joined outside of the pass: a compiled one must be given tensors that are alike whoever is in the places.
+    """
+
+    numbers: tuple[str, ...] = ("weight", "bias")
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, places: Sequence[nn.Module]) -> None:
         super().__init__()
         self.places: tuple[Any, ...] = tuple(places)  # a tuple, whose layers are no submodules
+        self.part()
+
+    def join(self) -> None:
+        for name in self.numbers:
+            found = [getattr(layer, name) for layer in self.places]
+            setattr(self, name, None if found[0] is None else torch.cat(found))
+
+    def part(self) -> None:
+        for name in self.numbers:
+            setattr(self, name, None)
 
 
 class _Convolution(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8 C, H, W), or (B, C, H, W) which all places see, to (B, 8 C', H', W')."""
-        one, weight, bias = self.places[0], _joined(self.places, "weight"), _joined(self.places, "bias")
-        assert weight is not None
+        one = self.places[0]
         groups = one.groups if x.shape[1] == one.in_channels else PLACES * one.groups
-        return F.conv2d(x, weight, bias, one.stride, one.padding, one.dilation, groups)
+        return F.conv2d(x, self.weight, self.bias, one.stride, one.padding, one.dilation, groups)
 
 
 class _BatchNorm(_Layer):
-    statistics: tuple[Tensor, ...] = ()
+    numbers = ("weight", "bias", "running_mean", "running_var")
+    running_mean: Tensor
+    running_var: Tensor
+
+    def join(self) -> None:
+        super().join()
+        self.taken = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 8 C, H, W) to the same shape; `statistics` are then the running ones of all channels."""
+        """(B, 8 C, H, W) to the same shape; it moves the joined running statistics."""
         one = self.places[0]
-        mean, variance = _joined(self.places, "running_mean"), _joined(self.places, "running_var")
-        weight, bias = _joined(self.places, "weight"), _joined(self.places, "bias")
-        assert mean is not None and variance is not None
-        made = F.batch_norm(x, mean, variance, weight, bias, True, one.momentum, one.eps)
-        self.statistics = mean, variance
-        return made
+        self.taken = True
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, one.momentum, one.eps)
 
 
 class _Linear(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8 D) to (B, 8 K)."""
-        weights = torch.stack([layer.weight for layer in self.places]).transpose(1, 2)
         vectors = x.reshape(len(x), PLACES, -1).transpose(0, 1)
-        bias = _joined(self.places, "bias")
-        made = vectors @ weights if bias is None else torch.baddbmm(bias.reshape(PLACES, 1, -1), vectors, weights)
+        weights = self.weight.view(PLACES, -1, self.weight.shape[1]).transpose(1, 2)
+        made = vectors @ weights if self.bias is None else torch.baddbmm(self.bias.reshape(PLACES, 1, -1), vectors, weights)
         return made.transpose(0, 1).flatten(1)
 
 
-LAYERS: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
+LAYERS: dict[type[nn.Module], type[_Layer]] = {
     nn.Conv2d: _Convolution,
     nn.BatchNorm2d: _BatchNorm,
     nn.Linear: _Linear,
 }
 """The layers with numbers of their own that can be stacked; classes derived from them may compute something else."""
-
-
-def _joined(places: Sequence[Any], name: str) -> Tensor | None:
-    found = [getattr(layer, name) for layer in places]
-    return None if found[0] is None else torch.cat(found)
 
 
 def _of_zeros(network: Network) -> Network:

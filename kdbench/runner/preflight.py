@@ -110,7 +110,7 @@ def _map_notes(builder: Builder, trials: Iterable[TrialSpec]) -> list[str]:
 def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
     """Which students of some trials are to be stacked and cannot be; it is tried out on the builder's device."""
     stacked = [trial for trial in trials if trial.methods and trial.recipe.stack]
-    kinds = {str((trial.network, trial.recipe.precision, sorted(passed(builder, trial)))): trial for trial in stacked}
+    kinds = {str((trial.network, trial.recipe.arithmetic, sorted(passed(builder, trial)))): trial for trial in stacked}
     return [problem for trial in kinds.values() if (problem := _refusal(partial(_refuse_to_stack, builder, trial)))]
 
 

@@ -44,7 +44,7 @@ class Recipe(SpecWithOptions):
     optimiser's state are always fp32. The record says what was used, and tables never mix them."""
     compile: bool = False
     """Whether the passes of students and teacher in training go through `torch.compile`. It is faster after a start-up of its own.
-    Results are equal up to rounding, and tables never mix them with others."""
+    Results are equal up to rounding, and tables never mix them with others. Of stacked students, the pass of all is compiled."""
     stack: bool = False
     """Whether students of one architecture that train side by side compute as one network, whose convolutions are in groups. It is
     meant for small networks on a GPU. Results are equal up to rounding, and tables never mix them with others. Teachers are not
@@ -79,12 +79,6 @@ class Recipe(SpecWithOptions):
                 f"schedule.milestones: {milestones[-1]} is never reached in {counted(self.epochs, 'epoch')}; "
                 "give milestones below `epochs`"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _is_compiled_or_stacked(self) -> Self:
-        if self.compile and self.stack:
-            raise ValueError("stack: stacked students cannot be compiled; remove `compile` or `stack`")
         return self
 
     @model_validator(mode="after")

@@ -174,7 +174,7 @@ class Record(BaseModel):
     """The recipe in short: epochs, batch size, learning rate, and a hash that tells recipes apart that read alike."""
     precision: str
     """What really rounded the numbers: `fp32`, `tf32`, `bf16`, or `tf32 in convolutions`, which a `default` is on GPUs that
-    have TF32. `, compiled` follows where the recipe compiles. `default` where no worker could train the trial."""
+    have TF32. `, compiled` and `, stacked` follow where the recipe says so. `default` where no worker could train the trial."""
     epochs: int
     """Epochs of the main training; 0 for a teacher that was used as it is."""
     teacher: str | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,31 @@ from torch import Tensor, nn
 
 
 def learners(*totals: Tensor) -> Iterator[Tensor]:
-    """The tensors at which the gradients of some tensors end."""
-    nodes: set[Any] = {total.grad_fn for total in totals}  # `variable` is on one kind of node, unknown to the types
-    seen: set[Any] = {None}
-    while nodes := nodes - seen:
-        seen |= nodes
-        for node in nodes:
+    """The tensors at which the gradients of some tensors end, maybe more than once."""
+    # By node and number of its output; `variable` is on one kind of node, unknown to the types.
+    edges: set[tuple[Any, int]] = {(total.grad_fn, total.output_nr) for total in totals}
+    seen: set[tuple[Any, int]] = set()
+    while edges := {edge for edge in edges - seen if edge[0] is not None}:
+        seen |= edges
+        following: set[tuple[Any, int]] = set()
+        for node, number in edges:
             if "AccumulateGrad" in node.name():
                 yield node.variable
-        nodes = {following for node in nodes for following, _ in node.next_functions}
+            elif (told := node.metadata.get(_TOLD, {}).get(number)) is not None:
+                yield from told
+            else:
+                following.update(node.next_functions)
+        edges = following
+
+
+_TOLD = "kdbench: where the gradients of its outputs end"
+
+
+def tell_learners(tensor: Tensor, found: Sequence[Tensor]) -> None:
+    """Let `learners` find these for a tensor, which comes from a node whose outputs depend on different ones of its inputs."""
+    if tensor.grad_fn is not None:
+        metadata: Any = tensor.grad_fn.metadata  # which torch's types take for a method
+        metadata.setdefault(_TOLD, {})[tensor.output_nr] = found
 
 
 def refuse_unoptimised(total: Tensor, optimiser: torch.optim.Optimizer, plain: Iterable[Tensor], *, stage: str) -> None:

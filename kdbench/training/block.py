@@ -16,6 +16,7 @@ from kdbench.models import Network
 from kdbench.models.stacked import Cut, Stacked
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
+from kdbench.training.compiled import Compiled
 from kdbench.training.graphs import GraphInputs, beside_each_other
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded, spoils, versions
@@ -36,14 +37,19 @@ class Block(Unit):
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__(lanes)
-        self._stacked = Stacked([lane.student for lane in lanes if isinstance(lane.student, Network)])
+        students = [lane.student for lane in lanes if isinstance(lane.student, Network)]
+        self._stacked = Stacked(students, compiled=Compiled if lanes[0].compiled else None)
         self._watch, self._memory = Stopwatch(self._device), MemoryWatch(self._device)
         self._reached: dict[tuple[Lane, tuple[bool, ...]], set[int]] = {}
         for lane in lanes:
             lane.graph = None
 
+    def _compile(self, images: Tensor) -> float:
+        return self._stacked.prepare(images)
+
     def step(self, inputs: StepInputs, renew: Callable[[], StepInputs]) -> StepInputs:
         """As of every unit."""
+        guarded(partial(self.prepare, inputs), *self.lanes)
         firsts = {lane: lane.at_first_step for lane in self.lanes}
         learnt: dict[Lane, tuple[Cut, StepLosses, Gradients]] = {}
         cuts: list[Cut] = []
@@ -151,6 +157,7 @@ class Block(Unit):
 
     def record_step(self, inputs: GraphInputs) -> bool:
         """As of every unit; where it cannot be recorded, each lane is tried by itself, to find out which ones hinder it."""
+        guarded(partial(self.prepare, inputs.step), *self.lanes)
         before = versions(inputs.step)
         if reason := self._record(inputs):
             if len(self.lanes) > 1:

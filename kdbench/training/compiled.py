@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method.outputs import Outputs
+from kdbench.training.autograd import learners, tell_learners
 from kdbench.training.evaluation import buffers_kept
 
 UNLIMITED = 2**31 - 1
@@ -27,6 +28,7 @@ class Compiled:
         options: dict[str, Any] = {"deterministic": True, "triton.cooperative_reductions": False}
         self._call: Any = torch.compile(network, dynamic=False, options=options)
         self._prepared: set[object] = set()
+        self._learners: list[list[Tensor]] = []
 
     def prepare(self, images: Tensor) -> float:
         """Compile for images (B, C, H, W) of this shape, forward and backward; once, and without a trace in the network.
@@ -43,6 +45,7 @@ class Compiled:
         unlimited = torch._dynamo.config.patch(recompile_limit=UNLIMITED, accumulated_recompile_limit=UNLIMITED)
         with unlimited, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="TensorFloat32")  # advice that the recipe's precision answers
+            warnings.filterwarnings("ignore", message="The .grad attribute")  # the compiler looks at it, of joined weights, too
             self._pass(images)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
@@ -52,14 +55,23 @@ class Compiled:
     def _pass(self, images: Tensor) -> None:
         """Forward and backward, without a trace in the network."""
         with buffers_kept(self._network):
+            uncompiled: Outputs = self._network(images)
+            self._learners = [[*learners(tensor)] for tensor in uncompiled.tensors()]
+            del uncompiled  # its maps
             outputs: Outputs = self._call(images)
             total = torch.stack([tensor.float().sum() for tensor in outputs.tensors()]).sum()
             if total.requires_grad:
-                torch.autograd.grad(total, [p for p in self._network.parameters() if p.requires_grad], allow_unused=True)
+                torch.autograd.grad(total, [*learners(total)])
 
     def __call__(self, images: Tensor) -> Outputs:
         """The network's outputs, by its compiled pass where that was prepared, as it is for training."""
-        outputs: Outputs = (self._call if _kind(images) in self._prepared else self._network)(images)
+        if _kind(images) not in self._prepared:
+            plain: Outputs = self._network(images)
+            return plain
+        outputs: Outputs = self._call(images)
+        # Compiled, the network is one node, which gives zeros to what the losses do not reach, and an optimiser would decay that.
+        for tensor, found in zip(outputs.tensors(), self._learners, strict=True):
+            tell_learners(tensor, found)
         return outputs
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from torch import Tensor
+
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.arithmetic import autocast
+from kdbench.training.autograd import learners
 from kdbench.training.compiled import Compiled
 from kdbench.training.graphs import GraphInputs
 from kdbench.training.inputs import StepInputs, outputs_of
@@ -24,12 +27,8 @@ class Single(Unit):
         self._lane = lane
         self._compiled = Compiled(lane.student) if lane.student and lane.compiled else None
 
-    def prepare(self, inputs: StepInputs) -> None:
-        """Compile for batches like this one, where that was not done before."""
-        if self._compiled:
-            with autocast(self._device, precision=self._precision):
-                views = (inputs.views[name].images for name in self._lane.method.views)
-                self._lane.costs.startup_s += sum(map(self._compiled.prepare, (inputs.images, *views)))
+    def _compile(self, images: Tensor) -> float:
+        return self._compiled.prepare(images) if self._compiled else 0.0
 
     def train_step(self, inputs: StepInputs) -> None:
         """One step of the optimiser on a batch; raises what the method raises."""
@@ -68,4 +67,9 @@ class Single(Unit):
             outputs = outputs_of(forward, batch) if forward else teacher
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
             losses = lane.losses(outputs, teacher, batch, first=first)
-        lane.apply(losses, lane.backward(losses, lane.updates.learnt, balance=first))
+        reached = set(map(id, learners(losses.total))) if self._compiled else set()
+        g_ce = lane.backward(losses, lane.updates.learnt, balance=first)
+        for parameter in lane.updates.learnt if self._compiled else ():
+            if id(parameter) not in reached:
+                parameter.grad = None
+        lane.apply(losses, g_ce)

@@ -16,10 +16,12 @@ from kdbench.errors import first_line
 from kdbench.method.interface import METHODS
 from kdbench.models import Network
 from kdbench.models.stacked import LAYERS, PLACES, Stacked
+from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import arranged, autocast
 from kdbench.training.builder import Builder
+from kdbench.training.compiled import Compiled
 from kdbench.training.device import exact
 from kdbench.training.fatal_errors import fatal_error
 
@@ -60,10 +62,11 @@ def why_not_stacked(builder: Builder, trial: TrialSpec) -> str | None:
     shape, device = builder.dataset.image_shape, builder.device
     if not _equal_in_float64(build, shape):
         return DIFFERENT
-    sizes = {min(size, ON_CPU) if device.type == "cpu" else size for size in passed(builder, trial)}
+    fewer = device.type == "cpu" and not recipe.compile  # each number of images is another compilation, which training uses, too
+    sizes = {min(size, ON_CPU) if fewer else size for size in passed(builder, trial)}
     with exact(device, precision=recipe.precision, image_shape=shape):
         try:
-            isolated = all(_isolated(build, (size, *shape), device, precision=recipe.precision) for size in sorted(sizes))
+            isolated = all(_isolated(build, (size, *shape), device, recipe) for size in sorted(sizes))
         except RuntimeError as problem:
             if fault := fatal_error(problem):
                 raise fault from None
@@ -104,7 +107,7 @@ def _agree(expected: Iterable[Tensor], ours: Iterable[Tensor]) -> bool:
     return all(bool((one - other).abs().max() <= TOLERANCE * one.abs().max().clamp(min=1)) for one, other in pairs)
 
 
-def _isolated(build: Callable[[], Network], shape: tuple[int, ...], device: torch.device, *, precision: str) -> bool:
+def _isolated(build: Callable[[], Network], shape: tuple[int, ...], device: torch.device, recipe: Recipe) -> bool:
     """Whether a step of a network is bitwise the same alone and beside networks full of NaN, for images (B, C, H, W)."""
 
     def network(*, broken: bool = False) -> Network:
@@ -115,15 +118,17 @@ def _isolated(build: Callable[[], Network], shape: tuple[int, ...], device: torc
         return made
 
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    images = arranged(images.to(device).contiguous(memory_format=torch.channels_last), precision=precision)
+    images = arranged(images.to(device, memory_format=torch.channels_last), precision=recipe.precision)
     alone, beside = [network()], [network(broken=i != PLACES // 2) for i in range(PLACES)]
-    return all(map(torch.equal, _step(alone, 0, images, precision), _step(beside, PLACES // 2, images, precision)))
+    return all(map(torch.equal, _step(alone, 0, images, recipe), _step(beside, PLACES // 2, images, recipe)))
 
 
-def _step(networks: Sequence[Network], place: int, images: Tensor, precision: str) -> list[Tensor]:
+def _step(networks: Sequence[Network], place: int, images: Tensor, recipe: Recipe) -> list[Tensor]:
     """What the network at a place gives in a pass, the gradients that it gets, and what it remembers."""
-    with autocast(images.device, precision=precision):
-        cuts = Stacked(networks)(images)
+    stacked = Stacked(networks, compiled=Compiled if recipe.compile else None)
+    with autocast(images.device, precision=recipe.precision):
+        stacked.prepare(images)
+        cuts = stacked(images)
     gradients = [torch.ones_like(part) if i == place else part.detach() for i, cut in enumerate(cuts) for part in cut.parts]
     torch.autograd.backward([part for cut in cuts for part in cut.parts], gradients)
     own = networks[place]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
+from kdbench.training.arithmetic import autocast
 from kdbench.training.device import random_states
 from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph
 from kdbench.training.inputs import StepInputs
@@ -37,6 +38,20 @@ class Unit(ABC):
     def graph_refused(self) -> str | None:
         """Why there can be none."""
         return self.lanes[0].graph_refused
+
+    def prepare(self, inputs: StepInputs) -> None:
+        """Compile for batches like this one, where the recipe compiles and that was not done before."""
+        if not self.lanes[0].compiled:
+            return
+        with autocast(self._device, precision=self._precision):
+            views = (inputs.views[name].images for name in self.lanes[0].method.views)
+            seconds = sum(map(self._compile, (inputs.images, *views)))
+        for lane in self.lanes:
+            lane.costs.startup_s += seconds / len(self.lanes)
+
+    @abstractmethod
+    def _compile(self, images: Tensor) -> float:
+        """Compile for images (B, C, H, W) of this shape; seconds, 0 where that was done before."""
 
     @abstractmethod
     def step(self, inputs: StepInputs, renew: Callable[[], StepInputs]) -> StepInputs:

@@ -38,9 +38,8 @@ class Units:
 
     def prepare(self, lanes: Sequence[Lane], inputs: StepInputs) -> None:
         """Compile for batches like this one, where lanes are compiled and that was not done before."""
-        for lane in lanes:
-            if lane in self._singles:
-                guarded(partial(self._singles[lane].prepare, inputs), lane)
+        for unit in self.of(lanes):
+            guarded(partial(unit.prepare, inputs), *unit.lanes)
 
     def share_costs(self) -> None:
         """That of each block."""

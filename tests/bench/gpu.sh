@@ -14,12 +14,12 @@
 #   row              115   14 + plain loop 20, 9 and 9 + default 13 + bf16 9 + bf16 stacked 10 + fp32 26
 #   lanes             53   14 + 51 lanes at 0.4, 70 steps of 0.14 in all, 5 rows at 2
 #   wide              62   14 + 58 lanes at 0.4, 70 steps of 0.1, 40 of 0.2, 3 rows at 2
-#   opt_in            79   14 + stacked 9 + compiled 56, of which compiling 45
+#   opt_in           131   14 + stacked 9 + compiled and stacked 52 + compiled 56, of which compiling 45 each
 #   workers           45   14 + two trainings of six students + the start of two workers
 #   weight_gradients  22   42 cases
 #   strided           25   44 cases, a guess
 #   kernels           12   each
-# The last four have what is left of 480 s. Parts that take less leave their time to those after them.
+# The last five have what is left of 480 s. Parts that take less leave their time to those after them.
 set -u
 cd "$(dirname "$0")/../.." || exit
 out=${OUT:-results}/gpu.jsonl
@@ -95,7 +95,7 @@ fi
 figures row 125 "$@"
 figures lanes 65 "$@"
 figures wide 75 "$@"
-figures opt_in 95 "$@"
+figures opt_in 147 "$@"
 figures workers 65 "$@"
 measure weight_gradients 35 weight_gradients.py --out "$out" "${small[@]}"
 measure strided 35 strided.py --out "$out" "${small[@]}"
