@@ -856,6 +856,13 @@ def test_costs_of_stacked_students_do_not_stand_against_scratch():
     assert not any("eight places" in note for note in alone.notes)
 
 
+def test_times_stand_against_the_baseline_of_the_report():
+    rows = [trial(method, seed, 8.0, train_s=seconds) for method, seconds in (("scratch", 10.0), ("kd", 40.0)) for seed in (1, 2)]
+    for baseline, name, times in (("scratch", "scratch", ["1.00×", "4.00×"]), ("kd", "KD", ["0.25×", "1.00×"])):
+        table = cost_table(compare(frame(*rows), pairs=[PAIR], options=ReportOptions(baseline=baseline)))
+        assert (table.columns[2], [row.cells[2].text for row in table.rows]) == (f"Time against\n{name}", times)
+
+
 def test_without_scratch_no_column_is_left_for_times_against_it():
     table = cost_table(compare(RESULTS[RESULTS["method"] != "scratch"], pairs=[PAIR]))
     assert table.columns[1:3] == ("Training\nimages/s", "Extra\nparameters")

@@ -23,7 +23,7 @@ def timing_notes(comparison: Comparison) -> list[str]:
 
 
 def _apart(comparison: Comparison) -> list[str]:
-    """Which methods were timed in another run than scratch: one of the two was planned when the other was done, with some seed."""
+    """Which methods were timed in another run than the baseline: with some seed, one was planned when the other was done."""
     found: dict[tuple[str, ...], list[str]] = {}
     for pair in comparison.pairs:
         if not {"planned", "finished"} <= {*pair.done} or stacked(pair.done):
@@ -32,14 +32,14 @@ def _apart(comparison: Comparison) -> list[str]:
         for column in ("first_finished", "planned_again"):  # earlier versions have the first alone, which tells "not before"
             planned = pair.done.get(column, planned).astype(object).fillna(planned)
         timed = pair.done.assign(planned=planned).dropna(subset=["planned", "finished", "train_s"])
-        beside = timed.merge(timed[timed["method"] == "scratch"], on=["environment", "seed"], suffixes=("", "_scratch"))
-        later, earlier = beside["planned"] > beside["finished_scratch"], beside["planned_scratch"] > beside["finished"]
+        beside = timed.merge(timed[timed["label"] == comparison.baseline], on=["environment", "seed"], suffixes=("", "_baseline"))
+        later, earlier = beside["planned"] > beside["finished_baseline"], beside["planned_baseline"] > beside["finished"]
         if labels := tuple(map(str, beside.loc[later | earlier, "label"].unique())):
             found.setdefault(labels, []).append(pair.name)
     return [
-        f"{listed(labels)}: timed in another run than {comparison.scratch}"
+        f"{listed(labels)}: timed in another run than {comparison.baseline}"
         + (f" ({listed(pairs)})" if len(pairs) < len(comparison.pairs) else "")
-        + f". So the time against {comparison.scratch} tells how busy the machine was in each run, too, not what the method costs "
+        + f". So the time against {comparison.baseline} tells how busy the machine was in each run, too, not what the method costs "
         "alone. `kdbench run` with a new folder for --results times all in one run."
         for labels, pairs in found.items()
     ]

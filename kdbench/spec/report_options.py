@@ -30,7 +30,7 @@ class ReportOptions(Spec):
     metric: Annotated[str, AfterValidator(_known_metric)] = "error"
     """What is compared: `error`, `accuracy`, `top5_error`, `top5_accuracy`, `nll`, `ece`, `adaptive_ece`, `agreement` or `kl`."""
     baseline: str = "scratch"
-    """The method that gains are given over, such as `kd`."""
+    """The method that gains and training times are given over, such as `kd`."""
     tables: tuple[FurtherTable, ...] = ()
     """Further tables to show, which are otherwise in CSV files alone: `pairwise`, all pairs of methods; `win_tie_loss` and
     `performance_profile`, over several pairs of networks; `shared_errors`, which test images methods get wrong together;

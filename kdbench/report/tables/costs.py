@@ -19,7 +19,7 @@ _ALONE = (
 
 _STACKED = (
     "All numbers are medians over seeds. Training: the seconds of a stacked student are its share of a block of eight places. They "
-    "depend on how many students trained in it, and are not what the method costs alone: so no time stands against scratch, and "
+    "depend on how many students trained in it, and are not what the method costs alone: so no time stands against another, and "
     "images/s must not be compared. "
 )
 
@@ -29,9 +29,9 @@ _INFERENCE = ("Inference\nimages/s,\nstudent", "Inference\nimages/s,\nteacher")
 
 
 def cost_table(comparison: Comparison) -> Table:
-    """What each method costs: training speed alone and against scratch, extra parameters; and what inference gains.
+    """What each method costs: training speed alone and against the baseline, extra parameters; and what inference gains.
 
-    Speeds are medians over seeds and stand apart by environment. Times of stacked students do not stand against scratch, and where
+    Speeds are medians over seeds and stand apart by environment. Times of stacked students do not stand against others, and where
     no time does, there is no such column.
     """
     environments = comparison.results.loc[comparison.results["status"] == "done", "environment"].unique()
@@ -42,17 +42,17 @@ def cost_table(comparison: Comparison) -> Table:
     for pair in comparison.pairs:
         first = True
         for environment, done in pair.done.groupby("environment", sort=False):
-            scratch = done[done["method"] == "scratch"]
+            baseline = done[done["label"] == comparison.baseline]
             for label in comparison.labels:
                 trials = done[done["label"] == label]
                 if len(trials):
                     where = (Cell(str(environment)),) if several else ()
                     beside = timed[(timed["environment"] == environment) & (timed["dataset"] == pair.place.dataset)]
-                    cells = (Cell(label), *where, *_cost_cells(trials, scratch, beside, pair.place))
+                    cells = (Cell(label), *where, *_cost_cells(trials, baseline, beside, pair.place))
                     rows.append(method_row(comparison, pair, cells, first=first, environment=str(environment)))
                     first = False
     naming = (*pair_heading(comparison), "Method", *(["Measured on"] if several else []))
-    columns = (*naming, "Training\nimages/s", f"Time against\n{comparison.scratch}", "Extra\nparameters", *_INFERENCE)
+    columns = (*naming, "Training\nimages/s", f"Time against\n{comparison.baseline}", "Extra\nparameters", *_INFERENCE)
     against = len(naming) + 1
     if not any(row.cells[against].values for row in rows):
         columns = (*columns[:against], *columns[against + 1 :])
@@ -84,7 +84,7 @@ def _deployed(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, timed: pd.DataFrame, place: Place) -> Iterator[Cell]:
+def _cost_cells(trials: pd.DataFrame, baseline: pd.DataFrame, timed: pd.DataFrame, place: Place) -> Iterator[Cell]:
     """Of the trials of one method; inference is that of all that were `timed` of the same networks, in whichever pair."""
     same = timed[(timed["student"] == place.student) & timed["student_params"].isin(trials["student_params"])]
 
@@ -93,7 +93,7 @@ def _cost_cells(trials: pd.DataFrame, scratch: pd.DataFrame, timed: pd.DataFrame
         return float(known.median()) if len(known) else math.nan
 
     speed, extra = median("train_images_per_s"), median("extra_params")
-    relative = math.nan if stacked(trials) else median("train_s") / median("train_s", scratch)
+    relative = math.nan if stacked(trials) else median("train_s") / median("train_s", baseline)
     yield _number(speed, f"{speed:,.0f}")
     yield _number(relative, f"{relative:.2f}\N{MULTIPLICATION SIGN}")
     yield _number(extra, NONE if math.isnan(extra) else short_count(extra))
