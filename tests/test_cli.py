@@ -10,6 +10,7 @@ import re
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -591,6 +592,14 @@ def test_a_report_from_the_folder_of_another_suite_says_so(call, done):
     other = write("other.yaml", seeds="seeds: [7]", methods="methods: [at]")
     refused = call("report", other)
     assert refused.status == 2 and refused.err.endswith(" of other suites: `kdbench report results` shows them.\n")
+
+
+def test_a_python_that_drops_docstrings_is_refused():
+    ran = subprocess.run([sys.executable, "-OO", "-m", "kdbench", "list", "methods"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert (
+        ran.stderr == "error: kdbench needs the docstrings that Python drops with -OO. Leave -OO out, and unset PYTHONOPTIMIZE.\n"
+    )
 
 
 def refuses(refused: Result, message: str) -> None:

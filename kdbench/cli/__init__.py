@@ -34,6 +34,8 @@ def main() -> None:
     stop = signals.Stop()
     stop.listen()
     try:
+        if sys.flags.optimize > 1:  # help, checks and what reports say of methods are docstrings
+            raise KdbenchError("kdbench needs the docstrings that Python drops with -OO. Leave -OO out, and unset PYTHONOPTIMIZE.")
         with stop.heard():
             app(prog_name="kdbench", obj=stop)
     except (KdbenchError, OSError) as problem:
