@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from photographs import write_photographs
 
-from kdbench.data import ImageStream, StreamedLoader
+from kdbench.data import FileSplit, ImageStream, StreamedLoader
 from kdbench.errors import first_line
 from kdbench.spec.recipe import Augmentation, ResizedCrop
 
@@ -27,6 +27,7 @@ def streamed(root: Path, *, workers: int, device: torch.device) -> float:
     """Seconds of one epoch of augmented and normalised batches on the device."""
     data = ImageStream(ImageStream.Params(root=root, label="photographs", size=224, workers=workers), cache=root).load()
     augmentation = Augmentation(pad=0, resized_crop=ResizedCrop())
+    assert isinstance(data.train, FileSplit)
     loader = StreamedLoader(data.train, mean=data.mean, std=data.std, device=device, augmentation=augmentation)
     began = time.perf_counter()
     for draw in loader.epoch(torch.Generator().manual_seed(0), batch_size=BATCH):

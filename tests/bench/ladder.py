@@ -9,7 +9,7 @@ from plain import best_of_the_field
 from torch import nn
 
 from kdbench import Batch
-from kdbench.data import batch_bounds, epoch_plan
+from kdbench.data import ResidentLoader, batch_bounds, epoch_plan
 from kdbench.models.folding import folded
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
@@ -45,9 +45,10 @@ def loop_seconds(builder: Builder, specs: list[TrialSpec], levers: Levers) -> fl
 
 
 def _loop_seconds(builder: Builder, specs: list[TrialSpec], levers: Levers) -> float:
-    recipe = specs[0].recipe
+    recipe, taught_by = specs[0].recipe, specs[0].teacher
+    assert taught_by
     layout = torch.channels_last if levers.channels_last else torch.contiguous_format
-    original = builder.network(specs[0].teacher.student).eval()
+    original = builder.network(taught_by.student).eval()
     teacher: nn.Module = folded(original, image_shape=builder.dataset.image_shape)[0] if levers.folded else original
     teacher = teacher.to(memory_format=layout)
     lanes = []
@@ -58,6 +59,7 @@ def _loop_seconds(builder: Builder, specs: list[TrialSpec], levers: Levers) -> f
         options = {"fused": True} if levers.fused else {}
         lanes.append((student, method, torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, **options)))
     data = builder.training_data(recipe.augmentation)
+    assert isinstance(data, ResidentLoader)
     plan = epoch_plan(len(data), recipe.augmentation, torch.Generator()).to(builder.device)
     began = time.perf_counter()
     for group in [lanes] if levers.shared else [[lane] for lane in lanes]:
@@ -77,7 +79,7 @@ def _loop_seconds(builder: Builder, specs: list[TrialSpec], levers: Levers) -> f
                 if method.ce_weight:
                     loss = loss + method.ce_weight * F.cross_entropy(method.predict(output), labels)
                 optimiser.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimiser.step()
                 total += loss.item() if levers.waits else 0.0
     if builder.device.type == "cuda":

@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -122,7 +123,7 @@ def passes_seconds(builder: Builder, specs: list[TrialSpec], teacher: FrozenTeac
     for images, labels in batches:
         teacher(images)
         for student in students:
-            torch.nn.functional.cross_entropy(student(images).logits, labels).backward()
+            torch.autograd.backward(torch.nn.functional.cross_entropy(student(images).logits, labels))
     return time.perf_counter() - began
 
 
@@ -130,8 +131,10 @@ def plain_seconds(builder: Builder, specs: list[TrialSpec], *, workers: int) -> 
     """Seconds of one epoch of every method in the plain loop."""
     load_shipped()
     total, layout = 0.0, torch.contiguous_format
-    teacher = builder.network(specs[0].teacher.student).to(memory_format=layout)
-    images = PilImages(builder.dataset.train, MEAN, STD)
+    taught_by, split = specs[0].teacher, builder.dataset.train
+    assert taught_by and isinstance(split, Split)
+    teacher = builder.network(taught_by.student).to(memory_format=layout)
+    images = PilImages(split, MEAN, STD)
     with best_of_the_field(builder.device):
         for spec in specs:
             student = builder.student(spec).to(memory_format=layout)
@@ -193,15 +196,13 @@ def main() -> None:
     elsewhere = ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(options.threads,)
     )
-    sides: dict[str, Callable[[], float]] = {
-        f"plain loop, {n} workers": lambda n=n: elsewhere.submit(plain_seconds, replace(builder), specs, workers=n).result()
-        for n in options.workers
-    }
+
+    def there(seconds: Callable[..., float], *given: Any, **named: Any) -> Callable[[], float]:
+        return lambda: elsewhere.submit(seconds, replace(builder), specs, *given, **named).result()
+
+    sides = {f"plain loop, {n} workers": there(plain_seconds, workers=n) for n in options.workers}
     if options.ladder:
-        sides |= {
-            name: lambda levers=levers: elsewhere.submit(loop_seconds, replace(builder), specs, levers).result()
-            for name, levers in RUNGS.items()
-        }
+        sides |= {name: there(loop_seconds, levers) for name, levers in RUNGS.items()}
     sides |= {f"kdbench, {arithmetic}": ours(arithmetic, specs) for arithmetic in options.arithmetic}
     if options.wide:
         wide = trials(list(WIDE), teacher=options.teacher, student=options.student, recipe=recipe)

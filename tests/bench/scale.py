@@ -378,8 +378,8 @@ def main() -> None:
         print(json.dumps(asdict(scenario) | asdict(measured)))
         return
     found = []
-    for scenario in TABLE:  # each in a process of its own, for its memory
-        options = ["--only", json.dumps(scenario), *sys.argv[1:]]
+    for row in TABLE:  # each in a process of its own, for its memory
+        options = ["--only", json.dumps(row), *sys.argv[1:]]
         done = subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, check=True)
         found.append(json.loads(done.stdout))
     for name in found[0]:

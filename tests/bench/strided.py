@@ -49,7 +49,8 @@ def every_second(maps: Tensor, weights: list[Tensor], padding: int) -> Tensor:
 
 def twice_the_input(maps: Tensor, weights: list[Tensor], padding: int, stride: int = 2) -> Tensor:
     """One of twice the groups, for which each place's maps are there twice."""
-    places = maps.permute(0, 2, 3, 1).unflatten(-1, (PLACES, 1, -1))
+    by_place = maps.permute(0, 2, 3, 1)
+    places = by_place.reshape(*by_place.shape[:-1], PLACES, 1, -1)
     twice = places.expand(-1, -1, -1, -1, 2, -1).flatten(-3).permute(0, 3, 1, 2)
     return F.conv2d(twice, torch.cat(weights), None, stride, padding, 1, 2 * PLACES)
 
@@ -88,7 +89,8 @@ WAYS: dict[int, dict[str, Way]] = {
 
 def _interleaved(parts: list[Tensor]) -> Tensor:
     """Of each place all parts: (B, 8 C, H, W) each to (B, 16 C, H, W), channels-last."""
-    seen = [part.permute(0, 2, 3, 1).unflatten(-1, (PLACES, -1)) for part in parts]
+    seen = [part.permute(0, 2, 3, 1) for part in parts]
+    seen = [part.reshape(*part.shape[:-1], PLACES, -1) for part in seen]
     return torch.cat(seen, dim=-1).flatten(-2).permute(0, 3, 1, 2)
 
 
@@ -122,7 +124,8 @@ class Layer:
         with autocast(self._device, precision=self._precision):
             made = way(self._maps, self._weights, self._k // 2)
         torch.autograd.backward(made, self._above)
-        return [made.detach(), self._maps.grad, torch.cat([weight.grad for weight in self._weights])]
+        of_maps, *of_weights = [tensor.grad for tensor in (self._maps, *self._weights) if tensor.grad is not None]
+        return [made.detach(), of_maps, torch.cat(of_weights)]
 
     def figures(self, way: Way) -> dict[str, object]:
         """What a way takes and gives, or why it cannot be."""

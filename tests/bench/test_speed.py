@@ -43,6 +43,7 @@ def test_step(benchmark, name):
     main = [segment for segment in segments(method, student, RECIPE) if segment.phase == MAIN]
     lane = Lane(name, seed=0, student=student, method=method, segments=main, precision="fp32", device=CPU)
     data = BENCH.training_data(RECIPE.augmentation)
+    assert isinstance(data, ResidentLoader)
     images, labels, indices = data.batch(epoch_plan(512, RECIPE.augmentation, torch.Generator()), 0, 64)
     outputs = teacher(images)
     lane.begin_epoch()

@@ -13,7 +13,7 @@ from photographs import write_photographs
 from PIL import Image
 from torchvision.transforms import v2
 
-from kdbench.data import ImageStream, StreamedLoader
+from kdbench.data import FileSplit, ImageStream, StreamedLoader
 from kdbench.spec.recipe import Augmentation, ResizedCrop
 
 IMAGES, BATCH, ROUNDS = 512, 64, 5
@@ -60,6 +60,7 @@ def test_an_epoch_of_batches(benchmark, photographs, workers):
     params = ImageStream.Params(root=photographs, label="photographs", size=224, workers=workers)
     data = ImageStream(params, cache=photographs).load()
     augmentation = Augmentation(pad=0, resized_crop=ResizedCrop())
+    assert isinstance(data.train, FileSplit)
     stream = StreamedLoader(data.train, mean=data.mean, std=data.std, device="cpu", augmentation=augmentation)
 
     def epoch() -> None:
@@ -73,5 +74,6 @@ def test_an_epoch_of_batches(benchmark, photographs, workers):
 def test_the_start_of_an_epoch(benchmark, photographs):
     """Until the first batch, of one image, is there: what processes that are started in every epoch cost."""
     data = ImageStream(ImageStream.Params(root=photographs, label="x", size=224, workers=CORES), cache=photographs).load()
+    assert isinstance(data.train, FileSplit)
     stream = StreamedLoader(data.train, mean=data.mean, std=data.std, device="cpu")
     benchmark.pedantic(lambda: next(stream.epoch(torch.Generator(), batch_size=1))(), rounds=ROUNDS, warmup_rounds=1)

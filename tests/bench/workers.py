@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,7 @@ def write_noise(root: Path, *, train: int, test: int) -> None:
             Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
 
 
-def seconds(suite: str, results: Path, rerun: str, seeds: tuple[int, ...], options: Mapping[str, str]) -> float:
+def seconds(suite: str, results: Path, rerun: str, seeds: tuple[int, ...], options: Mapping[str, Any]) -> float:
     """How long a run takes, without its report."""
     load_shipped()
     loaded = load_suite(suite, seeds=seeds)
@@ -66,7 +67,7 @@ def compare(suite: str, folder: Path, *, repeats: int, threads: int) -> dict[str
     """Seconds of both, by turns, each with a copy of a directory with the teacher and the first seed."""
     sides = {"here": {"engine": "here", "device": "cpu"}, f"cpu:{threads}": {"device": f"cpu:{threads}"}}
 
-    def run(results: Path, rerun: str, seeds: tuple[int, ...], options: Mapping[str, str]) -> float:
+    def run(results: Path, rerun: str, seeds: tuple[int, ...], options: Mapping[str, Any]) -> float:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(seconds, suite, results, rerun, seeds, options).result()
 
