@@ -43,9 +43,9 @@ def drawn_recipe(draw: random.Random) -> dict[str, Any]:
         return keys if draw.random() < share else {}
 
     epochs = draw.choice([1, 2, 2, 3])
-    sgd = draw.choice([{"lr": 0.05}, {"lr": 0.05, "nesterov": True}, {"lr": 0.01, "momentum": 0}])
-    optimiser = draw.choice([sgd, sgd, {"name": "adamw", "lr": 0.003}])
-    schedule = draw.choice([{"milestones": []}, {"milestones": [1]} if epochs > 1 else {}, {"name": "cosine", "update": "step"}])
+    sgd: dict[str, Any] = draw.choice([{"lr": 0.05}, {"lr": 0.05, "nesterov": True}, {"lr": 0.01, "momentum": 0}])
+    optimiser: dict[str, Any] = draw.choice([sgd, sgd, {"name": "adamw", "lr": 0.003}])
+    schedule: dict[str, Any] = draw.choice([{"milestones": []}, {"milestones": [1]} if epochs > 1 else {}, {"name": "cosine", "update": "step"}])
     distortion = {**maybe(0.2, random_erasing=0.5), **maybe(0.2, rand_augment={"name": "torchvision"})}
     return {
         "epochs": epochs,
@@ -103,7 +103,7 @@ def train(lab: Lab, tree: dict[str, Any], way: dict[str, Any]) -> Outcomes:
 
 def drawn_way(draw: random.Random) -> dict[str, Any]:
     """How it is trained for the second time."""
-    ways = [{"graphs": True}, {"lanes": draw.choice([1, 2])}, {"stops": True}, {"part": True}]
+    ways: list[dict[str, Any]] = [{"graphs": True}, {"lanes": draw.choice([1, 2])}, {"stops": True}, {"part": True}]
     return {key: value for way in draw.sample(ways, draw.randint(1, 3)) for key, value in way.items()}
 
 
