@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TINY, Lab
 from invariants.probes import give_teacher
 from torch import Tensor, nn
@@ -86,8 +87,8 @@ def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(
             assert all(map(torch.equal, alone, found))
 
 
-def test_which_networks_can_be_stacked(lab: Lab) -> None:
-    """The last two: mkldnn's kernels for groups of few channels in bf16 let NaN through, and ShuffleNet mixes channels."""
+def test_which_networks_can_be_stacked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ShuffleNet mixes channels. On some CPUs, kernels for groups of few channels in bf16 let NaN through, as the last ones do."""
 
     def reason(name: str, precision: str = "fp32", **changes: Any) -> str | None:
         suite = lab.suite(recipe={"precision": precision})
@@ -95,9 +96,11 @@ def test_which_networks_can_be_stacked(lab: Lab) -> None:
 
     assert reason("resnet8") is None
     assert reason("wrn_10_1", "bf16") is None
-    assert reason("mobilenetv2_half", "bf16") == LEAKS.format(precision="bf16")
     assert reason("shufflenetv1") == DIFFERENT
     assert (reason("resnet8", input=NetworkInput(size=16)) or "").startswith("it has numbers of its own")
+    original = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda x, *rest, **options: original(x, *rest, **options) + 0 * x.sum())
+    assert reason("resnet8") == LEAKS.format(precision="fp32")
 
 
 def test_where_the_recipe_compiles_it_is_tried_compiled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,9 @@ def drawn_recipe(draw: random.Random) -> dict[str, Any]:
     epochs = draw.choice([1, 2, 2, 3])
     sgd: dict[str, Any] = draw.choice([{"lr": 0.05}, {"lr": 0.05, "nesterov": True}, {"lr": 0.01, "momentum": 0}])
     optimiser: dict[str, Any] = draw.choice([sgd, sgd, {"name": "adamw", "lr": 0.003}])
-    schedule: dict[str, Any] = draw.choice([{"milestones": []}, {"milestones": [1]} if epochs > 1 else {}, {"name": "cosine", "update": "step"}])
+    schedule: dict[str, Any] = draw.choice(
+        [{"milestones": []}, {"milestones": [1]} if epochs > 1 else {}, {"name": "cosine", "update": "step"}]
+    )
     distortion = {**maybe(0.2, random_erasing=0.5), **maybe(0.2, rand_augment={"name": "torchvision"})}
     return {
         "epochs": epochs,
