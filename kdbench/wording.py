@@ -4,12 +4,15 @@ import re
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
-_TOGETHER = re.compile(r"(?<=\bn) = (?=\d)|(?<=\d) (?=[%±])|(?<=±) (?=\d)|(?<=\bprotocol) (?=\d)")
+_TOGETHER = re.compile(
+    r"(?<=\bn) = (?=\d)|(?<=\d) (?=[%±])|(?<=±) (?=\d)|(?<=\bprotocol) (?=\d)|"
+    r"(?<=\bkdbench) (?=\d)|(?<=\bPython) (?=\d)|(?<=\btorch) (?=\d)"
+)
 """Spaces at which no line may end."""
 
 
 def unbroken(text: str) -> str:
-    """With no-break spaces in `n = 3`, `95 %`, `1.2 ± 0.3` and `protocol 3`."""
+    """With no-break spaces in `n = 3`, `95 %`, `1.2 ± 0.3`, `protocol 3` and `Python 3.11`."""
     return _TOGETHER.sub(lambda found: found[0].replace(" ", NO_BREAK), text)
 
 

@@ -212,13 +212,18 @@ def test_the_version(call):
 
 @pytest.mark.parametrize(
     "command",
-    [(), *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new", "merge", "export", "deploy")]],
+    [
+        (),
+        *[(name,) for name in ("run", "plan", "report", "list", "show", "check", "new", "merge", "export", "deploy")],
+        ("trials", "list"),
+    ],
 )
 def test_help(command, call):
     helped = call(*command, "--help")
     assert helped.status == 0
     assert helped.out.startswith("Usage: ")
     assert "..." not in helped.out.split("\n", 1)[1], "no text is cut"
+    assert not re.search("<(list|str)", helped.out), "types of Python mean nothing to a user"
     assert not command or f"\n  Examples:\n    kdbench {command[0]} " in helped.out
 
 

@@ -11,7 +11,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 from kdbench import __version__
 from kdbench.cli import arguments
@@ -32,7 +32,18 @@ SLOW_S = 2.0
 """After so long a user wants to know what happens."""
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """Commands whose help names arguments without their types: newer versions of typer add `<str>` to `SUITE`."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        for parameter in command.params if command else ():
+            if isinstance(parameter, TyperArgument):
+                vars(parameter)["display_type_rich"] = lambda ctx: None
+        return command
+
+
+class Commands(Group):
     """The commands; what some expect under another name is answered with where it is."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

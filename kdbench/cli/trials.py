@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdbench.cli import options
-from kdbench.cli.app import app, open_suite, print_json
+from kdbench.cli.app import Group, app, open_suite, print_json
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.results.cleaning import Cleaning
 
-trials = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at what a results folder holds, and tidy it up.")
+trials = typer.Typer(
+    cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Look at what a results folder holds, and tidy it up."
+)
 app.add_typer(trials, name="trials")
 
 
