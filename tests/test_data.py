@@ -148,6 +148,9 @@ def test_images_that_stand_in_both_splits_are_told():
         "of the source",
         "4 of 20 test images are identical to a training image, 1 of them with another label",
     )
+    assert made(Split(train, labels), Split(test[1:2], test_labels[1:2])).contents.notes[1:] == (
+        "1 of 1 test images is identical to a training image",
+    )
     train[[30, 31]] = train[40].clone()
     test[0] = random_images(2, 2, 3, seed=2)
     test[4] = train[40]  # of its own label, and of another one

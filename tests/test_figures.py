@@ -259,7 +259,10 @@ def test_gains_have_intervals_from_three_seeds_on(seeds, intervals):
 def test_a_gain_that_may_be_chance_is_a_hollow_mark():
     frame = make_results(seeds=4)
     frame.loc[frame["method"] == "kd", "test_error_pct"] = [8.2, 8.1, 8.4, 8.3]
-    (axes,) = forest(compared(frame)).axes
+    figure = forest(compared(frame))
+    (axes,) = figure.axes
+    assert legend_texts(figure) == ["95 %, new seeds", "may be chance"]
+    assert legend_texts(forest(compared(make_results(seeds=4)))) == ["95 %, new seeds"]
     assert [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"] == [
         "white",
         method_colours(["FT"])["FT"],

@@ -45,7 +45,10 @@ def duplicates(train: Samples, test: Samples) -> Iterator[str]:
     if shared:
         differ = sum(known != {test_labels[position]} for position, known in shared.items())
         text = f", {differ:,} of them with another label" if differ else ""
-        yield f"{len(shared):,} of {len(test):,} test images are identical to a training image{text}"
+        if len(shared) == 1:
+            text = " with another label" if differ else ""
+        are = "is" if len(shared) == 1 else "are"
+        yield f"{len(shared):,} of {len(test):,} test images {are} identical to a training image{text}"
     several = 0 if isinstance(train, FileSplit) else sum(len(labels[key]) > 1 for key in train_keys.values())
     if several:
         yield f"{several:,} of {len(train):,} training images are identical to one with another label"

@@ -65,10 +65,15 @@ def forest(comparison: Comparison) -> Figure:
 
 
 def _legend(gains: Sequence[Difference]) -> list[Line2D]:
-    """Of the intervals that some gain has."""
+    """Of the intervals that some gain has, and of hollow marks."""
     seeds = Line2D([], [], color=GREY, linewidth=2.4, label="95 %, new seeds")
     images = Line2D([], [], color=GREY, linewidth=0.9, label="95 %, new seeds and images")
-    known = (seeds, any(gain.bounds for gain in gains)), (images, any(gain.bounds_with_images for gain in gains))
+    hollow = Line2D([], [], color=GREY, linestyle="", marker="o", markerfacecolor="white", label="may be chance")
+    known = (
+        (seeds, any(gain.bounds for gain in gains)),
+        (images, any(gain.bounds_with_images for gain in gains)),
+        (hollow, any(gain.bounds and not gain.beyond_chance for gain in gains)),
+    )
     return [line for line, is_known in known if is_known]
 
 
