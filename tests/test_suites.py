@@ -399,6 +399,7 @@ def test_an_unknown_suite_is_answered_with_the_nearest():
         ("mine.2", "unknown suite 'mine.2'. Did you mean 'mine.2.yaml'? Give a path"),
         ("mine.3", "unknown suite 'mine.3'. Give a path"),
         ("quik", "unknown suite 'quik'. Did you mean 'quick'? Give a path"),
+        ("my", "my is a folder, not a suite. Give a folder of results with --results"),
     ],
 )
 def test_a_file_that_lies_there_is_suggested(name, told):

@@ -59,4 +59,8 @@ def find_suite(name: str) -> Path:
     near = f" Did you mean '{there[0]}'?" if there else "" if is_file else nearest(name, names)
     if is_file:
         raise KdbenchError(f"no suite file at {path}.{near} See `kdbench list suites` for those that ship with kdbench.")
+    if not near and path.is_dir():
+        raise KdbenchError(
+            f"{name} is a folder, not a suite. Give a folder of results with --results, and a suite by its name or file."
+        )
     raise KdbenchError(f"unknown suite '{name}'.{near} Give a path to a YAML file, or see `kdbench list suites`.")
