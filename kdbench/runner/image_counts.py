@@ -21,14 +21,15 @@ def refuse_other_counts(store: Store, label: str, contents: Contents, params: So
     Raises:
         KdbenchError: they are not. Images that were replaced by as many others are noticed where they are read.
     """
-    now = (contents.image_shape, training_images(contents, params), sum(contents.test))
+    classes = {*map(str, contents.classes)}  # as a record has them: a data set of one's own may number them
+    now = (tuple(map(int, contents.image_shape)), training_images(contents, params), int(sum(contents.test)))
     for record in store.records():
         if record.dataset != label or not (data := record.data):
             continue
         then = (data.image_shape, data.train_images.images, data.test_images.images)
         names = ("channels, height and width", "training images", "test images")
         found = [f"{name} {old}, now {new}" for name, old, new in zip(names, then, now, strict=True) if old != new]
-        if changed := {*data.classes} ^ {*contents.classes}:
+        if changed := {*data.classes} ^ classes:
             found.insert(0, f"only then or only now class {listed(sorted(changed))}")
         if found:
             raise KdbenchError(
