@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import MIXED, Said
@@ -49,6 +50,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_worker_niceness", "0")  # it is 15, and other tests run beside these
+        # From Python 3.13 on, a forked process lets go of what was to be called at the end, and dies of freeing Ray's clients.
+        patch.setattr("ray._private.node.atexit", SimpleNamespace(register=lambda call: None))
         node = {"include_dashboard": False, "object_store_memory": 100 << 20}
         cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
         try:

@@ -2,13 +2,16 @@
 
 import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.results.store import Store
 from kdbench.signals import STOPS
+from kdbench.spec.augmentation import RandAugment
 from kdbench.spec.recipe import Augmentation, Recipe, ResizedCrop
 from kdbench.streams import generator, seeded
 from kdbench.suite.resolve import load_suite
@@ -509,6 +513,51 @@ def test_a_process_that_is_killed_is_found_when_its_batch_is_waited_for(photogra
         list(draws)
 
 
+@pytest.fixture
+def spawning() -> Iterator[None]:
+    """As by default on macOS and Windows."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere forking may be unsafe")
+@pytest.mark.usefixtures("spawning")
+def test_processes_are_forked_on_linux_whatever_python_does(photographs):
+    draws = feed(photographs, workers=1).epoch(generator(0), batch_size=2)
+    next(draws)()
+    (worker,) = multiprocessing.active_children()
+    assert isinstance(worker, multiprocessing.get_context("fork").Process)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "timm", "fixmatch"])
+def test_what_processes_are_given_can_be_sent_to_those_that_are_not_forked(photographs, monkeypatch, name):
+    crop = ResizedCrop(interpolation="bilinear" if name == "timm" else "random")
+    images = feed(photographs, Augmentation(pad=0, resized_crop=crop, rand_augment=RandAugment(name=name)))
+    sent = []
+    monkeypatch.setattr(images, "_read", lambda reader, chunks: sent.append(reader) or [])
+    for begin in (lambda: images.epoch(generator(0), batch_size=8, strong=generator(1)), images.plain_batches):
+        with pytest.raises(ValueError, match="shorter"):
+            next(begin())
+    assert len(sent) == 2
+    for reader in sent:
+        assert torch.equal(pickle.loads(pickle.dumps(reader))[[0, 3]], reader[[0, 3]])
+
+
+def test_a_script_that_ends_in_the_middle_of_a_pass_ends_the_processes(photographs, monkeypatch):
+    """A traceback may hold the pass until then. Python's own end waits for ever for processes that leave signals to this one."""
+    at_exit: list[Any] = []
+    monkeypatch.setattr("kdbench.data.streaming.atexit", SimpleNamespace(register=at_exit.append, unregister=at_exit.remove))
+    draws = feed(photographs, workers=1).epoch(generator(0), batch_size=2)
+    next(draws)()
+    (call,) = at_exit
+    call()
+    assert not multiprocessing.active_children()
+    draws.close()
+    assert not at_exit
+
+
 def test_processes_that_read_go_on_when_a_signal_that_asks_to_stop_goes_to_all(photographs):
     draws = feed(photographs, workers=1).epoch(generator(0), batch_size=2)
     next(draws)()
@@ -529,7 +578,7 @@ def test_processes_that_read_do_not_hold_the_results_directory(tmp_path):
     with store.writing():
         reader = fork.Process(target=read)
         reader.start()
-        started.wait()
+        assert started.wait(30)
     try:
         with store.writing():
             assert reader.is_alive()

@@ -3,11 +3,12 @@ all students."""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -36,6 +37,12 @@ log = logging.getLogger("kdbench")
 PLAIN_BATCH = 100
 """Images in a batch that is not augmented: of 224x224 pixels they take 60 MB as float32, and many processes hold some."""
 
+START_METHOD = "fork" if sys.platform == "linux" else None
+"""How processes start: by Python's default where that may be unsafe, as on macOS.
+
+It is named since Python 3.14 has another default on Linux. Forked processes share the names of the files; others import torch anew,
+which takes seconds in every pass, and read the user's script first.
+"""
 
 BOTH_WAYS = ("bilinear", "bicubic")
 """Of resizing, where one of the two is chosen for each image."""
@@ -117,12 +124,14 @@ class StreamedLoader(Loader):
     def _read(self, reader: _Reader, chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Pixels (V, B, H, W, C), uint8, of each chunk of positions for the V transforms of a reader, on the device.
 
-        Processes start anew with every pass, which takes a tenth of a second, so that none lies idle in between.
+        Processes start anew with every pass, which takes a tenth of a second where they are forked, so that none lies idle.
         """
         on_cuda = self.device.type == "cuda"
         others = [_data_loader(_Reader(files, []), plain_chunks(len(files))) for files in self._others]
-        for pixels in _loaded(_data_loader(reader, chunks, pin_memory=on_cuda), others):
-            yield pixels.to(self.device, non_blocking=on_cuda)
+        batches = _loaded(_data_loader(reader, chunks, pin_memory=on_cuda), others)
+        with _closed_at_exit(batches):
+            for pixels in batches:
+                yield pixels.to(self.device, non_blocking=on_cuda)
 
 
 def plain_chunks(count: int) -> list[range]:
@@ -134,18 +143,20 @@ Read = torch_data.DataLoader[Tensor | list[str]]
 
 
 def _data_loader(reader: _Reader, chunks: Sequence[Sequence[int]], *, pin_memory: bool = False) -> Read:
+    workers = min(reader.files.workers, len(chunks))
     return torch_data.DataLoader(
         reader,
         sampler=chunks,  # one entry is a batch
         batch_size=None,
-        num_workers=min(reader.files.workers, len(chunks)),
+        num_workers=workers,
+        multiprocessing_context=START_METHOD if workers else None,  # torch refuses one for no processes
         pin_memory=pin_memory,
         worker_init_fn=_leave_interrupts_to_the_main_process,
         generator=torch.Generator(),  # else it draws from the global stream
     )
 
 
-def _loaded(loader: Read, others: Sequence[Read]) -> Iterator[Tensor]:
+def _loaded(loader: Read, others: Sequence[Read]) -> Generator[Tensor, None, None]:
     """What the loader's processes read, in order. Once a file cannot be read, the rest and what `others` read is only read to find
     all such files.
 
@@ -168,12 +179,27 @@ def _loaded(loader: Read, others: Sequence[Read]) -> Iterator[Tensor]:
     except RuntimeError as problem:
         raise DataError(
             f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
-            "data set fewer `workers`. Then the same command continues; what is finished is kept."
+            "data set fewer `workers`, or 0 for none. Then the same command continues; what is finished is kept."
         ) from None
     finally:
         del batches  # ends the processes now, not when the last traceback is forgotten
     if problems:
         raise unreadable_files(sorted(problems))
+
+
+@contextmanager
+def _closed_at_exit(batches: Generator[Tensor, None, None]) -> Iterator[None]:
+    """Close them after the block, or when Python ends in the middle of it.
+
+    A traceback may hold the block until then: that of Ctrl-C in a script. Python would ask the processes to end by the SIGTERM that
+    they leave to the main process, and wait for them for ever.
+    """
+    atexit.register(batches.close)
+    try:
+        yield
+    finally:
+        batches.close()
+        atexit.unregister(batches.close)
 
 
 class _Reader(torch_data.Dataset[Tensor | list[str]]):
