@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice, takewhile
+from itertools import islice
 
 import torch
 
@@ -212,8 +212,7 @@ def _epoch(
             inputs = unit.step(inputs, partial(made, number, load))
 
     loads = data_watch.waits(waiting.items(stream.batches(now, _views(lanes))))
-    wanted = takewhile(lambda load: any(not lane.failure for lane in lanes), loads)  # else nobody is left for whom to read them
-    batches = enumerate(partial(loaded, load) for load in wanted)
+    batches = enumerate(partial(loaded, load) for load in _until_all_have_failed(lanes, loads))
     if graphs:
         for batch in islice(batches, 1):
             ordinary_step(*batch)  # it makes what a graph needs to find
@@ -232,6 +231,14 @@ def _epoch(
             _evaluate(tested, loader, teachers, key=key, detailed=detailed, waiting=waiting)
     if refused_allocations(data.device) > refused:  # nobody was told, and nothing of the epoch may be kept
         raise SilentOutOfMemory
+
+
+def _until_all_have_failed(lanes: Sequence[Lane], loads: Iterable[Load]) -> Iterator[Load]:
+    """The loads while somebody is left to learn from them; to ask for one more would be to read its images."""
+    for load in loads:
+        yield load
+        if all(lane.failure for lane in lanes):
+            return
 
 
 def _evaluate(
