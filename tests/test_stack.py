@@ -87,6 +87,28 @@ def test_a_network_is_bitwise_the_same_alone_and_at_any_place_beside_others(
             assert all(map(torch.equal, alone, found))
 
 
+@pytest.mark.parametrize("name", ["resnet8", "mobilenetv2_half"])
+def test_the_hook_points_that_others_read_change_no_bit(name: str) -> None:
+    """Of the gradients of a network that is judged by its logits alone; the last maps of MobileNet are 1x1, which is any layout."""
+    with seeded(0, "images"):
+        images = torch.randn(6, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+
+    def gradients(*, read: int | None) -> list[Tensor]:
+        own, other = network(name, seed=0), network(name, seed=1)
+        cuts = Stacked([own, other])(images)
+        (judged,) = (i for i, leaf in enumerate(cuts[0].leaves) if leaf is cuts[0].outputs.logits)
+        parts = [cuts[0].parts[judged], *([] if read is None else [cuts[1].parts[read]])]
+        torch.autograd.backward(parts, [torch.linspace(-1, 1, part.numel()).view(part.shape) for part in parts])
+        return [parameter.grad for parameter in own.parameters() if parameter.grad is not None]
+
+    with exact(torch.device("cpu"), precision="fp32", image_shape=(3, 8, 8)):
+        alone = gradients(read=None)
+        points = len(Stacked([network(name, seed=0)])(images)[0].leaves)
+        assert points > 5 and len(alone) > 20
+        different = [point for point in range(points) if not all(map(torch.equal, alone, gradients(read=point)))]
+    assert not different
+
+
 def test_which_networks_can_be_stacked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """ShuffleNet mixes channels. On some CPUs, kernels for groups of few channels in bf16 let NaN through, as the last ones do."""
 

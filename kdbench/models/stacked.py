@@ -5,10 +5,12 @@ Few and large operations instead of many small ones are what a GPU is fast at. N
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -88,7 +90,9 @@ class Stacked:
         parts: dict[int, tuple[Tensor, ...]] = {}
         for tensor in outputs.tensors():
             if id(tensor) not in parts:
-                parts[id(tensor)] = _apart(tensor)
+                parts[id(tensor)] = _Apart.apply(tensor)
+                if tensor.requires_grad:
+                    tensor.register_hook(partial(_laid_out, tensor.stride()))  # type: ignore[no-untyped-call]  # torch's
 
         def cut(place: int, network: Network) -> Cut:
             own = {name: found[place] for name, found in parts.items()}
@@ -199,11 +203,45 @@ def _of_zeros(network: Network) -> Network:
     return empty
 
 
-def _apart(tensor: Tensor) -> tuple[Tensor, ...]:
-    """(B, 8 C, ...) as one (B, C, ...) for each place: a copy, laid out as a network alone would give it."""
-    places = tensor.view(len(tensor), PLACES, -1, *tensor.shape[2:]).transpose(0, 1)
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        dense = places.permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
-    else:
-        dense = places.clone(memory_format=torch.contiguous_format)
-    return dense.unbind()
+ALIGNED = 512
+"""Bytes. Each place's part begins at a multiple of it, as a tensor of its own does on CUDA: kernels are chosen by that, too."""
+
+
+class _Apart(torch.autograd.Function):
+    """(B, 8 C, ...) as one (B, C, ...) for each place: a copy, laid out as a network alone would give it. Its gradient is laid out
+    as the whole is in training, so that nothing needs to be rearranged."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.channels_last = whole.ndim == 4 and whole.is_contiguous(memory_format=torch.channels_last)
+        places = whole.view(len(whole), PLACES, -1, *whole.shape[2:]).transpose(0, 1)
+        distance = math.ceil(places[0].nbytes / ALIGNED) * ALIGNED // whole.itemsize
+        room = whole.new_empty(PLACES, distance)[:, : places[0].numel()]
+        if ctx.channels_last:
+            apart = room.view(PLACES, len(whole), *whole.shape[2:], -1).permute(0, 1, 4, 2, 3)
+        else:
+            apart = room.view(places.shape)
+        return apart.copy_(places).unbind()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        given = [gradient for gradient in gradients if gradient is not None]
+        if not given:
+            return None
+        nothing = torch.zeros_like(given[0])
+        found = [nothing if gradient is None else gradient for gradient in gradients]
+        if ctx.channels_last:
+            return torch.stack([gradient.permute(0, 2, 3, 1) for gradient in found], 3).flatten(3).permute(0, 3, 1, 2)
+        return torch.stack(found, 1).flatten(1, 2)
+
+
+def _laid_out(strides: tuple[int, ...], gradient: Tensor | None) -> Tensor | None:
+    """A gradient with the strides of the tensor that it is of, whatever came together in it; None where a compiled pass has none.
+
+    Kernels of the backward pass are chosen by the layout. Were it left as it comes, the last bits of all networks would depend on
+    which hook points the methods of the others read.
+    """
+    if gradient is None or gradient.stride() == strides:
+        return gradient
+    return gradient.new_empty_strided(gradient.shape, strides).copy_(gradient)
