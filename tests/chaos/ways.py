@@ -1,9 +1,9 @@
 """Random suites, each trained in two ways that must end in the same bits: `python tests/chaos/ways.py --suites 100`.
 
-The plain way is all students at once, in one process, without graphs. The other way is drawn: fewer at once, a stop after every
-epoch, rehearsed CUDA graphs, a part of the methods in another order, or several of these. Each suite is a number, and `--from 17
---suites 1` tries the one of that number again. It prints one line of JSON for each suite, and ends with status 1 where two ways
-differed.
+The plain way is all students at once, in one process, without graphs. The other way is drawn: two workers, fewer students at once,
+a stop after every epoch, rehearsed CUDA graphs, a part of the methods in another order, or several of these. Each suite is a
+number, and `--from 17 --suites 1` tries the one of that number again. It prints one line of JSON for each suite, and ends with
+status 1 where two ways differed. With `MALLOC_PERTURB_=1` in the environment, memory that nobody has written holds huge numbers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from invariants.everything import refusals
 from invariants.probes import SHORT
 
 from kdbench.errors import KdbenchError, first_line
+from kdbench.suite.suite import Suite
 from kdbench.training import graphs
 
 NETWORKS = ["resnet8", "resnet14", "wrn_10_1", "vgg8", "mobilenetv2_half", "shufflenetv1"]
@@ -71,10 +72,22 @@ def drawn_recipe(draw: random.Random) -> dict[str, Any]:
 def drawn_suite(draw: random.Random) -> dict[str, Any]:
     """Any suite of a few students."""
     methods = {name: SHORT[name] for name in draw.sample(sorted(SHORT), draw.randint(1, 4))}
+    if draw.random() < 0.2:
+        methods["ft"] = SHORT["ft"]
     if draw.random() < 0.3:
         methods["+".join(sorted(draw.sample(ALONE, 2)))] = {}
-    teacher, student = draw.choice(NETWORKS), draw.choice(NETWORKS)
+    student, assistant, first = (draw.choice(NETWORKS) for _ in range(3))
+    teacher: Any = first
+    if draw.random() < 0.2:
+        teacher = {"model": assistant, "method": "kd", "teacher": first}
+    if draw.random() < 0.15 and assistant != first:
+        teacher, methods = [first, teacher if teacher != first else assistant], {"dgkd": SHORT["dgkd"], "scratch": {}}
+    size = draw.choice([8, 8, 12, 16])
+    part = draw.choice([{}, {}, {"validation": 0.25}, {"train_images": 48}])
     return {
+        "dataset": {"name": "imagefolder", "label": "stripes", "size": size, "channels": draw.choice([1, 3]), **part},
+        "stages": draw.choice(["per-seed", "per-teacher"]),
+        "keep_students": draw.random() < 0.2,
         "recipe": drawn_recipe(draw),
         "methods": [{name: params} for name, params in methods.items()],
         "seeds": draw.choice([[0], [0], [0, 1], [5]]),
@@ -82,12 +95,18 @@ def drawn_suite(draw: random.Random) -> dict[str, Any]:
     }
 
 
+def written(lab: Lab, tree: dict[str, Any]) -> Suite:
+    """The suite; it may share the stages of FT alone, which is refused where there are none."""
+    staged = any("ft" in entry for entry in tree["methods"])
+    return lab.suite(**{key: value for key, value in tree.items() if key != "stages" or staged})
+
+
 def train(lab: Lab, tree: dict[str, Any], way: dict[str, Any]) -> Outcomes:
     """All that a suite comes to in a way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         patch.setattr("kdbench.training.evaluation.TIMED_PASSES", 1)
-        options: dict[str, Any] = {"lanes": way.get("lanes", 0)}
+        options: dict[str, Any] = {"lanes": way.get("lanes", 0), "device": way.get("device", "cpu")}
         if "graphs" in way:
             patch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: True)
             patch.setattr(graphs, "Graph", Rehearsed)
@@ -96,7 +115,7 @@ def train(lab: Lab, tree: dict[str, Any], way: dict[str, Any]) -> Outcomes:
             ticks = itertools.count()
             patch.setattr("kdbench.runner.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
             options["stop_after_s"] = 1.5
-        suite = lab.suite(**tree)
+        suite = written(lab, tree)
         for _ in range(100):
             if lab.run(suite, **options):
                 return lab.outcomes()
@@ -105,6 +124,8 @@ def train(lab: Lab, tree: dict[str, Any], way: dict[str, Any]) -> Outcomes:
 
 def drawn_way(draw: random.Random) -> dict[str, Any]:
     """How it is trained for the second time."""
+    if draw.random() < 0.1:
+        return {"device": "cpu:2"}
     ways: list[dict[str, Any]] = [{"graphs": True}, {"lanes": draw.choice([1, 2])}, {"stops": True}, {"part": True}]
     return {key: value for way in draw.sample(ways, draw.randint(1, 3)) for key, value in way.items()}
 
@@ -117,7 +138,7 @@ def tried(number: int, folder: Path, images: Path) -> dict[str, Any]:
     for lab in labs:
         lab.root.mkdir(parents=True)
     try:
-        unfit = refusals(labs[0], labs[0].suite(**tree))
+        unfit = refusals(labs[0], written(labs[0], tree))
         tree["methods"] = [entry for entry in tree["methods"] if not entry.keys() & unfit.keys()]
         plain = train(labs[0], tree, {})
     except KdbenchError as refusal:
