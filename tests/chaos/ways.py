@@ -27,12 +27,16 @@ import torch
 from conftest import Lab, Outcomes, Rehearsed, write_images
 from invariants.everything import refusals
 from invariants.probes import SHORT
+from test_streaming import write_photographs
 
 from kdbench.errors import KdbenchError, first_line
 from kdbench.suite.suite import Suite
 from kdbench.training import graphs
 
 NETWORKS = ["resnet8", "resnet14", "wrn_10_1", "vgg8", "mobilenetv2_half", "shufflenetv1"]
+OTHERS = ["timm/test_resnet", "timm/test_efficientnet", "timm/test_vit", "torchvision/mobilenet_v3_small"]
+"""For colour images alone."""
+
 ALONE = ["kd", "at", "sp", "dkd", "cc"]
 """Methods of which two are added."""
 
@@ -76,19 +80,26 @@ def drawn_suite(draw: random.Random) -> dict[str, Any]:
         methods["ft"] = SHORT["ft"]
     if draw.random() < 0.3:
         methods["+".join(sorted(draw.sample(ALONE, 2)))] = {}
-    student, assistant, first = (draw.choice(NETWORKS) for _ in range(3))
+    size, channels = draw.choice([8, 8, 12, 16]), draw.choice([1, 3])
+    part = draw.choice([{}, {}, {"validation": 0.25}, {"train_images": 36}])
+    data = {"name": "imagefolder", "label": "stripes", "size": size, "channels": channels, **part}
+    recipe = drawn_recipe(draw)
+    if draw.random() < 0.2:
+        data |= {"name": "imagestream", "label": "photographs", "root": "", "size": 16, "channels": 3, "workers": 0}
+        recipe["augmentation"] |= {"pad": 0, "resized_crop": {}}
+    networks = NETWORKS + OTHERS * (data["channels"] == 3)
+    student, assistant, first = (draw.choice(networks) for _ in range(3))
+    recipe["stack"] = recipe["stack"] and student in NETWORKS[:-1]
     teacher: Any = first
     if draw.random() < 0.2:
         teacher = {"model": assistant, "method": "kd", "teacher": first}
     if draw.random() < 0.15 and assistant != first:
         teacher, methods = [first, teacher if teacher != first else assistant], {"dgkd": SHORT["dgkd"], "scratch": {}}
-    size = draw.choice([8, 8, 12, 16])
-    part = draw.choice([{}, {}, {"validation": 0.25}, {"train_images": 48}])
     return {
-        "dataset": {"name": "imagefolder", "label": "stripes", "size": size, "channels": draw.choice([1, 3]), **part},
+        "dataset": data,
         "stages": draw.choice(["per-seed", "per-teacher"]),
         "keep_students": draw.random() < 0.2,
-        "recipe": drawn_recipe(draw),
+        "recipe": recipe,
         "methods": [{name: params} for name, params in methods.items()],
         "seeds": draw.choice([[0], [0], [0, 1], [5]]),
         "pairs": [{"teacher": teacher, "student": student}],
@@ -98,7 +109,10 @@ def drawn_suite(draw: random.Random) -> dict[str, Any]:
 def written(lab: Lab, tree: dict[str, Any]) -> Suite:
     """The suite; it may share the stages of FT alone, which is refused where there are none."""
     staged = any("ft" in entry for entry in tree["methods"])
-    return lab.suite(**{key: value for key, value in tree.items() if key != "stages" or staged})
+    keys = {key: value for key, value in tree.items() if key != "stages" or staged}
+    if "root" in tree["dataset"]:
+        keys["dataset"] = {**tree["dataset"], "root": str(lab.images.parent / "photographs")}
+    return lab.suite(**keys)
 
 
 def train(lab: Lab, tree: dict[str, Any], way: dict[str, Any]) -> Outcomes:
@@ -126,7 +140,7 @@ def drawn_way(draw: random.Random) -> dict[str, Any]:
     """How it is trained for the second time."""
     if draw.random() < 0.1:
         return {"device": "cpu:2"}
-    ways: list[dict[str, Any]] = [{"graphs": True}, {"lanes": draw.choice([1, 2])}, {"stops": True}, {"part": True}]
+    ways: list[dict[str, Any]] = [{"graphs": True}, {"lanes": draw.choice([1, 2])}, {"stops": True}, {"part": True}, {"workers": 2}]
     return {key: value for way in draw.sample(ways, draw.randint(1, 3)) for key, value in way.items()}
 
 
@@ -144,7 +158,8 @@ def tried(number: int, folder: Path, images: Path) -> dict[str, Any]:
     except KdbenchError as refusal:
         return {"suite": number, "refused": first_line(refusal)}
     part = draw.sample(tree["methods"], max(1, len(tree["methods"]) - 1)) if "part" in way else tree["methods"]
-    other = train(labs[1], {**tree, "methods": part}, way)
+    data = {**tree["dataset"], "workers": way["workers"]} if "workers" in way and "workers" in tree["dataset"] else tree["dataset"]
+    other = train(labs[1], {**tree, "methods": part, "dataset": data}, way)
     different = [trial for trial in other if other[trial] != plain.get(trial)]
     statuses = Counter(json.loads(rows[0])["status"] for rows in plain.values())
     return {"suite": number, "way": way, "trials": dict(statuses), "different": different}
@@ -161,6 +176,7 @@ def main() -> int:
     latest, failed = time.monotonic() + 60 * given.minutes, False
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder) / "images")
+        write_photographs(Path(folder) / "photographs")
         for number in range(given.first, given.first + given.suites):
             if time.monotonic() > latest:
                 break
