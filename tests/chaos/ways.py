@@ -23,19 +23,34 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pytest
+import test_graphs
 import torch
 from conftest import Lab, Outcomes, Rehearsed, write_images
+from invariants import odd_methods
 from invariants.everything import refusals
 from invariants.probes import SHORT
 from test_streaming import write_photographs
 
+from kdbench import Method
 from kdbench.errors import KdbenchError, first_line
+from kdbench.method.interface import METHODS
 from kdbench.suite.suite import Suite
 from kdbench.training import graphs
 
+KINDS = [
+    *(test_graphs.Draws, test_graphs.Counts, test_graphs.Replaces, test_graphs.Averages, test_graphs.Spoils, test_graphs.WarmsUp),
+    *(test_graphs.WarmsUpByTensors, test_graphs.Turns, test_graphs.Anneals, test_graphs.AsksForGradients),
+]
 NETWORKS = ["resnet8", "resnet14", "wrn_10_1", "vgg8", "mobilenetv2_half", "shufflenetv1"]
 OTHERS = ["timm/test_resnet", "timm/test_efficientnet", "timm/test_vit", "torchvision/mobilenet_v3_small"]
 """For colour images alone."""
+
+ODD: dict[str, tuple[type[Method], dict[str, Any]]] = {
+    "careless": (odd_methods.Careless, {}),
+    **{f"faulty_{at.split()[0]}": (odd_methods.Faulty, {"at": at}) for at in ("lesson", "hint", "losses", "nan in main")},
+    **{kind.__name__.lower(): (kind, {}) for kind in KINDS},
+}
+"""Methods that draw, count, raise, diverge, or write into what all are given; only where one process trains."""
 
 ALONE = ["kd", "at", "sp", "dkd", "cc"]
 """Methods of which two are added."""
@@ -73,11 +88,13 @@ def drawn_recipe(draw: random.Random) -> dict[str, Any]:
     }
 
 
-def drawn_suite(draw: random.Random) -> dict[str, Any]:
+def drawn_suite(draw: random.Random, *, odd: bool) -> dict[str, Any]:
     """Any suite of a few students."""
     methods = {name: SHORT[name] for name in draw.sample(sorted(SHORT), draw.randint(1, 4))}
     if draw.random() < 0.2:
         methods["ft"] = SHORT["ft"]
+    if odd:
+        methods |= {name: ODD[name][1] for name in draw.sample(sorted(ODD), draw.choice([0, 0, 1, 2]))}
     if draw.random() < 0.3:
         methods["+".join(sorted(draw.sample(ALONE, 2)))] = {}
     size, channels = draw.choice([8, 8, 12, 16]), draw.choice([1, 3])
@@ -90,6 +107,8 @@ def drawn_suite(draw: random.Random) -> dict[str, Any]:
     networks = NETWORKS + OTHERS * (data["channels"] == 3)
     student, assistant, first = (draw.choice(networks) for _ in range(3))
     recipe["stack"] = recipe["stack"] and student in NETWORKS[:-1]
+    if "mobilenetv2_half" in (student, assistant, first):
+        recipe["precision"] = "default"  # it is refused in bf16, for small images or where it is stacked
     teacher: Any = first
     if draw.random() < 0.2:
         teacher = {"model": assistant, "method": "kd", "teacher": first}
@@ -147,7 +166,8 @@ def drawn_way(draw: random.Random) -> dict[str, Any]:
 def tried(number: int, folder: Path, images: Path) -> dict[str, Any]:
     """What became of a suite."""
     draw = random.Random(number)
-    tree, way = drawn_suite(draw), drawn_way(draw)
+    way = drawn_way(draw)
+    tree = drawn_suite(draw, odd="device" not in way)
     labs = [Lab(folder / name, images) for name in ("plain", "other")]
     for lab in labs:
         lab.root.mkdir(parents=True)
@@ -173,6 +193,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60, help="begin none later than that")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    for name, (kind, _) in ODD.items():
+        METHODS.register(name)(kind)
     latest, failed = time.monotonic() + 60 * given.minutes, False
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder) / "images")
