@@ -347,6 +347,27 @@ def test_macs_of_a_convolution_and_a_linear_layer() -> None:
     assert macs(model, (3, 5, 5)) == 5 * 5 * 3 * 3 * 3 * 4 + 4 * 5 * 5 * 7
 
 
+class Asking(nn.Module):
+    """Pools its maps by attention with a learnt question, as timm's vision transformers of SigLIP do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.question = nn.Parameter(torch.zeros(1, 1, 3))
+        self.ask, self.read = nn.Linear(3, 3), nn.Linear(3, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        places = images.flatten(2).mT
+        asked = self.ask(self.question.expand(len(places), -1, -1))
+        return self.read((asked @ places.mT).softmax(2) @ places).flatten(1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_macs_of_a_layer_that_is_given_a_parameter(device: str) -> None:
+    model = Asking().to(device)
+    assert macs(model, (3, 5, 5)) == 3 * 3 + 2 * 3 * 5 * 5 + 3 * 7
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_any_valid_wide_residual_network_can_be_named() -> None:
     assert "wrn_22_3" in MODELS
     assert "wrn_22_3" not in MODELS.names()

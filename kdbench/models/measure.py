@@ -49,7 +49,7 @@ def parameters(module: nn.Module) -> int:
 def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulate operations of the convolutions and linear layers for one image (C, H, W); `model` stays as it is."""
     with torch.no_grad():
-        empty = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
+        empty = {id(tensor): tensor.detach().to("meta") for tensor in (*model.parameters(), *model.buffers())}
         copy = deepcopy(model, empty)  # that has these for its tensors
         _pass_over_norms(copy)  # they multiply nothing that counts
         with FlopCounterMode(display=False) as counter, seeded(0, "measure"):  # a network may leave out layers at random
