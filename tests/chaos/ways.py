@@ -38,8 +38,8 @@ from kdbench.suite.suite import Suite
 from kdbench.training import graphs
 
 KINDS = [
-    *(test_graphs.Draws, test_graphs.Counts, test_graphs.Replaces, test_graphs.Averages, test_graphs.Spoils, test_graphs.WarmsUp),
-    *(test_graphs.WarmsUpByTensors, test_graphs.Turns, test_graphs.Anneals, test_graphs.AsksForGradients),
+    *(test_graphs.Draws, test_graphs.Replaces, test_graphs.WarmsUp, test_graphs.WarmsUpByTensors, test_graphs.Anneals),
+    test_graphs.AsksForGradients,
 ]
 NETWORKS = ["resnet8", "resnet14", "wrn_10_1", "vgg8", "mobilenetv2_half", "shufflenetv1"]
 OTHERS = ["timm/test_resnet", "timm/test_efficientnet", "timm/test_vit", "torchvision/mobilenet_v3_small"]
@@ -50,7 +50,7 @@ ODD: dict[str, tuple[type[Method], dict[str, Any]]] = {
     **{f"faulty_{at.split()[0]}": (odd_methods.Faulty, {"at": at}) for at in ("lesson", "hint", "losses", "nan in main")},
     **{kind.__name__.lower(): (kind, {}) for kind in KINDS},
 }
-"""Methods that draw, count, raise, diverge, or write into what all are given; only where one process trains."""
+"""Methods that draw, raise, diverge, or write into what all are given; only where one process trains."""
 
 ALONE = ["kd", "at", "sp", "dkd", "cc"]
 """Methods of which two are added."""
