@@ -72,6 +72,34 @@ def test_wrong_gradients_are_those_of_strides_beyond_maps_in_bf16_on_a_cpu_alone
     assert not refused("resnet8", "bf16")
 
 
+@pytest.mark.parametrize(
+    ("channels", "kernel", "precision", "cpu", "refused"),
+    [
+        (7, 1, "default", "AVX2", True),
+        (8, 1, "default", "AVX2", False),
+        (7, 3, "default", "AVX2", False),
+        (7, 1, "bf16", "AVX2", False),
+        (7, 1, "default", "AVX512", False),
+    ],
+)
+def test_gradients_beyond_their_end_are_those_of_few_channels_without_avx512(
+    channels, kernel, precision, cpu, refused, lab, monkeypatch
+):
+    forget = MODELS.snapshot()
+
+    @MODELS.register("narrow")
+    def narrow(*, num_classes: int, in_channels: int) -> nn.Module:
+        convs = nn.Conv2d(in_channels, channels, 3), nn.Conv2d(channels, 8, kernel, 2)
+        return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+
+    try:
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: cpu)
+        suite = lab.suite(recipe={"precision": precision}, pairs=[{**PAIR, "student": {"model": "narrow", "hooks": ["1"]}}])
+        assert bool(miscomputed(lab.builder(suite), suite.trials)) is refused
+    finally:
+        forget()
+
+
 def test_all_problems_are_told_at_once(lab):
     bad = weights(lab, "bad.safetensors", **{"classifier.bias": torch.full((3,), torch.nan)})
     problems = told(

@@ -136,14 +136,13 @@ def refuse_one_image(model: Network, *, name: str, image_shape: tuple[int, int, 
             ) from None
 
 
-def strided_beyond_its_maps(model: Network, *, image_shape: tuple[int, int, int]) -> str | None:
-    """The first convolution of a model on the meta device that, for images (C, H, W), strides further than its maps reach."""
-    found: list[str] = []
+def called_convolutions(model: Network, *, image_shape: tuple[int, int, int]) -> list[tuple[str, nn.Conv2d, tuple[int, int]]]:
+    """Of a model on the meta device, for images (C, H, W), each call of a convolution: its name, it, and the size of its maps."""
+    found: list[tuple[str, nn.Conv2d, tuple[int, int]]] = []
 
     def look(name: str, layer: nn.Conv2d, given: tuple[Tensor, ...]) -> None:
-        pixels = given[0].shape[-2:]
-        if max(layer.kernel_size) > 1 and any(size < stride for size, stride in zip(pixels, layer.stride, strict=True)):
-            found.append(name)
+        height, width = given[0].shape[-2:]
+        found.append((name, layer, (height, width)))
 
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -151,4 +150,4 @@ def strided_beyond_its_maps(model: Network, *, image_shape: tuple[int, int, int]
     _pass_over_norms(model)
     with torch.no_grad():
         model(_images(image_shape))
-    return found[0] if found else None
+    return found

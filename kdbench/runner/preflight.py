@@ -16,7 +16,7 @@ from kdbench.method.interface import METHODS
 from kdbench.method.pair import PairError
 from kdbench.method.specs import pair_label, teachers_label
 from kdbench.models.bare import read_before
-from kdbench.models.measure import refuse_one_image, strided_beyond_its_maps
+from kdbench.models.measure import called_convolutions, refuse_one_image
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.arithmetic import without_effect
@@ -117,23 +117,35 @@ def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchEr
 def miscomputed(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
     """Which networks that are to be trained would get wrong gradients on the builder's device.
 
-    In bf16 on a CPU (torch 2.11 to 2.15), a convolution whose stride is larger than its maps gets weight gradients from memory that
-    nobody has written: those of the weights that meet nothing but padding.
+    On a CPU (torch 2.11 to 2.15) a convolution gets weight gradients from memory that nobody has written, if its stride is larger
+    than its maps, in bf16: those of the weights that meet nothing but padding. Where the CPU lacks AVX-512, those of a 1x1
+    convolution with a stride and fewer than 8 input channels are written beyond their end, in fp32.
     """
     if builder.device.type != "cpu":
         return []
-    trained = {trial.network: trial for trial in trials if trial.methods and trial.recipe.precision == "bf16"}
+    trained = {(trial.network, trial.recipe.precision == "bf16"): trial for trial in trials if trial.methods}
     return [problem for trial in trained.values() if (problem := _refusal(partial(_refuse_miscomputed, builder, trial)))]
 
 
 def _refuse_miscomputed(builder: Builder, trial: TrialSpec) -> None:
-    shape = builder.dataset.image_shape
-    if layer := strided_beyond_its_maps(builder.blank(*trial.network), image_shape=shape):
-        raise KdbenchError(
-            f"{trial.label} cannot be trained in bf16 on a CPU with images of {shape[1]}x{shape[2]}: its convolution {layer} has a "
-            "stride that is larger than its maps, and torch computes wrong gradients for it. Write `precision: default`, or give "
-            "larger images."
-        )
+    shape, bf16 = builder.dataset.image_shape, trial.recipe.precision == "bf16"
+    narrow = not bf16 and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    if not bf16 and not narrow:
+        return
+    for name, layer, pixels in called_convolutions(builder.blank(*trial.network), image_shape=shape):
+        single = max(layer.kernel_size) == 1
+        if bf16 and not single and any(size < stride for size, stride in zip(pixels, layer.stride, strict=True)):
+            raise KdbenchError(
+                f"{trial.label} cannot be trained in bf16 on a CPU with images of {shape[1]}x{shape[2]}: its convolution {name} "
+                "has a stride that is larger than its maps, and torch computes wrong gradients for it. Write `precision: default`, "
+                "or give larger images."
+            )
+        if narrow and single and max(layer.stride) > 1 and layer.groups == 1 and layer.in_channels < 8:
+            raise KdbenchError(
+                f"{trial.label} cannot be trained on a CPU without AVX-512: its convolution {name} is 1x1 with a stride and has "
+                "fewer than 8 input channels, and torch writes its gradients beyond their end. Give it 8 channels, or write "
+                "`precision: bf16`."
+            )
 
 
 def _refuse_to_stack(builder: Builder, trial: TrialSpec) -> None:
