@@ -309,6 +309,8 @@ def test_fewer_than_half_of_the_methods_can_be_far_off():
     assert shown_range(extents) == (1, 1.2, ["c", "d"])
     assert shown_range({name: extents[name] for name in "abcd"})[2] == []
     assert shown_range(extents, always=60)[:2] == (1, 71)
+    equal = {name: Extent(value, value, value) for name, value in {"a": 0, "b": 0, "c": 0, "d": 0, "e": 5}.items()}
+    assert shown_range(equal) == (0, 5, []), "a method has no distance from equal ones, and squeezes nothing"
 
 
 def test_a_long_interval_ends_in_an_arrow_and_does_not_squeeze_the_others():
@@ -468,6 +470,14 @@ def test_a_figure_of_curves_says_where_its_axis_is_logarithmic(metric, epochs, l
     assert (figure.get_supylabel() or figure.axes[0].get_ylabel()) == label
     assert [axes.get_title() for axes in figure.axes] == titles
     assert [axes.get_yscale() for axes in figure.axes] == ["log" if metric == "error" else "linear", "linear"][: len(titles)]
+
+
+def test_an_error_of_0_is_drawn_on_an_axis_that_has_it():
+    frame = make_results(seeds=1).assign(test_error_pct=0.0)
+    figure = curves(compared(frame), make_curves(frame, epochs=8))
+    (axes,) = figure.axes
+    assert (axes.get_yscale(), figure.get_supylabel() or axes.get_ylabel()) == ("linear", "test error (%) ↓")
+    assert axes.get_ylim()[0] <= 0
 
 
 def test_many_curves_have_a_legend():

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from test_report_tables import RESULTS
 
-from kdbench.report import ReportOptions, compare, gain_table, result_table
+from kdbench.report import ReportOptions, claims, compare, gain_table, result_table
+from kdbench.report.page.trials import trials_table
 from kdbench.results.frames import COLUMNS
 from kdbench.spec.metrics import METRICS, Metric
 
@@ -34,3 +35,17 @@ def test_a_metric_can_be_compared(name: str) -> None:
     assert (gains is None) == (metric.teacher_column is None)
     refused = f"No gain over scratch is given, because scratch has no {metric.noun}."
     assert (refused in table.notes) == (gains is None)
+
+
+def test_a_method_that_validation_chooses_need_not_have_the_metric() -> None:
+    errors = RESULTS["method"].map({"scratch": 1.0, "at": 3.0, "kd": 2.0})
+    results = measured(METRICS["agreement"]).assign(validation_error_pct=errors)
+    (claim,) = claims(compare(results, options=ReportOptions(metric="agreement")))
+    assert claim.endswith(" The lowest mean validation error: scratch.")
+
+
+def test_trials_have_the_decimals_of_the_metric_on_the_page() -> None:
+    results = measured(METRICS["nll"])
+    table = trials_table(compare(results, options=ReportOptions(metric="nll")))
+    place = table.columns.index(METRICS["nll"].heading)
+    assert table.rows[0].cells[place].text == f"{results['test_nll'].iloc[0]:.4f}"

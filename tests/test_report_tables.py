@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -618,7 +619,8 @@ def test_a_method_with_more_seeds_is_ranked_over_those_that_all_have():
     )
     assert bold(result_table(compare(results, pairs=[PAIR]))) == ["KD"]
     (claim,) = claims(compare(results, pairs=[PAIR]))
-    assert "KD has the lowest mean test error of 3 methods, 7.10 %. Gain over mine, the next (7.90 %): +0.80 points" in claim
+    ranked = "KD has the lowest mean test error of 3 methods over the 3 seeds that they share, 7.10 %."
+    assert f"{ranked} Gain over mine, the next (7.90 %): +0.80 points" in claim
 
 
 def test_one_seed_of_all_is_ranked_though_more_are_planned():
@@ -635,6 +637,26 @@ def test_methods_of_equal_error_share_the_place():
     )
     (claim,) = claims(compare(three_seeds(kd=(8.0,)), pairs=[PAIR]))
     assert claim.endswith("KD has a mean test error of 8.00 %, and there is no other method.")
+
+
+def test_means_that_are_printed_alike_share_the_place():
+    """Half of a hundredth is never exact: 2.675 is printed as 2.67, and `round` makes 2.68 of it."""
+    results = three_seeds(scratch=(2.65, 2.70), kd=(2.67, 2.67), at=(2.67, 2.66))
+    table = result_table(compare(results.assign(teacher_error_pct=None), pairs=[PAIR], options=ReportOptions(spread="none")))
+    assert [cells(table)[label] for label in ("scratch", "KD", "AT")] == ["2.67", "2.67", "2.67"]
+    assert bold(table) == ["scratch", "KD", "AT"]
+
+
+def test_a_worse_result_beyond_chance_is_not_said_to_be_chance():
+    """Scratch is better with the three seeds that it has, and lacks too many to be ranked."""
+    results = frame(
+        *(trial("kd", seed, error) for seed, error in enumerate((8.0, 8.1, 8.3, 8.0, 8.1, 8.2, 8.0), 1)),
+        *(trial("at", seed, error) for seed, error in enumerate((8.6, 8.5, 8.9, 8.5, 8.6, 8.7, 8.6), 1)),
+        *(trial("scratch", seed, error) for seed, error in enumerate((5.0, 5.1, 5.25), 1)),
+    )
+    (claim,) = claims(compare(results, pairs=[PAIR]))
+    assert "Gain over scratch (5.12 %): -3.02 points" in claim
+    assert "chance" not in claim
 
 
 def test_a_claim_names_the_methods_that_have_no_result_and_those_that_failed():
@@ -1002,6 +1024,13 @@ def test_a_table_too_wide_for_a_page_is_turned():
     lines = to_markdown(table).splitlines()
     assert "| Teacher | resnet56 |" in lines
     assert "| m19 | **7.00** |" in lines
+
+
+def test_headings_that_stand_in_a_column_keep_their_lines():
+    columns = ("Method", "Gain", "95 % interval,\nnew seeds", "n")
+    table = replace(gain_table(compare(RESULTS, pairs=[PAIR])), columns=columns, turn=True)
+    (line,) = [line for line in to_latex(table).splitlines() if "interval," in line and "&" in line]
+    assert line.startswith(r"\shortstack[l]{95 \% interval, \\ new seeds} & ")
 
 
 def test_csv_is_tidy_with_mean_std_and_n_apart_and_unrounded():

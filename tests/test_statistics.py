@@ -170,6 +170,15 @@ def test_a_method_without_some_seeds_is_compared_by_its_own_paired_differences()
     assert "c: seeds are missing" in found.procedure
 
 
+def test_a_method_without_a_seed_of_another_widens_no_interval():
+    """Its many seeds are no block, either."""
+    errors = pd.DataFrame({"scratch": [8, 8.2, 8.5, 8.3], "kd": [7, 7.3, 7.4, 7.2], "at": [7.1, 7.6, 7.4, 7.3]})
+    elsewhere = pd.concat([errors, pd.DataFrame({"ft": [6.0] * 40}, range(10, 50))])
+    for methods in (["scratch", "kd"], ["scratch", "kd", "at"]):
+        assert against_baseline(elsewhere[[*methods, "ft"]], "scratch") == against_baseline(errors[methods], "scratch")
+        assert all_pairs(elsewhere[[*methods, "ft"]]) == all_pairs(errors[methods])
+
+
 def test_the_block_of_most_values_is_found_though_no_method_has_its_seeds_alone():
     values = pd.DataFrame(7.0, range(5), ["scratch", "KD", "FT"])
     values.loc[0, "KD"] = values.loc[4, "FT"] = np.nan
@@ -307,6 +316,11 @@ def test_ranks_of_few_pairs_are_not_tested():
     assert found.procedure.endswith("Ranks of fewer than 5 pairs, or of fewer than 3 methods, are not tested.")
 
 
+def test_methods_that_share_every_rank_do_not_differ():
+    found = ranks(pd.DataFrame(dict.fromkeys("abc", range(6))))
+    assert (found.p, found.mean_ranks.tolist()) == (1.0, [2, 2, 2])
+
+
 def test_a_method_that_some_pairs_lack_is_left_out_of_the_ranks():
     found = ranks(PAIRS.assign(AT=[np.nan, np.nan, *PAIRS["AT"][2:]]))
     assert (list(found.mean_ranks.index), found.left_out, found.pairs) == (["FT", "KD", "scratch"], ("AT",), 6)
@@ -346,6 +360,12 @@ def test_the_profile_is_the_share_of_pairs_within_a_factor_of_the_best():
 
 
 # Teachers
+
+
+def test_an_error_of_0_is_within_any_factor_of_the_lowest_and_no_other_is():
+    profile = performance_profile(pd.DataFrame({"a": [0.0, 2.0], "b": [0.0, 4.0], "c": [1.0, 2.0]}))
+    assert profile.index.tolist() == [1, 2]
+    assert profile.T.to_numpy().tolist() == [[1, 1], [0.5, 1], [0.5, 0.5]]
 
 
 def test_the_share_of_the_teacher_is_found():

@@ -37,7 +37,7 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
         return " ".join([f"{means.index[0]} has a mean {metric.noun} of {level}{alone}.", *waiting])
     first = list(ranked_at(means, 1, metric))
     best, mean_of_best = str(first[0]), f"{metric.text(means.iloc[0])}{no_better_clause(pair, means.iloc[0])}"
-    level = f"the {metric.best} mean {metric.noun} of {len(means)} methods, {mean_of_best}."
+    level = f"the {metric.best} mean {metric.noun} of {len(means)} methods{_over(pair)}, {mean_of_best}."
     unbeaten, tie = first == [baseline], len(first) > 1
     shared = f"{', '.join(map(str, first[:-1]))} and {first[-1]} share"
     sentences = [f"{shared if tie else f'No method beat {baseline}, which has' if unbeaten else f'{best} has'} {level}"]
@@ -51,11 +51,22 @@ def _claim(comparison: Comparison, pair: PairTrials) -> str:
         sentences.append(f"{'Lead' if unbeaten else 'Gain'}{of} over {name} ({metric.text(mean)}): {sure}.")
     validated = pair.best(held_out(metric))
     if validated and not set(validated) & set(first):
-        named_best = ", ".join(f"{label} ({metric.noun} {metric.text(means.get(label, done[label]))})" for label in validated)
+        # Whoever has a validation error need not have the metric.
+        known = {**done, **{str(label): mean for label, mean in means.items()}}
+        named_best = ", ".join(
+            f"{label} ({metric.noun} {metric.text(known[label])})" if label in known else label for label in validated
+        )
         sentences.append(f"The {held_out(metric).best} mean {held_out(metric).noun}: {named_best}.")
     if unranked := [label for label in done if label not in means]:
         sentences.append(f"Not ranked, since seeds are missing: {', '.join(unranked)}.")
     return " ".join([*sentences, *waiting])
+
+
+def _over(pair: PairTrials) -> str:
+    """Over which seeds methods are ranked, where some have more: then the table has other means of these."""
+    block = pair.block()
+    more = any(len(pair.by_seed(str(label))) > len(block) for label in block)
+    return f" over the {counted(len(block), 'seed')} that they share" if more else ""
 
 
 def _beside(pair: PairTrials, first: str, others: Sequence[str], *, waiting: bool) -> str:
@@ -84,7 +95,7 @@ def _how_sure(gain: Difference | None, metric: Metric) -> str:
     mean = f"{metric.difference(gain.gain)} {metric.points}"
     if gain.bounds is None:
         return f"{mean}, n = {gain.n}, too small to tell it from chance"
-    doubt = "" if gain.bounds[0] > 0 else ", which may be chance"
+    doubt = "" if gain.beyond_chance else ", which may be chance"
     text = f"{mean}, 95 % interval {metric.interval(gain.bounds)}"
     if gain.bounds_with_images:
         wide = metric.interval(gain.bounds_with_images)
@@ -93,5 +104,6 @@ def _how_sure(gain: Difference | None, metric: Metric) -> str:
             if text.endswith(wide)
             else f" over new seeds, {wide} over new seeds and images"
         )
-        doubt = doubt or ("" if gain.bounds_with_images[0] > 0 else ", which may be chance with other images")
+        low, high = gain.bounds_with_images
+        doubt = doubt or ("" if low > 0 or high < 0 else ", which may be chance with other images")
     return f"{text}, n = {gain.n}{doubt}"

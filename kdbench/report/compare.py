@@ -97,20 +97,24 @@ class PairTrials:
         return ranked_at(self.ranked(metric), rank, metric or self.metric)
 
     def ranked(self, metric: Metric | None = None) -> pd.Series[float]:
-        """By method, the means of a metric that may be held against each other: over seeds that all of them have.
+        """By method, the means of a metric that may be held against each other: over seeds that all of them have."""
+        block = self.block(metric)
+        return pd.Series({str(label): block[label].mean() for label in block}, dtype=float)
+
+    def block(self, metric: Metric | None = None) -> pd.DataFrame:
+        """What is ranked: one row for each seed, one column for each method.
 
         Of the methods and the seeds that they share this is the largest block: a method of which much is missing is left out, and
         seeds that few methods have.
         """
         metric = metric or self.metric
         measured = self.done.dropna(subset=metric.column)["label"].unique()
-        block = largest_block(pd.DataFrame({str(label): self.by_seed(str(label), metric) for label in measured}))
-        return pd.Series({str(label): block[label].mean() for label in block}, dtype=float)
+        return largest_block(pd.DataFrame({str(label): self.by_seed(str(label), metric) for label in measured}))
 
 
 def ranked_at(means: pd.Series[float], rank: int, metric: Metric) -> tuple[str, ...]:
     """The methods whose mean, as printed, is the best, or of another rank; none where fewer than two methods have means."""
-    printed = means.dropna().round(metric.decimals)
+    printed = means.dropna().map(metric.number).astype(float)  # `round` takes other halves up
     levels = sorted(printed.unique(), reverse=not metric.lower_is_better)
     return tuple(printed.index[printed == levels[rank - 1]]) if len(printed) > 1 and rank <= len(levels) else ()
 

@@ -24,7 +24,8 @@ class Extent(NamedTuple):
 def shown_range(extents: Mapping[str, Extent], *, always: float = math.nan) -> tuple[float, float, list[str]]:
     """The range of an axis, and the methods that it leaves out since they are far off: fewer than half of them.
 
-    The range has the number `always` in any case; not a number stands for none.
+    The range has the number `always` in any case; not a number stands for none. Where the others are all equal, nothing is squeezed
+    by a method that is not, and none is left out.
     """
     near, rest = dict(extents), dict(extents)
     low, high = _ends(near, always)
@@ -33,7 +34,7 @@ def shown_range(extents: Mapping[str, Extent], *, always: float = math.nan) -> t
         rest.pop(max(rest, key=lambda label: abs(rest[label].middle - middle)))
         ends = _ends(rest, always)
         room = DISTANCE * (ends[1] - ends[0])
-        if not any(ends[0] - room < near[label].middle < ends[1] + room for label in near.keys() - rest.keys()):
+        if room and not any(ends[0] - room < near[label].middle < ends[1] + room for label in near.keys() - rest.keys()):
             near, (low, high) = dict(rest), ends
     return low, high, [label for label in extents if label not in near]
 

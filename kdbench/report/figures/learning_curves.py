@@ -17,7 +17,6 @@ from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import SMALL, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.tables.cells import on_data
 from kdbench.report.tables.selection import tested
-from kdbench.spec.metrics import Metric
 
 FEW_EPOCHS = 20
 """A curve of fewer points shows each, and its last quarter is no panel of its own."""
@@ -39,7 +38,8 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     """Test error or accuracy against epoch of the main stage, the mean over seeds.
 
     One pair has its whole training in one panel and the last quarter, where that is long, in another. Several pairs have a panel
-    each. Lines have their names at their ends where there is room, and a legend otherwise. Errors stand on a logarithmic axis.
+    each. Lines have their names at their ends where there is room, and a legend otherwise. Errors stand on a logarithmic axis,
+    unless one of them is 0.
 
     Args:
         comparison: what `compare` gives.
@@ -58,10 +58,11 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     few = bool(main["epoch"].max() < FEW_EPOCHS)
     with_end = one and not few
     means = [_means(main.merge(pair.done[["trial", "label"]], on="trial")) for pair in comparison.pairs]
+    logarithmic = metric.lower_is_better and all((line > 0).all() for lines in means for line in lines.values())
     end, far = _last_quarter(means[0])
     names = [pair.name for pair in comparison.pairs]
     if with_end:
-        whole = f"whole training, {_LOG}" if metric.lower_is_better else "whole training"
+        whole = f"whole training, {_LOG}" if logarithmic else "whole training"
         names = [whole, f"last quarter, without {', '.join(far)}" if far else "last quarter"]
     widest = max(map(len, looks))
     direct = one and len(looks) <= MOST_NAMED and widest <= WIDEST_NAME
@@ -71,7 +72,7 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
         lines=12,
         letters=32 if one else 24,
         across="epoch",
-        up=f"{metric.axis}{f', {_LOG}' if metric.lower_is_better and not with_end else ''} {metric.arrow}",
+        up=f"{metric.axis}{f', {_LOG}' if logarithmic and not with_end else ''} {metric.arrow}",
         margin=widest if direct else 0,
         ticks=6,
         legend=legend,
@@ -79,7 +80,8 @@ def curves(comparison: Comparison, curves: pd.DataFrame) -> Figure:
     with sheet(f"{metric.title} during training{on_data(comparison)}", comparison, names, need) as (figure, panels):
         for axes, lines in zip(panels, means, strict=False):
             _lines(axes, lines, looks, marked=marked, every_point=few)
-            _whole_axis(axes, metric)
+            if logarithmic:
+                _logarithmic_axis(axes)
         if with_end:
             _lines(panels[-1], end, looks, marked=marked)
         if direct:
@@ -116,12 +118,11 @@ def _lines(
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def _whole_axis(axes: Axes, metric: Metric) -> None:
-    if metric.lower_is_better:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+def _logarithmic_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _name_ends(figure: Figure, axes: Axes, means: Mapping[str, pd.Series[float]], looks: Mapping[str, Look]) -> None:

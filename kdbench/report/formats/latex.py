@@ -183,7 +183,7 @@ def _no_argument(text: str) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = escaped(cell.text)
+    text = _heading(cell.text, "l") if "\n" in cell.text else escaped(cell.text)  # a heading, of a table that was turned
     text = rf"\textbf{{{text}}}" if cell.bold else rf"\underline{{{text}}}" if cell.underlined else text
     return text + (rf"\rlap{{$^{{{_MARKS[cell.mark]}}}$}}" if cell.mark else "")
 
@@ -199,9 +199,9 @@ def _for_label(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9:]+", "-", text).strip("-")
 
 
-def _heading(text: str) -> str:
+def _heading(text: str, side: str = "r") -> str:
     lines = r" \\ ".join(_no_argument(escaped(line)) for line in text.split("\n"))
-    return rf"\shortstack[r]{{{lines}}}" if "\n" in text else lines
+    return rf"\shortstack[{side}]{{{lines}}}" if "\n" in text else lines
 
 
 def escaped(text: str) -> str:

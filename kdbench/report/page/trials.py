@@ -30,7 +30,7 @@ def trials_table(comparison: Comparison) -> Table:
             "Pair": Cell(_pair(trial)),
             "Method": Cell(trial["label"]),
             "Seed": Cell(str(trial["seed"]), values={"value": trial["seed"]}),
-            metric.heading: _number(metric.of(trial[metric.column]), 2),
+            metric.heading: _number(metric.of(trial[metric.column]), metric.decimals),
             "Training (s)": _number(trial["train_s"], 1),
             "Reason": Cell(trial["reason"] if isinstance(trial.get("reason"), str) else ""),
         }

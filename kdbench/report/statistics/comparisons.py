@@ -180,8 +180,9 @@ def _compare(
     wrong: Mapping[str, pd.DataFrame] | None,
     lower_is_better: bool,
 ) -> Comparisons:
-    values = values.dropna(axis=1, how="all") * (1 if lower_is_better else -1)
-    pairs = [pair for pair in pairs if set(pair) <= set(values.columns)]
+    pairs = [pair for pair in pairs if set(pair) <= {*values} and values[[*pair]].notna().all(axis=1).any()]
+    compared = {method for pair in pairs for method in pair}  # the others widen no interval
+    values = values[[method for method in values if method in compared]] * (1 if lower_is_better else -1)
     block = largest_block(values)
     if len(block) < MIN_SEEDS or block.shape[1] < 2 or (baseline is not None and baseline not in block):
         block = block.iloc[:0, :0]

@@ -67,7 +67,8 @@ def ranks(means: pd.DataFrame) -> Ranks:
     p = critical = None
     groups: tuple[tuple[str, ...], ...] = ()
     if pairs >= MIN_PAIRS and methods >= 3:
-        p = float(stats.friedmanchisquare(*whole.to_numpy().T).pvalue)
+        every_rank_is_shared = whole.nunique(axis=1).max() == 1  # for which Friedman's statistic is 0 / 0
+        p = 1.0 if every_rank_is_shared else float(stats.friedmanchisquare(*whole.to_numpy().T).pvalue)
         reach = stats.studentized_range.ppf(LEVEL, methods, np.inf) / 2**0.5
         critical = float(reach * (methods * (methods + 1) / (6 * pairs)) ** 0.5)
         groups = _groups(mean_ranks, critical)
@@ -137,7 +138,8 @@ def performance_profile(means: pd.DataFrame) -> pd.DataFrame:
         One row for each factor at which a share rises, from 1 up, as the index `factor`; one column for each method, 0 to 1. A pair
         that a method lacks counts as never reached.
     """
-    factors = means.div(means.min(axis=1), axis=0).round(9)
-    at = np.unique(np.append(factors.to_numpy()[factors.notna().to_numpy()], 1.0))
+    lowest = means.min(axis=1)
+    factors = means.div(lowest, axis=0).mask(means.eq(lowest, axis=0), 1.0).round(9)  # an error of 0 is once the lowest of 0
+    at = np.unique(np.append(factors.to_numpy()[np.isfinite(factors.to_numpy())], 1.0))
     shares = {method: [(values <= factor).mean() for factor in at] for method, values in factors.items()}
     return pd.DataFrame(shares, index=pd.Index(at, name="factor"))
