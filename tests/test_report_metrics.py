@@ -49,3 +49,8 @@ def test_trials_have_the_decimals_of_the_metric_on_the_page() -> None:
     table = trials_table(compare(results, options=ReportOptions(metric="nll")))
     place = table.columns.index(METRICS["nll"].heading)
     assert table.rows[0].cells[place].text == f"{results['test_nll'].iloc[0]:.4f}"
+
+
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    assert METRICS["error"].interval((-2e-14, -0.0)) == "+0.00 to +0.00"
+    assert METRICS["error"].difference(-0.004) == "-0.00", "it is below 0"

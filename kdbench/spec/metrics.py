@@ -87,6 +87,7 @@ class Metric:
 
     def difference(self, value: float) -> str:
         """`+0.52`."""
+        value = round(value, 9) + 0.0  # what is 0 but for the rounding of floating-point numbers has no minus
         return f"{value:+.{self.decimals}f}"
 
     def interval(self, bounds: tuple[float, float]) -> str:
