@@ -109,6 +109,20 @@ def test_a_teacher_that_has_failed_is_not_trained_and_neither_are_its_students()
     assert [left.spec.method for left in remaining(failed)] == ["scratch"] * 4
 
 
+def test_a_finished_teacher_that_was_not_kept_is_trained_again():
+    """As a student of another suite may be."""
+    planned = plan(methods="[kd]", seeds="[0]")
+    done = replace(planned, teachers=tuple(replace(teacher, status=Status.DONE) for teacher in planned.teachers))
+    assert [left.spec.student for left in remaining(done)] == ["resnet20", "resnet8", "resnet14"]
+    assert "resnet20 (seed 0): done, but its weights are not there: it is trained again" in catalogue.plan_as_text(done, [], None)
+    weights = done.teachers[0].folder / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    kept = replace(planned, teachers=tuple(replace(teacher, status=Status.DONE) for teacher in planned.teachers))
+    assert [left.spec.student for left in remaining(kept)] == ["resnet8", "resnet14"]
+    assert "resnet20 (seed 0): done\n" in catalogue.plan_as_text(kept, [], None)
+
+
 def test_nothing_is_said_where_nothing_was_measured():
     assert costs(plan(), STORE) == []
 

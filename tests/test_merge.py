@@ -169,6 +169,16 @@ def test_one_can_choose_which_result_stays(into: Path, other: Path) -> None:
     assert tree(folder) == {**theirs, "notes.txt": b"n", "record.json.replaced": before["record.json"]}, "the number is not lost"
 
 
+def test_an_earlier_result_that_is_being_replaced_stays_until_a_finished_one_comes(into: Path, other: Path) -> None:
+    folder = put(into, STUDENTS[0], files={"record.json.replaced": "old"}, record=False)
+    put(other, STUDENTS[0], status="failed", reason="on purpose", test_error_pct=None, weights_sha256=None)
+    before = tree(folder)
+    assert counts(merge(into, other)) == {"leave": 1}
+    assert tree(folder) == before
+    put(other, STUDENTS[0])
+    assert counts(merge(into, other)) == {"replace": 1}
+
+
 def other_teacher(root: Path, *students: dict[str, Any], teacher: bool = True) -> None:
     """A directory whose teacher came out with other weights."""
     if teacher:

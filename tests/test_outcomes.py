@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 import kdbench
 from kdbench import KdbenchError, Outcomes
+from kdbench.results.frames import load_curves
 from kdbench.runner.plan import Rerun
 
 
@@ -119,6 +120,15 @@ def test_damaged_outcomes_are_named_and_left_out(damage: str, finished: Lab, cap
     with caplog.at_level(logging.WARNING):
         found = kdbench.load_outcomes(finished.store.root, [kd.id, scratch.id])
     assert [*found] == [scratch.id]
+    assert caplog.messages[0].startswith(f"{file} is left out: it is damaged (")
+
+
+def test_a_damaged_curve_is_named_and_left_out(finished: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    suite = finished.suite(**MIXED)
+    kd, scratch = only(suite, "kd"), only(suite, "scratch")
+    file = finished.file(kd, "curves.jsonl")
+    file.write_bytes(file.read_bytes()[:-20])
+    assert {*load_curves(finished.store.root, [kd.id, scratch.id])["trial"]} == {scratch.id}
     assert caplog.messages[0].startswith(f"{file} is left out: it is damaged (")
 
 

@@ -15,10 +15,12 @@ from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.weights import state_hash, write_weights
 from kdbench.registry import Registry
+from kdbench.results.trial_folder import stale, trial_folders
 from kdbench.runner.plan import Rerun
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite import code_hash as code_of
 from kdbench.suite.plugins import load_path
+from kdbench.training.single import Single
 
 PLUGIN = '''"""A method."""
 from kdbench import Method, register
@@ -154,3 +156,31 @@ def test_students_and_stages_of_a_teacher_that_has_changed_are_done_again(finish
     shutil.rmtree(finished.file(teacher, "stages"))
     finished.run(suite, rerun=Rerun.ALL)
     assert finished.outcomes() == continued
+
+
+def test_a_run_leaves_no_student_stale_whose_lost_teacher_it_trained_otherwise(finished: Lab, undisturbed: Lab) -> None:
+    suite = finished.suite(**{**MIXED, "methods": ["kd", "sp"]})
+    (teacher,) = suite.teachers
+    record = finished.file(only(suite, "kd"))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "teacher_weights_sha256": "0" * 16}))
+    shutil.rmtree(finished.store.folder(teacher.id))
+    assert statuses(finished, suite) == {"kd": "done", "sp": "missing"}
+    assert finished.run(suite)
+    assert statuses(finished, suite) == {"kd": "done", "sp": "done"}
+    assert finished.outcomes()[only(suite, "kd").id] == undisturbed.outcomes()[only(suite, "kd").id]
+
+
+def test_students_stay_done_where_their_lost_teacher_fails_when_it_is_trained_again(
+    finished: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = finished.suite(**{**MIXED, "methods": ["kd", "sp"]})
+    (teacher,) = suite.teachers
+    finished.file(teacher, "weights.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Single, "train_step", lambda unit, inputs: 1 / 0)
+        finished.run(suite)
+    assert finished.record(teacher).status == "failed"
+    assert statuses(finished, suite) == {"kd": "done", "sp": "missing"}
+    assert not stale(trial_folders(finished.store.root)), "`trials list` says the same"
+    finished.run(suite, rerun=Rerun.FAILED)
+    assert statuses(finished, suite) == {"kd": "done", "sp": "done"}

@@ -111,9 +111,11 @@ def plan_as_text(
     lines += [f"  {line}" for line in (*contents_as_lines(contents), *_division(plan.suite.source[1]))]
     lines += _further_recipes(plan, usual=_recipe_text(first.recipe))
     lines += tuning_as_lines(plan, tuning_estimates)
+    left = cost.remaining(plan)
     for planned in plan.teachers:
         seed = f" (seed {planned.spec.seed})" if planned.spec.methods else ""
-        lines.append(f"  teacher {teacher_label(planned.spec)}{seed}: {planned.status.value}")
+        again = ", but its weights are not there: it is trained again" if planned.lacks_weights and planned in left else ""
+        lines.append(f"  teacher {teacher_label(planned.spec)}{seed}: {planned.status.value}{again}")
     stages: dict[str, list[PlannedStage]] = {}
     for entry in plan.stages:
         stages.setdefault(f"{entry.stage.name} of {teacher_label(entry.stage.teacher)}", []).append(entry)
@@ -124,7 +126,7 @@ def plan_as_text(
     lines.append(f"{counted(len(plan.students), 'trial')}: {_counts(plan, plan.students)}")
     if text := plan.without_weights_text:
         lines.append(text)
-    if left := cost.remaining(plan):
+    if left:
         epochs = sum(planned.spec.recipe.epochs for planned in left)
         counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))
         lines += [f"left: {cost.estimate_text(estimate)}" for estimate in estimates] or [

@@ -51,7 +51,7 @@ def read_records(root: Path) -> pd.DataFrame:
 def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     """Every epoch of the given trials of a results directory, in order.
 
-    The columns are `trial` and the keys of `CURVES`.
+    The columns are `trial` and the keys of `CURVES`. A damaged file is named and left out.
     """
     if isinstance(trials, str):
         raise KdbenchError(f"trials: {trials!r} is no list. Write trials=[{trials!r}].")
@@ -59,7 +59,10 @@ def load_curves(path: str | Path, trials: Iterable[str]) -> pd.DataFrame:
     for trial in trials:
         file = expanded(path) / "trials" / trial / "curves.jsonl"
         if found(file):
-            rows += [{"trial": trial, **json.loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
+            try:
+                rows += [{"trial": trial, **json.loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
+            except ValueError as problem:
+                log.warning("%s is left out: it is damaged (%s). Put a whole copy back.", file, problem)
     return pd.DataFrame(rows)
 
 

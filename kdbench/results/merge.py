@@ -189,7 +189,7 @@ class _Merging:
         step = Step(Action.COPY, source, theirs, files={**(_carried(ours) if ours else {}), **theirs.files})
         if theirs.state is State.DAMAGED:
             return replace(step, action=Action.PASS, reason="its record is damaged")
-        if ours and ours.state is State.MISSING and theirs.state is not State.MISSING:
+        if ours and ours.state is State.MISSING and theirs.state is not State.MISSING and REPLACED not in ours.files:
             ours = None
         if not theirs.done or record is None:
             return step if ours is None else replace(step, action=Action.LEAVE)

@@ -308,12 +308,15 @@ class Store:
     def discard(self, trial: str) -> None:
         """Let a trial start anew: its checkpoint, curves and outcomes go, its record is out of use and goes when it is done.
 
-        When it was first done stays written down, since its result was known from then on.
+        A failure does not take the place of an earlier result. When it was first done stays written down, since its result was
+        known from then on.
         """
         folder, record = self.folder(trial), self.record(trial)
         if record and record.status == "done" and not self.first_finished(trial):
             write_bytes(folder / FIRST_FINISHED, record.finished.encode())
-        if (folder / RECORD).exists():
+        if found(folder / REPLACED) and record and record.status == "failed":
+            (folder / RECORD).unlink()
+        elif (folder / RECORD).exists():
             os.replace(folder / RECORD, folder / REPLACED)
         for name in (CHECKPOINT, CURVES, OUTCOMES, FAILURE):
             (folder / name).unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def remaining(plan: Plan) -> list[Planned]:
     """The students that a run would take up, and the teachers that it would train for them."""
     students = plan.todo(Rerun.MISSING)
     needed = plan.teachers_of(students)
-    teachers = [planned for planned in needed if Rerun.MISSING.takes_up(planned.status)]
+    teachers = [planned for planned in needed if Rerun.MISSING.takes_up(planned.status) or planned.lacks_weights]
     failed = set[str]()  # and those that cannot be trained for want of a teacher
     for planned in (*needed, *students):
         if planned.status is Status.FAILED or not failed.isdisjoint(_teachers([planned])):

@@ -64,7 +64,6 @@ class Phase:
             KdbenchError: something must not be trained here. Nothing was changed.
         """
         self.store.refuse_other_data(self.plan.suite.trials[0].dataset.label, fingerprint=self.builder.dataset.fingerprint)
-        self._note_macs([planned.spec for planned in (*self.plan.teachers, *todo)])
         students = {planned.spec.id for planned in todo}  # one may be another one's teacher
         by_id = {planned.spec.id: planned for planned in self.plan.teachers}
         kept = cache(lambda trial: trial not in students and usable(self.store, by_id[trial].record))
@@ -75,6 +74,7 @@ class Phase:
             if not kept(planned.spec.id) and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
         refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
+        self._note_macs([planned.spec for planned in (*self.plan.teachers, *todo)])
         self.recorder.describe_data()
         for note in single_steps((planned.spec for planned in (*teachers, *todo)), images=len(self.builder.splits[0])):
             self.progress.say(f"warning: {note}.")

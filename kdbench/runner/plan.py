@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+from kdbench.models.weights import WEIGHTS
+from kdbench.paths import found
 from kdbench.results.layout import CHECKPOINT
 from kdbench.results.store import Store
 from kdbench.results.students import has_student
@@ -90,6 +92,12 @@ class Planned:
     def code(self) -> str:
         """The hash of the code of its methods, and of a plugin's student or data set."""
         return trial_code(self.spec)
+
+    @cached_property
+    def lacks_weights(self) -> bool:
+        """Whether it is done and its weights are not there, as of a student that was not kept: before it teaches it is trained
+        again."""
+        return self.status is Status.DONE and not found(self.folder / WEIGHTS)
 
     @cached_property
     def stages(self) -> tuple[TeacherStage, ...]:
@@ -180,9 +188,9 @@ class Plan:
 
         Args:
             students: that are to be trained.
-            trained: whether a teacher needs no training; unless given, whether it has a valid record.
+            trained: whether a teacher needs no training; unless given, whether it has a valid record, and weights if it is done.
         """
-        there = trained or (lambda planned: planned.record is not None)
+        there = trained or (lambda planned: planned.record is not None and not planned.lacks_weights)
         needed = {teacher.id for planned in students for teacher in planned.spec.teachers}
         for planned in reversed(self.teachers):
             if planned.spec.id in needed and not there(planned):
@@ -191,8 +199,9 @@ class Plan:
 
     def trained_specs(self, students: Iterable[Planned]) -> list[TrialSpec]:
         """Some students, and the teachers that must be trained for them."""
-        found = list(students)
-        return [planned.spec for planned in (*found, *(teacher for teacher in self.teachers_of(found) if not teacher.record))]
+        students = list(students)
+        untrained = [teacher for teacher in self.teachers_of(students) if not teacher.record or teacher.lacks_weights]
+        return [planned.spec for planned in (*students, *untrained)]
 
     def counts(self, trials: Iterable[Planned | PlannedStage]) -> dict[str, int]:
         """How many trials or stages have each status, statuses that none has left out."""
@@ -247,12 +256,12 @@ def _look_up(
         started = store.has_checkpoint(spec.id) or f"{spec.id}/{CHECKPOINT}" in begun
         status = Status.STARTED if started else Status.MISSING
         return Planned(spec, status, None, folder, keeps_weights, teaches)
-    found = Planned(spec, Status(record.status), record, folder, keeps_weights, teaches)
+    planned = Planned(spec, Status(record.status), record, folder, keeps_weights, teaches)
     own = [teachers[teacher.id] for teacher in spec.teachers]
     outdated = any(
-        teacher.status is Status.STALE or (teacher.record and teacher.record.weights_sha256 != learnt_from)
+        teacher.status is Status.STALE or (teacher.record and teacher.record.weights_sha256 not in (None, learnt_from))
         for teacher, learnt_from in zip(own, record.teachers_sha256, strict=False)
     )
-    if record.method_code != found.code or (record.status == "done" and outdated):
-        return replace(found, status=Status.STALE, record=None, outdated=record)
-    return found
+    if record.method_code != planned.code or (record.status == "done" and outdated):
+        return replace(planned, status=Status.STALE, record=None, outdated=record)
+    return planned

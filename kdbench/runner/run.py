@@ -20,7 +20,7 @@ from kdbench.runner.engines.engine import Engine
 from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.image_counts import refuse_other_counts
 from kdbench.runner.phase import Phase
-from kdbench.runner.plan import Plan, Planned, Rerun, make_plan
+from kdbench.runner.plan import Plan, Planned, Rerun, Status, make_plan
 from kdbench.runner.preflight import preflight
 from kdbench.runner.progress import Progress
 from kdbench.runner.watchdog import Watchdog, end_process
@@ -29,6 +29,7 @@ from kdbench.suite.suite import Suite
 from kdbench.training.builder import Builder
 from kdbench.training.device import at_hand, choose_device
 from kdbench.training.fatal_errors import fatal_errors_explained
+from kdbench.wording import counted
 
 SHORTEST_TIMEOUT_S = 2
 """A run that claims shows ten times in its timeout that it lives; file systems may count in whole seconds."""
@@ -116,8 +117,8 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
                 if not claims or claims.take(record.trial):
                     store.mark_as_result(record.trial)
     if not (phases := plan.phases(options.rerun)):
-        counted = _refuse_other_counts(suite, store)
-        progress.say(f"nothing to train: every trial of the suite has ended. Its images were {counted}.")
+        seen = _refuse_other_counts(suite, store)
+        progress.say(f"nothing to train: every trial of the suite has ended. Its images were {seen}.")
         if any(store.jobs.glob("*/trials")):  # of a run that was killed in its last moment
             with suppress(KdbenchError), store.writing():  # they may be those of a run that is at work
                 recover(store)
@@ -172,21 +173,26 @@ def _train(
         dataset = next((found for found, _ in checked if found), None)
         for part in (suite.tuning.suite, suite) if suite.tuning else (suite,):
             plan = make_plan(part, store)  # again, now that nobody else can change what is done, and settings are chosen
-            if not (todo := plan.todo(options.rerun)):
-                continue  # another process has done it meanwhile
-            kind, params = part.source
-            dataset = dataset or kind(params, cache=store.cache).load()
-            phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress, claims)
-            before, after = phase.begin(todo, options.rerun)
-            if engine:
-                finished = phase.train_elsewhere(
-                    before, after, engine, lanes=options.lanes, device_timeout_s=options.device_timeout_s, stop=stop
-                )
-            else:
-                finished = phase.train_here(before, after, groups, stop=stop, waiting=watchdog.waiting)
-            if not finished:
-                watched.stopped()
-                return False
+            todo, taken = plan.todo(options.rerun), set[str]()
+            while todo:  # else another process has done it meanwhile
+                kind, params = part.source
+                dataset = dataset or kind(params, cache=store.cache).load()
+                phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress, claims)
+                before, after = phase.begin(todo, options.rerun)
+                if engine:
+                    finished = phase.train_elsewhere(
+                        before, after, engine, lanes=options.lanes, device_timeout_s=options.device_timeout_s, stop=stop
+                    )
+                else:
+                    finished = phase.train_here(before, after, groups, stop=stop, waiting=watchdog.waiting)
+                if not finished:
+                    watched.stopped()
+                    return False
+                taken |= {planned.spec.id for planned in todo}
+                plan = make_plan(part, store)  # a teacher in the place of a lost one may have other weights than that had
+                todo = [found for found in plan.students if found.status is Status.STALE and found.spec.id not in taken]
+                if todo:
+                    progress.say(f"{counted(len(todo), 'finished student')} of a teacher that has other weights now: trained anew.")
         return True
 
 

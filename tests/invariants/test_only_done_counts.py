@@ -149,9 +149,10 @@ def test_a_record_outlasts_a_failure_of_the_trial_that_was_to_replace_it(finishe
     file = finished.file(suite.trials[0])
     before = file.read_bytes()
     monkeypatch.setattr(Single, "train_step", lambda unit, inputs: 1 / 0)
-    finished.run(suite, rerun=Rerun.ALL)
-    assert finished.record(suite.trials[0]).status == "failed"
-    assert file.with_name("record.json.replaced").read_bytes() == before
+    for rerun in (Rerun.ALL, Rerun.FAILED):
+        finished.run(suite, rerun=rerun)
+        assert finished.record(suite.trials[0]).status == "failed"
+        assert file.with_name("record.json.replaced").read_bytes() == before
 
 
 def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_are_done(finished: Lab, undisturbed: Lab) -> None:
@@ -162,11 +163,12 @@ def test_a_lost_teacher_of_another_machine_is_not_replaced_beside_students_that_
     record = json.loads(finished.file(teacher).read_text())
     finished.file(teacher).write_text(json.dumps({**record, "environment": {**record["environment"], "device": "elsewhere"}}))
     finished.file(only(suite, "ft")).unlink()
-    before = snapshot(finished)
-    for asked in (suite, finished.suite(**{**MIXED, "methods": ["at"]}), finished.suite(**{**MIXED, "seeds": [5]})):
+    before, macs = snapshot(finished), finished.store.macs()
+    another = finished.suite(**{**MIXED, "pairs": [{"teacher": "wrn_10_1", "student": "resnet14"}]})
+    for asked in (another, finished.suite(**{**MIXED, "methods": ["at"]}), finished.suite(**{**MIXED, "seeds": [5]}), suite):
         with pytest.raises(KdbenchError, match=r"differ from the teacher of [34] finished students\. Put the file back, or"):
             finished.run(asked)
-        assert snapshot(finished) == before
+        assert (snapshot(finished), finished.store.macs()) == (before, macs)
     assert finished.run(suite, rerun=Rerun.ALL)
     assert finished.outcomes(suite).keys() == undisturbed.outcomes(suite).keys()
 
