@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError, refuse
@@ -115,36 +116,47 @@ def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchEr
 
 
 def miscomputed(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
-    """Which networks that are to be trained would get wrong gradients on the builder's device.
+    """Which networks that are to be trained would get wrong gradients of their weights on the builder's device.
 
-    On a CPU (torch 2.11 to 2.15) a convolution gets weight gradients from memory that nobody has written, if its stride is larger
-    than its maps, in bf16: those of the weights that meet nothing but padding. Where the CPU lacks AVX-512, those of a 1x1
-    convolution with a stride and fewer than 8 input channels are written beyond their end, in fp32.
+    All of it is torch 2.11 to 2.15 on a CPU. `python tests/chaos/kernels.py` looks for more.
     """
     if builder.device.type != "cpu":
         return []
-    trained = {(trial.network, trial.recipe.precision == "bf16"): trial for trial in trials if trial.methods}
-    return [problem for trial in trained.values() if (problem := _refusal(partial(_refuse_miscomputed, builder, trial)))]
+    doubted = [trial for trial in trials if trial.methods and (trial.recipe.precision == "bf16" or _lacks_avx512())]
+    kinds = {(trial.network, trial.recipe.precision, trial.recipe.stack): trial for trial in doubted}
+    sound = [trial for trial in kinds.values() if not _refusal(partial(builder.shapes, *trial.network))]  # others are told already
+    return [problem for trial in sound if (problem := _refusal(partial(_refuse_miscomputed, builder, trial)))]
+
+
+def _lacks_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def why_miscomputed(layer: nn.Conv2d, maps: tuple[int, int], *, bf16: bool, stacked: bool = False) -> str:
+    """What is special about a convolution of maps (H, W), if a CPU computes wrong gradients of its weights, with the fix.
+
+    In bf16 they come from memory that nobody has written: of weights that meet nothing but padding, or of dilated groups, which
+    stacked students are, too. Without AVX-512, those of few channels are written beyond their end.
+    """
+    single = max(layer.kernel_size) == 1
+    if bf16 and not single and any(size < stride for size, stride in zip(maps, layer.stride, strict=True)):
+        return "has a stride that is larger than its maps, in bf16. Write `precision: default`, or give larger images."
+    if bf16 and not single and max(layer.dilation) > 1 and (layer.groups > 1 or stacked):
+        return "is dilated and has groups, in bf16. Write `precision: default`."
+    narrow = single and max(layer.stride) > 1 and layer.groups == 1 and layer.in_channels < 8
+    if narrow and not bf16 and _lacks_avx512():
+        return "is 1x1 with a stride and fewer than 8 input channels, without AVX-512. Give it 8, or write `precision: bf16`."
+    return ""
 
 
 def _refuse_miscomputed(builder: Builder, trial: TrialSpec) -> None:
-    shape, bf16 = builder.dataset.image_shape, trial.recipe.precision == "bf16"
-    narrow = not bf16 and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    if not bf16 and not narrow:
-        return
-    for name, layer, pixels in called_convolutions(builder.blank(*trial.network), image_shape=shape):
-        single = max(layer.kernel_size) == 1
-        if bf16 and not single and any(size < stride for size, stride in zip(pixels, layer.stride, strict=True)):
+    channels, height, width = builder.dataset.image_shape
+    recipe = trial.recipe
+    for name, layer, maps in called_convolutions(builder.blank(*trial.network), image_shape=(channels, height, width)):
+        if why := why_miscomputed(layer, maps, bf16=recipe.precision == "bf16", stacked=recipe.stack):
             raise KdbenchError(
-                f"{trial.label} cannot be trained in bf16 on a CPU with images of {shape[1]}x{shape[2]}: its convolution {name} "
-                "has a stride that is larger than its maps, and torch computes wrong gradients for it. Write `precision: default`, "
-                "or give larger images."
-            )
-        if narrow and single and max(layer.stride) > 1 and layer.groups == 1 and layer.in_channels < 8:
-            raise KdbenchError(
-                f"{trial.label} cannot be trained on a CPU without AVX-512: its convolution {name} is 1x1 with a stride and has "
-                "fewer than 8 input channels, and torch writes its gradients beyond their end. Give it 8 channels, or write "
-                "`precision: bf16`."
+                f"{trial.label} cannot be trained on this CPU with images of {height}x{width}: torch computes wrong gradients for "
+                f"its convolution {name}, which {why}"
             )
 
 
