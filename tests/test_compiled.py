@@ -33,10 +33,10 @@ class Small(Network):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(in_channels, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.classifier = nn.Linear(4, num_classes)
-        self.unread = nn.Linear(1, 1)  # some networks of libraries have a head that is used in their own training only
+        self.unlearnt = nn.Linear(1, 1)  # a weight that is read without a gradient, and a bias that nobody reads
 
     def forward(self, images: Tensor) -> Outputs:
-        before = self.norm(self.conv(images))
+        before = self.norm(self.conv(images + 0 * self.unlearnt.weight.detach().isnan().sum()))
         maps = F.relu(before)
         pooled = maps.mean((2, 3))
         return Outputs(self.classifier(pooled), maps, (maps,), (before,), pooled)

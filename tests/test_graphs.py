@@ -25,8 +25,10 @@ from kdbench.docs.methods import shipped_methods
 from kdbench.training import cohort, graphs
 from kdbench.training.device import try_out
 from kdbench.training.frozen_teacher import FrozenTeacher
+from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.single import Single
+from kdbench.training.watches import Stopwatch
 
 
 class Reads(Method):
@@ -477,6 +479,27 @@ def test_a_teacher_whose_pass_cannot_be_recorded_is_asked_anew_for_each_batch(la
     monkeypatch.setattr(FrozenTeacher, "__call__", waits)
     assert lab.run(suite)
     assert lab.outcomes() == without_odd.outcomes(suite)
+
+
+@pytest.mark.usefixtures("rehearsed")
+def test_the_teachers_outputs_stay_while_those_for_the_next_batch_are_made_ready() -> None:
+    """Also where a network hands its images on, or has one number for several places."""
+
+    def teacher(step: StepInputs) -> Outputs:
+        pooled = step.images.mean((2, 3))
+        return Outputs(pooled[:, :1].expand(-1, 3), step.images, (step.images[:, 1:],), (step.images + 1,), pooled)
+
+    images = torch.arange(48.0).view(2, 2, 3, 2, 2)
+    present, following = (StepInputs(one, torch.zeros(2).long(), torch.arange(2)) for one in images)
+    inputs = graphs.GraphInputs(present)
+    for batch in (present, following):
+        inputs.load(batch)
+        inputs.prepare(teacher)
+        inputs.run_teacher(teacher, Stopwatch(torch.device("cpu")))
+        if batch is following:
+            assert inputs.teacher and all(map(torch.equal, inputs.teacher.tensors(), teacher(present).tensors()))
+        inputs.advance()
+        assert all(map(torch.equal, inputs.step.tensors(), batch.taught(teacher(batch)).tensors()))
 
 
 def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, without_odd, rehearsed, monkeypatch):

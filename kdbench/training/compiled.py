@@ -61,7 +61,7 @@ class Compiled:
             outputs: Outputs = self._call(images)
             total = torch.stack([tensor.float().sum() for tensor in outputs.tensors()]).sum()
             if total.requires_grad:
-                torch.autograd.grad(total, [*learners(total)])
+                torch.autograd.grad(total, [*learners(total)], allow_unused=True)  # as what is read without a gradient
 
     def __call__(self, images: Tensor) -> Outputs:
         """The network's outputs, by its compiled pass where that was prepared, as it is for training."""

@@ -10,6 +10,7 @@ import atexit
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +153,7 @@ class GraphInputs:
         device = self.batch.images.device
         drawn = random_states(device)
         outputs = teacher(self._following)  # what libraries set up at their first call cannot be recorded
-        self.teacher = mapped(outputs, _with_places_of_its_own)
+        self.teacher = mapped(outputs, partial(_with_places_of_its_own, besides=self._following.loaded()))
 
         def work() -> None:
             self._of_following = teacher(self._following)
@@ -198,10 +199,12 @@ def _copy(tensors: Iterable[Tensor], *, to: Iterable[Tensor]) -> None:
         own.requires_grad_(False).copy_(given)
 
 
-def _with_places_of_its_own(tensor: Tensor) -> Tensor:
-    """A tensor to copy into: itself, but where it has one number for several places, as after `expand`."""
+def _with_places_of_its_own(tensor: Tensor, *, besides: Iterable[Tensor]) -> Tensor:
+    """A tensor to copy into: itself, but where it has one number for several places, as after `expand`, or lies in the memory of
+    `besides`, as where a network hands its images on."""
     shared = any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.clone(memory_format=torch.contiguous_format) if shared else tensor
+    place = tensor.untyped_storage().data_ptr()
+    return tensor.clone() if shared or any(place == other.untyped_storage().data_ptr() for other in besides) else tensor
 
 
 def _seconds(step: Callable[[], None], device: torch.device) -> float:
