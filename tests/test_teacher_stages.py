@@ -26,7 +26,7 @@ def trained_stages(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     labels: list[list[str]] = []
     original = teachers.train_teacher_stages
 
-    def train(wanted: Sequence[TeacherStage], **options: Any) -> TrainedStages | None:
+    def train(wanted: Sequence[TeacherStage], **options: Any) -> TrainedStages:
         labels.append([stage.label for stage in wanted])
         return original(wanted, **options)
 
@@ -111,6 +111,15 @@ def test_stages_that_do_not_fit_and_stop_after_every_epoch_come_to_the_same_end(
     assert another.outcomes() == lab.outcomes()
     assert kept_stages(another, suite.teachers[0]) == kept_stages(lab, suite.teachers[0])
     assert not list(another.store.root.glob("trials/**/*checkpoint*"))
+
+
+def test_a_stage_that_has_ended_is_kept_where_a_longer_one_is_stopped(
+    lab: Lab, one_epoch_a_run: dict[str, Any], register: Callable[..., None]
+) -> None:
+    """Else each run would train it again, and one that has time for no more would never end."""
+    register("careless", Careless)
+    suite = lab.suite(methods=["careless", {"ft": SHORT["ft"]}], recipe=SHARED["recipe"])
+    assert any(lab.run(suite, **one_epoch_a_run) for _ in range(10))
 
 
 class Undeclared(Faulty):

@@ -160,14 +160,13 @@ class Teachers:
                 graphs=graphs,
                 waiting=self.waiting,
             )
-            if trained is None:
-                return False
             failures.update(trained.failures)
             for stage in group:
                 if stage.id in trained.learnt:
                     write_checkpoint(self._file(stage, teacher), trained.learnt[stage.id])
-                self._checkpoint(stage, teacher).unlink(missing_ok=True)
-            return True
+                if stage.id in trained.learnt or stage.id in trained.failures:
+                    self._checkpoint(stage, teacher).unlink(missing_ok=True)
+            return not trained.stopped
 
         work = Work[TeacherStage](
             train=train,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -40,11 +40,13 @@ class TrainedStages:
 
     Attributes:
         learnt: of those that ended well, by their ids.
-        failures: why the others failed, by their ids.
+        failures: why others failed, by their ids.
+        stopped: whether there are others still, which have not come to their end.
     """
 
     learnt: dict[str, Learnt] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
 
 
 def train_teacher_stages(
@@ -59,7 +61,7 @@ def train_teacher_stages(
     epoch_done: Callable[[Position, Sequence[Lane]], None],
     graphs: bool,
     waiting: Waiting,
-) -> TrainedStages | None:
+) -> TrainedStages:
     """Train stages of one teacher in lockstep.
 
     The recipe, apart from the optimiser's settings that a stage gives, is the teacher's own, and so are the batches and the
@@ -77,9 +79,6 @@ def train_teacher_stages(
         epoch_done: called after every epoch.
         graphs: whether steps may be CUDA graphs.
         waiting: is told whenever the host waits for the device.
-
-    Returns:
-        None when stopped before the end.
     """
     lanes: list[tuple[TeacherStage, Lane]] = []
     with exact(builder.device, precision=spec.recipe.precision, image_shape=builder.dataset.image_shape):
@@ -103,7 +102,7 @@ def train_teacher_stages(
                     trained.learnt[stage.id] = {"modules": [], "rows": []}
         data = builder.training_data(spec.recipe.augmentation)
         stream = Stream(data, spec.recipe, spec.stream_seed, builder.dataset.num_classes)
-        if not train_in_lockstep(
+        finished = train_in_lockstep(
             [lane for _, lane in lanes],
             stream,
             teachers=[teacher],
@@ -112,15 +111,14 @@ def train_teacher_stages(
             epoch_done=epoch_done,
             graphs=graphs,
             waiting=waiting,
-        ):
-            return None
+        )
     for stage, lane in lanes:
         if lane.failure:
             trained.failures[stage.id] = lane.failure
-        else:
+        elif lane.position is None:
             modules = [module.state_dict() for module in _modules(lane.method, stage)]
             trained.learnt[stage.id] = {"modules": modules, "rows": lane.rows}
-    return trained
+    return replace(trained, stopped=not finished)
 
 
 def load_teacher_stages(method: Composition, learnt: Iterable[tuple[TeacherStage, Learnt]]) -> list[Row]:
