@@ -171,12 +171,15 @@ class Store:
         """
         for record in self.records():
             if record.dataset == label and record.data_fingerprint != fingerprint:
-                file = self.folder(record.trial) / RECORD
-                raise KdbenchError(
-                    f"{file} is the record of a trial on '{label}' from other images, or the same in another size (fingerprint "
-                    f"{record.data_fingerprint}, now {fingerprint}), and the two are never mixed. Give the data set another "
-                    "`label`, or choose another directory with --results."
-                )
+                raise self.from_other_images(record, f"fingerprint {record.data_fingerprint}, now {fingerprint}")
+
+    def from_other_images(self, record: Record, difference: str) -> KdbenchError:
+        """What to raise where the images under a record's label are others now; `difference` says by what that is seen."""
+        return KdbenchError(
+            f"{self.folder(record.trial) / RECORD} is the record of a trial on '{record.dataset}' from other images, or the same "
+            f"in another size ({difference}), and the two are never mixed. Give the data set another `label`, put back what was "
+            "changed, or choose another directory with --results."
+        )
 
     def records(self, *, but: Container[str] = ()) -> Iterator[Record]:
         """Every whole record of the directory, whatever suite it belongs to; those of the trials in `but` are not read."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from kdbench.data import Contents, SourceParams
 from kdbench.data.division import training_images
-from kdbench.errors import KdbenchError, listed
-from kdbench.results.layout import RECORD
+from kdbench.errors import listed
 from kdbench.results.store import Store
 
 
@@ -32,8 +31,4 @@ def refuse_other_counts(store: Store, label: str, contents: Contents, params: So
         if changed := {*data.classes} ^ classes:
             found.insert(0, f"only then or only now class {listed(sorted(changed))}")
         if found:
-            raise KdbenchError(
-                f"{store.folder(record.trial) / RECORD} is the record of a trial on '{label}' from other images, or the same in "
-                f"another size ({'; '.join(found)}), and the two are never mixed. Give the data set another `label`, put "
-                "back what was changed, or choose another directory with --results."
-            )
+            raise store.from_other_images(record, "; ".join(found))
