@@ -21,6 +21,7 @@ from engine import InProcess
 from test_public import modules_after
 from typer.testing import CliRunner
 
+from kdbench.catalogue import status
 from kdbench.catalogue.status import Status, status_as_json, status_as_line, status_as_text
 from kdbench.cli import app
 from kdbench.errors import KdbenchError
@@ -66,7 +67,8 @@ def lines(root: Path) -> list[str]:
     return text.splitlines()
 
 
-def test_a_run_elsewhere_as_a_person_sees_it(tmp_path):
+def test_a_run_elsewhere_as_a_person_sees_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(status, "datetime", SimpleNamespace(now=lambda: AN_HOUR_AGO.astimezone()))  # on the same day
     log = "jobs/1-2/log.txt"
     write(
         tmp_path,
@@ -80,8 +82,6 @@ def test_a_run_elsewhere_as_a_person_sees_it(tmp_path):
         failures=(Failure("c", "at, wrn_40_2 -> wrn_16_2, seed 0", "ValueError: no maps (own.py:12)", log),),
     )
     since = f"{AN_HOUR_AGO.astimezone():%H:%M}"
-    if AN_HOUR_AGO.astimezone().date() != datetime.now().date():
-        since = f"{AN_HOUR_AGO.astimezone():%b %d %H:%M}"
     assert [" ".join(line.split()) for line in lines(tmp_path)] == [
         "tiny: 5 of 17 trials done, 1 failed, 3 running, 8 waiting, 24 of 2400 epochs, 1:10:10 left",
         f"running since {since}: process 4711 on node7, user ann, engine local; jobs: 2 running, 4 waiting",
@@ -94,6 +94,8 @@ def test_a_run_elsewhere_as_a_person_sees_it(tmp_path):
         "at, wrn_40_2 -> wrn_16_2, seed 0: ValueError: no maps (own.py:12)",
         f"{tmp_path / log}",
     ]
+    monkeypatch.setattr(status, "datetime", SimpleNamespace(now=lambda: AN_HOUR_AGO.astimezone() + timedelta(days=1)))
+    assert f"running since {AN_HOUR_AGO.astimezone():%b %d %H:%M}: process" in lines(tmp_path)[1]
 
 
 def begin(root: Path, trial: str, *, folder: str = "trials") -> None:
