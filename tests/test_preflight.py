@@ -141,6 +141,12 @@ def test_a_sound_suite_passes_and_a_source_that_cannot_tell_its_images_is_loaded
     assert checked.output.splitlines()[-1].startswith("checked: ")
 
 
+def test_who_compiles_is_told_of_the_wait(lab):
+    plan = lab.plan(lab.suite(recipe={"compile": True}))
+    notes = preflight(plan, plan.todo(Rerun.MISSING), cache=lab.store.cache, device=torch.device("cpu"), download=False)[1]
+    assert [note for note in notes if "can take minutes" in note]
+
+
 def test_published_weights_are_fetched_by_a_run_alone(lab, monkeypatch):
     fetched = []
     monkeypatch.setattr("kdbench.training.builder.fetch", lambda weights, **_: fetched.append(weights.name) or {})

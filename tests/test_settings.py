@@ -124,7 +124,10 @@ def test_a_folder_of_images_tells_what_would_be_read(images):
     assert value["data"]["classes"] == ["at0", "at1", "at2"]
     assert "image_shape" not in value["data"], "a suite's `size` says that"
     assert text.splitlines()[0] == "72 training images and 30 test images in 3 classes (24 a class)"
-    assert text.splitlines()[-1] == (f"in a suite: dataset: {{name: imagefolder, label: {images.name}, root: {images}, size: 64}}")
+    assert text.splitlines()[-2:] == [
+        "the first image, train/at0/00.png, has 8x8 pixels",
+        f"in a suite: dataset: {{name: imagefolder, label: {images.name}, root: {images}, size: 8}}",
+    ], "small images are not enlarged"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What `kdbench show` prints but for networks: the value that `--json` gives, and the text for people."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from kdbench.catalogue import settings
@@ -7,6 +8,8 @@ from kdbench.catalogue.images import contents_as_json, contents_of
 from kdbench.catalogue.method import method_as_text
 from kdbench.catalogue.text import Value, as_yaml_line
 from kdbench.data import DATASETS
+from kdbench.data.decode import Unreadable, read_image
+from kdbench.data.imagefolder import ImageFolder
 from kdbench.errors import KdbenchError, nearest
 from kdbench.method.description import describe_method
 from kdbench.paths import expanded
@@ -56,12 +59,18 @@ def _dataset(name: str) -> tuple[Value, str]:
 
 def _folder(name: str) -> tuple[Value, str]:
     """The images of a folder, as imagefolder and imagestream see them."""
-    kind = DATASETS.get("imagefolder")
     asked = {"label": expanded(name).resolve().name, "root": name, "size": 64}
-    contents = kind(kind.Params.model_validate(asked | {"root": expanded(name)}), cache=CACHE).contents()
+    source = ImageFolder(ImageFolder.Params.model_validate(asked | {"root": expanded(name)}), cache=CACHE)
+    contents = source.contents()
+    lines = settings.images_as_lines(contents)
+    file = source.folders.train.files[0]
+    with suppress(Unreadable):  # `run` names every such file
+        width, height = read_image(source.root / file, channels=3).size
+        lines.append(f"the first image, {file}, has {width}x{height} pixels")
+        asked["size"] = min(64, width, height)
     suite = f"dataset: {as_yaml_line({'name': 'imagefolder', **asked})}"
     data = {key: value for key, value in (contents_as_json(contents) or {}).items() if key != "image_shape"}
-    return {"name": name, "data": data}, "\n".join([*settings.images_as_lines(contents), f"in a suite: {suite}"])
+    return {"name": name, "data": data}, "\n".join([*lines, f"in a suite: {suite}"])
 
 
 def _example(name: str) -> tuple[Value, str]:

@@ -26,6 +26,9 @@ from kdbench.training.device import at_hand
 from kdbench.training.fatal_errors import fatal_errors_explained
 from kdbench.training.stackable import passed, why_not_stacked
 
+COMPILES = "each network is compiled before its first epoch, which can take minutes, and nothing is shown meanwhile"
+"""What to expect of a recipe with `compile: true`."""
+
 
 def preflight(
     plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool
@@ -43,7 +46,7 @@ def preflight(
 
     Returns:
         The data set, where it had to be loaded; and notes, without full stops, on networks of which methods read maps before an
-        activation, and on how methods handle pairs.
+        activation, on how methods handle pairs, and on the wait for the compiler.
 
     Raises:
         KdbenchError: the message gives every problem with its fix.
@@ -65,6 +68,8 @@ def preflight(
         on_device = Builder(dataset, params, at_hand(device))
         found += unstackable(on_device, specs) + miscomputed(on_device, specs)
     refuse(plan.suite.name, found)
+    if any(spec.recipe.compile for spec in specs):
+        notes = [*notes, COMPILES]
     return None if contents else dataset, notes
 
 
