@@ -29,6 +29,7 @@ from kdbench.data import Dataset, ImageFolder, ImageStream, StreamedLoader, hold
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.results.store import Store
+from kdbench.runner.image_counts import refuse_other_counts
 from kdbench.signals import STOPS
 from kdbench.spec.augmentation import RandAugment
 from kdbench.spec.recipe import Augmentation, Recipe, ResizedCrop
@@ -496,7 +497,16 @@ def test_what_is_finished_is_kept(lab, capsys, monkeypatch):
 
 @pytest.mark.parametrize("change", [lambda file: file.write_bytes(file.read_bytes() + b"\0"), Path.unlink])
 def test_with_a_file_that_was_replaced_or_removed_it_is_other_data_and_has_another_label(lab, change):
-    assert lab.run(lab.suite(**STREAMED, methods=["scratch"]))
+    suite = lab.suite(**STREAMED, methods=["scratch"])
+    assert lab.run(suite)
+    kind, params = suite.source
+    decoded, contents = (
+        suite.trials[0].dataset.model_copy(update={"name": "imagefolder"}),
+        kind(params, cache=lab.store.cache).contents(),
+    )
+    refuse_other_counts(lab.store, suite.trials[0].dataset, contents, params)
+    with pytest.raises(KdbenchError, match=r"read in another way \(imagestream, now imagefolder\)"):
+        refuse_other_counts(lab.store, decoded, contents, params)
     change(lab.images / "train" / "n01" / "03.JPEG")
     with pytest.raises(KdbenchError, match=r"from other images, .* Give the data set another `label`"):
         lab.run(lab.suite(**STREAMED, methods=["kd"]))

@@ -79,7 +79,7 @@ def plan(
     other_images = []
     if isinstance(contents, Contents):
         try:
-            refuse_other_counts(store, loaded.trials[0].dataset.label, contents, loaded.source[1])
+            refuse_other_counts(store, loaded.trials[0].dataset, contents, loaded.source[1])
         except KdbenchError as difference_in_images:
             other_images.append(difference_in_images)
     no_folder = [problem] if (problem := store.why_no_folder()) else []

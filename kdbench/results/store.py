@@ -177,8 +177,8 @@ class Store:
         """What to raise where the images under a record's label are others now; `difference` says by what that is seen."""
         return KdbenchError(
             f"{self.folder(record.trial) / RECORD} is the record of a trial on '{record.dataset}' from other images, or the same "
-            f"in another size ({difference}), and the two are never mixed. Give the data set another `label`, put back what was "
-            "changed, or choose another directory with --results."
+            f"in another size or read in another way ({difference}), and the two are never mixed. Give the data set another "
+            "`label`, put back what was changed, or choose another directory with --results."
         )
 
     def records(self, *, but: Container[str] = ()) -> Iterator[Record]:

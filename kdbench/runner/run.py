@@ -138,7 +138,7 @@ def _refuse_other_counts(suite: Suite, store: Store) -> str:
         contents = None
     if not contents:
         return "not looked at"
-    refuse_other_counts(store, suite.trials[0].dataset.label, contents, params)
+    refuse_other_counts(store, suite.trials[0].dataset, contents, params)
     return "counted, not read"
 
 
