@@ -181,6 +181,11 @@ def test_a_new_method_keeps_its_look_unless_it_is_taken():
     assert method_looks(["OURS", "THEIRS"]) == method_looks(["THEIRS", "OURS"])
 
 
+def test_settings_of_a_new_method_have_colours_of_their_own_while_there_are_any():
+    labels = ["scratch", *(f"soft_pool (beta={beta})" for beta in ("0.1", "1", "10", "100"))]
+    assert len({*method_colours(labels).values()}) == len(labels)
+
+
 def test_the_seven_methods_of_the_first_suite_have_seven_colours():
     colours = method_colours(["scratch", "KD", "AT", "FitNets", "FT", "AT+KD", "FT+KD"])
     assert len(set(colours.values())) == 7

@@ -78,8 +78,8 @@ def spread_markers(line: Line2D, *, number: int) -> None:
 def method_looks(labels: Iterable[str]) -> dict[str, Look]:
     """A look for each label; up to 57 labels all look different.
 
-    Scratch is black. A known method always has its own look; a new one has the look that its name hashes to, or the next one that
-    is free among `labels`.
+    Scratch is black. A known method always has its own look; a new one has the look that its name hashes to, or the next one of a
+    colour that is free among `labels`, or where none is, the next one that is free.
     """
     looks, further = ([Look(colour, *shape) for shape in shapes for colour in _COLOURS] for shapes in (_SHAPES, _FURTHER_SHAPES))
     fixed = {"scratch": Look("#000000", "o", ()), **dict(zip(_KNOWN, looks, strict=False))}
@@ -88,7 +88,9 @@ def method_looks(labels: Iterable[str]) -> dict[str, Look]:
     for label in sorted(set(labels) - set(chosen)):
         start = int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest()) % len(looks)
         turn = looks[start:] + looks[:start] + further
-        chosen[label] = next((look for look in turn if look not in chosen.values()), turn[0])
+        used, colours = set(chosen.values()), {look.colour for look in chosen.values()}
+        free = [look for look in turn if look not in used] or turn[:1]
+        chosen[label] = next((look for look in free if look.colour not in colours), free[0])
     return {label: chosen[label] for label in labels}
 
 
