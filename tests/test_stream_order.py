@@ -149,7 +149,7 @@ def sanitizer(monkeypatch: pytest.MonkeyPatch) -> Sanitizer:
         return Stream(found, next(numbers))
 
     walk = traceback.walk_stack
-    monkeypatch.setattr(traceback, "walk_stack", lambda frame: islice(walk(frame), 20))  # all of it takes most of the time
+    monkeypatch.setattr(traceback, "walk_stack", lambda frame: islice(walk(frame), 8))  # all of it takes most of the time
     monkeypatch.setattr(graphs, "TIMED", 1)
     monkeypatch.setattr(graphs, "Graph", Graph)
     monkeypatch.setattr(graphs, "own_stream", own_stream)

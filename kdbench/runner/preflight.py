@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kdbench.data import Dataset, blank
 from kdbench.errors import KdbenchError, refuse
@@ -17,13 +16,14 @@ from kdbench.method.interface import METHODS
 from kdbench.method.pair import PairError
 from kdbench.method.specs import pair_label, teachers_label
 from kdbench.models.bare import read_before
-from kdbench.models.measure import called_convolutions, refuse_one_image
+from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.arithmetic import without_effect
 from kdbench.training.builder import Builder
 from kdbench.training.device import at_hand
 from kdbench.training.fatal_errors import fatal_errors_explained
+from kdbench.training.miscomputed import why_miscomputed
 from kdbench.training.stackable import passed, why_not_stacked
 
 COMPILES = "each network is compiled before its first epoch, which can take minutes, and nothing is shown meanwhile"
@@ -121,48 +121,16 @@ def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchEr
 
 
 def miscomputed(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
-    """Which networks that are to be trained would get wrong gradients of their weights on the builder's device.
-
-    All of it is torch 2.11 to 2.15 on a CPU. `python tests/chaos/kernels.py` looks for more.
-    """
-    if builder.device.type != "cpu":
-        return []
-    doubted = [trial for trial in trials if trial.methods and (trial.recipe.precision == "bf16" or _lacks_avx512())]
-    kinds = {(trial.network, trial.recipe.precision, trial.recipe.stack): trial for trial in doubted}
-    sound = [trial for trial in kinds.values() if not _refusal(partial(builder.shapes, *trial.network))]  # others are told already
-    return [problem for trial in sound if (problem := _refusal(partial(_refuse_miscomputed, builder, trial)))]
-
-
-def _lacks_avx512() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
-
-
-def why_miscomputed(layer: nn.Conv2d, maps: tuple[int, int], *, bf16: bool, stacked: bool = False) -> str:
-    """What is special about a convolution of maps (H, W), if a CPU computes wrong gradients of its weights, with the fix.
-
-    In bf16 they come from memory that nobody has written: of weights that meet nothing but padding, or of dilated groups, which
-    stacked students are, too. Without AVX-512, those of few channels are written beyond their end.
-    """
-    single = max(layer.kernel_size) == 1
-    if bf16 and not single and any(size < stride for size, stride in zip(maps, layer.stride, strict=True)):
-        return "has a stride that is larger than its maps, in bf16. Write `precision: default`, or give larger images."
-    if bf16 and not single and max(layer.dilation) > 1 and (layer.groups > 1 or stacked):
-        return "is dilated and has groups, in bf16. Write `precision: default`."
-    narrow = single and max(layer.stride) > 1 and layer.groups == 1 and layer.in_channels < 8
-    if narrow and not bf16 and _lacks_avx512():
-        return "is 1x1 with a stride and fewer than 8 input channels, without AVX-512. Give it 8, or write `precision: bf16`."
-    return ""
+    """Which networks that are to be trained would get wrong gradients on the builder's device."""
+    kinds = {(trial.network, trial.recipe.precision, trial.recipe.stack): trial for trial in trials if trial.methods}
+    found = [(trial, problem) for trial in kinds.values() if (problem := _refusal(partial(_refuse_miscomputed, builder, trial)))]
+    return [problem for trial, problem in found if not _refusal(partial(builder.shapes, *trial.network))]  # others are told already
 
 
 def _refuse_miscomputed(builder: Builder, trial: TrialSpec) -> None:
-    channels, height, width = builder.dataset.image_shape
-    recipe = trial.recipe
-    for name, layer, maps in called_convolutions(builder.blank(*trial.network), image_shape=(channels, height, width)):
-        if why := why_miscomputed(layer, maps, bf16=recipe.precision == "bf16", stacked=recipe.stack):
-            raise KdbenchError(
-                f"{trial.label} cannot be trained on this CPU with images of {height}x{width}: torch computes wrong gradients for "
-                f"its convolution {name}, which {why}"
-            )
+    if why := why_miscomputed(builder, trial):
+        size = "x".join(map(str, builder.dataset.image_shape[1:]))
+        raise KdbenchError(f"{trial.label} cannot be trained on this CPU with images of {size}: {why}.")
 
 
 def _refuse_to_stack(builder: Builder, trial: TrialSpec) -> None:

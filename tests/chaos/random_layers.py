@@ -1,6 +1,6 @@
-"""Random layers on this CPU, in fp32 and bf16, against float64: `MALLOC_PERTURB_=1 python tests/chaos/kernels.py --layers 2000`.
+"""Random layers on this CPU, in fp32 and bf16, against float64: `MALLOC_PERTURB_=1 python tests/chaos/random_layers.py`.
 
-It looks for what torch computes wrongly, as `why_miscomputed` in `kdbench/runner/preflight.py` lists it, with a new version of
+It looks for what torch computes wrongly, as `why_wrong` in `kdbench/training/miscomputed.py` lists it, with a new version of
 torch or on another CPU; `ONEDNN_MAX_CPU_ISA=AVX2` is an older one. Freed memory is filled with NaN first. Each layer is a number,
 and a process, which may die. It prints one line of JSON for each layer that is wrong, and ends with status 1 where kdbench would
 train it.
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.runner.preflight import why_miscomputed
+from kdbench.training.miscomputed import why_wrong
 
 TOLERANCE = {True: 0.06, False: 1e-4}
 """By whether it is in bf16: of the largest number of a tensor."""
@@ -117,7 +117,7 @@ def tried(number: int) -> dict[str, Any]:
     died = os.waitpid(child, 0)[1]
     if not died and text == "{}":
         return {}
-    refused = isinstance(layer, nn.Conv2d) and bool(why_miscomputed(layer, (shape[2], shape[3]), bf16=bf16))
+    refused = isinstance(layer, nn.Conv2d) and bool(why_wrong(layer, (shape[2], shape[3]), bf16=bf16))
     return {**told, "wrong": f"the process died: {died}" if died else json.loads(text), "refused": refused}
 
 
