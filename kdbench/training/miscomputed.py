@@ -14,7 +14,7 @@ from kdbench.training.builder import Builder
 
 
 def why_miscomputed(builder: Builder, trial: TrialSpec) -> str | None:
-    """Which layer of a trial's network the builder's device would train with wrong gradients, and the fix; None where there is none.
+    """Which layer of a trial's network the builder's device would train with wrong gradients, and the fix; None for a sound one.
 
     Args:
         builder: of the data set, which may be without its images.
