@@ -47,6 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """A head, which runs no jobs, and two nodes with a CPU each."""
     from ray.cluster_utils import Cluster
 
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_worker_niceness", "0")  # it is 15, and other tests run beside these
@@ -61,6 +62,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         finally:
             ray.shutdown()
             cluster.shutdown()
+            signal.signal(signal.SIGTERM, before)  # Ray's holds its clients
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Images that stay in their files: torchvision's transforms, the same batches however many processes read, and what goes wrong."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +27,7 @@ from torch import Tensor
 from torchvision.transforms import _presets, v2
 
 from kdbench import Batch, Losses, Method, MethodParams, Outputs, cli, register
-from kdbench.data import Dataset, ImageFolder, ImageStream, StreamedLoader, hold_out, use_some
+from kdbench.data import Dataset, ImageFolder, ImageStream, StreamedLoader, hold_out, streaming, use_some
 from kdbench.errors import DataError, KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.results.store import Store
@@ -94,6 +96,35 @@ def test_any_number_of_processes_makes_the_same_batches(photographs, workers):
     assert same(epoch(alone, "x"), epoch(helped, "x"))
     plain = [[draw() for draw in images.plain_batches()] for images in (alone, helped)]
     assert all(torch.equal(a, b) for p, q in zip(*plain, strict=True) for a, b in zip(p, q, strict=True))
+
+
+class Trap:
+    """What must be freed where it was made: its library's threads are not in a forked process."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.process = place, os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.process:
+            self.place.touch()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+def test_processes_that_read_free_nothing_that_is_of_the_main_one(photographs, tmp_path, monkeypatch):
+    """Neither its garbage nor what its handlers of signals hold."""
+    original, handler = streaming._leave_interrupts_to_the_main_process, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(streaming, "_leave_interrupts_to_the_main_process", lambda worker: (gc.collect(), original(worker)))
+    gc.disable()
+    try:
+        garbage = [Trap(tmp_path / "garbage")]
+        garbage.append(garbage)  # so that only the collector frees it
+        del garbage
+        signal.signal(signal.SIGTERM, partial(print, Trap(tmp_path / "handler")))
+        assert epoch(feed(photographs, workers=1), "x")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        gc.enable()
+    assert not [*tmp_path.iterdir()] and not gc.get_freeze_count()
 
 
 def test_an_epoch_is_a_function_of_its_generator(photographs):
@@ -331,16 +362,14 @@ def another_lab(tmp_path: Path, lab: Lab) -> Lab:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often files of each folder were decoded."""
-    from kdbench.data import streaming as module
-
     counted: Counter[str] = Counter()
-    read = module.read_image
+    read = streaming.read_image
 
     def counting(file: Path, **options: Any) -> Image.Image:
         counted[file.parts[-3]] += 1
         return read(file, **options)
 
-    monkeypatch.setattr(module, "read_image", counting)
+    monkeypatch.setattr(streaming, "read_image", counting)
     return counted
 
 

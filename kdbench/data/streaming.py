@@ -4,6 +4,7 @@ all students."""
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import signal
 import sys
@@ -156,6 +157,16 @@ def _data_loader(reader: _Reader, chunks: Sequence[Sequence[int]], *, pin_memory
     )
 
 
+def _started(loader: Read) -> Iterator[Tensor | list[str]]:
+    """What the loader reads, by processes that have begun."""
+    gc.freeze()  # a forked process must not free garbage that it has from this one, as `_REPLACED` tells
+    try:
+        with _no_signal_of_dead_workers():
+            return iter(loader)
+    finally:
+        gc.unfreeze()
+
+
 def _loaded(loader: Read, others: Sequence[Read]) -> Generator[Tensor, None, None]:
     """What the loader's processes read, in order. Once a file cannot be read, the rest and what `others` read is only read to find
     all such files.
@@ -163,8 +174,7 @@ def _loaded(loader: Read, others: Sequence[Read]) -> Generator[Tensor, None, Non
     Raises:
         DataError: files that cannot be read, or a process was killed.
     """
-    with _no_signal_of_dead_workers():
-        batches = iter(loader)
+    batches = _started(loader)
     problems: list[str] = []
     try:
         for pixels in batches:
@@ -175,7 +185,7 @@ def _loaded(loader: Read, others: Sequence[Read]) -> Generator[Tensor, None, Non
             elif not problems:
                 yield pixels
         if problems:
-            problems += [problem for other in others for read in other if isinstance(read, list) for problem in read]
+            problems += [problem for other in others for read in _started(other) if isinstance(read, list) for problem in read]
     except RuntimeError as problem:
         raise DataError(
             f"a process that reads images has failed: {' '.join(str(problem).split())} Memory or /dev/shm may be full: give the "
@@ -260,13 +270,18 @@ def _interpolation(augmentation: Augmentation) -> str:
     return augmentation.resized_crop.interpolation if augmentation.resized_crop else "random"
 
 
+_REPLACED: list[object] = []
+"""Handlers of the main process, kept in those that read: they may hold what a library frees by its threads, such as Ray's client. A
+forked process has no such threads, and to free it would be to wait for ever."""
+
+
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
     """Terminals and schedulers signal every process, and the main one may go on to the end of its epoch.
 
     The second SIGTERM ends this one, so that the main one can end what does not listen.
     """
     for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+        _REPLACED.append(signal.signal(number, signal.SIG_IGN))
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     sys.excepthook = _unless_the_main_process_has_gone
 
