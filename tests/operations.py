@@ -15,7 +15,7 @@ FREE = {
 """Operations that compute nothing."""
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's has no types
     """Notes what computes something.
 
     Args:
@@ -26,7 +26,7 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self, free: Collection[str] = FREE) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._free = free
         self.written: list[tuple[str, int]] = []
 
