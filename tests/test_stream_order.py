@@ -142,8 +142,8 @@ def sanitizer(monkeypatch: pytest.MonkeyPatch) -> Sanitizer:
                 self._work()
 
     class Graph(graphs.Graph):
-        def __init__(self, work: Callable[[], None], stream: Stream) -> None:  # type: ignore[override]  # stands for torch's
-            self._stream, self._graph = stream, Work(work)  # type: ignore[assignment]
+        def __init__(self, work: Callable[[], None], stream: Stream) -> None:
+            self._stream, self._graph = stream, Work(work)
 
     def own_stream(device: torch.device) -> Stream:
         return Stream(found, next(numbers))

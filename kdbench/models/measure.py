@@ -137,7 +137,10 @@ def refuse_one_image(model: Network, *, name: str, image_shape: tuple[int, int, 
 
 
 def called_convolutions(model: Network, *, image_shape: tuple[int, int, int]) -> list[tuple[str, nn.Conv2d, tuple[int, int]]]:
-    """Of a model on the meta device, for images (C, H, W), each call of a convolution: its name, it, and the size of its maps."""
+    """Of a model on the meta device, for images (C, H, W), each call of a convolution: its name, it, and the size of its maps.
+
+    It leaves hooks on the model, which is of no use afterwards.
+    """
     found: list[tuple[str, nn.Conv2d, tuple[int, int]]] = []
 
     def look(name: str, layer: nn.Conv2d, given: tuple[Tensor, ...]) -> None:

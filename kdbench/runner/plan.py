@@ -99,6 +99,11 @@ class Planned:
         again."""
         return self.status is Status.DONE and not found(self.folder / WEIGHTS)
 
+    @property
+    def can_teach(self) -> bool:
+        """Whether it has a valid record, and weights if it is done."""
+        return self.record is not None and not self.lacks_weights
+
     @cached_property
     def stages(self) -> tuple[TeacherStage, ...]:
         """What its methods learn from the teacher alone."""
@@ -188,9 +193,9 @@ class Plan:
 
         Args:
             students: that are to be trained.
-            trained: whether a teacher needs no training; unless given, whether it has a valid record, and weights if it is done.
+            trained: whether a teacher needs no training; unless given, whether it can teach.
         """
-        there = trained or (lambda planned: planned.record is not None and not planned.lacks_weights)
+        there = trained or (lambda planned: planned.can_teach)
         needed = {teacher.id for planned in students for teacher in planned.spec.teachers}
         for planned in reversed(self.teachers):
             if planned.spec.id in needed and not there(planned):
@@ -200,7 +205,7 @@ class Plan:
     def trained_specs(self, students: Iterable[Planned]) -> list[TrialSpec]:
         """Some students, and the teachers that must be trained for them."""
         students = list(students)
-        untrained = [teacher for teacher in self.teachers_of(students) if not teacher.record or teacher.lacks_weights]
+        untrained = [teacher for teacher in self.teachers_of(students) if not teacher.can_teach]
         return [planned.spec for planned in (*students, *untrained)]
 
     def counts(self, trials: Iterable[Planned | PlannedStage]) -> dict[str, int]:

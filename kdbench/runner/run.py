@@ -117,7 +117,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
                 if not claims or claims.take(record.trial):
                     store.mark_as_result(record.trial)
     if not (phases := plan.phases(options.rerun)):
-        seen = _refuse_other_counts(suite, store)
+        seen = _look_at_images(suite, store)
         progress.say(f"nothing to train: every trial of the suite has ended. Its images were {seen}.")
         if any(store.jobs.glob("*/trials")):  # of a run that was killed in its last moment
             with suppress(KdbenchError), store.writing():  # they may be those of a run that is at work
@@ -129,8 +129,8 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
         return _train(suite, store, phases, engine, options, progress)
 
 
-def _refuse_other_counts(suite: Suite, store: Store) -> str:
-    """What was done to see that the images are those of the results, which need not be there any more."""
+def _look_at_images(suite: Suite, store: Store) -> str:
+    """See that the images, if they are still there, are those of the results, as far as counting tells; says what was done."""
     kind, params = suite.source
     try:
         contents = kind(params, cache=store.cache).contents()

@@ -126,9 +126,10 @@ class _Graphs:
             inputs.advance()
             return inputs.step
 
-        following = next(batches, None)
-        inputs = make_ready(*following) if following else None
-        while following and inputs:
+        if not (following := next(batches, None)):
+            return startup_s
+        inputs = make_ready(*following)
+        while following:
             inputs.advance()
             recorded = self._steps_without_graphs(lanes, inputs, partial(renew, following))
             try:
