@@ -21,6 +21,7 @@ from kdbench.report import ReportOptions, compare, write_report
 from kdbench.report.figures import cost, curves, forest, method_colours, method_looks, profile, ranks, results, save
 from kdbench.report.figures.cost_front import pareto_front
 from kdbench.report.figures.far import Extent, shown_range
+from kdbench.report.figures.line_breaks import broken
 from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.name_places import spread
 from kdbench.report.figures.sheet import GREY
@@ -238,6 +239,26 @@ def test_results_show_every_seed_the_mean_and_the_teacher():
 def test_titles_are_short_and_leave_the_environment_to_the_caption():
     figure = results(compared(make_results()))
     assert figure.get_suptitle() == "Test error by method on cifar10\nresnet56 → resnet20"
+
+
+def test_a_title_is_broken_before_its_brackets():
+    figure = results(compared(make_results(dataset="CIFAR-10 (8,000 training images)")))
+    assert figure.get_suptitle().splitlines()[:2] == ["Test error by method on CIFAR-10", "(8,000 training images)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "lines"),
+    [
+        ("resnet56 (n = 3)", 12, ["resnet56", "(n = 3)"]),
+        ("resnet56 over n = 3", 15, ["resnet56 over", "n = 3"]),
+        ("FT (RepDistiller, beta=1)", 22, ["FT", "(RepDistiller, beta=1)"]),
+        ("AT+KD (at.beta=300, kd.alpha=0.5)", 22, ["AT+KD (at.beta=300,", "kd.alpha=0.5)"]),  # no line holds these brackets
+        ("on Fashion-MNIST", 12, ["on Fashion-", "MNIST"]),
+        ("on Fashion-MNIST", 13, ["on", "Fashion-MNIST"]),
+    ],
+)
+def test_lines_end_between_words_outside_of_brackets(text, letters, lines):
+    assert broken(text, letters) == lines
 
 
 def test_accuracy_turns_the_numbers_and_the_arrow():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
+from kdbench.report.figures.line_breaks import broken
 from kdbench.report.figures.looks import colours_of
 from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
@@ -61,7 +61,7 @@ def draw_ranks(axes: Axes, found: Ranks, colours: Mapping[str, str]) -> None:
         for position, (label, rank) in enumerate(names.items()):
             place, colour = first + NAME_LINES * (position + 0.5), colours[str(label)]
             axes.plot([rank, rank, edge], [0, place, place], color=colour, linewidth=size / 9, clip_on=False, zorder=2)
-            text = "\n".join(wrap(f"{label} {rank:.2f}", WIDEST_NAME))
+            text = "\n".join(broken(f"{label} {rank:.2f}", WIDEST_NAME))
             shift = (-size / 2 if align == "right" else size / 2, 0)
             axes.annotate(text, (edge, place), shift, textcoords="offset points", ha=align, va="center", color=colour)
     for position, group in enumerate(found.groups):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import BboxBase
 from numpy.typing import NDArray
 
+from kdbench.report.figures.line_breaks import broken
 from kdbench.report.figures.rows import WIDEST_NAME
 from kdbench.report.figures.sheet import SMALL, font_pt
 
@@ -65,7 +65,7 @@ def name_points(
     names, sizes = {}, {}
     for label, text in texts.items():
         names[label] = axes.annotate(
-            "\n".join(wrap(text, WIDEST_NAME)),
+            "\n".join(broken(text, WIDEST_NAME)),
             tuple(points.loc[label]),
             (0, 0),
             textcoords="offset points",

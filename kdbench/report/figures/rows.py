@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from textwrap import wrap
 
 from matplotlib.axes import Axes
 
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.far import Extent, far_text, shown_range
+from kdbench.report.figures.line_breaks import broken
 from kdbench.report.figures.sheet import GREY
 from kdbench.spec.metrics import Metric
 
@@ -77,7 +77,7 @@ class Rows:
 def rows_of(comparison: Comparison, labels: Sequence[str], *, pitch: float) -> Rows:
     """Rows of `pitch` lines each, or more where a name needs them; less where the height of the figure is given."""
     pitch = TIGHT if comparison.options.figures.sheet_in else pitch
-    names = {label: wrap(label, WIDEST_NAME) for label in labels}
+    names = {label: broken(label, WIDEST_NAME) for label in labels}
     heights = [max(pitch, len(lines) + 0.1) for lines in names.values()]
     ends = list(accumulate(heights))
     places = [end - height / 2 for end, height in zip(ends, heights, strict=True)]

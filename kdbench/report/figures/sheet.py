@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison
+from kdbench.report.figures.line_breaks import broken
 from kdbench.spec.figure_options import FigureOptions
 
 COLUMN_IN = {1: 3.3, 2: 6.8}
@@ -176,9 +176,9 @@ def _layout(
     panel_letters = max(8, int(for_panels / across - need.ticks))
     panel_titles = [_panel_title(name, panel_letters) for name in names if count > 1]
     title_letters = int(width * 72 / (font * BOLD_LETTER))
-    titles = [*wrap(title, title_letters, break_on_hyphens=False), *_panel_title(below, title_letters)] if options.title else []
+    titles = [*broken(title, title_letters), *_panel_title(below, title_letters)] if options.title else []
     legend = [
-        wrap(str(handle.get_label()), 22 if len(need.legend) > FEW_NAMES else int(width / letter) - 6) for handle in need.legend
+        broken(str(handle.get_label()), 22 if len(need.legend) > FEW_NAMES else int(width / letter) - 6) for handle in need.legend
     ]
     longest = max((len(text) for label in legend for text in label), default=0) + 6
     legend_columns = max(1, min(len(legend), int(width / (longest * letter))))
@@ -211,9 +211,9 @@ def font_pt(axes: Axes) -> float:
 def _panel_title(name: str, letters: int) -> list[str]:
     """Broken before the arrow where that helps."""
     if len(name) <= letters or " → " not in name:
-        return wrap(name, letters)
+        return broken(name, letters)
     teacher, student = name.split(" → ", 1)
-    return [*wrap(teacher, letters), *wrap(f"→ {student}", letters)]
+    return [*broken(teacher, letters), *broken(f"→ {student}", letters)]
 
 
 def _theme(font: float) -> dict[Any, Any]:
