@@ -37,7 +37,7 @@ from kdbench.method.interface import METHODS
 from kdbench.models import MODELS
 from kdbench.models.weights import read_checkpoint
 from kdbench.report.output_folder import LIST
-from kdbench.runner import progress
+from kdbench.runner import pace, progress
 from kdbench.runner.engines import Place
 from kdbench.signals import Interrupted
 from kdbench.spec.record import PROTOCOL
@@ -1207,7 +1207,7 @@ PROGRESS = """
 from kdbench.runner.progress import EpochReport, LaneReport, Part, for_stream
 
 progress = for_stream()
-progress.begin(Part(epochs=4))
+progress.begin(Part({"a trial": 4}))
 for epoch in (1, 2):
     progress.epoch(EpochReport(epoch, True, (LaneReport("kd", "a trial", epoch, 1.0, {}),)))
 progress.say("FAILED kd: a [/mistake] with [brackets]")
@@ -1243,25 +1243,26 @@ def test_a_pipe_shows_plain_lines(capsys):
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands at `now` seconds."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for module in (pace, progress):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
-def epoch(number: int, *left: int, main: bool = True, trains: bool = True, failure: str | None = None) -> progress.EpochReport:
-    """The report of an epoch, after which lanes of five epochs each have so many left."""
-    lanes: list[Any] = [
-        SimpleNamespace(name="kd", failure=failure, main_epochs=5, epochs_left=of_lane, rows=[]) for of_lane in left
-    ]
-    now: Any = SimpleNamespace(phase=int(main), epoch=number - 1)
-    planned: list[Any] = [
-        SimpleNamespace(teaches=True, spec=SimpleNamespace(id=f"trial {i}")) if trains else None for i in range(len(left))
-    ]
-    return progress.EpochReport.of(now, zip(lanes, planned, strict=True))
+def epoch(number: int, *left: int) -> progress.EpochReport:
+    """The report of an epoch, after which trials of five epochs each have so many left."""
+    return progress.EpochReport(number, True, tuple(lane(f"trial {i}", 5 - of_lane) for i, of_lane in enumerate(left)))
+
+
+def lane(trial: str | None, epochs: int, *, stage: str | None = None, stage_epochs: int = 0) -> progress.LaneReport:
+    return progress.LaneReport("kd", trial, epochs, 1.0, {}, stage=stage, stage_epochs=stage_epochs)
+
+
+TWO = {"trial 0": 5, "trial 1": 5}
 
 
 def test_the_time_left_is_that_at_the_pace_so_far_without_the_start(clock):
     shown = progress.Silent()
-    shown.begin(progress.Part(epochs=10))
+    shown.begin(progress.Part(TWO))
     assert shown.pace.left_s is None
     clock.now += 60
     shown.epoch(epoch(1, 4, 4))
@@ -1273,13 +1274,12 @@ def test_the_time_left_is_that_at_the_pace_so_far_without_the_start(clock):
 
 def test_the_first_epoch_of_each_worker_is_not_timed(clock):
     shown = progress.Silent()
-    shown.begin(progress.Part(epochs=10))
+    shown.begin(progress.Part(TWO))
     workers = [Place(f"cuda:{i}", "node", f"cuda:{i}") for i in range(2)]
 
     def all_tell(number: int) -> None:
         for i, place in enumerate(workers):
-            (lane,) = epoch(number, 5 - number).lanes
-            shown.epoch(progress.EpochReport(number, True, (replace(lane, trial=f"trial {i}"),)), place)
+            shown.epoch(progress.EpochReport(number, True, (lane(f"trial {i}", number),)), place)
 
     clock.now += 60
     all_tell(1)
@@ -1289,17 +1289,36 @@ def test_the_first_epoch_of_each_worker_is_not_timed(clock):
     assert (shown.pace.done, shown.pace.left_s) == (4, 18.0)
 
 
-def test_epochs_before_the_main_training_are_not_counted(clock):
+def test_epochs_before_the_main_training_count_as_others_do(clock):
     shown = progress.Silent()
-    shown.begin(progress.Part(epochs=10))
-    shown.epoch(epoch(1, 5, main=False))
-    shown.epoch(epoch(1, 4, main=False, trains=False))
-    assert (shown.pace.done, shown.pace.left_s) == (0, None)
+    shown.begin(progress.Part({"trial 0": 7, "a stage": 3}, stages={"trial 0": {"a stage"}}))
+    for number, trained in enumerate((lane(None, 0, stage="a stage", stage_epochs=1), lane("trial 0", 0, stage_epochs=2)), start=1):
+        shown.epoch(progress.EpochReport(number, False, (trained,)))
+        clock.now += 5
+    assert (shown.pace.done, shown.pace.total, shown.pace.left_s) == (3, 10, 35.0)
+    shown.epoch(progress.EpochReport(1, True, (lane("trial 0", 1, stage_epochs=2),)))
+    assert shown.pace.done == 4
+
+
+def test_when_a_trial_has_ended_nothing_is_left_of_the_stages_that_it_needs(clock):
+    """Another run may have trained them, or one of them could not be built."""
+    shown = progress.Silent()
+    shown.begin(progress.Part({"trial 0": 5, "trial 1": 5, "a stage": 3}, {"a stage": 1}, {"trial 0": {"a stage"}}))
+    shown.pace.end("trial 0")
+    assert (shown.pace.done, shown.pace.resumed, shown.pace.total) == (8, 8, 13)
+
+
+def test_a_stage_of_more_epochs_than_planned_is_never_ahead_of_the_total(clock):
+    shown = progress.Silent()
+    shown.begin(progress.Part({"trial 0": 5}))
+    for number in (1, 2):
+        shown.epoch(progress.EpochReport(number, False, (lane(None, 0, stage="a stage", stage_epochs=number),)))
+    assert (shown.pace.done, shown.pace.total) == (2, 7)
 
 
 def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock):
     shown = progress.Silent()
-    shown.begin(progress.Part(epochs=10, behind={"trial 0": 3}))
+    shown.begin(progress.Part(TWO, behind={"trial 0": 3}))
     assert (shown.pace.done, shown.pace.left_s) == (3, None)
     for _ in range(2):  # once more where a group that did not fit begins again
         shown.resumed(epoch(3, 2).lanes[0])
@@ -1309,16 +1328,9 @@ def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock)
     assert (shown.pace.done, shown.pace.left_s) == (5, 25.0)
 
 
-def test_a_lane_that_fails_has_no_epochs_left(clock):
-    shown = progress.Silent()
-    shown.begin(progress.Part(epochs=4))
-    shown.epoch(epoch(1, 4, failure="it broke"))
-    assert shown.pace.done == 5
-
-
 def test_lines_come_at_intervals(clock, capsys):
     shown = progress.Lines(every_s=10)
-    shown.begin(progress.Part(epochs=100))
+    shown.begin(progress.Part({"trial 0": 100}))
     for number in range(1, 26):
         shown.epoch(epoch(number, 4))
         clock.now += 1
@@ -1330,7 +1342,7 @@ def test_lines_name_the_pair_where_there_are_several(capsys):
     lanes = [progress.LaneReport(name, name, 1, 1.0, {}, pair) for name, pair in pairs.items()]
     for several in (True, False):
         shown = progress.Lines(every_s=0)
-        shown.begin(progress.Part(epochs=100, several_pairs=several))
+        shown.begin(progress.Part(several_pairs=several))
         shown.epoch(progress.EpochReport(1, True, tuple(lanes)))
         shown.epoch(progress.EpochReport(2, True, (replace(lanes[0], pair=""),)))
     assert [line.split("] ")[1] for line in lines_of(capsys.readouterr().out)] == [

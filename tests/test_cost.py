@@ -67,12 +67,13 @@ def measure(
     teacher: float = 0.0,
     evaluation: float = 0.0,
     epoch: int = 1,
+    stage: str = "main",
     device: str = DEVICE,
     before: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Leave behind what a training leaves that was interrupted after `epoch`; seconds per epoch. Rows of stages stand `before`."""
     row = {
-        "stage": "main",
+        "stage": stage,
         "epoch": epoch,
         "train_s": own + data + teacher,
         "data_s": data,
@@ -236,6 +237,20 @@ def test_a_student_that_is_tested_less_often_costs_less():
     assert cost(**one).seconds.mid == 6 * 2 + 2 * 5
 
 
+def test_an_epoch_of_a_stage_that_trains_the_student_costs_what_others_do():
+    """Ten epochs of the main training come after three of the hint stage."""
+    one = {"methods": "[fitnets: {hint_epochs: 3}]", "seeds": "[0]", "pairs": "[{teacher: resnet20, student: resnet8}]"}
+    for name in ("resnet20", "resnet8"):
+        measure(trial(name), own=2, data=1)
+    of_teacher = 9 * (2 + 1)
+    each = 2 + 1 + 2 / 3  # a pass of the teacher is a third of its step
+    assert cost(**one).seconds.mid == pytest.approx(of_teacher + 13 * each)
+    begun = trial("resnet8", "fitnets", planned=plan(**one))
+    for stage, epoch, left in (("fitnets.hint", 2, 11), ("main", 4, 6)):
+        measure(begun, own=2, data=1, stage=stage, epoch=epoch)
+        assert cost(**one).seconds.mid == pytest.approx(of_teacher + left * each)
+
+
 STAGE = {"stage": "ft.paraphraser", "train_s": 10 + 1 + 2, "data_s": 1, "teacher_s": 2}
 SEEDS = (
     SUITE.replace("[0, 1]", "[0, 1, 2]")
@@ -291,12 +306,12 @@ def test_a_finished_training_counts_with_its_stages(undisturbed):
     assert timings.keys() == {record.parent.name for record in undisturbed.store.root.glob("trials/*/record.json")}
     for name, timing in timings.items():
         record = json.loads((undisturbed.store.folder(name) / "record.json").read_text())
-        total = (timing.own_s + timing.data_s + timing.teacher_s) * record["epochs"]
+        total = (timing.own_s + timing.data_s + timing.teacher_s) * timing.epochs
         of_teacher = sum(stage.own_s + stage.shared_s for stage in timing.stages)
         assert total + of_teacher == pytest.approx(record["train_s"])
         assert bool(of_teacher) == (record["method"] == "ft")
         assert timing.evaluation_s > 0
-        assert timing.epochs == record["epochs"]
+        assert timing.epochs == record["epochs"] + 2 * (record["method"] == "fitnets")
         assert timing.device == record["environment"]["device"]
 
 

@@ -318,7 +318,7 @@ def test_of_trials_that_choose_settings_nobody_sees_the_test_error(lab: Lab, mon
     one = Job((lab.plan(suite).students[0],))
     for tries, test in ((True, None), (False, 30.0)):
         with Watched(Silent(), suite, lab.store, engine="local", device="cpu") as told:
-            told.begin(Part(2, trials=one.gives, tries_settings=tries))
+            told.begin(Part(trials=one.gives, tries_settings=tries))
             told.job_started(place, one)
             for epoch, errors in ((1, {"test_error_pct": 30.0, "validation_error_pct": 40.0}), (2, {})):  # tested in the first one
                 lane = LaneReport("kd", one.trials[0].spec.id, epoch, 0.5 / epoch, errors)
@@ -336,7 +336,7 @@ def test_a_run_that_stops_leaves_its_jobs_in_its_file(lab: Lab):
     here, *others = jobs(lab.plan(suite).students)
     a, b = Place("a", "node7", "cpu"), Place("b", "node7", "cpu")
     with Watched(Silent(), suite, lab.store, engine="local", device="cpu") as told:
-        told.begin(Part(8, trials=here.gives.union(*(other.gives for other in others))))
+        told.begin(Part(trials=here.gives.union(*(other.gives for other in others))))
         for place in (a, b):  # the worker at a has died, and b goes on
             told.job_started(place, here, log=None)
             told.epoch(EpochReport(1, True, (LaneReport("kd", here.trials[1].spec.id, 1, 0.5, {}),)), place)
@@ -363,7 +363,7 @@ def test_a_trial_that_has_ended_runs_no_more_while_its_job_goes_on(lab: Lab):
     words = {"status": "done", "teacher": None, "student": "s", "setting": "kd", "seed": 0, "tuning": False, "test_error_pct": 1.0}
     record: Any = SimpleNamespace(trial=two.trials[0].spec.id, epochs=2, reason=None, **words)
     with Watched(Silent(), lab.suite(), lab.store, engine="local", device="cpu") as told:
-        told.begin(Part(4, trials=two.gives))
+        told.begin(Part(dict.fromkeys(two.gives, 2), trials=two.gives))
         told.job_started(Place("a", "node7", "cpu"), two)
         told.recorded(record)
         now = told._now()

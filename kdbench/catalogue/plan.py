@@ -127,8 +127,9 @@ def plan_as_text(
     if text := plan.without_weights_text:
         lines.append(text)
     if left:
-        epochs = sum(planned.spec.recipe.epochs for planned in left)
-        counts = cost.networks(*cost.numbers(left), len(cost.remaining_stages(plan, left)))
+        stages_left = cost.remaining_stages(plan, left)
+        epochs = sum(planned.epochs for planned in left) + sum(stage.epochs for stage in stages_left)
+        counts = cost.networks(*cost.numbers(left), len(stages_left))
         lines += [f"left: {cost.estimate_text(estimate)}" for estimate in estimates] or [
             f"left: {counts}, {counted(epochs, 'epoch')}. How long that takes is not known: nothing like it was measured in this "
             "directory. `kdbench run` with --stop-after 2m measures it, and keeps what it trains."

@@ -19,6 +19,9 @@ OF_ONE = ("preactivations", "tokens", "heads", "pooled_maps")
 EPOCHS_OF_THE_TRAINING = ("warm_up_epochs", "ramp_up_epochs", "reversal_epochs", "decay_after")
 """Names of parameters that count epochs of the main training, in any method. Those of stages have others, such as `hint_epochs`."""
 
+OF_STAGES = "_epochs"
+"""Ends the names of parameters that count epochs of stages."""
+
 
 def resolve_methods(name: str, params: Mapping[str, Mapping[str, Any]]) -> tuple[MethodSpec, ...]:
     """Write out the parameters of `name` (`kd`, `ft+kd`); `params` holds those that differ from the defaults, by part.
@@ -70,6 +73,21 @@ def setting(trial: TrialSpec) -> str:
         of = f"{part.name}." if len(trial.methods) > 1 else ""
         changed += [assigned(f"{of}{name}", value) for name, value in part.params.items() if value != defaults[name]]
     return f"{trial.method} ({', '.join(changed)})" if changed else trial.method
+
+
+def stage_epochs(params: Mapping[str, Any]) -> int:
+    """How many epochs stages have, as far as parameters of their methods tell."""
+    names = (name for name in params if name.endswith(OF_STAGES) and name not in EPOCHS_OF_THE_TRAINING)
+    return sum(count for name in names if isinstance(count := params[name], int))
+
+
+def student_stage_epochs(trial: TrialSpec) -> int:
+    """The same of those stages of a trial that train its student, too."""
+    found = 0
+    for part in trial.methods:
+        of_teacher = {name for names in METHODS.get(part.name).teacher_stages.values() for name in names}
+        found += stage_epochs({name: value for name, value in part.params.items() if name not in of_teacher})
+    return found
 
 
 def never_reached(trial: TrialSpec) -> list[str]:

@@ -143,7 +143,7 @@ class RunNow:
         tries_settings: whether it is at the trials that choose settings, and others come after them.
         jobs: of this run; a job has no failures.
         trials: the students that it needs in the part at hand; done and failed are also those from before. All 0 while it starts.
-        epochs: of main trainings that are behind it, of `of_epochs`.
+        epochs: of main trainings and of stages before them that are behind it, of `of_epochs`.
         left_s: seconds left at its pace so far; None before that is known.
         running: the jobs that run; of a run that has ended, those that it left unfinished.
         said: the last lines that it printed.

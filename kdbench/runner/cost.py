@@ -11,7 +11,7 @@ from kdbench.results.store import Store
 from kdbench.runner.durations import durations
 from kdbench.runner.job import jobs, jobs_of_teachers
 from kdbench.runner.plan import Plan, Planned, Rerun, Status
-from kdbench.runner.rates import Basis, Rates, Span, setting_of, taught_by
+from kdbench.runner.rates import Basis, Rates, Span, setting_of, taught_by, tests_in_last
 from kdbench.runner.split import run_s
 from kdbench.runner.timings import Timing, timings_by_device
 from kdbench.suite.teacher_stages import TeacherStage
@@ -129,8 +129,8 @@ def _cost(
         if own is None:
             continue
         behind = timings[spec.id].epochs if planned.status is Status.STARTED and spec.id in timings else 0
-        epochs[spec.id] = spec.recipe.epochs - behind
-        tests = sum(map(spec.recipe.evaluates, range(behind + 1, spec.recipe.epochs + 1)))
+        epochs[spec.id] = planned.epochs - behind
+        tests = tests_in_last(spec.recipe, epochs[spec.id])
         parts += [(own[0], epochs[spec.id]), (rates.evaluation(spec.architecture), tests)]
         bases[own[1]] += 1
     teachers = _teachers(left)

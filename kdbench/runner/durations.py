@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from kdbench.method.specs import EPOCHS_OF_THE_TRAINING
 from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, Planned, Status
-from kdbench.runner.rates import FORWARD, Rates, setting_of, taught_by
+from kdbench.runner.rates import FORWARD, Rates, setting_of, taught_by, tests_in_last
 from kdbench.runner.timings import Timing, timings_by_device
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
@@ -110,17 +109,14 @@ class _Estimate:
     def lane(self, planned: Planned) -> LaneSeconds:
         spec = planned.spec
         rates: Rates = self._rates(setting_of(spec))
-        recipe, epochs = spec.recipe, spec.epochs
+        recipe, epochs = spec.recipe, planned.epochs
         if planned.status is Status.STARTED and spec.id in self._timings:
             epochs -= self._timings[spec.id].epochs
-        tests = sum(map(recipe.evaluates, range(recipe.epochs - epochs + 1, recipe.epochs + 1)))
-        before = 0 if spec.method in rates.methods else _student_stage_epochs(planned)
         return LaneSeconds(
-            own=self._own(spec, rates) * (epochs + before) + rates.evaluation(spec.architecture).mid * tests,
-            data=self._data(rates) * (epochs + before),
+            own=self._own(spec, rates) * epochs + rates.evaluation(spec.architecture).mid * tests_in_last(recipe, epochs),
+            data=self._data(rates) * epochs,
             teacher=sum(
-                self._pass(teacher, rates) * (epochs + before) + rates.evaluation(teacher.architecture).mid
-                for teacher in spec.teachers
+                self._pass(teacher, rates) * epochs + rates.evaluation(teacher.architecture).mid for teacher in spec.teachers
             ),
         )
 
@@ -130,7 +126,7 @@ class _Estimate:
         rates: Rates = self._rates(setting_of(stage.teacher))
         if found := rates.stage(stage):
             return StageSeconds(found[0].mid, found[1].mid)
-        epochs = _stage_epochs(stage.part.params) or 1  # a survey is one pass
+        epochs = stage.epochs or 1  # a survey is one pass
         one = self._pass(stage.teacher, rates)
         return StageSeconds(one * epochs, (one + self._data(rates)) * epochs)
 
@@ -151,15 +147,3 @@ class _Estimate:
         """Seconds of one pass of a network over the training images."""
         macs = self._macs.get(spec.dataset.label, {}).get(spec.architecture, ASSUMED_MACS)
         return macs * ASSUMED_IMAGES / ASSUMED_MACS_PER_S
-
-
-def _stage_epochs(params: Mapping[str, object]) -> int:
-    """The epochs of stages, which parameters such as `hint_epochs` count."""
-    names = (name for name in params if name.endswith("_epochs") and name not in EPOCHS_OF_THE_TRAINING)
-    return sum(count for name in names if isinstance(count := params[name], int))
-
-
-def _student_stage_epochs(planned: Planned) -> int:
-    """Those before the main training in which the student is trained."""
-    own = sum(_stage_epochs(part.params) for part in planned.spec.methods)
-    return own - sum(_stage_epochs(stage.part.params) for stage in planned.stages)

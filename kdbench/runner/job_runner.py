@@ -102,7 +102,7 @@ class JobRunner:
                 lanes.append((planned, self._lane(planned, method, rows, teachers)))
 
         def epoch_done(now: Position, active: Sequence[Lane]) -> None:
-            self.progress.epoch(EpochReport.of(now, [(lane, planned) for planned, lane in lanes if lane in active]))
+            self.progress.epoch(EpochReport.of(now, [(planned, lane) for planned, lane in lanes if lane in active]))
             for planned, lane in lanes:
                 row = lane.rows[-1] if lane.rows else {}
                 if lane in active and planned.spec.id not in warned and (warning := imbalance(planned.spec, lane.method, row)):

@@ -20,7 +20,7 @@ from kdbench.runner.group_trainer import GroupTrainer
 from kdbench.runner.job import Job, jobs, jobs_of_teachers
 from kdbench.runner.job_runner import JobRunner
 from kdbench.runner.other_environments import refuse_other_teachers, trained_elsewhere
-from kdbench.runner.plan import Plan, Planned, Rerun, Status
+from kdbench.runner.plan import Plan, Planned, Rerun, Status, look_up_stage
 from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.sharing import Alone, Shared, replaced_by
@@ -98,9 +98,14 @@ class Phase:
         taken = {planned.spec.id for planned in trials}
         students = {planned.spec.id: planned.status for planned in self.plan.students}
         left = Counter(status for trial, status in students.items() if trial not in taken)
+        by_id = {planned.spec.id: planned for planned in self.plan.teachers}
+        needed = {stage.id: stage for planned in trials for stage in planned.stages}
+        at = {stage.id: look_up_stage(stage, self.store, by_id[stage.teacher.id]).status for stage in needed.values()}
         return Part(
-            epochs=sum(planned.spec.recipe.epochs for planned in trials if planned.spec.methods),
-            behind={trial: epochs for trial in sorted(taken) if (epochs := epochs_behind(self.store, trial))},
+            epochs={planned.spec.id: planned.epochs for planned in trials}
+            | {stage.id: stage.epochs for stage in needed.values() if at[stage.id] is not Status.DONE},
+            behind={planned.spec.id: epochs for planned in trials if (epochs := epochs_behind(self.store, planned.spec))},
+            stages={planned.spec.id: {stage.id for stage in planned.stages} for planned in trials if planned.stages},
             trials=taken & students.keys(),
             done=left[Status.DONE],
             failed=left[Status.FAILED],

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+from kdbench.method.specs import student_stage_epochs
 from kdbench.models.weights import WEIGHTS
 from kdbench.paths import found
 from kdbench.results.layout import CHECKPOINT
@@ -103,6 +104,11 @@ class Planned:
     def can_teach(self) -> bool:
         """Whether it has a valid record, and weights if it is done."""
         return self.record is not None and not self.lacks_weights
+
+    @property
+    def epochs(self) -> int:
+        """Of its training: those of stages that train the student, too, and the main ones."""
+        return self.spec.epochs + student_stage_epochs(self.spec)
 
     @cached_property
     def stages(self) -> tuple[TeacherStage, ...]:
@@ -238,11 +244,12 @@ def make_plan(suite: Suite, store: Store) -> Plan:
     )
     left = (planned.spec for planned in (*teachers.values(), *students) if Rerun.MISSING.takes_up(planned.status))
     needed = {stage.id: stage for trial in left for stage in teacher_stages(trial)}.values()
-    stages = tuple(_look_up_stage(stage, store, teachers[stage.teacher.id], begun) for stage in needed)
+    stages = tuple(look_up_stage(stage, store, teachers[stage.teacher.id], begun) for stage in needed)
     return Plan(suite, tuple(teachers.values()), students, stages, tuning, choices)
 
 
-def _look_up_stage(stage: TeacherStage, store: Store, teacher: Planned, begun: Set[str]) -> PlannedStage:
+def look_up_stage(stage: TeacherStage, store: Store, teacher: Planned, begun: Set[str] = frozenset()) -> PlannedStage:
+    """Look up what a stage has learnt from a teacher; `begun` are checkpoints that jobs have which run elsewhere."""
     if not teacher.record or not teacher.record.weights_sha256:
         return PlannedStage(stage, Status.MISSING)
     key = stage.key(teacher_sha256=teacher.record.weights_sha256)

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.method.specs import pair_label, teacher_label
+from kdbench.runner.pace import Pace
 from kdbench.spec.trial import TrialSpec
+from kdbench.suite.teacher_stages import TeacherStage
+from kdbench.training.segments import MAIN, STAGES
 from kdbench.wording import clock
 
 if TYPE_CHECKING:
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from kdbench.spec.record import Record
     from kdbench.training.lane import Lane
     from kdbench.training.segments import Position
+
+
+BAR = 20
+"""Columns of the bar: on a terminal with 80 of them there is room for the epoch and for the numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class LaneReport:
         loss: the mean of the epoch's training loss; None where there is none.
         errors_pct: what it was tested on after the epoch, in percent.
         pair: of a student, for people; empty for others.
+        stage: the id of the stage that learns from a teacher alone; None for a trial.
+        stage_epochs: of stages, as `epochs` of the main training.
     """
 
     name: str
@@ -42,15 +51,30 @@ class LaneReport:
     loss: float | None
     errors_pct: Mapping[str, float]
     pair: str = ""
+    stage: str | None = None
+    stage_epochs: int = 0
 
     @classmethod
-    def of(cls, lane: Lane, trains: Planned | None) -> LaneReport:
-        """Of a lane as it is now, and the trial that it trains."""
+    def of(cls, lane: Lane, trains: Planned | TeacherStage) -> LaneReport:
+        """Of a lane as it is now, and what it trains."""
         row = lane.rows[-1] if lane.rows else {}
-        behind = lane.main_epochs if lane.failure else lane.main_epochs - lane.epochs_left
         errors: dict[str, float] = {name: float(row[name]) for name in ("test_error_pct", "validation_error_pct") if name in row}
-        pair = pair_label(trains.spec) if trains and not trains.teaches else ""
-        return cls(lane.name, trains.spec.id if trains else None, behind if trains else 0, row.get("train_loss"), errors, pair)
+        stages, main = map(lane.behind, (STAGES, MAIN))
+        loss = row.get("train_loss")
+        if isinstance(trains, TeacherStage):
+            return cls(lane.name, None, main, loss, errors, stage=trains.id, stage_epochs=stages)
+        pair = "" if trains.teaches else pair_label(trains.spec)
+        return cls(lane.name, trains.spec.id, main, loss, errors, pair, stage_epochs=stages)
+
+    @property
+    def unit(self) -> str:
+        """The id of the trial or of the stage."""
+        return self.trial or self.stage or self.name
+
+    @property
+    def behind(self) -> int:
+        """Epochs that are behind it, of stages and of the main training."""
+        return self.stage_epochs + self.epochs
 
 
 @dataclass(frozen=True)
@@ -67,74 +91,15 @@ class EpochReport:
     lanes: tuple[LaneReport, ...]
 
     @classmethod
-    def of(cls, now: Position, lanes: Iterable[tuple[Lane, Planned | None]]) -> EpochReport:
-        """Of lanes, each with the trial that it trains."""
-        return cls(now.epoch + 1, bool(now.phase), tuple(LaneReport.of(lane, trains) for lane, trains in lanes))
+    def of(cls, now: Position, lanes: Iterable[tuple[Planned | TeacherStage, Lane]]) -> EpochReport:
+        """Of lanes, each with what it trains."""
+        return cls(now.epoch + 1, now.phase == MAIN, tuple(LaneReport.of(lane, trains) for trains, lane in lanes))
 
     def text(self, *, pairs: bool) -> str:
         """For people: which epoch, and of what, with their pairs where these are asked for."""
-        stage = "" if self.main else " of a stage before the main training"
+        epoch = "epoch" if self.main else "stage epoch"
         by_pair = groupby(self.lanes, key=lambda lane: f"{lane.pair}: " if pairs and lane.pair else "")
-        return f"epoch {self.epoch}{stage}: {'; '.join(pair + ', '.join(lane.name for lane in lanes) for pair, lanes in by_pair)}"
-
-
-@dataclass(eq=False)
-class Pace:
-    """How fast epochs of main trainings go by; stages before them are not counted.
-
-    Attributes:
-        total: how many there are, with those that an earlier run trained.
-        behind: by trial, how many are over; at first those that checkpoints have.
-        done: how many that is of all trials.
-        resumed: how many of them checkpoints had, or other runs have trained.
-        begun: where epochs have ended; None is this process. The first that end in each place are not timed: in them the start is.
-        untimed: how many epochs these were.
-        since: when the first of all ended, by the monotonic clock.
-    """
-
-    total: int
-    behind: dict[str, int] = field(default_factory=dict)
-    done: int = field(init=False)
-    resumed: int = field(init=False)
-    begun: set[Place | None] = field(default_factory=set)
-    untimed: int = 0
-    since: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.done = self.resumed = sum(self.behind.values())
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds left at the pace so far; None before there is one."""
-        timed = self.done - self.resumed - self.untimed
-        return (time.monotonic() - self.since) / timed * (self.total - self.done) if timed > 0 else None
-
-    def resume(self, lane: LaneReport) -> None:
-        """A lane stands at so many epochs, those of its checkpoint or none where that cannot be used: they took no time."""
-        if lane.trial:
-            self.resumed += lane.epochs - self.behind.get(lane.trial, 0)
-            self._set(lane.trial, lane.epochs)
-
-    def end(self, record: Record) -> None:
-        """A trial has ended, here or in another run: none of its epochs is left, and those trained elsewhere took no time."""
-        self.resumed += record.epochs - self.behind.get(record.trial, 0)
-        self._set(record.trial, record.epochs)
-
-    def count(self, report: EpochReport, place: Place | None = None) -> None:
-        """Lanes have trained one epoch; those that failed in it have none left."""
-        before = self.done
-        for lane in report.lanes:
-            if lane.trial:
-                self._set(lane.trial, lane.epochs)
-        if self.done > before and place not in self.begun:
-            if not self.begun:
-                self.since = time.monotonic()
-            self.begun.add(place)
-            self.untimed += self.done - before
-
-    def _set(self, trial: str, epochs: int) -> None:
-        self.done += epochs - self.behind.get(trial, 0)
-        self.behind[trial] = epochs
+        return f"{epoch} {self.epoch}: {'; '.join(pair + ', '.join(lane.name for lane in lanes) for pair, lanes in by_pair)}"
 
 
 @dataclass(frozen=True)
@@ -142,8 +107,9 @@ class Part:
     """What a run has before it: all of it, or of a tuned suite first the trials that choose settings, then the others.
 
     Attributes:
-        epochs: of main trainings, those of teachers included.
-        behind: by trial, how many of them its checkpoint has.
+        epochs: as in `Pace`; those of teachers are included.
+        behind: as in `Pace`.
+        stages: as in `Pace`.
         trials: the ids of the students to train.
         done: students that were done before.
         failed: students that failed before and stay so.
@@ -151,8 +117,9 @@ class Part:
         several_pairs: whether the suite has more than one.
     """
 
-    epochs: int
+    epochs: Mapping[str, int] = field(default_factory=dict)
     behind: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[str, Set[str]] = field(default_factory=dict)
     trials: Set[str] = frozenset()
     done: int = 0
     failed: int = 0
@@ -169,11 +136,11 @@ class Progress(ABC):
     """
 
     def __init__(self) -> None:
-        self.part, self.pace = Part(0), Pace(0)
+        self.part, self.pace = Part(), Pace()
 
     def begin(self, part: Part) -> None:
         """The run, or its next part, has this before it."""
-        self.part, self.pace = part, Pace(part.epochs, dict(part.behind))
+        self.part, self.pace = part, Pace(dict(part.epochs), dict(part.behind), part.stages)
 
     def waiting(self, jobs: int) -> None:
         """So many jobs wait for a place or for other jobs."""
@@ -199,7 +166,7 @@ class Progress(ABC):
 
     def recorded(self, record: Record) -> None:
         """A trial has ended."""
-        self.pace.end(record)
+        self.pace.end(record.trial)
         self.say(outcome_text(record, teaches=record.trial not in self.part.trials))
 
     @abstractmethod
@@ -244,7 +211,7 @@ class Lines(Progress):
 
 
 class Bars(Progress):
-    """One bar with the time left, and the current epoch under it."""
+    """One bar with the current epoch before it, and the count and the time left behind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +220,7 @@ class Bars(Progress):
 
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(BAR),
             MofNCompleteColumn(),
             TextColumn("epochs, {task.fields[left]} left"),
         )
@@ -268,8 +235,10 @@ class Bars(Progress):
 
     def show(self, text: str) -> None:
         left = clock(left_s) if (left_s := self.pace.left_s) is not None else "?"
-        short = text if len(text) < 60 else text[:57] + "..."
-        self._bars.update(self._task, completed=self.pace.done, total=self.pace.total, description=short, left=left)
+        total = self.pace.total
+        room = max(self._bars.console.width - BAR - len(f"  {total}/{total} epochs, {left} left"), len("stage epoch 100"))
+        short = text if len(text) <= room else f"{text[: room - 3]}..."
+        self._bars.update(self._task, completed=self.pace.done, total=total, description=short, left=left)
 
     def end(self) -> None:
         self._bars.stop()

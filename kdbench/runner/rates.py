@@ -9,6 +9,7 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 from kdbench.runner.timings import StageTiming, Timing
+from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
 
@@ -57,7 +58,6 @@ class Rates:
         self.timings = [timing for timing in timings if setting_of(timing.spec) == setting]
         self.stages = [found for timing in timings for found in timing.stages if setting_of(found.stage.teacher) == setting]
         self.macs = macs.get(setting.dataset, {})
-        self.methods = frozenset(timing.spec.method for timing in self.timings)
         self.own = cache(self._own)  # the seeds of a method ask for the same
         self.evaluation = cache(self._evaluation)
         self.data = cache(self._data)
@@ -115,6 +115,12 @@ class Rates:
         if name == other:
             return 1.0
         return self.macs[name] / self.macs[other] if name in self.macs and other in self.macs else None
+
+
+def tests_in_last(recipe: Recipe, epochs: int) -> int:
+    """How often a student is tested in the last epochs of its training; stages before the main one have no tests."""
+    first = max(recipe.epochs - epochs, 0) + 1
+    return sum(map(recipe.evaluates, range(first, recipe.epochs + 1)))
 
 
 def setting_of(spec: TrialSpec) -> Setting:

@@ -17,7 +17,7 @@ from kdbench.models import Network
 from kdbench.models.weights import WEIGHTS, read_checkpoint, read_weights, write_checkpoint
 from kdbench.results.store import Store
 from kdbench.runner.group_trainer import GroupTrainer, Work
-from kdbench.runner.progress import EpochReport, Progress
+from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.record import Record
 from kdbench.spec.trial import TrialSpec
@@ -156,7 +156,8 @@ class Teachers:
                 resume=resume,
                 checkpoint=lambda stage, state: write_checkpoint(self._checkpoint(stage, teacher), {**state, "origin": origin}),
                 stop=self.stop,
-                epoch_done=lambda now, active: self.progress.epoch(EpochReport.of(now, [(lane, None) for lane in active])),
+                resumed=lambda stage, lane: self.progress.resumed(LaneReport.of(lane, stage)),
+                epoch_done=lambda now, active: self.progress.epoch(EpochReport.of(now, active)),
                 graphs=graphs,
                 waiting=self.waiting,
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.method.specs import student_stage_epochs
 from kdbench.results.layout import CURVES, RECORD
 from kdbench.results.store import Store
 from kdbench.spec.trial import TrialSpec
@@ -31,7 +32,7 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class Timing:
-    """A training that was measured, whole or in part: seconds per epoch of the main training, stages before it spread over those.
+    """A training that was measured, whole or in part: seconds per epoch, of stages that train the student and of the main training.
 
     Stages that learn from the teacher alone, which several students share, stand apart.
 
@@ -42,7 +43,7 @@ class Timing:
         data_s: the batches, which a cohort shares.
         teacher_s: the teacher's forward passes, which a cohort shares; 0 where the method reads none.
         evaluation_s: the student on the test images, once; 0 where it was not tested after the last of these epochs.
-        epochs: how many epochs of the main training are over.
+        epochs: how many of these epochs are over.
         stages: what the student's methods learnt from the teacher alone took.
         beside_others: whether other jobs of the run trained on the machine at the same time, as far as that is known.
     """
@@ -64,11 +65,11 @@ def read_timings(store: Store) -> dict[str, Timing]:
     return {trial: timing for trial, timing in found if timing}
 
 
-def epochs_behind(store: Store, trial: str) -> int:
-    """How many epochs of a trial's main training its checkpoint has; 0 where it has none."""
+def epochs_behind(store: Store, trial: TrialSpec) -> int:
+    """How many epochs of a training its checkpoint has, stages that train the student included; 0 where it has none."""
+    file = store.folder(trial.id) / CURVES
     try:
-        last = _rows(store.folder(trial) / CURVES, whole=False)[-1] if store.has_checkpoint(trial) else {}
-        return int(last["epoch"]) if last.get("stage") == "main" else 0
+        return _over(trial, file, _rows(file, whole=False)[-1]) if store.has_checkpoint(trial.id) else 0
     except (OSError, LookupError, ValueError):  # broken, which is no reason not to train
         return 0
 
@@ -91,7 +92,8 @@ def _timing(curves: Path) -> Timing | None:
         before = {stage.name: stage for stage in teacher_stages(trial)}
         rows = _rows(curves, whole=bool(before))
         own = [row for row in rows if row["stage"] not in before]
-        took, epochs = (_total(own) if before else record, trial.recipe.epochs) if record.get("status") == "done" else (own[-1], 1)
+        over = _over(trial, curves, own[-1])
+        took, epochs = (_total(own) if before else record, over) if record.get("status") == "done" else (own[-1], 1)
         stages = []
         for name, stage in before.items():
             of_stage = _total(row for row in rows if row["stage"] == name)
@@ -103,12 +105,20 @@ def _timing(curves: Path) -> Timing | None:
             data_s=took["data_s"] / epochs,
             teacher_s=took["teacher_s"] / epochs,
             evaluation_s=own[-1].get("evaluation_s", 0.0),
-            epochs=own[-1]["epoch"] if own[-1]["stage"] == "main" else 0,
+            epochs=over,
             stages=tuple(stages),
             beside_others=record.get("jobs_on_machine", 1) > 1,
         )
     except (KdbenchError, LookupError, ValueError):  # broken, of a version that had other keys, or of a method that is not here
         return None
+
+
+def _over(trial: TrialSpec, curves: Path, last: Mapping[str, Any]) -> int:
+    """How many epochs of a training are over after its `last` one, without those of stages that learn from the teacher alone."""
+    if last["stage"] == "main":
+        return student_stage_epochs(trial) + int(last["epoch"])
+    of_teacher = {stage.name for stage in teacher_stages(trial)}
+    return sum(row["stage"] not in of_teacher for row in _rows(curves, whole=True))
 
 
 def _total(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -16,7 +16,8 @@ from kdbench.results.runs import Counts, Ended, Failure, JobNow, LaneNow, RunFil
 from kdbench.results.store import Store
 from kdbench.runner.engines import Place
 from kdbench.runner.job import Job
-from kdbench.runner.progress import EpochReport, LaneReport, Pace, Part, Progress, training_text
+from kdbench.runner.pace import Pace
+from kdbench.runner.progress import EpochReport, LaneReport, Part, Progress, training_text
 from kdbench.signals import Interrupted
 from kdbench.spec.record import Record
 from kdbench.suite.suite import Suite
@@ -115,9 +116,7 @@ class Watched(Progress):
     def job_started(self, place: Place, job: Job, *, log: Path | None = None) -> None:
         self._shown.job_started(place, job, log=log)
         with self._lock:
-            trained = [planned.spec for planned in job.trials if planned.spec.methods and job.stages is None]
-            behind = {spec.id: self.pace.behind[spec.id] for spec in trained if spec.id in self.pace.behind}
-            pace = Pace(sum(spec.recipe.epochs for spec in trained), behind)
+            pace = self.pace.of(job.gives.union(stage.id for stage in job.learnt))
             self._running[place] = _Running(job, log, pace, main=job.stages is None)
             self._left = [(where, left) for where, left in self._left if not left.job.gives & job.gives]
             self._changed = True
@@ -136,7 +135,7 @@ class Watched(Progress):
         with self._lock:
             running = self._at(place)
             running.pace.resume(lane)
-            running.epoch = lane.epochs
+            running.epoch, running.main = (lane.epochs, True) if lane.trial else (lane.stage_epochs, False)
             self._note(running, lane)
 
     def epoch(self, report: EpochReport, place: Place | None = None) -> None:
@@ -175,13 +174,12 @@ class Watched(Progress):
 
     def _note(self, running: _Running, lane: LaneReport) -> None:
         """Let the job's lane be what the report says, with the last error where it was not tested in this epoch."""
-        key = lane.trial or lane.name
-        before = running.lanes.get(key) or LaneNow(lane.name, lane.trial, 0)
+        before = running.lanes.get(lane.unit) or LaneNow(lane.name, lane.trial, 0)
         test = lane.errors_pct.get("test_error_pct", before.test_error_pct)
         held_out = lane.errors_pct.get("validation_error_pct", before.validation_error_pct)
         if self.part.tries_settings:
             test = None  # whoever chooses must not see it
-        running.lanes[key] = LaneNow(lane.name, lane.trial, lane.epochs, lane.loss, test, held_out)
+        running.lanes[lane.unit] = LaneNow(lane.name, lane.trial, lane.epochs, lane.loss, test, held_out)
         self._changed = True
 
     def _keep_writing(self) -> None:

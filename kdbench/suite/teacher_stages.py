@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kdbench.method.interface import METHODS
+from kdbench.method.specs import stage_epochs
 from kdbench.spec.trial import MethodSpec, TrialSpec, digest
 from kdbench.streams import derive
 from kdbench.suite.code_hash import core_code, method_code
@@ -42,6 +43,11 @@ class TeacherStage:
     def name(self) -> str:
         """For curves, such as `ft.paraphraser`."""
         return f"{self.part.name}.{self.stage}"
+
+    @property
+    def epochs(self) -> int:
+        """How many it has; none of a survey, which is a single pass."""
+        return stage_epochs(self.part.params)
 
     @property
     def label(self) -> str:

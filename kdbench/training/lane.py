@@ -108,17 +108,13 @@ class Lane:
     def _networks(self) -> list[nn.Module]:
         return [network for network in (self.student, self.method) if network is not None]
 
-    @property
-    def main_epochs(self) -> int:
-        """How many epochs the main training has."""
-        return self.segments[-1].epochs
-
-    @property
-    def epochs_left(self) -> int:
-        """How many epochs of the main training are to come, or were lost by a failure."""
-        if self._index == len(self.segments):
-            return 0
-        return self.main_epochs if self._index < len(self.segments) - 1 else self.main_epochs - self._epoch
+    def behind(self, phase: int) -> int:
+        """How many epochs of a phase are behind it; all of them once it has ended or failed."""
+        whole = sum(segment.epochs for segment in self.segments if segment.phase == phase)
+        now = self.position
+        if now is None or phase < now.phase:
+            return whole
+        return now.epoch if phase == now.phase else 0
 
     @property
     def _segment(self) -> Segment:

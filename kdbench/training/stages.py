@@ -58,7 +58,8 @@ def train_teacher_stages(
     resume: Callable[[TeacherStage], State | None],
     checkpoint: Callable[[TeacherStage, State], None],
     stop: Callable[[], bool],
-    epoch_done: Callable[[Position, Sequence[Lane]], None],
+    resumed: Callable[[TeacherStage, Lane], None],
+    epoch_done: Callable[[Position, Sequence[tuple[TeacherStage, Lane]]], None],
     graphs: bool,
     waiting: Waiting,
 ) -> TrainedStages:
@@ -76,7 +77,8 @@ def train_teacher_stages(
         resume: the last checkpoint of a stage, None where there is none.
         checkpoint: called with a stage and its state after every epoch but the last.
         stop: asked at the start of every epoch.
-        epoch_done: called after every epoch.
+        resumed: called where a stage goes on from its checkpoint.
+        epoch_done: called after every epoch, with the stages that were trained in it.
         graphs: whether steps may be CUDA graphs.
         waiting: is told whenever the host waits for the device.
     """
@@ -91,6 +93,7 @@ def train_teacher_stages(
                 lane = _lane(stage, spec, teacher.network, builder, checkpoint)
                 if lane and (state := resume(stage)):
                     lane.restore(state)
+                    resumed(stage, lane)
             except Exception as problem:  # isolation: the trials that need this stage fail
                 if fault := fatal_error(problem):
                     raise fault from None
@@ -108,7 +111,7 @@ def train_teacher_stages(
             teachers=[teacher],
             evaluation={},
             stop=stop,
-            epoch_done=epoch_done,
+            epoch_done=lambda now, active: epoch_done(now, [(stage, lane) for stage, lane in lanes if lane in active]),
             graphs=graphs,
             waiting=waiting,
         )
