@@ -3,9 +3,11 @@
 Without one they are rehearsed on the CPU, with graphs that do their work anew at each replay, so that they are known to run.
 """
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -126,8 +128,11 @@ def test_other_arithmetic_is_as_exact(run, device, arithmetic, lab, another):
 class Blocks(Method):
     """Does what no graph can hold, and what is not noticed before it is recorded."""
 
+    given: ClassVar[list[weakref.ref[torch.Tensor]]] = []
+
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         if Rehearsed.recording or (student.logits.is_cuda and torch.cuda.is_current_stream_capturing()):
+            Blocks.given.append(weakref.ref(student.logits))
             torch.cuda.synchronize()
             raise RuntimeError("on purpose")
         return {"gap": student.logits.square().mean()}
@@ -146,7 +151,13 @@ def test_a_recording_that_fails_leaves_the_others_as_they_were(run, row, lab, an
     register("draws_there", DrawsThere)
     recipe = {**CHANGES["recipe"], "epochs": 2}
     suite, alone = lab.suite(methods=["kd", "draws_there", "blocks"], recipe=recipe), ["draws_there"]
-    assert run(lab, suite)
+    monkeypatch.setattr(Blocks, "given", [])
+    gc.disable()  # which would free what the failed recording must not keep: autograd remembers the stream of it
+    try:
+        assert run(lab, suite)
+        assert [logits() for logits in Blocks.given] == [None]
+    finally:
+        gc.enable()
     assert set(load_results(lab.store.root)["status"]) == {"done"}, load_results(lab.store.root)["reason"].tolist()
     monkeypatch.setattr("kdbench.runner.group_trainer.records_graphs", lambda device: False)
     run(another, another.suite(methods=alone, recipe=recipe))

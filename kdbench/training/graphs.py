@@ -292,8 +292,7 @@ class StepGraph:
         except (torch.OutOfMemoryError, NotRecordable):
             raise
         except Exception as problem:
-            cause = problem.__context__ or problem  # the end of a recording that failed raises an error of its own
-            raise NotRecordable(f"{type(cause).__name__}: {first_line(cause)}") from None
+            raise NotRecordable(_cause(problem)) from None
         finally:
             _put(tensors(), before)
             attributes.restore()
@@ -327,6 +326,15 @@ class StepGraph:
     def outdated(self) -> bool:
         """Whether a number or text among the attributes of the modules is another than that which it was recorded with."""
         return self._constants.changed
+
+
+def _cause(problem: Exception) -> str:
+    """What a recording failed by; the end of a recording that failed raises an error of its own.
+
+    No local variable of the caller may hold it: it would keep what the step computed, and with that autograd's stream for it.
+    """
+    cause = problem.__context__ or problem
+    return f"{type(cause).__name__}: {first_line(cause)}"
 
 
 def _copies(tensors: Tensors) -> Tensors:
