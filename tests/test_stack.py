@@ -22,7 +22,8 @@ from kdbench.conformance.setting import Setting
 from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import Network, build_model
-from kdbench.models.stacked import PLACES, Cut, Stacked
+from kdbench.models.stacked import Cut, Stacked
+from kdbench.models.stacked_layers import PLACES
 from kdbench.spec.trial import NetworkInput
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import autocast
@@ -107,6 +108,24 @@ def test_the_hook_points_that_others_read_change_no_bit(name: str) -> None:
         assert points > 5 and len(alone) > 20
         different = [point for point in range(points) if not all(map(torch.equal, alone, gradients(read=point)))]
     assert not different
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_10_1", "vgg8"])
+def test_the_numbers_of_all_places_are_joined_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA a list of tensors is copied by few kernels, where each has the strides of what it is copied from."""
+    copied: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    original = torch._foreach_copy_
+
+    def noted(to: list[Tensor], given: list[Tensor]) -> None:
+        copied.extend((one.stride(), other.stride()) for one, other in zip(to, given, strict=True))
+        original(to, given)
+
+    stacked = Stacked([network(name, seed=0), network(name, seed=1)])
+    numbers = sum(tensor.is_floating_point() for tensor in network(name, seed=0).state_dict().values())
+    monkeypatch.setattr(torch, "_foreach_copy_", noted)
+    monkeypatch.setattr(Stacked, "_update_statistics", lambda self: None)  # which copies back
+    stacked(torch.zeros(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
+    assert len(copied) == PLACES * numbers and all(one == other for one, other in copied)
 
 
 def test_which_networks_can_be_stacked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

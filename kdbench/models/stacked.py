@@ -14,15 +14,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdbench.method.outputs import Outputs, mapped
 from kdbench.models.network import Network
-
-PLACES = 8
-"""How many networks a stack has room for. It always computes for so many, so that its kernels, and with them the last bits of what
-a network gives, do not depend on how many are there."""
+from kdbench.models.stacked_layers import LAYERS, PLACES, BatchNorm, Layer, join
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +61,7 @@ class Stacked:
         self._networks = tuple(networks)
         empty = _of_zeros(networks[0])
         self._whole = deepcopy(networks[0]).train()
-        self._layers: list[_Layer] = []
+        self._layers: list[Layer] = []
         for name, layer in networks[0].named_modules():
             if make := LAYERS.get(type(layer)):
                 of_places = [network.get_submodule(name) for network in networks]
@@ -106,8 +102,7 @@ class Stacked:
     @contextmanager
     def _joined(self) -> Iterator[None]:
         """Inside the block the layers have the numbers of all places, and let go of them after it."""
-        for layer in self._layers:
-            layer.join()
+        join(self._layers)
         try:
             yield
         finally:
@@ -118,7 +113,7 @@ class Stacked:
     def _update_statistics(self) -> None:
         """Give the networks' batch norms the running statistics that follow from a pass, all at once."""
         count = len(self._networks)
-        taken = [layer for layer in self._layers if isinstance(layer, _BatchNorm) and layer.taken]
+        taken = [layer for layer in self._layers if isinstance(layer, BatchNorm) and layer.taken]
         layers = [layer for norm in taken for layer in norm.places[:count]]
         if not layers:
             return
@@ -126,72 +121,6 @@ class Stacked:
             found = [chunk for norm in taken for chunk in getattr(norm, name).chunk(PLACES)[:count]]
             torch._foreach_copy_([getattr(layer, name) for layer in layers], found)
         torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
-
-
-class _Layer(nn.Module):
-    """Takes the place of one layer of each network; from `join` to `part` it has the numbers of all of them, one behind the other.
-
-    They are joined outside of the pass: a compiled one must be given tensors that are alike whoever is in the places.
-    """
-
-    numbers: tuple[str, ...] = ("weight", "bias")
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, places: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.places: tuple[Any, ...] = tuple(places)  # a tuple, whose layers are no submodules
-        self.part()
-
-    def join(self) -> None:
-        for name in self.numbers:
-            found = [getattr(layer, name) for layer in self.places]
-            setattr(self, name, None if found[0] is None else torch.cat(found))
-
-    def part(self) -> None:
-        for name in self.numbers:
-            setattr(self, name, None)
-
-
-class _Convolution(_Layer):
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 8 C, H, W), or (B, C, H, W) which all places see, to (B, 8 C', H', W')."""
-        one = self.places[0]
-        groups = one.groups if x.shape[1] == one.in_channels else PLACES * one.groups
-        return F.conv2d(x, self.weight, self.bias, one.stride, one.padding, one.dilation, groups)
-
-
-class _BatchNorm(_Layer):
-    numbers = ("weight", "bias", "running_mean", "running_var")
-    running_mean: Tensor
-    running_var: Tensor
-
-    def join(self) -> None:
-        super().join()
-        self.taken = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 8 C, H, W) to the same shape; it moves the joined running statistics."""
-        one = self.places[0]
-        self.taken = True
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, one.momentum, one.eps)
-
-
-class _Linear(_Layer):
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 8 D) to (B, 8 K)."""
-        vectors = x.reshape(len(x), PLACES, -1).transpose(0, 1)
-        weights = self.weight.view(PLACES, -1, self.weight.shape[1]).transpose(1, 2)
-        made = vectors @ weights if self.bias is None else torch.baddbmm(self.bias.reshape(PLACES, 1, -1), vectors, weights)
-        return made.transpose(0, 1).flatten(1)
-
-
-LAYERS: dict[type[nn.Module], type[_Layer]] = {
-    nn.Conv2d: _Convolution,
-    nn.BatchNorm2d: _BatchNorm,
-    nn.Linear: _Linear,
-}
-"""The layers with numbers of their own that can be stacked; classes derived from them may compute something else."""
 
 
 def _of_zeros(network: Network) -> Network:
@@ -215,14 +144,12 @@ class _Apart(torch.autograd.Function):
     def forward(ctx: Any, whole: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.channels_last = whole.ndim == 4 and whole.is_contiguous(memory_format=torch.channels_last)
-        places = whole.view(len(whole), PLACES, -1, *whole.shape[2:]).transpose(0, 1)
-        distance = math.ceil(places[0].nbytes / ALIGNED) * ALIGNED // whole.itemsize
-        room = whole.new_empty(PLACES, distance)[:, : places[0].numel()]
-        if ctx.channels_last:
-            apart = room.view(PLACES, len(whole), *whole.shape[2:], -1).permute(0, 1, 4, 2, 3)
-        else:
-            apart = room.view(places.shape)
-        return apart.copy_(places).unbind()
+        if not ctx.channels_last:
+            places = whole.view(len(whole), PLACES, -1, *whole.shape[2:]).transpose(0, 1)
+            return _room_apart(places).copy_(places).unbind()
+        places = whole.permute(0, 2, 3, 1).view(len(whole), *whole.shape[2:], PLACES, -1)
+        places = _in_large_pieces(places).permute(3, 0, 1, 2, 4)
+        return _room_apart(places).copy_(places).view(whole.dtype).permute(0, 1, 4, 2, 3).unbind()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
@@ -231,9 +158,24 @@ class _Apart(torch.autograd.Function):
             return None
         nothing = torch.zeros_like(given[0])
         found = [nothing if gradient is None else gradient for gradient in gradients]
-        if ctx.channels_last:
-            return torch.stack([gradient.permute(0, 2, 3, 1) for gradient in found], 3).flatten(3).permute(0, 3, 1, 2)
-        return torch.stack(found, 1).flatten(1, 2)
+        if not ctx.channels_last:
+            return torch.stack(found, 1).flatten(1, 2)
+        pieces = [_in_large_pieces(gradient.permute(0, 2, 3, 1)) for gradient in found]
+        return torch.stack(pieces, 3).flatten(3).view(given[0].dtype).permute(0, 3, 1, 2)
+
+
+def _room_apart(places: Tensor) -> Tensor:
+    distance = math.ceil(places[0].nbytes / ALIGNED) * ALIGNED // places.itemsize
+    return places.new_empty(PLACES, distance)[:, : places[0].numel()].view(places.shape)
+
+
+def _in_large_pieces(maps: Tensor) -> Tensor:
+    """(..., C) with 16 bytes as one number, of which a copy moves more at once; as they are where C has no such pieces."""
+    if maps.shape[-1] * maps.itemsize % 16:
+        return maps
+    flat = maps.reshape(-1)
+    whole = flat if flat.storage_offset() * flat.itemsize % 16 == 0 else flat.clone()
+    return whole.view(torch.complex128).view(*maps.shape[:-1], -1)
 
 
 def _laid_out(strides: tuple[int, ...], gradient: Tensor | None) -> Tensor | None:

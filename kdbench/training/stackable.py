@@ -15,7 +15,8 @@ from kdbench.data.views import QUARTER_TURNS
 from kdbench.errors import first_line
 from kdbench.method.interface import METHODS
 from kdbench.models import Network
-from kdbench.models.stacked import LAYERS, PLACES, Stacked
+from kdbench.models.stacked import Stacked
+from kdbench.models.stacked_layers import LAYERS, PLACES
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import seeded

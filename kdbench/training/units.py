@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from kdbench.models.stacked import PLACES
+from kdbench.models.stacked_layers import PLACES
 from kdbench.training.block import Block
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kdbench.errors import first_line
-from kdbench.models.stacked import PLACES
+from kdbench.models.stacked_layers import PLACES
 from kdbench.training.device import choose_device, exact
 from kdbench.training.watches import Stopwatch
 
