@@ -4,22 +4,20 @@
 # can hold the others up: one ends by itself when its time is over, with what it has measured. One that hangs tells in which line of
 # Python, and is killed. The figures of a part that fails hold. ONLY="row kernels" in the environment leaves out all other parts.
 #
-# What the parts should take on an H200, in seconds. 10 of each are the start of its process, 4 of those that train the teacher. What
-# was measured there: the start, a case of side_by_side (2 to 10 s), weight_gradients, one kind of arithmetic of kernels, and that 29
-# of 36 tests of the invariants passed in 67 s, in processes that each took all cores as threads. All else is by the figures of
-# 2026-11-26 and guesses.
-#   start             10   torch is read from the disk for the first time
-#   invariants        90
-#   side_by_side      50   as many cases as there is time for, the likeliest to hang first; tests/test_no_hang.py runs all of them
-#   row              115   14 + plain loop 20, 9 and 9 + default 13 + bf16 9 + bf16 stacked 10 + fp32 26
-#   lanes             53   14 + 51 lanes at 0.4, 70 steps of 0.14 in all, 5 rows at 2
-#   wide              62   14 + 58 lanes at 0.4, 70 steps of 0.1, 40 of 0.2, 3 rows at 2
-#   opt_in           131   14 + stacked 9 + compiled and stacked 52 + compiled 56, of which compiling 45 each
-#   workers           45   14 + two trainings of six students + the start of two workers
-#   weight_gradients  22   42 cases
-#   strided           25   44 cases, a guess
-#   kernels           12   each
-# The last five have what is left of 480 s. Parts that take less leave their time to those after them.
+# What the parts take on an H200, in seconds, as measured on 2026-11-28, but for those with a question mark. 10 of each are the start of
+# its process.
+#   start            7
+#   invariants      78
+#   row             95
+#   variants       100 ?  14 + 9 rows at 9
+#   opt_in         115   of which compiling 45 in each of two
+#   lanes           33
+#   wide            50 ?  20, and the other 38 methods
+#   kernels         15
+#   side_by_side    54   four cases, the likeliest to hang first; tests/test_no_hang.py runs all of them
+#   workers         39
+#   weight_gradients 20  42 cases
+# The last three have what is left of 480 s. Parts that take less leave their time to those after them.
 set -u
 cd "$(dirname "$0")/../.." || exit
 out=${OUT:-results}/gpu.jsonl
@@ -85,23 +83,22 @@ if sys.argv[1] == 'cuda':
 echo "== started after $SECONDS s"
 if [ $device = cpu ]; then
   part invariants 480 "$python" -m pytest -q -p no:benchmark tests/test_cuda.py -k "rehearsed and have_graphs"
-  measure side_by_side 40 side_by_side.py --layout NCHW NHWC --rehearse
 else
   part invariants 110 env OMP_NUM_THREADS=1 "$python" -m pytest -v --tb=short -p no:benchmark -n 12 --dist worksteal --durations=8 \
     -k "cuda and not rehearsed" \
     tests/test_cuda.py tests/test_augment.py tests/test_stack.py
-  measure side_by_side 61 side_by_side.py --layout NCHW NHWC
 fi
 figures row 125 "$@"
+measure variants 120 variants.py --out "$out" "${small[@]}"
+figures opt_in 147 "$@"
 figures lanes 65 "$@"
 figures wide 75 "$@"
-figures opt_in 147 "$@"
-figures workers 65 "$@"
-measure weight_gradients 35 weight_gradients.py --out "$out" "${small[@]}"
-measure strided 35 strided.py --out "$out" "${small[@]}"
 for arithmetic in "bf16, stacked" default bf16; do # a process for each: a second profile in one ends in a fault of memory
   part kernels "$(may_take 35)" "$python" tests/bench/kernels.py "$arithmetic" --device $device --out "$out" \
     --traces "${out%/*}/traces" "${small[@]}"
 done
+measure side_by_side 61 side_by_side.py --layout NCHW NHWC "${small[@]}"
+figures workers 65 "$@"
+measure weight_gradients 35 weight_gradients.py --out "$out" "${small[@]}"
 echo "== $SECONDS s in all; the figures are in $out, all that was printed in $log"
 exit $failed
