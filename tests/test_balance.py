@@ -19,9 +19,12 @@ from kdbench.method.specs import build_part
 from kdbench.report.notes import footnotes
 from kdbench.runner.frame import load_results
 from kdbench.spec.recipe import Augmentation
+from kdbench.spec.trial import TrialSpec
 from kdbench.streams import generator
 from kdbench.training.balance import imbalance
+from kdbench.training.divergence import what_to_try
 from kdbench.training.inputs import StepInputs
+from kdbench.training.segments import STAGES, segments
 from kdbench.training.single import Single
 
 
@@ -67,12 +70,16 @@ def test_a_method_without_terms_has_no_ratio(lab: Lab) -> None:
     assert not {"loss_ratio", "gradient_ratio"} & lab.curves(suite.trials[0])[0].keys()
 
 
-def told(lab: Lab, method: Any, row: dict[str, Any], *, classes: int = CLASSES) -> str | None:
-    """What is said of a row of a trial with this method of a suite."""
+def composed(lab: Lab, method: Any, *, classes: int = CLASSES) -> tuple[TrialSpec, Composition]:
+    """A trial with this method of a suite, and the method as it trains."""
     trial = lab.suite(methods=[method]).trials[0]
     points = [replace(outputs(4, seed=seed), logits=torch.zeros(4, classes)) for seed in (0, 1)]
-    parts = {spec.name: build_part(spec, pair(*points)) for spec in trial.methods}
-    return imbalance(trial, Composition(parts), {"epoch": 2, **row})
+    return trial, Composition({spec.name: build_part(spec, pair(*points)) for spec in trial.methods})
+
+
+def told(lab: Lab, method: Any, row: dict[str, Any], *, classes: int = CLASSES) -> str | None:
+    """What is said of a row of a trial with this method of a suite."""
+    return imbalance(*composed(lab, method, classes=classes), {"epoch": 2, **row})
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,47 @@ def test_a_weight_that_is_far_off_is_told_with_the_method_the_pair_and_the_param
 ) -> None:
     start = "warning: sp (beta=7), wrn_10_1 -> resnet8, epoch 2: the transfer terms are "
     assert told(lab, {"sp": {"beta": 7}}, row) == (said and start + said)
+
+
+SUM = {"terms": {"rkd.distance": 5.0, "rkd.angle": 10.0, "kd.divergence": 0.1, "cross_entropy": 0.1}, "loss_ratio": 151.0}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (SUM, "of rkd are 150 times the cross-entropy in loss; lower rkd.distance_weight (now 25), rkd.angle_weight (now 50)."),
+        (
+            {"gradient_ratio": 300.0, "part_gradient_ratios": {"rkd": 2.0, "kd": 299.0}},
+            "of kd are 299 times the cross-entropy in gradient; lower kd.alpha (now 0.9).",
+        ),
+        (
+            {**SUM, "gradient_ratio": 300.0, "part_gradient_ratios": {"rkd": 2.0, "kd": 299.0}},
+            "of rkd are 150 times the cross-entropy in loss, and those of kd are 299 times the cross-entropy in gradient; lower "
+            "rkd.distance_weight (now 25), rkd.angle_weight (now 50), kd.alpha (now 0.9).",
+        ),
+        (
+            {"gradient_ratio": 0.009, "part_gradient_ratios": {"rkd": 0.005, "kd": 0.005}},
+            "of rkd and of kd are 0.005 times the cross-entropy in gradient; raise rkd.distance_weight (now 25), "
+            "rkd.angle_weight (now 50), kd.alpha (now 0.9).",
+        ),
+        (
+            {"gradient_ratio": 120.0, "part_gradient_ratios": {"rkd": 60.0, "kd": 60.0}},
+            "of rkd and kd together are 120 times the cross-entropy in gradient; lower rkd.distance_weight (now 25), "
+            "rkd.angle_weight (now 50), kd.alpha (now 0.9).",
+        ),
+    ],
+)
+def test_of_a_sum_it_is_told_which_part_is_out_of_balance(row: dict[str, Any], said: str, lab: Lab) -> None:
+    assert told(lab, "rkd+kd", row) == f"warning: rkd+kd, wrn_10_1 -> resnet8, epoch 2: the transfer terms {said}"
+
+
+def test_the_gradients_of_the_parts_of_a_sum_are_those_of_each_alone(lab: Lab) -> None:
+    """In the first step students are the same, whatever they learn by; KD lowers the weight of the sum's cross-entropy."""
+    suite = lab.suite(methods=["sp", "kd", {"sp+kd": {"ce": 1}}], recipe={"epochs": 1, "schedule": {"milestones": []}})
+    lab.run(suite)
+    sp, kd, both = (lab.curves(trial)[0] for trial in suite.trials)
+    assert both["part_gradient_ratios"] == pytest.approx({"sp": sp["gradient_ratio"], "kd": 0.1 * kd["gradient_ratio"]}, rel=1e-4)
+    assert "part_gradient_ratios" not in sp
 
 
 @pytest.mark.parametrize("row", [{"loss_ratio": 0.0, "gradient_ratio": 0.0}, {"loss_ratio": 0.5, "gradient_ratio": 0.0}])
@@ -148,7 +196,8 @@ def test_a_method_that_ignores_the_student_is_told_of_in_its_first_epoch(
     (warning,) = [text for text in said if "no transfer term" in text]
     assert warning == f"warning: teacher_alone, wrn_10_1 -> resnet8, epoch 1: {found}."
     alone, detached = map(lab.record, suite.trials)
-    assert [note for note in alone.notes if "transfer" in note] == [f"teacher_alone: in some epoch, {found}"]
+    fact = found.partition(":")[0]
+    assert [note for note in alone.notes if "transfer" in note] == [f"teacher_alone: in some epoch, {fact}"]
     assert "the loss of main depends on nothing that learns. Do not detach the student's outputs" in str(detached.reason)
 
 
@@ -199,5 +248,25 @@ def test_a_record_notes_it_and_its_report_says_so_once_for_all_seeds(lab: Lab) -
     both = "under 0.01 times the cross-entropy in loss and under 0.01 times the cross-entropy in gradient"
     said = f"in some epoch, the transfer terms are {both}"
     notes = [note for note in footnotes(found) if "cross-entropy in" in note]
-    assert notes == [f"SP (wrn_10_1 → resnet8): {said}; raise sp.beta (now 1e-06)."]
+    assert notes == [f"SP (wrn_10_1 → resnet8): {said}."]
     assert not [note for trial in suite.trials if trial.method == "kd" for note in lab.record(trial).notes if "cross" in note]
+
+
+@pytest.mark.parametrize(
+    ("method", "terms", "changes", "said"),
+    [
+        ("scratch", ["cross_entropy"], {}, "lower the learning rate, or set `gradient_clipping` in the recipe"),
+        ("scratch", ["cross_entropy"], {"gradient_clipping": 1.0}, "lower the learning rate"),
+        (
+            *("rkd+kd", ["kd.divergence", "cross_entropy"], {}),
+            "lower the learning rate or kd.alpha (now 0.9), or set `gradient_clipping` in the recipe",
+        ),
+        ("sp+kd", [], {"gradient_clipping": 1.0}, "lower the learning rate or sp.beta (now 3000), kd.alpha (now 0.9)"),
+        ({"sp": {"beta": 0}}, [], {"gradient_clipping": 1.0}, "lower the learning rate"),
+        ("ft", ["reconstruction"], {"phase": STAGES}, "lower the learning rate of this stage"),
+    ],
+)
+def test_what_to_try_where_a_training_diverges(method: Any, terms: list[str], changes: dict[str, Any], said: str, lab: Lab) -> None:
+    trial, made = composed(lab, method)
+    (*_, main) = segments(made, torch.nn.Linear(1, 1), trial.recipe)
+    assert what_to_try(made, replace(main, **changes), terms) == said

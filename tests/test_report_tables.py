@@ -779,6 +779,22 @@ def test_a_note_that_names_no_method_names_those_that_have_it_where_others_have_
     assert f"AT (resnet56 → resnet20): {of_one}." in found
 
 
+@pytest.mark.parametrize(
+    ("fact", "advice"),
+    [
+        ("the transfer terms are over 100 times the cross-entropy in loss", "; lower at.beta (now 300), kd.alpha (now 0.9)"),
+        ("the transfer terms are under 0.01 times the cross-entropy in gradient", "; raise the weight of its terms"),
+        ("no transfer term reaches the student", ": it is detached, its weight is 0, or a warm-up is too long"),
+        ("nothing is transferred: kd.alpha = 0", ""),
+    ],
+)
+def test_what_records_of_an_earlier_version_advise_is_left_out(fact, advice):
+    said = f"at+kd: in some epoch, {fact}"
+    old, new = (trial("at+kd", seed, 7.0, notes=(note,)) for seed, note in ((1, said + advice), (2, said)))
+    told = [note for note in footnotes(frame(old, new)) if "in some epoch" in note]
+    assert told == [f"AT+KD (resnet56 → resnet20): in some epoch, {fact}."]
+
+
 def test_a_frame_of_an_earlier_version_is_reported():
     older = RESULTS.drop(columns=["validation_error_pct", "selected_test_error_pct", "selected_epoch", "stages"])
     assert cells(result_table(compare(older, pairs=[PAIR]))) == cells(result_table(compare(RESULTS, pairs=[PAIR])))

@@ -24,6 +24,12 @@ _HASHED = {
 }
 """By the word before a hash in what tables call a network, what was done."""
 
+_WITH_ADVICE = re.compile(
+    r"^(in some epoch, (?:the transfer terms are .* in (?:loss|gradient)(?=; (?:raise|lower|change) )"
+    r"|no transfer term reaches the student(?=: it is detached))).*"
+)
+"""What records of earlier versions note of the balance of losses: the fact, and then advice, which is nothing for a table."""
+
 
 def footnotes(results: pd.DataFrame) -> list[str]:
     """Sentences that must stand under a table of these trials.
@@ -211,6 +217,7 @@ def _noted(done: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     rows[["head", "colon", "note"]] = rows["notes"].str.partition(": ").to_numpy()
+    rows["note"] = rows["note"].str.replace(_WITH_ADVICE, r"\1", regex=True)
     everyone = set(done["label"][done["teacher"].notna()])
     sentences = []
     for note, group in rows.groupby("note", sort=False):

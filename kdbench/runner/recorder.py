@@ -148,7 +148,7 @@ class Recorder:
             if self.suite.keep_students and lane.student:
                 with waiting.on_host():  # to look at: nobody takes it for a student or a teacher
                     keep(planned.folder, lane.student, lane.method, data=self.data)
-            return _failed(lane.failure, log=lane.traceback)
+            return _failed(lane.failure_with_advice, log=lane.traceback)
         try:
             return self._results(planned, lane, waiting)
         except Exception as problem:  # isolation: a method may raise in its predictions only

@@ -1,15 +1,18 @@
 """Whether a method's terms and the cross-entropy are of one scale, so that a weight that is a thousand times off is seen."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.method.composition import Composition
 from kdbench.method.specs import EPOCHS_OF_THE_TRAINING, setting, teachers_label
+from kdbench.method.stages import Losses
 from kdbench.spec.trial import TrialSpec
+
+T = TypeVar("T")
 
 LOWEST, HIGHEST = 0.01, 100.0
 """Ratios of the transfer terms to the cross-entropy between which nothing is said."""
@@ -34,6 +37,19 @@ def gradient_norms(parameters: Sequence[nn.Parameter], g_ce: Sequence[Tensor | N
     return {name: value.sqrt() for name, value in squares.items()}
 
 
+def part_norms(parameters: Sequence[nn.Parameter], terms: Losses) -> dict[str, Tensor]:
+    """The norm, of shape (), of the gradient at `parameters` of each part's terms, which are named `part.term`.
+
+    The terms can go backward again afterwards.
+    """
+    norms = {}
+    for part, own in _by_part(terms).items():
+        total = torch.stack([term.double() for term in own]).sum()
+        found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True) if total.requires_grad else ()
+        norms[part] = sum((g.double().square().sum() for g in found if g is not None), torch.zeros_like(total)).sqrt()
+    return norms
+
+
 def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> str | None:
     """A warning for an epoch's row whose terms are out of balance, in loss or in gradient norm at the student's parameters.
 
@@ -41,50 +57,95 @@ def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> 
     """
     teacher = teachers_label(trial) or "no teacher"
     found = _verdict(trial, method, row, lambda ratio: f"{ratio:.3g} times")
-    return found and f"warning: {setting(trial)}, {teacher} -> {trial.label}, epoch {row['epoch']}: {found}."
+    return found and f"warning: {setting(trial)}, {teacher} -> {trial.label}, epoch {row['epoch']}: {found.fact}{found.advice}."
 
 
 def imbalance_note(trial: TrialSpec, method: Composition, rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """The first such finding of all epochs, for the record: in words that are the same for all seeds of which it holds."""
+    """The first such finding of all epochs, for the record: in words that are the same for all seeds of which it holds.
+
+    It gives no advice, since it stands under tables.
+    """
     found = (_verdict(trial, method, row, lambda ratio: "over 100 times" if ratio > 1 else "under 0.01 times") for row in rows)
     first = next(filter(None, found), None)
-    return first and f"{trial.method}: in some epoch, {first}"
+    return first and f"{trial.method}: in some epoch, {first.fact}"
 
 
-def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], times: Callable[[float], str]) -> str | None:
-    """What is out of balance in an epoch, and what would mend it."""
-    keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
-    ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
+def weights_of(method: Composition, parts: Collection[str] = ()) -> dict[str, float]:
+    """What weighs the terms that can teach something, such as `kd.alpha`, and its value; of some parts alone, if any are given."""
+    return {
+        f"{name}.{weight}": getattr(part.params, weight)
+        for name, part in method.parts.items()
+        for weight in part.weights
+        if hasattr(part.params, weight) and (not parts or name in parts)
+    }
+
+
+def with_values(weights: Mapping[str, float]) -> str:
+    """`at.beta (now 1000), kd.alpha (now 0.9)`."""
+    return ", ".join(f"{name} (now {value:g})" for name, value in weights.items())
+
+
+class _Verdict(NamedTuple):
+    """What is out of balance in an epoch, and how the sentence goes on with what would mend it."""
+
+    fact: str
+    advice: str = ""
+
+
+def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], times: Callable[[float], str]) -> _Verdict | None:
     highest = HIGHEST if row.get("train_error_pct", 100.0) >= LEARNT_PCT else math.inf
-    off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= highest}
+    off = {name: ratio for name, ratio in _ratios(row).items() if not LOWEST <= ratio <= highest}
     if not off or (0 in off.values() and row["epoch"] == 1 < trial.recipe.epochs and _may_begin_with_0(trial, method, row)):
         return None  # the next epoch tells
-    weights = _weights(trial, method)
+    weights = weights_of(method)
     if not weights and any(part.weights != type(part).weights for part in method.parts.values()):
         return None  # no term can teach anything of this pair, and a note says so
     if 0 in off.values():
         if not weights or any(weights.values()):
-            return "no transfer term reaches the student: it is detached, its weight is 0, or a warm-up is too long"
-        return None if method.stages() else f"nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}"
-    said = " and ".join(f"{times(ratio)} the cross-entropy in {name}" for name, ratio in off.items())
+            return _Verdict("no transfer term reaches the student", ": it is detached, its weight is 0, or a warm-up is too long")
+        return None if method.stages() else _Verdict(f"nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}")
+    of_parts = _parts_that_are(off, row) if len(method.parts) > 1 else {}
+    together = f"of {' and '.join(method.parts)} together " if len(method.parts) > 1 else ""
+    clauses: dict[str, list[str]] = {}
+    for part, ratios in (of_parts or {"": off}).items():
+        said = " and ".join(f"{times(ratio)} the cross-entropy in {name}" for name, ratio in ratios.items())
+        clauses.setdefault(said, []).append(f"of {part} " if part else together)
+    fact = ", and those ".join(f"{'and '.join(parts)}are {said}" for said, parts in clauses.items())
     light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
     change = "change" if light and heavy else "raise" if light else "lower"
-    named = ", ".join(f"{name} (now {value:g})" for name, value in weights.items()) or "the weight of its terms"
-    return f"the transfer terms are {said}; {change} {named}"
+    named = with_values(weights_of(method, of_parts) or weights) or "the weight of its terms"
+    return _Verdict(f"the transfer terms {fact}", f"; {change} {named}")
+
+
+def _ratios(row: Mapping[str, Any]) -> dict[str, float]:
+    """Of all transfer terms to the cross-entropy."""
+    keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
+    return {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
+
+
+def _parts_that_are(off: Mapping[str, float], row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The parts of a sum that are out of balance by themselves, as the whole is, with their ratios."""
+    terms = {name: loss for name, loss in row.get("terms", {}).items() if name != "cross_entropy"}
+    losses = {part: sum(own) for part, own in _by_part(terms).items()}
+    unit = row.get("loss_ratio", 0.0) / whole if (whole := sum(losses.values())) else 0.0
+    measured = {"loss": {part: loss * unit for part, loss in losses.items()}, "gradient": row.get("part_gradient_ratios", {})}
+    found: dict[str, dict[str, float]] = {}
+    for name, ratio in off.items():
+        for part, own in measured[name].items():
+            if abs(own) < LOWEST if ratio < LOWEST else abs(own) > HIGHEST:
+                found.setdefault(part, {})[name] = abs(own)
+    return found
+
+
+def _by_part(terms: Mapping[str, T]) -> dict[str, list[T]]:
+    """Of terms named `part.term`, those of each part."""
+    found: dict[str, list[T]] = {}
+    for name, term in terms.items():
+        found.setdefault(name.partition(".")[0], []).append(term)
+    return found
 
 
 def _may_begin_with_0(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> bool:
     """Whether the terms may have no gradient in the first step on purpose: by a warm-up, or as a memory bank is still empty."""
     warms_up = any(part.params.get(name) for part in trial.methods for name in EPOCHS_OF_THE_TRAINING)
     return warms_up or not row.get("loss_ratio") or any(True for _ in method.buffers())
-
-
-def _weights(trial: TrialSpec, method: Composition) -> dict[str, float]:
-    """What weighs the terms that can teach something, such as `kd.alpha`, and its value."""
-    params = {part.name: part.params for part in trial.methods}
-    return {
-        f"{name}.{weight}": params[name][weight]
-        for name, part in method.parts.items()
-        for weight in part.weights
-        if weight in params[name]
-    }

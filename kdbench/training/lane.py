@@ -19,9 +19,10 @@ from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import refuse_unoptimised
-from kdbench.training.balance import gradient_norms
+from kdbench.training.balance import gradient_norms, part_norms
 from kdbench.training.costs import Costs
 from kdbench.training.deployed import Deployed
+from kdbench.training.divergence import what_to_try
 from kdbench.training.epoch_sums import EpochSums, Row
 from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
@@ -86,7 +87,7 @@ class Lane:
         self.stream = own_stream(device)
         self.rows: list[Row] = []
         self.failure: str | None = None
-        self.traceback = ""
+        self.traceback, self._advice = "", ""
         self.predictions: Predictions | None = None
         self._fixed = {id(p) for network in self._networks for p in network.parameters() if not p.requires_grad}
         self._plain = [value for module in self.modules for value in vars(module).values() if isinstance(value, Tensor)]
@@ -198,6 +199,12 @@ class Lane:
             refuse_unoptimised(losses.total, self.updates.optimiser, self._plain, stage=self._segment.name)
         return losses
 
+    def measure_parts(self, losses: StepLosses) -> None:
+        """How strongly each part of a sum of methods pulls at what the student learns, before the losses go backward."""
+        if len(self.method.parts) > 1 and losses.ce is not None and self.updates.learnt:
+            with self.costs.watch.paused():
+                self._sums.part_norms = part_norms(self.updates.learnt, losses.terms)
+
     def backward(self, losses: StepLosses, at: Sequence[Tensor], *, balance: bool) -> Sequence[Tensor | None]:
         """Go backward; with `balance` give the cross-entropy's gradients at some tensors, if there are terms to hold against it."""
         self.updates.optimiser.zero_grad(set_to_none=True)
@@ -269,18 +276,21 @@ class Lane:
         if not math.isfinite(loss := row["train_loss"]):
             bad = [name for name, mean in row["terms"].items() if not math.isfinite(mean)]
             began = [name for name in bad if name in self._sums.first and not self._sums.first[name].isfinite()]
-            self.fail(f"the loss is {loss} in {self._now} (terms: {', '.join(began or bad)})")
+            self._diverged(f"the loss is {loss} in {self._now} (terms: {', '.join(began or bad)})", began or bad)
             return
         if broken := self._finite.broken((*self._segment.modules, *self.method.predicting.values())):
-            self.fail(f"not finite after {self._now}: {broken}")
+            self._diverged(f"not finite after {self._now}: {broken}")
             return
         self._row = {"stage": self._segment.name, "epoch": self._epoch + 1, "lr": self._lr, **row}
+
+    def _diverged(self, reason: str, terms: Sequence[str] = ()) -> None:
+        self.fail(reason, advice=what_to_try(self.method, self._segment, terms))
 
     def add_evaluation(self, key: str, found: Evaluation, *, seconds: float) -> None:
         """Enter an error into the epoch's row, and what it cost; an answer that is not finite fails the lane."""
         if found.not_finite:
             images = f"{found.not_finite} of {found.images} {key.removesuffix('_error_pct')} images"
-            self.fail(f"the logits of {images} are not finite after {self._now}")
+            self._diverged(f"the logits of {images} are not finite after {self._now}")
             return
         self._row[key] = found.error_pct
         self.predictions = found.predictions or self.predictions
@@ -301,9 +311,14 @@ class Lane:
             if self._index < len(self.segments):
                 self._enter()
 
-    def fail(self, reason: str, *, traceback: str = "") -> None:
+    def fail(self, reason: str, *, traceback: str = "", advice: str = "") -> None:
         """Take the lane out of the cohort; the others go on. Where an exception is the reason, its traceback tells more."""
-        self.failure, self.traceback = reason, traceback
+        self.failure, self.traceback, self._advice = reason, traceback, advice
+
+    @property
+    def failure_with_advice(self) -> str:
+        """Why the lane failed and, where it diverged, what to try."""
+        return f"{self.failure}; {self._advice}" if self._advice else str(self.failure)
 
     def state(self) -> dict[str, Any]:
         """Everything that the coming epochs depend on."""

@@ -117,7 +117,7 @@ def train_teacher_stages(
         )
     for stage, lane in lanes:
         if lane.failure:
-            trained.failures[stage.id] = lane.failure
+            trained.failures[stage.id] = lane.failure_with_advice
         elif lane.position is None:
             modules = [module.state_dict() for module in _modules(lane.method, stage)]
             trained.learnt[stage.id] = {"modules": modules, "rows": lane.rows}

@@ -20,11 +20,13 @@ FAULTS = {
     "build": "RuntimeError: on purpose in build",
     "stages": "RuntimeError: on purpose in stages",
     "lesson": "stage faulty.lesson failed: RuntimeError: on purpose in lesson",
-    "nan in lesson": "stage faulty.lesson failed: the loss is nan in epoch 1 of stage faulty.lesson (terms: lesson)",
+    "nan in lesson": "stage faulty.lesson failed: the loss is nan in epoch 1 of stage faulty.lesson (terms: lesson); lower the "
+    "learning rate of this stage",
     "hint": "RuntimeError: on purpose in hint",
     "nan in hint": "the loss is nan in epoch 1 of stage faulty.hint (terms: hint)",
     "losses": "RuntimeError: on purpose in losses",
-    "nan in main": "the loss is nan in epoch 2 of stage main (terms: faulty.main)",  # it alone began it
+    # it alone began it
+    "nan in main": "the loss is nan in epoch 2 of stage main (terms: faulty.main); lower the learning rate, or",
     "predict": "RuntimeError: on purpose in predict",
     "predict in evaluation": "RuntimeError: on purpose in predict in evaluation",
 }
