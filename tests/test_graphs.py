@@ -25,9 +25,11 @@ from kdbench.docs.methods import shipped_methods
 from kdbench.training import cohort, graphs
 from kdbench.training.device import try_out
 from kdbench.training.frozen_teacher import FrozenTeacher
+from kdbench.training.graph_inputs import GraphInputs
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 from kdbench.training.single import Single
+from kdbench.training.step_graph import StepGraph
 from kdbench.training.watches import Stopwatch
 
 
@@ -382,7 +384,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     original = Single.record_step
 
-    def record_step(unit: Single, inputs: graphs.GraphInputs) -> bool:
+    def record_step(unit: Single, inputs: GraphInputs) -> bool:
         (lane,) = unit.lanes
         found.append((lane.name, lane.position.epoch))
         return original(unit, inputs)
@@ -433,14 +435,14 @@ def test_a_graph_is_made_anew_where_it_would_keep_an_old_number(
 def test_the_cost_of_a_step_is_that_of_the_step_alone_and_recording_is_told_apart(lab, rehearsed, monkeypatch):
     """The teacher's, too, whose pass goes beside the students' steps."""
     suite = lab.suite(methods=["kd"], recipe={"batch_size": 24})
-    monkeypatch.setattr(graphs, "_seconds", lambda step, device: 100.0)
-    original = graphs.StepGraph.__init__
+    monkeypatch.setattr(graphs, "seconds", lambda step, device: 100.0)
+    original = StepGraph.__init__
 
-    def timed(self: graphs.StepGraph, *args: Any, **options: Any) -> None:
+    def timed(self: StepGraph, *args: Any, **options: Any) -> None:
         original(self, *args, **options)
         self.startup_s = 1000.0
 
-    monkeypatch.setattr(graphs.StepGraph, "__init__", timed)
+    monkeypatch.setattr(StepGraph, "__init__", timed)
     lab.run(suite)
     first, second = lab.curves(suite.trials[0])
     for row in (first, second):
@@ -491,7 +493,7 @@ def test_the_teachers_outputs_stay_while_those_for_the_next_batch_are_made_ready
 
     images = torch.arange(48.0).view(2, 2, 3, 2, 2)
     present, following = (StepInputs(one, torch.zeros(2).long(), torch.arange(2)) for one in images)
-    inputs = graphs.GraphInputs(present)
+    inputs = GraphInputs(present)
     for batch in (present, following):
         inputs.load(batch)
         inputs.prepare(teacher)
@@ -505,13 +507,13 @@ def test_the_teachers_outputs_stay_while_those_for_the_next_batch_are_made_ready
 def test_a_student_that_is_too_large_with_a_graph_goes_on_without(lab, without_odd, rehearsed, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr("kdbench.runner.progress.Silent.say", lambda self, text: said.append(text))
-    original = graphs.StepGraph.__init__
+    original = StepGraph.__init__
 
-    def full(self: graphs.StepGraph, *args: Any, **options: Any) -> None:
+    def full(self: StepGraph, *args: Any, **options: Any) -> None:
         original(self, *args, **options)
         raise torch.OutOfMemoryError("on purpose")
 
-    monkeypatch.setattr(graphs.StepGraph, "__init__", full)
+    monkeypatch.setattr(StepGraph, "__init__", full)
     suite = lab.suite(methods=["kd", "at"], recipe=IN_FULL)
     assert lab.run(suite)
     assert [text.split(" ")[0] for text in said if "with CUDA graphs" in text] == ["scratch", "kd", "at"]

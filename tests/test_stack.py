@@ -30,9 +30,9 @@ from kdbench.training.arithmetic import autocast
 from kdbench.training.block import Block
 from kdbench.training.compiled import Compiled
 from kdbench.training.device import exact
-from kdbench.training.graphs import StepGraph
 from kdbench.training.lane import Lane
 from kdbench.training.stackable import DIFFERENT, LEAKS, passed, why_not_stacked
+from kdbench.training.step_graph import StepGraph
 
 
 def network(name: str, seed: int) -> Network:

@@ -17,7 +17,8 @@ from kdbench.models.stacked import Cut, Stacked
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
 from kdbench.training.compiled import Compiled
-from kdbench.training.graphs import GraphInputs, beside_each_other
+from kdbench.training.graph_inputs import GraphInputs
+from kdbench.training.graphs import beside_each_other
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded, spoils, versions
 from kdbench.training.lane import Lane

@@ -17,7 +17,7 @@ from kdbench.training.deployed import Deployed
 from kdbench.training.device import refused_allocations
 from kdbench.training.evaluation import TEST, Evaluator, buffers_kept
 from kdbench.training.frozen_teacher import FrozenTeacher, ask
-from kdbench.training.graphs import GraphInputs
+from kdbench.training.graph_inputs import GraphInputs
 from kdbench.training.inputs import StepInputs
 from kdbench.training.isolation import guarded
 from kdbench.training.lane import Lane

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kdbench.training.graphs import StepGraph
+from kdbench.training.step_graph import StepGraph
 from kdbench.training.watches import MemoryWatch, Stopwatch, process_mem_mib
 
 

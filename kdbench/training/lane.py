@@ -26,13 +26,14 @@ from kdbench.training.divergence import what_to_try
 from kdbench.training.epoch_sums import EpochSums, Row
 from kdbench.training.evaluation import Evaluation
 from kdbench.training.finite import Finite
-from kdbench.training.graphs import NotRecordable, StepGraph, own_stream
+from kdbench.training.graphs import own_stream
 from kdbench.training.inputs import StepInputs
 from kdbench.training.modes import Modes
 from kdbench.training.optimiser import set_rate
 from kdbench.training.predictions import Predictions
 from kdbench.training.recorded_batch import RecordedBatch
 from kdbench.training.segments import MAIN, Position, Segment
+from kdbench.training.step_graph import NotRecordable, StepGraph
 from kdbench.training.step_losses import StepLosses, step_losses
 from kdbench.training.weight_updates import WeightUpdates
 

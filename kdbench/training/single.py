@@ -12,7 +12,7 @@ from kdbench.method.outputs import Outputs
 from kdbench.training.arithmetic import autocast
 from kdbench.training.autograd import learners
 from kdbench.training.compiled import Compiled
-from kdbench.training.graphs import GraphInputs
+from kdbench.training.graph_inputs import GraphInputs
 from kdbench.training.inputs import StepInputs, outputs_of
 from kdbench.training.isolation import spoils
 from kdbench.training.lane import Lane

@@ -12,9 +12,10 @@ from kdbench.method.batch import Batch
 from kdbench.method.outputs import Outputs
 from kdbench.training.arithmetic import autocast
 from kdbench.training.device import random_states
-from kdbench.training.graphs import GraphInputs, NotRecordable, StepGraph
+from kdbench.training.graph_inputs import GraphInputs
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
+from kdbench.training.step_graph import NotRecordable, StepGraph
 
 
 class Unit(ABC):
