@@ -28,19 +28,21 @@ def write_weights(file: Path, state: State, *, metadata: Mapping[str, str] | Non
     write_bytes(file, save(tensors, dict(metadata) if metadata else None))
 
 
-def read_weights(file: Path, *, sha256: str) -> dict[str, Tensor] | None:
-    """A state dict whose hash is `sha256`; None where there is no file or a broken one, which is set aside."""
+def read_weights(file: Path, *, sha256: str, look_only: bool = False) -> dict[str, Tensor] | None:
+    """A state dict whose hash is `sha256`; None where there is no file or a broken one, which is set aside but for `look_only`."""
     try:
         state = load(file.read_bytes())
     except FileNotFoundError:
         return None
     except SafetensorError as problem:
-        set_aside(file, str(problem))
-        return None
-    if (found := state_hash(state)) != sha256:
-        set_aside(file, f"its tensors hash to {found}, the record says {sha256}")
-        return None
-    return state
+        reason = str(problem)
+    else:
+        if (found := state_hash(state)) == sha256:
+            return state
+        reason = f"its tensors hash to {found}, the record says {sha256}"
+    if not look_only:
+        set_aside(file, reason)
+    return None
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

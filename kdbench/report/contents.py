@@ -114,7 +114,7 @@ def check_options(suite: Suite, store: Store) -> None:
     from kdbench.suite.resolve import load_suite
 
     whole = load_suite(suite.file) if suite.selection else suite
-    unmeasured = plan_frame(make_plan(whole, store)).assign(status="missing")
+    unmeasured = plan_frame(make_plan(whole, store.looking())).assign(status="missing")
     compare(unmeasured, pairs=whole.pairs, methods=whole.methods, options=whole.report)
 
 

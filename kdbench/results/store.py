@@ -1,5 +1,7 @@
 """The results directory: one folder per trial, every file written atomically, whatever cannot be used set aside by name."""
 
+from __future__ import annotations
+
 import errno
 import json
 import logging
@@ -43,6 +45,13 @@ class Store:
         self.root = expanded(root)
         self.protocol = protocol
         self._read_only = read_only
+        self._silent = False
+
+    def looking(self) -> Store:
+        """The same, read only and without a word on what cannot be used: for whoever must not change anything yet."""
+        found = Store(self.root, protocol=self.protocol, read_only=True)
+        found._silent = True
+        return found
 
     def folder(self, trial: str) -> Path:
         """Where the trial's files lie."""
@@ -134,6 +143,8 @@ class Store:
         return record
 
     def _unusable(self, file: Path, reason: str) -> None:
+        if self._silent:
+            return
         if self._read_only:
             log.warning("%s cannot be used: %s.", file, reason)
         else:

@@ -25,7 +25,7 @@ from kdbench.runner.progress import Part, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.sharing import Alone, Shared, replaced_by
 from kdbench.runner.split import in_parts
-from kdbench.runner.teachers import Teachers, usable
+from kdbench.runner.teachers import Teachers, teacher_weights, usable
 from kdbench.runner.timings import epochs_behind
 from kdbench.spec.record import Environment, Record
 from kdbench.spec.trial import TrialSpec
@@ -74,6 +74,8 @@ class Phase:
             if not kept(planned.spec.id) and (planned.status is not Status.FAILED or rerun.takes_up(planned.status))
         ]
         refuse_other_teachers(teachers, todo, store=self.store, builder=self.builder)
+        for planned in teachers:
+            teacher_weights(self.store, planned.record)  # damaged ones are set aside before others take their place
         self._note_macs([planned.spec for planned in (*self.plan.teachers, *todo)])
         self.recorder.describe_data()
         for note in single_steps((planned.spec for planned in (*teachers, *todo)), images=len(self.builder.splits[0])):

@@ -110,7 +110,7 @@ def execute(suite: Suite, store: Store, *, options: Options, progress: Progress)
     Raises:
         KdbenchError: the suite cannot run as it stands; nothing was started.
     """
-    plan = make_plan(suite, store)
+    plan = make_plan(suite, store.looking())  # what is damaged is set aside once it is known that the run goes on
     if results := [record for part in (plan.tuning, plan) if part for record in part.tuned_elsewhere]:
         with _holding(store, options) as claims:
             for record in results:
@@ -172,7 +172,7 @@ def _train(
         groups = GroupTrainer(at_hand(device), options.lanes or sys.maxsize, progress.say)
         dataset = next((found for found, _ in checked if found), None)
         for part in (suite.tuning.suite, suite) if suite.tuning else (suite,):
-            plan = make_plan(part, store)  # again, now that nobody else can change what is done, and settings are chosen
+            plan = make_plan(part, store.looking())  # again, now that nobody else can change what is done, and settings are chosen
             todo, taken = plan.todo(options.rerun), set[str]()
             while todo:  # else another process has done it meanwhile
                 kind, params = part.source
@@ -189,7 +189,7 @@ def _train(
                     watched.stopped()
                     return False
                 taken |= {planned.spec.id for planned in todo}
-                plan = make_plan(part, store)  # a teacher in the place of a lost one may have other weights than that had
+                plan = make_plan(part, store.looking())  # a teacher in the place of a lost one may have other weights than that had
                 todo = [found for found in plan.students if found.status is Status.STALE and found.spec.id not in taken]
                 if todo:
                     progress.say(f"{counted(len(todo), 'finished student')} of a teacher that has other weights now: trained anew.")

@@ -85,7 +85,7 @@ class Teachers:
 
     def _load(self, spec: TrialSpec, recipe: Recipe) -> Teacher | None:
         record, label = self.records.get(spec.id), teacher_label(spec)
-        weights = _weights(self.store, record)
+        weights = teacher_weights(self.store, record)
         if record is None or weights is None:
             if record is None:
                 self.progress.say(f"the teacher {label} was not trained: its students are left for another run.")
@@ -205,12 +205,12 @@ class Teachers:
 
 
 def usable(store: Store, record: Record | None) -> bool:
-    """Whether a teacher is trained, and its weights are there, bit for bit."""
-    return _weights(store, record) is not None
+    """Whether a teacher is trained, and its weights are there, bit for bit; nothing is changed."""
+    return teacher_weights(store, record, look_only=True) is not None
 
 
-def _weights(store: Store, record: Record | None) -> dict[str, torch.Tensor] | None:
-    """Those that a trial left which is done, where they are still the same."""
+def teacher_weights(store: Store, record: Record | None, *, look_only: bool = False) -> dict[str, torch.Tensor] | None:
+    """Those that a trial left which is done, where they are still the same; a broken file is set aside but for `look_only`."""
     if record is None or record.status != "done":
         return None
-    return read_weights(store.folder(record.trial) / WEIGHTS, sha256=record.weights_sha256 or "")
+    return read_weights(store.folder(record.trial) / WEIGHTS, sha256=record.weights_sha256 or "", look_only=look_only)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MIXED, Lab
+from conftest import MIXED, TINY, Lab, write_images
 
 from invariants.odd_methods import Faulty
 from invariants.probes import give_teacher, only, snapshot, statuses
@@ -48,10 +48,10 @@ def test_a_damaged_record_is_set_aside_and_its_trial_done_again(
     file = finished.file(only(suite, "ft"))
     damage(file)
     damaged = file.read_bytes()
-    assert statuses(finished, suite)["ft"] == "missing"
-    assert file.with_name("record.json.broken").read_bytes() == damaged
-    assert "record.json.broken" in caplog.text
     finished.run(suite)
+    assert file.with_name("record.json.broken").read_bytes() == damaged
+    (told,) = (message for message in caplog.messages if "cannot be used" in message)
+    assert told.endswith("It was set aside as record.json.broken.")
     assert finished.outcomes() == undisturbed.outcomes()
 
 
@@ -68,6 +68,29 @@ def test_a_damaged_teacher_is_set_aside_and_trained_again_to_the_same_weights(
     assert weights.read_bytes() == undisturbed.file(teacher, "weights.safetensors").read_bytes()
     assert weights.with_name("weights.safetensors.broken").exists()
     assert finished.outcomes() == undisturbed.outcomes()
+
+
+def test_a_run_that_is_refused_sets_nothing_aside(finished: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither by a mistake that is seen at once, nor by what is seen when the images and the weights have been read."""
+    suite = finished.suite(**MIXED)
+    half(finished.file(only(suite, "ft")))
+    half(finished.file(suite.teachers[0], "weights.safetensors"))
+    for record in map(finished.file, (*suite.teachers, only(suite, "kd"))):
+        text = json.loads(record.read_text())
+        record.write_text(json.dumps({**text, "environment": {**text["environment"], "device": "another"}}))
+    before = snapshot(finished)
+    for changes, message in (
+        (
+            {"pairs": [*TINY["pairs"], {**TINY["pairs"][0], "student": "shufflenetv1", "recipe": {"stack": True}}]},
+            "cannot be stacked",
+        ),
+        ({"dataset": {**TINY["dataset"], "root": str(write_images(tmp_path / "others", seed=1))}}, "from other images"),
+        ({}, "is missing or damaged. Trained here, it would differ"),
+    ):
+        with pytest.raises(KdbenchError, match=message):
+            finished.run(finished.suite(**{**MIXED, **changes}))
+        assert snapshot(finished) == before
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("damage", [half, emptied, with_a_flipped_bit])
