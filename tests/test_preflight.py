@@ -1,6 +1,7 @@
 """What keeps a suite from running is told before images are read, by `kdbench plan --check` and by the start of a run alike."""
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_a_sound_suite_passes_and_a_source_that_cannot_tell_its_images_is_loaded
     monkeypatch.setattr(ImageFolder, "check", lambda self: None)
     suite = lab.suite(methods=["scratch", "kd", "crd"])
     plan = lab.plan(suite)
-    preflight(plan, plan.todo(Rerun.MISSING), cache=lab.store.cache, device=torch.device("cpu"), download=False)
+    preflight(plan, plan.todo(Rerun.MISSING), cache=lab.store.cache, device=torch.device("cpu"), download=False, say=print)
     assert not (lab.store.root / "trials").exists()
     checked = CliRunner().invoke(app, ["plan", str(lab.write()), "--check", "--results", str(lab.root / "none")])
     assert checked.exit_code == 0
@@ -143,8 +144,22 @@ def test_a_sound_suite_passes_and_a_source_that_cannot_tell_its_images_is_loaded
 
 def test_who_compiles_is_told_of_the_wait(lab):
     plan = lab.plan(lab.suite(recipe={"compile": True}))
-    notes = preflight(plan, plan.todo(Rerun.MISSING), cache=lab.store.cache, device=torch.device("cpu"), download=False)[1]
+    notes = preflight(plan, plan.todo(Rerun.MISSING), cache=lab.store.cache, device=torch.device("cpu"), download=False, say=print)[
+        1
+    ]
     assert [note for note in notes if "can take minutes" in note]
+
+
+def test_what_is_tried_out_for_long_is_told_with_its_network(lab, monkeypatch):
+    monkeypatch.setattr("kdbench.slow.SLOW_S", 0.2)
+    monkeypatch.setattr(
+        "kdbench.runner.preflight.why_not_stacked", lambda builder, trial: time.sleep(0.6 * (trial.student == "wrn_10_1"))
+    )
+    plan = lab.plan(lab.suite(recipe={"stack": True}, pairs=[PAIR, {**PAIR, "student": "wrn_10_1"}]))
+    said: list[str] = []
+    cpu, todo = torch.device("cpu"), plan.todo(Rerun.MISSING)
+    preflight(plan, todo, cache=lab.store.cache, device=cpu, download=False, say=said.append)
+    assert said == ["trying out whether wrn_10_1 can be stacked; this can take a minute."]
 
 
 def test_published_weights_are_fetched_by_a_run_alone(lab, monkeypatch):
@@ -153,10 +168,10 @@ def test_published_weights_are_fetched_by_a_run_alone(lab, monkeypatch):
     suite = lab.suite(dataset={"channels": 3}, pairs=[{**PAIR, "student": {"model": "torchvision/resnet18", "weights": "DEFAULT"}}])
     plan = lab.plan(suite)
     cpu, todo = torch.device("cpu"), plan.todo(Rerun.MISSING)
-    preflight(plan, todo, cache=lab.store.cache, device=cpu, download=False)
+    preflight(plan, todo, cache=lab.store.cache, device=cpu, download=False, say=print)
     assert fetched == []
     with pytest.raises(KdbenchError, match=r"weights ResNet18_Weights\.IMAGENET1K_V1"):
-        preflight(plan, todo, cache=lab.store.cache, device=cpu, download=True)
+        preflight(plan, todo, cache=lab.store.cache, device=cpu, download=True, say=print)
     assert len(fetched) == 1
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from typer.core import TyperArgument, TyperGroup
 from kdbench import __version__
 from kdbench.cli import arguments
 from kdbench.errors import KdbenchError
+from kdbench.slow import told_if_slow
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store
@@ -27,9 +27,6 @@ ELSEWHERE = {
     "resume": "The same `kdbench run` continues where it stopped.",
 }
 """What users look for as a command, and where it is."""
-
-SLOW_S = 2.0
-"""After so long a user wants to know what happens."""
 
 
 class Group(TyperGroup):
@@ -80,12 +77,13 @@ def loading(then: str) -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    told = Timer(SLOW_S, print, (f"loading PyTorch; then {then}",), {"file": sys.stderr, "flush": True})
-    told.start()
-    try:
+    with told_if_slow(to_stderr, f"loading PyTorch; then {then}"):
         yield
-    finally:
-        told.cancel()
+
+
+def to_stderr(text: str) -> None:
+    """A line for people beside what a command answers."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def open_suite(

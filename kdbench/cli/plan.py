@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdbench.cli import options
-from kdbench.cli.app import app, open_suite, print_json
+from kdbench.cli.app import app, open_suite, print_json, to_stderr
 from kdbench.errors import KdbenchError, refuse
 
 CHECKED = "checked: `kdbench run` can use these networks, weights and pairs. Images were listed, not decoded."
@@ -92,7 +92,7 @@ def plan(
             from kdbench.runner.preflight import preflight  # which builds networks
 
             tried = [
-                preflight(part, students, cache=store.cache, device=device, download=False)
+                preflight(part, students, cache=store.cache, device=device, download=False, say=to_stderr)
                 for part, students in phases or [(planned, [])]
             ]
             told = tuple(view.plan_notes(planned, contents))  # of a method, and here of each of its pairs

@@ -18,6 +18,7 @@ from kdbench.method.specs import pair_label, teachers_label
 from kdbench.models.bare import read_before
 from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
+from kdbench.slow import told_if_slow
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.arithmetic import without_effect
 from kdbench.training.builder import Builder
@@ -31,7 +32,13 @@ COMPILES = "each network is compiled before its first epoch, which can take minu
 
 
 def preflight(
-    plan: Plan, todo: Iterable[Planned], *, cache: Path, device: torch.device, download: bool
+    plan: Plan,
+    todo: Iterable[Planned],
+    *,
+    cache: Path,
+    device: torch.device,
+    download: bool,
+    say: Callable[[str], object],
 ) -> tuple[Dataset | None, list[str]]:
     """See that the device, the data set, every network, its weights and every pair can be.
 
@@ -43,6 +50,7 @@ def preflight(
         cache: where data sets keep what is slow to compute.
         device: that they are to be trained on.
         download: whether published weights may be fetched; they are not looked at otherwise.
+        say: tells people what takes long.
 
     Returns:
         The data set, where it had to be loaded; and notes, without full stops, on networks of which methods read maps before an
@@ -66,7 +74,7 @@ def preflight(
         problems, notes = misfits(Builder(dataset, params, torch.device("cpu")), specs, download=download)
         found += problems
         on_device = Builder(dataset, params, at_hand(device))
-        found += unstackable(on_device, specs) + miscomputed(on_device, specs)
+        found += unstackable(on_device, specs, say=say) + miscomputed(on_device, specs)
     refuse(plan.suite.name, found)
     if any(spec.recipe.compile for spec in specs):
         notes = [*notes, COMPILES]
@@ -113,11 +121,16 @@ def _map_notes(builder: Builder, trials: Iterable[TrialSpec]) -> list[str]:
     return notes
 
 
-def unstackable(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:
+def unstackable(builder: Builder, trials: Iterable[TrialSpec], *, say: Callable[[str], object]) -> list[KdbenchError]:
     """Which students of some trials are to be stacked and cannot be; it is tried out on the builder's device."""
+
+    def refusal(trial: TrialSpec) -> KdbenchError | None:
+        with told_if_slow(say, f"trying out whether {trial.label} can be stacked; this can take a minute."):
+            return _refusal(partial(_refuse_to_stack, builder, trial))
+
     stacked = [trial for trial in trials if trial.methods and trial.recipe.stack]
     kinds = {str((trial.network, trial.recipe.arithmetic, sorted(passed(builder, trial)))): trial for trial in stacked}
-    return [problem for trial in kinds.values() if (problem := _refusal(partial(_refuse_to_stack, builder, trial)))]
+    return [problem for trial in kinds.values() if (problem := refusal(trial))]
 
 
 def miscomputed(builder: Builder, trials: Iterable[TrialSpec]) -> list[KdbenchError]:

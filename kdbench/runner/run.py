@@ -151,7 +151,7 @@ def _train(
     progress: Progress,
 ) -> bool:
     device = torch.device(engine.device) if engine else choose_device(options.device)
-    checked = [preflight(plan, todo, cache=store.cache, device=device, download=True) for plan, todo in phases]
+    checked = [preflight(plan, todo, cache=store.cache, device=device, download=True, say=progress.say) for plan, todo in phases]
     for note in dict.fromkeys(note for _, notes in checked for note in notes):
         progress.say(f"note: {note}.")
     deadline = math.inf if options.stop_after_s is None else time.monotonic() + options.stop_after_s
