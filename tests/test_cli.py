@@ -1228,6 +1228,7 @@ def test_a_terminal_shows_bars_with_the_time_left(monkeypatch):
     shown = b"".join(pieces).decode()
     assert "\x1b[" in shown
     assert "━" in shown
+    assert "0/4" in shown, "before the first epoch has ended"
     assert "2/4" in shown
     assert "epochs, 0:00 left" in shown
     assert "epoch 2: kd" in shown

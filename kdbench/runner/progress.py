@@ -228,6 +228,7 @@ class Bars(Progress):
 
     def begin(self, part: Part) -> None:
         super().begin(part)
+        self._bars.update(self._task, completed=self.pace.done, total=self.pace.total)
         self._bars.start()
 
     def say(self, text: str) -> None:
