@@ -761,6 +761,13 @@ def test_one_mistake_in_the_losses_is_told_once(mine: Path) -> None:
     assert as_text(checks).endswith(f"1 failed, 4 passed, {len(CHECKS) - 5} not tried, since the losses could not be computed")
 
 
+def test_what_a_step_and_a_training_fail_by_is_told_once(mine: Path) -> None:
+    mine.write_text(Fault("", "", extra="(student.poled if batch.epoch == 0 else 0)").put_into(mine.read_text()))
+    failed = [check for check in conformance.check(str(mine)) if check.status == "fail"]
+    assert {"equal", "repeatable"} <= {check.name for check in failed}
+    assert as_text(failed).count("poled") == 1
+
+
 def test_a_file_is_checked_whether_or_not_it_is_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "CHECKS", CHECKS[:4])
     assert conformance.check(str(mine)) == conformance.check(str(mine)) == conformance.check("mine")
@@ -772,7 +779,7 @@ def test_the_table_says_what_passed_what_failed_and_what_to_do() -> None:
         Check("permutation", "The losses do not depend on the order.", "pass", "it draws at random"),
         Check("reads", "`reads` is right.", "fail", "it reads ['pooled']. Write reads = ('pooled',)."),
         Check("bf16", "It trains.", "fail", "RuntimeError: a parameter of shape (64, 2) is lost. Make it an attribute."),
-        Check("resumable", "It resumes.", "fail", "training x fails: RuntimeError: a parameter of shape (2, 2) is lost. Keep it."),
+        Check("resumable", "It resumes.", "fail", "RuntimeError: a parameter of shape (2, 2) is lost. Keep it."),
     ]
     assert as_text(checks).splitlines() == [
         "refused  equal        The student is too small. Choose another.",

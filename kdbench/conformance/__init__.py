@@ -172,9 +172,8 @@ def as_text(checks: Sequence[Check]) -> str:
 
 
 def _cause(check: Check) -> str:
-    """What a failure says, without shapes, the training that it came in, and advice."""
-    text = re.sub(r"^training \S+ fails: ", "", check.reason).partition(". ")[0]
-    return re.sub(r"\([\d, ]+\)", "()", text)
+    """What a failure says, without shapes and advice."""
+    return re.sub(r"\([\d, ]+\)", "()", check.reason.partition(". ")[0].removesuffix("."))
 
 
 def _as_text(check: Check, first: Mapping[str, str]) -> str:

@@ -152,7 +152,7 @@ class Setting:
             epoch_done=lambda now, active: None,
         )
         for lane in lanes:
-            expect(lane.failure is None, f"training {lane.name} fails: {lane.failure}")
+            expect(lane.failure is None, f"{lane.failure}.")
 
     def step(self, size: int, *, mixup: float = 0) -> None:
         """One step of the main training and of each stage before it, on `size` images; raises what the method raises.
