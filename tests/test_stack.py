@@ -23,7 +23,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method.interface import METHODS
 from kdbench.models import Network, build_model
 from kdbench.models.stacked import Cut, Stacked
-from kdbench.models.stacked_layers import PLACES
+from kdbench.models.stacked_layers import PLACES, Convolution, join
 from kdbench.spec.trial import NetworkInput
 from kdbench.streams import seeded
 from kdbench.training.arithmetic import autocast
@@ -126,6 +126,37 @@ def test_the_numbers_of_all_places_are_joined_at_once(name: str, monkeypatch: py
     monkeypatch.setattr(Stacked, "_update_statistics", lambda self: None)  # which copies back
     stacked(torch.zeros(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
     assert len(copied) == PLACES * numbers and all(one == other for one, other in copied)
+
+
+CONVOLUTIONS = [
+    {"kernel_size": 3, "padding": 1, "stride": 2},
+    {"kernel_size": 1, "stride": 2},
+    {"kernel_size": 1, "stride": (2, 1), "out_channels": 12},
+    {"kernel_size": 1, "padding": 1, "stride": 2},
+    {"kernel_size": 3, "padding": 1, "stride": 2, "groups": 2},
+    {"kernel_size": 3, "padding": 2, "stride": 2, "dilation": 2},
+    {"kernel_size": 5, "padding": 2, "stride": 3},
+]
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_strided_convolutions_in_parts_are_the_same(options: dict[str, Any]) -> None:
+    """As they are computed on CUDA: output and gradients, in float64."""
+    options = {"in_channels": 4, "out_channels": 8, "bias": False, **options}
+    with seeded(0, "layers"):
+        places = [nn.Conv2d(**options).double().to(memory_format=torch.channels_last) for _ in range(PLACES)]
+        maps = torch.randn(3, PLACES * 4, 9, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
+    layer = Convolution(places)
+    assert layer._widens
+    found = []
+    for way in (layer, layer._in_parts):
+        given = maps.clone(memory_format=torch.preserve_format).requires_grad_()
+        join([layer])
+        made = way(given)
+        learnt = [given, *(place.weight for place in places)]
+        found.append([made, *torch.autograd.grad(made, learnt, torch.linspace(-1, 1, made.numel()).double().view(made.shape))])
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
 
 
 def test_which_networks_can_be_stacked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def sanitizer(monkeypatch: pytest.MonkeyPatch) -> Sanitizer:
         def __init__(self, work: Callable[[], None], stream: Stream) -> None:
             self._stream, self._graph = stream, Work(work)
 
-    def own_stream(device: torch.device) -> Stream:
+    def own_stream(device: torch.device, *, first: bool = False) -> Stream:
         return Stream(found, next(numbers))
 
     walk = traceback.walk_stack

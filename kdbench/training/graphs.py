@@ -15,12 +15,17 @@ TIMED = 5
 """How often work is done to be timed."""
 
 
-def own_stream(device: torch.device) -> torch.cuda.Stream | None:
+def own_stream(device: torch.device, *, first: bool = False) -> torch.cuda.Stream | None:
     """A stream for all graphs of one lane, or of a teacher; None on the CPU.
 
     The scratch memory of matrix products belongs to a stream, so that graphs of different owners must not share one.
+
+    Args:
+        first: the device prefers its work to that of others.
     """
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's has no types
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device, priority=-first)  # type: ignore[no-untyped-call]  # torch's has no types
 
 
 def beside_each_other(works: Sequence[Callable[[], object]], streams: Iterable[torch.cuda.Stream | None]) -> None:

@@ -85,7 +85,7 @@ class Lane:
         self.compiled = compiled
         self.stacked_as = stacked_as
         self.checkpoint = checkpoint
-        self.stream = own_stream(device)
+        self.stream = own_stream(device, first=True)  # the teacher's pass has time until the next batch
         self.rows: list[Row] = []
         self.failure: str | None = None
         self.traceback, self._advice = "", ""

@@ -4,19 +4,17 @@
 # can hold the others up: one ends by itself when its time is over, with what it has measured. One that hangs tells in which line of
 # Python, and is killed. The figures of a part that fails hold. ONLY="row kernels" in the environment leaves out all other parts.
 #
-# What the parts take on an H200, in seconds, as measured on 2026-11-28, but for those with a question mark. 10 of each are the start of
-# its process.
-#   start            7
-#   invariants      78
-#   row             95
-#   variants       100 ?  14 + 9 rows at 9
-#   opt_in         115   of which compiling 45 in each of two
-#   lanes           33
-#   wide            50 ?  20, and the other 38 methods
-#   kernels         15
-#   side_by_side    54   four cases, the likeliest to hang first; tests/test_no_hang.py runs all of them
-#   workers         39
-#   weight_gradients 20  42 cases
+# What the parts take on an H200, in seconds, as measured on 2026-11-28. 10 of each are the start of its process.
+#   start             7
+#   invariants       78
+#   row              95
+#   opt_in          115   of which compiling 45 in each of two
+#   lanes            33
+#   wide             60
+#   kernels          20   each
+#   side_by_side     54   four cases, the likeliest to hang first; tests/test_no_hang.py runs all of them
+#   workers          39
+#   weight_gradients 20   42 cases
 # The last three have what is left of 480 s. Parts that take less leave their time to those after them.
 set -u
 cd "$(dirname "$0")/../.." || exit
@@ -89,11 +87,10 @@ else
     tests/test_cuda.py tests/test_augment.py tests/test_stack.py
 fi
 figures row 125 "$@"
-measure variants 120 variants.py --out "$out" "${small[@]}"
 figures opt_in 147 "$@"
 figures lanes 65 "$@"
 figures wide 75 "$@"
-for arithmetic in "bf16, stacked" default bf16; do # a process for each: a second profile in one ends in a fault of memory
+for arithmetic in "bf16, stacked" bf16; do # a process for each: a second profile in one ends in a fault of memory
   part kernels "$(may_take 35)" "$python" tests/bench/kernels.py "$arithmetic" --device $device --out "$out" \
     --traces "${out%/*}/traces" "${small[@]}"
 done
