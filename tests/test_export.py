@@ -1,20 +1,27 @@
 """Results in one file, Parquet or CSV, are read back as the same frame, and reported as the same tables."""
 
+import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import Lab
-from synthetic_results import STUDENTS, TEACHER, put
+from synthetic_results import STUDENTS, TEACHER, put, trial_spec
 
 from kdbench import KdbenchError, cli, load_outcomes, load_results
+from kdbench.report import compare, result_table, to_markdown, write_report
 from kdbench.results import export
 from kdbench.results.export import FURTHER, KINDS, SCHEMA, VERSION_COLUMN, read_export, write_export
 from kdbench.results.frames import COLUMNS, load_curves
+from kdbench.results.frames import frame as with_types
 from kdbench.spec.record import Data, ImageCounts
 
+REFERENCE = sorted(Path("results/reference").glob("*/results.csv"))
+NO_CURVES = pd.DataFrame()
+TRIALS = [("kd", 0), ("kd", 1), ("at", 0), ("at", 1)]
 FORMATS = pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 
 
@@ -60,6 +67,64 @@ def test_a_report_of_the_file_is_that_of_the_directory(
         reports.append((made, printed))
     assert reports[0] == reports[1]
     assert {"report.md", "test_error.csv"} <= reports[0][0].keys()
+
+
+def report_of(frame: pd.DataFrame, folder: Path, *, formats: Sequence[str]) -> dict[str, str]:
+    """The files of its report, with the methods in the order of the frame."""
+    comparison = compare(frame, methods=list(frame["method"].unique()))
+    return {
+        file.name: file.read_text() for file in write_report(comparison, NO_CURVES, title="T", directory=folder, formats=formats)
+    }
+
+
+def test_a_report_of_a_csv_file_that_pandas_read_is_that_of_the_frame(tmp_path: Path) -> None:
+    """Of both files that kdbench writes, of trials with notes, with missing values, failed, and not chosen yet."""
+    results, teacher = tmp_path / "results", trial_spec(student="resnet20", method="scratch")
+    counts = ImageCounts.of([2, 3])
+    data = Data(
+        **{"classes": ("a", "b"), "image_shape": (1, 8, 8), "resize": None, "mean": (0.5,), "std": (0.2,)},
+        **{"train_images": counts, "validation_images": None, "test_images": counts, "passed_over_files": {}, "notes": ()},
+    )
+    students = [trial_spec(label="2012", teacher=teacher, seed=seed, method=method) for method, seed in TRIALS]
+    put(results, teacher, data=data)
+    notes = ("kd: one, two", 'kd: "quoted"\nand é, \\n and it\'s')
+    put(results, students[0], data=data, notes=notes, stage_epochs=2, student_params=2**53, train_s=20.5)
+    put(results, students[1], status="failed", reason="no, it's not", test_error_pct=None, weights_sha256=None)
+    put(results, students[2], test_error_pct=33.3, other_teachers_weights_sha256=("a", "b"), stages="per-seed")
+    put(results, students[3], planned="2026-01-02T00:00:00+00:00", notes=("mixed images: no",))
+    found = load_results(results)
+    untuned = {
+        **found.drop(columns="label").iloc[-1].to_dict(),
+        "trial": "",
+        "seed": 7,
+        "status": "untuned",
+        "reason": None,
+        "test_error_pct": np.nan,
+    }
+    found = with_types([*found.drop(columns="label").to_dict("records"), untuned])
+    write_export(found, tmp_path / "export.csv")
+    formats = ("md", "html", "tex", "csv", "bib")
+    expected = report_of(found, tmp_path / "expected", formats=formats)
+    assert "KD (resnet20 → resnet8): one, two." in expected["report.md"]
+    for file in (tmp_path / "export.csv", tmp_path / "expected" / "results.csv"):
+        read = pd.read_csv(file).drop(columns="export_version", errors="ignore")
+        assert report_of(read, tmp_path / "again", formats=formats) == expected, file.name
+
+
+@pytest.mark.parametrize("file", REFERENCE, ids=lambda file: file.parent.name)
+def test_reference_results_are_compared_as_their_frame_is(file: Path) -> None:
+    types = {name: "Int64" for name, kind in SCHEMA.items() if kind == "integer"}
+    lists = {name: ast.literal_eval for name, kind in SCHEMA.items() if kind == "JSON"}
+    of_frame, of_file = compare(pd.read_csv(file, dtype=types, converters=lists)), compare(pd.read_csv(file))
+    pd.testing.assert_frame_equal(of_file.given, of_frame.given, check_dtype=False)
+    text = to_markdown(result_table(of_file))
+    assert text == to_markdown(result_table(of_frame)) and "()" not in text
+
+
+def test_a_column_of_lists_with_other_text_is_refused(results: Path) -> None:
+    for text in ("seen in a meeting", "('a'", "{'a': 1}", "5"):
+        with pytest.raises(KdbenchError, match=r"column notes: '.*' is no list of texts such as \('one', 'two'\)\. Read"):
+            compare(load_results(results).assign(notes=text))
 
 
 @FORMATS

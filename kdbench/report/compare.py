@@ -23,6 +23,7 @@ from kdbench.report.choice import (
 )
 from kdbench.report.comparable import check_comparable
 from kdbench.report.statistics.comparisons import largest_block
+from kdbench.results.export import as_loaded
 from kdbench.results.method_labels import labelled
 from kdbench.results.outcomes import Outcomes
 from kdbench.spec.metrics import METRICS, Metric
@@ -192,16 +193,18 @@ def compare(
     """Arrange trials for tables and figures.
 
     Args:
-        results: what `kdbench.load_results` or `kdbench.run_suite` gives: one row for each trial, done or not.
+        results: what `kdbench.load_results` or `kdbench.run_suite` gives: one row for each trial, done or not. Or a file
+            `results.csv` of a report, or one that `kdbench export` wrote, as pandas reads it.
         pairs: (teacher, student), in the order of rows; all that the frame has unless given.
         methods: the order of columns; methods that it does not name follow in the order of the frame. Those to show are an option.
         options: what is compared and shown, and how.
 
     Raises:
         KdbenchError: the trials are not comparable, a pair has none, no finished trial has the metric, or an option names what is
-            not there.
+            not there. Or a column of lists holds other text.
     """
     refuse_no_list("methods", methods, example=["kd", "ft"])
+    results = as_loaded(results)
     if "role" in results:
         results = results[results["role"] != "tuning"]  # they chose parameters, and are no results
     if options.recipes:

@@ -8,19 +8,22 @@ import json
 import logging
 import math
 import zlib
+from ast import literal_eval
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin
 from zipfile import BadZipFile
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from pydantic import TypeAdapter
 
 from kdbench.errors import KdbenchError, first_line
 from kdbench.files import write_bytes
-from kdbench.results.frames import COLUMNS, COUNTS, frame
+from kdbench.results.frames import COLUMNS, COUNTS, frame, typed
 from kdbench.results.outcomes import Outcomes, misfit
 from kdbench.spec.record import Record
 
@@ -145,6 +148,34 @@ def read_export(file: Path) -> Exported:
             log.warning("%s: `%s` of trial %s is left out: %s.", file, OUTCOMES_COLUMN, trial, reason)
             del outcomes[trial]
     return Exported(results, pd.DataFrame(curves), outcomes)
+
+
+def as_loaded(results: pd.DataFrame) -> pd.DataFrame:
+    """A frame that pandas read from a CSV file, as `kdbench.load_results` gives it: in the file lists are text, and a text may look
+    like a number.
+
+    Raises:
+        KdbenchError: a text stands for no list.
+    """
+    columns: dict[str, Any] = {}
+    for name in SCHEMA.keys() & {*results.columns}:
+        column = results[name].astype(object)
+        if SCHEMA[name] == "JSON":
+            columns[name] = column.map(partial(_listed, name=name))
+        elif SCHEMA[name] == "text" and is_numeric_dtype(results[name]):
+            columns[name] = column.map(str, na_action="ignore")
+    return typed(results.assign(**columns))
+
+
+def _listed(value: Any, name: str) -> Any:
+    """A list that pandas wrote as Python has it, or `kdbench export` as JSON has it, which for texts is the same."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(TypeAdapter(_FIELDS[name]).validate_python(literal_eval(value)))
+    except (ValueError, SyntaxError):  # pydantic's is a ValueError
+        text = f"column {name}: '{value}' is no list of texts such as ('one', 'two')"
+        raise KdbenchError(f"{text}. Read the file as it was written, or leave the column out.") from None
 
 
 def _unpacked(row: Mapping[str, Any]) -> Outcomes:

@@ -70,8 +70,14 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows with the columns of `load_results`; what a trial lacks is a missing value."""
     found = pd.DataFrame(list(rows))
     assert not (unknown := {*found.columns} - {*COLUMNS}), f"{unknown} have no meaning in COLUMNS"
-    whole = found.reindex(columns=[*COLUMNS]).astype(_OPTIONAL)
+    whole = typed(found.reindex(columns=[*COLUMNS]))
     return whole.assign(label=method_labels(whole))
+
+
+def typed(results: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the types of `load_results` in those of its columns that may have missing values."""
+    known = {name: kind for name, kind in _OPTIONAL.items() if name in results}
+    return results.astype(known).assign(trial=results["trial"].fillna(""))
 
 
 def row(record: Record) -> dict[str, Any]:

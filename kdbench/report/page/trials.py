@@ -57,8 +57,11 @@ def titles(comparison: Comparison) -> dict[str, str]:
 
 
 def trial_facts(results: pd.DataFrame) -> dict[str, Any]:
-    """`columns`, each with its meaning, and `rows` by trial: what the frame knows of each, None where it is missing."""
-    columns = [str(name) for name in results if results[name].notna().any()]
+    """`columns`, each with its meaning, and `rows` by trial: what the frame knows of each, None where it is missing.
+
+    Columns that say nothing of any trial are left out.
+    """
+    columns = [str(name) for name in results if any(_plain(value) is not None for value in results[name])]
     rows = {trial["trial"]: [_plain(trial[name]) for name in columns] for trial in results.to_dict("records")}
     return {"columns": [[name, COLUMNS.get(name, "")] for name in columns], "rows": rows}
 
