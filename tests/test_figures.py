@@ -528,9 +528,9 @@ def test_names_at_the_ends_of_lines_keep_their_order_and_a_distance(places):
 FIVE = [(f"t{number}", f"s{number}") for number in range(5)]
 
 
-def five_pairs() -> pd.DataFrame:
-    """Of three methods and scratch, FT is best in all of five pairs, and scratch the last."""
-    of_pairs = [make_results(methods=("scratch", "kd", "at", "ft"), pairs=[pair]) for pair in FIVE]
+def five_pairs(methods=("scratch", "kd", "at", "ft")) -> pd.DataFrame:
+    """The last of the methods, usually FT, is best in all of five pairs, and scratch is the worst."""
+    of_pairs = [make_results(methods=methods, pairs=[pair]) for pair in FIVE]
     return pd.concat(rows.assign(trial=f"{number}-" + rows["trial"]) for number, rows in enumerate(of_pairs))
 
 
@@ -540,6 +540,14 @@ def test_ranks_stand_on_a_line_and_a_bar_joins_what_is_not_told_apart():
     bars = [list(line.get_xdata()) for line in axes.lines if line.get_color() == "black" and len(line.get_xdata()) == 2]
     assert [[round(end) for end in bar] for bar in bars] == [[1, 3], [2, 4]], "the critical difference is 2.10"
     assert axes.get_xlabel() == "mean rank over 5 pairs, 1 is best"
+
+
+@pytest.mark.parametrize("style", ["paper", "slides"])
+@pytest.mark.parametrize("count", [3, 20])
+def test_long_names_of_ranks_do_not_cover_one_another(count, style):
+    names = ["a method with a name that is long", "one (beta=50, k=2) of three lines that is longer still", "m"]
+    methods = ["scratch", *(f"{names[number % 3]} {number}" for number in range(count - 1))]
+    assert illegible(ranks(compared(five_pairs(methods), pairs=FIVE, style=style))) == []
 
 
 def test_accuracy_ranks_as_error_does():

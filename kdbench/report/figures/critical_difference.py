@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from kdbench.report.compare import Comparison
 from kdbench.report.differences import means_of_pairs
-from kdbench.report.figures.line_breaks import broken
 from kdbench.report.figures.looks import colours_of
-from kdbench.report.figures.rows import WIDEST_NAME
+from kdbench.report.figures.rows import broken_names
 from kdbench.report.figures.sheet import GREY, Need, NothingToDrawError, font_pt, sheet
 from kdbench.report.statistics import several_pairs
 from kdbench.report.statistics.several_pairs import MIN_PAIRS, Ranks
 from kdbench.report.tables.cells import on_data
 
 NAME_LINES, BAR_LINES = 1.4, 0.6
-"""From one name to the next, and from one bar of a group to the next."""
+"""From one name of one line to the next, and from one bar of a group to the next."""
 
 
 def ranks(comparison: Comparison) -> Figure:
@@ -36,8 +36,7 @@ def ranks(comparison: Comparison) -> Figure:
             f"the critical-difference diagram needs {MIN_PAIRS} pairs and 3 methods that are done in all of them, and here are "
             f"{found.pairs} and {len(found.mean_ranks)}. Leave out the figure `ranks`."
         )
-    lines = _first_name(found) + NAME_LINES * math.ceil(len(found.mean_ranks) / 2)
-    need = Need(lines=lines + 1, letters=40, across=f"mean rank over {found.pairs} pairs, 1 is best")
+    need = Need(lines=_lines(found) + 1, letters=40, across=f"mean rank over {found.pairs} pairs, 1 is best")
     with sheet(f"Mean rank{on_data(comparison)}", comparison, [""], need) as (figure, (axes,)):
         draw_ranks(axes, found, colours_of(comparison))
     return figure
@@ -48,21 +47,34 @@ def _first_name(found: Ranks) -> float:
     return 1 + BAR_LINES * len(found.groups)
 
 
+def _sides(found: Ranks) -> tuple[pd.Series[float], pd.Series[float]]:
+    """The ranks of the methods that are named on the left and on the right, from top to bottom."""
+    half = math.ceil(len(found.mean_ranks) / 2)
+    return found.mean_ranks.iloc[:half], found.mean_ranks.iloc[half:].iloc[::-1]
+
+
+def _names(ranks: pd.Series[float]) -> tuple[list[str], list[float], float]:
+    """What `broken_names` gives of methods with their ranks."""
+    return broken_names([f"{label} {rank:.2f}" for label, rank in ranks.items()], pitch=NAME_LINES)
+
+
+def _lines(found: Ranks) -> float:
+    """From the axis to the end of the longer side."""
+    return _first_name(found) + max(_names(side)[2] for side in _sides(found))
+
+
 def draw_ranks(axes: Axes, found: Ranks, colours: Mapping[str, str]) -> None:
     """Ranks along an axis on top, the best on the left; half of the names on each side, each with a line to its rank."""
     mean_ranks, critical = found.mean_ranks, found.critical_difference or 0.0
-    left = mean_ranks.iloc[: math.ceil(len(mean_ranks) / 2)]
-    right = mean_ranks.iloc[len(left) :].iloc[::-1]
-    first, size = _first_name(found), font_pt(axes)
+    size = font_pt(axes)
     low = math.floor(mean_ranks.min())
     high = max(math.ceil(mean_ranks.max()), low + math.ceil(critical))
-    axes.set(xlim=(low, high), ylim=(first + NAME_LINES * len(left), 0), yticks=[])
-    for names, edge, align in ((left, low, "right"), (right, high, "left")):
-        for position, (label, rank) in enumerate(names.items()):
-            place, colour = first + NAME_LINES * (position + 0.5), colours[str(label)]
+    axes.set(xlim=(low, high), ylim=(_lines(found), 0), yticks=[])
+    for side, edge, align in zip(_sides(found), (low, high), ("right", "left"), strict=True):
+        shift = (-size / 2 if align == "right" else size / 2, 0)
+        for (label, rank), text, middle in zip(side.items(), *_names(side)[:2], strict=True):
+            place, colour = _first_name(found) + middle, colours[str(label)]
             axes.plot([rank, rank, edge], [0, place, place], color=colour, linewidth=size / 9, clip_on=False, zorder=2)
-            text = "\n".join(broken(f"{label} {rank:.2f}", WIDEST_NAME))
-            shift = (-size / 2 if align == "right" else size / 2, 0)
             axes.annotate(text, (edge, place), shift, textcoords="offset points", ha=align, va="center", color=colour)
     for position, group in enumerate(found.groups):
         reach = 0.008 * (high - low)

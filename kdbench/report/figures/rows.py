@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from matplotlib.axes import Axes
 
@@ -77,9 +77,16 @@ class Rows:
 def rows_of(comparison: Comparison, labels: Sequence[str], *, pitch: float) -> Rows:
     """Rows of `pitch` lines each, or more where a name needs them; less where the height of the figure is given."""
     pitch = TIGHT if comparison.options.figures.sheet_in else pitch
-    names = {label: broken(label, WIDEST_NAME) for label in labels}
-    heights = [max(pitch, len(lines) + 0.1) for lines in names.values()]
-    ends = list(accumulate(heights))
-    places = [end - height / 2 for end, height in zip(ends, heights, strict=True)]
-    written = {label: "\n".join(lines) for label, lines in names.items()}
-    return Rows(written, dict(zip(labels, places, strict=True)), ends[-1], comparison.metric)
+    names, places, lines = broken_names(labels, pitch=pitch)
+    return Rows(dict(zip(labels, names, strict=True)), dict(zip(labels, places, strict=True)), lines, comparison.metric)
+
+
+def broken_names(names: Sequence[str], *, pitch: float) -> tuple[list[str], list[float], float]:
+    """Names under one another: with line breaks, the place of the middle of each in lines from the top, and the lines of all.
+
+    Each has `pitch` lines, or more where it needs them.
+    """
+    written = [broken(name, WIDEST_NAME) for name in names]
+    heights = [max(pitch, len(lines) + 0.1) for lines in written]
+    ends = list(accumulate(heights, initial=0.0))
+    return ["\n".join(lines) for lines in written], [(top + end) / 2 for top, end in pairwise(ends)], ends[-1]
