@@ -21,6 +21,7 @@ from kdbench.runner.frame import load_results
 from kdbench.spec.recipe import Augmentation
 from kdbench.spec.trial import TrialSpec
 from kdbench.streams import generator
+from kdbench.training.autograd import go_backward_once
 from kdbench.training.balance import imbalance
 from kdbench.training.divergence import what_to_try
 from kdbench.training.inputs import StepInputs
@@ -132,6 +133,16 @@ SUM = {"terms": {"rkd.distance": 5.0, "rkd.angle": 10.0, "kd.divergence": 0.1, "
             "of rkd and kd together are 120 times the cross-entropy in gradient; lower rkd.distance_weight (now 25), "
             "rkd.angle_weight (now 50), kd.alpha (now 0.9).",
         ),
+        (  # gradients of parts are not measured everywhere
+            {**SUM, "gradient_ratio": 300.0},
+            "of rkd are 150 times the cross-entropy in loss, and those of rkd and kd together are 300 times the cross-entropy in "
+            "gradient; lower rkd.distance_weight (now 25), rkd.angle_weight (now 50).",
+        ),
+        (
+            {**SUM, "gradient_ratio": 0.003},
+            "of rkd are 150 times the cross-entropy in loss, and those of rkd and kd together are 0.003 times the cross-entropy in "
+            "gradient; change rkd.distance_weight (now 25), rkd.angle_weight (now 50), kd.alpha (now 0.9).",
+        ),
     ],
 )
 def test_of_a_sum_it_is_told_which_part_is_out_of_balance(row: dict[str, Any], said: str, lab: Lab) -> None:
@@ -145,6 +156,47 @@ def test_the_gradients_of_the_parts_of_a_sum_are_those_of_each_alone(lab: Lab) -
     sp, kd, both = (lab.curves(trial)[0] for trial in suite.trials)
     assert both["part_gradient_ratios"] == pytest.approx({"sp": sp["gradient_ratio"], "kd": 0.1 * kd["gradient_ratio"]}, rel=1e-4)
     assert "part_gradient_ratios" not in sp
+
+
+class Once(torch.autograd.Function):
+    """Lets go of what its gradient needs when that is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.kept = torch.ones_like(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        kept, ctx.kept = ctx.kept, None
+        return gradient * kept
+
+
+class OnceBackward(Method):
+    """Its term cannot go backward twice."""
+
+    reads = ("logits",)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"gap": F.mse_loss(Once.apply(student.logits), teacher.logits)}
+
+
+def test_a_term_that_cannot_go_backward_twice_trains_in_a_sum_as_well(lab: Lab, register: Callable[..., None]) -> None:
+    register("once_backward", OnceBackward)
+    suite = lab.suite(methods=["once_backward+kd"])
+    lab.run(suite)
+    assert lab.record(suite.trials[0]).reason is None
+    for row in lab.curves(suite.trials[0]):
+        assert "gradient_ratio" in row and "part_gradient_ratios" not in row
+
+
+def test_a_network_that_goes_through_a_function_in_python_does_not_hinder_the_measurement() -> None:
+    """As a compiled one does."""
+    images = torch.ones(2, requires_grad=True)
+    pooled = Once.apply(images * 2)
+    assert not go_backward_once([pooled.sum(), pooled.detach().sum()], to=[pooled])
+    assert go_backward_once([pooled.sum()], to=[])
+    assert go_backward_once([pooled.sum(), Once.apply(pooled).square().sum()], to=[pooled])
 
 
 @pytest.mark.parametrize("row", [{"loss_ratio": 0.0, "gradient_ratio": 0.0}, {"loss_ratio": 0.5, "gradient_ratio": 0.0}])
@@ -173,6 +225,14 @@ class TeacherAlone(Method):
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         return {"square": teacher.logits.square().mean()}
+
+
+def test_where_no_parameter_weighs_the_part_that_is_meant_no_other_one_is_named(lab: Lab, register: Callable[..., None]) -> None:
+    register("teacher_alone", TeacherAlone)
+    row = {"gradient_ratio": 300.0, "part_gradient_ratios": {"teacher_alone": 299.0, "kd": 1.0}}
+    assert str(told(lab, "teacher_alone+kd", row)).endswith(
+        "of teacher_alone are 299 times the cross-entropy in gradient; lower the weight of its terms."
+    )
 
 
 class AllDetached(TeacherAlone):

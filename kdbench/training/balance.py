@@ -104,16 +104,19 @@ def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], time
         if not weights or any(weights.values()):
             return _Verdict("no transfer term reaches the student", ": it is detached, its weight is 0, or a warm-up is too long")
         return None if method.stages() else _Verdict(f"nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}")
-    of_parts = _parts_that_are(off, row) if len(method.parts) > 1 else {}
+    by_part = _parts_that_are(off, row) if len(method.parts) > 1 else {}
+    if of_all := {name: ratio for name, ratio in off.items() if not any(name in own for own in by_part.values())}:
+        by_part[""] = of_all
     together = f"of {' and '.join(method.parts)} together " if len(method.parts) > 1 else ""
     clauses: dict[str, list[str]] = {}
-    for part, ratios in (of_parts or {"": off}).items():
+    for part, ratios in by_part.items():
         said = " and ".join(f"{times(ratio)} the cross-entropy in {name}" for name, ratio in ratios.items())
         clauses.setdefault(said, []).append(f"of {part} " if part else together)
     fact = ", and those ".join(f"{'and '.join(parts)}are {said}" for said, parts in clauses.items())
     light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
     change = "change" if light and heavy else "raise" if light else "lower"
-    named = with_values(weights_of(method, of_parts) or weights) or "the weight of its terms"
+    known = by_part.keys() - {""} if not (of_all and light and heavy) else ()
+    named = with_values(weights_of(method, known)) or "the weight of its terms"
     return _Verdict(f"the transfer terms {fact}", f"; {change} {named}")
 
 
