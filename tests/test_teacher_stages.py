@@ -122,6 +122,20 @@ def test_a_stage_that_has_ended_is_kept_where_a_longer_one_is_stopped(
     assert any(lab.run(suite, **one_epoch_a_run) for _ in range(10))
 
 
+def test_a_stage_that_failed_is_recorded_where_another_is_stopped(
+    lab: Lab, another: Lab, one_epoch_a_run: dict[str, Any], register: Callable[..., None]
+) -> None:
+    """For the same reason."""
+    register("faulty", Faulty)
+    settings = {**SHARED, "methods": [{"faulty": {"at": "lesson"}}, "scratch"], "pairs": SHARED["pairs"][:1]}
+    suite = lab.suite(**settings)
+    assert lab.run(suite)
+    assert any(another.run(another.suite(**settings), **one_epoch_a_run, lanes=1) for _ in range(20))
+    assert another.outcomes() == lab.outcomes()
+    failed = [lab.record(trial).reason for trial in suite.trials if trial.stages]
+    assert len(failed) == 2 and all(reason and "stage faulty.lesson failed" in reason for reason in failed)
+
+
 class Undeclared(Faulty):
     """Has a stage of the teacher alone, of which its class says nothing."""
 

@@ -20,7 +20,6 @@ from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
 from kdbench.suite.code_hash import core_code
-from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.training.balance import imbalance
 from kdbench.training.builder import Builder
 from kdbench.training.cohort import train_in_lockstep
@@ -39,7 +38,7 @@ class JobRunner:
 
     Attributes:
         waiting: is told whenever the host waits for the device.
-        expected: stages of teachers that trials of the run need: those of one teacher are trained together.
+        others: trials of other jobs of the run; stages of one teacher are trained together.
         ungraphed: the methods of which it was said that they run without CUDA graphs.
     """
 
@@ -51,7 +50,7 @@ class JobRunner:
     teachers: Teachers
     recorder: Recorder
     waiting: Waiting
-    expected: Sequence[TeacherStage] = ()
+    others: Sequence[Planned] = ()
     ungraphed: set[str] = field(default_factory=set)
 
     def run(self, job: Job) -> bool:
@@ -64,12 +63,21 @@ class JobRunner:
         if job.adopts:
             self._adopt(trials)
             return True
+        trials = self._left(trials)
         with exact(self.builder.device, precision=recipe.precision, image_shape=self.builder.dataset.image_shape):
             teachers = self.teachers.get(job.teachers, recipe)
             if teachers is None:
                 trials = tuple(planned for planned in trials if planned.spec.teacher is None)
-            if teachers and not self.teachers.train_stages(teachers[0], self.expected):
-                return False
+            if teachers:
+                together = [*{planned.spec.id: planned for planned in (*trials, *self.others)}.values()]
+                finished = self.teachers.train_stages(teachers[0], (stage for planned in together for stage in planned.stages))
+                for planned in self._left(together):  # at once, else a run that is stopped here leaves it to the next, and so on
+                    if (planned.spec.teachers, planned.spec.recipe.arithmetic) == (job.teachers, recipe.arithmetic):
+                        with self.recorder.isolated(planned, teachers):
+                            self.teachers.refuse_failed_stages(planned.spec)
+                if not finished:
+                    return False
+                trials = self._left(trials)
             students = Work[Planned](
                 train=lambda group, graphs: self._train(group, teachers or [], graphs=graphs),
                 ended=lambda planned: planned.spec.id in self.recorder.written,
@@ -77,6 +85,9 @@ class JobRunner:
                 noun="students",
             )
             return self.groups.train(trials, students)
+
+    def _left(self, trials: Sequence[Planned]) -> tuple[Planned, ...]:
+        return tuple(planned for planned in trials if planned.spec.id not in self.recorder.written)
 
     def train_stages(self, job: Job) -> bool:
         """Train the stages of a job, and none of its trials; False when stopped."""

@@ -126,10 +126,8 @@ class Phase:
     ) -> bool:
         """Train in this process, one job after the other; False when stopped."""
         of_teachers = Teachers(self.store, self._records, self.builder, self.progress, groups, stop, waiting)
-        expected = [stage for job in (*teachers, *students) for stage in job.learnt]
-        runner = JobRunner(
-            self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, waiting, expected=expected
-        )
+        others = [planned for job in (*teachers, *students) for planned in job.trials]
+        runner = JobRunner(self.store, self.builder, groups, self.progress, stop, of_teachers, self.recorder, waiting, others)
         here = Place(str(self.builder.device), socket.gethostname(), str(self.builder.device))
 
         def run(jobs: Sequence[Job], *, after: int) -> bool:

@@ -176,22 +176,25 @@ class Teachers:
             noun="stages",
         )
         missing = [stage for stage in needed.values() if read_checkpoint(self._file(stage, teacher)) is None]
-        if not self.groups.train(missing, work):
-            return False
+        finished = self.groups.train(missing, work)
         teacher.frozen.assert_unchanged()
         self.failed_stages[teacher.spec.id] = failures
-        return True
+        return finished
+
+    def refuse_failed_stages(self, trial: TrialSpec) -> None:
+        """Raise RuntimeError where a stage that the trial needs has failed."""
+        for stage in teacher_stages(trial):
+            if reason := self.failed_stages.get(stage.teacher.id, {}).get(stage.id):
+                raise RuntimeError(f"stage {stage.name} failed: {reason}")
 
     def load_stages(self, teacher: Teacher, trial: TrialSpec, method: Composition) -> list[Row]:
         """Load into a student's method what it learnt from the teacher alone; returns the curves of that.
 
         Raises:
-            RuntimeError: a stage failed, or what it learnt does not fit the method.
+            RuntimeError: what was learnt does not fit the method.
         """
         learnt = []
         for stage in teacher_stages(trial):
-            if reason := self.failed_stages[teacher.spec.id].get(stage.id):
-                raise RuntimeError(f"stage {stage.name} failed: {reason}")
             found = read_checkpoint(self._file(stage, teacher))
             assert found, f"{stage.label} was trained before its students"
             learnt.append((stage, found))

@@ -81,7 +81,7 @@ class Worker:
         with Watchdog(self.device, timeout_s=assignment.device_timeout_s, give_up=self.give_up) as watchdog:
             waiting = watchdog.waiting
             teachers = Teachers(store, records, builder, progress, groups, self.stop, waiting, loaded=self.teachers)
-            runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, waiting, expected=job.learnt)
+            runner = JobRunner(store, builder, groups, progress, self.stop, teachers, recorder, waiting)
             return runner.run(job) if job.stages is None else runner.train_stages(job)
 
     def _builder(self, assignment: Assignment) -> Builder:
