@@ -25,6 +25,7 @@ import pytest
 import torch
 from conftest import OWN
 from pydantic_core import to_jsonable_python
+from synthetic_results import TEACHER, put, trial_spec
 
 import kdbench
 from kdbench import cli, conformance
@@ -1414,8 +1415,10 @@ def test_an_option_stands_for_the_key_of_the_suite_in_a_folder_of_its_own(call, 
             ["--metric", "acuracy"],
             "options of the report, metric: unknown metric 'acuracy'. Did you mean 'accuracy'? Choose one of ",
         ),
-        (["--name", "kd"], "--name: 'kd' is not NAME=TEXT. Put = between the two."),
-        (["--group", "a="], "--group: 'a=' is not HEADING=NAMES. Put = between the two."),
+        (["--name", "kd"], "--name: 'kd' is not NAME=TEXT. Put = between the two, outside of brackets."),
+        (["--name", "KD (k=2)"], "--name: 'KD (k=2)' is not NAME=TEXT. Put = between the two, outside of brackets."),
+        (["--group", "a="], "--group: 'a=' is not HEADING=NAMES. Put = between the two, outside of brackets."),
+        (["--name", "KD (k=2)=KD=a"], "names: 'KD (k=2)' is not in this report. Choose from "),
         (["--decimals", "9"], "options of the report, decimals: must be less than or equal to 6 (got 9)."),
         (["--latex", "tabular", "--label", "x"], "options of the report: a tabular alone has no label."),
         (["--baseline", "ft"], "baseline: 'ft' is not in this report. Choose from scratch, KD."),
@@ -1426,6 +1429,22 @@ def test_a_wrong_option_of_a_report_is_told(call, done, options, told):
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith(f"error: {told}")
     assert not Path("results/reports").exists()
+
+
+def test_settings_are_named_and_grouped_by_options(call):
+    """Such as `KD (beta=1, k=2)`, whose name has the signs that options have between names."""
+    for k in (2, 3):
+        methods = [{"name": "kd", "params": {"beta": k - 1, "k": k}}]
+        put(Path("stored"), trial_spec(teacher=TEACHER) | {"methods": methods})
+    names = ["--name", "KD (beta=1, k=2)=Ours (T=4)", "--name", "KD (beta=2, k=3)=a=b"]
+    groups = ["--group", "T=4=KD (beta=1, k=2)"], ["--group", "T (=4)=KD (beta=1, k=2), KD (beta=2, k=3)"]
+    call("report", "stored", *names, *groups[1], "--rows", "methods", "--format", "md", "--output", "there")
+    assert re.findall(r"^\| \**([^|*]*=.*?)\** \|", Path("there/report.md").read_text(), re.M)[:3] == [
+        "T (=4)",
+        "Ours (T=4)",
+        "a=b",
+    ]
+    assert call("report", "stored", *groups[0]).err.startswith("error: groups: '4=KD (beta=1, k=2)' is not in this report.")
 
 
 def test_two_suites_stand_in_one_report(call, done):

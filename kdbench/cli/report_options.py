@@ -59,6 +59,7 @@ def _option(key: str, field: FieldInfo) -> inspect.Parameter:
     kind = _KINDS.get(key, kind)
     if get_origin(field.annotation) is dict:
         about = _EXAMPLE.sub(lambda found: f"`{found[1]}={found[2].replace(', ', ',')}`", about)
+        about += f" {_IN_BRACKETS[key]}"
     if _several(field):
         kind, default, about = list[str], [], f"{about} Repeat the option for several."
     else:
@@ -88,6 +89,11 @@ _METAVARS: Mapping[str, str] = {
 _EXAMPLE = re.compile(r"`\{([^:`]+): \[?([^]}`]+)]?\}`")
 """`{kd: Hinton KD}` and `{logit-based: [kd, dkd]}`, as a suite has it."""
 
+_IN_BRACKETS: Mapping[str, str] = {
+    "names": "An = in brackets is part of the name: `FT (k=2)=Ours`.",
+    "groups": "An = or a comma in brackets is part of a name: `Ours=FT (k=2),FT (k=3)`.",
+}
+
 _KINDS: Mapping[str, type] = {"columns": int, "size": str, "font_size": float}
 """What typer reads where the key takes less than all of that."""
 
@@ -102,8 +108,21 @@ def _read(key: str, value: Any) -> Any:
         return value
     read: dict[str, Any] = {}
     for text in value:
-        name, equals, rest = text.partition("=")
-        if not equals or not name.strip() or not rest.strip():
-            raise KdbenchError(f"{flag(key)}: '{text}' is not {_METAVARS[key]}. Put = between the two.")
-        read[name.strip()] = [part.strip() for part in rest.split(",")] if key == "groups" else rest.strip()
+        name, *parts = _split(text, "=")
+        rest = "=".join(parts)
+        if not name.strip() or not rest.strip():
+            raise KdbenchError(f"{flag(key)}: '{text}' is not {_METAVARS[key]}. Put = between the two, outside of brackets.")
+        read[name.strip()] = [part.strip() for part in _split(rest, ",")] if key == "groups" else rest.strip()
     return read
+
+
+def _split(text: str, sign: str) -> list[str]:
+    """What stands between signs that are outside of brackets: a name may be `FT (k=2, beta=50)`."""
+    depth, parts = 0, [""]
+    for letter in text:
+        depth = max(0, depth + (letter in "([{") - (letter in ")]}"))
+        if letter == sign and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
