@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from conftest import Lab
 from test_method_traps import CLASSES, outputs, pair
 
-from kdbench import Batch, Losses, Method, Outputs, Pair
+from kdbench import Batch, Losses, Method, MethodParams, Outputs, Pair
 from kdbench.conformance.setting import Setting
 from kdbench.data import epoch_plan
 from kdbench.method.composition import Composition
@@ -233,6 +233,29 @@ def test_where_no_parameter_weighs_the_part_that_is_meant_no_other_one_is_named(
     assert str(told(lab, "teacher_alone+kd", row)).endswith(
         "of teacher_alone are 299 times the cross-entropy in gradient; lower the weight of its terms."
     )
+
+
+class ByLayer(Method):
+    """A weight is a list."""
+
+    weights = ("betas",)
+
+    class Params(MethodParams):
+        betas: tuple[float, ...] = (300.0, 1e-3)
+
+    params: Params
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        return {"size": self.params.betas[0] * student.logits.square().mean()}
+
+
+def test_a_weight_may_be_a_list(lab: Lab, register: Callable[..., None]) -> None:
+    register("by_layer", ByLayer)
+    said = "by_layer.betas (now (300.0, 0.001))"
+    assert str(told(lab, "by_layer", {"loss_ratio": 300.0})).endswith(f"; lower {said}.")
+    trial, made = composed(lab, "by_layer")
+    (main,) = segments(made, torch.nn.Linear(1, 1), trial.recipe)
+    assert what_to_try(made, main).startswith(f"lower the learning rate or {said}")
 
 
 class AllDetached(TeacherAlone):

@@ -70,8 +70,9 @@ def imbalance_note(trial: TrialSpec, method: Composition, rows: Iterable[Mapping
     return first and f"{trial.method}: in some epoch, {first.fact}"
 
 
-def weights_of(method: Composition, parts: Collection[str] = ()) -> dict[str, float]:
-    """What weighs the terms that can teach something, such as `kd.alpha`, and its value; of some parts alone, if any are given."""
+def weights_of(method: Composition, parts: Collection[str] = ()) -> dict[str, Any]:
+    """What weighs the terms that can teach something, such as `kd.alpha`, and its value, a number or one for each layer; of some
+    parts alone, if any are given."""
     return {
         f"{name}.{weight}": getattr(part.params, weight)
         for name, part in method.parts.items()
@@ -80,9 +81,10 @@ def weights_of(method: Composition, parts: Collection[str] = ()) -> dict[str, fl
     }
 
 
-def with_values(weights: Mapping[str, float]) -> str:
+def with_values(weights: Mapping[str, Any]) -> str:
     """`at.beta (now 1000), kd.alpha (now 0.9)`."""
-    return ", ".join(f"{name} (now {value:g})" for name, value in weights.items())
+    shown = {name: f"{value:g}" if isinstance(value, int | float) else value for name, value in weights.items()}
+    return ", ".join(f"{name} (now {value})" for name, value in shown.items())
 
 
 class _Verdict(NamedTuple):
