@@ -227,7 +227,7 @@ def _train(
             )
         lane.sum_up(data_s=0.0, teacher_s=0.0, startup_s=0.0)
         if lane.failure:
-            raise KdbenchError(f"train_stages: {lane.failure}. Lower the learning rate.")
+            raise KdbenchError(f"train_stages: {lane.failure_with_advice}.")
         lane.end_epoch()
     return frozen
 
