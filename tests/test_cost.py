@@ -18,7 +18,7 @@ from kdbench.runner.durations import JOB_S
 from kdbench.runner.engines.local import place_names
 from kdbench.runner.plan import Status, make_plan
 from kdbench.runner.rates import Basis, Span
-from kdbench.runner.timings import read_timings
+from kdbench.runner.timings import epochs_behind, read_timings
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.plugins import load_shipped
@@ -249,6 +249,17 @@ def test_an_epoch_of_a_stage_that_trains_the_student_costs_what_others_do():
     for stage, epoch, left in (("fitnets.hint", 2, 11), ("main", 4, 6)):
         measure(begun, own=2, data=1, stage=stage, epoch=epoch)
         assert cost(**one).seconds.mid == pytest.approx(of_teacher + left * each)
+
+
+def test_a_stage_whose_epochs_no_parameter_counts_takes_nothing_from_what_is_left():
+    """Else one that is longer than the main training would leave less than nothing."""
+    one = {"methods": "[kd]", "seeds": "[0]", "pairs": "[{teacher: resnet20, student: resnet8}]"}
+    for name in ("resnet20", "resnet8"):
+        measure(trial(name), own=2, data=1)
+    begun = trial("resnet8", "kd", planned=plan(**one))
+    measure(begun, own=2, data=1, stage="kd.warm", epoch=12)
+    assert epochs_behind(STORE, begun) == 0
+    assert cost(**one).seconds.mid == pytest.approx(9 * (2 + 1) + 10 * (2 + 1 + 2 / 3))
 
 
 STAGE = {"stage": "ft.paraphraser", "train_s": 10 + 1 + 2, "data_s": 1, "teacher_s": 2}

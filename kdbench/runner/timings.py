@@ -114,11 +114,15 @@ def _timing(curves: Path) -> Timing | None:
 
 
 def _over(trial: TrialSpec, curves: Path, last: Mapping[str, Any]) -> int:
-    """How many epochs of a training are over after its `last` one, without those of stages that learn from the teacher alone."""
+    """How many epochs of a training are over after its `last` one, without those of stages that learn from the teacher alone.
+
+    Of stages that train the student no more count than are planned: a method may have some that no parameter tells.
+    """
+    planned = student_stage_epochs(trial)
     if last["stage"] == "main":
-        return student_stage_epochs(trial) + int(last["epoch"])
+        return planned + int(last["epoch"])
     of_teacher = {stage.name for stage in teacher_stages(trial)}
-    return sum(row["stage"] not in of_teacher for row in _rows(curves, whole=True))
+    return min(planned, sum(row["stage"] not in of_teacher for row in _rows(curves, whole=True)))
 
 
 def _total(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
