@@ -1316,6 +1316,8 @@ def test_a_stage_of_more_epochs_than_planned_is_never_ahead_of_the_total(clock):
     for number in (1, 2):
         shown.epoch(progress.EpochReport(number, False, (lane(None, 0, stage="a stage", stage_epochs=number),)))
     assert (shown.pace.done, shown.pace.total) == (2, 7)
+    shown.epoch(progress.EpochReport(1, False, (replace(lane("trial 0", 0, stage_epochs=1), whole=9),)))
+    assert (shown.pace.done, shown.pace.total) == (3, 11)
 
 
 def test_what_was_done_in_an_earlier_run_does_not_make_this_one_look_fast(clock):

@@ -18,7 +18,7 @@ class Pace:
 
     Attributes:
         epochs: how many each trial has, and each stage that learns from a teacher alone, by id, with those that an earlier run
-            trained. A stage may turn out to have more.
+            trained. Lanes may tell of more, in stages that no parameter counts.
         behind: by the same ids, how many are over; at first those that checkpoints have.
         stages: by trial, those that learn from a teacher alone which it needs.
         total: how many epochs there are in all.
@@ -52,7 +52,7 @@ class Pace:
     def resume(self, lane: LaneReport) -> None:
         """A lane stands at so many epochs, those of its checkpoint or none where that cannot be used: they took no time."""
         self.resumed += lane.behind - self.behind.get(lane.unit, 0)
-        self._set(lane.unit, lane.behind)
+        self._set(lane.unit, lane.behind, lane.whole)
 
     def end(self, trial: str) -> None:
         """A trial has ended, here or in another run: nothing of it, and of what it needs, is left; what others did took no time."""
@@ -71,16 +71,16 @@ class Pace:
         """Lanes have trained one epoch; those that failed in it have none left."""
         before = self.done
         for lane in report.lanes:
-            self._set(lane.unit, lane.behind)
+            self._set(lane.unit, lane.behind, lane.whole)
         if self.done > before and place not in self.begun:
             if not self.begun:
                 self.since = time.monotonic()
             self.begun.add(place)
             self.untimed += self.done - before
 
-    def _set(self, unit: str, behind: int) -> None:
+    def _set(self, unit: str, behind: int, whole: int = 0) -> None:
         self.done += behind - self.behind.get(unit, 0)
         self.behind[unit] = behind
-        if (more := behind - self.epochs.get(unit, 0)) > 0:
-            self.epochs[unit] = behind
+        if (more := max(behind, whole) - self.epochs.get(unit, 0)) > 0:
+            self.epochs[unit] = max(behind, whole)
             self.total += more

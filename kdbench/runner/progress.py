@@ -43,6 +43,7 @@ class LaneReport:
         pair: of a student, for people; empty for others.
         stage: the id of the stage that learns from a teacher alone; None for a trial.
         stage_epochs: of stages, as `epochs` of the main training.
+        whole: how many it has in all; 0 where that is not known.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LaneReport:
     pair: str = ""
     stage: str | None = None
     stage_epochs: int = 0
+    whole: int = 0
 
     @classmethod
     def of(cls, lane: Lane, trains: Planned | TeacherStage) -> LaneReport:
@@ -60,11 +62,11 @@ class LaneReport:
         row = lane.rows[-1] if lane.rows else {}
         errors: dict[str, float] = {name: float(row[name]) for name in ("test_error_pct", "validation_error_pct") if name in row}
         stages, main = map(lane.behind, (STAGES, MAIN))
-        loss = row.get("train_loss")
+        loss, whole = row.get("train_loss"), sum(segment.epochs for segment in lane.segments)
         if isinstance(trains, TeacherStage):
-            return cls(lane.name, None, main, loss, errors, stage=trains.id, stage_epochs=stages)
+            return cls(lane.name, None, main, loss, errors, stage=trains.id, stage_epochs=stages, whole=whole)
         pair = "" if trains.teaches else pair_label(trains.spec)
-        return cls(lane.name, trains.spec.id, main, loss, errors, pair, stage_epochs=stages)
+        return cls(lane.name, trains.spec.id, main, loss, errors, pair, stage_epochs=stages, whole=whole)
 
     @property
     def unit(self) -> str:
