@@ -28,10 +28,10 @@ def learners(*totals: Tensor) -> Iterator[Tensor]:
         edges = following
 
 
-def go_backward_once(losses: Iterable[Tensor], *, to: Iterable[Tensor]) -> bool:
-    """Whether a function written in Python is between some losses and the tensors `to`, so that they may not go backward twice.
+def has_python_nodes(losses: Iterable[Tensor], *, to: Iterable[Tensor]) -> bool:
+    """Whether a function written in Python, such as a checkpoint or a compiled one, is between some losses and the tensors `to`.
 
-    Checkpoints and compiled functions are among them. One may refuse it, free what it needs, or change something each time.
+    Losses may then not be able to go backward twice: it may refuse that, free what it needs, or change something each time.
     """
     nodes: set[Any] = {loss.grad_fn for loss in losses}
     seen: set[Any] = {None, *(tensor.grad_fn for tensor in to)}

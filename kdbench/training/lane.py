@@ -18,7 +18,7 @@ from kdbench.method.composition import Composition
 from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.arithmetic import autocast
-from kdbench.training.autograd import go_backward_once, refuse_unoptimised
+from kdbench.training.autograd import has_python_nodes, refuse_unoptimised
 from kdbench.training.balance import gradient_norms, part_norms
 from kdbench.training.costs import Costs
 from kdbench.training.deployed import Deployed
@@ -208,7 +208,7 @@ class Lane:
         if len(self.method.parts) == 1 or losses.ce is None or not self.updates.learnt:
             return
         with self.costs.watch.paused():
-            if not go_backward_once(losses.terms.values(), to=outputs.tensors()):
+            if not has_python_nodes(losses.terms.values(), to=outputs.tensors()):
                 self._sums.part_norms = part_norms(self.updates.learnt, losses.terms)
 
     def backward(self, losses: StepLosses, at: Sequence[Tensor], *, balance: bool) -> Sequence[Tensor | None]:
