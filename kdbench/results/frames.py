@@ -170,8 +170,6 @@ CURVES: Mapping[str, str] = {
     "validation_error_pct": "Error on the held-out training images in percent, where there are any.",
     "loss_ratio": "Transfer terms divided by the cross-entropy.",
     "gradient_ratio": "Norm of the transfer terms' gradient at the student's parameters, divided by that of the cross-entropy.",
-    "part_gradient_ratios": "The same of each method of a sum, by name. It is not measured where students are stacked, nor where a "
-    "loss goes through an autograd function that is written in Python, as a compiled one does.",
     "train_s": "Seconds that the epoch would take alone, with the data and the teacher's passes.",
     "data_s": "Of `train_s`, seconds for the data.",
     "teacher_s": "Of `train_s`, seconds for the teacher's passes.",

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 
 
 def learners(*totals: Tensor) -> Iterator[Tensor]:
@@ -26,21 +25,6 @@ def learners(*totals: Tensor) -> Iterator[Tensor]:
             else:
                 following.update(node.next_functions)
         edges = following
-
-
-def has_python_nodes(losses: Iterable[Tensor], *, to: Iterable[Tensor]) -> bool:
-    """Whether a function written in Python, such as a checkpoint or a compiled one, is between some losses and the tensors `to`.
-
-    Losses may then not be able to go backward twice: it may refuse that, free what it needs, or change something each time.
-    """
-    nodes: set[Any] = {loss.grad_fn for loss in losses}
-    seen: set[Any] = {None, *(tensor.grad_fn for tensor in to)}
-    while nodes := nodes - seen:
-        if any(isinstance(node, BackwardCFunction) for node in nodes):
-            return True
-        seen |= nodes
-        nodes = {following for node in nodes for following, _ in node.next_functions}
-    return False
 
 
 _TOLD = "kdbench: where the gradients of its outputs end"

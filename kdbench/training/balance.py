@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.method.composition import Composition
 from kdbench.method.specs import EPOCHS_OF_THE_TRAINING, setting, teachers_label
-from kdbench.method.stages import Losses
 from kdbench.spec.trial import TrialSpec
-
-T = TypeVar("T")
 
 LOWEST, HIGHEST = 0.01, 100.0
 """Ratios of the transfer terms to the cross-entropy between which nothing is said."""
@@ -35,19 +32,6 @@ def gradient_norms(parameters: Sequence[nn.Parameter], g_ce: Sequence[Tensor | N
             transfer = parameter.grad - g if included and g is not None else parameter.grad
             squares["transfer"] += transfer.double().square().sum()
     return {name: value.sqrt() for name, value in squares.items()}
-
-
-def part_norms(parameters: Sequence[nn.Parameter], terms: Losses) -> dict[str, Tensor]:
-    """The norm, of shape (), of the gradient at `parameters` of each part's terms, which are named `part.term`.
-
-    The terms can go backward again afterwards.
-    """
-    norms = {}
-    for part, own in _by_part(terms).items():
-        total = torch.stack([term.double() for term in own]).sum()
-        found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True) if total.requires_grad else ()
-        norms[part] = sum((g.double().square().sum() for g in found if g is not None), torch.zeros_like(total)).sqrt()
-    return norms
 
 
 def imbalance(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> str | None:
@@ -106,20 +90,18 @@ def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], time
         if not weights or any(weights.values()):
             return _Verdict("no transfer term reaches the student", ": it is detached, its weight is 0, or a warm-up is too long")
         return None if method.stages() else _Verdict(f"nothing is transferred: {', '.join(f'{name} = 0' for name in weights)}")
-    by_part = _parts_that_are(off, row) if len(method.parts) > 1 else {}
-    if of_all := {name: ratio for name, ratio in off.items() if not any(name in own for own in by_part.values())}:
-        by_part[""] = of_all
-    together = f"of {' and '.join(method.parts)} together " if len(method.parts) > 1 else ""
-    clauses: dict[str, list[str]] = {}
-    for part, ratios in by_part.items():
-        said = " and ".join(f"{times(ratio)} the cross-entropy in {name}" for name, ratio in ratios.items())
-        clauses.setdefault(said, []).append(f"of {part} " if part else together)
-    fact = ", and those ".join(f"{'and '.join(parts)}are {said}" for said, parts in clauses.items())
     light, heavy = min(off.values()) < LOWEST, max(off.values()) > HIGHEST
     change = "change" if light and heavy else "raise" if light else "lower"
-    known = by_part.keys() - {""} if not (of_all and light and heavy) else ()
+    parts = _parts_that_are_off(off.get("loss"), row) if len(method.parts) > 1 else {}
+    of_all = {name: ratio for name, ratio in off.items() if not (parts and name == "loss")}
+    clauses = [f"of {part} are {times(ratio)} the cross-entropy in loss" for part, ratio in parts.items()]
+    if of_all:
+        together = f"of {' and '.join(method.parts)} together " if len(method.parts) > 1 else ""
+        said = " and ".join(f"{times(ratio)} the cross-entropy in {name}" for name, ratio in of_all.items())
+        clauses.append(f"{together}are {said}")
+    known = () if of_all and light and heavy else parts
     named = with_values(weights_of(method, known)) or "the weight of its terms"
-    return _Verdict(f"the transfer terms {fact}", f"; {change} {named}")
+    return _Verdict(f"the transfer terms {', and those '.join(clauses)}", f"; {change} {named}")
 
 
 def _ratios(row: Mapping[str, Any]) -> dict[str, float]:
@@ -128,26 +110,17 @@ def _ratios(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
 
 
-def _parts_that_are(off: Mapping[str, float], row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The parts of a sum that are out of balance by themselves, as the whole is, with their ratios."""
-    terms = {name: loss for name, loss in row.get("terms", {}).items() if name != "cross_entropy"}
-    losses = {part: sum(own) for part, own in _by_part(terms).items()}
-    unit = row.get("loss_ratio", 0.0) / whole if (whole := sum(losses.values())) else 0.0
-    measured = {"loss": {part: loss * unit for part, loss in losses.items()}, "gradient": row.get("part_gradient_ratios", {})}
-    found: dict[str, dict[str, float]] = {}
-    for name, ratio in off.items():
-        for part, own in measured[name].items():
-            if abs(own) < LOWEST if ratio < LOWEST else abs(own) > HIGHEST:
-                found.setdefault(part, {})[name] = abs(own)
-    return found
-
-
-def _by_part(terms: Mapping[str, T]) -> dict[str, list[T]]:
-    """Of terms named `part.term`, those of each part."""
-    found: dict[str, list[T]] = {}
-    for name, term in terms.items():
-        found.setdefault(name.partition(".")[0], []).append(term)
-    return found
+def _parts_that_are_off(whole: float | None, row: Mapping[str, Any]) -> dict[str, float]:
+    """The parts of a sum whose loss is out of balance by itself, as the whole is, with their ratios to the cross-entropy."""
+    losses: dict[str, float] = {}
+    for name, loss in row.get("terms", {}).items():
+        if name != "cross_entropy":
+            part = name.partition(".")[0]
+            losses[part] = losses.get(part, 0.0) + loss
+    if whole is None or not sum(losses.values()):
+        return {}
+    ratios = {part: abs(loss * row["loss_ratio"] / sum(losses.values())) for part, loss in losses.items()}
+    return {part: ratio for part, ratio in ratios.items() if (ratio < LOWEST if whole < LOWEST else ratio > HIGHEST)}
 
 
 def _may_begin_with_0(trial: TrialSpec, method: Composition, row: Mapping[str, Any]) -> bool:

@@ -23,7 +23,6 @@ class EpochSums:
         tensors: () each, float64, on the device: `loss`, `wrong` and each term, times the images of their batches.
         images: how many were trained on.
         balance: norms of the gradients of `transfer` and `cross_entropy`, where they were measured.
-        part_norms: the same of the terms of each part of a sum of methods.
         first: the terms of the first step, () each: what is not finite there began it.
     """
 
@@ -36,7 +35,6 @@ class EpochSums:
         self.tensors = {name: value.zero_() for name, value in self.tensors.items()} if keep_tensors else {}
         self.images = 0
         self.balance: dict[str, Tensor] = {}
-        self.part_norms: dict[str, Tensor] = {}
         self.first: dict[str, Tensor] = {}
 
     def add(self, losses: StepLosses) -> None:
@@ -88,6 +86,4 @@ class EpochSums:
         if self.balance:
             norms = {name: float(value) for name, value in self.balance.items()}
             row["gradient_ratio"] = norms["transfer"] / norms["cross_entropy"] if norms["cross_entropy"] else None
-            if norms["cross_entropy"] and self.part_norms:
-                row["part_gradient_ratios"] = {part: float(norm) / norms["cross_entropy"] for part, norm in self.part_norms.items()}
         return row

@@ -18,8 +18,8 @@ from kdbench.method.composition import Composition
 from kdbench.method.outputs import Outputs
 from kdbench.streams import derive, generator, reseed
 from kdbench.training.arithmetic import autocast
-from kdbench.training.autograd import has_python_nodes, refuse_unoptimised
-from kdbench.training.balance import gradient_norms, part_norms
+from kdbench.training.autograd import refuse_unoptimised
+from kdbench.training.balance import gradient_norms
 from kdbench.training.costs import Costs
 from kdbench.training.deployed import Deployed
 from kdbench.training.divergence import what_to_try
@@ -199,17 +199,6 @@ class Lane:
         if first and self._epoch == 0:
             refuse_unoptimised(losses.total, self.updates.optimiser, self._plain, stage=self._segment.name)
         return losses
-
-    def measure_parts(self, losses: StepLosses, outputs: Outputs) -> None:
-        """How strongly each part of a sum of methods pulls at what the student learns, before the losses go backward.
-
-        Not where that might fail or change the step. `outputs` are the student's; its own pass, under them, can go backward twice.
-        """
-        if len(self.method.parts) == 1 or losses.ce is None or not self.updates.learnt:
-            return
-        with self.costs.watch.paused():
-            if not has_python_nodes(losses.terms.values(), to=outputs.tensors()):
-                self._sums.part_norms = part_norms(self.updates.learnt, losses.terms)
 
     def backward(self, losses: StepLosses, at: Sequence[Tensor], *, balance: bool) -> Sequence[Tensor | None]:
         """Go backward; with `balance` give the cross-entropy's gradients at some tensors, if there are terms to hold against it."""

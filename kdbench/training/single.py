@@ -68,8 +68,6 @@ class Single(Unit):
             assert outputs is not None, "a stage of the teacher alone is given the teacher's outputs"
             losses = lane.losses(outputs, teacher, batch, first=first)
         reached = set(map(id, learners(losses.total))) if self._compiled else set()
-        if first:
-            lane.measure_parts(losses, outputs)
         g_ce = lane.backward(losses, lane.updates.learnt, balance=first)
         for parameter in lane.updates.learnt if self._compiled else ():  # a compiled network gives those zeros, which would decay
             if id(parameter) not in reached:
