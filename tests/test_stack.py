@@ -131,7 +131,7 @@ def test_the_numbers_of_all_places_are_joined_at_once(name: str, monkeypatch: py
 CONVOLUTIONS = [
     {"kernel_size": 3, "padding": 1, "stride": 2},
     {"kernel_size": 1, "stride": 2},
-    {"kernel_size": 1, "stride": (2, 1), "out_channels": 12},
+    {"kernel_size": 1, "stride": (2, 1)},
     {"kernel_size": 1, "padding": 1, "stride": 2},
     {"kernel_size": 3, "padding": 1, "stride": 2, "groups": 2},
     {"kernel_size": 3, "padding": 2, "stride": 2, "dilation": 2},
@@ -140,16 +140,16 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
-def test_strided_convolutions_in_parts_are_the_same(options: dict[str, Any]) -> None:
+def test_strided_convolutions_in_halves_are_the_same(options: dict[str, Any]) -> None:
     """As they are computed on CUDA: output and gradients, in float64."""
     options = {"in_channels": 4, "out_channels": 8, "bias": False, **options}
     with seeded(0, "layers"):
         places = [nn.Conv2d(**options).double().to(memory_format=torch.channels_last) for _ in range(PLACES)]
         maps = torch.randn(3, PLACES * 4, 9, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
     layer = Convolution(places)
-    assert layer._widens
+    assert layer._doubles
     found = []
-    for way in (layer, layer._in_parts):
+    for way in (layer, layer._in_halves):
         given = maps.clone(memory_format=torch.preserve_format).requires_grad_()
         join([layer])
         made = way(given)

@@ -76,30 +76,29 @@ class Convolution(Layer):
         """(B, 8 C, H, W), or (B, C, H, W) which all places see, to (B, 8 C', H', W')."""
         one = self.places[0]
         shared = x.shape[1] == one.in_channels
-        if x.is_cuda and not shared and self._widens and x.is_contiguous(memory_format=torch.channels_last):
-            return self._in_parts(x)
+        if x.is_cuda and not shared and self._doubles and x.is_contiguous(memory_format=torch.channels_last):
+            return self._in_halves(x)
         groups = one.groups if shared else PLACES * one.groups
         return F.conv2d(x, self.weight, self.bias, one.stride, one.padding, one.dilation, groups)
 
     @property
-    def _widens(self) -> bool:
-        """Whether it is strided and gives a multiple of the channels that it takes, as where a ResNet's maps become smaller."""
+    def _doubles(self) -> bool:
+        """Whether it is strided and gives twice the channels that it takes, as where a ResNet's maps become smaller."""
         one = self.places[0]
-        times, rest = divmod(one.out_channels, one.in_channels)
-        return one.stride != (1, 1) and one.bias is None and times > 1 and not rest
+        return one.stride != (1, 1) and one.bias is None and one.out_channels == 2 * one.in_channels
 
-    def _in_parts(self, x: Tensor) -> Tensor:
-        """The same by convolutions that give as many channels as they take.
+    def _in_halves(self, x: Tensor) -> Tensor:
+        """The same by two convolutions that give as many channels as they take.
 
         cuDNN has fast kernels with groups for those alone: for the others it pads and rearranges the maps, group by group.
         """
         one = self.places[0]
-        groups, times, stride = PLACES * one.groups, one.out_channels // one.in_channels, one.stride
+        groups, stride = PLACES * one.groups, one.stride
         if one.kernel_size == (1, 1) and one.padding == (0, 0):
             x, stride = x[:, :, :: stride[0], :: stride[1]].contiguous(memory_format=torch.channels_last), (1, 1)
         by_pixel = self.weight.permute(0, 2, 3, 1)
-        weights = by_pixel.reshape(groups, times, -1, *by_pixel.shape[1:]).transpose(0, 1).flatten(1, 2)
-        made = [F.conv2d(x, own.permute(0, 3, 1, 2), None, stride, one.padding, one.dilation, groups) for own in weights]
+        halves = by_pixel.reshape(groups, 2, -1, *by_pixel.shape[1:]).transpose(0, 1).flatten(1, 2)
+        made = [F.conv2d(x, own.permute(0, 3, 1, 2), None, stride, one.padding, one.dilation, groups) for own in halves]
         by_group = [maps.permute(0, 2, 3, 1).view(len(maps), *maps.shape[2:], groups, -1) for maps in made]
         return torch.stack(by_group, -2).flatten(-3).permute(0, 3, 1, 2)
 

@@ -126,8 +126,9 @@ def drawn_suite(draw: random.Random, *, odd: bool) -> dict[str, Any]:
 
 
 def written(lab: Lab, tree: dict[str, Any]) -> Suite:
-    """The suite; it may share the stages of FT alone, which is refused where there are none."""
-    staged = any("ft" in entry for entry in tree["methods"])
+    """The suite; seeds may share stages of the teacher, which is refused where there are none."""
+    parts = [part for entry in tree["methods"] for name in entry for part in name.split("+")]
+    staged = any(METHODS.get(part).teacher_stages for part in parts)
     keys = {key: value for key, value in tree.items() if key != "stages" or staged}
     if "root" in tree["dataset"]:
         keys["dataset"] = {**tree["dataset"], "root": str(lab.images.parent / "photographs")}
