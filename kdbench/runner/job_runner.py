@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from kdbench.data import Loader
@@ -19,6 +20,7 @@ from kdbench.runner.plan import Planned, Status
 from kdbench.runner.progress import EpochReport, LaneReport, Progress
 from kdbench.runner.recorder import Recorder
 from kdbench.runner.teachers import Teacher, Teachers
+from kdbench.spec.recipe import Recipe
 from kdbench.suite.code_hash import core_code
 from kdbench.training.balance import imbalance
 from kdbench.training.builder import Builder
@@ -69,12 +71,9 @@ class JobRunner:
             if teachers is None:
                 trials = tuple(planned for planned in trials if planned.spec.teacher is None)
             if teachers:
-                together = [*{planned.spec.id: planned for planned in (*trials, *self.others)}.values()]
-                finished = self.teachers.train_stages(teachers[0], (stage for planned in together for stage in planned.stages))
-                for planned in self._left(together):  # at once, else a run that is stopped here leaves it to the next, and so on
-                    if (planned.spec.teachers, planned.spec.recipe.arithmetic) == (job.teachers, recipe.arithmetic):
-                        with self.recorder.isolated(planned, teachers):
-                            self.teachers.refuse_failed_stages(planned.spec)
+                needed = (stage for planned in chain(trials, self.others) for stage in planned.stages)
+                finished = self.teachers.train_stages(teachers[0], needed)
+                self._record_failed_stages(chain(trials, self.others), teachers, recipe)
                 if not finished:
                     return False
                 trials = self._left(trials)
@@ -86,8 +85,18 @@ class JobRunner:
             )
             return self.groups.train(trials, students)
 
-    def _left(self, trials: Sequence[Planned]) -> tuple[Planned, ...]:
+    def _left(self, trials: Iterable[Planned]) -> tuple[Planned, ...]:
         return tuple(planned for planned in trials if planned.spec.id not in self.recorder.written)
+
+    def _record_failed_stages(self, trials: Iterable[Planned], teachers: Sequence[Teacher], recipe: Recipe) -> None:
+        """Record that trials have failed by a stage: at once, else a run that is stopped leaves it to the next one, and so on."""
+        if not self.teachers.failed_stages.get(teachers[0].spec.id):
+            return
+        alike = tuple(teacher.spec for teacher in teachers), recipe.arithmetic
+        for planned in {planned.spec.id: planned for planned in self._left(trials)}.values():
+            if (planned.spec.teachers, planned.spec.recipe.arithmetic) == alike:
+                with self.recorder.isolated(planned, teachers):
+                    self.teachers.refuse_failed_stages(planned.spec)
 
     def train_stages(self, job: Job) -> bool:
         """Train the stages of a job, and none of its trials; False when stopped."""
