@@ -654,6 +654,16 @@ FRAMES = {
 }
 
 
+def test_the_name_of_an_axis_is_broken_where_a_line_is_too_short():
+    options = ReportOptions(names={"scratch": "The student without a teacher"}, figures={"columns": 1})
+    (axes,) = (figure := forest(compare(make_results(), pairs=PAIRS[:1], options=options))).axes
+    assert axes.get_xlabel().split("\n") == ["gain over The student without a teacher (points),", "better →"]
+    assert illegible(figure) == []
+    figure = forest(compare(make_results(pairs=PAIRS), pairs=PAIRS, options=options))
+    assert len(figure.legends[0].get_title().get_text().split("\n")) == 2
+    assert illegible(figure) == []
+
+
 @pytest.mark.parametrize(
     ("name", "style", "metric"),
     [*((name, "paper", "error") for name in FRAMES), ("seven methods", "slides", "accuracy"), ("five pairs", "slides", "accuracy")],

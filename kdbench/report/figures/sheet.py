@@ -17,6 +17,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report.compare import Comparison
 from kdbench.report.figures.line_breaks import broken
 from kdbench.spec.figure_options import FigureOptions
+from kdbench.wording import NO_BREAK
 
 COLUMN_IN = {1: 3.3, 2: 6.8}
 """Inches of a paper's columns; two with the gap between them."""
@@ -83,6 +84,7 @@ class _Layout:
     down: int
     title: tuple[str, ...]
     panel_titles: tuple[str, ...]
+    across_name: str
     legend: tuple[str, ...]
     legend_columns: int
 
@@ -107,7 +109,7 @@ def sheet(title: str, comparison: Comparison, names: Sequence[str], need: Need) 
             spare.remove()
         for axes, name in zip(panels, layout.panel_titles, strict=False):
             axes.set_title(name)
-        _name_axes(figure, panels, need)
+        _name_axes(figure, panels, need, layout)
         if layout.title:
             figure.suptitle("\n".join(layout.title))
         if need.legend:
@@ -116,7 +118,7 @@ def sheet(title: str, comparison: Comparison, names: Sequence[str], need: Need) 
         figure.draw_without_rendering()  # texts that are made late are made under this theme, too
 
 
-def _name_axes(figure: Figure, panels: Sequence[Axes], need: Need) -> None:
+def _name_axes(figure: Figure, panels: Sequence[Axes], need: Need, layout: _Layout) -> None:
     """Panels share one name of an axis: on the left, and over the legend where there is one."""
     one = len(panels) == 1
     if one:
@@ -125,7 +127,7 @@ def _name_axes(figure: Figure, panels: Sequence[Axes], need: Need) -> None:
         figure.supylabel(need.up, fontsize=mpl.rcParams["axes.labelsize"])
     if one or not need.legend:
         for axes in panels:
-            axes.set_xlabel(need.across)
+            axes.set_xlabel(layout.across_name)
 
 
 def _legend(figure: Figure, need: Need, layout: _Layout, *, with_axis: bool) -> None:
@@ -136,7 +138,7 @@ def _legend(figure: Figure, need: Need, layout: _Layout, *, with_axis: bool) -> 
             markersize=handle.get_markersize() * scale,
             markeredgewidth=handle.get_markeredgewidth() * scale,
         )
-    title = need.across if with_axis else None
+    title = layout.across_name if with_axis else None
     figure.legend(need.legend, layout.legend, title=title, loc="outside lower center", ncols=layout.legend_columns)
 
 
@@ -186,8 +188,11 @@ def _layout(
     legend_columns = math.ceil(len(legend) / max(1, legend_rows))
     legend_lines = legend_rows + sum(len(label) - 1 for label in legend)
     shared = count > 1 and bool(legend)
-    panel = (need.lines + max(map(len, panel_titles), default=0) + (2.2 if shared else 4)) * line
-    head = 0.05 + 1.5 * line * shared + len(titles) * font / 72 * 1.5 + (legend_lines + 0.6) * line * bool(legend)
+    unparted = NO_BREAK.join(need.across.rsplit(" ", 1))  # no arrow stands alone in a line
+    across_name = broken(unparted, int(width / letter) if shared else panel_letters)
+    further = (len(across_name) - 1) / SMALL
+    panel = (need.lines + max(map(len, panel_titles), default=0) + (2.2 if shared else 4 + further)) * line
+    head = 0.05 + (1.5 + further) * line * shared + len(titles) * font / 72 * 1.5 + (legend_lines + 0.6) * line * bool(legend)
     needed, limit = head + down * panel, options.sheet_in[1] if options.sheet_in else TALLEST_IN
     layout = _Layout(
         width,
@@ -197,6 +202,7 @@ def _layout(
         down,
         tuple(titles),
         tuple("\n".join(lines) for lines in panel_titles),
+        "\n".join(across_name),
         tuple("\n".join(lines) for lines in legend),
         legend_columns,
     )
