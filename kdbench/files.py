@@ -44,8 +44,10 @@ def written(file: Path, *, writer: str = "", durable: bool = True) -> Iterator[P
         if partial.stat().st_mode != mode:  # file systems without modes refuse to change them
             partial.chmod(mode)
         os.replace(partial, file)
-    except BaseException:
+    except BaseException as problem:
         partial.unlink(missing_ok=True)
+        if isinstance(problem, OSError) and problem.filename is None:  # a full disk does not say which
+            problem.filename = str(file)
         raise
 
 

@@ -1,6 +1,7 @@
 """A directory of several people: what each may read and write there is left to the umask, and who may only read can report."""
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from conftest import Lab
 
 import kdbench
 from kdbench import cli
+from kdbench.errors import system_error
 from kdbench.files import set_aside, write_bytes, written
 from kdbench.results.store import Store
 from kdbench.spec.record import PROTOCOL
@@ -86,6 +88,13 @@ def test_what_is_not_written_to_its_end_leaves_the_file_and_nothing_else(tmp_pat
         partial.write_bytes(b"half")
         raise KeyboardInterrupt
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"file": b"before"}
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """The system names a file that it cannot open, but not one that it cannot write to its end."""
+    with pytest.raises(OSError, match="No space") as caught, written(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert system_error(caught.value) == f"{tmp_path / 'file'}: No space left on device. Make room there."
 
 
 def test_what_another_users_killed_process_left_is_in_nobodys_way(tmp_path, _not_almighty):
