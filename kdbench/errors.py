@@ -29,9 +29,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'dkd'?"` for a name that resembles a known one, else the empty string.
 
     Of those that differ from it in their numbers alone it is the one with the nearest: `resnet20` for `resnet21`, where similar
-    letters would give `resnet32`.
+    letters would give `resnet32`. One that has the name and then something in brackets comes first: `ft (beta=5)` for `ft`.
     """
     name, folded = name.lower(), {other.lower(): other for other in known}
+    if longer := [other for other in folded if other.startswith(f"{name} (")]:
+        return f" Did you mean '{folded[longer[0]]}'?"
     alike = [other for other in folded if _NUMBER.sub("#", other) == _NUMBER.sub("#", name)]
     if alike and name[:-1] not in folded:  # `resnet200` has a digit too many
         match = [min(alike, key=lambda other: _distance(name, other))]

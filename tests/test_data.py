@@ -319,7 +319,7 @@ def test_without_files_and_network_the_message_says_where_to_put_them(source, fo
         made.load()
     message = str(caught.value)
     assert message.startswith(f"cannot read or download {source.name}: ") and "no network" in message
-    assert message.endswith(f"Put its files into {tmp_path / 'data' / folder}, or run once where there is a network.")
+    assert message.endswith(f"Put its files, unpacked, into {tmp_path / 'data' / folder}, or run once where there is a network.")
     assert "\n" not in message
 
 
@@ -351,7 +351,7 @@ def test_a_file_that_was_cut_short_is_one_message(left, tmp_path, no_network):
     write_fashion_mnist(tmp_path, train=random_images(3, 28, 28), test=random_images(3, 28, 28))
     file = tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(KdbenchError, match=r"cannot read or download FashionMNIST: .+\. Put its files into .*FashionMNIST/raw"):
+    with pytest.raises(KdbenchError, match=r"cannot read or download FashionMNIST: .+\. Put its files, .*FashionMNIST/raw"):
         FashionMNIST(FashionMNIST.Params(root=tmp_path), cache=tmp_path).load()
 
 

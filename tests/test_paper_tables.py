@@ -144,6 +144,11 @@ def test_a_table_that_fits_in_no_letters_says_so_before_it():
     assert re.search(r"^% About [\d,]+ points wider than the text: show fewer methods", to_latex(wide), re.MULTILINE)
 
 
+def test_a_name_in_a_note_has_quotation_marks():
+    table = replace(gains(SAME[:1], "-0.7 to 2.3"), notes=["Set `weights` and `ce`."])
+    assert "Set `weights' and `ce'." in to_latex(table)
+
+
 @pytest.mark.parametrize(
     ("pairs", "interval", "over_rows"), [(CROSS[:2], "-50.77 to -22.38", True), ([("a", "b"), ("c", "b")], "-0.7 to 2.3", False)]
 )

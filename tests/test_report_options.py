@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_report_tables import PAIR, RESULTS, bold, cells, frame, trial
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, nearest
 from kdbench.report import (
     ReportOptions,
     Table,
@@ -333,6 +333,10 @@ def test_gains_are_over_the_baseline_by_any_of_its_names():
     for name in ("kd", "KD", "Hinton"):
         gains = gain_table(compare(RESULTS, options=ReportOptions(baseline=name, names={"kd": "Hinton"})))
         assert gains.title.startswith("Gain over Hinton")
+
+
+def test_a_name_that_lacks_its_brackets_is_answered_with_the_whole_one():
+    assert nearest("my_net", ["my_nets", "teacher", "my_net (hooks one two)"]) == " Did you mean 'my_net (hooks one two)'?"
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ class TorchvisionSource(Source):
         except Exception as error:  # from an unreachable network to an assertion about a file that was cut short
             reason = " ".join(str(error).split()) or "a file is damaged"
             raise KdbenchError(
-                f"cannot read or download {self.name}: {reason}. "
-                f"Put its files into {(self.params.root / self.folder).absolute()}, or run once where there is a network."
+                f"cannot read or download {self.name}: {reason}. Put its files, unpacked, into "
+                f"{(self.params.root / self.folder).absolute()}, or run once where there is a network."
             ) from error
         images = torch.as_tensor(files.data)
         if images.ndim == 3:  # grey images come without a channel

@@ -205,6 +205,10 @@ def _heading(text: str, side: str = "r") -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX prints it; a hyphen before a number that stands alone, or in parentheses, is a minus."""
+    """Text as LaTeX prints it; a hyphen before a number that stands alone, or in parentheses, is a minus.
+
+    Backticks around a name are its quotation marks.
+    """
+    text = re.sub(r"`([^`]*)`", r"`\1'", text)
     printed = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", printed)
