@@ -133,6 +133,22 @@ def test_a_method_that_spreads_far_more_is_named_and_widens_nobody_elses_interva
     assert others[0][1] - others[0][0] == pytest.approx(others[1][1] - others[1][0], rel=0.1)
 
 
+def test_a_method_that_perhaps_spreads_more_is_named_where_it_widens_the_intervals_of_others():
+    """KD is 2.1, 1.8 and 2.5 points ahead in three seeds, and yet its interval includes 0: AT's errors are in the shared spread."""
+    values = pd.DataFrame(
+        {
+            **{"scratch": [24.82, 24.64, 24.32], "KD": [22.71, 22.80, 21.83], "AT": [36.12, 43.17, 40.28]},
+            **{"FT": [24.92, 26.76, 26.35], "trust": [23.65, 22.22, 22.31]},
+        }
+    )
+    found = against_baseline(values, "scratch")
+    assert (found.far, found.wide, found.find("KD", "scratch").beyond_chance) == ((), "AT", False)
+    assert "AT: perhaps more spread over seeds than the others, but too few seeds to tell, so it counts" in found.procedure
+    without = against_baseline(values.drop(columns="AT"), "scratch")
+    assert without.wide is None and without.find("KD", "scratch").beyond_chance
+    assert "perhaps" not in without.procedure + against_baseline(values.rename(columns={"AT": "b"}), "b").procedure
+
+
 def test_a_wild_baseline_leaves_each_method_to_its_own():
     found = against_baseline(errors(spread=(20, 1, 1, 1, 1, 1, 1)), "a")
     assert found.far == ("a",)

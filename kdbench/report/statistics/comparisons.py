@@ -18,6 +18,9 @@ from kdbench.wording import counted
 MIN_SEEDS = 3
 """With fewer values an interval is not worth its name."""
 
+PERHAPS_FAR = 0.05
+"""Equal spreads look less equal than this in one of twenty experiments: a note names the method that makes them look so."""
+
 MOST_SETS = 100
 """Of seeds that the search for the largest block follows further at once."""
 
@@ -67,6 +70,7 @@ class Comparisons:
         methods: of the block.
         block_df: degrees of freedom of the spread that they share.
         far: methods whose spread over seeds is far above the others'.
+        wide: the method that may spread more than the others and is most of what all share; None where there is none.
         unequal: whether the spreads of the others may be unequal.
         incomplete: methods that lack seeds of the block.
     """
@@ -77,6 +81,7 @@ class Comparisons:
     methods: tuple[str, ...]
     block_df: int
     far: tuple[str, ...]
+    wide: str | None
     unequal: bool
     incomplete: tuple[str, ...]
 
@@ -116,6 +121,13 @@ class Comparisons:
                 else f"{len(self.seeds)} seeds do not show whether the methods spread equally"
             )
             sentences.append(f"{why}, so an interval is widened where the spreads of its own two methods ask for it.")
+        if self.wide and any(
+            difference.basis is Basis.SHARED and self.wide not in difference[:2] for difference in known
+        ):  # a reader whose own methods agree in all seeds would look for the reason in vain
+            sentences.append(
+                f"{self.wide}: perhaps more spread over seeds than the others, but too few seeds to tell, so it counts in the "
+                "spread that all share, is more than half of it, and makes their intervals wider."
+            )
         own = [difference for difference in known if difference.basis is Basis.OWN]
         for methods, reason in ((self.far, "far more spread over seeds than the others"), (self.incomplete, "seeds are missing")):
             if named := [method for method in methods if any(method in difference[:2] for difference in own)]:
@@ -188,7 +200,7 @@ def _compare(
         block = block.iloc[:0, :0]
     block = block[[method for method in values.columns if method in block]]
     found: dict[tuple[str, str], Difference] = {}
-    df, far, unequal = 0, [], False
+    df, far, unequal, wide = 0, [], False, None
     if len(block):
         size = len(values.columns) if baseline is None else len(pairs)
         errors = block.to_numpy(float).T[None]
@@ -196,6 +208,7 @@ def _compare(
         found = _of_block(intervals, block, [pair for pair in pairs if set(pair) <= set(block.columns)], wrong)
         df, unequal = int(intervals.spreads.shared_df[0]), bool(intervals.unequal[0])
         far = list(block.columns[intervals.spreads.far[0]])
+        wide = _wide(intervals, block)
     differences = [found.get(pair) or _alone(values, pair, len(pairs), wrong) for pair in pairs]
     return Comparisons(
         tuple(difference for difference in differences if difference),
@@ -204,9 +217,18 @@ def _compare(
         tuple(block.columns),
         df,
         tuple(far),
+        wide,
         unequal,
         tuple(method for method in values.columns if method not in block),
     )
+
+
+def _wide(intervals: Intervals, block: pd.DataFrame) -> str | None:
+    """The method that makes spreads look unequal and is more than half of what all share: its part is its variance / methods."""
+    found = intervals.spreads
+    k = int(found.p[0].argmin())
+    many = found.variances[0, k] > found.near[0] / 2 * found.shared_variance[0]
+    return str(block.columns[k]) if many and found.p_equal[0] < PERHAPS_FAR else None
 
 
 def _of_block(
