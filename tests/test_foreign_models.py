@@ -499,8 +499,8 @@ def test_hooks_can_be_tried(call):
 
 def test_the_modules_that_can_be_hooks_are_listed(call):
     status, out, _ = call("show", "model", "torchvision/mnasnet0_5", "--modules", "--input", "3x64x64")
-    lines = [line.split() for line in out.splitlines()]
-    assert (status, lines[0]) == (0, ["module", "shape"])
+    title, *lines = [line.split() for line in out.splitlines()]
+    assert (status, " ".join(title), lines[0]) == (0, "torchvision/mnasnet0_5, images of 3x64x64", ["module", "shape"])
     assert ["layers.13", "160x2x2"] in lines
     assert not any(name.startswith("classifier") for name, _ in lines)
     listed = json.loads(call("show", "model", "resnet14", "--modules", "--json")[1])

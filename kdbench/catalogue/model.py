@@ -137,13 +137,14 @@ def model_as_text(described: Value) -> str:
     )
 
 
-def modules_as_text(name: str, modules: Iterable[Value]) -> str:
-    """One line for each module of a network, and one that says so where they cannot be hooks."""
+def modules_as_text(name: str, modules: Iterable[Value], *, image_shape: Shape) -> str:
+    """The images, one line for each module of a network, and one that says so where they cannot be hooks."""
     with torch.device("meta"):
         model = constructed(name, in_channels=3)
     fixed = isinstance(model, Network) and not isinstance(model, Grouped)
     lines = aligned([["module", "shape"], *([entry["module"], _as_text(entry["shape"])] for entry in modules)])
-    return "\n".join([*lines, *([f"None of them can be a hook: {name} has its own groups."] if fixed else [])])
+    title = f"{name}, images of {_as_text(image_shape)}"
+    return "\n".join([title, *lines, *([f"None of them can be a hook: {name} has its own groups."] if fixed else [])])
 
 
 def _cell(column: str, point: Value) -> str:

@@ -58,7 +58,7 @@ def run(
     again = "the same command" if rerun == "missing" else "the same command without --rerun"
     with (
         signals.on_stop(f"stopped; {again} continues from the last whole epoch."),
-        stop.at_epochs("stopping at the end of this epoch; another signal stops at once.") as asked,
+        stop.at_epochs("stopping at the end of this epoch; Ctrl-C again, or another signal, stops at once.") as asked,
         stop.heard(),
     ):
         wanted = Options(

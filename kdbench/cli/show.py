@@ -75,4 +75,4 @@ def _model(name: str, image: str, classes: int | None, hook: Sequence[str], modu
     if hook:
         raise KdbenchError("--hook has no effect on --modules. Leave one of them out.")
     names = model.modules_of(name, image_shape=shape, num_classes=classes or 10)
-    return names, model.modules_as_text(name, names)
+    return names, model.modules_as_text(name, names, image_shape=shape)
