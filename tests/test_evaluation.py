@@ -183,7 +183,8 @@ def test_a_network_that_does_not_answer_in_numbers_fails(lab: Lab, register_netw
     found = {trial.student: lab.record(trial) for trial in suite.trials}
     for network, reason in NOT_FINITE.items():
         record = found[network.__name__]
-        assert (record.status, record.reason) == ("failed" if reason else "done", reason)
+        advised = reason and f"{reason}; lower the learning rate, or set `gradient_clipping` in the recipe"
+        assert (record.status, record.reason) == ("failed" if reason else "done", advised)
     assert [len(lab.curves(trial)) for trial in suite.trials] == [2, 0, 0, 1]
 
 
