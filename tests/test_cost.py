@@ -70,6 +70,7 @@ def measure(
     stage: str = "main",
     device: str = DEVICE,
     before: Sequence[dict[str, Any]] = (),
+    **others: float,
 ) -> None:
     """Leave behind what a training leaves that was interrupted after `epoch`; seconds per epoch. Rows of stages stand `before`."""
     row = {
@@ -80,6 +81,7 @@ def measure(
         "teacher_s": teacher,
         "evaluation_s": evaluation,
         "images": 100,
+        **others,
     }
     STORE.begin(spec.id, spec.model_dump(mode="json"), environment={"device": device})
     STORE.write_curves(spec.id, [*before, *[{**row, "train_s": 1e9, "epoch": epoch - 1}] * (epoch - 1), row])
@@ -300,6 +302,21 @@ def test_each_device_has_its_own_estimate():
     measure(trial("resnet8", seed=1), own=7, device="Napier's bones")
     found = costs(plan(methods="[scratch]", pairs="[{teacher: resnet20, student: resnet8}]"), STORE)
     assert {entry.device: entry.seconds.mid for entry in found} == {DEVICE: 19 * 2, "Napier's bones": 19 * 7}
+
+
+def test_what_a_gpu_trains_at_once_takes_as_long_as_it_took_together():
+    """And not as long as one after the other, as which its records have it."""
+    measure(trial("resnet8"), own=4, elapsed_s=2)
+    assert cost(methods="[scratch]", pairs="[{teacher: resnet20, student: resnet8}]").seconds.mid == 19 * 2
+
+
+def test_so_do_stages_that_a_gpu_trains_at_once():
+    planned = plan(SEEDS)
+    measure(planned.teachers[0].spec, own=0)
+    before = [{**STAGE, "elapsed_s": STAGE["train_s"] / 2}] * 3
+    measure(trial("resnet8", planned=planned, method="ft"), own=0, before=before)
+    (found,) = costs(planned, STORE)
+    assert found.seconds.mid == (3 * 30 + 9) / 2
 
 
 def test_a_broken_file_is_no_timing():

@@ -449,6 +449,7 @@ def test_the_cost_of_a_step_is_that_of_the_step_alone_and_recording_is_told_apar
         assert 200 < row["teacher_s"] < 201 and row["data_s"] < 1, "of three batches one has no graph"
         assert 400 < row["train_s"] < 402
     assert 1000 <= first["startup_s"] < 1001 and second["startup_s"] == 0
+    assert 0 < second["elapsed_s"] < 10, "what passed, whatever it would take alone"
 
 
 @pytest.mark.parametrize("name", shipped_methods())

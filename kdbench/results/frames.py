@@ -173,6 +173,7 @@ CURVES: Mapping[str, str] = {
     "train_s": "Seconds that the epoch would take alone, with the data and the teacher's passes.",
     "data_s": "Of `train_s`, seconds for the data.",
     "teacher_s": "Of `train_s`, seconds for the teacher's passes.",
+    "elapsed_s": "Seconds of `train_s` that passed, where a GPU trained several students beside each other. Estimates take these.",
     "startup_s": "Seconds for compiling and for recording CUDA graphs. They are not part of `train_s`.",
     "evaluation_s": "Seconds for testing; a share of them where several students are tested side by side.",
     "images": "Number of training images.",

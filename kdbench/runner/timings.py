@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class StageTiming:
 @dataclass(frozen=True)
 class Timing:
     """A training that was measured, whole or in part: seconds per epoch, of stages that train the student and of the main training.
+
+    They are those that passed: on a GPU, students beside each other take less than one after the other.
 
     Stages that learn from the teacher alone, which several students share, stand apart.
 
@@ -96,14 +98,16 @@ def _timing(curves: Path) -> Timing | None:
         took, epochs = (_total(own) if before else record, over) if record.get("status") == "done" else (own[-1], 1)
         stages = []
         for name, stage in before.items():
-            of_stage = _total(row for row in rows if row["stage"] == name)
-            stages.append(StageTiming(stage, own_s=_own(of_stage), shared_s=of_stage["data_s"] + of_stage["teacher_s"]))
+            of_stage = [row for row in rows if row["stage"] == name]
+            whole, part = _total(of_stage), _elapsed(of_stage)
+            stages.append(StageTiming(stage, own_s=part * _own(whole), shared_s=part * (whole["data_s"] + whole["teacher_s"])))
+        part = _elapsed(own[-1:]) / epochs
         return Timing(
             spec=trial,
             device=environment["device"],
-            own_s=_own(took) / epochs,
-            data_s=took["data_s"] / epochs,
-            teacher_s=took["teacher_s"] / epochs,
+            own_s=part * _own(took),
+            data_s=part * took["data_s"],
+            teacher_s=part * took["teacher_s"],
             evaluation_s=own[-1].get("evaluation_s", 0.0),
             epochs=over,
             stages=tuple(stages),
@@ -128,6 +132,12 @@ def _over(trial: TrialSpec, curves: Path, last: Mapping[str, Any]) -> int:
 def _total(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     found = list(rows)
     return {key: sum(row[key] for row in found) for key in ("train_s", "data_s", "teacher_s")}
+
+
+def _elapsed(rows: Sequence[Mapping[str, Any]]) -> float:
+    """How much of the seconds that trainings take one after the other passed: less, where a GPU trained several at once."""
+    alone_s = sum(row["train_s"] for row in rows)
+    return sum(row.get("elapsed_s", row["train_s"]) for row in rows) / alone_s if alone_s else 1.0
 
 
 def _own(took: Mapping[str, Any]) -> float:

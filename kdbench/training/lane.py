@@ -281,6 +281,15 @@ class Lane:
     def _diverged(self, reason: str, terms: Sequence[str] = ()) -> None:
         self.fail(reason, advice=what_to_try(self.method, self._segment, terms))
 
+    @property
+    def own_s(self) -> float:
+        """Seconds of its own steps in the epoch that was summed up."""
+        return float(self._row["train_s"] - self._row["data_s"] - self._row["teacher_s"])
+
+    def enter_elapsed(self, part: float) -> None:
+        """Enter into the epoch's row that so much of its seconds passed."""
+        self._row["elapsed_s"] = part * self._row["train_s"]
+
     def add_evaluation(self, key: str, found: Evaluation, *, seconds: float) -> None:
         """Enter an error into the epoch's row, and what it cost; an answer that is not finite fails the lane."""
         if found.not_finite:
