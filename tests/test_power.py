@@ -85,15 +85,6 @@ def test_seeds_are_counted_for_the_difference_that_is_asked_for(tmp_path):
     assert f"For 0.3 points you need {seeds_needed(0.3, spread=0.25, methods=7)} seeds." in power_as_text(asked)
 
 
-def test_finished_trials_of_the_same_pair_tell_the_spread_whichever_methods_they_are_of(tmp_path):
-    done = Records(planned(tmp_path, methods="scratch, kd, at", seeds=40))
-    plan = planned(tmp_path, methods="scratch, ft, sp", more="expected_spread: 9")
-    power = power_of(plan, done)
-    assert power.spread.points == pytest.approx(0.4, rel=0.15)
-    assert power.spread.df == 78
-    assert power_as_text(power).endswith("This spread was measured here.")
-
-
 class Both:
     """A store with the records of two."""
 
@@ -102,6 +93,17 @@ class Both:
 
     def records(self):
         return [record for store in self.stores for record in store.records()]
+
+
+def test_finished_trials_of_the_methods_of_the_suite_tell_the_spread_and_others_tell_nothing(tmp_path):
+    own = planned(tmp_path, methods="scratch, kd, sp", seeds=40)
+    others = planned(tmp_path, methods="at, ft, {kd: {temperature: 9}}", seeds=99)
+    plan = planned(tmp_path, methods="scratch, kd, sp, {ft: {beta: 3}}", more="expected_spread: 9")
+    power = power_of(plan, Both(Records(own), Records(others, wild="at")))
+    assert power.spread.points == pytest.approx(0.4, rel=0.15)
+    assert power.spread.df == 2 * 39
+    assert power_as_text(power).endswith("This spread was measured here.")
+    assert power_of(planned(tmp_path, methods="cc, pkt"), Both(Records(own), Records(others))).spread is None
 
 
 def test_how_sure_the_spread_is_follows_from_its_degrees_of_freedom(tmp_path):
@@ -162,14 +164,14 @@ def test_trials_on_other_data_or_of_other_recipes_tell_nothing(tmp_path):
     done = Records(planned(tmp_path, methods="scratch, kd", seeds=9))
     plan = planned(tmp_path, more="report: {}")
     for change in ("dataset", "recipe"):
-        others = [SimpleNamespace(**{**vars(record), change: "other"}) for record in done.records()]
+        others = [SimpleNamespace(**{**vars(record), "spec": {**record.spec, change: "other"}}) for record in done.records()]
         assert power_of(plan, SimpleNamespace(records=lambda others=others: others)).spread is None
 
 
 def test_without_a_spread_it_is_said_how_to_give_one(tmp_path):
     power = power_of(planned(tmp_path), NOTHING)
     assert power_as_text(power) == (
-        "it is not known what they can show, since no finished trials here tell how much methods vary. Give the suite an "
+        "it is not known what they can show, since no finished trials here tell how much these methods vary. Give the suite an "
         "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
     )
     assert power_as_json(power)["smallest_difference"] is None

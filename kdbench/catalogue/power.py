@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdbench.catalogue.text import Value
 from kdbench.method.specs import teachers_label
@@ -62,7 +62,7 @@ class Power:
 
 
 def power_of(plan: Plan, store: Store, *, difference: float | None = None) -> Power | None:
-    """From the spread of finished trials of the same pairs, or else the suite's own.
+    """From the spread of finished trials of the same pairs and methods, or else the suite's own.
 
     None where nothing is compared, and where nothing is left to train unless the seeds for a `difference` are asked.
     """
@@ -107,20 +107,28 @@ _Teachers = tuple[tuple[str, str | None], ...]
 
 
 def _done(plan: Plan, store: Store) -> list[_Done]:
-    """The finished trials of the directory with the same students, data and recipe."""
-    like = {(planned.spec.dataset.label, planned.spec.recipe.summary, planned.spec.label) for planned in plan.students}
+    """The finished trials of the directory that differ from those of the suite in their seeds and teachers alone.
+
+    Another method may vary far more or less, and the suite's own report does not rest on it.
+    """
+    own = {_setting(planned.spec.model_dump(mode="json")) for planned in plan.students}
     return [
         _Done(
             record.student,
             tuple(zip(map(digest, teachers_in(record.spec)), record.teachers_sha256, strict=False)),
             record.setting or record.method,
-            repr({key: value for key, value in record.spec.items() if key not in ("seed", "teacher", "other_teachers")}),
+            setting,
             record.seed,
             record.test_error_pct,
         )
         for record in store.records()
-        if record.status == "done" and (record.dataset, record.recipe, record.student) in like and record.test_error_pct is not None
+        if record.status == "done" and record.test_error_pct is not None and (setting := _setting(record.spec)) in own
     ]
+
+
+def _setting(spec: Mapping[str, Any]) -> str:
+    """What a trial is apart from its seed and its teachers."""
+    return digest({key: value for key, value in spec.items() if key not in ("seed", "teacher", "other_teachers")})
 
 
 def _measured(done: Sequence[_Done], plan: Plan) -> list[Spread]:
@@ -179,7 +187,7 @@ def power_as_text(power: Power) -> str:
     """What the seeds can show, and what that rests on."""
     if not power.spread:
         return (
-            "it is not known what they can show, since no finished trials here tell how much methods vary. Give the suite an "
+            "it is not known what they can show, since no finished trials here tell how much these methods vary. Give the suite an "
             "`expected_spread`: the standard deviation over seeds of the difference of two methods, in points, such as 0.3."
         )
     from kdbench.report.statistics.comparisons import MIN_SEEDS
