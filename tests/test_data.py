@@ -287,6 +287,7 @@ def test_fashion_mnist_is_read_from_the_files_below_root(tmp_path, no_network):
     write_fashion_mnist(tmp_path, train=train, test=test)
     source = FashionMNIST(FashionMNIST.Params(root=tmp_path), cache=tmp_path)
     source.check()
+    assert source.to_download is None
     dataset = source.load()
     assert torch.equal(dataset.train.images, train[..., None])
     assert torch.equal(dataset.test.images, test[..., None])
@@ -299,7 +300,14 @@ def test_fashion_mnist_is_read_from_the_files_below_root(tmp_path, no_network):
 @pytest.mark.parametrize("source", [CIFAR10, CIFAR100])
 def test_cifar_is_read_from_the_files_below_root(source, tmp_path, monkeypatch, no_network):
     train = write_cifar(monkeypatch, tmp_path, source)
-    dataset = source(source.Params(root=tmp_path), cache=tmp_path).load()
+    made = source(source.Params(root=tmp_path), cache=tmp_path)
+    files = {file.name for file in (tmp_path / source.folder).iterdir()}
+    for file in files:  # every one that torchvision reads
+        (tmp_path / source.folder / file).rename(tmp_path / "away")
+        assert f" ({file}): " in str(made.to_download)
+        (tmp_path / "away").rename(tmp_path / source.folder / file)
+    assert made.to_download is None
+    dataset = made.load()
     assert torch.equal(dataset.train.images, train.permute(0, 2, 3, 1))
     assert dataset.test.labels.tolist() == [1, 0]
     assert dataset.classes == ("a", "b")
@@ -314,6 +322,9 @@ def test_cifar_is_read_from_the_files_below_root(source, tmp_path, monkeypatch, 
 def test_without_files_and_network_the_message_says_where_to_put_them(source, folder, tmp_path, no_network):
     made = source(source.Params(root=tmp_path / "data"), cache=tmp_path)
     made.check()
+    told = made.to_download
+    assert told and told.startswith(f"files of {source.name} are not in {tmp_path / 'data' / folder} (")
+    assert told.endswith("): a run downloads them, which needs a network")
     assert not (tmp_path / "data").exists()  # a check downloads nothing
     with pytest.raises(KdbenchError) as caught:
         made.load()
@@ -340,6 +351,7 @@ def test_a_download_appears_whole_beside_those_of_other_processes(tmp_path, monk
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     sums = [(name, hashlib.md5(data).hexdigest()) for name, data in served.items()]
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", sums)
+    assert "train-images-idx3-ubyte and 3 more" in str(FashionMNIST(FashionMNIST.Params(root=root), cache=tmp_path).to_download)
     dataset = FashionMNIST(FashionMNIST.Params(root=root), cache=tmp_path).load()
     assert torch.equal(dataset.train.images, train[..., None])
     assert there == []

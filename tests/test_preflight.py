@@ -150,6 +150,24 @@ def test_who_compiles_is_told_of_the_wait(lab):
     assert [note for note in notes if "can take minutes" in note]
 
 
+def test_where_files_are_looked_for_that_a_run_would_download(tmp_path, monkeypatch):
+    file = tmp_path / "far.yaml"
+    file.write_text(
+        "{title: Far, dataset: {name: fashion_mnist, root: images}, recipe: digits-quick, seeds: [0], methods: [scratch, kd], "
+        "pairs: [{teacher: resnet14, student: resnet8}]}"
+    )
+    plan = ["plan", str(file), "--results", str(tmp_path / "results")]
+    checked = CliRunner().invoke(app, [*plan, "--check"])
+    note = (
+        f"files of FashionMNIST are not in {tmp_path}/images/FashionMNIST/raw (train-images-idx3-ubyte and 3 more): a run "
+        "downloads them, which needs a network"
+    )
+    assert checked.exit_code == 0
+    assert f"\nnote: {note}.\nchecked: " in checked.output
+    assert note in json.loads(CliRunner().invoke(app, [*plan, "--check", "--json"]).output)["notes"]
+    assert [*tmp_path.iterdir()] == [file]
+
+
 def test_what_is_tried_out_for_long_is_told_with_its_network(lab, monkeypatch):
     monkeypatch.setattr("kdbench.slow.SLOW_S", 0.2)
     monkeypatch.setattr(

@@ -55,6 +55,13 @@ class Source(ABC):
         """
 
     @property
+    def to_download(self) -> str | None:
+        """What `load` would download first, and where that is looked for: a sentence without a full stop. The default is None:
+        nothing.
+        """
+        return None
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of what networks see, as far as the parameters tell it, so that a suite can be held to it when it is read.
 

@@ -23,6 +23,8 @@ class TorchvisionSource(Source):
         name: of the class in `torchvision.datasets`.
         folder: where under `root` torchvision looks for the files.
         mean, std: the customary normalisation, on the scale 0..1.
+        files: that must lie there.
+        archive: in `root`, which torchvision unpacks; empty where each file is packed alone.
         known: what the published files hold.
     """
 
@@ -36,7 +38,20 @@ class TorchvisionSource(Source):
     folder: ClassVar[str]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
+    files: ClassVar[tuple[str, ...]]
+    archive: ClassVar[str] = ""
     known: ClassVar[Contents]
+
+    @property
+    def to_download(self) -> str | None:
+        """Files that are neither there nor in an archive; whether they are sound shows in `load`."""
+        root = self.params.root.absolute()
+        folder = root / self.folder
+        missing = [file for file in self.files if not ((folder / file).is_file() or (folder / f"{file}.gz").is_file())]
+        if not missing or (root / self.archive).is_file():
+            return None
+        which = f"{missing[0]} and {len(missing) - 1} more" if len(missing) > 1 else missing[0]
+        return f"files of {self.name} are not in {folder} ({which}): a run downloads them, which needs a network"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,6 +127,7 @@ class FashionMNIST(TorchvisionSource):
 
     name = "FashionMNIST"
     folder = "FashionMNIST/raw"
+    files = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
     mean = (0.2860,)
     std = (0.3530,)
     known = Contents(
@@ -128,6 +144,8 @@ class CIFAR10(TorchvisionSource):
 
     name = "CIFAR10"
     folder = "cifar-10-batches-py"
+    files = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+    archive = "cifar-10-python.tar.gz"
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2023, 0.1994, 0.2010)
     known = Contents(
@@ -154,6 +172,8 @@ class CIFAR100(TorchvisionSource):
 
     name = "CIFAR100"
     folder = "cifar-100-python"
+    files = ("train", "test", "meta")
+    archive = "cifar-100-python.tar.gz"
     mean = (0.5071, 0.4867, 0.4408)
     std = (0.2675, 0.2565, 0.2761)
     known = Contents(

@@ -53,8 +53,8 @@ def preflight(
         say: tells people what takes long.
 
     Returns:
-        The data set, where it had to be loaded; and notes, without full stops, on networks of which methods read maps before an
-        activation, on how methods handle pairs, and on the wait for the compiler.
+        The data set, where it had to be loaded; and notes, without full stops, on files that a run would download, on networks of
+        which methods read maps before an activation, on how methods handle pairs, and on the wait for the compiler.
 
     Raises:
         KdbenchError: the message gives every problem with its fix.
@@ -76,6 +76,8 @@ def preflight(
         on_device = Builder(dataset, params, at_hand(device))
         found += unstackable(on_device, specs, say=say) + miscomputed(on_device, specs)
     refuse(plan.suite.name, found)
+    if specs and (first := source.to_download):
+        notes = [first, *notes]
     if any(spec.recipe.compile for spec in specs):
         notes = [*notes, COMPILES]
     return None if contents else dataset, notes
