@@ -280,7 +280,8 @@ REFUSED = {
     ),
     "a tuple": (
         lambda k, c: Headed(Of(lambda x, fc: (fc(pooled(x)), x), nn.Linear(WIDTH, k)), c),
-        "head_for_test gives a tuple for 10 classes, and not a tensor with one logit for each. Choose another network.",
+        "head_for_test gives a tuple for 10 classes, and not a tensor with one logit for each. End it with "
+        "`num_classes` outputs, and give them alone.",
     ),
     "a tuple in training": (
         lambda k, c: Headed(linear(k), c, extra=lambda logits: (logits, logits)),
@@ -288,11 +289,17 @@ REFUSED = {
     ),
     "always as many classes": (
         lambda k, c: Headed(linear(1000), c),
-        "head_for_test gives Bx1000 for 10 classes, and not a tensor with one logit for each. Choose another network.",
+        "head_for_test gives Bx1000 for 10 classes, and not a tensor with one logit for each. End it with "
+        "`num_classes` outputs, and give them alone.",
     ),
     "ten classes whatever it is asked for": (
         lambda k, c: Headed(linear(10), c),
         f"head_for_test gives 10 logits for {CLASSES} classes. Build its last layer with the `num_classes` that it is given.",
+    ),
+    "as many channels as it likes": (
+        lambda k, c: Headed(linear(k), 4),
+        "head_for_test cannot take images of 3x16x16 (Invalid channel dimensions). Build its first layer with the "
+        "`in_channels` that it is given, here 3.",
     ),
     "a layer of unknown size": (
         lambda k, c: Headed(nn.Sequential(nn.Flatten(), nn.LazyLinear(k)), c),

@@ -14,6 +14,7 @@ from kdbench.method.outputs import Outputs, Shapes
 from kdbench.method.pair import TeacherParts
 from kdbench.models import Network, blank_model
 from kdbench.models.hooked import Hooked
+from kdbench.models.recorded import images_refused
 from kdbench.streams import seeded
 
 BATCH = 2
@@ -112,9 +113,7 @@ def shapes_of(model: Network, *, name: str, image_shape: tuple[int, int, int]) -
             raise KdbenchError(f"{name}: {problem}") from None
         except (RuntimeError, AssertionError, ValueError) as reason:
             size = "x".join(map(str, image_shape))
-            raise KdbenchError(
-                f"{name} cannot take images of {size} ({first_line(reason)}). Give another size, or choose another network."
-            ) from None
+            raise images_refused(name, model, [f"{size} ({first_line(reason)})"], in_channels=image_shape[0]) from None
     if not isinstance(outputs, Outputs):
         raise KdbenchError(f"{name} gives a {type(outputs).__name__}. Let `forward` of a kdbench.Network return Outputs.")
     return outputs.shapes()

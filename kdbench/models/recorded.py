@@ -162,4 +162,13 @@ def record(name: str, body: nn.Module, *, in_channels: int, sizes: Sequence[int]
                 refusals.append(f"{in_channels}x{size}x{size} ({first_line(reason)})")
             else:
                 return calls
-    raise KdbenchError(f"{name} cannot take images of {' or '.join(refusals)}. Give another size, or choose another network.")
+    raise images_refused(name, body, refusals, in_channels=in_channels)
+
+
+def images_refused(name: str, body: nn.Module, refusals: Sequence[str], *, in_channels: int) -> KdbenchError:
+    """What tells that a network takes none of these sizes, each with its reason; another size does not mend the channels."""
+    first = next((module for module in body.modules() if isinstance(module, nn.Conv2d)), None)
+    if first and first.in_channels != in_channels:
+        fix = f"Build its first layer with the `in_channels` that it is given, here {in_channels}"
+        return KdbenchError(f"{name} cannot take images of {refusals[0]}. {fix}.")
+    return KdbenchError(f"{name} cannot take images of {' or '.join(refusals)}. Give another size, or choose another network.")

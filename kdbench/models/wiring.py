@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from kdbench.errors import KdbenchError, listed
 from kdbench.models.bare import followed_by
+from kdbench.models.foreign import is_published
 from kdbench.models.heads import Heads, find_heads
 from kdbench.models.network import modules_command
 from kdbench.models.recorded import BATCH, CLASSES, Call, Point
@@ -212,9 +213,8 @@ def refuse_other_outputs(name: str, calls: Sequence[Call]) -> None:
     """
     logits = calls[-1].made
     if not isinstance(logits, Tensor) or logits.shape != (BATCH, CLASSES):
-        raise KdbenchError(
-            f"{name} gives {_text(logits)} for {CLASSES} classes, and not a tensor with one logit for each. Choose another network."
-        )
+        fix = "Choose another network" if is_published(name) else "End it with `num_classes` outputs, and give them alone"
+        raise KdbenchError(f"{name} gives {_text(logits)} for {CLASSES} classes, and not a tensor with one logit for each. {fix}.")
     if calls[-1].node and calls[-1].node.name() in PROBABILITIES:
         raise KdbenchError(f"{name} gives probabilities, and losses take logits. Leave its last softmax or sigmoid out.")
 

@@ -37,8 +37,13 @@ def fatal_error(problem: Exception) -> Exception | None:
 
 def location(problem: BaseException) -> str:
     """Where it arose, such as `mine.py:12`: in the file of a method or network, where it went through one."""
-    frame = (_in_written(problem) or traceback.extract_tb(problem.__traceback__))[-1]
+    frame = origin(problem)
     return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def origin(problem: BaseException) -> traceback.FrameSummary:
+    """The same, as Python has it."""
+    return (_in_written(problem) or traceback.extract_tb(problem.__traceback__))[-1]
 
 
 def _in_written(problem: BaseException) -> list[traceback.FrameSummary]:

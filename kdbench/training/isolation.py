@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from kdbench.training.fatal_errors import fatal_error, location
+from kdbench.training.divergence import check_of_own
+from kdbench.training.fatal_errors import fatal_error, location, origin
 from kdbench.training.inputs import StepInputs
 from kdbench.training.lane import Lane
 
@@ -22,8 +23,9 @@ def guarded(act: Callable[[], object], *lanes: Lane) -> None:
         text = f"{type(problem).__name__}: {problem}"
         if "modified by an inplace operation" in text:
             text = "it changed in place a tensor that a gradient needs, such as the student's outputs; clone it before"
+        reason, trace = f"{text} ({location(problem)})", "".join(traceback.format_exception(problem))
         for lane in lanes:
-            lane.fail(f"{text} ({location(problem)})", traceback="".join(traceback.format_exception(problem)))
+            lane.fail(reason, traceback=trace, advice=check_of_own({origin(problem).filename}))
 
 
 def spoils(act: Callable[[], object], lane: Lane, shared: StepInputs) -> bool:
@@ -32,7 +34,8 @@ def spoils(act: Callable[[], object], lane: Lane, shared: StepInputs) -> bool:
     guarded(act, lane)
     if versions(shared) == before:
         return False
-    lane.fail(lane.failure or "it changed in place a tensor that all lanes are given; clone it before", traceback=lane.traceback)
+    if not lane.failure:
+        lane.fail("it changed in place a tensor that all lanes are given; clone it before")
     return True
 
 

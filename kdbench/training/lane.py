@@ -321,7 +321,7 @@ class Lane:
 
     @property
     def failure_with_advice(self) -> str:
-        """Why the lane failed and, where it diverged, what to try."""
+        """Why the lane failed and, where something can be said of it, what to try."""
         return f"{self.failure}; {self._advice}" if self._advice else str(self.failure)
 
     def state(self) -> dict[str, Any]:

@@ -53,6 +53,39 @@ def test_a_lane_that_raises_or_diverges_fails_with_its_reason_and_the_others_are
                 assert epochs == [("faulty.lesson", 1), ("faulty.hint", 1), ("main", 1)], "the epochs before it are kept"
 
 
+ODD = """
+import torch
+from kdbench import Method, register
+
+@register("odd")
+class Odd(Method):
+    reads = ("logits",)
+    def losses(self, student, teacher, batch):
+        return {"distance": (student.logits - torch.zeros(3, 7)).mean()}
+
+@register("endless")
+class Endless(Method):
+    reads = ("logits",)
+    def losses(self, student, teacher, batch):
+        return {"distance": (student.logits.square().sum() * 0 - 1).log()}
+"""
+
+
+def test_where_a_method_of_ones_own_fails_the_way_to_try_it_is_told(
+    lab: Lab, tmp_path: Path, register: Callable[..., None]
+) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    suite = lab.suite(methods=["odd", "endless", "endless+kd"], plugins=[str(tmp_path / "odd.py")])
+    lab.run(suite)
+    reasons = {trial.method: lab.record(trial).reason or "" for trial in suite.trials}
+    check = "; `kdbench check odd.py` tries the method without training"
+    assert reasons["odd"].startswith("RuntimeError: The size of tensor a")
+    assert reasons["odd"].endswith(f"(odd.py:9){check}")
+    for method in ("endless", "endless+kd"):
+        assert reasons[method].startswith("the loss is nan in epoch 1 of stage main (terms: ")
+        assert reasons[method].endswith(f", or set `gradient_clipping` in the recipe{check}")
+
+
 def test_a_method_that_cannot_be_built_for_a_stage_of_the_teacher_fails_alone(lab: Lab, register: Callable[..., None]) -> None:
     register("faulty", Faulty)
     pairs = [{"teacher": "wrn_10_2", "student": "resnet8"}]  # for a stage of its own the teacher stands in for the student
