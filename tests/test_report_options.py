@@ -335,6 +335,30 @@ def test_gains_are_over_the_baseline_by_any_of_its_names():
         assert gains.title.startswith("Gain over Hinton")
 
 
+def of_own_networks(*students: str) -> pd.DataFrame:
+    """The teacher has weights from a file, whose hash is part of its name."""
+    teacher = "my_net (weights 1f9503e5, hooks one two)"
+    return frame(*(trial(method, 1, 8.0, pair=(teacher, student)) for student in students for method in ("scratch", "kd")))
+
+
+def test_an_own_network_is_named_without_what_stands_in_brackets():
+    results = of_own_networks("resnet8", "my_nets (raw)")
+    table = shown(results, names={"my_net": "CNN-32", "my_nets (raw)": "CNN-8"})
+    assert [(cells(table, row)["Teacher"], cells(table, row)["Student"]) for row in (0, 1)] == [
+        ("CNN-32", "CNN-8"),
+        ("CNN-32", "resnet8"),
+    ]
+    plain = shown(of_own_networks("my_net"), names={"my_net": "Plain"})
+    assert cells(plain)["Student"] == "Plain", "a network that has this whole name is meant"
+    assert cells(plain)["Teacher"].startswith("my_net (weights")
+    several = r"^names: 'my_net' may be my_net \(raw\) or my_net \(weights .*\)\. Give one of these\.$"
+    twice = r"^names: 'my_net \(raw\)' would be called 'A' and 'B'\. Give it one name\.$"
+    names = {"my_net (raw)": "A", "my_net": "B"}
+    for same, told in ((of_own_networks("my_net (raw)"), several), (RESULTS.assign(student="my_net (raw)"), twice)):
+        with pytest.raises(KdbenchError, match=told):
+            shown(same, names=names)
+
+
 def test_a_name_that_lacks_its_brackets_is_answered_with_the_whole_one():
     assert nearest("my_net", ["my_nets", "teacher", "my_net (hooks one two)"]) == " Did you mean 'my_net (hooks one two)'?"
 

@@ -125,24 +125,34 @@ def check_groups(places: Sequence[Place], methods: Sequence[NamedMethod], option
             raise KdbenchError(f"groups: '{item.usual}' stands in {' and '.join(within)}. Leave it in one.")
 
 
-def check_names(results: pd.DataFrame, options: ReportOptions) -> None:
-    """See that everything that is given a name is in a frame of `named_methods`, and that no two things have one name.
+def with_whole_names(results: pd.DataFrame, options: ReportOptions) -> ReportOptions:
+    """The options with the whole names of networks: `my_net (weights 1a2b3c4d)` where `my_net` is given a name.
+
+    Everything that is given a name must be in the frame, which is one of `named_methods`, and no two things have one name.
 
     Raises:
-        KdbenchError: it is not so.
+        KdbenchError: it is not so, or a name may be that of several networks.
     """
     methods = dict(zip(results["usual_label"], results["label"], strict=True))
     networks = {*results["teacher"].dropna(), *results["student"]}
     parts = [part for method in results["method"].unique() for part in (method, *method.split("+"))]
     known = list(dict.fromkeys([*parts, *methods, *sorted(networks), *results["dataset"].unique(), "teacher"]))
-    for name in options.names:
-        if name not in known:
+    names: dict[str, str] = {}
+    for name, shown in options.names.items():
+        whole = [name] if name in known else sorted(network for network in networks if network.startswith(f"{name} ("))
+        if not whole:
             raise _unknown("names", name, known)
-    others = ({name: options.names.get(name, name) for name in same} for same in (networks, results["dataset"].unique()))
+        if len(whole) > 1:
+            raise KdbenchError(f"names: '{name}' may be {' or '.join(whole)}. Give one of these.")
+        if whole[0] in names:
+            raise KdbenchError(f"names: '{whole[0]}' would be called '{names[whole[0]]}' and '{shown}'. Give it one name.")
+        names[whole[0]] = shown
+    others = ({name: names.get(name, name) for name in same} for same in (networks, results["dataset"].unique()))
     for printed in (methods, *others):
         for text in set(printed.values()):
             if len(same := sorted(name for name, shown in printed.items() if shown == text)) > 1:
                 raise KdbenchError(f"names: {' and '.join(same)} would both be called '{text}'. Give each a name of its own.")
+    return options.model_copy(update={"names": names}) if options.names else options
 
 
 def chosen_baseline(methods: Sequence[NamedMethod], options: ReportOptions) -> str:

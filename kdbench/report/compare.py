@@ -12,7 +12,6 @@ from kdbench.errors import KdbenchError, refuse_no_list
 from kdbench.report.choice import (
     Place,
     check_groups,
-    check_names,
     chosen_baseline,
     chosen_methods,
     chosen_places,
@@ -20,6 +19,7 @@ from kdbench.report.choice import (
     highlighted_methods,
     named_methods,
     of_recipes,
+    with_whole_names,
 )
 from kdbench.report.comparable import check_comparable
 from kdbench.report.statistics.comparisons import largest_block
@@ -220,7 +220,7 @@ def compare(
     rank = {method: position for position, method in enumerate(methods)}
     known = sorted(named_methods(found), key=lambda named: rank.get(named.method, len(rank)))
     rows_of = _rows_by_place(found, pairs)
-    check_names(found, options)
+    options = with_whole_names(found, options)
     check_groups(list(rows_of), known, options)
     places = chosen_places(list(rows_of), options)
     labels_there = {label for place in places for label in rows_of[place]["label"]}

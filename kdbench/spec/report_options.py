@@ -46,7 +46,8 @@ class ReportOptions(Spec):
     """The methods to show, in this order; all unless given."""
     names: dict[str, str] = {}
     """What the report calls methods, networks and data sets, such as `{kd: Hinton KD}`. `teacher` names the row or
-    column of the teacher's own number."""
+    column of the teacher's own number. Of a network the name is enough, without what follows in brackets, unless several have it:
+    `my_net` for `my_net (weights 1a2b3c4d)`."""
     groups: dict[str, tuple[str, ...]] = {}
     """Headings over rows or columns, each with its pairs or its methods, such as `{logit-based: [kd, dkd]}`. What is in no group
     comes first."""
