@@ -1,12 +1,17 @@
 """Where a report lies: whose folder it is, what else it may be called, and which files go."""
 
+import io
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import MIXED, Lab
 
+from kdbench.report.command import print_and_write
+from kdbench.report.contents import read_report
 from kdbench.report.output_folder import LIST, ReportIdentity, choose_folder, write_into
 
 FIRST = ReportIdentity("exp", suite="/a/first/exp.yaml", place="first", content="1")
@@ -114,3 +119,20 @@ def test_a_list_that_is_damaged_is_none(text, tmp_path):
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / LIST).write_text(text)
     assert lies(tmp_path, FIRST) == "exp"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_that_the_report_is_written_until_the_tables_come(terminal, finished: Lab, monkeypatch):
+    shown = io.StringIO()
+    shown.isatty = lambda: terminal  # type: ignore[method-assign]
+    report = read_report([str(finished.suite(**MIXED).file)], finished.store.root, seeds=[], changes={}, plugins=[])
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", shown)
+    print_and_write(report, formats=["md"])
+    before, title, _ = shown.getvalue().partition("Tiny")
+    assert title
+    if terminal:
+        assert "writing the report" in before
+        assert before.endswith("\x1b[2K\x1b[1m"), "its line is cleared"
+    else:
+        assert before == ""

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,14 +68,17 @@ def print_and_write(
         published=published,
         width=min(console.width, shutil.get_terminal_size().columns),
     )
+    # Figures take seconds; the line goes when the tables come.
+    shown = console.status("writing the report", spinner="line") if sys.stdout.isatty() else nullcontext()
     try:
-        files, removed = write_into(
-            folder,
-            report.identity,
-            lambda staged: write(directory=staged),
-            results=report.state,
-            chosen_by_user=bool(directory),
-        )
+        with shown:
+            files, removed = write_into(
+                folder,
+                report.identity,
+                lambda staged: write(directory=staged),
+                results=report.state,
+                chosen_by_user=bool(directory),
+            )
     except OSError as problem:
         console.print(tables)  # whoever may only read the results has at least those
         text = f"the report cannot be written to {folder} ({problem.strerror})"
