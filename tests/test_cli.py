@@ -1208,7 +1208,7 @@ PROGRESS = """
 from kdbench.runner.progress import EpochReport, LaneReport, Part, for_stream
 
 progress = for_stream()
-progress.begin(Part({"a trial": 4}))
+progress.begin(Part({"a trial": 4}, expected_s=83.4))
 for epoch in (1, 2):
     progress.epoch(EpochReport(epoch, True, (LaneReport("kd", "a trial", epoch, 1.0, {}),)))
 progress.say("FAILED kd: a [/mistake] with [brackets]")
@@ -1229,7 +1229,7 @@ def test_a_terminal_shows_bars_with_the_time_left(monkeypatch):
     shown = b"".join(pieces).decode()
     assert "\x1b[" in shown
     assert "━" in shown
-    assert "0/4" in shown, "before the first epoch has ended"
+    assert re.search("0/4.* epochs, 1:2[23] left", shown), "before the first epoch has ended"
     assert "2/4" in shown
     assert "epochs, 0:00 left" in shown
     assert "epoch 2: kd" in shown
@@ -1238,7 +1238,7 @@ def test_a_terminal_shows_bars_with_the_time_left(monkeypatch):
 
 def test_a_pipe_shows_plain_lines(capsys):
     exec(PROGRESS, {})
-    assert lines_of(capsys.readouterr().out) == ["[1/4 epochs] epoch 1: kd", "FAILED kd: a [/mistake] with [brackets]"]
+    assert lines_of(capsys.readouterr().out) == ["[1/4 epochs, 1:23 left] epoch 1: kd", "FAILED kd: a [/mistake] with [brackets]"]
 
 
 @pytest.fixture
@@ -1272,6 +1272,18 @@ def test_the_time_left_is_that_at_the_pace_so_far_without_the_start(clock):
     clock.now += 6
     shown.epoch(epoch(2, 3, 3))
     assert (shown.pace.done, shown.pace.left_s) == (4, 18.0)
+
+
+def test_before_there_is_a_pace_the_time_left_is_what_was_expected(clock):
+    shown = progress.Silent()
+    shown.begin(progress.Part(TWO, expected_s=90.0))
+    clock.now += 60
+    shown.epoch(epoch(1, 4, 4))
+    assert shown.pace.left_s == 30.0
+    clock.now += 60
+    assert shown.pace.left_s is None, "it takes longer"
+    shown.epoch(epoch(2, 3, 3))
+    assert shown.pace.left_s == 180.0, "at the pace"
 
 
 def test_the_first_epoch_of_each_worker_is_not_timed(clock):

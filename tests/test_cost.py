@@ -1,6 +1,7 @@
 """What a plan still costs: sums whose answer is known by arithmetic, from trainings that never happened."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ import pytest
 from kdbench.catalogue import plan as catalogue
 from kdbench.errors import KdbenchError
 from kdbench.results.store import Store
-from kdbench.runner.cost import costs, estimate_text, remaining
+from kdbench.runner.cost import costs, estimate_text, expected, remaining
 from kdbench.runner.durations import JOB_S
 from kdbench.runner.engines.local import place_names
 from kdbench.runner.plan import Status, make_plan
+from kdbench.runner.progress import Silent
 from kdbench.runner.rates import Basis, Span
+from kdbench.runner.run import Options, execute
 from kdbench.runner.timings import epochs_behind, read_timings
 from kdbench.spec.record import PROTOCOL
 from kdbench.spec.trial import TrialSpec
@@ -185,6 +188,35 @@ def test_the_same_method_of_another_student_is_scaled_before_any_other():
     found = cost(methods="[kd]", pairs="[{teacher: resnet20, student: resnet14}]", seeds="[0]")
     assert found.bases == {Basis.SCALED: 2}
     assert found.seconds.mid == 10 * 5 * 3 + 10 * 2 * 9 + 10 * 4, "kd, the teacher's training, its forward passes"
+
+
+def test_a_run_expects_a_time_only_where_its_device_has_trained_each_network():
+    STORE.note_macs("sums", {"resnet8": 100, "resnet14": 300})
+    measure(trial("resnet8"), own=2, data=1)
+    assert expected(plan(methods="[scratch]"), STORE, device=DEVICE, places=1) is None, "a network of other MACs says little"
+    measure(trial("resnet14"), own=3, data=1)
+    found = plan(methods="[scratch]")
+    (known,) = costs(found, STORE, devices=2)
+    assert expected(found, STORE, device=DEVICE, places=1) == known.seconds.mid
+    assert expected(found, STORE, device=DEVICE, places=2) == known.devices_s != known.seconds.mid
+    assert expected(found, STORE, device="another", places=1) is None
+    assert expected(plan(), STORE, device=DEVICE, places=1) is None, "no teacher was trained"
+
+
+def test_a_resumed_run_tells_what_is_left_before_its_first_epoch(finished):
+    from conftest import MIXED
+
+    class Heard(Silent):
+        def begin(self, part):
+            super().begin(part)
+            left.append(self.pace.left_s)
+
+    left: list[float | None] = []
+    suite = finished.suite(**MIXED)
+    shutil.rmtree(finished.store.folder(next(spec.id for spec in suite.trials if spec.method == "kd")))
+    (known,) = costs(finished.plan(suite), finished.store)
+    execute(suite, finished.store, options=Options(device="cpu"), progress=Heard())
+    assert [0.0 < seconds <= known.seconds.mid for seconds in left if seconds is not None] == [True]
 
 
 def test_without_macs_an_unmeasured_student_is_unknown_and_said_to_be():

@@ -101,6 +101,14 @@ def costs(plan: Plan, store: Store, *, devices: int = 1) -> list[Cost]:
     return [replace(cost, devices=devices, devices_s=_run_s(plan, left, store, cost.device, devices)) for cost in found]
 
 
+def expected(plan: Plan, store: Store, *, device: str, places: int) -> float | None:
+    """Seconds that remain at several places, if the device has trained every student and teacher of them, whatever the method."""
+    cost = next((cost for cost in costs(plan, store, devices=places) if cost.device == device), None)
+    if cost is None or cost.unknown or Basis.SCALED in cost.bases:
+        return None
+    return cost.seconds.mid if cost.devices_s is None else cost.devices_s
+
+
 def _run_s(plan: Plan, left: Sequence[Planned], store: Store, device: str, devices: int) -> float:
     """Seconds on several devices at once, with jobs as a run splits them."""
     of_teachers = _teachers(left)

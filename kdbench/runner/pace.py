@@ -21,17 +21,21 @@ class Pace:
             trained. Lanes may tell of more, in stages that no parameter counts.
         behind: by the same ids, how many are over; at first those that checkpoints have.
         stages: by trial, those that learn from a teacher alone which it needs.
+        expected_s: seconds that all of it takes, by earlier trainings; None where these do not tell.
+        start: when it began, by the monotonic clock.
         total: how many epochs there are in all.
         done: how many of these are over.
         resumed: how many of them checkpoints had, or other runs have trained.
         begun: where epochs have ended; None is this process. The first that end in each place are not timed: in them the start is.
         untimed: how many epochs these were.
-        since: when the first of all ended, by the monotonic clock.
+        since: when the first of all ended, by the same clock.
     """
 
     epochs: dict[str, int] = field(default_factory=dict)
     behind: dict[str, int] = field(default_factory=dict)
     stages: Mapping[str, Set[str]] = field(default_factory=dict)
+    expected_s: float | None = None
+    start: float = field(default_factory=lambda: time.monotonic())
     total: int = field(init=False)
     done: int = field(init=False)
     resumed: int = field(init=False)
@@ -45,9 +49,12 @@ class Pace:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at the pace so far; None before there is one."""
-        timed = self.done - self.resumed - self.untimed
-        return (time.monotonic() - self.since) / timed * (self.total - self.done) if timed > 0 else None
+        """Seconds left: at the pace so far or, before there is one, of those that were expected; None without either."""
+        now = time.monotonic()
+        if (timed := self.done - self.resumed - self.untimed) > 0:
+            return (now - self.since) / timed * (self.total - self.done)
+        left_s = (self.expected_s or 0.0) - (now - self.start)
+        return left_s if left_s > 0 else None
 
     def resume(self, lane: LaneReport) -> None:
         """A lane stands at so many epochs, those of its checkpoint or none where that cannot be used: they took no time."""

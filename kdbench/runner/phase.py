@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 
@@ -13,6 +13,7 @@ from kdbench.method.specs import single_steps, teacher_label
 from kdbench.results.claims import Claims
 from kdbench.results.store import Store
 from kdbench.runner.assignment import Assignment
+from kdbench.runner.cost import expected
 from kdbench.runner.driver import Driver
 from kdbench.runner.durations import durations
 from kdbench.runner.engines import Engine, Place
@@ -54,8 +55,13 @@ class Phase:
     progress: Progress
     claims: Claims | None = None
 
-    def begin(self, todo: Sequence[Planned], rerun: Rerun) -> tuple[list[Job], list[Job]]:
+    def begin(self, todo: Sequence[Planned], rerun: Rerun, *, places: int = 1) -> tuple[list[Job], list[Job]]:
         """See that all can be trained, and make it ready.
+
+        Args:
+            todo: the students.
+            rerun: which of the plan these are.
+            places: how many jobs will run at once, at most.
 
         Returns:
             The jobs of the teachers that must be trained, each after its own teachers, and those of the students.
@@ -92,7 +98,9 @@ class Phase:
         first = {planned.spec.id: planned for planned in teachers if planned.spec.methods}
         then = [planned for planned in todo if planned.spec.id not in first]
         then.sort(key=lambda planned: planned.status is not Status.STARTED)  # so that jobs with begun trials start first
-        self.progress.begin(self._part([*teachers, *then]))
+        here = environment(self.builder.device).device
+        expected_s = expected(self.plan, self.store, device=here, places=places) if rerun is Rerun.MISSING else None
+        self.progress.begin(replace(self._part([*teachers, *then]), expected_s=expected_s))
         return [*adopted, *jobs_of_teachers(first.values())], jobs(then)
 
     def _part(self, trials: Sequence[Planned]) -> Part:

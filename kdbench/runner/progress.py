@@ -117,6 +117,7 @@ class Part:
         failed: students that failed before and stay so.
         tries_settings: whether its students choose among settings, so that their test errors are no results.
         several_pairs: whether the suite has more than one.
+        expected_s: as in `Pace`.
     """
 
     epochs: Mapping[str, int] = field(default_factory=dict)
@@ -127,6 +128,7 @@ class Part:
     failed: int = 0
     tries_settings: bool = False
     several_pairs: bool = False
+    expected_s: float | None = None
 
 
 class Progress(ABC):
@@ -142,7 +144,7 @@ class Progress(ABC):
 
     def begin(self, part: Part) -> None:
         """The run, or its next part, has this before it."""
-        self.part, self.pace = part, Pace(dict(part.epochs), dict(part.behind), part.stages)
+        self.part, self.pace = part, Pace(dict(part.epochs), dict(part.behind), part.stages, part.expected_s)
 
     def waiting(self, jobs: int) -> None:
         """So many jobs wait for a place or for other jobs."""
@@ -230,15 +232,18 @@ class Bars(Progress):
 
     def begin(self, part: Part) -> None:
         super().begin(part)
-        self._bars.update(self._task, completed=self.pace.done, total=self.pace.total)
+        self._bars.update(self._task, completed=self.pace.done, total=self.pace.total, left=self._left)
         self._bars.start()
+
+    @property
+    def _left(self) -> str:
+        return clock(left_s) if (left_s := self.pace.left_s) is not None else "?"
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, markup=False)
 
     def show(self, text: str) -> None:
-        left = clock(left_s) if (left_s := self.pace.left_s) is not None else "?"
-        total = self.pace.total
+        left, total = self._left, self.pace.total
         room = max(self._bars.console.width - BAR - len(f"  {total}/{total} epochs, {left} left"), len("stage epoch 100"))
         short = text if len(text) <= room else f"{text[: room - 3]}..."
         self._bars.update(self._task, completed=self.pace.done, total=total, description=short, left=left)

@@ -178,7 +178,7 @@ def _train(
                 kind, params = part.source
                 dataset = dataset or kind(params, cache=store.cache).load()
                 phase = Phase(plan, store, Builder(dataset, params, at_hand(device)), progress, claims)
-                before, after = phase.begin(todo, options.rerun)
+                before, after = phase.begin(todo, options.rerun, places=engine.at_once if engine else 1)
                 if engine:
                     finished = phase.train_elsewhere(
                         before, after, engine, lanes=options.lanes, device_timeout_s=options.device_timeout_s, stop=stop
