@@ -234,7 +234,8 @@ def test_help(command, call):
 def test_a_failed_trial_is_status_1_and_names_its_reason_every_time(call):
     arguments = ("run", write(methods="methods: [scratch, plugin_for_test]"), "--plugin", write_plugin(), "--device", "cpu")
     Path("fail").touch()
-    told = "FAILED plugin_for_test, resnet14 -> resnet8, seed 0: RuntimeError: a [/mistake] of mine (plugin.py:22)"
+    told = "FAILED plugin_for_test, resnet14 -> resnet8, seed 0: RuntimeError: a [/mistake] of mine (plugin.py:22); "
+    told += "`kdbench check plugin.py` tries the method without training"
     for _ in range(2):
         ran = call(*arguments)
         assert ran.status == 1

@@ -329,7 +329,8 @@ def test_run_suite_returns_failures_as_rows(home, tmp_path):
     finally:
         restore()
     assert dict(zip(frame["method"], frame["status"], strict=True)) == {"scratch": "done", "breaks_for_test": "failed"}
-    assert frame["reason"].iloc[1] == "RuntimeError: a [/mistake] of mine (breaks.py:9)"
+    told = "RuntimeError: a [/mistake] of mine (breaks.py:9); `kdbench check breaks.py` tries the method without training"
+    assert frame["reason"].iloc[1] == told
 
 
 def test_run_suite_refuses_a_mistake_before_anything_starts(home, tmp_path):
