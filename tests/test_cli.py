@@ -728,7 +728,7 @@ def test_what_is_no_command_of_its_own_is_told_where_it_is(call, word, told):
 
 def test_imports_that_take_long_are_told(monkeypatch, capsys):
     names = loading.__wrapped__.__globals__
-    monkeypatch.setattr("kdbench.slow.SLOW_S", 0.05)
+    monkeypatch.setattr("kdbench.runner.slow.SLOW_S", 0.05)
     for modules, told in (({}, "loading PyTorch; then it begins.\n"), ({"torch": None}, "")):
         monkeypatch.setitem(names, "sys", SimpleNamespace(modules=modules, stderr=sys.stderr))
         with loading("it begins."):

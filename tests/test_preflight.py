@@ -169,7 +169,7 @@ def test_where_files_are_looked_for_that_a_run_would_download(tmp_path, monkeypa
 
 
 def test_what_is_tried_out_for_long_is_told_with_its_network(lab, monkeypatch):
-    monkeypatch.setattr("kdbench.slow.SLOW_S", 0.2)
+    monkeypatch.setattr("kdbench.runner.slow.SLOW_S", 0.2)
     monkeypatch.setattr(
         "kdbench.runner.preflight.why_not_stacked", lambda builder, trial: time.sleep(0.6 * (trial.student == "wrn_10_1"))
     )

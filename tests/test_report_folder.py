@@ -124,7 +124,7 @@ def test_a_list_that_is_damaged_is_none(text, tmp_path):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_shows_that_the_report_is_written_until_the_tables_come(terminal, finished: Lab, monkeypatch):
     shown = io.StringIO()
-    shown.isatty = lambda: terminal  # type: ignore[method-assign]
+    shown.isatty = lambda: terminal  # type: ignore[method-assign]  # a file in memory that says it is a terminal
     report = read_report([str(finished.suite(**MIXED).file)], finished.store.root, seeds=[], changes={}, plugins=[])
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", shown)

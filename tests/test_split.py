@@ -21,6 +21,7 @@ from kdbench.runner.plan import Planned, Status
 from kdbench.runner.run import Options, execute
 from kdbench.runner.schedule import Task, end_s
 from kdbench.runner.split import in_parts, split
+from kdbench.runner.timings import timings_by_device
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.resolve import load_suite
 
@@ -218,7 +219,7 @@ def test_a_run_in_parts_gives_the_records_of_a_whole_one(lab, undisturbed, monke
 def test_where_nothing_was_measured_trials_are_taken_for_equal_and_stages_for_longer(lab):
     """Of FitNets' hints it is known how many epochs they are trained."""
     suite = lab.suite(methods=["scratch", "kd", {"fitnets": {"hint_epochs": 2}}])
-    known = durations(lab.plan(suite), lab.store, device="Abacus")
+    known = durations(lab.plan(suite), lab.store, by_device=timings_by_device(lab.store), device="Abacus")
     scratch, kd, fitnets = map(known.lane, lab.plan(suite).students)
     assert scratch.own == kd.own == fitnets.own / 2
     assert (scratch.teacher, kd.teacher) == (0, fitnets.teacher / 2)
@@ -227,7 +228,8 @@ def test_where_nothing_was_measured_trials_are_taken_for_equal_and_stages_for_lo
 def test_what_was_measured_is_taken_from_any_device_where_this_one_has_seen_nothing(finished):
     plan = finished.plan(finished.suite(**{**MIXED, "seeds": [1]}))
     here = finished.record(plan.teachers[0].spec).environment.device
-    known, elsewhere = (durations(plan, finished.store, device=device) for device in (here, "Abacus"))
+    by_device = timings_by_device(finished.store)
+    known, elsewhere = (durations(plan, finished.store, by_device=by_device, device=device) for device in (here, "Abacus"))
     for trial in plan.students:
         assert known.lane(trial) == elsewhere.lane(trial)
         assert 0 < known.lane(trial).own < 60

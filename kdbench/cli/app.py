@@ -15,7 +15,7 @@ from typer.core import TyperArgument, TyperGroup
 from kdbench import __version__
 from kdbench.cli import arguments
 from kdbench.errors import KdbenchError
-from kdbench.slow import told_if_slow
+from kdbench.runner.slow import told_if_slow
 
 if TYPE_CHECKING:
     from kdbench.results.store import Store

@@ -104,6 +104,5 @@ def _how_sure(gain: Difference | None, metric: Metric) -> str:
             if text.endswith(wide)
             else f" over new seeds, {wide} over new seeds and images"
         )
-        low, high = gain.bounds_with_images
-        doubt = doubt or ("" if low > 0 or high < 0 else ", which may be chance with other images")
+        doubt = doubt or ("" if gain.beyond_chance_with_images else ", which may be chance with other images")
     return f"{text}, n = {gain.n}{doubt}"

@@ -13,7 +13,7 @@ from kdbench.runner.job import jobs, jobs_of_teachers
 from kdbench.runner.plan import Plan, Planned, Rerun, Status
 from kdbench.runner.rates import Basis, Rates, Span, setting_of, taught_by, tests_in_last
 from kdbench.runner.split import run_s
-from kdbench.runner.timings import Timing, timings_by_device
+from kdbench.runner.timings import ByDevice, Timing, timings_by_device
 from kdbench.suite.teacher_stages import TeacherStage
 from kdbench.wording import counted
 
@@ -98,7 +98,7 @@ def costs(plan: Plan, store: Store, *, devices: int = 1) -> list[Cost]:
     found = sorted((cost for cost in found if cost.bases), key=lambda cost: -cost.measured)
     if devices == 1:
         return found
-    return [replace(cost, devices=devices, devices_s=_run_s(plan, left, store, cost.device, devices)) for cost in found]
+    return [replace(cost, devices=devices, devices_s=_run_s(plan, left, store, by_device, cost.device, devices)) for cost in found]
 
 
 def expected(plan: Plan, store: Store, *, device: str, places: int) -> float | None:
@@ -109,12 +109,12 @@ def expected(plan: Plan, store: Store, *, device: str, places: int) -> float | N
     return cost.seconds.mid if cost.devices_s is None else cost.devices_s
 
 
-def _run_s(plan: Plan, left: Sequence[Planned], store: Store, device: str, devices: int) -> float:
+def _run_s(plan: Plan, left: Sequence[Planned], store: Store, by_device: ByDevice, device: str, devices: int) -> float:
     """Seconds on several devices at once, with jobs as a run splits them."""
     of_teachers = _teachers(left)
     teachers = [planned for planned in left if planned.spec.id in of_teachers]
     students = [planned for planned in left if planned.spec.id not in of_teachers]
-    known = durations(plan, store, device=device)
+    known = durations(plan, store, by_device=by_device, device=device)
     return run_s(jobs_of_teachers(teachers), jobs(students), places=devices, durations=known)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kdbench.results.store import Store
 from kdbench.runner.plan import Plan, Planned, Status
 from kdbench.runner.rates import FORWARD, Rates, setting_of, taught_by, tests_in_last
-from kdbench.runner.timings import Timing, timings_by_device
+from kdbench.runner.timings import ByDevice, Timing
 from kdbench.spec.trial import TrialSpec
 from kdbench.suite.teacher_stages import TeacherStage
 
@@ -85,17 +85,17 @@ class Durations:
         return JOB_S + self.stages(stages)
 
 
-def durations(plan: Plan, store: Store, *, device: str, lanes: int = 0) -> Durations:
+def durations(plan: Plan, store: Store, *, by_device: ByDevice, device: str, lanes: int = 0) -> Durations:
     """Those of a plan's jobs.
 
     Args:
         plan: what is to be trained.
         store: the directory whose trainings were measured.
+        by_device: these, as `timings_by_device` reads them.
         device: the name of the device as records have it. Where none was measured on it, those of another device stand in.
         lanes: how many students train at once, at most; 0 for all of a job.
     """
-    found = timings_by_device(store)
-    timings = found.get(device) or max(found.values(), key=len, default={})
+    timings = by_device.get(device) or max(by_device.values(), key=len, default={})
     done = frozenset(entry.stage.id for entry in plan.stages if entry.status is Status.DONE)
     estimate = _Estimate(timings, store.macs(), done)
     return Durations(estimate.lane, estimate.stage, lanes)

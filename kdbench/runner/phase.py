@@ -27,7 +27,7 @@ from kdbench.runner.recorder import Recorder
 from kdbench.runner.sharing import Alone, Shared, replaced_by
 from kdbench.runner.split import in_parts
 from kdbench.runner.teachers import Teachers, teacher_weights, usable
-from kdbench.runner.timings import epochs_behind
+from kdbench.runner.timings import epochs_behind, timings_by_device
 from kdbench.spec.record import Environment, Record
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.builder import Builder
@@ -188,7 +188,8 @@ class Phase:
         left = set(of_teachers)
         if not left:
             self._announce(students)
-        known = durations(self.plan, self.store, device=environment(self.builder.device).device, lanes=lanes)
+        here, by_device = environment(self.builder.device).device, timings_by_device(self.store)
+        known = durations(self.plan, self.store, by_device=by_device, device=here, lanes=lanes)
         jobs = in_parts(teachers, students, places=engine.at_once, durations=known)
         taking = Shared(self.store, self.claims, replaced_by(jobs)) if self.claims else Alone()
         return Driver(self.store, engine, self.progress, stop, assign, failed, recorded, taking).run(jobs)

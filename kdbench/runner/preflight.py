@@ -18,7 +18,7 @@ from kdbench.method.specs import pair_label, teachers_label
 from kdbench.models.bare import read_before
 from kdbench.models.measure import refuse_one_image
 from kdbench.runner.plan import Plan, Planned
-from kdbench.slow import told_if_slow
+from kdbench.runner.slow import told_if_slow
 from kdbench.spec.trial import TrialSpec
 from kdbench.training.arithmetic import without_effect
 from kdbench.training.builder import Builder

@@ -76,7 +76,11 @@ def epochs_behind(store: Store, trial: TrialSpec) -> int:
         return 0
 
 
-def timings_by_device(store: Store) -> dict[str, dict[str, Timing]]:
+ByDevice = Mapping[str, Mapping[str, Timing]]
+"""Timings by the name of the device and by trial."""
+
+
+def timings_by_device(store: Store) -> ByDevice:
     """The same, by the name of the device."""
     found: dict[str, dict[str, Timing]] = {}
     for trial, timing in read_timings(store).items():

@@ -80,7 +80,9 @@ class _Verdict(NamedTuple):
 
 def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], times: Callable[[float], str]) -> _Verdict | None:
     highest = HIGHEST if row.get("train_error_pct", 100.0) >= LEARNT_PCT else math.inf
-    off = {name: ratio for name, ratio in _ratios(row).items() if not LOWEST <= ratio <= highest}
+    keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
+    ratios = {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
+    off = {name: ratio for name, ratio in ratios.items() if not LOWEST <= ratio <= highest}
     if not off or (0 in off.values() and row["epoch"] == 1 < trial.recipe.epochs and _may_begin_with_0(trial, method, row)):
         return None  # the next epoch tells
     weights = weights_of(method)
@@ -102,12 +104,6 @@ def _verdict(trial: TrialSpec, method: Composition, row: Mapping[str, Any], time
     known = () if of_all and light and heavy else parts
     named = with_values(weights_of(method, known)) or "the weight of its terms"
     return _Verdict(f"the transfer terms {', and those '.join(clauses)}", f"; {change} {named}")
-
-
-def _ratios(row: Mapping[str, Any]) -> dict[str, float]:
-    """Of all transfer terms to the cross-entropy."""
-    keys = (("loss_ratio", "loss"), ("gradient_ratio", "gradient"))
-    return {name: abs(row[key]) for key, name in keys if row.get(key) is not None}
 
 
 def _parts_that_are_off(whole: float | None, row: Mapping[str, Any]) -> dict[str, float]:

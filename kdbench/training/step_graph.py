@@ -100,7 +100,7 @@ class StepGraph:
             self.held_bytes = reserved_bytes(device) - held
         except (torch.OutOfMemoryError, NotRecordable):
             raise
-        except Exception as problem:
+        except Exception as problem:  # whatever it is, the step goes on without a graph
             raise NotRecordable(_cause(problem)) from None
         finally:
             _put(tensors(), before)

@@ -27,6 +27,10 @@ MOST_SETS = 100
 Bounds = tuple[float, float]
 
 
+def _excludes_0(bounds: Bounds | None) -> bool:
+    return bounds is not None and (bounds[0] > 0 or bounds[1] < 0)
+
+
 class Difference(NamedTuple):
     """What `method` gains over `over`, in the values' units; positive is better.
 
@@ -51,7 +55,12 @@ class Difference(NamedTuple):
     @property
     def beyond_chance(self) -> bool:
         """Whether the interval over new seeds excludes 0."""
-        return self.bounds is not None and (self.bounds[0] > 0 or self.bounds[1] < 0)
+        return _excludes_0(self.bounds)
+
+    @property
+    def beyond_chance_with_images(self) -> bool:
+        """Whether the interval over new seeds and images excludes 0."""
+        return _excludes_0(self.bounds_with_images)
 
     def turned(self) -> Difference:
         """The same, seen from the other method."""
